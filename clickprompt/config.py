@@ -1,0 +1,286 @@
+"""All settings, in one place: frozen models, YAML presets, dotted `--set` overrides.
+
+Nothing here imports torch or ray, so a mistake in a configuration is reported in well under a second.
+Sources of the defaults: the paper's §4.1.4 and Appendix B.1.
+"""
+
+import difflib
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clickprompt import storage
+from clickprompt.errors import ConfigError
+
+__all__ = [
+    "CTRConfig",
+    "Config",
+    "DataConfig",
+    "FinetuneConfig",
+    "FinetuneLearningRates",
+    "LearningRates",
+    "MaskingConfig",
+    "PLMConfig",
+    "PretrainConfig",
+    "PromptConfig",
+    "RuntimeConfig",
+    "StageConfig",
+    "TuneConfig",
+    "dump_config",
+    "load_config",
+    "preset_names",
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(_Frozen):
+    """Which prepared dataset a run reads, and how its epoch order is cut (data/order.py)."""
+
+    path: str | None = Field(default=None, description="folder written by `clickprompt prepare` (path or URI)")
+    source: str | None = Field(default=None, description="the source that `clickprompt pipeline` fetches and prepares")
+    chunk_batches: int = Field(default=16, ge=1, description="global batches that one read task shuffles together")
+    id_dropout: float = Field(default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0")
+
+
+class CTRConfig(_Frozen):
+    """The CTR tower."""
+
+    backbone: str = "dcnv2"
+    embedding_dim: int = Field(default=32, ge=1)
+    hidden_dim: int = Field(default=256, ge=1, description="width of the deep part")
+    num_layers: int = Field(default=3, ge=1, description="depth of the deep part; DCN's cross depth is the same (Appendix B.1)")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    structure: Literal["parallel", "stacked"] = Field(default="parallel", description="DCNv2: cross beside or below the deep part")
+    attention_dim: int = Field(default=32, ge=1, description="AutoInt: total over the heads")
+    num_heads: int = Field(default=1, ge=1, description="AutoInt")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "CTRConfig":
+        if self.attention_dim % self.num_heads:
+            raise ValueError(f"attention_dim={self.attention_dim} is not a multiple of num_heads={self.num_heads}; make it one")
+        return self
+
+
+class PLMConfig(_Frozen):
+    """The pretrained language model."""
+
+    path: str | None = Field(default=None, description="hub name or local folder with config, tokenizer and safetensors weights")
+    num_layers: int | None = Field(default=None, ge=1, description="keep only the first so many layers")
+    random_init: bool = Field(default=False, description="architecture only, weights drawn anew: for tests and scaling work")
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
+    pooling: Literal["cls", "mean"] = "cls"
+
+
+class PromptConfig(_Frozen):
+    """The soft prompts of Eq. 6."""
+
+    num_prompts: int = Field(default=5, ge=0, description="K, per layer")
+
+
+class MaskingConfig(_Frozen):
+    """Token masking (§3.5.1): `mask_rate` of the tokens; of those 8:1:1 [MASK], random token, unchanged."""
+
+    mask_rate: float = Field(default=0.15, gt=0, lt=1)
+
+
+class LearningRates(_Frozen):
+    """One rate per parameter group; `plm: 0` freezes the PLM and puts it in eval mode."""
+
+    ctr: float = Field(default=5e-5, ge=0, description="embeddings and CTR tower")
+    projector: float = Field(default=5e-5, ge=0, description="prompt projector")
+    plm: float = Field(default=5e-5, ge=0)
+    heads: float = Field(default=5e-5, ge=0, description="LM head's own parameters in pretraining; click head in finetuning")
+
+
+class FinetuneLearningRates(LearningRates):
+    """Finetuning's own defaults (§4.1.4)."""
+
+    ctr: float = Field(default=1e-3, ge=0)
+    projector: float = Field(default=1e-3, ge=0)
+    heads: float = Field(default=1e-3, ge=0)
+
+
+class StageConfig(_Frozen):
+    """What pretraining and finetuning share."""
+
+    epochs: int = Field(default=1, ge=1)
+    max_steps: int | None = Field(default=None, ge=1, description="end after so many steps even if epochs are left")
+    global_batch_size: int = Field(default=1024, ge=1, description="rows per optimizer step over all workers")
+    micro_batch_size: int = Field(default=64, ge=1, description="rows per forward and backward pass of one worker")
+    lr: LearningRates = LearningRates()
+    weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norms")
+    decay_embeddings: bool = Field(default=True, description="apply weight_decay to the CTR embeddings too")
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    schedule: Literal["linear", "constant"] = Field(default="linear", description="after the warmup: linear decay to 0, or none")
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=200, ge=1, description="steps between resume checkpoints")
+
+    def micro_batches(self, num_workers: int) -> int:
+        """Micro-batches per worker and step. Raises ConfigError when the global batch can't be cut so."""
+        unit = self.micro_batch_size * num_workers
+        if self.global_batch_size % unit:
+            below = self.global_batch_size // unit * unit
+            choices = f"{below} or {below + unit}" if below else f"{unit}"
+            raise ConfigError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size × workers = "
+                f"{self.micro_batch_size} × {num_workers}; use {choices}"
+            )
+        return self.global_batch_size // unit
+
+
+class PretrainConfig(StageConfig):
+    """PA-MLM (§3.5.1)."""
+
+    epochs: int = Field(default=20, ge=1)
+
+
+class FinetuneConfig(StageConfig):
+    """Eq. 9 (`with_plm`) or Eq. 10; with no `init`, the model starts from scratch."""
+
+    with_plm: bool = True
+    init: str | None = Field(default=None, description="a pretraining run (or its export) to start from")
+    epochs: int = Field(default=3, ge=1)
+    global_batch_size: int = Field(default=256, ge=1)
+    lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
+    validate_every: int = Field(default=200, ge=1, description="steps between validations; the best one's weights are exported")
+    patience: int = Field(default=3, ge=1, description="stop after so many validations without a better AUC")
+
+
+class TuneConfig(_Frozen):
+    """The grid of `clickprompt tune`: one pretraining per (K, warmup), one finetuning per learning rate on top of each."""
+
+    num_prompts: tuple[int, ...] = (1, 3, 5, 7)
+    warmup_ratio: tuple[float, ...] = (0.0, 0.05, 0.1)
+    plm_lr: tuple[float, ...] = (0.0, 3e-5, 5e-5)
+    max_concurrent_trials: int = Field(default=1, ge=1)
+
+
+class RuntimeConfig(_Frozen):
+    """Where and on how many processes a run goes."""
+
+    address: str = Field(default="local", description="'local' = an embedded Ray of this command's own; 'auto' or host:port = a cluster")
+    num_workers: int = Field(default=1, ge=1)
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=0, ge=0)
+    logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")
+    engine: Literal["torch", "deepspeed"] = "torch"
+    zero_stage: Literal[0, 1, 2] = 2
+    bf16: bool = Field(default=False, description="autocast, on GPUs")
+    evaluation_actors: int = Field(default=1, ge=1)
+    max_failures: int = Field(default=3, ge=0, description="worker-group restarts before the run is given up")
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+
+class Config(_Frozen):
+    """A run's whole configuration."""
+
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig = DataConfig()
+    ctr: CTRConfig = CTRConfig()
+    plm: PLMConfig = PLMConfig()
+    prompt: PromptConfig = PromptConfig()
+    masking: MaskingConfig = MaskingConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    tune: TuneConfig = TuneConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def preset_names() -> list[str]:
+    """Names that `--config` takes besides a file's path."""
+    folder = resources.files("clickprompt") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(config: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read a preset or YAML file and apply dotted overrides such as ``pretrain.lr.plm=3e-5``.
+
+    Raises ConfigError for an unknown preset, file, key (the nearest known key is named) or an impossible value.
+    """
+    values = _read(config) if config else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {override}: expected key=value, such as --set prompt.num_prompts=3")
+        _assign(values, key.strip(), _parse_value(override, text))
+    _check_keys(values, Config, "")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_describe(error)) from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(config: str) -> dict[str, Any]:
+    if config in preset_names():
+        text = (resources.files("clickprompt") / "presets" / f"{config}.yaml").read_text()
+    elif config.endswith((".yaml", ".yml")):
+        text = storage.read_bytes(config).decode()
+    else:
+        raise ConfigError(f"--config {config}: neither a YAML file nor a preset; presets: {', '.join(preset_names())}")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {config}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {config}: the top level must be a mapping of sections, such as 'prompt:'")
+    return values
+
+
+def _parse_value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for depth, parent in enumerate(parents):
+        below = values.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section")
+        values = below
+    values[last] = value
+
+
+def _check_keys(values: dict[str, Any], model: type[BaseModel], prefix: str) -> None:
+    """Pydantic would refuse an unknown key too, but not name the nearest known one."""
+    for key, value in values.items():
+        field = model.model_fields.get(str(key))
+        if field is None:
+            known = _dotted_keys(Config)
+            near = difflib.get_close_matches(f"{prefix}{key}", known, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown config key {prefix}{key}; the nearest known key is {near[0]}")
+        if isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            _check_keys(value, field.annotation, f"{prefix}{key}.")
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _dotted_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        message = item["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in item["loc"])
+        value = "" if isinstance(item["input"], BaseModel | dict) else f"={item['input']!r}"
+        lines.append(f"{where}{value}: {message[0].lower()}{message[1:]}")
+    return "; ".join(lines)

@@ -1,0 +1,161 @@
+"""Reading and writing below a URI: local paths, s3://, gs://, … through pyarrow's filesystems.
+
+A file appears under its name only once it is complete: locally by writing to a temporary name and renaming,
+on object stores because a put is atomic already.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from pyarrow import fs
+
+from clickprompt.errors import InputError
+
+__all__ = [
+    "copy_tree",
+    "delete_tree",
+    "exists",
+    "is_local",
+    "join",
+    "list_names",
+    "move",
+    "open_input",
+    "read_bytes",
+    "read_json",
+    "resolve",
+    "sha256",
+    "sha256_bytes",
+    "user_errors",
+    "write_bytes",
+    "write_json",
+]
+
+_COPY_CHUNK = 4 << 20
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem that serves `uri` and the path inside it. Raises InputError for an unknown scheme."""
+    if "://" not in uri:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{uri}: this address can't be opened ({_one_line(error)}); give a local path, s3://… or gs://…") from error
+
+
+def is_local(uri: str) -> bool:
+    return isinstance(resolve(uri)[0], fs.LocalFileSystem)
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+
+
+def list_names(uri: str) -> list[str]:
+    """Sorted names directly below `uri`; empty when it does not exist."""
+    filesystem, path = resolve(uri)
+    infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in infos)
+
+
+@contextmanager
+def user_errors(uri: str) -> Iterator[None]:
+    """Turn an operating system error on `uri` (unreadable, full, …) into one clear line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{uri}: no such file or folder; check the path") from error
+    except OSError as error:
+        raise InputError(f"{uri}: {_one_line(error)}; check that the place exists, is yours to use and has space left") from error
+
+
+def open_input(uri: str) -> IO[bytes]:
+    filesystem, path = resolve(uri)
+    with user_errors(uri):
+        return filesystem.open_input_file(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    with open_input(uri) as stream:
+        return stream.read()
+
+
+def read_json(uri: str) -> Any:
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{uri}: not valid JSON ({_one_line(error)}); the file is damaged, make it again") from error
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write `content` so that `uri` never holds half of it."""
+    filesystem, path = resolve(uri)
+    with user_errors(uri):
+        if not isinstance(filesystem, fs.LocalFileSystem):
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+        try:
+            with open(temporary, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+
+def write_json(uri: str, value: Any) -> None:
+    write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def sha256_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256(uri: str) -> str:
+    digest = hashlib.sha256()
+    with open_input(uri) as stream:
+        while chunk := stream.read(_COPY_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def copy_tree(source: str, target: str) -> None:
+    """Copy the folder `source` to `target`, across filesystems."""
+    source_fs, source_path = resolve(source)
+    target_fs, target_path = resolve(target)
+    with user_errors(target):
+        target_fs.create_dir(target_path, recursive=True)
+        fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+
+
+def move(source: str, target: str) -> None:
+    filesystem, path = resolve(source)
+    with user_errors(target):
+        filesystem.move(path, resolve(target)[1])
+
+
+def delete_tree(uri: str) -> None:
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
