@@ -5,9 +5,9 @@ Sources of the defaults: the paper's §4.1.4 and Appendix B.1.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,7 @@ __all__ = [
     "LearningRates",
     "MaskingConfig",
     "PLMConfig",
+    "PipelineConfig",
     "PretrainConfig",
     "PromptConfig",
     "RuntimeConfig",
@@ -32,19 +33,19 @@ __all__ = [
     "dump_config",
     "load_config",
     "preset_names",
+    "replaced",
 ]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(_Frozen):
     """Which prepared dataset a run reads, and how its epoch order is cut (data/order.py)."""
 
     path: str | None = Field(default=None, description="folder written by `clickprompt prepare` (path or URI)")
-    source: str | None = Field(default=None, description="the source that `clickprompt pipeline` fetches and prepares")
-    chunk_batches: int = Field(default=16, ge=1, description="global batches that one read task shuffles together")
+    chunk_batches: int = Field(default=64, ge=1, description="global batches that one read task shuffles together")
     id_dropout: float = Field(default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0")
 
 
@@ -150,16 +151,34 @@ class FinetuneConfig(StageConfig):
     global_batch_size: int = Field(default=256, ge=1)
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
     validate_every: int = Field(default=200, ge=1, description="steps between validations; the best one's weights are exported")
+    eval_batch_size: int = Field(default=512, ge=1, description="rows per forward pass when scoring")
     patience: int = Field(default=3, ge=1, description="stop after so many validations without a better AUC")
 
 
 class TuneConfig(_Frozen):
     """The grid of `clickprompt tune`: one pretraining per (K, warmup), one finetuning per learning rate on top of each."""
 
-    num_prompts: tuple[int, ...] = (1, 3, 5, 7)
-    warmup_ratio: tuple[float, ...] = (0.0, 0.05, 0.1)
-    plm_lr: tuple[float, ...] = (0.0, 3e-5, 5e-5)
+    num_prompts: tuple[Annotated[int, Field(ge=0)], ...] = (1, 3, 5, 7)
+    warmup_ratio: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.05, 0.1)
+    plm_lr: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 3e-5, 5e-5)
     max_concurrent_trials: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "TuneConfig":
+        for name, value in self:
+            if value == ():
+                raise ValueError(f"{name} is empty; give at least one value")
+        return self
+
+
+class PipelineConfig(_Frozen):
+    """What `clickprompt pipeline` does before the first training: which log and which PLM it runs on."""
+
+    source: str = "movielens-100k"
+    raw: str | None = Field(default=None, description="folder with the source's raw files; default: fetched into `downloads`")
+    fetch_plm: str | None = Field(default=None, description="a PLM that `clickprompt fetch` knows, used as plm.path")
+    downloads: str = "data"
+    notice: str | None = Field(default=None, description="printed before the run and under its table")
 
 
 class RuntimeConfig(_Frozen):
@@ -190,6 +209,7 @@ class Config(_Frozen):
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     tune: TuneConfig = TuneConfig()
+    pipeline: PipelineConfig = PipelineConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
 
@@ -207,14 +227,18 @@ def load_config(config: str | None = None, overrides: Iterable[str] = ()) -> Con
     values = _read(config) if config else {}
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator:
+        if not separator or not key.strip():
             raise ConfigError(f"--set {override}: expected key=value, such as --set prompt.num_prompts=3")
         _assign(values, key.strip(), _parse_value(override, text))
-    _check_keys(values, Config, "")
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_describe(error)) from error
+    return _validate(values)
+
+
+def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy of `config` with dotted keys changed, such as ``{"pretrain.lr.plm": 3e-5}``; validated as `load_config` does."""
+    values = config.model_dump()
+    for key, value in changes.items():
+        _assign(values, key, value)
+    return _validate(values)
 
 
 def dump_config(config: Config) -> str:
@@ -222,16 +246,24 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def _validate(values: dict[str, Any]) -> Config:
+    _check_keys(values, Config, "")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_describe(error)) from error
+
+
 def _read(config: str) -> dict[str, Any]:
     if config in preset_names():
-        text = (resources.files("clickprompt") / "presets" / f"{config}.yaml").read_text()
+        content = (resources.files("clickprompt") / "presets" / f"{config}.yaml").read_bytes()
     elif config.endswith((".yaml", ".yml")):
-        text = storage.read_bytes(config).decode()
+        content = storage.read_bytes(config)
     else:
         raise ConfigError(f"--config {config}: neither a YAML file nor a preset; presets: {', '.join(preset_names())}")
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(content.decode()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {config}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {config}: the top level must be a mapping of sections, such as 'prompt:'")
@@ -261,9 +293,12 @@ def _check_keys(values: dict[str, Any], model: type[BaseModel], prefix: str) -> 
         field = model.model_fields.get(str(key))
         if field is None:
             known = _dotted_keys(Config)
-            near = difflib.get_close_matches(f"{prefix}{key}", known, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(f"{prefix}{key}".lower(), known, n=1, cutoff=0.0)
             raise ConfigError(f"unknown config key {prefix}{key}; the nearest known key is {near[0]}")
-        if isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            if not isinstance(value, dict):
+                example = f"{prefix}{key}.{next(iter(field.annotation.model_fields))}"
+                raise ConfigError(f"{prefix}{key}={value!r}: this is a section; set one of its keys, such as {example}")
             _check_keys(value, field.annotation, f"{prefix}{key}.")
 
 

@@ -7,6 +7,7 @@ on object stores because a put is atomic already.
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ __all__ = [
     "is_local",
     "join",
     "list_names",
+    "local_copy",
     "move",
+    "native",
     "open_input",
     "read_bytes",
     "read_json",
@@ -52,19 +55,27 @@ def is_local(uri: str) -> bool:
     return isinstance(resolve(uri)[0], fs.LocalFileSystem)
 
 
+def native(uri: str) -> str:
+    """An absolute local path, or the URI as it is: what Ray takes as a storage path."""
+    filesystem, path = resolve(uri)
+    return path if isinstance(filesystem, fs.LocalFileSystem) else uri
+
+
 def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
 def exists(uri: str) -> bool:
     filesystem, path = resolve(uri)
-    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+    with user_errors(uri):
+        return filesystem.get_file_info(path).type != fs.FileType.NotFound
 
 
 def list_names(uri: str) -> list[str]:
     """Sorted names directly below `uri`; empty when it does not exist."""
     filesystem, path = resolve(uri)
-    infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    with user_errors(uri):
+        infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in infos)
 
 
@@ -86,7 +97,7 @@ def open_input(uri: str) -> IO[bytes]:
 
 
 def read_bytes(uri: str) -> bytes:
-    with open_input(uri) as stream:
+    with user_errors(uri), open_input(uri) as stream:
         return stream.read()
 
 
@@ -107,6 +118,8 @@ def write_bytes(uri: str, content: bytes) -> None:
             with filesystem.open_output_stream(path) as stream:
                 stream.write(content)
             return
+        if os.path.exists(path) and not os.path.isfile(path):  # renaming would replace a device such as /dev/null
+            raise InputError(f"{uri}: a folder or device, not a file; give a file's path")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
         try:
@@ -130,7 +143,7 @@ def sha256_bytes(content: bytes) -> str:
 
 def sha256(uri: str) -> str:
     digest = hashlib.sha256()
-    with open_input(uri) as stream:
+    with user_errors(uri), open_input(uri) as stream:
         while chunk := stream.read(_COPY_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -140,21 +153,35 @@ def copy_tree(source: str, target: str) -> None:
     """Copy the folder `source` to `target`, across filesystems."""
     source_fs, source_path = resolve(source)
     target_fs, target_path = resolve(target)
-    with user_errors(target):
+    if source_fs.get_file_info(source_path).type != fs.FileType.Directory:
+        raise InputError(f"{source}: no such folder; check the path")
+    with user_errors(f"{source} → {target}"):
         target_fs.create_dir(target_path, recursive=True)
         fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
 
 
+@contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """A local folder with the content of `uri`: the folder itself, or a temporary copy of a remote one."""
+    if is_local(uri):
+        yield resolve(uri)[1]
+        return
+    with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+        copy_tree(uri, folder)
+        yield folder
+
+
 def move(source: str, target: str) -> None:
     filesystem, path = resolve(source)
-    with user_errors(target):
+    with user_errors(f"{source} → {target}"):
         filesystem.move(path, resolve(target)[1])
 
 
 def delete_tree(uri: str) -> None:
     filesystem, path = resolve(uri)
-    if filesystem.get_file_info(path).type == fs.FileType.Directory:
-        filesystem.delete_dir(path)
+    with user_errors(uri):
+        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+            filesystem.delete_dir(path)
 
 
 def _one_line(error: BaseException) -> str:

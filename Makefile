@@ -1,0 +1,57 @@
+# Everything a person types in this repository; `make` lists it. Each target builds .venv first, if it has to.
+
+PYTHON ?= python3
+CONSTRAINTS := constraints.txt
+BIN := .venv/bin
+STAMP := .venv/.installed-from-constraints
+
+# Idle OpenMP threads sleep instead of spinning: several processes share the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+# Tests on real data read these; CLICKPROMPT_ML1M and CLICKPROMPT_ROBERTA_TOKENIZER too, where you have set them (CONTRIBUTING.md).
+# What is not set is fetched into data/, which git ignores.
+ifndef CLICKPROMPT_ML100K
+export CLICKPROMPT_ML100K := $(CURDIR)/data/movielens-100k
+FETCHED += fetch-ml100k
+endif
+ifndef CLICKPROMPT_MINILM
+export CLICKPROMPT_MINILM := $(CURDIR)/data/minilm-l6
+FETCHED += fetch-minilm
+endif
+
+.PHONY: help env demo demo-full test test-slow check fetch-ml100k fetch-minilm
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+env: $(STAMP) ## build .venv from constraints.txt, if it is missing or older
+
+$(STAMP): $(CONSTRAINTS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is no Python ≥ 3.11; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+demo: env ## MovieLens-100K through the whole system in minutes, into runs/demo: a smoke run
+	$(BIN)/clickprompt pipeline --config demo --run runs/demo
+
+demo-full: env ## the same at full length, into runs/demo-full
+	$(BIN)/clickprompt pipeline --config demo-full --run runs/demo-full
+
+test: env $(FETCHED) ## the test suite, without the slow cases
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: env $(FETCHED) ## only the slow cases
+	$(BIN)/python -m pytest -m slow
+
+check: env ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+fetch-ml100k: env
+	$(BIN)/clickprompt fetch movielens-100k --to data/movielens-100k
+
+fetch-minilm: env
+	$(BIN)/clickprompt fetch minilm-l6 --to data/minilm-l6

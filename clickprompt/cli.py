@@ -1,0 +1,202 @@
+"""The `clickprompt` command: every command parses, makes one call, and says where its result is.
+
+Results go to stdout (one JSON object with --json), progress to stderr; exit status 0, 1 (the run failed) or 2 (bad input, one line).
+Imports of torch and ray wait until a command needs them, so that --help and mistakes answer at once.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from clickprompt.config import Config, load_config, preset_names
+from clickprompt.errors import ClickPromptError
+from clickprompt.progress import say
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0] if __doc__ else None)
+
+ConfigOption = Annotated[str | None, typer.Option("--config", help="a YAML file, or a preset: " + ", ".join(preset_names()))]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")]
+RunOption = Annotated[str, typer.Option("--run", help="folder or URI of the run; give it again to continue")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    try:
+        status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except ClickPromptError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        usage = getattr(error, "exit_code", None)
+        if usage is None or not hasattr(error, "format_message"):
+            raise
+        say(f"error: {error.format_message()}")  # pyright: ignore[reportAttributeAccessIssue] - click's UsageError
+        sys.exit(usage)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@app.command()
+def fetch(name: str, to: Annotated[str, typer.Option("--to", help="folder to put it in")], as_json: JsonOption = False) -> None:
+    """Fetch public data or PLM weights, checksum verified."""
+    from clickprompt.data.fetch import fetch as run_fetch
+
+    result = run_fetch(name, to)
+    _finish(as_json, {"name": name, "path": result.path, "origin": result.origin}, f"{name}: {result.path} ({result.origin})")
+
+
+@app.command()
+def prepare(
+    source: str,
+    raw: Annotated[str, typer.Option("--raw", help="folder with the source's raw files")],
+    out: Annotated[str, typer.Option("--out", help="folder or URI of the prepared dataset")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Raw log → Parquet shards, vocabulary and manifest."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.cluster import connect
+    from clickprompt.runtime.prepare import prepare as run_prepare
+
+    with connect(settings.runtime):
+        dataset = run_prepare(source, raw, out, seed=settings.seed)
+    counts = {split: int(count) for split, count in dataset.counts.items()}
+    result = {"path": out, "counts": counts, "fields": len(dataset.field_names), "features": dataset.num_features, "fingerprint": dataset.fingerprint}
+    rows = " / ".join(f"{count:,}" for count in counts.values())
+    _finish(as_json, result, f"{rows} rows ({' / '.join(counts)}), {result['fields']} fields, {result['features']:,} features: {out}")
+
+
+@app.command()
+def tokenize(
+    dataset: str, plm: Annotated[str, typer.Option("--plm", help="hub name or folder of the tokenizer")], as_json: JsonOption = False
+) -> None:
+    """Build a prepared dataset's token table for one PLM's tokenizer."""
+    from clickprompt.data.dataset import Dataset
+    from clickprompt.data.text import build_token_table, load_tokenizer, tokenizer_fingerprint
+
+    tokenizer = load_tokenizer(plm)
+    build_token_table(Dataset.open(dataset), tokenizer)
+    fingerprint = tokenizer_fingerprint(tokenizer)
+    _finish(as_json, {"dataset": dataset, "fingerprint": fingerprint}, f"token table: {dataset}/tokens/{fingerprint}")
+
+
+@app.command()
+def pretrain(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """PA-MLM: train the CTR model and the PLM together (§3.5.1)."""
+    _train(load_config(config, overrides or []), "pretrain", run, as_json)
+
+
+@app.command()
+def finetune(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Click prediction with the PLM (Eq. 9) or without it (Eq. 10, --set finetune.with_plm=false)."""
+    _train(load_config(config, overrides or []), "finetune", run, as_json)
+
+
+@app.command()
+def evaluate(
+    run: RunOption,
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a split with a finetuned run: predictions, AUC, log loss, milliseconds per batch."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.evaluate import evaluate as run_evaluate
+
+    result = run_evaluate(run, split, config=settings, data=data)
+    text = f"{split}: AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {result['ms_per_batch']:.2f} ms per batch of {result['batch']}"
+    _finish(as_json, result, f"{text}: {result['predictions']}")
+
+
+@app.command()
+def export(run: RunOption, to: Annotated[str, typer.Option("--to", help="folder or URI to write")], as_json: JsonOption = False) -> None:
+    """Everything a server needs of a finetuned run: weights, configuration, tokenizer, vocabulary. No pickles."""
+    from clickprompt.evaluation.serving import export_for_serving
+
+    result = export_for_serving(run, to)
+    _finish(as_json, result, f"{result['objective']}, {result['parameters']:,} parameters: {to}")
+
+
+@app.command()
+def tune(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Search K, warmup (pretraining) and the PLM learning rate (finetuning) with Ray Tune."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.tune import run_tune
+
+    result = run_tune(settings, run)
+    best = result["best"]
+    text = f"best of {len(result['trials'])}: valid AUC {best['valid_auc']:.4f} with {best['changes']}: {best['run']}"
+    _finish(as_json, result, text)
+
+
+@app.command()
+def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Fetch, prepare, pretrain, finetune three ways, evaluate: the whole job and its table."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.pipeline import run_pipeline
+
+    result = run_pipeline(settings, run)
+    lines = [f"{'model':<26}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"]
+    for row in result["rows"]:
+        improvement = f"{row['relative_improvement']:+.2%}"
+        lines.append(f"{row['model']:<26}{row['test_auc']:>10.4f}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}")
+    if result["notice"]:
+        lines.append(result["notice"])
+    lines += [f"{row['model']}: {row['run']}" for row in result["rows"]]
+    _finish(as_json, result, "\n".join([*lines, f"everything: {run}"]))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="a job of jobs/: pretrain, finetune, evaluate, prepare, tune")],
+    address: Annotated[str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")],
+    as_json: JsonOption = False,
+) -> None:
+    """Run a command on a cluster by the Ray Jobs API; what follows is passed to the job."""
+    from clickprompt.runtime.submit import submit_job
+
+    result = submit_job(job, address, context.args)
+    _finish(as_json, result, f"{result['status'].lower()}: job {result['job_id']} on {address}")
+    if result["status"] != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Versions, CPUs, GPUs, memory, storage, auth: what will and won't run here."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.doctor import examine
+
+    findings = examine(settings)
+    lines = [f"{'ok ' if item['ok'] else 'NO '} {item['what']:<12} {item['found']}" for item in findings]
+    failed = [item["what"] for item in findings if not item["ok"]]
+    lines.append("everything needed is here" if not failed else f"won't run: {', '.join(failed)}")
+    _finish(as_json, {"ok": not failed, "findings": findings}, "\n".join(lines))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
+    from clickprompt.runtime.train import run_training
+
+    result = run_training(config, stage, run)
+    auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""
+    loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
+    _finish(as_json, result, f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}")
+
+
+def _finish(as_json: bool, result: dict[str, Any], text: str) -> None:
+    print(json.dumps(result) if as_json else text)
+
+

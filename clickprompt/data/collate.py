@@ -1,0 +1,105 @@
+"""Columns of ids, as they travel → the Batch that a model reads (DESIGN §3.4).
+
+Shape legend: B rows, F fields, Z tokens of the longest row.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from clickprompt.config import MaskingConfig
+from clickprompt.data.batch import Batch
+from clickprompt.data.keyed_random import random_uniform
+from clickprompt.data.masking import mask_tokens
+from clickprompt.data.text import TokenTable
+from clickprompt.errors import ConfigError
+
+__all__ = ["Collator"]
+
+_DROP = 5  # stream of the keyed generator, see masking.py
+
+
+class Collator:
+    """Turns columns `row_id`, `label`, one per field, and optionally `weight` (missing = 1) into batches.
+
+    With a token table, batches carry text; with `masking` too, its corrupted form and the targets (PA-MLM). `id_dropout` is the rate
+    at which an id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. A row of weight 0 is padding:
+    special tokens only, no targets.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        token_table: TokenTable | None = None,
+        masking: MaskingConfig | None = None,
+        *,
+        seed: int = 0,
+        id_dropout: float = 0.0,
+    ) -> None:
+        """Raises ConfigError when masking is asked for and can't be done."""
+        if masking and token_table is None:
+            raise ConfigError("masking needs text; give a token table with it")
+        if masking and token_table and token_table.mask_id is None:
+            raise ConfigError(f"{token_table.meta['tokenizer']} has no mask token, which PA-MLM needs; use a masked language model")
+        self.columns = tuple(columns)
+        self.token_table = token_table
+        self.masking = masking
+        self.seed = seed
+        self.id_dropout = id_dropout
+
+    def __call__(self, columns: Mapping[str, np.ndarray], epoch: int = 0) -> Batch:
+        """All rows as one batch, in the given order. `epoch` keys the masks and the dropped ids."""
+        return self._collate(columns, self._field_ids(columns), _weight(columns), epoch, slice(None))
+
+    def micro_batches(self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0) -> list[Batch]:
+        """The rows, longest text first, in ⌈B / micro_batch_size⌉ batches of which each is padded to its own longest row only."""
+        field_ids, weight = self._field_ids(columns), _weight(columns)
+        order = np.arange(len(field_ids))
+        if self.token_table is not None:
+            lengths = np.where(weight > 0, self.token_table.lengths(field_ids), 0)
+            order = np.argsort(-lengths, kind="stable")  # stable: the same batches wherever it runs
+        starts = range(0, len(order), micro_batch_size)
+        return [self._collate(columns, field_ids, weight, epoch, order[start : start + micro_batch_size]) for start in starts]
+
+    def _field_ids(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.stack([np.asarray(columns[column], dtype=np.int64) for column in self.columns], axis=1)
+
+    def _collate(
+        self, columns: Mapping[str, np.ndarray], field_ids: np.ndarray, weight: np.ndarray, epoch: int, rows: slice | np.ndarray
+    ) -> Batch:
+        row_ids = np.asarray(columns["row_id"], dtype=np.int64)[rows]
+        labels = np.asarray(columns["label"], dtype=np.float32)[rows]
+        text_ids, weight = field_ids[rows], weight[rows]
+        ids = text_ids
+        if self.id_dropout:
+            drop = random_uniform(_DROP, self.seed, epoch, row_ids[:, None], np.arange(ids.shape[1])) < self.id_dropout
+            ids = np.where(drop, 0, ids)
+        text: dict[str, np.ndarray] = {}
+        if self.token_table is not None:
+            text["input_ids"], text["attention_mask"] = self.token_table.assemble(text_ids, weight > 0)
+            if self.masking is not None:
+                assert self.token_table.mask_id is not None
+                text["masked_input_ids"], text["mlm_labels"] = mask_tokens(
+                    text["input_ids"],
+                    text["attention_mask"],
+                    row_ids,
+                    seed=self.seed,
+                    epoch=epoch,
+                    mask_rate=self.masking.mask_rate,
+                    mask_id=self.token_table.mask_id,
+                    special_ids=self.token_table.special_ids,
+                    vocab_size=self.token_table.vocab_size,
+                )
+        return Batch(
+            row_ids=torch.from_numpy(row_ids.copy()),
+            field_ids=torch.from_numpy(ids.copy()),
+            labels=torch.from_numpy(labels.copy()),
+            row_weight=torch.from_numpy(weight.copy()),
+            **{name: torch.from_numpy(value) for name, value in text.items()},
+        )
+
+
+def _weight(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[B] float32."""
+    return np.asarray(columns.get("weight", np.ones(len(columns["row_id"]))), dtype=np.float32)

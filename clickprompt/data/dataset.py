@@ -1,0 +1,178 @@
+"""The prepared format (DESIGN §3.1): a manifest, a vocabulary per field, Parquet shards of ids per split.
+
+manifest.json                       written last: a folder without it is not a dataset
+vocab/<nn>-<column>.parquet         id int32, value string, train_count int64; row i is id i, id 0 = unknown
+<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64, <column> int32 per field
+tokens/<fingerprint>/               one token table per tokenizer (data/text.py)
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clickprompt import storage
+from clickprompt.errors import DataError, InputError
+
+__all__ = ["FORMAT_VERSION", "ROW_COLUMNS", "SPLITS", "Dataset"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "valid", "test")
+ROW_COLUMNS = ("row_id", "label", "timestamp")
+
+
+class Dataset:
+    """A prepared dataset, open for reading. Holds the address and the manifest only, so it is cheap to send to a task."""
+
+    def __init__(self, uri: str, manifest: dict[str, Any]) -> None:
+        self.uri = uri
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, uri: str) -> "Dataset":
+        """Raises DataError when nothing is there, it is no dataset, it has another format version or an empty split."""
+        where = storage.join(uri, MANIFEST)
+        if not storage.exists(where):
+            found = "no prepared dataset (no manifest.json)" if storage.exists(uri) else "nothing"
+            raise DataError(f"{uri}: there is {found} here; make one with clickprompt prepare SOURCE --raw DIR --out {uri}")
+        try:
+            manifest = storage.read_json(where)
+        except InputError as error:
+            raise DataError(f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})") from error
+        if not isinstance(manifest, dict) or "format_version" not in manifest:
+            raise DataError(f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt prepare")
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise DataError(
+                f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads {FORMAT_VERSION}; "
+                "run clickprompt prepare again"
+            )
+        for split in SPLITS:
+            if not manifest["counts"][split]:
+                raise DataError(f"{uri}: the {split} split is empty; prepare a log with more rows")
+        return cls(uri, manifest)
+
+    @property
+    def field_names(self) -> list[str]:
+        return [field["name"] for field in self.manifest["fields"]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The fields' column names in the shards, in the order of `field_names`."""
+        return [field["column"] for field in self.manifest["fields"]]
+
+    @property
+    def field_sizes(self) -> list[int]:
+        """Ids per field, the unknown id 0 included."""
+        return [field["size"] for field in self.manifest["fields"]]
+
+    @property
+    def num_features(self) -> int:
+        """Feature values over all fields as Table 1 counts them: without the unknown ids."""
+        return self.manifest["num_features"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.manifest["counts"])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the manifest, which holds the checksum of every shard and vocabulary file."""
+        return storage.sha256_bytes(json.dumps(self.manifest, sort_keys=True).encode())
+
+    def row_group_counts(self, split: str) -> np.ndarray:
+        """[row groups of the split] int64: rows of each, in shard order."""
+        return np.array([rows for shard in self._shards(split) for rows in shard["row_groups"]], dtype=np.int64)
+
+    def read_row_groups(self, split: str, indices: Sequence[int] | np.ndarray) -> pa.Table:
+        """Rows of the given row groups (indices as in `row_group_counts`), concatenated in the given order."""
+        shards = self._shards(split)
+        starts = np.cumsum([0, *(len(shard["row_groups"]) for shard in shards)])
+        files: dict[int, pq.ParquetFile] = {}
+        tables = []
+        for index in np.asarray(indices, dtype=np.int64):
+            if not 0 <= index < starts[-1]:
+                raise IndexError(f"row group {index} of split {split}, which has {starts[-1]}")
+            shard = int(np.searchsorted(starts, index, side="right")) - 1
+            with _reading(self._path(shards[shard])):
+                if shard not in files:
+                    files[shard] = pq.ParquetFile(storage.open_input(self._path(shards[shard])))
+                tables.append(files[shard].read_row_group(int(index - starts[shard]), use_threads=False))
+        return pa.concat_tables(tables) if tables else self._schema().empty_table()
+
+    def read_split(self, split: str) -> pa.Table:
+        return pa.concat_tables(self.shard_tables(split))
+
+    def shard_tables(self, split: str) -> Iterator[pa.Table]:
+        """The split's shards in order, one table in memory at a time."""
+        return (_read_table(self._path(shard)) for shard in self._shards(split))
+
+    def vocabulary(self, field: int) -> pa.Table:
+        """id int32, value string, train_count int64 of one field; row i is id i."""
+        return _read_table(self._path(self.manifest["fields"][field]))
+
+    def verify(self, splits: Sequence[str] = SPLITS) -> None:
+        """Compare the sha256 of every shard of `splits` and every vocabulary file with the manifest. Raises DataError naming the file."""
+        entries = [*self.manifest["fields"], *(shard for split in splits for shard in self._shards(split))]
+        for entry in entries:
+            with _reading(self._path(entry)):
+                found = storage.sha256(self._path(entry))
+            if found != entry["sha256"]:
+                raise DataError(
+                    f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's {entry['sha256'][:12]}…; "
+                    "run clickprompt prepare again"
+                )
+
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        if split not in SPLITS:
+            raise InputError(f"split {split!r} is unknown; known splits: {', '.join(SPLITS)}")
+        return self.manifest["shards"][split]
+
+    def _path(self, entry: dict[str, Any]) -> str:
+        return storage.join(self.uri, entry["file"])
+
+    def _schema(self) -> pa.Schema:
+        return shard_schema(self.columns)
+
+
+def column_name(field_name: str) -> str:
+    """A field's name in the shards: "User ID" → "user_id"."""
+    return re.sub(r"\W+", "_", field_name.lower()).strip("_")
+
+
+def shard_schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64(), nullable=False),
+            pa.field("label", pa.int8(), nullable=False),
+            pa.field("timestamp", pa.int64(), nullable=False),
+            *(pa.field(column, pa.int32(), nullable=False) for column in columns),
+        ]
+    )
+
+
+def vocabulary_schema() -> pa.Schema:
+    return pa.schema([pa.field("id", pa.int32()), pa.field("value", pa.string()), pa.field("train_count", pa.int64())])
+
+
+class _reading:  # noqa: N801
+    """Name the file in any error while reading it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (InputError, pa.ArrowException, OSError)):
+            raise DataError(f"{self.path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again") from error
+
+
+def _read_table(path: str) -> pa.Table:
+    with _reading(path), storage.open_input(path) as stream:
+        return pq.ParquetFile(stream).read(use_threads=False)

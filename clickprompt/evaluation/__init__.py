@@ -1,0 +1,1 @@
+"""Metrics, prediction files and latency; nothing here knows Ray."""

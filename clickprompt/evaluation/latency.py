@@ -1,0 +1,40 @@
+"""Milliseconds per batch (Table 8, Appendix C.2)."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+__all__ = ["time_per_batch"]
+
+
+def time_per_batch(callables: Mapping[str, Callable[[], None]], repeats: int = 30, warmup: int = 3) -> dict[str, dict[str, float]]:
+    """Table 8: wall time of one call of each, in milliseconds.
+
+    Repeats are interleaved (A B C A B C …), so that a machine that slows down or speeds up meanwhile does so for all of them alike.
+    CUDA work is waited for.
+
+    Returns {name: {"median", "min", "max"}} over `repeats` calls, `warmup` earlier ones left out.
+    """
+    assert repeats >= 1, repeats
+    times: dict[str, list[float]] = {name: [] for name in callables}
+    for repeat in range(warmup + repeats):
+        for name, call in callables.items():
+            elapsed = _milliseconds(call)
+            if repeat >= warmup:
+                times[name].append(elapsed)
+    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values)} for name, values in times.items()}
+
+
+def _milliseconds(call: Callable[[], None]) -> float:
+    _wait_for_device()
+    start = time.perf_counter()
+    call()
+    _wait_for_device()
+    return (time.perf_counter() - start) * 1000
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

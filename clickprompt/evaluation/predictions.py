@@ -1,0 +1,68 @@
+"""Prediction files: one Parquet file per scored shard, keyed by row_id."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
+
+from clickprompt import storage
+from clickprompt.errors import DataError
+
+__all__ = ["SCHEMA", "read_predictions", "write_predictions"]
+
+SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("label", pa.int8()),
+        ("logit", pa.float32()),  # of Eq. 9 or Eq. 10; what the metrics read
+        ("probability", pa.float32()),  # σ(logit), for people and for serving
+    ]
+)
+
+
+def write_predictions(uri: str, row_ids: ArrayLike, labels: ArrayLike, logits: ArrayLike) -> None:
+    """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all.
+
+    row_ids, labels, logits: [N].
+    Raises InputError when `uri` can't be written.
+    """
+    logit = np.asarray(logits, dtype=np.float32)
+    probability = np.exp(-np.logaddexp(0.0, -logit.astype(np.float64)))  # σ without overflow at large negative logits
+    columns = [np.asarray(row_ids, np.int64), np.asarray(labels, np.int8), logit, probability.astype(np.float32)]
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_predictions(uri: str) -> pa.Table:
+    """Every prediction in the folder `uri`, sorted by row_id.
+
+    Returns a table of `SCHEMA`.
+    Raises DataError for a folder without prediction files, a file that isn't one, or a row that was predicted twice.
+    """
+    names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
+    if not names:
+        raise DataError(f"{uri}: no prediction files (*.parquet) in this folder; run `clickprompt predict` first or check the path")
+    table = pa.concat_tables([_read_file(storage.join(uri, name)) for name in names]).sort_by("row_id")
+    row_ids = table["row_id"].to_numpy()
+    repeated = row_ids[1:][row_ids[1:] == row_ids[:-1]]
+    if len(repeated):
+        raise DataError(
+            f"{uri}: {len(np.unique(repeated))} rows are predicted more than once (row_id {repeated[0]} is the first); "
+            "two runs were mixed in one folder, predict again into an empty one"
+        )
+    return table
+
+
+def _read_file(uri: str) -> pa.Table:
+    try:
+        with storage.open_input(uri) as stream:
+            table = pq.read_table(stream)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
+    if not table.schema.equals(SCHEMA):
+        raise DataError(f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder holds something else")
+    if any(column.null_count for column in table.columns):
+        raise DataError(f"{uri}: empty cells; predictions have none, predict again")
+    return table

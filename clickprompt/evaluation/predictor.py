@@ -1,0 +1,71 @@
+"""Scoring rows with an export: what an evaluation actor, and nothing of Ray, needs."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from clickprompt import storage
+from clickprompt.data.batch import Batch
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.errors import DataError
+from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info
+from clickprompt.objectives import model_inputs
+
+__all__ = ["Predictor", "check_scorable"]
+
+
+def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
+    """Raises DataError when the export can't score this dataset: other fields, another token table, or no click logit."""
+    info = read_info(export)
+    if info.objective == "pretrain":
+        raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
+    expected = list(zip(info.field_names, info.field_sizes, strict=True))
+    found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
+    if expected != found:
+        raise DataError(f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it was trained on")
+    _token_table(export, info, dataset)
+    return info
+
+
+class Predictor:
+    """A trained model with what it reads: the dataset's columns and, with a PLM, its token table."""
+
+    def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):
+        self._model, info = load_export(export)
+        self._device = device or torch.device("cpu")
+        self._model.to(self._device)
+        self._batch_size: int = info.config["finetune"]["eval_batch_size"]
+        self._collator = Collator(dataset.columns, _token_table(export, info, dataset), None, seed=0)
+
+    @torch.no_grad()
+    def score(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(row_ids [N], labels [N], logits [N]) of the rows, in an order of the predictor's own."""
+        columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
+        batches = self._collator.micro_batches(columns, self._batch_size, epoch=0)
+        logits = torch.cat([self._logits(batch) for batch in batches])
+        row_ids = torch.cat([batch.row_ids for batch in batches])
+        labels = torch.cat([batch.labels for batch in batches])
+        counted = torch.cat([batch.row_weight for batch in batches]) > 0
+        return row_ids[counted].numpy(), labels[counted].numpy(), logits[counted].numpy()
+
+    def batch(self, rows: pa.Table) -> Batch:
+        """One batch of all the rows, on the model's device."""
+        columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
+        return self._collator(columns, epoch=0).to(self._device)
+
+    @torch.no_grad()
+    def run(self, batch: Batch) -> None:
+        """One forward pass, for timing."""
+        self._model(*model_inputs(batch))
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        return self._model(*model_inputs(batch.to(self._device))).float().cpu()
+
+
+def _token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
+    if info.plm is None:
+        return None
+    with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
+        return TokenTable.open(dataset, load_tokenizer(folder))

@@ -1,0 +1,33 @@
+"""The folder a server loads: an export plus the vocabulary that turns raw values into ids."""
+
+from typing import Any
+
+from clickprompt import storage
+from clickprompt.data.dataset import Dataset
+from clickprompt.errors import DataError, InputError
+from clickprompt.evaluation.predictor import check_scorable
+from clickprompt.export import export_of, load_export
+
+__all__ = ["export_for_serving"]
+
+
+def export_for_serving(run: str, to: str) -> dict[str, Any]:
+    """Copy a finetuned run's export and its dataset's vocabulary to the new folder `to`.
+
+    Raises InputError when `to` exists, DataError when the run isn't finetuned or its dataset is gone.
+    """
+    if storage.exists(to):
+        raise InputError(f"{to}: exists already; choose another folder")
+    export = export_of(run)
+    model, info = load_export(export)
+    dataset = Dataset.open(info.config["data"]["path"])
+    if dataset.fingerprint != info.dataset_fingerprint:
+        raise DataError(f"{dataset.uri}: not the dataset {run} was trained on; its ids would mean other values")
+    check_scorable(export, dataset)
+    try:
+        storage.copy_tree(export, to)
+        storage.copy_tree(storage.join(dataset.uri, "vocab"), storage.join(to, "vocab"))
+    except BaseException:
+        storage.delete_tree(to)
+        raise
+    return {"path": to, "objective": info.objective, "parameters": sum(parameter.numel() for parameter in model.parameters())}

@@ -1,0 +1,136 @@
+"""What a trained model leaves: safetensors weights and one JSON file, read by evaluators, predictors and servers.
+
+    export.json         format, objective, configuration, fields, PLM architecture, where it came from, SHA-256 of the rest
+    model.safetensors
+    tokenizer/          only with a PLM
+
+`export.json` is written last; a folder without it, or whose files differ from its checksums, is not an export.
+"""
+
+import os
+import tempfile
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_model
+from transformers import PreTrainedTokenizerBase
+
+from clickprompt import storage
+from clickprompt.config import Config
+from clickprompt.data.dataset import Dataset
+from clickprompt.errors import DataError
+from clickprompt.models.clickprompt import ClickPrompt, build_model
+
+__all__ = ["ExportInfo", "export_of", "load_export", "load_weights", "read_info", "write_export"]
+
+FORMAT_VERSION = 1
+_INFO = "export.json"
+_WEIGHTS = "model.safetensors"
+TOKENIZER_FOLDER = "tokenizer"
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """`export.json`."""
+
+    objective: str  # pretrain, with_plm or without_plm
+    config: dict[str, Any]
+    field_names: list[str]
+    field_sizes: list[int]
+    dataset_fingerprint: str
+    tokenizer_fingerprint: str | None
+    plm: dict[str, Any] | None
+    step: int
+    valid_auc: float | None
+    format_version: int = FORMAT_VERSION
+    files: dict[str, str] | None = None
+
+
+def write_export(
+    uri: str,
+    model: ClickPrompt,
+    *,
+    objective: str,
+    config: Config,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer_fingerprint: str | None,
+    step: int,
+    valid_auc: float | None,
+) -> None:
+    """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written."""
+    with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+        # save_model stores tensors that share memory (the tied LM head) once
+        save_model(model, os.path.join(folder, _WEIGHTS))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
+        names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
+        info = ExportInfo(
+            objective=objective,
+            config=config.model_dump(mode="json"),
+            field_names=list(dataset.field_names),
+            field_sizes=[int(size) for size in dataset.field_sizes],
+            dataset_fingerprint=dataset.fingerprint,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+            plm=model.plm.config_dict() if model.plm is not None else None,
+            step=step,
+            valid_auc=valid_auc,
+            files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},
+        )
+        storage.write_json(os.path.join(folder, _INFO), asdict(info))
+        publish(folder, uri)
+
+
+def publish(folder: str, uri: str) -> None:
+    """Copy a finished folder to `uri`: locally it appears whole by a rename; elsewhere its last file, `export.json`, decides."""
+    storage.delete_tree(uri)
+    if storage.is_local(uri):
+        temporary = f"{uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}"
+        try:
+            storage.copy_tree(folder, temporary)
+            storage.move(temporary, uri)
+        finally:
+            storage.delete_tree(temporary)
+        return
+    storage.copy_tree(folder, uri)
+
+
+def export_of(run_or_export: str) -> str:
+    """The export below a run, or the folder itself if it is one. Raises DataError when there is none."""
+    for candidate in (storage.join(run_or_export, "export"), run_or_export):
+        if storage.exists(storage.join(candidate, _INFO)):
+            return candidate
+    raise DataError(f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the training first")
+
+
+def read_info(uri: str) -> ExportInfo:
+    """`export.json` of an export, its files checked. Raises DataError for another format or a damaged file."""
+    values = storage.read_json(storage.join(uri, _INFO))
+    if values.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{uri}: export format {values.get('format_version')}, this clickprompt reads {FORMAT_VERSION}; export again with this version"
+        )
+    for name, checksum in values["files"].items():
+        if not storage.exists(storage.join(uri, name)) or storage.sha256(storage.join(uri, name)) != checksum:
+            raise DataError(f"{storage.join(uri, name)}: missing or not what export.json lists; copy the export again")
+    return ExportInfo(**values)
+
+
+def load_export(uri: str) -> tuple[ClickPrompt, ExportInfo]:
+    """The trained model in eval mode and what is known of it."""
+    info = read_info(uri)
+    model = build_model(Config.model_validate(info.config), info.field_sizes, objective=info.objective, plm_config=info.plm)
+    with storage.local_copy(uri) as folder:
+        missing, unexpected = load_model(model, os.path.join(folder, _WEIGHTS))
+    assert not missing and not unexpected, (missing, unexpected)
+    return model.eval(), info
+
+
+def load_weights(uri: str) -> dict[str, torch.Tensor]:
+    """The tensors of an export by name, to start another model from."""
+    read_info(uri)
+    with storage.local_copy(uri) as folder:
+        return load_file(os.path.join(folder, _WEIGHTS))
+

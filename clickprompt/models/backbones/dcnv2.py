@@ -1,0 +1,29 @@
+"""DCNv2 (Wang et al., WWW'21): a full-matrix cross network beside (`parallel`) or below (`stacked`) an MLP."""
+
+import torch
+from torch import Tensor, nn
+
+from clickprompt.config import CTRConfig
+from clickprompt.models.layers import MLP, linear
+
+__all__ = ["DCNv2"]
+
+
+class DCNv2(nn.Module):
+    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l. q = [cross, deep], Q = F·d + hidden_dim; stacked: q = deep(cross), Q = hidden_dim."""
+
+    def __init__(self, num_fields: int, config: CTRConfig) -> None:
+        super().__init__()
+        flat_dim = num_fields * config.embedding_dim
+        self.cross = nn.ModuleList(linear(flat_dim, flat_dim) for _ in range(config.num_layers))
+        self.deep = MLP(flat_dim, config.hidden_dim, config.num_layers, config.dropout)
+        self.stacked = config.structure == "stacked"
+        self.interaction_dim = config.hidden_dim if self.stacked else flat_dim + config.hidden_dim
+
+    def forward(self, field_embeddings: Tensor) -> Tensor:
+        """field_embeddings [B, F, d] → [B, Q]."""
+        x0 = field_embeddings.flatten(1)
+        x = x0
+        for layer in self.cross:
+            x = x0 * layer(x) + x
+        return self.deep(x) if self.stacked else torch.cat([x, self.deep(x0)], dim=1)

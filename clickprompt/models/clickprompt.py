@@ -1,0 +1,152 @@
+"""ClickPrompt: CTR tower → soft prompts → prompted PLM (Figure 2), as a whole and as each objective needs it.
+
+Shape legend: B rows, F fields, Z tokens, Q interaction_dim, L layers, K prompts per layer, H hidden size, V vocabulary, M masked positions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clickprompt.config import Config
+from clickprompt.errors import ConfigError
+from clickprompt.models.ctr import CTRModel
+from clickprompt.models.layers import linear
+from clickprompt.models.plm import PromptedPLM, load_plm, plm_from_config
+from clickprompt.models.projector import PromptProjector
+
+__all__ = ["ClickPrompt", "Objective", "build_model", "load_matching"]
+
+Objective = Literal["pretrain", "with_plm", "without_plm"]
+
+
+class ClickPrompt(nn.Module):
+    """PA-MLM (§3.5.1), Eq. 9 with a PLM and Eq. 10 without, over one CTR forward pass each."""
+
+    def __init__(self, ctr: CTRModel, plm: PromptedPLM | None, num_prompts: int, pooling: str = "cls", click_head: bool = True) -> None:
+        super().__init__()
+        self.ctr = ctr
+        self.plm = plm
+        self.pooling = pooling
+        self.prompt_projector: PromptProjector | None = None
+        self.click_head: ClickHead | None = None
+        self.ctr_weight: nn.Parameter | None = None  # α of Eq. 9: it weighs the CTR logit
+        if plm is None:
+            return
+        if num_prompts:
+            self.prompt_projector = PromptProjector(ctr.interaction_dim, plm.num_layers, num_prompts, plm.hidden_size)
+        if click_head:
+            self.click_head = ClickHead(plm.hidden_size)
+            self.ctr_weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids, attention_mask [B, Z] → [B]."""
+        interaction_vector = self.ctr.interaction_vector(field_ids)
+        ctr_logits = self.ctr.logits(interaction_vector)
+        if self.plm is None:
+            return ctr_logits
+        assert input_ids is not None, "this model reads text"
+        assert attention_mask is not None
+        assert self.click_head is not None, "built without its click head"
+        assert self.ctr_weight is not None
+        hidden = self._text_hidden(interaction_vector, input_ids, attention_mask)
+        plm_logits = self.click_head(_pool(hidden, attention_mask, self.pooling))
+        return self.ctr_weight * ctr_logits + (1 - self.ctr_weight) * plm_logits
+
+    def masked_lm_logits(self, field_ids: Tensor, masked_input_ids: Tensor, attention_mask: Tensor, target_mask: Tensor) -> Tensor:
+        """§3.5.1, softmax left out: field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order."""
+        assert self.plm is not None, "built without a PLM"
+        hidden = self._text_hidden(self.ctr.interaction_vector(field_ids), masked_input_ids, attention_mask)
+        return self.plm.lm_logits(hidden[target_mask])
+
+    def _text_hidden(self, interaction_vector: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        assert self.plm is not None
+        soft_prompts = None if self.prompt_projector is None else self.prompt_projector(interaction_vector)
+        return self.plm(input_ids, attention_mask, soft_prompts)
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Every trainable parameter once, named as in `named_parameters`, by whose learning rate it follows: ctr, projector, plm, heads."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"ctr": [], "projector": [], "plm": [], "heads": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups[_group(name)].append((name, parameter))
+        return groups
+
+
+class ClickHead(nn.Module):
+    """The MLP of Eq. 8 and ŷ^PLM of Eq. 9: Linear(tanh(Linear(pooled))), H → H → 1."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = linear(hidden_size, hidden_size)
+        self.prediction = linear(hidden_size, 1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """pooled [B, H] → plm_logits [B]."""
+        return self.prediction(torch.tanh(self.dense(pooled))).squeeze(-1)
+
+
+def build_model(
+    config: Config, field_sizes: Sequence[int], *, objective: Objective, plm_config: dict[str, Any] | None = None
+) -> ClickPrompt:
+    """The model that one objective trains, without parameters that would get no gradient.
+
+    PA-MLM has no prediction layer and no click head, finetuning has no LM head, Eq. 10 has no PLM. Where the PLM's learning rate is
+    0 it is frozen. Weights follow config.seed alone (the CTR tower's whether or not there is a PLM), so every process gets the same;
+    torch's random state is left as it was. `plm_config` (PromptedPLM.config_dict) builds an untrained PLM of that architecture in place
+    of plm.path: for an export, whose tensors are loaded next. Raises ConfigError.
+    """
+    pretrain = objective == "pretrain"
+    if pretrain and not config.prompt.num_prompts:
+        raise ConfigError("prompt.num_prompts=0: pretraining reaches the CTR tower through the prompts only; use at least 1")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        ctr = CTRModel(field_sizes, config.ctr, prediction=not pretrain)
+        torch.default_generator.manual_seed(config.seed + 1)
+        if objective == "without_plm":
+            return ClickPrompt(ctr, None, 0)
+        plm = load_plm(config.plm, lm_head=pretrain) if plm_config is None else plm_from_config(plm_config, config.plm, lm_head=pretrain)
+        torch.default_generator.manual_seed(config.seed + 2)
+        model = ClickPrompt(ctr, plm, config.prompt.num_prompts, config.plm.pooling, click_head=not pretrain)
+    if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
+        plm.freeze()
+    return model
+
+
+@torch.no_grad()
+def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Start finetuning from a pretraining export: copy every tensor whose name the model has; returns the names left at their start values.
+
+    Raises ConfigError, before anything is copied, where shapes differ or the export's CTR tower is another one.
+    """
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise ConfigError(
+                f"{name}: the pretrained tensor has shape {tuple(tensor.shape)}, this model's {tuple(own[name].shape)}; "
+                "use the ctr, prompt and plm settings and the dataset of the pretraining run"
+            )
+        if name not in own and name.startswith("ctr."):
+            raise ConfigError(f"{name}: pretrained, but not in this model's CTR tower; use the ctr settings of the pretraining run")
+    for name in own.keys() & state.keys():
+        own[name].copy_(state[name])
+    return [name for name in own if name not in state]
+
+
+def _pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
+    """Pooling of Eq. 8, over text positions: hidden [B, Z, H] → [B, H]."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def _group(name: str) -> str:
+    if name.startswith("prompt_projector."):
+        return "projector"
+    if name.startswith("plm.backbone."):
+        return "plm"
+    if name.startswith(("plm.lm_head.", "click_head.")):
+        return "heads"
+    return "ctr"

@@ -1,0 +1,70 @@
+"""What is minimised: PA-MLM (§3.5.1), and the click loss of finetuning with (Eq. 9) and without the PLM (Eq. 10).
+
+An objective's forward returns the *sum* of its losses over a micro-batch; the loop divides by the number of targets in the whole
+global batch, so the gradient is the same however that batch is cut into workers and micro-batches.
+"""
+
+from typing import Protocol, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clickprompt.data.batch import Batch
+from clickprompt.data.masking import IGNORED
+from clickprompt.models.clickprompt import ClickPrompt
+
+__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PromptAugmentedMLM", "model_inputs"]
+
+
+class Objective(Protocol):
+    model: ClickPrompt
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+    def count_targets(self, batch: Batch) -> Tensor: ...
+
+
+class PromptAugmentedMLM(nn.Module):
+    """PA-MLM: cross entropy of the masked tokens given their context and the row's soft prompts."""
+
+    def __init__(self, model: ClickPrompt):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The summed loss, a scalar; 0 (with a graph) for a batch without targets."""
+        assert batch.masked_input_ids is not None and batch.attention_mask is not None and batch.mlm_labels is not None
+        target_mask = batch.mlm_labels != IGNORED
+        logits = self.model.masked_lm_logits(batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask)
+        return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        return (cast(Tensor, batch.mlm_labels) != IGNORED).sum()
+
+
+class ClickLoss(nn.Module):
+    """Binary cross entropy of the click (Eq. 2) on the logit of Eq. 9 or Eq. 10, whichever the model computes."""
+
+    def __init__(self, model: ClickPrompt):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The summed loss, a scalar; rows of weight 0 don't count."""
+        logits = self.model(*model_inputs(batch)).float()
+        return F.binary_cross_entropy_with_logits(logits, batch.labels, weight=batch.row_weight, reduction="sum")
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        return batch.row_weight.sum()
+
+
+def model_inputs(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What the model's forward takes of a batch."""
+    return batch.field_ids, batch.input_ids, batch.attention_mask
+
+
+OBJECTIVES: dict[str, type[PromptAugmentedMLM] | type[ClickLoss]] = {
+    "pretrain": PromptAugmentedMLM,
+    "with_plm": ClickLoss,
+    "without_plm": ClickLoss,
+}

@@ -1,0 +1,88 @@
+"""Connecting to Ray: an embedded one of this command's own, or a cluster; and whether a run fits on it."""
+
+import contextlib
+import math
+import os
+import secrets
+from collections.abc import Iterator
+
+import ray
+
+from clickprompt.config import RuntimeConfig
+from clickprompt.errors import ConfigError, RunError
+from clickprompt.progress import say
+
+__all__ = ["check_cpus", "connect", "cpus_needed", "embedded_cpus"]
+
+_DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
+
+# Read by Ray Train's controller. Defaults: health check 2 s (a worker killed within it loses its last checkpoint's registration),
+# worker start 60 s (hides an impossible request on one machine, too short for an autoscaling cluster).
+_TRAIN_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120"}
+_START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
+
+
+def cpus_needed(runtime: RuntimeConfig) -> int:
+    """Logical CPUs that training (workers and the data stream) and evaluation (its actors) need; they run one after the other."""
+    return max(math.ceil(runtime.num_workers * runtime.cpus_per_worker) + _DATA_CPUS, runtime.evaluation_actors + _DATA_CPUS)
+
+
+def embedded_cpus(runtime: RuntimeConfig) -> int:
+    """Logical CPUs an embedded Ray declares: some more than there are cores, since data tasks mostly wait for the workers."""
+    return runtime.logical_cpus or (os.cpu_count() or 1) + 2
+
+
+def check_cpus(runtime: RuntimeConfig) -> None:
+    """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a connected cluster again."""
+    embedded = runtime.address == "local"
+    if not embedded and not ray.is_initialized():
+        return
+    available = embedded_cpus(runtime) if embedded else int(ray.cluster_resources().get("CPU", 0))
+    needed = cpus_needed(runtime)
+    if needed > available:
+        fitting = int((available - _DATA_CPUS) // runtime.cpus_per_worker)
+        remedy = f", or declare more with runtime.logical_cpus={needed}" if embedded else ", or add nodes"
+        raise ConfigError(
+            f"runtime.num_workers={runtime.num_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data need {needed} logical CPUs "
+            f"(evaluation_actors={runtime.evaluation_actors}), Ray has {available}; use at most {max(fitting, 1)} workers{remedy}"
+        )
+
+
+@contextlib.contextmanager
+def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None]:
+    """A Ray to run on; what this call started, and nothing else, is stopped at the end.
+
+    Raises ConfigError when the run doesn't fit, RunError when no cluster answers.
+    """
+    if ray.is_initialized():
+        check_cpus(runtime)
+        yield
+        return
+    check_cpus(runtime)
+    embedded = runtime.address == "local"
+    os.environ.update({key: value for key, value in _TRAIN_SETTINGS.items() if key not in os.environ})
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT[embedded])
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes on the same cores must not spin
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs must not hide them from its children
+    if embedded:
+        # Ray binds its ports on every interface; a token of this process's own keeps everybody else out
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if "RAY_TMPDIR" in os.environ:
+        os.makedirs(os.path.join(os.environ["RAY_TMPDIR"], "ray"), exist_ok=True)
+    options = {"num_cpus": embedded_cpus(runtime), "include_dashboard": dashboard} if embedded else {}
+    if embedded:
+        cores = os.cpu_count() or 1
+        say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {cores} cores")
+    try:
+        ray.init(address=runtime.address, log_to_driver=False, logging_level="error", **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"runtime.address={runtime.address}: no Ray could be reached ({reason}); check the address and the token") from error
+    try:
+        check_cpus(runtime)
+        yield
+    finally:
+        ray.shutdown()

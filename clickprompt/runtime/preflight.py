@@ -1,0 +1,94 @@
+"""Everything that can be known to be wrong with a training run before Ray starts or a weight is read."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from clickprompt import storage
+from clickprompt.config import Config, FinetuneConfig, PretrainConfig, dump_config, load_config
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import Order
+from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.errors import ConfigError
+from clickprompt.export import export_of, read_info
+from clickprompt.models.backbones import get_backbone
+from clickprompt.models.plm import check_plm
+from clickprompt.runtime.cluster import check_cpus
+
+__all__ = ["Job", "check_training"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, checked: what its driver and its workers need to know."""
+
+    config: Config
+    stage: PretrainConfig | FinetuneConfig
+    objective: str  # pretrain, with_plm or without_plm
+    run: str
+    dataset: Dataset
+    order: Order
+    init: str | None  # an export to start from
+
+    @property
+    def checkpoints(self) -> str:
+        return storage.join(self.run, "checkpoints")
+
+    @property
+    def needs_text(self) -> bool:
+        return self.objective != "without_plm"
+
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return load_tokenizer(self.config.plm.path) if self.needs_text and self.config.plm.path else None
+
+
+def check_training(config: Config, stage_name: str, run: str | None = None) -> Job:
+    """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible batch or worker count.
+
+    Only when nothing is wrong, the configuration is stored in `run` (where one is given).
+    """
+    stage = config.pretrain if stage_name == "pretrain" else config.finetune
+    if isinstance(stage, FinetuneConfig):
+        objective = "with_plm" if stage.with_plm else "without_plm"
+    else:
+        objective = "pretrain"
+    stage.micro_batches(config.runtime.num_workers)
+    get_backbone(config.ctr.backbone)
+    check_cpus(config.runtime)
+    if config.runtime.bf16 and not config.runtime.gpus_per_worker:
+        raise ConfigError("runtime.bf16=true without GPUs would only be slower; set runtime.gpus_per_worker=1 or leave bf16 out")
+    if config.data.path is None:
+        raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
+    dataset = Dataset.open(config.data.path)
+    dataset.verify()
+    if objective != "without_plm":
+        check_plm(config.plm)
+        assert config.plm.path is not None
+        TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    init = None
+    if isinstance(stage, FinetuneConfig) and stage.init is not None:
+        init = export_of(stage.init)
+        sizes = read_info(init).field_sizes
+        if sizes != [int(size) for size in dataset.field_sizes]:
+            raise ConfigError(f"finetune.init={stage.init}: trained on fields of sizes {sizes}, {dataset.uri} has {list(dataset.field_sizes)}")
+    order = Order.of(
+        dataset,
+        global_batch_size=stage.global_batch_size,
+        chunk_batches=config.data.chunk_batches,
+        seed=config.seed,
+        epochs=stage.epochs,
+        max_steps=stage.max_steps,
+    )
+    if run is not None:
+        _claim(run, config)
+    return Job(config, stage, objective, run or "", dataset, order, init)
+
+
+def _claim(run: str, config: Config) -> None:
+    """Store the resolved configuration, or see that the run that is there has the same one (where it runs may differ)."""
+    path = storage.join(run, "config.yaml")
+    if storage.exists(path):
+        earlier = load_config(path)
+        if earlier.model_copy(update={"runtime": config.runtime}) != config:
+            raise ConfigError(f"{run}: holds a run with another configuration ({path}); choose another --run, or the same settings to continue it")
+    storage.write_bytes(path, dump_config(config).encode())

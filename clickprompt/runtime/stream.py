@@ -1,0 +1,91 @@
+"""Ray Data → Ray Train: the step-addressed order of data/order.py as a `DataConfig`.
+
+Ray Train calls `configure` at every start of a worker group, so a restart after a failure plans again from the newest complete
+checkpoint's step, for whatever number of workers there is then.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import ray.train
+from ray.data import DataContext, DataIterator, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import SENTINEL_STEP, Order, read_chunk
+
+__all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "worker_streams"]
+
+STREAM_NAME = "train"
+
+
+class _ChunkSource(Datasource):
+    """One read task per chunk, for all that is left of the run from `start_step` on."""
+
+    def __init__(self, dataset: Dataset, order: Order, num_workers: int, start_step: int):
+        super().__init__()
+        self._dataset = dataset
+        self._order = order
+        self._num_workers = num_workers
+        self._start_step = start_step
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+        rows = self._order.chunk_batches * self._order.global_batch_size
+        tasks = []
+        for epoch, chunk in self._order.chunks_from(self._start_step):
+            read = partial(_read_blocks, self._dataset, self._order, epoch, chunk, self._num_workers, self._start_step)
+            metadata = BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)
+            tasks.append(ReadTask(read, metadata))
+        return tasks
+
+
+def _read_blocks(dataset: Dataset, order: Order, epoch: int, chunk: int, num_workers: int, start_step: int) -> list[pa.Table]:
+    return [read_chunk(dataset, order, epoch, chunk, num_workers, start_step)]
+
+
+def worker_streams(dataset: Dataset, order: Order, num_workers: int, start_step: int) -> list[DataIterator]:
+    """One iterator per worker over its share of every remaining global batch, in order."""
+    share = order.chunk_batches * order.global_batch_size // num_workers
+    tasks = len(order.chunks_from(start_step))
+    stream = ray.data.read_datasource(_ChunkSource(dataset, order, num_workers, start_step), override_num_blocks=max(tasks, 1))
+    # Without the repartition Ray Data merges the blocks of several tasks and the workers' shares mix;
+    # equal blocks are dealt strictly round-robin, so worker r gets share r of every chunk.
+    stream = stream.repartition(target_num_rows_per_block=share, strict=True)
+    stream.context.execution_options.preserve_order = True
+    stream.context.enable_progress_bars = False
+    return list(stream.streaming_split(num_workers, equal=True))
+
+
+class StepStream(ray.train.DataConfig):
+    """Gives each worker its part of the plan; `start_step` is asked for at every start of a worker group."""
+
+    def __init__(self, dataset: Dataset, order: Order, start_step: Callable[[], int]):
+        super().__init__()
+        self._dataset = dataset
+        self._order = order
+        self._start_step = start_step
+
+    def configure(self, datasets: dict, world_size: int, worker_handles: Any, worker_node_ids: Any, **kwargs: Any) -> list[dict[str, DataIterator]]:
+        streams = worker_streams(self._dataset, self._order, world_size, self._start_step())
+        return [{STREAM_NAME: stream} for stream in streams]
+
+
+def iterate_batches(stream: DataIterator, order: Order, num_workers: int, start_step: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """A worker's (step, columns); asserts that the steps come complete and in order."""
+    expected = start_step
+    batches = stream.iter_batches(batch_size=order.global_batch_size // num_workers, batch_format="numpy", prefetch_batches=4)
+    for columns in batches:
+        steps = columns.pop("step")
+        if steps[0] == SENTINEL_STEP:
+            continue
+        assert (steps == expected).all(), f"the stream delivered step {steps[0]}..{steps[-1]} where {expected} was planned"
+        yield expected, columns
+        expected += 1

@@ -1,0 +1,1 @@
+"""One flat loop over an engine; nothing here imports ray."""

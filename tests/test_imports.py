@@ -1,0 +1,161 @@
+"""The import rules of CONTRIBUTING.md, checked on the source text of every file."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
+ORDER = [
+    {"errors"},
+    {"progress", "storage"},
+    {"config"},
+    {"data", "models"},
+    {"export", "objectives"},
+    {"evaluation"},
+    {"training"},
+    {"runtime"},
+    {"cli"},
+    {"jobs"},
+]
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+
+# Third-party module → the only files that may import it.
+HOMES = {
+    "ray": "clickprompt/runtime/*.py",
+    "deepspeed": "clickprompt/training/deepspeed_engine.py",
+    "transformers": "clickprompt/models/plm*.py",
+}
+TOKENIZERS = {"AutoTokenizer": "clickprompt/data/text.py", "PreTrainedTokenizerBase": "*"}  # not models; the latter is but a type
+LIGHT = {"clickprompt/config.py", "clickprompt/errors.py", "clickprompt/progress.py", "clickprompt/storage.py"}
+HEAVY = {"numpy", "torch", "transformers"}
+
+
+def imports_of(source: str) -> Iterator[tuple[str, str | None]]:
+    """(module, imported name or None), wherever in the file they stand."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (("." * node.level + (node.module or ""), alias.name) for alias in node.names)
+
+
+def part_of(path: str) -> str:
+    first, *rest = path.removesuffix(".py").split("/")
+    return rest[0] if first == "clickprompt" else first
+
+
+def violations(path: str, source: str) -> list[str]:
+    return [
+        f"{path} imports {module}{f'.{name}' if name else ''}: {rule}"
+        for module, name in imports_of(source)
+        if (rule := broken(path, module, name))
+    ]
+
+
+def broken(path: str, module: str, name: str | None) -> str | None:
+    """The rule that the import breaks, if any."""
+    if module.startswith("."):
+        return "imports are absolute"
+    package, *below = module.split(".")
+    if package in HEAVY and path in LIGHT:
+        return f"{package} is too heavy for {path}"
+    if package in HOMES and not fnmatch(path, HOMES[package]):
+        if package == "transformers" and fnmatch(path, TOKENIZERS.get(name or "", "")):
+            return None
+        return f"only {HOMES[package]} may import {package}"
+    if package == "jobs":
+        return "jobs are entry points"
+    if package == "clickprompt":
+        target = [*below, name] if name else below
+        if target and target[0] in RANK:
+            return broken_order(part_of(path), target)
+    return None
+
+
+def broken_order(part: str, target: list[str]) -> str | None:
+    if part == target[0] or RANK[target[0]] < RANK[part]:
+        return None
+    if part == "models" and target[:2] == ["data", "batch"]:
+        return None
+    return f"imports point one way, and {part} does not come after {target[0]}"
+
+
+def python_files() -> list[str]:
+    return sorted(str(file.relative_to(ROOT)) for folder in ("clickprompt", "jobs") for file in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", python_files())
+def test_file_keeps_the_rules(path):
+    if path != "clickprompt/__init__.py":
+        assert part_of(path) in RANK, f"{part_of(path)} is new: give it its place in ORDER, and in CONTRIBUTING.md"
+    assert violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("clickprompt/storage.py", "from clickprompt.config import Config"),
+        ("clickprompt/storage.py", "import clickprompt.config"),
+        ("clickprompt/errors.py", "from clickprompt import storage"),
+        ("clickprompt/data/text.py", "from clickprompt.models.plm import load_plm"),
+        ("clickprompt/models/ctr.py", "from clickprompt.data.dataset import Dataset"),
+        ("clickprompt/models/ctr.py", "from clickprompt.data import dataset"),
+        ("clickprompt/models/ctr.py", "from .layers import MLP"),
+        ("clickprompt/objectives.py", "from clickprompt.training.loop import run"),
+        ("clickprompt/training/loop.py", "def f():\n    from clickprompt.runtime import train"),
+        ("clickprompt/training/loop.py", "import ray"),
+        ("clickprompt/training/loop.py", "from ray.train import report"),
+        ("clickprompt/cli.py", "import ray.data as rd"),
+        ("jobs/pretrain.py", "import ray"),
+        ("clickprompt/runtime/train.py", "from clickprompt.cli import main"),
+        ("clickprompt/runtime/train.py", "import jobs.pretrain"),
+        ("clickprompt/runtime/train.py", "try:\n    import deepspeed\nexcept ImportError: pass"),
+        ("clickprompt/training/engine.py", "from deepspeed.ops import adam"),
+        ("clickprompt/models/projector.py", "from transformers import AutoModel"),
+        ("clickprompt/data/text.py", "from transformers import AutoTokenizer, AutoModel"),
+        ("clickprompt/data/text.py", "import transformers"),
+        ("clickprompt/data/collate.py", "from transformers import AutoTokenizer"),
+        ("clickprompt/storage.py", "from transformers import PreTrainedTokenizerBase"),
+        ("clickprompt/evaluation/metrics.py", "import clickprompt.training.loop"),
+        ("clickprompt/config.py", "import torch.nn as nn"),
+        ("clickprompt/config.py", "from numpy import ndarray"),
+        ("clickprompt/storage.py", "import ray"),
+    ],
+)
+def test_a_broken_rule_is_found(path, source):
+    assert len(violations(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("clickprompt/models/ctr.py", "from clickprompt.data.batch import Batch"),
+        ("clickprompt/models/ctr.py", "from clickprompt.models.layers import MLP"),
+        ("clickprompt/models/plm_families.py", "from transformers import AutoModel"),
+        ("clickprompt/data/text.py", "from transformers import AutoTokenizer\nimport tokenizers"),
+        ("clickprompt/runtime/preflight.py", "from transformers import PreTrainedTokenizerBase"),
+        ("clickprompt/training/deepspeed_engine.py", "import deepspeed"),
+        (
+            "clickprompt/runtime/train.py",
+            "import ray\nfrom clickprompt.training import loop\nfrom clickprompt.evaluation.metrics import auc",
+        ),
+        ("jobs/pretrain.py", "from clickprompt.runtime.train import train"),
+        ("clickprompt/cli.py", "from clickprompt import __version__, storage"),
+        ("clickprompt/config.py", "import yaml, raylib"),
+    ],
+)
+def test_an_allowed_import_is_left_alone(path, source):
+    assert violations(path, source) == []
+
+
+def test_the_configuration_loads_neither_torch_nor_ray():
+    program = "import sys, clickprompt.config; print([m for m in ('torch', 'ray', 'deepspeed', 'transformers') if m in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert output.strip() == "[]"

@@ -1,0 +1,209 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from clickprompt import storage
+from clickprompt.errors import InputError
+
+
+def names_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_bytes_come_back(tmp_path):
+    uri = storage.join(str(tmp_path), "a", "b.bin")
+    storage.write_bytes(uri, b"one")
+    storage.write_bytes(uri, b"two")  # replaces
+    assert storage.read_bytes(uri) == b"two"
+    assert storage.read_bytes(f"file://{uri}") == b"two"
+    assert names_below(tmp_path) == ["a", "a/b.bin"]
+    with storage.open_input(uri) as stream:
+        assert stream.read(2) == b"tw"
+
+
+def test_json_comes_back(tmp_path):
+    uri = str(tmp_path / "a.json")
+    storage.write_json(uri, {"b": [1, 0.5, None], "a": "ü"})
+    assert storage.read_json(uri) == {"b": [1, 0.5, None], "a": "ü"}
+    first = storage.read_bytes(uri)
+    storage.write_json(uri, {"a": "ü", "b": [1, 0.5, None]})
+    assert storage.read_bytes(uri) == first  # the same value gives the same bytes
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"\xff\xfe", b""])
+def test_damaged_json_is_named(tmp_path, content):
+    uri = str(tmp_path / "a.json")
+    storage.write_bytes(uri, content)
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON .*make it again"):
+        storage.read_json(uri)
+
+
+def test_sha256_reads_in_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_COPY_CHUNK", 3)
+    uri = str(tmp_path / "a")
+    storage.write_bytes(uri, b"0123456789")
+    assert storage.sha256(uri) == storage.sha256_bytes(b"0123456789") == hashlib.sha256(b"0123456789").hexdigest()
+
+
+def test_join_and_resolve(tmp_path, monkeypatch):
+    assert storage.join("s3://bucket/run/", "export", "a.json") == "s3://bucket/run/export/a.json"
+    monkeypatch.chdir(tmp_path)
+    assert storage.resolve("a/b")[1] == str(tmp_path / "a" / "b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage.resolve("~/a")[1] == str(tmp_path / "a")
+    assert storage.is_local("a")
+    assert storage.is_local(f"file://{tmp_path}")
+    assert not storage.is_local("mock:///a")
+
+
+def test_list_and_exists(tmp_path):
+    storage.write_bytes(str(tmp_path / "b"), b"")
+    storage.write_bytes(str(tmp_path / "a" / "c"), b"")
+    assert storage.list_names(str(tmp_path)) == ["a", "b"]
+    assert storage.list_names(str(tmp_path / "missing")) == []
+    assert storage.exists(str(tmp_path / "a"))
+    assert storage.exists(str(tmp_path / "b"))
+    assert not storage.exists(str(tmp_path / "missing"))
+    assert not storage.exists(str(tmp_path / "b" / "below-a-file"))
+
+
+def test_copy_move_and_delete_a_folder(tmp_path):
+    storage.write_bytes(str(tmp_path / "a" / "x" / "1"), b"one")
+    storage.copy_tree(str(tmp_path / "a"), str(tmp_path / "b" / "c"))
+    assert storage.read_bytes(str(tmp_path / "b" / "c" / "x" / "1")) == b"one"
+    storage.move(str(tmp_path / "a"), str(tmp_path / "d"))
+    assert storage.list_names(str(tmp_path)) == ["b", "d"]
+    storage.delete_tree(str(tmp_path / "b"))
+    storage.delete_tree(str(tmp_path / "b"))  # nothing left to do
+    assert names_below(tmp_path) == ["d", "d/x", "d/x/1"]
+
+
+def test_local_copy_of_a_local_folder_is_the_folder(tmp_path):
+    with storage.local_copy(f"file://{tmp_path}") as folder:
+        assert folder == str(tmp_path)
+    assert tmp_path.exists()
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch) -> str:
+    """An address that storage does not take for a local one; its files lie below tmp_path/bucket."""
+    (tmp_path / "bucket").mkdir()
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())
+    resolve = storage.resolve
+    prefix = "bucket://"
+    monkeypatch.setattr(storage, "resolve", lambda uri: (filesystem, uri.removeprefix(prefix)) if uri.startswith(prefix) else resolve(uri))
+    return prefix
+
+
+def test_files_of_another_filesystem(tmp_path, bucket):
+    storage.write_json(f"{bucket}a.json", {"a": 1})
+    assert storage.read_json(f"{bucket}a.json") == {"a": 1}
+    assert names_below(tmp_path) == ["bucket", "bucket/a.json"]
+
+
+def test_local_copy_of_a_remote_folder_lasts_as_long_as_it_is_used(tmp_path, bucket):
+    storage.write_bytes(str(tmp_path / "run" / "export" / "x" / "1"), b"one")
+    storage.copy_tree(str(tmp_path / "run"), f"{bucket}run")
+    with storage.local_copy(f"{bucket}run/export") as folder:
+        assert not folder.startswith(str(tmp_path))
+        assert storage.read_bytes(storage.join(folder, "x", "1")) == b"one"
+    assert not storage.exists(folder)
+
+
+@pytest.mark.parametrize("uri", ["http://host/file", "s3:///no-bucket", "nothing://x"])
+def test_an_unknown_address_is_refused(uri):
+    with pytest.raises(InputError, match=r"can't be opened .* give a local path, s3://"):
+        storage.resolve(uri)
+
+
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.read_json, storage.sha256, storage.open_input])
+def test_reading_what_is_not_there(tmp_path, read):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="missing: no such file or folder; check the path"):
+        read(str(tmp_path / "missing"))
+    with pytest.raises(InputError, match=r"Not a directory|not a directory"):
+        read(str(tmp_path / "file" / "below"))
+    with pytest.raises(InputError, match="is a directory"):
+        read(str(tmp_path))
+
+
+def test_listing_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="file: "):
+        storage.list_names(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("below", ["file/a", "file/a/b"])
+def test_a_target_below_a_file_is_refused_and_leaves_nothing(tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=f"{below}: .*check that the place exists"):
+        storage.write_bytes(str(tmp_path / below), b"x")
+    assert names_below(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_or_device_is_never_replaced_by_a_file(tmp_path):
+    with pytest.raises(InputError, match="a folder or device, not a file"):
+        storage.write_bytes(str(tmp_path), b"x")
+    fifo = tmp_path / "fifo"  # stands for /dev/null, which renaming would replace when the user is root
+    os.mkfifo(fifo)
+    with pytest.raises(InputError, match="a folder or device, not a file"):
+        storage.write_bytes(str(fifo), b"x")
+    assert fifo.is_fifo()
+    assert names_below(tmp_path) == ["fifo"]
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "rename"])
+def test_a_write_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path, monkeypatch, failing):
+    target = tmp_path / "a.json"
+    storage.write_bytes(str(target), b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if failing == "write":
+        import resource  # a file-size limit makes the kernel itself refuse the write in the middle
+        import signal
+
+        before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    else:
+        monkeypatch.setattr(os, "fsync" if failing == "fsync" else "replace", full)
+    try:
+        with pytest.raises(InputError, match=r"a\.json: .*(File too large|No space left).*has space left"):
+            storage.write_bytes(str(target), b"new" * 10_000)
+    finally:
+        if failing == "write":
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+    assert names_below(tmp_path) == ["a.json"]
+    assert target.read_bytes() == b"old"
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_bytes(str(tmp_path / "a"), b"x")
+    assert names_below(tmp_path) == []
+
+
+def test_copying_or_moving_a_missing_folder_names_it_and_makes_nothing(tmp_path):
+    with pytest.raises(InputError, match="missing: no such folder"):
+        storage.copy_tree(str(tmp_path / "missing"), str(tmp_path / "target"))
+    with pytest.raises(InputError, match=r"missing → .*target: no such file or folder"):
+        storage.move(str(tmp_path / "missing"), str(tmp_path / "target"))
+    assert names_below(tmp_path) == []
+
+
+def test_copying_below_a_file_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file/target: .*check that the place exists"):
+        storage.copy_tree(str(tmp_path / "a"), str(tmp_path / "file" / "target"))
