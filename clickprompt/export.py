@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from clickprompt import storage
@@ -62,8 +62,9 @@ def write_export(
 ) -> None:
     """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written."""
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        # save_model stores tensors that share memory (the tied LM head) once
-        save_model(model, os.path.join(folder, _WEIGHTS))
+        # Copies, because DeepSpeed makes the parameters views into flat buffers, which safetensors refuses to write
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        save_file(weights, os.path.join(folder, _WEIGHTS))
         if tokenizer is not None:
             tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
         names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
@@ -123,8 +124,7 @@ def load_export(uri: str) -> tuple[ClickPrompt, ExportInfo]:
     info = read_info(uri)
     model = build_model(Config.model_validate(info.config), info.field_sizes, objective=info.objective, plm_config=info.plm)
     with storage.local_copy(uri) as folder:
-        missing, unexpected = load_model(model, os.path.join(folder, _WEIGHTS))
-    assert not missing and not unexpected, (missing, unexpected)
+        model.load_state_dict(load_file(os.path.join(folder, _WEIGHTS)))
     return model.eval(), info
 
 

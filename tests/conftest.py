@@ -1,19 +1,18 @@
-"""What all tests share: one Ray for the whole session."""
+"""One Ray for the whole test session: starting one takes seconds."""
 
 import os
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def ray_session():
-    """An embedded Ray with four logical CPUs; its cluster is this process's own and ends with it."""
-    import ray
+    # Not at the top: the Ray-free tests must not pay for the import
+    from clickprompt.config import RuntimeConfig
+    from clickprompt.runtime.cluster import connect
 
-    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}.items():
-        os.environ.setdefault(name, value)
-    if "RAY_TMPDIR" in os.environ:
-        os.makedirs(os.path.join(os.environ["RAY_TMPDIR"], "ray"), exist_ok=True)
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+    # With its dashboard, which Tune needs
+    with connect(RuntimeConfig(logical_cpus=6), dashboard=True):
+        yield

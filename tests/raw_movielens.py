@@ -17,10 +17,8 @@ def ratings(rows: int, seed: int = 0) -> list[tuple[str, str, int, int]]:
     """(user, movie, rating, timestamp), many timestamps equal, not in time order."""
     rng = np.random.default_rng(seed)
     users, movies = [user[0] for user in USERS], [movie[0] for movie in MOVIES]
-    return [
-        (users[rng.integers(len(users))], movies[rng.integers(len(movies))], int(rng.integers(1, 6)), 956_703_932 + int(rng.integers(rows // 3)))
-        for _ in range(rows)
-    ]
+    drawn = rng.integers((0, 0, 1, 0), (len(users), len(movies), 6, rows // 3), (rows, 4)).tolist()
+    return [(users[user], movies[movie], rating, 956_703_932 + second) for user, movie, rating, second in drawn]
 
 
 def write_1m(folder: str, rows: list[tuple[str, str, int, int]]) -> str:
@@ -36,10 +34,8 @@ def write_100k(folder: str, rows: list[tuple[str, str, int, int]]) -> str:
     _write(folder, "u.data", ["\t".join(map(str, row)) for row in rows])
     _write(folder, "u.user", ["1|24|F|technician|85711", "2|53|M|other|94043", "3|23|M|writer|T8H1N"])
     flags = {"1": (3, 5), "7": (8,), "9": (3, 4), "12": (15,)}
-    items = [
-        "|".join([key, title, "01-Jan-1995", "", "http://x/"] + ["1" if i in flags[key] else "0" for i in range(19)]) for key, title, _ in MOVIES
-    ]
-    _write(folder, "u.item", items)
+    genres = {key: ["1" if i in flags[key] else "0" for i in range(19)] for key in flags}
+    _write(folder, "u.item", ["|".join([key, title, "01-Jan-1995", "", "http://x/", *genres[key]]) for key, title, _ in MOVIES])
     return folder
 
 

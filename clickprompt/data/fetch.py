@@ -72,7 +72,7 @@ def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: Non
     """
     if name not in DOWNLOADS:
         raise InputError(f"download {name!r} is unknown; known downloads: {', '.join(sorted(DOWNLOADS))}")
-    if not storage.is_local(to):
+    if "://" in to:
         raise InputError(f"--to {to}: must be a local folder; copy it to other storage afterwards")
     target = storage.resolve(to)[1]
     if existing := _existing(name, target):
@@ -89,7 +89,7 @@ def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: Non
             os.replace(files, target)  # also over an empty folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Fetched(target, origin.url, origin.files)
+    return Fetched(target, origin.url, tuple(sorted(origin.files)))
 
 
 def _existing(name: str, target: str) -> Fetched | None:
@@ -101,7 +101,7 @@ def _existing(name: str, target: str) -> Fetched | None:
     complete = all(os.path.isfile(where := os.path.join(target, file)) and os.path.getsize(where) == size for file, size in files.items())
     if found.get("name") != name or not complete:
         raise InputError(f"--to {target}: there is something other than a complete {name} here; delete it or give another folder")
-    return Fetched(target, found["origin"], tuple(files))
+    return Fetched(target, found["origin"], tuple(sorted(files)))
 
 
 def _first_that_works(origins: tuple[Origin, ...], folder: str, progress: Callable[[str], None]) -> Origin:

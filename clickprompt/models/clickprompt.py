@@ -38,7 +38,7 @@ class ClickPrompt(nn.Module):
             self.prompt_projector = PromptProjector(ctr.interaction_dim, plm.num_layers, num_prompts, plm.hidden_size)
         if click_head:
             self.click_head = ClickHead(plm.hidden_size)
-            self.ctr_weight = nn.Parameter(torch.tensor(0.5))
+            self.ctr_weight = nn.Parameter(torch.tensor([0.5]))  # [1]: DeepSpeed can't broadcast a 0-dim tensor
 
     def forward(self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids, attention_mask [B, Z] → [B]."""

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import secrets
 from collections.abc import Iterator
 
 import ray
@@ -65,11 +64,6 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes on the same cores must not spin
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs must not hide them from its children
-    if embedded:
-        # Ray binds its ports on every interface; a token of this process's own keeps everybody else out
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if "RAY_TMPDIR" in os.environ:
         os.makedirs(os.path.join(os.environ["RAY_TMPDIR"], "ray"), exist_ok=True)
     options = {"num_cpus": embedded_cpus(runtime), "include_dashboard": dashboard} if embedded else {}

@@ -28,9 +28,10 @@ def evaluate(run: str, split: str, *, config: Config | None = None, data: str | 
 
     `data` names the dataset where it isn't the one of the run's own configuration any more.
     """
+    run = storage.native(run)
     export = export_of(run)
     runtime = (config or Config()).runtime
-    dataset = Dataset.open(data or _trained_on(export))
+    dataset = Dataset.open(storage.native(data or _trained_on(export)))
     dataset.verify([split])
     info = check_scorable(export, dataset)
     folder = storage.join(run, "predictions", split)

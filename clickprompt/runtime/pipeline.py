@@ -25,6 +25,7 @@ __all__ = ["run_pipeline"]
 
 def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     """Returns {"rows": one per model of the final table, "run", "notice"}; also in `<run>/result.json`."""
+    run = storage.native(run)
     get_source(config.pipeline.source)
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)

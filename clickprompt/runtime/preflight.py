@@ -1,11 +1,12 @@
 """Everything that can be known to be wrong with a training run before Ray starts or a weight is read."""
 
+import os
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from clickprompt import storage
-from clickprompt.config import Config, FinetuneConfig, PretrainConfig, dump_config, load_config
+from clickprompt.config import Config, FinetuneConfig, PretrainConfig, dump_config, load_config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order
 from clickprompt.data.text import TokenTable, load_tokenizer
@@ -47,6 +48,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
 
     Only when nothing is wrong, the configuration is stored in `run` (where one is given).
     """
+    config = _absolute(config)  # workers run in folders of their own
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
     if isinstance(stage, FinetuneConfig):
         objective = "with_plm" if stage.with_plm else "without_plm"
@@ -61,6 +63,8 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
     dataset = Dataset.open(config.data.path)
     dataset.verify()
+    if objective == "pretrain" and not config.prompt.num_prompts:
+        raise ConfigError("prompt.num_prompts=0: pretraining reaches the CTR tower through the prompts only; use at least 1")
     if objective != "without_plm":
         check_plm(config.plm)
         assert config.plm.path is not None
@@ -81,7 +85,15 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     )
     if run is not None:
         _claim(run, config)
-    return Job(config, stage, objective, run or "", dataset, order, init)
+    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init)
+
+
+def _absolute(config: Config) -> Config:
+    """Local paths made absolute, so that they mean the same in every process and in a stored configuration."""
+    paths = {"data.path": config.data.path, "finetune.init": config.finetune.init}
+    if config.plm.path and os.path.isdir(os.path.expanduser(config.plm.path)):  # else a hub's name
+        paths["plm.path"] = config.plm.path
+    return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
 
 
 def _claim(run: str, config: Config) -> None:

@@ -177,7 +177,7 @@ def _parse(source: Source, tables: dict[str, pa.Table], progress: Callable[[str]
     keys = ray.put({key: table.column("key").combine_chunks() for key, table in tables.items()})
     progress(f"reading {len(parts)} parts of the raw log")
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
-    tasks = [_read_part.options(num_returns=2).remote(source, part, keys) for part in parts]
+    tasks: list[Any] = [_read_part.options(num_returns=2).remote(source, part, keys) for part in parts]
     found = [stats for stats in ray.get([task[1] for task in tasks]) if stats]
     if not found:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
@@ -241,7 +241,7 @@ def _sorted_shards(log: _Log, starts: list[tuple[int, int]], sizes: dict[str, in
     the order of an epoch (data/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group has to
     be a uniform sample of the log if the batches are to be one.
     """
-    keyed = [_add_order.remote(block, starts, log.first_time, options["seed"]) for block in log.blocks]
+    keyed: list[Any] = [_add_order.remote(block, starts, log.first_time, options["seed"]) for block in log.blocks]
     boundaries, num_shards = [], {}
     for number, split in enumerate(SPLITS):
         low, high = number * _SPAN, number * _SPAN + (log.last_time - log.first_time if number else _SPAN - 1)

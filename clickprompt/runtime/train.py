@@ -39,6 +39,7 @@ __all__ = ["run_training"]
 def run_training(config: Config, stage_name: str, run: str, *, callbacks: list | None = None) -> dict[str, Any]:
     """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint. Returns `result.json`."""
     job = check_training(config, stage_name, run)
+    run = job.run
     result_path = storage.join(run, "result.json")
     if storage.exists(result_path):
         say(f"{stage_name}: {run} is already complete")

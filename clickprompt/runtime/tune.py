@@ -21,6 +21,7 @@ __all__ = ["run_tune"]
 
 def run_tune(config: Config, run: str) -> dict[str, Any]:
     """Best finetuning by validation AUC and all of them, also in `<run>/result.json`."""
+    run = storage.native(run)
     check_training(config, "pretrain")
     check_training(replaced(config, {"finetune.init": None}), "finetune")
     space = config.tune

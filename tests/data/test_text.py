@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clickprompt import storage
 from clickprompt.data.dataset import vocabulary_schema
 from clickprompt.data.text import TokenTable, build_token_table, encode, load_tokenizer, segment, sentence, tokenizer_fingerprint
 from clickprompt.errors import ConfigError, DataError
@@ -17,7 +18,8 @@ from tests.synthetic import write_dataset
 from tests.tokenizers_made_up import byte_level_bpe, metaspace, wordpiece
 
 FAMILIES = {"wordpiece": wordpiece, "byte_level_bpe": byte_level_bpe}
-NASTY = ["<mask>", "[SEP]", "</s> [MASK]", " padded ", "Café “ÉÀ”", "日本語", "...", "a.b. ", "tab\there", "line\nend", "n't", "🎬", "0", ".", " ", "<s>"]
+NASTY = ["<mask>", "[SEP]", "</s> [MASK]", " padded ", "Café “ÉÀ”", "日本語", "...", "a.b. "]
+NASTY += ["tab\there", "line\nend", "n't", "🎬", "0", ".", " ", "<s>"]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_is_built_once_opened_again_and_sent_as_an_address(dataset):
 def test_meta_records_what_the_model_side_needs(dataset):
     tokenizer = byte_level_bpe()
     table = build_token_table(dataset, tokenizer)
-    meta = json.loads(open(os.path.join(table.uri, "meta.json")).read())
+    meta = storage.read_json(os.path.join(table.uri, "meta.json"))
     assert meta["fingerprint"] == tokenizer_fingerprint(tokenizer)
     assert (table.mask_id, table.pad_id, table.vocab_size) == (4, 1, len(tokenizer))
     assert table.special_ids == [0, 1, 2, 3, 4]
@@ -177,7 +179,9 @@ def test_tokenizer_whose_parts_dont_join_is_refused_and_leaves_nothing(dataset):
 
 
 def test_load_tokenizer_says_what_is_wrong_in_one_line(tmp_path):
-    for path, message in ((None, "plm.path is not set"), (str(tmp_path / "missing"), "no tokenizer loads"), (str(tmp_path), "no tokenizer loads")):
-        with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(ConfigError, match=r"plm\.path is not set"):
+        load_tokenizer(None)
+    for path in (str(tmp_path / "missing"), str(tmp_path)):
+        with pytest.raises(ConfigError, match=f"plm.path={path}: no tokenizer can be loaded from there") as caught:
             load_tokenizer(path)
         assert "\n" not in str(caught.value)

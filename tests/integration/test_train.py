@@ -1,0 +1,144 @@
+"""Training on the real Ray Train with real DeepSpeed workers: equal to one plain process, whatever is killed meanwhile."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from clickprompt import storage
+from clickprompt.config import replaced
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.evaluation.predictions import read_predictions
+from clickprompt.evaluation.predictor import Predictor
+from clickprompt.evaluation.serving import export_for_serving
+from clickprompt.export import export_of, load_export, load_weights
+from clickprompt.runtime.evaluate import evaluate
+from clickprompt.runtime.train import run_training
+from clickprompt.training.checkpoint import newest_complete
+from tests.synthetic import write_dataset
+from tests.tiny import tiny_config, write_plm
+from tests.training.test_engines import losses_of
+
+pytestmark = pytest.mark.ray
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    plm = write_plm(str(folder / "plm"))
+    dataset = write_dataset(str(folder / "data"))
+    build_token_table(dataset, load_tokenizer(plm))
+    return tiny_config(
+        dataset.uri,
+        plm,
+        runtime__engine="deepspeed",
+        runtime__num_workers=2,
+        pretrain__epochs=3,
+        pretrain__max_steps=STEPS,
+        pretrain__micro_batch_size=2,  # slow enough to be killed in the middle
+        pretrain__lr="{ctr: 1e-2, projector: 1e-3, plm: 1e-3, heads: 1e-3}",
+        pretrain__warmup_ratio=0,
+        pretrain__schedule="constant",
+    )
+
+
+def losses(run) -> list[float]:
+    rows = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["loss"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_session, config, tmp_path_factory):
+    run = str(tmp_path_factory.mktemp("runs") / "undisturbed")
+    return run, run_training(config, "pretrain", run)
+
+
+def test_two_zero_workers_on_ray_equal_one_plain_process(undisturbed, config):
+    run, result = undisturbed
+    assert result["step"] == result["planned_steps"] == STEPS
+    plain = losses_of(config)  # 20 steps of the same plan
+    assert losses(run)[: len(plain)] == pytest.approx(plain, rel=1e-5)
+
+
+def test_running_it_again_returns_at_once(undisturbed, config):
+    run, result = undisturbed
+    started = time.monotonic()
+    assert run_training(config, "pretrain", run) == result
+    assert time.monotonic() - started < 5
+
+
+def kill_one_worker_after_the_first_checkpoint(run: str, killed: list[int], over: threading.Event) -> None:
+    while not over.wait(0.02):
+        if newest_complete(os.path.join(run, "checkpoints")):
+            workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+            if len(workers) == 2:
+                os.kill(workers[-1].pid, signal.SIGKILL)
+                killed.append(workers[-1].pid)
+                return
+
+
+def test_a_killed_worker_changes_nothing(ray_session, undisturbed, config, tmp_path):
+    run, killed, over = str(tmp_path / "killed"), [], threading.Event()
+    killer = threading.Thread(target=kill_one_worker_after_the_first_checkpoint, args=(run, killed, over))
+    killer.start()
+    try:
+        result = run_training(config, "pretrain", run)
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == 1, "nothing was killed"
+    assert result["step"] == STEPS
+    assert losses(run) == pytest.approx(losses(undisturbed[0]), rel=1e-5)
+
+
+def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
+    """Without the PLM from the pretraining run: the best validation's weights are exported, and score the same in any process."""
+    run = str(tmp_path / "finetune")
+    changes = {"finetune.with_plm": False, "finetune.init": undisturbed[0], "finetune.epochs": 10, "finetune.patience": 2}
+    settings = replaced(config, {**changes, "finetune.lr.ctr": 0.01, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
+    result = run_training(settings, "finetune", run)
+    metrics = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
+    validations = {row["step"]: row["valid_auc"] for row in metrics if "valid_auc" in row}
+    assert result["best_auc"] == max(validations.values()) == validations[result["best_step"]]
+    assert result["stopped"] is (result["step"] < result["planned_steps"])
+    if result["stopped"]:
+        assert [step for step in validations if step > result["best_step"]] == list(validations)[-settings.finetune.patience :]
+
+    scores = evaluate(run, "test", config=settings)
+    model, info = load_export(export_of(run))
+    assert info.objective == "without_plm"
+    assert info.step == result["best_step"]
+    assert model.plm is None
+    dataset = Dataset.open(info.config["data"]["path"])
+    predictions = read_predictions(os.path.join(run, "predictions", "test"))
+    row_ids, labels, logits = Predictor(export_of(run), dataset).score(dataset.read_split("test"))
+    expected = dict(zip(row_ids.tolist(), logits.tolist(), strict=True))
+    assert predictions["row_id"].to_pylist() == sorted(expected)
+    assert predictions["logit"].to_pylist() == pytest.approx([expected[row] for row in sorted(expected)], abs=1e-6)
+    assert scores["auc"] == pytest.approx(auc(labels, logits), abs=1e-6)
+    assert scores["log_loss"] == pytest.approx(log_loss(labels, logits), abs=1e-6)
+
+    served = str(tmp_path / "served")
+    export_for_serving(run, served)
+    assert load_weights(served).keys() == load_weights(export_of(run)).keys()
+    assert len(os.listdir(os.path.join(served, "vocab"))) == len(dataset.field_names)
+
+
+def test_finetune_with_a_frozen_plm_leaves_it_alone(ray_session, undisturbed, config, tmp_path):
+    run = str(tmp_path / "frozen")
+    settings = replaced(config, {"finetune.init": undisturbed[0], "finetune.max_steps": 4, "finetune.lr.plm": 0.0})
+    run_training(settings, "finetune", run)
+    before, after = load_weights(export_of(undisturbed[0])), load_weights(export_of(run))
+    shared = before.keys() & after.keys()
+    frozen = [name for name in shared if name.startswith("plm.backbone")]
+    assert frozen
+    assert all(before[name].equal(after[name]) for name in frozen)
+    assert not all(before[name].equal(after[name]) for name in shared if name.startswith("ctr."))
