@@ -17,7 +17,7 @@ from clickprompt.progress import say
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0] if __doc__ else None)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A trainer for ClickPrompt on Ray.")
 
 ConfigOption = Annotated[str | None, typer.Option("--config", help="a YAML file, or a preset: " + ", ".join(preset_names()))]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")]
@@ -63,15 +63,15 @@ def prepare(
 ) -> None:
     """Raw log → Parquet shards, vocabulary and manifest."""
     settings = load_config(config, overrides or [])
-    from clickprompt.runtime.cluster import connect
+    from clickprompt.data.dataset import SPLITS
     from clickprompt.runtime.prepare import prepare as run_prepare
 
-    with connect(settings.runtime):
-        dataset = run_prepare(source, raw, out, seed=settings.seed)
-    counts = {split: int(count) for split, count in dataset.counts.items()}
-    result = {"path": out, "counts": counts, "fields": len(dataset.field_names), "features": dataset.num_features, "fingerprint": dataset.fingerprint}
+    dataset = run_prepare(source, raw, out, seed=settings.seed, runtime=settings.runtime)
+    counts = {split: dataset.counts[split] for split in SPLITS}
+    fields, features = len(dataset.field_names), dataset.num_features
+    result = {"path": out, "counts": counts, "fields": fields, "features": features, "fingerprint": dataset.fingerprint}
     rows = " / ".join(f"{count:,}" for count in counts.values())
-    _finish(as_json, result, f"{rows} rows ({' / '.join(counts)}), {result['fields']} fields, {result['features']:,} features: {out}")
+    _finish(as_json, result, f"{rows} rows ({' / '.join(counts)}), {fields} fields, {features:,} features: {out}")
 
 
 @app.command()
@@ -113,9 +113,9 @@ def evaluate(
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.evaluate import evaluate as run_evaluate
 
-    result = run_evaluate(run, split, config=settings, data=data)
-    text = f"{split}: AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {result['ms_per_batch']:.2f} ms per batch of {result['batch']}"
-    _finish(as_json, result, f"{text}: {result['predictions']}")
+    [result] = run_evaluate([run], split, config=settings, data=data)
+    figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {result['ms_per_batch']:.2f} ms per batch of {result['batch']}"
+    _finish(as_json, result, f"{split}: {figures}: {result['predictions']}")
 
 
 @app.command()
@@ -146,10 +146,12 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
     from clickprompt.runtime.pipeline import run_pipeline
 
     result = run_pipeline(settings, run)
-    lines = [f"{'model':<26}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"]
+    lines = [f"{'model':<26}{'steps':>7}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"]
     for row in result["rows"]:
         improvement = f"{row['relative_improvement']:+.2%}"
-        lines.append(f"{row['model']:<26}{row['test_auc']:>10.4f}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}")
+        lines.append(
+            f"{row['model']:<26}{row['steps']:>7}{row['test_auc']:>10.4f}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
+        )
     if result["notice"]:
         lines.append(result["notice"])
     lines += [f"{row['model']}: {row['run']}" for row in result["rows"]]
@@ -198,5 +200,3 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
 
 def _finish(as_json: bool, result: dict[str, Any], text: str) -> None:
     print(json.dumps(result) if as_json else text)
-
-

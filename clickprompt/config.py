@@ -23,6 +23,7 @@ __all__ = [
     "FinetuneLearningRates",
     "LearningRates",
     "MaskingConfig",
+    "ObjectiveName",
     "PLMConfig",
     "PipelineConfig",
     "PretrainConfig",
@@ -35,6 +36,10 @@ __all__ = [
     "preset_names",
     "replaced",
 ]
+
+
+ObjectiveName = Literal["pretrain", "with_plm", "without_plm"]
+"""PA-MLM (§3.5.1), Eq. 9, Eq. 10"""
 
 
 class _Frozen(BaseModel):
@@ -178,6 +183,9 @@ class PipelineConfig(_Frozen):
     raw: str | None = Field(default=None, description="folder with the source's raw files; default: fetched into `downloads`")
     fetch_plm: str | None = Field(default=None, description="a PLM that `clickprompt fetch` knows, used as plm.path")
     downloads: str = "data"
+    with_plm_steps: int | None = Field(
+        default=None, ge=1, description="end the finetuning with the PLM, the costly one, after so many steps"
+    )
     notice: str | None = Field(default=None, description="printed before the run and under its table")
 
 

@@ -7,21 +7,25 @@
 `export.json` is written last; a folder without it, or whose files differ from its checksums, is not an export.
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
 import uuid
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
 
 from clickprompt import storage
-from clickprompt.config import Config
+from clickprompt.config import Config, ObjectiveName
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.models.clickprompt import ClickPrompt, build_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["ExportInfo", "export_of", "load_export", "load_weights", "read_info", "write_export"]
 
@@ -35,7 +39,7 @@ TOKENIZER_FOLDER = "tokenizer"
 class ExportInfo:
     """`export.json`."""
 
-    objective: str  # pretrain, with_plm or without_plm
+    objective: ObjectiveName
     config: dict[str, Any]
     field_names: list[str]
     field_sizes: list[int]
@@ -52,7 +56,7 @@ def write_export(
     uri: str,
     model: ClickPrompt,
     *,
-    objective: str,
+    objective: ObjectiveName,
     config: Config,
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -133,4 +137,3 @@ def load_weights(uri: str) -> dict[str, torch.Tensor]:
     read_info(uri)
     with storage.local_copy(uri) as folder:
         return load_file(os.path.join(folder, _WEIGHTS))
-

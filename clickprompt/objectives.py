@@ -33,7 +33,9 @@ class PromptAugmentedMLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The summed loss, a scalar; 0 (with a graph) for a batch without targets."""
-        assert batch.masked_input_ids is not None and batch.attention_mask is not None and batch.mlm_labels is not None
+        assert batch.masked_input_ids is not None, "PA-MLM needs masked text"
+        assert batch.attention_mask is not None
+        assert batch.mlm_labels is not None
         target_mask = batch.mlm_labels != IGNORED
         logits = self.model.masked_lm_logits(batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask)
         return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")

@@ -1,6 +1,6 @@
 """Entry point for `ray job submit`: `clickprompt pretrain` on the cluster that runs this job.
 
-    ray job submit --address http://HEAD:8265 --working-dir jobs -- python pretrain.py --config FILE --run URI
+ray job submit --address http://HEAD:8265 --working-dir jobs -- python pretrain.py --config FILE --run URI
 """
 
 import sys

@@ -23,7 +23,9 @@ def write_dataset(folder: str, train_rows: int = 400, row_group_rows: int = 37, 
         file = f"vocab/{index:02d}-{column}.parquet"
         table = pa.table([np.arange(size + 1, dtype=np.int32), values, np.ones(size + 1, np.int64)], schema=vocabulary_schema())
         pq.write_table(table, os.path.join(folder, file))
-        fields.append({"name": name, "column": column, "size": size + 1, "file": file, "sha256": storage.sha256(os.path.join(folder, file))})
+        fields.append(
+            {"name": name, "column": column, "size": size + 1, "file": file, "sha256": storage.sha256(os.path.join(folder, file))}
+        )
     taste = rng.normal(size=(FIELDS["User ID"] + 1, 3)) @ rng.normal(size=(3, FIELDS["Movie ID"] + 1))
     shards, counts, next_row = {}, {}, 0
     for split in SPLITS:

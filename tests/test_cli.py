@@ -49,7 +49,13 @@ def fails(capsys, *arguments: str) -> str:
 
 
 def pretrain(data, plm, run, *settings):
-    options = [f"data.path={data}", f"plm.path={plm}", "plm.random_init=true", "pretrain.global_batch_size=24", "pretrain.micro_batch_size=12"]
+    options = [
+        f"data.path={data}",
+        f"plm.path={plm}",
+        "plm.random_init=true",
+        "pretrain.global_batch_size=24",
+        "pretrain.micro_batch_size=12",
+    ]
     return ["pretrain", "--run", run, *(part for setting in [*options, *settings] for part in ("--set", setting))]
 
 

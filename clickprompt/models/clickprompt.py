@@ -3,22 +3,24 @@
 Shape legend: B rows, F fields, Z tokens, Q interaction_dim, L layers, K prompts per layer, H hidden size, V vocabulary, M masked positions.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from clickprompt.config import Config
+from clickprompt.config import Config, ObjectiveName
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
 from clickprompt.models.layers import linear
-from clickprompt.models.plm import PromptedPLM, load_plm, plm_from_config
 from clickprompt.models.projector import PromptProjector
 
-__all__ = ["ClickPrompt", "Objective", "build_model", "load_matching"]
+if TYPE_CHECKING:
+    from clickprompt.models.plm import PromptedPLM
 
-Objective = Literal["pretrain", "with_plm", "without_plm"]
+__all__ = ["ClickPrompt", "build_model", "load_matching"]
 
 
 class ClickPrompt(nn.Module):
@@ -88,7 +90,7 @@ class ClickHead(nn.Module):
 
 
 def build_model(
-    config: Config, field_sizes: Sequence[int], *, objective: Objective, plm_config: dict[str, Any] | None = None
+    config: Config, field_sizes: Sequence[int], *, objective: ObjectiveName, plm_config: dict[str, Any] | None = None
 ) -> ClickPrompt:
     """The model that one objective trains, without parameters that would get no gradient.
 
@@ -106,6 +108,8 @@ def build_model(
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
             return ClickPrompt(ctr, None, 0)
+        from clickprompt.models.plm import load_plm, plm_from_config  # transformers' models take seconds to import
+
         plm = load_plm(config.plm, lm_head=pretrain) if plm_config is None else plm_from_config(plm_config, config.plm, lm_head=pretrain)
         torch.default_generator.manual_seed(config.seed + 2)
         model = ClickPrompt(ctr, plm, config.prompt.num_prompts, config.plm.pooling, click_head=not pretrain)

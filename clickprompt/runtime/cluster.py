@@ -1,6 +1,7 @@
 """Connecting to Ray: an embedded one of this command's own, or a cluster; and whether a run fits on it."""
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -42,8 +43,9 @@ def check_cpus(runtime: RuntimeConfig) -> None:
         fitting = int((available - _DATA_CPUS) // runtime.cpus_per_worker)
         remedy = f", or declare more with runtime.logical_cpus={needed}" if embedded else ", or add nodes"
         raise ConfigError(
-            f"runtime.num_workers={runtime.num_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data need {needed} logical CPUs "
-            f"(evaluation_actors={runtime.evaluation_actors}), Ray has {available}; use at most {max(fitting, 1)} workers{remedy}"
+            f"runtime.num_workers={runtime.num_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
+            f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, "
+            f"Ray has {available}; use at most {max(fitting, 1)} workers{remedy}"
         )
 
 
@@ -71,7 +73,7 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
         cores = os.cpu_count() or 1
         say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {cores} cores")
     try:
-        ray.init(address=runtime.address, log_to_driver=False, logging_level="error", **options)
+        ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"runtime.address={runtime.address}: no Ray could be reached ({reason}); check the address and the token") from error

@@ -12,11 +12,10 @@ from clickprompt.data.fetch import fetch
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import build_token_table, load_tokenizer
 from clickprompt.evaluation.metrics import relative_improvement
-from clickprompt.export import export_of
 from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
-from clickprompt.runtime.evaluate import evaluate, measure_latency
+from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.train import run_training
 
@@ -41,13 +40,14 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     config = replaced(config, {"plm.path": plm_path, "data.path": data})
     pretrained, names = storage.join(run, "pretrain"), _names(config)
     runs = {name: storage.join(run, folder) for name, folder in zip(names, ("scratch", "without-plm", "with-plm"), strict=True)}
+    with_plm_steps = config.pipeline.with_plm_steps or config.finetune.max_steps
     changes = dict(
         zip(
             names,
             (
                 {"finetune.with_plm": False, "finetune.init": None},
                 {"finetune.with_plm": False, "finetune.init": pretrained},
-                {"finetune.with_plm": True, "finetune.init": pretrained},
+                {"finetune.with_plm": True, "finetune.init": pretrained, "finetune.max_steps": with_plm_steps},
             ),
             strict=True,
         )
@@ -57,22 +57,21 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         assert config.plm.path is not None
         build_token_table(dataset, load_tokenizer(config.plm.path))
         run_training(config, "pretrain", pretrained)
-        scores = {}
+        steps = {}
         for name, folder in runs.items():
             say(f"{name}: {folder}")
-            stage_config = replaced(config, changes[name])
-            run_training(stage_config, "finetune", folder)
-            scores[name] = _evaluated(folder, stage_config)
-        latency = measure_latency({name: export_of(folder) for name, folder in runs.items()}, data, config.runtime.gpus_per_worker)
+            steps[name] = run_training(replaced(config, changes[name]), "finetune", folder)["step"]
+        scores = dict(zip(names, _scores(list(runs.values()), config), strict=True))
     base = scores[names[0]]["auc"]
     rows = [
         {
             "model": name,
+            "steps": steps[name],
             "test_auc": score["auc"],
             "test_log_loss": score["log_loss"],
             "relative_improvement": relative_improvement(score["auc"], base),
-            "ms_per_batch_128": latency[name]["median"],
-            "run": runs[name],
+            "ms_per_batch_128": score["ms_per_batch"],
+            "run": score["run"],
         }
         for name, score in scores.items()
     ]
@@ -92,6 +91,8 @@ def _fetch(name: str, downloads: str) -> str:
     return result.path
 
 
-def _evaluated(run: str, config: Config) -> dict[str, Any]:
-    path = storage.join(run, "evaluation-test.json")
-    return storage.read_json(path) if storage.exists(path) else evaluate(run, "test", config=config)
+def _scores(runs: list[str], config: Config) -> list[dict[str, Any]]:
+    paths = [storage.join(run, "evaluation-test.json") for run in runs]
+    if all(storage.exists(path) for path in paths):
+        return [storage.read_json(path) for path in paths]
+    return evaluate(runs, "test", config=config)

@@ -1,46 +1,19 @@
 """Everything that can be known to be wrong with a training run before Ray starts or a weight is read."""
 
 import os
-from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
 
 from clickprompt import storage
-from clickprompt.config import Config, FinetuneConfig, PretrainConfig, dump_config, load_config, replaced
+from clickprompt.config import Config, FinetuneConfig, ObjectiveName, dump_config, load_config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order
 from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.export import export_of, read_info
 from clickprompt.models.backbones import get_backbone
-from clickprompt.models.plm import check_plm
 from clickprompt.runtime.cluster import check_cpus
+from clickprompt.runtime.job import Job
 
-__all__ = ["Job", "check_training"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run, checked: what its driver and its workers need to know."""
-
-    config: Config
-    stage: PretrainConfig | FinetuneConfig
-    objective: str  # pretrain, with_plm or without_plm
-    run: str
-    dataset: Dataset
-    order: Order
-    init: str | None  # an export to start from
-
-    @property
-    def checkpoints(self) -> str:
-        return storage.join(self.run, "checkpoints")
-
-    @property
-    def needs_text(self) -> bool:
-        return self.objective != "without_plm"
-
-    def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        return load_tokenizer(self.config.plm.path) if self.needs_text and self.config.plm.path else None
+__all__ = ["check_training"]
 
 
 def check_training(config: Config, stage_name: str, run: str | None = None) -> Job:
@@ -50,10 +23,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     """
     config = _absolute(config)  # workers run in folders of their own
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
+    objective: ObjectiveName = "pretrain"
     if isinstance(stage, FinetuneConfig):
         objective = "with_plm" if stage.with_plm else "without_plm"
-    else:
-        objective = "pretrain"
     stage.micro_batches(config.runtime.num_workers)
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)
@@ -66,6 +38,8 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     if objective == "pretrain" and not config.prompt.num_prompts:
         raise ConfigError("prompt.num_prompts=0: pretraining reaches the CTR tower through the prompts only; use at least 1")
     if objective != "without_plm":
+        from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
+
         check_plm(config.plm)
         assert config.plm.path is not None
         TokenTable.open(dataset, load_tokenizer(config.plm.path))
@@ -74,7 +48,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         init = export_of(stage.init)
         sizes = read_info(init).field_sizes
         if sizes != [int(size) for size in dataset.field_sizes]:
-            raise ConfigError(f"finetune.init={stage.init}: trained on fields of sizes {sizes}, {dataset.uri} has {list(dataset.field_sizes)}")
+            raise ConfigError(
+                f"finetune.init={stage.init}: its fields have the sizes {sizes}, those of {dataset.uri} {dataset.field_sizes}"
+            )
     order = Order.of(
         dataset,
         global_batch_size=stage.global_batch_size,
@@ -102,5 +78,5 @@ def _claim(run: str, config: Config) -> None:
     if storage.exists(path):
         earlier = load_config(path)
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
-            raise ConfigError(f"{run}: holds a run with another configuration ({path}); choose another --run, or the same settings to continue it")
+            raise ConfigError(f"{run}: holds a run of another configuration ({path}); choose another --run, or continue it with the same")
     storage.write_bytes(path, dump_config(config).encode())

@@ -20,11 +20,14 @@ import ray.data
 from ray.exceptions import RayTaskError
 
 from clickprompt import storage
+from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, column_name, shard_schema, vocabulary_schema
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.sources import RawPart, Source, get_source
 from clickprompt.data.text import TEMPLATE, UNKNOWN
 from clickprompt.errors import DataError, InputError
+from clickprompt.progress import say
+from clickprompt.runtime.cluster import connect
 
 __all__ = ["prepare", "split_sizes"]
 
@@ -50,15 +53,18 @@ def prepare(
     seed: int = 0,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
-    progress: Callable[[str], None] = lambda line: None,
+    runtime: RuntimeConfig | None = None,
+    progress: Callable[[str], None] = say,
 ) -> Dataset:
-    """Prepare `raw_dir` as `out_uri`; Ray must be initialised. The same input gives the same bytes on any number of machines.
+    """Prepare `raw_dir` as `out_uri`. The same input gives the same bytes on any number of machines.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
     Raises DataError for a missing raw file, a malformed line (with its number), an empty split; InputError for an unknown source or a
     target that can't be written or holds something else. Nothing stays at `out_uri` then.
     """
+    # Ray tasks run in folders of their own
+    raw_dir, out_uri = storage.native(raw_dir), storage.native(out_uri)
     source = get_source(source_name)(raw_dir)
     if rows_per_shard < 1 or row_group_rows < 1:
         raise InputError(f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1")
@@ -72,7 +78,7 @@ def prepare(
         filesystem, path = storage.resolve(work_uri)
         with storage.user_errors(out_uri):  # a target that can't be written shows before the work starts
             filesystem.create_dir(path, recursive=True)
-        with _quiet_ray_data():
+        with connect(runtime or RuntimeConfig()), _quiet_ray_data():
             manifest = _write_files(source, work_uri, options, progress)
         storage.write_json(storage.join(work_uri, MANIFEST), identity | manifest)
         if work_uri != out_uri:

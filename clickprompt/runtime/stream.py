@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.train
-from ray.data import DataContext, DataIterator, Datasource, ReadTask
+from ray.data import DataIterator, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from clickprompt.data.dataset import Dataset
@@ -73,7 +73,9 @@ class StepStream(ray.train.DataConfig):
         self._order = order
         self._start_step = start_step
 
-    def configure(self, datasets: dict, world_size: int, worker_handles: Any, worker_node_ids: Any, **kwargs: Any) -> list[dict[str, DataIterator]]:
+    def configure(
+        self, datasets: dict, world_size: int, worker_handles: Any, worker_node_ids: Any, **kwargs: Any
+    ) -> list[dict[str, DataIterator]]:
         streams = worker_streams(self._dataset, self._order, world_size, self._start_step())
         return [{STREAM_NAME: stream} for stream in streams]
 
@@ -81,7 +83,7 @@ class StepStream(ray.train.DataConfig):
 def iterate_batches(stream: DataIterator, order: Order, num_workers: int, start_step: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """A worker's (step, columns); asserts that the steps come complete and in order."""
     expected = start_step
-    batches = stream.iter_batches(batch_size=order.global_batch_size // num_workers, batch_format="numpy", prefetch_batches=4)
+    batches: Any = stream.iter_batches(batch_size=order.global_batch_size // num_workers, batch_format="numpy", prefetch_batches=4)
     for columns in batches:
         steps = columns.pop("step")
         if steps[0] == SENTINEL_STEP:

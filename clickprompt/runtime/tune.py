@@ -63,7 +63,9 @@ def _fit(config: Config, run: str, stage: str, trials: list[dict[str, Any]]) -> 
     )
     results = tuner.fit()
     if results.errors:
-        raise RunError(f"{run}: {len(results.errors)} of {len(trials)} {stage} trials failed: {' '.join(str(results.errors[0]).split())[:400]}")
+        raise RunError(
+            f"{run}: {len(results.errors)} of {len(trials)} {stage} trials failed: {' '.join(str(results.errors[0]).split())[:400]}"
+        )
 
 
 def _outcome(run: str, trial: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -66,15 +66,15 @@ class TorchEngine:
         self.device = device
         self._bf16 = bf16
         self._max_grad_norm = stage.max_grad_norm
-        self._objective = objective.to(device)
-        self.model: ClickPrompt = self._objective.model  # pyright: ignore[reportAttributeAccessIssue]
+        objective = objective.to(device)
+        self.model: ClickPrompt = objective.model  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer = build_optimizer(self.model, stage)
-        self._replica = DistributedDataParallel(self._objective) if self.world_size > 1 else self._objective
+        self._replica: Any = DistributedDataParallel(objective) if self.world_size > 1 else objective
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
         wait = isinstance(self._replica, DistributedDataParallel) and not last
-        with self._replica.no_sync() if wait else contextlib.nullcontext():  # pyright: ignore[reportAttributeAccessIssue]
+        with self._replica.no_sync() if wait else contextlib.nullcontext():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
                 loss_sum = self._replica(batch)
             # DDP averages over the workers, the loss is a sum over them

@@ -51,5 +51,3 @@ def schedule_factor(step: int, total_steps: int, stage: StageConfig) -> float:
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-
-

@@ -112,7 +112,7 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     if result["stopped"]:
         assert [step for step in validations if step > result["best_step"]] == list(validations)[-settings.finetune.patience :]
 
-    scores = evaluate(run, "test", config=settings)
+    [scores] = evaluate([run], "test", config=settings)
     model, info = load_export(export_of(run))
     assert info.objective == "without_plm"
     assert info.step == result["best_step"]

@@ -91,7 +91,7 @@ def _worker(rank, num_workers, port, config, cases, out):
 
 
 def distributed(config, num_workers, cases, folder):
-    """{case: (engine, micro-batch size, step to resume from)} → {case: losses}, all in one group of processes: starting one takes seconds."""
+    """{case: (engine, micro-batch size, step to resume from)} → {case: losses}, all in one group of processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

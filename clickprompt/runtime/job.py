@@ -1,0 +1,44 @@
+"""One checked training run as its driver, controller and workers pass it around; importing this is cheap."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clickprompt import storage
+from clickprompt.config import Config, FinetuneConfig, ObjectiveName, PretrainConfig
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import Order
+from clickprompt.training.checkpoint import load_state, newest_complete
+
+__all__ = ["Job", "train_worker"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `preflight.check_training` found in order. Paths are absolute."""
+
+    config: Config
+    stage: PretrainConfig | FinetuneConfig
+    objective: ObjectiveName
+    run: str
+    dataset: Dataset
+    order: Order
+    init: str | None  # an export to start from
+
+    @property
+    def checkpoints(self) -> str:
+        return storage.join(self.run, "checkpoints")
+
+    @property
+    def needs_text(self) -> bool:
+        return self.objective != "without_plm"
+
+    def start_step(self) -> int:
+        """Where a worker group that starts now continues."""
+        return load_state(newest_complete(self.checkpoints), self.config.runtime.num_workers).step
+
+
+def train_worker(loop_config: dict[str, Any]) -> dict[str, Any] | None:
+    """Ray Train's training function; the models are imported in the workers only, not in its controller."""
+    from clickprompt.runtime.worker import work
+
+    return work(loop_config["job"], loop_config["board"])
