@@ -22,9 +22,10 @@ _TRAIN_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER
 _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 
-def cpus_needed(runtime: RuntimeConfig) -> int:
-    """Logical CPUs that training (workers and the data stream) and evaluation (its actors) need; they run one after the other."""
-    return max(math.ceil(runtime.num_workers * runtime.cpus_per_worker) + _DATA_CPUS, runtime.evaluation_actors + _DATA_CPUS)
+def cpus_needed(runtime: RuntimeConfig, runs: int = 1) -> int:
+    """Logical CPUs that `runs` trainings at a time (workers and data streams) and evaluation (its actors) need, one after the other."""
+    training = runs * (runtime.num_workers * runtime.cpus_per_worker + _DATA_CPUS)
+    return max(math.ceil(training), runtime.evaluation_actors + _DATA_CPUS)
 
 
 def embedded_cpus(runtime: RuntimeConfig) -> int:
@@ -32,20 +33,24 @@ def embedded_cpus(runtime: RuntimeConfig) -> int:
     return runtime.logical_cpus or (os.cpu_count() or 1) + 2
 
 
-def check_cpus(runtime: RuntimeConfig) -> None:
+def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
     """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a connected cluster again."""
     embedded = runtime.address == "local"
-    if not embedded and not ray.is_initialized():
+    if ray.is_initialized():
+        available = int(ray.cluster_resources().get("CPU", 0))
+    elif embedded:
+        available = embedded_cpus(runtime)
+    else:
         return
-    available = embedded_cpus(runtime) if embedded else int(ray.cluster_resources().get("CPU", 0))
-    needed = cpus_needed(runtime)
+    needed = cpus_needed(runtime, runs)
     if needed > available:
-        fitting = int((available - _DATA_CPUS) // runtime.cpus_per_worker)
+        fitting = max(int((available / runs - _DATA_CPUS) // runtime.cpus_per_worker), 1)
         remedy = f", or declare more with runtime.logical_cpus={needed}" if embedded else ", or add nodes"
+        at_once = f"{runs} runs at a time of " if runs > 1 else ""
         raise ConfigError(
-            f"runtime.num_workers={runtime.num_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
-            f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, "
-            f"Ray has {available}; use at most {max(fitting, 1)} workers{remedy}"
+            f"{at_once}runtime.num_workers={runtime.num_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
+            f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has {available}; "
+            f"use at most {fitting} workers{remedy}"
         )
 
 

@@ -5,6 +5,7 @@ import shlex
 import time
 from typing import Any
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import clickprompt
@@ -27,9 +28,9 @@ def submit_job(job: str, address: str, arguments: list[str]) -> dict[str, Any]:
         raise InputError(f"submit {job}: no such job; jobs/ of this checkout has: {', '.join(known) or 'nothing (submit from a checkout)'}")
     try:
         client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--address {address}: no job server answers ({reason}); check the address and RAY_AUTH_TOKEN_PATH") from error
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--address {address}: no job server lets us in ({reason}); check the address and RAY_AUTH_TOKEN_PATH") from error
     entrypoint = shlex.join(["python", f"{job}.py", *arguments])
     job_id = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": _JOBS})
     say(f"submitted {job_id}: {entrypoint}")

@@ -12,7 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.errors import RunError
-from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.train import run_training
 
@@ -22,6 +22,7 @@ __all__ = ["run_tune"]
 def run_tune(config: Config, run: str) -> dict[str, Any]:
     """Best finetuning by validation AUC and all of them, also in `<run>/result.json`."""
     run = storage.native(run)
+    check_cpus(config.runtime, runs=config.tune.max_concurrent_trials)
     check_training(config, "pretrain")
     check_training(replaced(config, {"finetune.init": None}), "finetune")
     space = config.tune
@@ -54,9 +55,9 @@ def _fit(config: Config, run: str, stage: str, trials: list[dict[str, Any]]) -> 
         # Without the callback Tune sees no metric before the trial's end
         run_training(replaced(config, trial["changes"]), stage, storage.join(run, trial["name"]), callbacks=[TuneReportCallback()])
 
-    # A trial only drives a trainer, whose workers ask for their own CPUs
+    # A trial only drives a trainer, whose workers ask for their own CPUs; Tune refuses a trial that needs nothing
     tuner = tune.Tuner(
-        tune.with_resources(drive, {"cpu": 0}),
+        tune.with_resources(drive, {"cpu": 0.01}),
         param_space={"trial": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(max_concurrent_trials=config.tune.max_concurrent_trials),
         run_config=tune.RunConfig(storage_path=storage.native(run), name=f"tune-{stage}", verbose=0),
