@@ -26,9 +26,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     objective: ObjectiveName = "pretrain"
     if isinstance(stage, FinetuneConfig):
         objective = "with_plm" if stage.with_plm else "without_plm"
-    stage.micro_batches(config.runtime.num_workers)
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)
+    stage.micro_batches(config.runtime.num_workers)
     if config.runtime.bf16 and not config.runtime.gpus_per_worker:
         raise ConfigError("runtime.bf16=true without GPUs would only be slower; set runtime.gpus_per_worker=1 or leave bf16 out")
     if config.data.path is None:

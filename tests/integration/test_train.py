@@ -130,15 +130,3 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     export_for_serving(run, served)
     assert load_weights(served).keys() == load_weights(export_of(run)).keys()
     assert len(os.listdir(os.path.join(served, "vocab"))) == len(dataset.field_names)
-
-
-def test_finetune_with_a_frozen_plm_leaves_it_alone(ray_session, undisturbed, config, tmp_path):
-    run = str(tmp_path / "frozen")
-    settings = replaced(config, {"finetune.init": undisturbed[0], "finetune.max_steps": 4, "finetune.lr.plm": 0.0})
-    run_training(settings, "finetune", run)
-    before, after = load_weights(export_of(undisturbed[0])), load_weights(export_of(run))
-    shared = before.keys() & after.keys()
-    frozen = [name for name in shared if name.startswith("plm.backbone")]
-    assert frozen
-    assert all(before[name].equal(after[name]) for name in frozen)
-    assert not all(before[name].equal(after[name]) for name in shared if name.startswith("ctr."))

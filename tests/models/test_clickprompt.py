@@ -76,7 +76,7 @@ def test_eq9(config, tokens, pooling) -> None:
             model.ctr_weight.fill_(alpha)
         torch.testing.assert_close(model(FIELD_IDS, input_ids, attention_mask), expected)
     model(FIELD_IDS, input_ids, attention_mask).sum().backward()
-    torch.testing.assert_close(model.ctr_weight.grad, (ctr_logits - plm_logits).sum())
+    torch.testing.assert_close(model.ctr_weight.grad.squeeze(), (ctr_logits - plm_logits).sum())
 
 
 def test_eq10_reads_no_text(config) -> None:

@@ -1,0 +1,148 @@
+"""The loop in one process: what validation chooses, when it stops, what a frozen PLM keeps, what the schedule says."""
+
+import numpy as np
+import pytest
+import torch
+
+from clickprompt.config import Config, FinetuneConfig, replaced
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.text import TokenTable, build_token_table, load_tokenizer
+from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.models.clickprompt import build_model
+from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedMLM
+from clickprompt.training.checkpoint import TrainState
+from clickprompt.training.engine import TorchEngine
+from clickprompt.training.loop import train
+from clickprompt.training.optimizers import parameter_groups, schedule_factor
+from clickprompt.training.validation import ShardedValidation
+from tests.synthetic import write_dataset
+from tests.tiny import tiny_config, write_plm
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop")
+    plm = write_plm(str(folder / "plm"))
+    dataset = write_dataset(str(folder / "data"))
+    build_token_table(dataset, load_tokenizer(plm))
+    return tiny_config(dataset.uri, plm, finetune__epochs=20, finetune__lr="{ctr: 0.01}", finetune__schedule="constant")
+
+
+class Watching:
+    """A loop context that remembers, and a validation with the scores of a script."""
+
+    def __init__(self, scores, every=2, patience=2):
+        self.every, self.patience, self._scores = every, patience, iter(scores)
+        self.best, self.steps = [], []
+
+    def __call__(self):
+        return {"valid_auc": next(self._scores), "valid_log_loss": 0.5}
+
+    def on_step(self, metrics):
+        self.steps.append(metrics)
+
+    def on_best(self, state):
+        self.best.append(state.step)
+
+    def on_checkpoint(self, folder, state, metrics):
+        pass
+
+
+def run(config: Config, objective_name: str, watching: Watching, validation=None):
+    dataset = Dataset.open(config.data.path)
+    stage: FinetuneConfig = config.finetune
+    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
+    engine = TorchEngine(objective, stage, device=torch.device("cpu"))
+    size = {"global_batch_size": stage.global_batch_size, "epochs": stage.epochs, "max_steps": stage.max_steps}
+    order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
+    table = TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name == "with_plm" else None
+    collator = Collator(dataset.columns, table, None, seed=config.seed)
+    batches = read_local_batches(dataset, order)
+    options = {"stage": stage, "seed": config.seed, "state": TrainState(), "context": watching}
+    chosen = validation(engine, collator, dataset, stage) if validation else watching
+    return engine, train(engine, objective, collator, order, batches, validation=chosen, **options)
+
+
+def test_best_validation_is_chosen_and_patience_ends_the_run(config):
+    watching = Watching([0.5, 0.6, 0.55, 0.7, 0.7, 0.69, 0.99])
+    _, state = run(config, "without_plm", watching)
+    assert watching.best == [2, 4, 8]
+    assert (state.step, state.best_step, state.best_auc, state.stopped) == (12, 8, 0.7, True)
+
+
+def test_loss_falls_and_validation_is_exact(config):
+    watching = Watching([])
+    settings = replaced(config, {"finetune.max_steps": 60, "finetune.validate_every": 30, "finetune.eval_batch_size": 7})
+
+    def sharded(engine, collator, dataset, stage):
+        return ShardedValidation(engine, collator, dataset.read_split("valid"), stage)
+
+    engine, state = run(settings, "without_plm", watching, sharded)
+    losses = [row["loss"] for row in watching.steps]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    assert [row["step"] for row in watching.steps if "valid_auc" in row] == [30, 60]
+    dataset = Dataset.open(config.data.path)
+    rows = dataset.read_split("valid")
+    with torch.no_grad():
+        field_ids = torch.from_numpy(np.stack([rows[column].to_numpy() for column in dataset.columns], 1).astype(np.int64))
+        logits = engine.model.eval()(field_ids).numpy()
+    assert watching.steps[-1]["valid_auc"] == pytest.approx(auc(rows["label"].to_numpy(), logits), abs=1e-9)
+    assert watching.steps[-1]["valid_log_loss"] == pytest.approx(log_loss(rows["label"].to_numpy(), logits), rel=1e-5)
+    assert state.best_auc == max(row["valid_auc"] for row in watching.steps if "valid_auc" in row)
+
+
+def test_a_plm_of_learning_rate_0_is_left_alone(config):
+    settings = replaced(config, {"finetune.max_steps": 3, "finetune.lr.plm": 0.0})
+    engine, _ = run(settings, "with_plm", Watching([0.5] * 3, every=99))
+    fresh = build_model(settings, Dataset.open(config.data.path).field_sizes, objective="with_plm").state_dict()
+    trained = engine.model.state_dict()
+    moved = {name for name in trained if not trained[name].equal(fresh[name])}
+    assert not [name for name in moved if name.startswith("plm.backbone")]
+    assert {"ctr.embedding.weight", "prompt_projector.output_weight", "click_head.dense.weight", "ctr_weight"} <= moved
+
+
+def test_each_group_follows_its_own_learning_rate(config):
+    settings = replaced(config, {"finetune.lr": {"ctr": 1.0, "projector": 2.0, "plm": 3.0, "heads": 4.0}, "finetune.weight_decay": 0.5})
+    model = build_model(settings, Dataset.open(config.data.path).field_sizes, objective="with_plm")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, settings.finetune)
+    rates = {names[id(parameter)]: (group["base_lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    assert rates.keys() == set(names.values())
+    assert rates["ctr.embedding.weight"] == (1.0, 0.5)
+    assert rates["ctr_weight"] == (1.0, 0.0)
+    assert rates["prompt_projector.hidden_weight"] == (2.0, 0.5)
+    assert rates["prompt_projector.hidden_bias"] == (2.0, 0.0)
+    assert rates["plm.backbone.encoder.layer.0.attention.self.key.weight"] == (3.0, 0.5)
+    assert rates["plm.backbone.encoder.layer.0.attention.output.LayerNorm.weight"] == (3.0, 0.0)
+    assert rates["click_head.prediction.weight"] == (4.0, 0.5)
+
+
+def test_warmup_and_linear_decay():
+    stage = FinetuneConfig(warmup_ratio=0.2)
+    factors = [schedule_factor(step, 10, stage) for step in range(10)]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    constant = FinetuneConfig(warmup_ratio=0, schedule="constant")
+    assert [schedule_factor(step, 10, constant) for step in range(10)] == [1.0] * 10
+
+
+def test_padding_rows_and_empty_masks_weigh_nothing(config):
+    dataset = Dataset.open(config.data.path)
+    table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    rows = dataset.read_split("test").slice(0, 6)
+    columns = {name: rows[name].to_numpy() for name in rows.column_names}
+    padded = {name: np.concatenate([values, values[:3]]) for name, values in columns.items()}
+    padded["weight"] = np.array([1] * 6 + [0] * 3, dtype=np.float32)
+    click = ClickLoss(build_model(config, dataset.field_sizes, objective="without_plm"))
+    collator = Collator(dataset.columns)
+    torch.testing.assert_close(click(collator(padded)), click(collator(columns)))
+    assert click.count_targets(collator(padded)) == 6
+
+    masked = PromptAugmentedMLM(build_model(config, dataset.field_sizes, objective="pretrain"))
+    nothing = Collator(dataset.columns, table, config.masking)({**columns, "weight": np.zeros(6, np.float32)})
+    loss = masked(nothing)
+    loss.backward()
+    assert loss.item() == 0
+    assert masked.count_targets(nothing) == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in masked.parameters())
