@@ -11,17 +11,14 @@ import ray
 
 from clickprompt import storage
 from clickprompt.cli import main
-from clickprompt.data.text import build_token_table, load_tokenizer
-from tests.synthetic import write_dataset
-from tests.tiny import write_plm
+from clickprompt.data.text import load_tokenizer
+from tests.tiny import write_both
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    plm = write_plm(str(folder / "plm"))
-    dataset = write_dataset(str(folder / "data"))
-    build_token_table(dataset, load_tokenizer(plm))
+    dataset, plm = write_both(str(folder))
     return dataset.uri, plm
 
 

@@ -5,7 +5,9 @@ import os
 from transformers import BertConfig, BertTokenizerFast
 
 from clickprompt.config import Config, load_config
-from tests.synthetic import FIELDS, WORDS
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.text import build_token_table, load_tokenizer
+from tests.synthetic import FIELDS, WORDS, write_dataset
 
 
 def write_plm(folder: str) -> str:
@@ -29,6 +31,14 @@ def write_plm(folder: str) -> str:
         attention_probs_dropout_prob=0.0,
     ).save_pretrained(folder)
     return folder
+
+
+def write_both(folder: str) -> tuple[Dataset, str]:
+    """The synthetic dataset with the token table of a tiny PLM, and that PLM's folder."""
+    plm = write_plm(os.path.join(folder, "plm"))
+    dataset = write_dataset(os.path.join(folder, "data"))
+    build_token_table(dataset, load_tokenizer(plm))
+    return dataset, plm
 
 
 def tiny_config(data: str, plm: str, **overrides: object) -> Config:

@@ -14,9 +14,7 @@ import pytest
 
 from clickprompt import storage
 from clickprompt.config import dump_config
-from clickprompt.data.text import build_token_table, load_tokenizer
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config, write_plm
+from tests.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -77,9 +75,7 @@ def submit(arguments: list[str], environment: dict[str, str]) -> subprocess.Comp
 
 def test_pretraining_is_submitted_to_a_cluster(head, tmp_path):
     address, environment = head
-    plm = write_plm(str(tmp_path / "plm"))
-    dataset = write_dataset(str(tmp_path / "data"))
-    build_token_table(dataset, load_tokenizer(plm))
+    dataset, plm = write_both(str(tmp_path))
     config, run = str(tmp_path / "run.yaml"), str(tmp_path / "run")
     storage.write_bytes(config, dump_config(tiny_config(dataset.uri, plm, pretrain__max_steps=6)).encode())
 

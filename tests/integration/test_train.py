@@ -12,7 +12,6 @@ import pytest
 from clickprompt import storage
 from clickprompt.config import replaced
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.text import build_token_table, load_tokenizer
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import Predictor
@@ -21,8 +20,7 @@ from clickprompt.export import export_of, load_export, load_weights
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import newest_complete
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config, write_plm
+from tests.tiny import tiny_config, write_both
 from tests.training.test_engines import losses_of
 
 pytestmark = pytest.mark.ray
@@ -32,9 +30,7 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
-    plm = write_plm(str(folder / "plm"))
-    dataset = write_dataset(str(folder / "data"))
-    build_token_table(dataset, load_tokenizer(plm))
+    dataset, plm = write_both(str(folder))
     return tiny_config(
         dataset.uri,
         plm,

@@ -6,18 +6,14 @@ import pytest
 
 from clickprompt import storage
 from clickprompt.config import replaced
-from clickprompt.data.text import build_token_table, load_tokenizer
 from clickprompt.runtime.tune import run_tune
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config, write_plm
+from tests.tiny import tiny_config, write_both
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_grid_of_prompts_and_learning_rates(ray_session, tmp_path):
-    plm = write_plm(str(tmp_path / "plm"))
-    dataset = write_dataset(str(tmp_path / "data"))
-    build_token_table(dataset, load_tokenizer(plm))
+    dataset, plm = write_both(str(tmp_path))
     config = replaced(
         tiny_config(dataset.uri, plm, pretrain__max_steps=6, finetune__max_steps=8),
         {"tune.num_prompts": [1, 2], "tune.warmup_ratio": [0.0], "tune.plm_lr": [0.0, 1e-3], "tune.max_concurrent_trials": 2},

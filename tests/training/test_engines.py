@@ -13,14 +13,13 @@ from clickprompt.config import Config
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import TokenTable, build_token_table, load_tokenizer
+from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config, write_plm
+from tests.tiny import tiny_config, write_both
 
 STEPS = 20
 
@@ -102,9 +101,7 @@ def distributed(config, num_workers, cases, folder):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
-    plm = write_plm(str(folder / "plm"))
-    dataset = write_dataset(str(folder / "data"))
-    build_token_table(dataset, load_tokenizer(plm))
+    dataset, plm = write_both(str(folder))
     # A learning rate high enough that twenty steps move the loss
     return tiny_config(dataset.uri, plm, pretrain__lr="{ctr: 1e-2, projector: 1e-3, plm: 1e-3, heads: 1e-3}")
 

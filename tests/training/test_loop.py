@@ -8,7 +8,7 @@ from clickprompt.config import Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import TokenTable, build_token_table, load_tokenizer
+from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedMLM
@@ -17,16 +17,13 @@ from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
 from clickprompt.training.optimizers import parameter_groups, schedule_factor
 from clickprompt.training.validation import ShardedValidation
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config, write_plm
+from tests.tiny import tiny_config, write_both
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop")
-    plm = write_plm(str(folder / "plm"))
-    dataset = write_dataset(str(folder / "data"))
-    build_token_table(dataset, load_tokenizer(plm))
+    dataset, plm = write_both(str(folder))
     return tiny_config(dataset.uri, plm, finetune__epochs=20, finetune__lr="{ctr: 0.01}", finetune__schedule="constant")
 
 

@@ -1,0 +1,60 @@
+"""kill -9 of the whole command: the same command afterwards continues, and ends where an undisturbed run ends."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from clickprompt import storage
+from clickprompt.config import dump_config
+from clickprompt.training.checkpoint import newest_complete
+from tests.tiny import tiny_config, write_both
+
+pytestmark = pytest.mark.slow
+STEPS = 60
+
+
+def start(config: str, run: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", "pretrain", "--config", config, "--run", run]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def losses(run: str) -> list[float]:
+    return [json.loads(line)["loss"] for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
+
+
+def test_a_killed_command_continues(tmp_path):
+    dataset, plm = write_both(str(tmp_path))
+    config = str(tmp_path / "run.yaml")
+    settings = tiny_config(dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=1)
+    storage.write_bytes(config, dump_config(settings).encode())
+    undisturbed, killed = str(tmp_path / "undisturbed"), str(tmp_path / "killed")
+    process = start(config, undisturbed)
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+
+    process = start(config, killed)
+    while not newest_complete(os.path.join(killed, "checkpoints")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for left in psutil.wait_procs(started, timeout=30)[1]:  # what Ray hasn't ended by itself
+        left.kill()
+    assert not os.path.exists(os.path.join(killed, "result.json")), "it was over before it was killed"
+    # Half a checkpoint, as a kill during an upload leaves it, is ignored
+    newest = newest_complete(os.path.join(killed, "checkpoints"))
+    torn = os.path.join(killed, "checkpoints", "step-00000059")
+    storage.copy_tree(newest, torn)
+    with open(os.path.join(torn, "torch-state.safetensors"), "r+b") as stream:
+        stream.truncate(1000)
+    assert newest_complete(os.path.join(killed, "checkpoints")) == newest
+
+    process = start(config, killed)
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    assert len(losses(killed)) == STEPS
+    assert losses(killed) == pytest.approx(losses(undisturbed), rel=1e-5)
