@@ -23,7 +23,10 @@ __all__ = ["run_pipeline"]
 
 
 def run_pipeline(config: Config, run: str) -> dict[str, Any]:
-    """Returns {"rows": one per model of the final table, "run", "notice"}; also in `<run>/result.json`."""
+    """Returns {"rows": one per model of the final table, "run", "notice", "counts"}; also in `<run>/result.json`.
+
+    Raises InputError before anything starts where the configuration can't work.
+    """
     run = storage.native(run)
     get_source(config.pipeline.source)
     get_backbone(config.ctr.backbone)
@@ -33,60 +36,47 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     if config.pipeline.notice:
         say(config.pipeline.notice)
 
-    downloads = config.pipeline.downloads
-    raw = config.pipeline.raw or _fetch(config.pipeline.source, downloads)
-    plm_path = _fetch(config.pipeline.fetch_plm, downloads) if config.pipeline.fetch_plm else config.plm.path
-    data = storage.join(run, "data")
+    raw = config.pipeline.raw or _fetch(config.pipeline.source, config)
+    plm_path = _fetch(config.pipeline.fetch_plm, config) if config.pipeline.fetch_plm else config.plm.path
+    data, pretrained = storage.join(run, "data"), storage.join(run, "pretrain")
     config = replaced(config, {"plm.path": plm_path, "data.path": data})
-    pretrained, names = storage.join(run, "pretrain"), _names(config)
-    runs = {name: storage.join(run, folder) for name, folder in zip(names, ("scratch", "without-plm", "with-plm"), strict=True)}
-    with_plm_steps = config.pipeline.with_plm_steps or config.finetune.max_steps
-    changes = dict(
-        zip(
-            names,
-            (
-                {"finetune.with_plm": False, "finetune.init": None},
-                {"finetune.with_plm": False, "finetune.init": pretrained},
-                {"finetune.with_plm": True, "finetune.init": pretrained, "finetune.max_steps": with_plm_steps},
-            ),
-            strict=True,
-        )
-    )
+    tokenizer = load_tokenizer(plm_path)
+    variants = {
+        f"{config.ctr.backbone} from scratch": ("scratch", {"with_plm": False, "init": None}),
+        "ClickPrompt without PLM": ("without-plm", {"with_plm": False, "init": pretrained}),
+        "ClickPrompt with PLM": (
+            "with-plm",
+            {"with_plm": True, "init": pretrained, "max_steps": config.pipeline.with_plm_steps or config.finetune.max_steps},
+        ),
+    }
     with connect(config.runtime):
-        dataset = prepare(config.pipeline.source, raw, data, seed=config.seed)
-        assert config.plm.path is not None
-        build_token_table(dataset, load_tokenizer(config.plm.path))
+        build_token_table(prepare(config.pipeline.source, raw, data, seed=config.seed), tokenizer)
         run_training(config, "pretrain", pretrained)
-        steps = {}
-        for name, folder in runs.items():
-            say(f"{name}: {folder}")
-            steps[name] = run_training(replaced(config, changes[name]), "finetune", folder)["step"]
-        scores = dict(zip(names, _scores(list(runs.values()), config), strict=True))
-    base = scores[names[0]]["auc"]
+        trained = []
+        for name, (folder, changes) in variants.items():
+            say(f"{name}: {storage.join(run, folder)}")
+            settings = replaced(config, {f"finetune.{key}": value for key, value in changes.items()})
+            trained.append(run_training(settings, "finetune", storage.join(run, folder)))
+        scores = _scores([result["run"] for result in trained], config)
     rows = [
         {
             "model": name,
-            "steps": steps[name],
+            "steps": result["step"],
             "test_auc": score["auc"],
             "test_log_loss": score["log_loss"],
-            "relative_improvement": relative_improvement(score["auc"], base),
+            "relative_improvement": relative_improvement(score["auc"], scores[0]["auc"]),
             "ms_per_batch_128": score["ms_per_batch"],
-            "run": score["run"],
+            "run": result["run"],
         }
-        for name, score in scores.items()
+        for name, result, score in zip(variants, trained, scores, strict=True)
     ]
-    result = {"rows": rows, "run": run, "notice": config.pipeline.notice, "counts": dict(Dataset.open(data).counts)}
+    result = {"rows": rows, "run": run, "notice": config.pipeline.notice, "counts": Dataset.open(data).counts}
     storage.write_json(storage.join(run, "result.json"), result)
     return result
 
 
-def _names(config: Config) -> tuple[str, str, str]:
-    backbone = config.ctr.backbone
-    return f"{backbone} from scratch", "ClickPrompt without PLM", "ClickPrompt with PLM"
-
-
-def _fetch(name: str, downloads: str) -> str:
-    result = fetch(name, storage.join(downloads, name))
+def _fetch(name: str, config: Config) -> str:
+    result = fetch(name, storage.join(config.pipeline.downloads, name))
     say(f"{name}: {result.path} ({result.origin})")
     return result.path
 

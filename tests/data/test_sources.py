@@ -3,6 +3,7 @@
 import os
 import pickle
 
+import pyarrow as pa
 import pytest
 
 from clickprompt.data.sources import SOURCES, get_source
@@ -143,3 +144,14 @@ def test_wrong_header_and_empty_file(tmp_path):
 def test_unknown_source_lists_the_known():
     with pytest.raises(InputError, match="'movielens' is unknown; known sources: " + ", ".join(sorted(SOURCES))):
         get_source("movielens")
+
+
+@pytest.mark.skipif("CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K names no folder with MovieLens-100K")
+def test_real_movielens_100k():
+    source = get_source("movielens-100k")(os.environ["CLICKPROMPT_ML100K"])
+    assert sorted(len(table) for table in source.tables().values()) == [943, 1682]
+    parts = [source.read_part(part) for part in source.parts()]
+    assert sum(len(part) for part in parts) == 100_000
+    kept = pa.concat_tables([source.label(part) for part in parts])
+    assert len(kept) == 72_855  # 100,000 less the 27,145 ratings of 3
+    assert sum(kept["label"].to_pylist()) == 55_375  # 34,174 of 4 stars and 21,201 of 5
