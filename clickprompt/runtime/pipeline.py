@@ -16,6 +16,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.evaluate import evaluate
+from clickprompt.runtime.preflight import claim
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.train import run_training
 
@@ -33,6 +34,11 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     check_cpus(config.runtime)
     for stage in (config.pretrain, config.finetune):
         stage.micro_batches(config.runtime.num_workers)
+    claim(run, config)
+    result_path = storage.join(run, "result.json")
+    if storage.exists(result_path):
+        say(f"pipeline: {run} is already complete")
+        return storage.read_json(result_path)
     if config.pipeline.notice:
         say(config.pipeline.notice)
 
@@ -71,7 +77,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         for name, result, score in zip(variants, trained, scores, strict=True)
     ]
     result = {"rows": rows, "run": run, "notice": config.pipeline.notice, "counts": Dataset.open(data).counts}
-    storage.write_json(storage.join(run, "result.json"), result)
+    storage.write_json(result_path, result)
     return result
 
 

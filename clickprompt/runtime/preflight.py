@@ -13,7 +13,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.runtime.cluster import check_cpus
 from clickprompt.runtime.job import Job
 
-__all__ = ["check_training"]
+__all__ = ["check_training", "claim"]
 
 
 def check_training(config: Config, stage_name: str, run: str | None = None) -> Job:
@@ -60,7 +60,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         max_steps=stage.max_steps,
     )
     if run is not None:
-        _claim(run, config)
+        claim(run, config)
     return Job(config, stage, objective, storage.native(run or ""), dataset, order, init)
 
 
@@ -72,7 +72,7 @@ def _absolute(config: Config) -> Config:
     return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
 
 
-def _claim(run: str, config: Config) -> None:
+def claim(run: str, config: Config) -> None:
     """Store the resolved configuration, or see that the run that is there has the same one (where it runs may differ)."""
     path = storage.join(run, "config.yaml")
     if storage.exists(path):
