@@ -25,6 +25,7 @@ class Task:
         self._total = total
         self._started = time.monotonic()
         self._first: int | None = None
+        self._first_at = 0.0
         self._said = 0.0
         self._bar: Progress | None = None
 
@@ -49,10 +50,10 @@ class Task:
             return
         now = time.monotonic()
         if self._first is None:  # a resumed run doesn't start at 0, and its estimate shouldn't either
-            self._first, self._started_units = done, now
+            self._first, self._first_at = done, now
         if now - self._said < _LINE_EVERY and self._said:
             return
         self._said = now
-        rate = (done - self._first) / max(now - self._started_units, 1e-9)
+        rate = (done - self._first) / max(now - self._first_at, 1e-9)
         left = f", about {(self._total - done) / rate:.0f} s left" if rate > 0 else ""
         say(f"{self._description}: {done}/{self._total}{left}{' · ' if info else ''}{info}")

@@ -9,6 +9,7 @@ tokens/<fingerprint>/               one token table per tokenizer (data/text.py)
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,11 @@ import pyarrow.parquet as pq
 from clickprompt import storage
 from clickprompt.errors import DataError, InputError
 
-__all__ = ["FORMAT_VERSION", "ROW_COLUMNS", "SPLITS", "Dataset"]
+__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "valid", "test")
-ROW_COLUMNS = ("row_id", "label", "timestamp")
 
 
 class Dataset:
@@ -159,18 +159,18 @@ def vocabulary_schema() -> pa.Schema:
     return pa.schema([pa.field("id", pa.int32()), pa.field("value", pa.string()), pa.field("train_count", pa.int64())])
 
 
-class _reading:  # noqa: N801
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
     """Name the file in any error while reading it."""
+    try:
+        yield
+    except (InputError, pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again") from error
 
-    def __init__(self, path: str) -> None:
-        self.path = path
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (InputError, pa.ArrowException, OSError)):
-            raise DataError(f"{self.path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again") from error
+def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """A table's columns as arrays, by name."""
+    return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def _read_table(path: str) -> pa.Table:

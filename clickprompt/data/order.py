@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.dataset import Dataset, columns_of
 
 __all__ = ["SENTINEL_STEP", "Order", "read_chunk", "read_local_batches"]
 
@@ -116,7 +116,7 @@ def read_local_batches(
         table = read_chunk(dataset, order, epoch, chunk, num_workers, start_step)
         own = table.slice(rank * order.chunk_batches * share, order.chunk_batches * share)
         for position in range(0, len(own), share):
-            columns = {name: column.to_numpy() for name, column in zip(own.column_names, own.slice(position, share).columns, strict=True)}
+            columns = columns_of(own.slice(position, share))
             step = int(columns.pop("step")[0])
             if step != SENTINEL_STEP:
                 yield step, columns

@@ -7,7 +7,7 @@ import torch
 from clickprompt import storage
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.dataset import Dataset, columns_of
 from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.errors import DataError
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info
@@ -42,7 +42,7 @@ class Predictor:
     @torch.no_grad()
     def score(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(row_ids [N], labels [N], logits [N]) of the rows, in an order of the predictor's own."""
-        columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
+        columns = columns_of(rows)
         batches = self._collator.micro_batches(columns, self._batch_size, epoch=0)
         logits = torch.cat([self._logits(batch) for batch in batches])
         row_ids = torch.cat([batch.row_ids for batch in batches])
@@ -52,7 +52,7 @@ class Predictor:
 
     def batch(self, rows: pa.Table) -> Batch:
         """One batch of all the rows, on the model's device."""
-        columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
+        columns = columns_of(rows)
         return self._collator(columns, epoch=0).to(self._device)
 
     @torch.no_grad()

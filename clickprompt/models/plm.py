@@ -70,14 +70,6 @@ class PromptedPLM(nn.Module):
         assert self.lm_head is not None, "built without its LM head"
         return F.linear(self.lm_head(hidden), self.backbone.get_input_embeddings().weight, self.lm_head.bias)
 
-    def backbone_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Named parameters of everything below the LM head, the tied matrix included."""
-        return list(self.backbone.named_parameters(prefix="backbone"))
-
-    def lm_head_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Named parameters of the LM head's own: transform and bias."""
-        return [] if self.lm_head is None else list(self.lm_head.named_parameters(prefix="lm_head"))
-
     def freeze(self) -> None:
         """Learning rate 0: the backbone gets no gradients and stays in eval mode (no dropout) from now on."""
         self.frozen = True

@@ -64,7 +64,7 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
 
 def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Each modeling file of transformers has an eager attention of its own."""
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)  # type: ignore[attr-defined]
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
 AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention_forward))

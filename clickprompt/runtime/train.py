@@ -1,8 +1,10 @@
 """Pretraining and finetuning on Ray Train, the driver's side."""
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import ray
@@ -32,6 +34,7 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
     if storage.exists(result_path):
         say(f"{stage_name}: {run} is already complete")
         return storage.read_json(result_path)
+    job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
     with connect(config.runtime):
         started = time.monotonic()
         outcome = _fit(job, callbacks or [])
@@ -107,27 +110,23 @@ class _Board:
         return self._latest
 
 
-class _watched:  # noqa: N801 - a context manager
+@contextlib.contextmanager
+def _watched(board: Any, job: Job) -> Iterator[None]:
     """Shows the board's state as progress while the driver waits for `fit`."""
+    over = threading.Event()
 
-    def __init__(self, board: Any, job: Job):
-        self._board = board
-        self._task = Task(os.path.basename(job.run.rstrip("/")), job.order.total_steps)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self._task.__enter__()
-        self._thread.start()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._done.set()
-        self._thread.join()
-        self._task.__exit__(kind, error, trace)
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.5):
-            metrics: Any = ray.get(self._board.read.remote())
+    def watch(task: Task) -> None:
+        while not over.wait(0.5):
+            metrics: Any = ray.get(board.read.remote())
             if metrics:
                 valid = f" · valid AUC {metrics['valid_auc']:.4f}" if "valid_auc" in metrics else ""
-                self._task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
+                task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
+
+    with Task(os.path.basename(job.run.rstrip("/")), job.order.total_steps) as task:
+        thread = threading.Thread(target=watch, args=(task,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

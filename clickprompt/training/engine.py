@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -96,14 +95,13 @@ class TorchEngine:
 
     def load(self, folder: str) -> None:
         model_state, slots = {}, {}
-        with safe_open(os.path.join(folder, _STATE_FILE), framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                part, _, name = key.partition(".")
-                if part == "model":
-                    model_state[name] = file.get_tensor(key)
-                else:
-                    index, _, slot = name.partition(".")
-                    slots.setdefault(int(index), {})[slot] = file.get_tensor(key)
+        for key, value in load_file(os.path.join(folder, _STATE_FILE)).items():
+            part, _, name = key.partition(".")
+            if part == "model":
+                model_state[name] = value
+            else:
+                index, _, slot = name.partition(".")
+                slots.setdefault(int(index), {})[slot] = value
         self.model.load_state_dict(model_state)
         state = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})

@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from clickprompt.config import FinetuneConfig
 from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import columns_of
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.objectives import model_inputs
 from clickprompt.training.engine import Engine
@@ -21,7 +22,7 @@ class ShardedValidation:
         self.every = stage.validate_every
         self.patience = stage.patience
         self._engine = engine
-        columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
+        columns = columns_of(rows)
         # Every worker scores equally many rows, the surplus with weight 0: collectives need equal shapes
         share = -(-len(rows) // engine.world_size)
         own = np.arange(share) * engine.world_size + engine.rank

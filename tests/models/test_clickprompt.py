@@ -142,7 +142,7 @@ def test_no_prompts(config, tokens) -> None:
 def test_learning_rate_zero_freezes_the_plm(config, save_tiny, objective, rate) -> None:
     assert build_model(config, SIZES, objective=objective).plm.backbone.training
     model = build_model(change(config, rate), SIZES, objective=objective).train()
-    assert not any(parameter.requires_grad for _, parameter in model.plm.backbone_parameters())
+    assert not any(parameter.requires_grad for _, parameter in model.plm.backbone.named_parameters(prefix="backbone"))
     assert not any(module.training for module in model.plm.backbone.modules() if isinstance(module, torch.nn.Dropout))
     assert model.ctr.training
 

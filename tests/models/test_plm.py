@@ -124,9 +124,9 @@ def test_a_copy_is_independent(save_tiny, tokens, family) -> None:
 @families
 def test_lm_head_is_tied_and_has_no_copy_of_the_embeddings(save_tiny, tokens, family) -> None:
     plm = load_plm(PLMConfig(path=save_tiny(family)))
-    names = [name for name, _ in plm.lm_head_parameters()]
+    names = [name for name, _ in plm.lm_head.named_parameters(prefix="lm_head")]
     assert not any("decoder" in name or "embeddings" in name for name in names)
-    assert {name for name, _ in plm.named_parameters()} == {*names, *(name for name, _ in plm.backbone_parameters())}
+    assert {name for name, _ in plm.named_parameters()} == {*names, *(name for name, _ in plm.backbone.named_parameters(prefix="backbone"))}
     assert plm.state_dict().keys() == {name for name, _ in plm.named_parameters()}
     hidden = plm(*tokens([6]))[0]
     plm.lm_logits(hidden).logsumexp(-1).sum().backward()
@@ -187,7 +187,7 @@ def test_a_checkpoint_without_lm_head_gets_a_fresh_one_from_the_seed(save_tiny, 
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         plm = load_plm(PLMConfig(path=path))
-        heads.append(dict(plm.lm_head_parameters()))
+        heads.append(dict(plm.lm_head.named_parameters(prefix="lm_head")))
     name = next(name for name in heads[0] if name.endswith("dense.weight"))
     assert torch.equal(heads[0][name], heads[1][name])
     assert not torch.equal(heads[0][name], heads[2][name])
