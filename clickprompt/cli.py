@@ -5,6 +5,7 @@ Imports of torch and ray wait until a command needs them, so that --help and mis
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clickprompt.config import Config, load_config, preset_names
-from clickprompt.errors import ClickPromptError
+from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
 
 __all__ = ["app", "main"]
@@ -57,6 +58,7 @@ def prepare(
     source: str,
     raw: Annotated[str, typer.Option("--raw", help="folder with the source's raw files")],
     out: Annotated[str, typer.Option("--out", help="folder or URI of the prepared dataset")],
+    split: Annotated[str, typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash")] = "time",
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -66,7 +68,7 @@ def prepare(
     from clickprompt.data.dataset import SPLITS
     from clickprompt.runtime.prepare import prepare as run_prepare
 
-    dataset = run_prepare(source, raw, out, seed=settings.seed, runtime=settings.runtime)
+    dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, runtime=settings.runtime)
     counts = {split: dataset.counts[split] for split in SPLITS}
     fields, features = len(dataset.field_names), dataset.num_features
     result = {"path": out, "counts": counts, "fields": fields, "features": features, "fingerprint": dataset.fingerprint}
@@ -105,14 +107,22 @@ def evaluate(
     run: RunOption,
     split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    against: Annotated[str | None, typer.Option(help="a pretraining run, already evaluated, to compare this one with")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a split with a finetuned run: predictions, AUC, log loss, milliseconds per batch."""
+    """Score a split. Finetuned: predictions, AUC, log loss, milliseconds per batch. Pretrained: masked values recovered, per field."""
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.evaluate import evaluate as run_evaluate
+    from clickprompt.runtime.evaluate import evaluate_recovery, is_pretrained
 
+    if is_pretrained(run):
+        result = evaluate_recovery(run, split, config=settings, data=data, against=against)
+        _finish(as_json, result, f"{_recovery_table(result)}\n{split}: {result['recovery']}")
+        return
+    if against:
+        raise InputError(f"--against {against}: compares what two pretraining runs recover, and {run} is finetuned; leave it out")
     [result] = run_evaluate([run], split, config=settings, data=data)
     figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {result['ms_per_batch']:.2f} ms per batch of {result['batch']}"
     _finish(as_json, result, f"{split}: {figures}: {result['predictions']}")
@@ -158,6 +168,26 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
     _finish(as_json, result, "\n".join([*lines, f"everything: {run}"]))
 
 
+@app.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(help="what to measure: pamlm-step")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a claim about speed against the obvious way to do the same, here and now; fetches what it needs."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.benchmark import run_benchmark
+
+    options = [*(["--config", config] if config else []), *(part for override in overrides or [] for part in ("--set", override))]
+    result = run_benchmark(name, settings, shlex.join(["clickprompt", "benchmark", name, *options, *(["--json"] if as_json else [])]))
+    lines = [
+        f"{key:<32}{figure['median']:>9.3f}  {figure['unit']}, {figure['min']:.3f} to {figure['max']:.3f}"
+        for key, figure in result["figures"].items()
+    ]
+    _finish(as_json, result, "\n".join([*lines, *result["notes"]]))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
@@ -196,6 +226,36 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
     auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""
     loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
     _finish(as_json, result, f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}")
+
+
+def _recovery_table(result: dict[str, Any]) -> str:
+    """A line per field, and beneath it one for its values that occur in training where that isn't all of them."""
+    heading = f"{'masked values of':<20}{'rows':>7}{'tokens':>8}{'own':>8}{'permuted':>10}{'ratio':>8}{'difference [95% interval]':>34}"
+    lines = [heading + (f"{'against':>10}{'difference [95% interval]':>34}" if result["against"] else "")]
+    for name, field in result["fields"].items():
+        for label, figures in ((name, field), ("  seen in training", field["seen"])):
+            if figures is field or 0 < figures["rows"] < field["rows"]:
+                against = (field["against"] if figures is field else field["against"]["seen"]) if result["against"] else None
+                lines.append(_recovery_line(label, figures, against))
+    return "\n".join(lines)
+
+
+def _recovery_line(label: str, figures: dict[str, Any], against: dict[str, Any] | None) -> str:
+    ratio = f"{figures['ratio']:.2f}×" if figures["ratio"] is not None else "–"
+    line = f"{label:<20}{figures['rows']:>7,}{figures['targets']:>8,}{_share(figures['own']):>8}{_share(figures['permuted']):>10}{ratio:>8}"
+    line += f"{_difference(figures):>34}"
+    return line + (f"{_share(against['against']):>10}{_difference(against):>34}" if against else "")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def _difference(figures: dict[str, Any]) -> str:
+    if figures["difference"] is None:
+        return "–"
+    interval = figures["interval"]
+    return f"{figures['difference']:+.2%}" + (f" [{interval[0]:+.2%}, {interval[1]:+.2%}]" if interval else " [one user only]")
 
 
 def _finish(as_json: bool, result: dict[str, Any], text: str) -> None:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from clickprompt import storage
 from clickprompt.errors import ConfigError
@@ -19,13 +19,16 @@ __all__ = [
     "CTRConfig",
     "Config",
     "DataConfig",
+    "FGCNNConfig",
     "FinetuneConfig",
     "FinetuneLearningRates",
+    "LMKind",
     "LearningRates",
     "MaskingConfig",
     "ObjectiveName",
     "PLMConfig",
     "PipelineConfig",
+    "Pooling",
     "PretrainConfig",
     "PromptConfig",
     "RuntimeConfig",
@@ -39,7 +42,13 @@ __all__ = [
 
 
 ObjectiveName = Literal["pretrain", "with_plm", "without_plm"]
-"""PA-MLM (§3.5.1), Eq. 9, Eq. 10"""
+"""prompt-augmented language modelling (§3.5.1), Eq. 9, Eq. 10"""
+
+LMKind = Literal["masked", "causal", "denoising"]
+"""What pretraining is for a PLM family: PA-MLM for encoders, PA-CLM for decoders, denoising for encoder-decoders"""
+
+Pooling = Literal["cls", "mean", "last"]
+"""What Eq. 8 reads of the text's hidden states: the first, all, or the last"""
 
 
 class _Frozen(BaseModel):
@@ -54,17 +63,49 @@ class DataConfig(_Frozen):
     id_dropout: float = Field(default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0")
 
 
+class FGCNNConfig(_Frozen):
+    """FGCNN's convolutions, first to last (Appendix B.1); each list has one value per convolution."""
+
+    channels: tuple[PositiveInt, ...] = Field(default=(6, 8, 10, 12), min_length=1)
+    kernel_heights: tuple[PositiveInt, ...] = (7, 7, 7, 7)
+    pooling_sizes: tuple[PositiveInt, ...] = (2, 2, 2, 2)
+    recombined_channels: tuple[PositiveInt, ...] = Field(default=(3, 3, 3, 3), description="new fields per pooled row")
+    batch_norm: bool = Field(default=True, description="its statistics are of a worker's micro-batch, not of the global batch")
+    share_embedding: bool = Field(default=False, description="convolve the embeddings themselves; default: a second table of the same size")
+
+    @model_validator(mode="after")
+    def _one_value_per_convolution(self) -> "FGCNNConfig":
+        for name in ("kernel_heights", "pooling_sizes", "recombined_channels"):
+            if len(getattr(self, name)) != len(self.channels):
+                raise ValueError(f"channels has {len(self.channels)} values, {name} {len(getattr(self, name))}; give as many")
+        return self
+
+
 class CTRConfig(_Frozen):
-    """The CTR tower."""
+    """The CTR tower. A key that names backbones concerns only those."""
 
     backbone: str = "dcnv2"
     embedding_dim: int = Field(default=32, ge=1)
     hidden_dim: int = Field(default=256, ge=1, description="width of the deep part")
-    num_layers: int = Field(default=3, ge=1, description="depth of the deep part; DCN's cross depth is the same (Appendix B.1)")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    structure: Literal["parallel", "stacked"] = Field(default="parallel", description="DCNv2: cross beside or below the deep part")
+    num_layers: int = Field(
+        default=3, ge=1, description="depth of the deep part, DCN's cross (Appendix B.1 has both alike), AutoInt's attention, FiGNN's graph"
+    )
+    hidden_dims: tuple[PositiveInt, ...] | None = Field(
+        default=None, min_length=1, description="widths of the deep part layer by layer, where they are not num_layers times hidden_dim"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the deep part and of AutoInt's attention; FM and FiGNN have neither")
+    structure: Literal["parallel", "stacked"] = Field(default="parallel", description="DCN, DCNv2: cross beside or below the deep part")
     attention_dim: int = Field(default=32, ge=1, description="AutoInt: total over the heads")
     num_heads: int = Field(default=1, ge=1, description="AutoInt")
+    with_dnn: bool = Field(default=False, description="AutoInt: a deep part beside the attention, as in the authors' code")
+    reuse_layer: bool = Field(default=False, description="FiGNN: one graph layer for every step, as in the authors' code")
+    cin_dims: tuple[PositiveInt, ...] = Field(default=(25, 25, 25), min_length=1, description="xDeepFM: rows of each CIN layer")
+    fgcnn: FGCNNConfig = FGCNNConfig()
+
+    @property
+    def deep_dims(self) -> tuple[int, ...]:
+        """Widths of the deep part's hidden layers."""
+        return self.hidden_dims or (self.hidden_dim,) * self.num_layers
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "CTRConfig":
@@ -79,21 +120,45 @@ class PLMConfig(_Frozen):
     path: str | None = Field(default=None, description="hub name or local folder with config, tokenizer and safetensors weights")
     num_layers: int | None = Field(default=None, ge=1, description="keep only the first so many layers")
     random_init: bool = Field(default=False, description="architecture only, weights drawn anew: for tests and scaling work")
-    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the PLM's weights")
+    attn_implementation: Literal["sdpa", "eager", "flash"] = "sdpa"
     gradient_checkpointing: bool = False
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Pooling | None = Field(default=None, description="of Eq. 8; default: cls for encoders, last for decoders and encoder-decoders")
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="tokens of a text; from a longer one whole fields are left out, the longest first, the last field last",
+    )
 
 
 class PromptConfig(_Frozen):
     """The soft prompts of Eq. 6."""
 
-    num_prompts: int = Field(default=5, ge=0, description="K, per layer")
+    num_prompts: int = Field(default=5, ge=0, description="K, per layer; 0: no prompts")
+    prompt_depth: Literal["layerwise", "input"] = Field(
+        default="layerwise",
+        description="new prompts for every layer, or before the first layer only, then carried through as positions (Figure 3)",
+    )
+    prompt_injection: Literal["hidden", "key_value"] = Field(
+        default="hidden", description="hidden states that each layer projects (Eq. 7), or raw keys and values as in the authors' code"
+    )
+
+    @model_validator(mode="after")
+    def _carried_prompts_are_hidden(self) -> "PromptConfig":
+        if self.prompt_depth == "input" and self.prompt_injection == "key_value":
+            raise ValueError(
+                "prompt_injection=key_value needs prompt_depth=layerwise: prompts carried through the layers are hidden states"
+            )
+        return self
 
 
 class MaskingConfig(_Frozen):
     """Token masking (§3.5.1): `mask_rate` of the tokens; of those 8:1:1 [MASK], random token, unchanged."""
 
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    mask_scope: Literal["tokens", "values", "field"] = Field(
+        default="tokens", description="what is drawn at mask_rate: any token (the paper's), tokens of values only, or whole values"
+    )
 
 
 class LearningRates(_Frozen):
@@ -151,6 +216,9 @@ class FinetuneConfig(StageConfig):
     """Eq. 9 (`with_plm`) or Eq. 10; with no `init`, the model starts from scratch."""
 
     with_plm: bool = True
+    with_prompts: bool = Field(
+        default=True, description="false: the two towers' logits are summed, nothing else joins them (Table 5, w/o Prompt)"
+    )
     init: str | None = Field(default=None, description="a pretraining run (or its export) to start from")
     epochs: int = Field(default=3, ge=1)
     global_batch_size: int = Field(default=256, ge=1)

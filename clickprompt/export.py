@@ -22,7 +22,7 @@ from clickprompt import storage
 from clickprompt.config import Config, ObjectiveName
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError
-from clickprompt.models.clickprompt import ClickPrompt, build_model
+from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +67,7 @@ def write_export(
     """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written."""
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         # Copies, because DeepSpeed makes the parameters views into flat buffers, which safetensors refuses to write
-        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()}
         save_file(weights, os.path.join(folder, _WEIGHTS))
         if tokenizer is not None:
             tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
@@ -128,7 +128,10 @@ def load_export(uri: str) -> tuple[ClickPrompt, ExportInfo]:
     info = read_info(uri)
     model = build_model(Config.model_validate(info.config), info.field_sizes, objective=info.objective, plm_config=info.plm)
     with storage.local_copy(uri) as folder:
-        model.load_state_dict(load_file(os.path.join(folder, _WEIGHTS)))
+        tensors = load_file(os.path.join(folder, _WEIGHTS))
+    own = unique_tensors(model)
+    assert tensors.keys() == own.keys(), sorted(tensors.keys() ^ own.keys())
+    load_matching(model, tensors)
     return model.eval(), info
 
 

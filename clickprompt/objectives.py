@@ -1,4 +1,4 @@
-"""What is minimised: PA-MLM (§3.5.1), and the click loss of finetuning with (Eq. 9) and without the PLM (Eq. 10).
+"""What is minimised: prompt-augmented language modelling (§3.5.1), the click loss of finetuning with (Eq. 9) and without the PLM (Eq. 10).
 
 An objective's forward returns the *sum* of its losses over a micro-batch; the loop divides by the number of targets in the whole
 global batch, so the gradient is the same however that batch is cut into workers and micro-batches.
@@ -13,7 +13,7 @@ from clickprompt.data.batch import Batch
 from clickprompt.data.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
 
-__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PromptAugmentedMLM", "model_inputs"]
+__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PromptAugmentedLM", "model_inputs"]
 
 
 class Objective(Protocol):
@@ -24,8 +24,12 @@ class Objective(Protocol):
     def count_targets(self, batch: Batch) -> Tensor: ...
 
 
-class PromptAugmentedMLM(nn.Module):
-    """PA-MLM: cross entropy of the masked tokens given their context and the row's soft prompts."""
+class PromptAugmentedLM(nn.Module):
+    """Cross entropy of the target tokens given what the PLM reads and the row's soft prompts.
+
+    The batch decides which (data/collate.py): PA-MLM restores masked tokens from their context; PA-CLM predicts the next token from
+    those before; denoising has the decoder write the text whose corrupted form the encoder reads.
+    """
 
     def __init__(self, model: ClickPrompt):
         super().__init__()
@@ -33,11 +37,11 @@ class PromptAugmentedMLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The summed loss, a scalar; 0 (with a graph) for a batch without targets."""
-        assert batch.masked_input_ids is not None, "PA-MLM needs masked text"
+        assert batch.masked_input_ids is not None, "pretraining needs text with targets"
         assert batch.attention_mask is not None
         assert batch.mlm_labels is not None
         target_mask = batch.mlm_labels != IGNORED
-        logits = self.model.masked_lm_logits(batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask)
+        logits = self.model.masked_lm_logits(batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask, batch.input_ids)
         return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
 
     def count_targets(self, batch: Batch) -> Tensor:
@@ -65,8 +69,8 @@ def model_inputs(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
     return batch.field_ids, batch.input_ids, batch.attention_mask
 
 
-OBJECTIVES: dict[str, type[PromptAugmentedMLM] | type[ClickLoss]] = {
-    "pretrain": PromptAugmentedMLM,
+OBJECTIVES: dict[str, type[PromptAugmentedLM] | type[ClickLoss]] = {
+    "pretrain": PromptAugmentedLM,
     "with_plm": ClickLoss,
     "without_plm": ClickLoss,
 }

@@ -109,6 +109,10 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
         ("runtime.engine=horovod", "runtime.engine='horovod': input should be 'torch' or 'deepspeed'"),
         ("runtime.zero_stage=3", "runtime.zero_stage=3: input should be 0, 1 or 2"),
         ("ctr.num_heads=5", "ctr: attention_dim=32 is not a multiple of num_heads=5; make it one"),
+        ("ctr.hidden_dims=[256, 0]", "ctr.hidden_dims.1=0: input should be greater than 0"),
+        ("ctr.hidden_dims=[]", "ctr.hidden_dims=[]: tuple should have at least 1 item"),
+        ("ctr.fgcnn.channels=[6, 8]", "ctr.fgcnn: channels has 2 values, kernel_heights 4; give as many"),
+        ("ctr.fgcnn=3", "ctr.fgcnn=3: this is a section; set one of its keys, such as ctr.fgcnn.channels"),
         ("tune.num_prompts=[1, -1]", "tune.num_prompts.1=-1: input should be greater than or equal to 0"),
         ("tune.warmup_ratio=[2]", "tune.warmup_ratio.0=2: input should be less than 1"),
         ("tune.plm_lr=[-1]", "tune.plm_lr.0=-1: input should be greater than or equal to 0"),
@@ -126,6 +130,12 @@ def test_an_impossible_value_is_one_line_naming_key_value_and_rule(override, mes
         load_config(None, [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_widths_of_the_deep_part():
+    assert load_config().ctr.deep_dims == (256, 256, 256)
+    assert load_config(None, ["ctr.hidden_dim=8", "ctr.num_layers=2"]).ctr.deep_dims == (8, 8)
+    assert load_config(None, ["ctr.hidden_dims=[32, 16]", "ctr.num_layers=5"]).ctr.deep_dims == (32, 16)
 
 
 def test_every_mistake_is_named_at_once():

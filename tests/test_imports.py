@@ -21,6 +21,7 @@ ORDER = [
     {"evaluation"},
     {"training"},
     {"runtime"},
+    {"benchmark"},
     {"cli"},
     {"jobs"},
 ]

@@ -1,8 +1,8 @@
-"""Small tokenizers of the two families, trained on the spot."""
+"""Small tokenizers of every kind, trained on the spot."""
 
 from functools import cache
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEXTS = ["User ID is 12. Gender is female.", "Movie ID is red 7. Film genre is quiet 3.", "Café is old. unknown"]
@@ -29,21 +29,80 @@ def byte_level_bpe() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    )
+    _train_bytes(backend, special)
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     names = dict(zip(("bos", "pad", "eos", "unk", "mask"), special, strict=True))
     tokens = {f"{name}_token": token for name, token in names.items()}
     return PreTrainedTokenizerFast(tokenizer_object=backend, cls_token="<s>", sep_token="</s>", **tokens)
 
 
-def metaspace() -> PreTrainedTokenizerFast:
-    """As SentencePiece's: a dummy space before the text, so that parts don't join to the whole."""
-    backend = Tokenizer(models.BPE(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "</s>"], show_progress=False))
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always", split=False)])
+@cache
+def gpt2() -> PreTrainedTokenizerFast:
+    """As GPT-2's: byte-level BPE, nothing around the text, one special token that is neither padding nor mask."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    _train_bytes(backend, ["<|endoftext|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"))
+
+
+@cache
+def digits_apart() -> PreTrainedTokenizerFast:
+    """As Qwen's: byte-level BPE on a split that takes every digit alone and a space to words only."""
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    _train_bytes(backend, ["<|endoftext|>", "<|im_end|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+@cache
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """As Llama's: a dummy space before the text, spaces are visible in the tokens, <s> before, nothing after."""
+    backend = _trained_sentencepiece()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@cache
+def sentencepiece_doubling() -> PreTrainedTokenizerFast:
+    """As Llama's older files: the dummy space comes also before a text that begins with a space."""
+    backend = _trained_sentencepiece()
+    backend.pre_tokenizer = pre_tokenizers.Sequence([])
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@cache
+def split_at_spaces() -> PreTrainedTokenizerFast:
+    """Whole words with the punctuation after them, so that a value's last token holds the template's full stop too."""
+    words = ["<unk>", *sorted({word for line in TEXTS for word in line.split()} | {"unknown."})]
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
+def unjoinable() -> PreTrainedTokenizerFast:
+    """A letter before every text, so that parts don't join to the whole."""
+    backend = _trained_sentencepiece()
     backend.normalizer = normalizers.Prepend("x")
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+
+
+def _train_bytes(backend: Tokenizer, special: list[str]) -> None:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    )
+
+
+def _trained_sentencepiece() -> Tokenizer:
+    """Its pieces hold a space at their start only, as SentencePiece's do."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return backend

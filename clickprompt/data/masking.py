@@ -1,19 +1,20 @@
-"""Token masking of PA-MLM (§3.5.1): a share of the tokens are targets; of those 8:1:1 become [MASK], a random token, or stay.
+"""The targets of language modelling. PA-MLM (§3.5.1): a share of the tokens; of those 8:1:1 become [MASK], a random token, or stay.
 
-Every draw is a function of (seed, epoch, row_id, position), so the masks change every epoch and depend on neither the number of
-workers, the batch, its padding nor its order. Shape legend: B rows, Z tokens of the longest row.
+Every draw is a function of (seed, epoch, row_id, position or field), so the masks change every epoch and depend on neither the number
+of workers, the batch, its padding nor its order. Shape legend: B rows, Z tokens of the longest row.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from clickprompt.data.keyed_random import random_bits, random_uniform
 
-__all__ = ["IGNORED", "mask_tokens"]
+__all__ = ["IGNORED", "mask_tokens", "next_token_labels", "restoring_labels"]
 
 IGNORED = -100  # mlm_labels of a token that is no target
-_CHOOSE, _KIND, _TOKEN = 2, 3, 4  # streams: set the three draws of a token apart
+_CHOOSE, _KIND, _TOKEN, _CHOOSE_FIELD = 2, 3, 4, 6  # streams: set the draws of a row apart; 5 is collate.py's
 
 
 def mask_tokens(
@@ -27,25 +28,59 @@ def mask_tokens(
     mask_id: int,
     special_ids: Sequence[int],
     vocab_size: int,
+    scope: Literal["tokens", "values", "field"] = "tokens",
+    value_fields: np.ndarray | None = None,
+    always_mask: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """input_ids, attention_mask [B, Z] and row_ids [B] → masked_input_ids, mlm_labels [B, Z] int64.
 
+    Drawn at `mask_rate` is each token (`scope` tokens), each token of a value (values), or each value as a whole (field); the last two
+    need `value_fields` [B, Z] of TokenTable. With `always_mask` every target becomes [MASK] instead of 8:1:1: for testing recovery.
     Special tokens are never a target and never drawn as the random token.
     """
     special = np.unique(np.asarray(special_ids, dtype=np.int64))
     special = special[special < vocab_size]
-    keys = (seed, epoch, np.asarray(row_ids)[:, None], np.arange(input_ids.shape[1]))
-    maskable = (attention_mask == 1) & ~np.isin(input_ids, special)
-    target = maskable & (random_uniform(_CHOOSE, *keys) < mask_rate)
+    maskable = _text_tokens(input_ids, attention_mask, special)
+    stream, drawn_by = _CHOOSE, np.arange(input_ids.shape[1])
+    if scope != "tokens":
+        assert value_fields is not None, f"scope {scope} needs value_fields"
+        maskable &= value_fields >= 0
+        if scope == "field":
+            stream, drawn_by = _CHOOSE_FIELD, value_fields
+    target = maskable & (random_uniform(stream, seed, epoch, np.asarray(row_ids)[:, None], drawn_by) < mask_rate)
     rows, positions = np.nonzero(target)
-    chosen_keys = (seed, epoch, np.asarray(row_ids)[rows], positions)
-    kind = random_uniform(_KIND, *chosen_keys)
-    drawn = (random_bits(_TOKEN, *chosen_keys) % np.uint64(vocab_size - len(special))).astype(np.int64)
-    for token in special:  # ascending: number the ordinary tokens 0, 1, …, skipping the special ones
-        drawn += drawn >= token
     original = input_ids[rows, positions]
     masked_input_ids = input_ids.astype(np.int64)
-    masked_input_ids[rows, positions] = np.where(kind < 0.8, mask_id, np.where(kind < 0.9, drawn, original))
+    masked_input_ids[rows, positions] = mask_id
+    if not always_mask:
+        keys = (seed, epoch, np.asarray(row_ids)[rows], positions)
+        kind = random_uniform(_KIND, *keys)
+        drawn = (random_bits(_TOKEN, *keys) % np.uint64(vocab_size - len(special))).astype(np.int64)
+        for token in special:  # ascending: number the ordinary tokens 0, 1, …, skipping the special ones
+            drawn += drawn >= token
+        masked_input_ids[rows, positions] = np.where(kind < 0.8, mask_id, np.where(kind < 0.9, drawn, original))
     mlm_labels = np.full(input_ids.shape, IGNORED, dtype=np.int64)
     mlm_labels[rows, positions] = original
     return masked_input_ids, mlm_labels
+
+
+def restoring_labels(input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int]) -> np.ndarray:
+    """mlm_labels [B, Z] int64 of denoising: every text token at its own place, whether it is corrupted or not."""
+    return np.where(_text_tokens(input_ids, attention_mask, special_ids), input_ids, IGNORED)
+
+
+def next_token_labels(
+    input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int], value_fields: np.ndarray | None = None
+) -> np.ndarray:
+    """mlm_labels [B, Z] int64 of PA-CLM: at each token the one after it, where that is a text token (with `value_fields`: of a value)."""
+    target = _text_tokens(input_ids, attention_mask, special_ids)
+    if value_fields is not None:
+        target &= value_fields >= 0
+    labels = np.full(input_ids.shape, IGNORED, dtype=np.int64)
+    labels[:, :-1] = np.where(target[:, 1:], input_ids[:, 1:], IGNORED)
+    return labels
+
+
+def _text_tokens(input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """[B, Z] bool: tokens that are neither padding nor special."""
+    return (attention_mask == 1) & ~np.isin(input_ids, np.asarray(special_ids, dtype=np.int64))

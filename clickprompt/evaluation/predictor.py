@@ -5,6 +5,7 @@ import pyarrow as pa
 import torch
 
 from clickprompt import storage
+from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset, columns_of
@@ -13,7 +14,7 @@ from clickprompt.errors import DataError
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info
 from clickprompt.objectives import model_inputs
 
-__all__ = ["Predictor", "check_scorable"]
+__all__ = ["Predictor", "check_dataset", "check_scorable", "token_table"]
 
 
 def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
@@ -21,12 +22,17 @@ def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
     info = read_info(export)
     if info.objective == "pretrain":
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
+    check_dataset(export, info, dataset)
+    return info
+
+
+def check_dataset(export: str, info: ExportInfo, dataset: Dataset) -> None:
+    """Raises DataError when the dataset has other fields than the export was trained on, or no token table of its PLM."""
     expected = list(zip(info.field_names, info.field_sizes, strict=True))
     found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
     if expected != found:
         raise DataError(f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it was trained on")
-    _token_table(export, info, dataset)
-    return info
+    token_table(export, info, dataset)
 
 
 class Predictor:
@@ -36,8 +42,9 @@ class Predictor:
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._model.to(self._device)
-        self._batch_size: int = info.config["finetune"]["eval_batch_size"]
-        self._collator = Collator(dataset.columns, _token_table(export, info, dataset), None, seed=0)
+        config = Config.model_validate(info.config)
+        self._batch_size = config.finetune.eval_batch_size
+        self._collator = Collator(dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length)
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,7 +71,8 @@ class Predictor:
         return self._model(*model_inputs(batch.to(self._device))).float().cpu()
 
 
-def _token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
+def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
+    """The dataset's token table of the export's tokenizer; None for a model without a PLM. Raises DataError when there is none."""
     if info.plm is None:
         return None
     with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:

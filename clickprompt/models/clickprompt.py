@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from clickprompt.config import Config, ObjectiveName
+from clickprompt.config import Config, ObjectiveName, Pooling
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
 from clickprompt.models.layers import linear
@@ -20,52 +20,80 @@ from clickprompt.models.projector import PromptProjector
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM
 
-__all__ = ["ClickPrompt", "build_model", "load_matching"]
+__all__ = ["ClickPrompt", "build_model", "load_matching", "unique_tensors"]
 
 
 class ClickPrompt(nn.Module):
-    """PA-MLM (§3.5.1), Eq. 9 with a PLM and Eq. 10 without, over one CTR forward pass each."""
+    """Pretraining (§3.5.1), Eq. 9 with a PLM and Eq. 10 without, over one CTR forward pass each.
 
-    def __init__(self, ctr: CTRModel, plm: PromptedPLM | None, num_prompts: int, pooling: str = "cls", click_head: bool = True) -> None:
+    Without prompts nothing joins the towers: finetuning sums their logits (Table 5, w/o Prompt), and pretraining has no CTR tower.
+    """
+
+    def __init__(
+        self,
+        ctr: CTRModel | None,
+        plm: PromptedPLM | None,
+        num_prompts: int,
+        *,
+        pooling: Pooling | None = None,
+        click_head: bool = True,
+    ) -> None:
         super().__init__()
         self.ctr = ctr
         self.plm = plm
-        self.pooling = pooling
         self.prompt_projector: PromptProjector | None = None
         self.click_head: ClickHead | None = None
         self.ctr_weight: nn.Parameter | None = None  # α of Eq. 9: it weighs the CTR logit
         if plm is None:
             return
+        self.pooling: Pooling = pooling or ("cls" if plm.lm_kind == "masked" else "last")
         if num_prompts:
-            self.prompt_projector = PromptProjector(ctr.interaction_dim, plm.num_layers, num_prompts, plm.hidden_size)
+            assert ctr is not None, "prompts come from the CTR tower"
+            layers, width = plm.prompt_shape
+            self.prompt_projector = PromptProjector(ctr.interaction_dim, layers, num_prompts, plm.hidden_size, width)
         if click_head:
             self.click_head = ClickHead(plm.hidden_size)
-            self.ctr_weight = nn.Parameter(torch.tensor([0.5]))  # [1]: DeepSpeed can't broadcast a 0-dim tensor
+            if num_prompts:
+                self.ctr_weight = nn.Parameter(torch.tensor([0.5]))  # [1]: DeepSpeed can't broadcast a 0-dim tensor
 
     def forward(self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids, attention_mask [B, Z] → [B]."""
+        assert self.ctr is not None, "built without a CTR tower"
         interaction_vector = self.ctr.interaction_vector(field_ids)
-        ctr_logits = self.ctr.logits(interaction_vector)
+        ctr_logits = self.ctr.logits(field_ids, interaction_vector)
         if self.plm is None:
             return ctr_logits
         assert input_ids is not None, "this model reads text"
         assert attention_mask is not None
         assert self.click_head is not None, "built without its click head"
-        assert self.ctr_weight is not None
-        hidden = self._text_hidden(interaction_vector, input_ids, attention_mask)
+        hidden = self.plm(input_ids, attention_mask, self._soft_prompts(interaction_vector))
         plm_logits = self.click_head(_pool(hidden, attention_mask, self.pooling))
+        if self.ctr_weight is None:
+            return ctr_logits + plm_logits
         return self.ctr_weight * ctr_logits + (1 - self.ctr_weight) * plm_logits
 
-    def masked_lm_logits(self, field_ids: Tensor, masked_input_ids: Tensor, attention_mask: Tensor, target_mask: Tensor) -> Tensor:
-        """§3.5.1, softmax left out: field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order."""
+    def masked_lm_logits(
+        self,
+        field_ids: Tensor,
+        masked_input_ids: Tensor,
+        attention_mask: Tensor,
+        target_mask: Tensor,
+        input_ids: Tensor | None = None,
+    ) -> Tensor:
+        """§3.5.1, softmax left out: field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order.
+
+        `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads.
+        """
         assert self.plm is not None, "built without a PLM"
-        hidden = self._text_hidden(self.ctr.interaction_vector(field_ids), masked_input_ids, attention_mask)
+        soft_prompts = None
+        if self.prompt_projector is not None:
+            assert self.ctr is not None
+            soft_prompts = self._soft_prompts(self.ctr.interaction_vector(field_ids))
+        hidden = self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
         return self.plm.lm_logits(hidden[target_mask])
 
-    def _text_hidden(self, interaction_vector: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        assert self.plm is not None
-        soft_prompts = None if self.prompt_projector is None else self.prompt_projector(interaction_vector)
-        return self.plm(input_ids, attention_mask, soft_prompts)
+    def _soft_prompts(self, interaction_vector: Tensor) -> Tensor | None:
+        return None if self.prompt_projector is None else self.prompt_projector(interaction_vector)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Every trainable parameter once, named as in `named_parameters`, by whose learning rate it follows: ctr, projector, plm, heads."""
@@ -86,6 +114,7 @@ class ClickHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """pooled [B, H] → plm_logits [B]."""
+        pooled = pooled.to(self.dense.weight.dtype)  # the PLM may be of another
         return self.prediction(torch.tanh(self.dense(pooled))).squeeze(-1)
 
 
@@ -94,28 +123,41 @@ def build_model(
 ) -> ClickPrompt:
     """The model that one objective trains, without parameters that would get no gradient.
 
-    PA-MLM has no prediction layer and no click head, finetuning has no LM head, Eq. 10 has no PLM. Where the PLM's learning rate is
-    0 it is frozen. Weights follow config.seed alone (the CTR tower's whether or not there is a PLM), so every process gets the same;
-    torch's random state is left as it was. `plm_config` (PromptedPLM.config_dict) builds an untrained PLM of that architecture in place
-    of plm.path: for an export, whose tensors are loaded next. Raises ConfigError.
+    Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has no LM head, Eq. 10 has no
+    PLM. Where the PLM's learning rate is 0 it is frozen. Weights follow config.seed alone (the CTR tower's whether or not there is a
+    PLM), so every process gets the same; torch's random state is left as it was. `plm_config` (PromptedPLM.config_dict) builds an
+    untrained PLM of that architecture in place of plm.path: for an export, whose tensors are loaded next. Raises ConfigError.
     """
     pretrain = objective == "pretrain"
-    if pretrain and not config.prompt.num_prompts:
-        raise ConfigError("prompt.num_prompts=0: pretraining reaches the CTR tower through the prompts only; use at least 1")
+    prompt = config.prompt
+    if not pretrain and not config.finetune.with_prompts:
+        prompt = prompt.model_copy(update={"num_prompts": 0})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        ctr = CTRModel(field_sizes, config.ctr, prediction=not pretrain)
+        ctr = CTRModel(field_sizes, config.ctr, prediction=not pretrain) if prompt.num_prompts or not pretrain else None
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
             return ClickPrompt(ctr, None, 0)
         from clickprompt.models.plm import load_plm, plm_from_config  # transformers' models take seconds to import
 
-        plm = load_plm(config.plm, lm_head=pretrain) if plm_config is None else plm_from_config(plm_config, config.plm, lm_head=pretrain)
+        if plm_config is None:
+            plm = load_plm(config.plm, prompt, lm_head=pretrain)
+        else:
+            plm = plm_from_config(plm_config, config.plm, prompt, lm_head=pretrain)
         torch.default_generator.manual_seed(config.seed + 2)
-        model = ClickPrompt(ctr, plm, config.prompt.num_prompts, config.plm.pooling, click_head=not pretrain)
+        model = ClickPrompt(ctr, plm, prompt.num_prompts, pooling=config.plm.pooling, click_head=not pretrain)
     if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
         plm.freeze()
     return model
+
+
+def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of the state dict once, by its first name: tied ones (BART's three embedding tables) have several."""
+    names: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), name)
+    state = model.state_dict()
+    return {name: state[name] for name in names.values()}
 
 
 @torch.no_grad()
@@ -124,7 +166,7 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
 
     Raises ConfigError, before anything is copied, where shapes differ or the export's CTR tower is another one.
     """
-    own = model.state_dict()
+    own = unique_tensors(model)
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
             raise ConfigError(
@@ -138,12 +180,14 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
     return [name for name in own if name not in state]
 
 
-def _pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
-    """Pooling of Eq. 8, over text positions: hidden [B, Z, H] → [B, H]."""
+def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """Pooling of Eq. 8, over text positions (padding is on the right): hidden [B, Z, H] → [B, H]."""
     if pooling == "cls":
         return hidden[:, 0]
-    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+    lengths = attention_mask.sum(1).clamp(min=1)
+    if pooling == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+    return (hidden * attention_mask.unsqueeze(-1).to(hidden.dtype)).sum(1) / lengths.unsqueeze(-1)
 
 
 def _group(name: str) -> str:

@@ -4,29 +4,30 @@ Shape legend: B rows, F fields, Q interaction_dim.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from clickprompt.config import CTRConfig
 from clickprompt.models.backbones import get_backbone
-from clickprompt.models.layers import PackedEmbedding, linear
+from clickprompt.models.layers import PackedEmbedding
 
 __all__ = ["CTRModel"]
 
 
 class CTRModel(nn.Module):
-    """ŷ^CTR = Linear(q), q = FI_Layer(Embed_Layer(x^ID)).
+    """ŷ^CTR = Linear(q), q = FI_Layer(Embed_Layer(x^ID)); FM, DeepFM and xDeepFM add linear terms Σ_j w[x_j].
 
-    `prediction=False` leaves the last linear layer out, where nothing would train it (PA-MLM reads q only).
+    `prediction=False` leaves out what only the logit needs, where nothing would train it (pretraining reads q only).
     Raises ConfigError for an unknown backbone.
     """
 
     def __init__(self, field_sizes: Sequence[int], config: CTRConfig, *, prediction: bool = True) -> None:
         super().__init__()
-        self.embedding = PackedEmbedding(field_sizes, config.embedding_dim)
-        self.backbone: Any = get_backbone(config.backbone)(len(field_sizes), config)
-        self.prediction = linear(self.interaction_dim, 1) if prediction else None
+        backbone = get_backbone(config.backbone)
+        self.embedding = PackedEmbedding(field_sizes, backbone.embedding_width(config))
+        self.backbone = backbone(len(field_sizes), config)
+        self.prediction = self.backbone.build_prediction() if prediction else None
+        self.linear_terms = PackedEmbedding(field_sizes, 1) if prediction and backbone.has_linear_terms else None
 
     @property
     def interaction_dim(self) -> int:
@@ -36,11 +37,12 @@ class CTRModel(nn.Module):
         """Eq. 5: field_ids [B, F] → q [B, Q]."""
         return self.backbone(self.embedding(field_ids))
 
-    def logits(self, interaction_vector: Tensor) -> Tensor:
-        """ŷ^CTR of Eq. 9: q [B, Q] → ctr_logits [B]."""
+    def logits(self, field_ids: Tensor, interaction_vector: Tensor) -> Tensor:
+        """ŷ^CTR of Eq. 9: field_ids [B, F] and their q [B, Q] → ctr_logits [B]."""
         assert self.prediction is not None, "built without its prediction layer"
-        return self.prediction(interaction_vector).squeeze(-1)
+        logits = self.prediction(interaction_vector).squeeze(1)
+        return logits if self.linear_terms is None else logits + self.linear_terms(field_ids).sum((1, 2))
 
     def forward(self, field_ids: Tensor) -> Tensor:
         """Eq. 10 before the sigmoid: field_ids [B, F] → ctr_logits [B]."""
-        return self.logits(self.interaction_vector(field_ids))
+        return self.logits(field_ids, self.interaction_vector(field_ids))

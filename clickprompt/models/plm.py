@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,64 +17,106 @@ from huggingface_hub import HfApi, get_session, hf_hub_download, hf_hub_url, try
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as hf_logging
 
-from clickprompt.config import PLMConfig
+from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.models.plm_families import PLMFamily, get_family
-from clickprompt.models.plm_fusion import ATTENTION, PromptFusion
+from clickprompt.models.plm_fusion import ATTENTION, PLAIN_ATTENTION, PromptFusion
 
-__all__ = ["PromptedPLM", "check_plm", "load_plm", "plm_from_config"]
+__all__ = ["PLMFacts", "PromptedPLM", "check_plm", "load_plm", "plm_facts", "plm_from_config"]
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _log = logging.getLogger(__name__)
 
 
 class PromptedPLM(nn.Module):
-    """Transformer_1 … Transformer_L of Eq. 7, and the LM head of PA-MLM (§3.5.1) unless `lm_head` is False.
+    """Transformer_1 … Transformer_L of Eq. 7, and the LM head of pretraining (§3.5.1) unless `lm_head` is False.
 
-    `model` is taken apart: its pooler-free backbone and LM head are kept. The head's decoder is the input embedding matrix itself,
-    so it is no parameter of its own and appears once in the state dict.
+    `model` is taken apart: its backbone and LM head are kept. L counts the layers of all stacks (BART: encoder, then decoder).
+    `prompt_shape` says what `forward` reads as soft prompts, (layers, width): (L, H) for hidden states, (L, 2C) for keys and values,
+    (1, size of the input embeddings) for prompts before the first layer only.
     """
 
-    def __init__(self, model: PreTrainedModel, family: PLMFamily, *, lm_head: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel, family: PLMFamily, prompt: PromptConfig, *, lm_head: bool = True) -> None:
         super().__init__()
         self.config: Any = model.config
         self.backbone: Any = model.get_submodule(family.backbone)
-        self.lm_head: Any = model.get_submodule(family.lm_head) if lm_head else None
-        if lm_head:
-            self.lm_head.decoder = nn.Identity()  # `lm_logits` multiplies by the input embeddings
+        self.lm_head = LMHead(model, family) if lm_head else None
         self.hidden_size: int = self.config.hidden_size
         self.vocab_size: int = self.config.vocab_size
-        self.max_tokens = family.max_tokens(self.config)
+        self.lm_kind = family.lm_kind
+        self.input_only = prompt.prompt_depth == "input"
+        self.max_tokens = _max_tokens(self.config, family, prompt)
         self.frozen = False
         self._family = family
-        self._layers: list[Any] = list(self.backbone.get_submodule(family.layers))
+        self._raw_prompts = prompt.prompt_injection == "key_value"
+        self._layers: list[Any] = [layer for path in family.layers for layer in self.backbone.get_submodule(path)]
         self.num_layers = len(self._layers)
         self._layer_of = {layer.get_submodule(family.self_attention): (index, layer) for index, layer in enumerate(self._layers)}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor | None = None) -> Tensor:
-        """input_ids, attention_mask [B, Z], soft_prompts [B, L, K, H] → hidden states of the text [B, Z, H].
+    @property
+    def prompt_shape(self) -> tuple[int, int]:
+        if self.input_only:
+            return 1, self.backbone.get_input_embeddings().weight.shape[1]
+        if not self._raw_prompts:
+            return self.num_layers, self.hidden_size
+        heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+        head_dim = getattr(self.config, "head_dim", None) or self.hidden_size // self.config.num_attention_heads
+        return self.num_layers, 2 * heads * head_dim
 
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor | None = None, decoder_text: Tensor | None = None
+    ) -> Tensor:
+        """input_ids, attention_mask [B, Z], soft_prompts [B, *prompt_shape with K between] → hidden states of the text [B, Z, H].
+
+        An encoder-decoder gives its decoder's hidden states; that reads `decoder_text` [B, Z] (default: input_ids) shifted right by one.
         Without prompts this is the plain Hugging Face model. Raises DataError for a text longer than the position table.
         """
         if input_ids.shape[1] > self.max_tokens:
-            raise DataError(f"a text of {input_ids.shape[1]} tokens; this PLM reads at most {self.max_tokens}; truncate the texts to that")
-        fusion = None
-        if soft_prompts is not None and soft_prompts.shape[2]:
-            assert soft_prompts.shape[1] == self.num_layers, f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
-            fusion = PromptFusion(soft_prompts, self._layer_of, self._family.key_value)
-        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, prompt_fusion=fusion).last_hidden_state
+            raise DataError(
+                f"a text of {input_ids.shape[1]} tokens; this PLM reads at most {self.max_tokens}; set plm.max_length={self.max_tokens}"
+            )
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.lm_kind == "denoising":
+            text = input_ids if decoder_text is None else decoder_text
+            start = text.new_full((len(text), 1), self.config.decoder_start_token_id)
+            inputs["decoder_input_ids"] = torch.cat([start, text[:, :-1]], dim=1)
+        if soft_prompts is None or not soft_prompts.shape[2]:
+            return self.backbone(**inputs).last_hidden_state
+        soft_prompts = soft_prompts.to(self.backbone.get_input_embeddings().weight.dtype)
+        if self.input_only:
+            return self._after_prompts(inputs, soft_prompts[:, 0])
+        assert soft_prompts.shape[1] == self.num_layers, f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
+        fusion = PromptFusion(soft_prompts, self._layer_of, self._family, self.backbone, self._raw_prompts)
+        hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
+        # Prompts arrive as a keyword that every module must hand on; one that stops doing so must not go unnoticed
+        assert len(fusion.reached) == self.num_layers, f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
+        return hidden
+
+    def _after_prompts(self, inputs: dict[str, Any], prompts: Tensor) -> Tensor:
+        """`prompt_depth: input`: prompts [B, K, E] before the text's embeddings, ordinary positions from there on."""
+        num_prompts = prompts.shape[1]
+        embeddings = self.backbone.get_input_embeddings()(inputs.pop("input_ids"))
+        attention_mask = F.pad(inputs.pop("attention_mask"), (num_prompts, 0), value=1)
+        hidden = self.backbone(inputs_embeds=torch.cat([prompts, embeddings], dim=1), attention_mask=attention_mask, **inputs)
+        hidden = hidden.last_hidden_state
+        return hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]  # a decoder of its own has no prompts in its text
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """The LM head on chosen positions: hidden [M, H] → [M, V]."""
         assert self.lm_head is not None, "built without its LM head"
-        return F.linear(self.lm_head(hidden), self.backbone.get_input_embeddings().weight, self.lm_head.bias)
+        return self.lm_head(hidden, self.backbone.get_input_embeddings().weight)
 
     def freeze(self) -> None:
         """Learning rate 0: the backbone gets no gradients and stays in eval mode (no dropout) from now on."""
         self.frozen = True
         self.backbone.requires_grad_(False)
+        for layer in self._layers:
+            for name in ("dropout", "activation_dropout"):
+                if isinstance(getattr(layer, name, None), float):  # BART's layers drop out by their own flag, which `train` sets
+                    setattr(layer, name, 0.0)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "PromptedPLM":
@@ -81,7 +124,7 @@ class PromptedPLM(nn.Module):
         if self.frozen:
             self.backbone.eval()
             for layer in self._layers:
-                # The layer's own flag only decides on gradient checkpointing, which a frozen PLM under trained prompts still needs.
+                # The layer's own flag now only decides on gradient checkpointing, which a frozen PLM under trained prompts still needs.
                 layer.training = mode
         return self
 
@@ -92,26 +135,77 @@ class PromptedPLM(nn.Module):
         return values
 
 
-def check_plm(config: PLMConfig) -> None:
+class LMHead(nn.Module):
+    """The LM's own classical decoder: its transform, the vocabulary matrix, its bias.
+
+    The matrix is the input embeddings' where the checkpoint ties the two (then it is no parameter of the head, and once in the state
+    dict), else the checkpoint's own.
+    """
+
+    def __init__(self, model: Any, family: PLMFamily) -> None:
+        super().__init__()
+        output = model.get_output_embeddings()
+        self.transform = family.lm_transform(model)
+        self.weight = None if model.config.tie_word_embeddings else output.weight
+        bias = output.bias if family.lm_bias is None else getattr(model, family.lm_bias)
+        if bias is None or isinstance(bias, nn.Parameter):
+            self.register_parameter("bias", bias)
+        else:
+            self.register_buffer("bias", bias)
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """hidden [M, H], input embeddings [V, E] → logits [M, V]."""
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.linear(self.transform(hidden), embeddings if self.weight is None else self.weight, bias)
+
+
+@dataclass(frozen=True)
+class PLMFacts:
+    """What is known of a PLM before its weights are read."""
+
+    model_type: str
+    lm_kind: LMKind
+    num_layers: int
+    hidden_size: int
+    max_tokens: int
+
+
+def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts:
     """Everything about plm.path that can be told without reading weights: config.json, family, depth, weight files.
 
     Raises ConfigError.
     """
-    hf_config, _ = _read_config(config)
-    _cut_layers(hf_config, config)
+    prompt = prompt or PromptConfig()
+    hf_config, family = _read_config(config, prompt)
     if not config.random_init:
         _check_weights(_path(config))
+    return _facts(hf_config, family, prompt)
 
 
-def load_plm(config: PLMConfig, *, lm_head: bool = True) -> PromptedPLM:
-    """Load plm.path (safetensors only, fp32), or draw its weights anew where `random_init` is set.
+def plm_facts(hf_config: dict[str, Any]) -> PLMFacts:
+    """The same of an export's PLM (`PromptedPLM.config_dict`)."""
+    return _facts(*_parse_config(hf_config, "export"), PromptConfig())
+
+
+def _facts(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> PLMFacts:
+    return PLMFacts(
+        model_type=hf_config.model_type,
+        lm_kind=family.lm_kind,
+        num_layers=sum(getattr(hf_config, key) for key in family.depth),
+        hidden_size=hf_config.hidden_size,
+        max_tokens=_max_tokens(hf_config, family, prompt),
+    )
+
+
+def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: bool = True) -> PromptedPLM:
+    """Load plm.path (safetensors only, in plm.dtype), or draw its weights anew where `random_init` is set.
 
     An LM head that the checkpoint lacks is initialised from torch's global random state. Raises ConfigError.
     """
-    hf_config, family = _read_config(config)
-    _cut_layers(hf_config, config)
+    prompt = prompt or PromptConfig()
+    hf_config, family = _read_config(config, prompt)
     if config.random_init:
-        return _prompted(_from_config(hf_config, family, config), family, config, lm_head)
+        return _prompted(_from_config(hf_config, family, config, prompt), family, config, prompt, lm_head)
     path = _path(config)
     _check_weights(path)
     with _quiet():
@@ -119,42 +213,58 @@ def load_plm(config: PLMConfig, *, lm_head: bool = True) -> PromptedPLM:
             model, info = family.auto_class.from_pretrained(
                 path,
                 config=hf_config,
-                attn_implementation=ATTENTION[config.attn_implementation],
-                dtype=torch.float32,
+                attn_implementation=_attention(config, prompt),
+                dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
                 local_files_only=os.path.isdir(path) or bool(_cached(path, *_WEIGHTS)),  # else offline use would fail
             )
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
             raise ConfigError(f"plm.path={config.path}: the weights can't be loaded ({_one_line(error)}); get the model again") from error
-    missing = [name for name in info["missing_keys"] if not name.startswith(f"{family.lm_head}.")]
+    missing = [name for name in info["missing_keys"] if name.startswith(f"{family.backbone}.")]
     if missing:
+        layers = sum(getattr(hf_config, key) for key in family.depth)
         raise ConfigError(
-            f"plm.path={config.path}: its safetensors file lacks {len(missing)} tensors of a {hf_config.model_type} of "
-            f"{hf_config.num_hidden_layers} layers, such as {min(missing)}; get the model again, or set plm.num_layers to what it holds"
+            f"plm.path={config.path}: its safetensors file lacks {len(missing)} tensors of a {hf_config.model_type} of {layers} layers, "
+            f"such as {min(missing)}; get the model again, or set plm.num_layers to what it holds"
         )
     if lm_head and info["missing_keys"]:
         _log.info("%s has no LM head of its own; the head's transform starts from fresh weights", config.path)
-    return _prompted(model, family, config, lm_head)
+    return _prompted(model, family, config, prompt, lm_head)
 
 
-def plm_from_config(hf_config: dict[str, Any], config: PLMConfig, *, lm_head: bool = True) -> PromptedPLM:
+def plm_from_config(hf_config: dict[str, Any], config: PLMConfig, prompt: PromptConfig, *, lm_head: bool = True) -> PromptedPLM:
     """The architecture of `PromptedPLM.config_dict`, weights drawn anew: an export brings its own. Raises ConfigError."""
     hf_object, family = _parse_config(hf_config, config.path or "export")
-    return _prompted(_from_config(hf_object, family, config), family, config, lm_head)
+    return _prompted(_from_config(hf_object, family, config, prompt), family, config, prompt, lm_head)
 
 
-def _prompted(model: PreTrainedModel, family: PLMFamily, config: PLMConfig, lm_head: bool) -> PromptedPLM:
-    plm = PromptedPLM(model, family, lm_head=lm_head)
+def _prompted(model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool) -> PromptedPLM:
+    plm = PromptedPLM(model, family, prompt, lm_head=lm_head)
     if config.gradient_checkpointing:
         # Reentrant checkpointing would walk back through the projector once per layer, whose graph is gone after the first.
         plm.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return plm.train()  # from_pretrained leaves it in eval mode
 
 
-def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig) -> PreTrainedModel:
+def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig, prompt: PromptConfig) -> PreTrainedModel:
     with _quiet():
-        return family.auto_class.from_config(hf_config, attn_implementation=ATTENTION[config.attn_implementation], dtype=torch.float32)
+        return family.auto_class.from_config(hf_config, attn_implementation=_attention(config, prompt), dtype=getattr(torch, config.dtype))
+
+
+def _attention(config: PLMConfig, prompt: PromptConfig) -> str:
+    """What `attn_implementation` is called in transformers."""
+    names = ATTENTION if _is_layerwise(prompt) else PLAIN_ATTENTION
+    return names[config.attn_implementation]
+
+
+def _is_layerwise(prompt: PromptConfig) -> bool:
+    return prompt.num_prompts > 0 and prompt.prompt_depth == "layerwise"
+
+
+def _max_tokens(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:
+    """Layer-wise prompts take no position; those before the first layer do."""
+    return family.max_tokens(hf_config) - (prompt.num_prompts if prompt.prompt_depth == "input" else 0)
 
 
 def _path(config: PLMConfig) -> str:
@@ -163,7 +273,17 @@ def _path(config: PLMConfig) -> str:
     return os.path.expanduser(config.path)
 
 
-def _read_config(config: PLMConfig) -> tuple[PreTrainedConfig, PLMFamily]:
+def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedConfig, PLMFamily]:
+    """The configuration as it will be built, and its family. Raises ConfigError for what can't be built."""
+    hf_config, family = _parse_config(_config_values(config), _path(config))
+    _cut_layers(hf_config, family, config)
+    _check_flash(hf_config, config, prompt)
+    if config.pooling == "cls" and family.lm_kind != "masked":
+        raise ConfigError(f"plm.pooling=cls: the first token of a {hf_config.model_type} sees no other; use last or mean, or leave it out")
+    return hf_config, family
+
+
+def _config_values(config: PLMConfig) -> dict[str, Any]:
     path = _path(config)
     if os.path.isdir(path):
         file = os.path.join(path, "config.json")
@@ -175,25 +295,40 @@ def _read_config(config: PLMConfig) -> tuple[PreTrainedConfig, PLMFamily]:
         file = _hub_config(path)
     try:
         with open(file, encoding="utf-8") as stream:
-            values = json.load(stream)
+            return json.load(stream)
     except ValueError as error:
         raise ConfigError(f"plm.path={config.path}: config.json is not valid JSON ({_one_line(error)}); get the model again") from error
-    return _parse_config(values, path)
 
 
 def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, PLMFamily]:
     family = get_family(values.get("model_type"), path)
-    return CONFIG_MAPPING[values["model_type"]].from_dict(values), family
+    hf_config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    for key, value in family.config_changes.items():
+        setattr(hf_config, key, value)
+    return hf_config, family
 
 
-def _cut_layers(hf_config: Any, config: PLMConfig) -> None:
+def _cut_layers(hf_config: Any, family: PLMFamily, config: PLMConfig) -> None:
+    """`plm.num_layers` of each stack."""
     if config.num_layers is None:
         return
-    if config.num_layers > hf_config.num_hidden_layers:
-        raise ConfigError(
-            f"plm.num_layers={config.num_layers}: {config.path} has {hf_config.num_hidden_layers} layers; use at most that many"
-        )
-    hf_config.num_hidden_layers = config.num_layers
+    for key in family.depth:
+        if config.num_layers > getattr(hf_config, key):
+            raise ConfigError(
+                f"plm.num_layers={config.num_layers}: {config.path} has {getattr(hf_config, key)} layers; use at most that many"
+            )
+        setattr(hf_config, key, config.num_layers)
+    if getattr(hf_config, "layer_types", None):
+        hf_config.layer_types = hf_config.layer_types[: config.num_layers]
+
+
+def _check_flash(hf_config: Any, config: PLMConfig, prompt: PromptConfig) -> None:
+    if config.attn_implementation != "flash":
+        return
+    if not is_flash_attn_2_available():
+        raise ConfigError("plm.attn_implementation=flash: the flash-attn package or a GPU that it runs on is missing; use sdpa")
+    if _is_layerwise(prompt) and "sliding_attention" in (getattr(hf_config, "layer_types", None) or ()):
+        raise ConfigError(f"plm.attn_implementation=flash: the kernel's window would cut {hf_config.model_type}'s prompts off; use sdpa")
 
 
 def _check_weights(path: str) -> None:

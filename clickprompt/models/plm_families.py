@@ -1,16 +1,18 @@
 """The one table of what differs between Hugging Face model families.
 
 A family is added as a row here; plm.py and plm_fusion.py know none by name.
-Shape legend: B rows, K prompts, H hidden size, A attention heads.
+Shape legend: B rows, K prompts, H hidden size, C width of all keys (or values) of a layer.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
+from clickprompt.config import LMKind
 from clickprompt.errors import ConfigError
 
 __all__ = ["PLM_FAMILIES", "PLMFamily", "get_family"]
@@ -20,48 +22,162 @@ __all__ = ["PLM_FAMILIES", "PLMFamily", "get_family"]
 class PLMFamily:
     """Where an architecture keeps what prompt fusion and the LM head need."""
 
-    auto_class: Any
-    """transformers' class that loads the backbone together with its LM head"""
+    lm_kind: LMKind
+    """what pretraining is: it decides the auto class, what the PLM reads and which pooling is the default"""
     backbone: str
-    """path of the model without its head"""
-    lm_head: str
-    """path of the LM head; it has `decoder` (tied to the input embeddings) and `bias`"""
-    layers: str
-    """path of the layers, below the backbone"""
+    """path of the model without its LM head"""
+    layers: tuple[str, ...]
+    """paths of the stacks of layers, below the backbone, in the order of the prompts"""
     self_attention: str
     """path of the module that calls the attention function, below a layer"""
-    key_value: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
-    """(layer, prompts [B, K, H]) → that layer's keys and values of the prompts, as if its input hidden states: each [B, A, K, H/A]"""
-    max_tokens: Callable[[Any], int]
+    head_dim: str
+    """its attribute that has the size of a head"""
+    key_value: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    """(self-attention, states [B, K, H]) → the layer's own keys and values of those states, both [B, K, C]"""
+    lm_transform: Callable[[Any], nn.Module]
+    """whole model → what its LM head does before it multiplies by the vocabulary matrix"""
+    input_norm: str | None = None
+    """path of the norm on a layer's input, below a layer (pre-LN); prompts pass it as if they were hidden states"""
+    key_norm: str | None = None
+    """path of the norm on each head's keys, below the self-attention"""
+    rotary_scale: Callable[[Any, Any], float] = lambda backbone, layer: 1.0
+    """(backbone, layer) → the factor that the rotary embedding puts on a key at position 0, where it rotates nothing: YaRN's isn't 1"""
+    lm_bias: str | None = None
+    """path of a bias on the logits that isn't the output layer's own"""
+    max_tokens: Callable[[Any], int] = lambda config: config.max_position_embeddings
     """config → longest text that the position table holds"""
+    depth: tuple[str, ...] = ("num_hidden_layers",)
+    """config keys with the number of layers of each stack"""
+    config_changes: Mapping[str, Any] = field(default_factory=dict)
+    """config values that training here needs"""
+
+    @property
+    def auto_class(self) -> Any:
+        """transformers' class that loads the backbone together with its LM head."""
+        return {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "denoising": AutoModelForSeq2SeqLM}[self.lm_kind]
 
 
-def _bert_key_value(layer: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """Post-LN: a layer's input goes into the key and value projections as it is."""
-    attention: Any = layer.get_submodule("attention.self")
-    shape = (*prompts.shape[:2], -1, attention.attention_head_size)
-    return attention.key(prompts).view(shape).transpose(1, 2), attention.value(prompts).view(shape).transpose(1, 2)
+def _separate(key: str, value: str) -> Callable[[Any, Tensor], tuple[Tensor, Tensor]]:
+    """Two projections of their own."""
+    return lambda attention, states: (getattr(attention, key)(states), getattr(attention, value)(states))
 
+
+def _modernbert_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tensor]:
+    """One matrix [3H, H] makes queries, keys and values."""
+    size = states.shape[-1]
+    bias = None if attention.Wqkv.bias is None else attention.Wqkv.bias[size:]
+    key, value = F.linear(states, attention.Wqkv.weight[size:], bias).chunk(2, dim=-1)
+    return key, value
+
+
+def _gpt2_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tensor]:
+    """As above, transposed: [H, 3H]."""
+    size = states.shape[-1]
+    key, value = (states @ attention.c_attn.weight[:, size:] + attention.c_attn.bias[size:]).chunk(2, dim=-1)
+    return key, value
+
+
+class _RobertaTransform(nn.Module):
+    """RoBERTa keeps the head's transform and its output layer in one module."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.dense, self.layer_norm = head.dense, head.layer_norm
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.layer_norm(F.gelu(self.dense(hidden)))
+
+
+_BERT = PLMFamily(
+    lm_kind="masked",
+    backbone="bert",
+    layers=("encoder.layer",),
+    self_attention="attention.self",
+    head_dim="attention_head_size",
+    key_value=_separate("key", "value"),
+    lm_transform=lambda model: model.cls.predictions.transform,
+)
+_LLAMA = {
+    "lm_kind": "causal",
+    "backbone": "model",
+    "layers": ("layers",),
+    "self_attention": "self_attn",
+    "head_dim": "head_dim",
+    "key_value": _separate("k_proj", "v_proj"),
+    "input_norm": "input_layernorm",
+    "rotary_scale": lambda backbone, layer: backbone.rotary_emb.attention_scaling,
+    "lm_transform": lambda model: nn.Identity(),
+    "config_changes": {"use_cache": False},
+}
 
 PLM_FAMILIES: dict[str, PLMFamily] = {
-    "bert": PLMFamily(
-        auto_class=AutoModelForMaskedLM,
-        backbone="bert",
-        lm_head="cls.predictions",
-        layers="encoder.layer",
-        self_attention="attention.self",
-        key_value=_bert_key_value,
-        max_tokens=lambda config: config.max_position_embeddings,
-    ),
+    "bert": _BERT,
     "roberta": PLMFamily(
-        auto_class=AutoModelForMaskedLM,
+        lm_kind="masked",
         backbone="roberta",
-        lm_head="lm_head",
-        layers="encoder.layer",
+        layers=("encoder.layer",),
         self_attention="attention.self",
-        key_value=_bert_key_value,
+        head_dim="attention_head_size",
+        key_value=_separate("key", "value"),
+        lm_transform=lambda model: _RobertaTransform(model.lm_head),
         # Positions count from pad_token_id + 1.
         max_tokens=lambda config: config.max_position_embeddings - config.pad_token_id - 1,
+    ),
+    "distilbert": PLMFamily(
+        lm_kind="masked",
+        backbone="distilbert",
+        layers=("transformer.layer",),
+        self_attention="attention",
+        head_dim="attention_head_size",
+        key_value=_separate("k_lin", "v_lin"),
+        lm_transform=lambda model: nn.Sequential(model.vocab_transform, model.activation, model.vocab_layer_norm),
+    ),
+    "electra": PLMFamily(
+        lm_kind="masked",
+        backbone="electra",
+        layers=("encoder.layer",),
+        self_attention="attention.self",
+        head_dim="attention_head_size",
+        key_value=_separate("key", "value"),
+        lm_transform=lambda model: model.generator_predictions,
+    ),
+    "modernbert": PLMFamily(
+        lm_kind="masked",
+        backbone="model",
+        layers=("layers",),
+        self_attention="attn",
+        head_dim="head_dim",
+        key_value=_modernbert_key_value,
+        input_norm="attn_norm",
+        rotary_scale=lambda backbone, layer: getattr(backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"),
+        lm_transform=lambda model: model.head,
+    ),
+    "gpt2": PLMFamily(
+        lm_kind="causal",
+        backbone="transformer",
+        layers=("h",),
+        self_attention="attn",
+        head_dim="head_dim",
+        key_value=_gpt2_key_value,
+        input_norm="ln_1",
+        lm_transform=lambda model: nn.Identity(),
+        config_changes={"use_cache": False},
+    ),
+    "llama": PLMFamily(**_LLAMA),
+    "qwen2": PLMFamily(**_LLAMA),
+    "qwen3": PLMFamily(**_LLAMA, key_norm="k_norm"),
+    "bart": PLMFamily(
+        lm_kind="denoising",
+        backbone="model",
+        layers=("encoder.layers", "decoder.layers"),
+        self_attention="self_attn",  # not encoder_attn: no prompts in cross-attention
+        head_dim="head_dim",
+        key_value=_separate("k_proj", "v_proj"),
+        lm_transform=lambda model: nn.Identity(),
+        lm_bias="final_logits_bias",
+        depth=("encoder_layers", "decoder_layers"),
+        # A skipped layer would leave parameters without a gradient
+        config_changes={"use_cache": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},
     ),
 }
 

@@ -3,25 +3,31 @@
 Prompts never run through a layer as positions: Eq. 7 drops the layer's outputs at the prompts, so all that remains of them is what
 the text positions attend to, the layer's own keys and values of the prompts. These are prepended where the attention function is called.
 
-Shape legend: B rows, A heads, Z tokens, L layers, K prompts, H hidden size.
+Shape legend: B rows, A heads, Z tokens, L layers, K prompts, W width of a prompt, C width of all keys (or values) of a layer.
 """
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flash_attention import flash_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
-__all__ = ["ATTENTION", "PromptFusion"]
+from clickprompt.models.plm_families import PLMFamily
 
-ATTENTION = {"sdpa": "clickprompt_sdpa", "eager": "clickprompt_eager"}
+__all__ = ["ATTENTION", "PLAIN_ATTENTION", "PromptFusion"]
+
+ATTENTION = {"sdpa": "clickprompt_sdpa", "eager": "clickprompt_eager", "flash": "flash_attention_2"}
 """plm.attn_implementation → the name registered with transformers"""
+
+PLAIN_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+"""the same without layer-wise prompts: exactly transformers' model"""
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,37 @@ class PromptFusion:
     a layer recomputed in backward (non-reentrant checkpointing keeps its arguments) sees the prompts of its own forward pass.
     """
 
-    soft_prompts: Tensor  # [B, L, K, H]
+    soft_prompts: Tensor  # [B, L, K, W]
     layer_of: Mapping[nn.Module, tuple[int, nn.Module]]  # self-attention → (prompt index, its layer)
-    key_value: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]  # PLMFamily.key_value
+    family: PLMFamily
+    backbone: nn.Module
+    raw: bool  # prompts are keys and values already: W = 2C
+    reached: set[int] = field(default_factory=set)  # prompt indices that an attention function has asked for
 
     def prepend(self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """key, value [B, A, Z, H/A] → [B, A, K + Z, H/A]; additive mask [B, 1, Z, Z] → [B, 1, Z, K + Z], prompts visible to all."""
+        """key, value [B, A, Z, C/A] → [B, A, K + Z, C/A]; prompts are visible to all, whatever the mask.
+
+        It is additive [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's [B, Z] → [B, K + Z].
+        """
         index, layer = self.layer_of[module]
-        prompt_key, prompt_value = self.key_value(layer, self.soft_prompts[:, index])
+        self.reached.add(index)
+        prompt_key, prompt_value = self._key_value(module, layer, self.soft_prompts[:, index])
         if mask is not None:
-            mask = F.pad(mask, (prompt_key.shape[2], 0))
-        return torch.cat([prompt_key, key], dim=2), torch.cat([prompt_value, value], dim=2), mask
+            mask = F.pad(mask, (prompt_key.shape[2], 0), value=0 if mask.ndim == 4 else 1)
+        return torch.cat([prompt_key.to(key.dtype), key], dim=2), torch.cat([prompt_value.to(value.dtype), value], dim=2), mask
+
+    def _key_value(self, module: Any, layer: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """prompts [B, K, W] → keys and values, both [B, A, K, C/A]; prompts are at position 0 of a rotary embedding."""
+        heads = (*prompts.shape[:2], -1, getattr(module, self.family.head_dim))
+        if self.raw:
+            key, value = (half.reshape(heads).transpose(1, 2) for half in prompts.chunk(2, dim=-1))
+            return key, value
+        states = prompts if self.family.input_norm is None else layer.get_submodule(self.family.input_norm)(prompts)
+        key, value = self.family.key_value(module, states)
+        key, value = key.reshape(heads), value.reshape(heads)
+        if self.family.key_norm is not None:
+            key = module.get_submodule(self.family.key_norm)(key)
+        return (key * self.family.rotary_scale(self.backbone, layer)).transpose(1, 2), value.transpose(1, 2)
 
 
 def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,6 +95,10 @@ def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention_forward))
 AttentionInterface.register(ATTENTION["eager"], _with_prompts(_eager))
-# Additive masks for both: a boolean one would be *added* by eager attention, and can't be padded with zeros.
+# Under its own name, because transformers chooses the kernel by that; without prompts it does what it did. A causal flash kernel aligns
+# the last query with the last key, so prepended keys are seen by every position.
+AttentionInterface.register(ATTENTION["flash"], _with_prompts(flash_attention_forward))
+# Additive masks for both: a boolean one would be *added* by eager attention. And always there for causal models: with mask None, sdpa's
+# `is_causal` aligns the first query with the first key, which is a prompt.
 AttentionMaskInterface.register(ATTENTION["sdpa"], eager_mask)
 AttentionMaskInterface.register(ATTENTION["eager"], eager_mask)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clickprompt import storage
-from clickprompt.config import Config, FinetuneConfig, ObjectiveName, PretrainConfig
+from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig
 from clickprompt.data.dataset import Dataset
+from clickprompt.data.lengths import TextLengths
 from clickprompt.data.order import Order
 from clickprompt.training.checkpoint import load_state, newest_complete
 
@@ -23,6 +24,8 @@ class Job:
     dataset: Dataset
     order: Order
     init: str | None  # an export to start from
+    lm_kind: LMKind | None  # None: no PLM
+    truncation: TextLengths | None  # what plm.max_length leaves out
 
     @property
     def checkpoints(self) -> str:

@@ -11,6 +11,7 @@ from clickprompt.data.dataset import Dataset
 from clickprompt.data.fetch import fetch
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
@@ -31,6 +32,10 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     run = storage.native(run)
     get_source(config.pipeline.source)
     get_backbone(config.ctr.backbone)
+    if not config.prompt.num_prompts:
+        raise ConfigError(
+            "prompt.num_prompts=0: the pipeline pretrains a CTR tower, which the PLM reaches through prompts only; use at least 1"
+        )
     check_cpus(config.runtime)
     for stage in (config.pretrain, config.finetune):
         stage.micro_batches(config.runtime.num_workers)

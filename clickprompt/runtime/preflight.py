@@ -1,17 +1,28 @@
 """Everything that can be known to be wrong with a training run before Ray starts or a weight is read."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 from clickprompt import storage
 from clickprompt.config import Config, FinetuneConfig, ObjectiveName, dump_config, load_config, replaced
+from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
+from clickprompt.data.lengths import check_lengths
 from clickprompt.data.order import Order
 from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.errors import ConfigError
-from clickprompt.export import export_of, read_info
+from clickprompt.export import ExportInfo, export_of, read_info
 from clickprompt.models.backbones import get_backbone
+from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus
 from clickprompt.runtime.job import Job
+
+if TYPE_CHECKING:
+    from clickprompt.models.plm import PLMFacts
 
 __all__ = ["check_training", "claim"]
 
@@ -35,22 +46,23 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
     dataset = Dataset.open(config.data.path)
     dataset.verify()
-    if objective == "pretrain" and not config.prompt.num_prompts:
-        raise ConfigError("prompt.num_prompts=0: pretraining reaches the CTR tower through the prompts only; use at least 1")
+    plm, truncation = None, None
     if objective != "without_plm":
         from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
 
-        check_plm(config.plm)
-        assert config.plm.path is not None
-        TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        plm = check_plm(config.plm, config.prompt)
+        if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
+            raise ConfigError(f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type for all weights; use runtime.bf16 or engine=torch")
+        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        if objective == "pretrain":
+            Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
+        truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
+        if truncation:
+            say(str(truncation))
     init = None
     if isinstance(stage, FinetuneConfig) and stage.init is not None:
         init = export_of(stage.init)
-        sizes = read_info(init).field_sizes
-        if sizes != [int(size) for size in dataset.field_sizes]:
-            raise ConfigError(
-                f"finetune.init={stage.init}: its fields have the sizes {sizes}, those of {dataset.uri} {dataset.field_sizes}"
-            )
+        _check_init(stage.init, read_info(init), config, dataset, objective, plm)
     order = Order.of(
         dataset,
         global_batch_size=stage.global_batch_size,
@@ -61,7 +73,38 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     )
     if run is not None:
         claim(run, config)
-    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init)
+    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, plm.lm_kind if plm else None, truncation)
+
+
+def _check_init(given: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None) -> None:
+    """What a finetuning takes over from an export must fit its own model."""
+    what = f"finetune.init={given}"
+    if info.field_sizes != [int(size) for size in dataset.field_sizes]:
+        raise ConfigError(f"{what}: its fields have the sizes {info.field_sizes}, those of {dataset.uri} {dataset.field_sizes}")
+    earlier = Config.model_validate(info.config)
+    has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
+    if not has_ctr and objective == "without_plm":
+        raise ConfigError(f"{what}: pretrained without prompts, so it has no CTR tower to start from; set finetune.init=null")
+    if has_ctr:
+        _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout"})
+    if plm is None or info.plm is None:
+        return
+    from clickprompt.models.plm import plm_facts  # as above
+
+    found = plm_facts(info.plm)
+    if (found.model_type, found.hidden_size, found.num_layers) != (plm.model_type, plm.hidden_size, plm.num_layers):
+        raise ConfigError(
+            f"{what}: its PLM is a {found.model_type} of {found.num_layers} layers and hidden size {found.hidden_size}, that of "
+            f"plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} and {plm.hidden_size}; use the PLM of the pretraining"
+        )
+    if earlier.prompt.num_prompts and config.prompt.num_prompts and config.finetune.with_prompts:
+        _same(what, "prompt", earlier.prompt, config.prompt, apart_from=set())
+
+
+def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_from: set[str]) -> None:
+    for key, value in earlier:
+        if key not in apart_from and value != getattr(now, key):
+            raise ConfigError(f"{what}: pretrained with {section}.{key}={value}, not {getattr(now, key)}; use the pretraining's")
 
 
 def _absolute(config: Config) -> Config:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +31,12 @@ from clickprompt.runtime.cluster import connect
 
 __all__ = ["prepare", "split_sizes"]
 
+SplitBy = Literal["time", "hash"]
 _BINS = 1 << 16
 _SPAN = 1 << 61  # room for one split's sort keys in an int64
-_STREAM = 1  # sets this use of the keyed generator apart from others with the same seed
+_ORDER, _SPLIT = 1, 8  # streams: set the two hashes apart, and from other uses of the keyed generator with the same seed
 
-Block = Any  # ray.ObjectRef of a pa.Table with row_id, label, timestamp and one int32 row number per side table
+Block = Any  # ray.ObjectRef of a pa.Table with row_id, label, timestamp, split_key and one int32 row number per side table
 
 
 def split_sizes(rows: int) -> dict[str, int]:
@@ -50,6 +51,7 @@ def prepare(
     raw_dir: str,
     out_uri: str,
     *,
+    split_by: SplitBy = "time",
     seed: int = 0,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
@@ -57,6 +59,9 @@ def prepare(
     progress: Callable[[str], None] = say,
 ) -> Dataset:
     """Prepare `raw_dir` as `out_uri`. The same input gives the same bytes on any number of machines.
+
+    The split is 8:1:1 by global time, ties by row order (the paper's), or by the rank of a seeded hash: then every user is in every split,
+    and results don't compare with Table 2.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
@@ -68,7 +73,9 @@ def prepare(
     source = get_source(source_name)(raw_dir)
     if rows_per_shard < 1 or row_group_rows < 1:
         raise InputError(f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1")
-    options = {"seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
+    if split_by not in get_args(SplitBy):
+        raise InputError(f"split {split_by!r} is unknown; known: {', '.join(get_args(SplitBy))}")
+    options = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity):
         progress(f"{out_uri} is prepared already")
@@ -102,18 +109,18 @@ def _existing(uri: str, identity: dict[str, Any]) -> Dataset | None:
     return dataset
 
 
-def _write_files(source: Source, uri: str, options: dict[str, int], progress: Callable[[str], None]) -> dict[str, Any]:
+def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
     """Everything but the manifest, whose content is returned."""
     tables = source.tables()
     fields, codes = _vocabulary(source, tables)
-    log = _parse(source, tables, progress)
+    log = _parse(source, tables, options, progress)
     sizes = split_sizes(log.rows)
     for split in SPLITS:
         if not sizes[split]:
             raise DataError(
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is empty; at least 3 are needed"
             )
-    progress(f"splitting {log.rows:,} rows by time: {sizes['train']:,} / {sizes['valid']:,} / {sizes['test']:,}")
+    progress(f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / {sizes['test']:,}")
     starts = [_kth(log, k) for k in (sizes["train"], sizes["train"] + sizes["valid"])]
 
     columns = [column_name(name) for name, _ in fields]
@@ -173,17 +180,17 @@ class _Log:
 
     blocks: list[Block]
     rows: int
-    first_time: int
-    last_time: int
+    first_key: int
+    last_key: int
     last_row_id: int
 
 
-def _parse(source: Source, tables: dict[str, pa.Table], progress: Callable[[str], None]) -> _Log:
+def _parse(source: Source, tables: dict[str, pa.Table], options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
     parts = source.parts()
     keys = ray.put({key: table.column("key").combine_chunks() for key, table in tables.items()})
     progress(f"reading {len(parts)} parts of the raw log")
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
-    tasks: list[Any] = [_read_part.options(num_returns=2).remote(source, part, keys) for part in parts]
+    tasks: list[Any] = [_read_part.options(num_returns=2).remote(source, part, keys, options) for part in parts]
     found = [stats for stats in ray.get([task[1] for task in tasks]) if stats]
     if not found:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
@@ -192,8 +199,10 @@ def _parse(source: Source, tables: dict[str, pa.Table], progress: Callable[[str]
 
 
 @ray.remote
-def _read_part(source: Source, part: RawPart, keys: dict[str, pa.Array]) -> tuple[pa.Table, tuple[int, int, int, int] | None]:
-    """One block, and its number of rows, first and last timestamp and last row_id."""
+def _read_part(
+    source: Source, part: RawPart, keys: dict[str, pa.Array], options: dict[str, Any]
+) -> tuple[pa.Table, tuple[int, int, int, int] | None]:
+    """One block, and its number of rows, smallest and largest split key and last row_id."""
     rows = source.label(source.read_part(part))
     joined = {}
     for key, known in keys.items():
@@ -206,24 +215,30 @@ def _read_part(source: Source, part: RawPart, keys: dict[str, pa.Array]) -> tupl
             raise DataError(f"{part.uri}, line {line}: {key} {value!r} is not in the source's {key} table; get the raw files again")
         joined[key] = position
     block = pa.table({name: rows.column(name) for name in ("row_id", "label", "timestamp")} | joined)
-    if not len(block):
-        return block, None
-    timestamps = block.column("timestamp").to_numpy()
-    return block, (len(block), int(timestamps.min()), int(timestamps.max()), block.column("row_id")[-1].as_py())
+    row_ids, key = block.column("row_id").to_numpy(), block.column("timestamp").to_numpy()
+    if options["split"] == "hash":
+        key = _hash(_SPLIT, options["seed"], row_ids)
+    stats = (len(block), int(key.min()), int(key.max()), int(row_ids[-1])) if len(block) else None
+    return block.append_column("split_key", pa.array(key)), stats
+
+
+def _hash(stream: int, seed: int, row_ids: np.ndarray) -> np.ndarray:
+    """int64 below _SPAN."""
+    return (random_bits(stream, seed, row_ids) % np.uint64(_SPAN)).astype(np.int64)
 
 
 def _kth(log: _Log, k: int) -> tuple[int, int]:
-    """(timestamp, row_id) of the row with k rows before it in that order, found by refining histograms: no rows come here."""
-    timestamp, k = _refine(log.blocks, k, "timestamp", log.first_time, log.last_time, None)
-    row_id, _ = _refine(log.blocks, k, "row_id", 0, log.last_row_id, timestamp)
-    return timestamp, row_id
+    """(split_key, row_id) of the row with k rows before it in that order, found by refining histograms: no rows come here."""
+    key, k = _refine(log.blocks, k, "split_key", log.first_key, log.last_key, None)
+    row_id, _ = _refine(log.blocks, k, "row_id", 0, log.last_row_id, key)
+    return key, row_id
 
 
-def _refine(blocks: list[Block], k: int, column: str, low: int, high: int, timestamp: int | None) -> tuple[int, int]:
+def _refine(blocks: list[Block], k: int, column: str, low: int, high: int, key: int | None) -> tuple[int, int]:
     """The value of `column` at rank k (from 0), and the rank that is left among its equals."""
     while low < high:
         width = -(-(high - low + 1) // _BINS)
-        before = np.cumsum(_sum([_histogram.remote(block, column, low, width, timestamp) for block in blocks]))
+        before = np.cumsum(_sum([_histogram.remote(block, column, low, width, key) for block in blocks]))
         index = int(np.searchsorted(before, k, side="right"))
         k -= int(before[index - 1]) if index else 0
         low, high = low + index * width, min(high, low + (index + 1) * width - 1)
@@ -231,26 +246,26 @@ def _refine(blocks: list[Block], k: int, column: str, low: int, high: int, times
 
 
 @ray.remote
-def _histogram(block: pa.Table, column: str, low: int, width: int, timestamp: int | None) -> np.ndarray:
-    """Rows per bin of `width` from `low` on; with `timestamp`, only of the rows of that time."""
+def _histogram(block: pa.Table, column: str, low: int, width: int, key: int | None) -> np.ndarray:
+    """Rows per bin of `width` from `low` on; with `key`, only of the rows of that split_key."""
     values = block.column(column).to_numpy()
-    if timestamp is not None:
-        values = values[block.column("timestamp").to_numpy() == timestamp]
+    if key is not None:
+        values = values[block.column("split_key").to_numpy() == key]
     bins = (values - low) // width
     return np.bincount(bins[(values >= low) & (bins < _BINS)], minlength=_BINS)
 
 
-def _sorted_shards(log: _Log, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, int]) -> dict[str, list[Block]]:
+def _sorted_shards(log: _Log, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, Any]) -> dict[str, list[Block]]:
     """The rows of each split in the order of its shards, one block per shard.
 
-    Validation and test are in time order. Training rows are in the order of a seeded hash: raw logs are sorted by user or by time, and
+    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw logs are sorted by user or by time, and
     the order of an epoch (data/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group has to
     be a uniform sample of the log if the batches are to be one.
     """
-    keyed: list[Any] = [_add_order.remote(block, starts, log.first_time, options["seed"]) for block in log.blocks]
+    keyed: list[Any] = [_add_order.remote(block, starts, log.first_key, options["seed"]) for block in log.blocks]
     boundaries, num_shards = [], {}
     for number, split in enumerate(SPLITS):
-        low, high = number * _SPAN, number * _SPAN + (log.last_time - log.first_time if number else _SPAN - 1)
+        low, high = number * _SPAN, number * _SPAN + (log.last_key - log.first_key if number else _SPAN - 1)
         width = -(-(high - low + 1) // _BINS)
         before = np.cumsum(_sum([_histogram.remote(block, "order", low, width, None) for block in keyed]))
         wanted = -(-sizes[split] // options["rows_per_shard"])
@@ -267,14 +282,13 @@ def _sorted_shards(log: _Log, starts: list[tuple[int, int]], sizes: dict[str, in
 
 
 @ray.remote
-def _add_order(block: pa.Table, starts: list[tuple[int, int]], first_time: int, seed: int) -> pa.Table:
-    """Add `order`: (split, hash of the row) for training rows, (split, time) for the others, as one int64."""
-    timestamp, row_id = block.column("timestamp").to_numpy(), block.column("row_id").to_numpy()
+def _add_order(block: pa.Table, starts: list[tuple[int, int]], first_key: int, seed: int) -> pa.Table:
+    """Add `order`: (split, hash of the row) for training rows, (split, split_key) for the others, as one int64."""
+    key, row_id = block.column("split_key").to_numpy(), block.column("row_id").to_numpy()
     split = np.zeros(len(block), dtype=np.int64)
-    for start_time, start_row in starts:
-        split += (timestamp > start_time) | ((timestamp == start_time) & (row_id >= start_row))
-    hashed = (random_bits(_STREAM, seed, row_id) % np.uint64(_SPAN)).astype(np.int64)
-    return block.append_column("order", pa.array(split * _SPAN + np.where(split == 0, hashed, timestamp - first_time)))
+    for start_key, start_row in starts:
+        split += (key > start_key) | ((key == start_key) & (row_id >= start_row))
+    return block.append_column("order", pa.array(split * _SPAN + np.where(split == 0, _hash(_ORDER, seed, row_id), key - first_key)))
 
 
 @ray.remote

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -47,6 +48,7 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
         "planned_steps": job.order.total_steps,
         "num_workers": config.runtime.num_workers,
         "seconds": round(time.monotonic() - started, 1),
+        "truncation": asdict(job.truncation) if job.truncation else None,
         **outcome,
     }
     storage.write_json(result_path, result)

@@ -49,10 +49,18 @@ def work(job: Job, board: Any) -> dict[str, Any] | None:
     results = _Results(job, engine, board, tokenizer, state)
     validation = None
     if isinstance(job.stage, FinetuneConfig):
-        collator = Collator(job.dataset.columns, table, None, seed=job.config.seed)
+        collator = Collator(job.dataset.columns, table, None, seed=job.config.seed, max_length=job.config.plm.max_length)
         validation = ShardedValidation(engine, collator, job.dataset.read_split("valid"), job.stage)
     masking = job.config.masking if job.objective == "pretrain" else None
-    collator = Collator(job.dataset.columns, table, masking, seed=job.config.seed, id_dropout=job.config.data.id_dropout)
+    collator = Collator(
+        job.dataset.columns,
+        table,
+        masking,
+        lm=job.lm_kind or "masked",
+        max_length=job.config.plm.max_length,
+        seed=job.config.seed,
+        id_dropout=job.config.data.id_dropout,
+    )
 
     if state.step < job.order.total_steps and not state.stopped:
         stream = ray.train.get_dataset_shard(STREAM_NAME)

@@ -10,7 +10,7 @@ from clickprompt.data.masking import IGNORED
 from clickprompt.data.text import build_token_table
 from clickprompt.errors import ConfigError
 from tests.synthetic import write_dataset
-from tests.tokenizers_made_up import metaspace, wordpiece
+from tests.tokenizers_made_up import gpt2, wordpiece
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,11 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(dataset):
     return build_token_table(dataset, wordpiece())
+
+
+@pytest.fixture(scope="module")
+def decoder_table(dataset):
+    return build_token_table(dataset, gpt2())
 
 
 def columns_of(dataset, rows, padding=0):
@@ -116,7 +121,103 @@ def test_id_dropout_replaces_ids_but_not_their_text(dataset, table):
     assert torch.equal(dropping(shuffled, epoch=1).field_ids.flip(0), batch.field_ids)
 
 
-def test_masking_that_cant_be_done_is_refused(dataset):
+def test_masking_that_cant_be_done_is_refused(dataset, decoder_table):
     with pytest.raises(ConfigError, match="masking needs text"):
         Collator(dataset.columns, None, MaskingConfig())
-    assert metaspace().mask_token_id is None
+    for lm, needed_by in (("masked", "PA-MLM"), ("denoising", "denoising")):
+        with pytest.raises(ConfigError, match=f"has no mask token, which {needed_by} needs; use a masked language model"):
+            Collator(dataset.columns, decoder_table, MaskingConfig(), lm=lm)
+    Collator(dataset.columns, decoder_table)
+
+
+def values_of(dataset, table, columns):
+    return table.value_fields(np.stack([columns[column] for column in dataset.columns], axis=1), columns.get("weight", np.ones(1)) > 0)
+
+
+@pytest.mark.parametrize("scope", ["tokens", "values", "field"])
+@pytest.mark.parametrize("which", ["wordpiece", "gpt2"])
+def test_causal_reads_the_text_itself_and_predicts_the_next_token(dataset, table, decoder_table, which, scope):
+    table = table if which == "wordpiece" else decoder_table
+    columns = columns_of(dataset, 20, padding=2)
+    batch = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), lm="causal")(columns)
+    assert torch.equal(batch.masked_input_ids, batch.input_ids)
+    values = values_of(dataset, table, columns)
+    targets = 0
+    for row in range(22):
+        for place in range(batch.input_ids.shape[1]):
+            expected = IGNORED
+            if place + 1 < batch.attention_mask[row].sum():
+                after = batch.input_ids[row, place + 1].item()
+                if after not in table.special_ids and (scope == "tokens" or values[row, place + 1] >= 0):
+                    expected = after
+            assert batch.mlm_labels[row, place] == expected
+            targets += expected != IGNORED
+    assert targets > 0
+    assert (batch.mlm_labels[20:] == IGNORED).all()
+
+
+def test_decoders_padding_rows_hold_one_token_that_is_no_target(dataset, decoder_table):
+    """GPT-2 puts nothing around a text, and attention over no token at all is not defined."""
+    collator = Collator(dataset.columns, decoder_table, MaskingConfig(), lm="causal")
+    empty = columns_of(dataset, 3)
+    empty["weight"] = np.zeros(3, dtype=np.float32)
+    for batch in (collator(empty), *collator.micro_batches(empty, 2)):
+        assert batch.attention_mask.tolist() == [[1]] * len(batch)
+        assert batch.input_ids.tolist() == [[decoder_table.pad_id]] * len(batch)
+        assert (batch.mlm_labels == IGNORED).all()
+    mixed = collator(columns_of(dataset, 3, padding=4))
+    assert mixed.attention_mask[3:].sum(dim=1).tolist() == [1] * 4
+    assert (mixed.mlm_labels[3:] == IGNORED).all()
+
+
+@pytest.mark.parametrize("scope", ["tokens", "values", "field"])
+def test_denoising_restores_the_whole_text_from_the_masked_one(dataset, table, scope):
+    columns = columns_of(dataset, 20, padding=2)
+    masking = MaskingConfig(mask_rate=0.4, mask_scope=scope)
+    batch = Collator(dataset.columns, table, masking, lm="denoising", seed=3)(columns, epoch=1)
+    masked = Collator(dataset.columns, table, masking, seed=3)(columns, epoch=1)
+    assert torch.equal(batch.masked_input_ids, masked.masked_input_ids)
+    assert not torch.equal(batch.masked_input_ids, batch.input_ids)
+    for row in range(22):
+        for place in range(batch.input_ids.shape[1]):
+            token = batch.input_ids[row, place].item()
+            is_text = batch.attention_mask[row, place] == 1 and token not in table.special_ids
+            assert batch.mlm_labels[row, place] == (token if is_text else IGNORED)
+
+
+def test_scopes_target_values_only_and_whole_ones(dataset, table):
+    columns = columns_of(dataset, 100)
+    values = values_of(dataset, table, columns)
+    targets = {}
+    for scope in ("values", "field"):
+        batch = Collator(dataset.columns, table, MaskingConfig(mask_rate=0.3, mask_scope=scope))(columns)
+        targets[scope] = (batch.mlm_labels != IGNORED).numpy()
+        assert targets[scope].any()
+        assert not targets[scope][values < 0].any()
+        ordinary = ~np.isin(batch.input_ids.numpy(), table.special_ids)
+    cut_through = {
+        scope: any(len(set(chosen[row, (values[row] == index) & ordinary[row]].tolist())) == 2 for row in range(100) for index in range(4))
+        for scope, chosen in targets.items()
+    }
+    assert cut_through == {"values": True, "field": False}
+
+
+@pytest.mark.parametrize(("lm", "scope"), [("masked", "tokens"), ("masked", "field"), ("causal", "values"), ("denoising", "values")])
+def test_max_length_cuts_whole_fields_alike_in_any_batch(dataset, table, lm, scope):
+    columns = columns_of(dataset, 60, padding=3)
+    options = {"lm": lm, "max_length": 30, "seed": 1}
+    whole = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), **options)(columns, epoch=2)
+    assert whole.attention_mask.sum(dim=1).max() <= 30
+    field_ids = np.stack([columns[column] for column in dataset.columns], axis=1)
+    expected, _ = table.assemble(field_ids, columns["weight"] > 0, 30)
+    assert (table.lengths(field_ids) > 30).sum() > 5
+    np.testing.assert_array_equal(whole.input_ids.numpy(), expected)
+    position = {row: index for index, row in enumerate(whole.row_ids.tolist()) if row >= 0}
+    parts = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), **options).micro_batches(columns, 16, epoch=2)
+    lengths = torch.cat([part.attention_mask.sum(dim=1) for part in parts])
+    assert torch.equal(lengths[:60], lengths[:60].sort(descending=True).values)
+    for part in parts:
+        width = part.input_ids.shape[1]
+        for row, row_id in enumerate(part.row_ids.tolist()):
+            for name in ("input_ids", "attention_mask", "masked_input_ids", "mlm_labels") if row_id >= 0 else ():
+                assert torch.equal(getattr(part, name)[row], getattr(whole, name)[position[row_id], :width]), name

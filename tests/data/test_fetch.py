@@ -9,7 +9,8 @@ import zipfile
 
 import pytest
 
-from clickprompt.data.fetch import DOWNLOADS, Origin, fetch
+from clickprompt import storage
+from clickprompt.data.fetch import DOWNLOADS, FINISHERS, Origin, fetch
 from clickprompt.errors import InputError, RunError
 
 FILES = {"a.txt": b"first", "b.txt": b"second"}
@@ -63,6 +64,21 @@ def test_wrong_checksum_is_refused_and_leaves_nothing(archive, tmp_path):
     assert os.listdir(tmp_path / "target") == []
 
 
+def test_files_made_of_the_fetched_ones_belong_to_the_download(archive, tmp_path, monkeypatch):
+    def join(folder):
+        with open(os.path.join(folder, "c.txt"), "wb") as stream:
+            stream.writelines(storage.read_bytes(os.path.join(folder, name)) for name in FILES)
+        return ["c.txt"]
+
+    monkeypatch.setitem(FINISHERS, "letters", join)
+    to = tmp_path / "to"
+    assert fetch("letters", str(to)).files == ("a.txt", "b.txt", "c.txt")
+    assert (to / "c.txt").read_bytes() == b"firstsecond"
+    (to / "c.txt").unlink()
+    with pytest.raises(InputError, match="something other than a complete letters"):
+        fetch("letters", str(to))
+
+
 def test_folder_with_something_else_or_half_of_it_is_refused(archive, tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="something other than a complete letters"):
@@ -76,7 +92,7 @@ def test_folder_with_something_else_or_half_of_it_is_refused(archive, tmp_path):
 
 
 def test_unknown_name_lists_the_known_and_remote_targets_are_refused(tmp_path):
-    with pytest.raises(InputError, match="'movielens' is unknown; known downloads: minilm-l6, movielens-100k"):
+    with pytest.raises(InputError, match="'movielens' is unknown; known downloads: gpt2-bpe, minilm-l6, movielens-100k"):
         fetch("movielens", str(tmp_path / "x"))
     with pytest.raises(InputError, match="must be a local folder"):
         fetch("minilm-l6", "s3://bucket/x")

@@ -1,5 +1,6 @@
 """Eq. 4's text, and the token table: what it assembles is what the tokenizer makes of whole sentences."""
 
+import copy
 import json
 import os
 import pickle
@@ -11,13 +12,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt import storage
+from clickprompt.data import text
 from clickprompt.data.dataset import vocabulary_schema
+from clickprompt.data.sources import get_source
 from clickprompt.data.text import TokenTable, build_token_table, encode, load_tokenizer, segment, sentence, tokenizer_fingerprint
 from clickprompt.errors import ConfigError, DataError
 from tests.synthetic import write_dataset
-from tests.tokenizers_made_up import byte_level_bpe, metaspace, wordpiece
+from tests.tokenizers_made_up import (
+    byte_level_bpe,
+    digits_apart,
+    gpt2,
+    sentencepiece,
+    sentencepiece_doubling,
+    split_at_spaces,
+    unjoinable,
+    wordpiece,
+)
 
-FAMILIES = {"wordpiece": wordpiece, "byte_level_bpe": byte_level_bpe}
+FAMILIES = {
+    make.__name__: make for make in (wordpiece, byte_level_bpe, gpt2, digits_apart, sentencepiece, sentencepiece_doubling, split_at_spaces)
+}
 NASTY = ["<mask>", "[SEP]", "</s> [MASK]", " padded ", "Café “ÉÀ”", "日本語", "...", "a.b. "]
 NASTY += ["tab\there", "line\nend", "n't", "🎬", "0", ".", " ", "<s>"]
 
@@ -45,9 +59,56 @@ def all_pairs(dataset, rows=600):
     return np.stack([rng.integers(0, size, rows) for size in dataset.field_sizes], axis=1)
 
 
-def texts_of(dataset, field_ids):
+def values_of(dataset, field_ids):
     values = [["unknown", *dataset.vocabulary(field)["value"].to_pylist()[1:]] for field in range(len(dataset.columns))]
-    return [sentence(dataset.field_names, [values[field][i] for field, i in enumerate(row)]) for row in field_ids]
+    return [[values[field][i] for field, i in enumerate(row)] for row in field_ids]
+
+
+def texts_of(dataset, field_ids):
+    return [sentence(dataset.field_names, values) for values in values_of(dataset, field_ids)]
+
+
+def value_fields_by_offsets(dataset, tokenizer, field_ids):
+    """Row by row, token by token: which value's characters a token of the whole sentence overlaps; and the tokens themselves."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.post_processor = None  # RoBERTa's would cut the spaces off the offsets
+    backend.encode_special_tokens = True
+    result = []
+    for values in values_of(dataset, field_ids):
+        whole = sentence(dataset.field_names, values)
+        fields = [-1] * len(whole)
+        end = 0
+        for field, (name, value) in enumerate(zip(dataset.field_names, values, strict=True)):
+            begin = end + len(f"{' ' if field else ''}{name} is ")
+            end = begin + len(value) + 1
+            assert whole[begin : end - 1] == value
+            fields[begin : end - 1] = [field] * len(value)
+        encoding = backend.encode(whole, add_special_tokens=False)
+        result.append((encoding.ids, [max(fields[start:stop], default=-1) for start, stop in encoding.offsets]))
+    return result
+
+
+def kept_by_hand(lengths, limit):
+    """One row of the truncation policy, segment after segment."""
+    kept = set(range(len(lengths)))
+    while kept and sum(lengths[field] for field in kept) > limit:
+        others = kept - {len(lengths) - 1}
+        kept.remove(min(others, key=lambda field: (-lengths[field], field)) if others else len(lengths) - 1)
+    return kept
+
+
+def assert_value_fields_are_the_offsets(dataset, tokenizer, field_ids):
+    table = build_token_table(dataset, tokenizer)
+    found = table.value_fields(field_ids)
+    input_ids, attention_mask = table.assemble(field_ids)
+    assert found.shape == input_ids.shape
+    before, after = len(table.meta["prefix"]), len(table.meta["suffix"])
+    for row, (ids, fields) in enumerate(value_fields_by_offsets(dataset, tokenizer, field_ids)):
+        length = attention_mask[row].sum()
+        assert input_ids[row, before : length - after].tolist() == ids
+        assert found[row, before : length - after].tolist() == fields
+        assert (found[row, :before] == -1).all()
+        assert (found[row, length - after :] == -1).all()
 
 
 def test_sentence_is_eq_4():
@@ -68,11 +129,11 @@ def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family):
     np.testing.assert_array_equal(table.lengths(field_ids), lengths)
     for ids, mask, wanted in zip(input_ids, attention_mask, expected, strict=True):
         assert ids[mask == 1].tolist() == wanted
-        assert (ids[mask == 0] == tokenizer.pad_token_id).all()
+        assert (ids[mask == 0] == (tokenizer.pad_token_id or 0)).all()
     assert table.max_length >= lengths.max()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["wordpiece", "byte_level_bpe"])
 def test_special_tokens_spelled_in_values_stay_text(dataset, family):
     tokenizer = FAMILIES[family]()
     table = build_token_table(dataset, tokenizer)
@@ -95,6 +156,105 @@ def test_rows_without_text_are_special_tokens_only(dataset):
     assert input_ids[~text][:, :2].tolist() == [[2, 3]] * 3
     assert table.assemble(field_ids, np.zeros(6, dtype=bool))[0].shape == (6, 2)
     assert table.assemble(field_ids[:0])[0].shape[0] == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_value_fields_equal_the_tokenizers_offsets_on_whole_sentences(dataset, family):
+    assert_value_fields_are_the_offsets(dataset, FAMILIES[family](), all_pairs(dataset))
+
+
+REAL = ("CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM")
+
+
+@pytest.mark.skipif(not all(name in os.environ for name in REAL), reason=f"{' or '.join(REAL)} names no folder")
+def test_value_fields_equal_the_offsets_on_real_values(tmp_path):
+    """Every user's and item's values, in random company."""
+    dataset = write_dataset(str(tmp_path / "d"))
+    columns = {}
+    for table in get_source("movielens-100k")(os.environ[REAL[0]]).tables().values():
+        columns |= {name: table[name].unique().to_pylist() for name in table.column_names}
+    for entry, name in zip(dataset.manifest["fields"], ("User ID", "Zipcode", "Title", "Film genre"), strict=True):
+        entry |= {"name": name, "size": len(columns[name]) + 1}
+        ids = np.arange(entry["size"], dtype=np.int32)
+        table = pa.table([ids, ["", *columns[name]], np.ones(len(ids), np.int64)], schema=vocabulary_schema())
+        pq.write_table(table, os.path.join(dataset.uri, entry["file"]))
+    tokenizer = load_tokenizer(os.environ[REAL[1]])
+    assert_value_fields_are_the_offsets(dataset, tokenizer, all_pairs(dataset, 1700))
+
+
+def test_token_that_joins_a_values_end_with_the_templates_full_stop_is_the_values(dataset):
+    tokenizer = split_at_spaces()
+    table = build_token_table(dataset, tokenizer)
+    field_ids = np.zeros((1, 4), dtype=np.int64)
+    tokens = tokenizer.convert_ids_to_tokens(table.assemble(field_ids)[0][0].tolist())
+    fields = table.value_fields(field_ids)[0].tolist()
+    assert [field for token, field in zip(tokens, fields, strict=True) if token == "unknown."] == [0, 1, 2, 3]
+    assert sum(field >= 0 for field in fields) == 4
+
+
+def test_value_without_tokens_has_an_empty_span(dataset):
+    table = build_token_table(dataset, wordpiece())
+    blank = NASTY.index(" ") + 1
+    start, stop = table.value_spans[blank]
+    assert start == stop
+    assert (table.value_fields(np.array([[blank, 0, 0, 0]])) != 0).all()
+
+
+@pytest.mark.parametrize("family", ["wordpiece", "gpt2", "sentencepiece"])
+@pytest.mark.parametrize("max_length", [8, 12, 20, 28, 1000])
+def test_truncation_equals_a_loop_over_rows_and_segments(dataset, family, max_length):
+    table = build_token_table(dataset, FAMILIES[family]())
+    field_ids = all_pairs(dataset, 200)
+    has_text = np.random.default_rng(1).random(200) < 0.8
+    input_ids, attention_mask = table.assemble(field_ids, has_text, max_length)
+    found = table.value_fields(field_ids, has_text, max_length)
+    lengths = table.lengths(field_ids, max_length)
+    assert found.shape == input_ids.shape
+    prefix, suffix = table.meta["prefix"], table.meta["suffix"]
+    bases = np.cumsum(dataset.field_sizes) - dataset.field_sizes
+    for row, ids in enumerate(field_ids):
+        cells = [int(bases[field] + i) for field, i in enumerate(ids)]
+        segments = [table.tokens[table.offsets[cell] : table.offsets[cell + 1]].tolist() for cell in cells]
+        kept = kept_by_hand([len(part) for part in segments], max_length - len(prefix) - len(suffix))
+        tokens, fields = [], []
+        for field in sorted(kept):
+            tokens += segments[field]
+            start, stop = table.value_spans[cells[field]]
+            fields += [field if start <= place < stop else -1 for place in range(len(segments[field]))]
+        assert lengths[row] == max(len(prefix) + len(tokens) + len(suffix), 1) <= max_length
+        if not has_text[row]:
+            tokens, fields = [], []
+        expected = [*prefix, *tokens, *suffix] or [table.pad_id]
+        assert input_ids[row, attention_mask[row] == 1].tolist() == expected
+        assert found[row].tolist() == [-1] * len(prefix) + fields + [-1] * (len(found[row]) - len(prefix) - len(fields))
+        assert set(np.flatnonzero(table.kept(field_ids[row : row + 1], max_length)[0])) == kept
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "kept"),
+    [
+        ([3, 9, 4, 5], 21, [0, 1, 2, 3]),  # fits
+        ([3, 9, 4, 5], 20, [0, 2, 3]),  # the longest goes
+        ([5, 5, 5, 5], 15, [1, 2, 3]),  # of equal ones the earlier
+        ([3, 4, 5, 99], 110, [0, 1, 3]),  # not the last, be it ever so long
+        ([3, 4, 5, 99], 99, [3]),
+        ([3, 4, 5, 99], 98, []),  # nothing else is left
+        ([3, 9, 4, 5], 0, []),
+        ([7], 7, [0]),
+        ([7], 6, []),
+    ],
+)
+def test_whole_fields_go_the_longest_first_and_the_last_field_last(lengths, limit, kept):
+    assert np.flatnonzero(text.kept_segments(np.array([lengths]), limit)[0]).tolist() == kept
+
+
+def test_random_truncations_equal_the_loop():
+    rng = np.random.default_rng(3)
+    for fields in (1, 2, 5, 9):
+        lengths = rng.integers(1, 12, (300, fields))
+        limit = int(rng.integers(0, fields * 10))
+        kept = text.kept_segments(lengths, limit)
+        assert [set(np.flatnonzero(row)) for row in kept] == [kept_by_hand(row.tolist(), limit) for row in lengths]
 
 
 def test_ids_of_another_dataset_are_refused(dataset):
@@ -130,6 +290,16 @@ def test_meta_records_what_the_model_side_needs(dataset):
     assert (meta["prefix"], meta["suffix"]) == ([0], [2])
 
 
+def test_decoders_have_neither_padding_nor_a_mask(dataset):
+    """A special token pads instead, since it is never a target."""
+    table = build_token_table(dataset, gpt2())
+    assert (table.mask_id, table.pad_id, table.special_ids) == (None, 0, [0])
+    assert (table.meta["prefix"], table.meta["suffix"]) == ([], [])
+    table = build_token_table(dataset, sentencepiece())
+    assert (table.mask_id, table.pad_id, table.special_ids) == (None, 0, [0, 1, 2])
+    assert (table.meta["prefix"], table.meta["suffix"]) == ([1], [])
+
+
 def test_fingerprint_survives_saving_and_use_but_not_another_text(tmp_path):
     for number, make in enumerate((wordpiece, byte_level_bpe)):
         tokenizer = make()
@@ -147,8 +317,20 @@ def test_table_of_another_tokenizer_is_named(dataset):
         TokenTable.open(dataset, wordpiece())
     build_token_table(dataset, wordpiece())
     present = tokenizer_fingerprint(wordpiece())
-    with pytest.raises(DataError, match=rf"has only token tables of other tokenizers \(\S+ {present}\).*run clickprompt tokenize"):
+    with pytest.raises(
+        DataError, match=rf"has only token tables of other tokenizers or an older clickprompt \(\S+ {present}\).*run clickprompt tokenize"
+    ):
         TokenTable.open(dataset, byte_level_bpe())
+
+
+def test_table_of_an_older_format_is_not_found(dataset, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(text, "_TABLE_FORMAT", 1)
+        build_token_table(dataset, wordpiece())
+    with pytest.raises(DataError, match="of other tokenizers or an older clickprompt"):
+        TokenTable.open(dataset, wordpiece())
+    build_token_table(dataset, wordpiece())
+    assert len(os.listdir(os.path.join(dataset.uri, "tokens"))) == 2
 
 
 @pytest.mark.parametrize("key", ["fingerprint", "dataset"])
@@ -167,14 +349,24 @@ def test_damaged_table_is_refused(dataset):
     np.save(path, np.zeros(3, dtype=np.int32))
     with pytest.raises(DataError, match="don't belong together"):
         TokenTable.open(dataset, wordpiece())
+    np.save(path, table.tokens)
+    np.save(os.path.join(table.uri, "value_spans.npy"), np.zeros((5, 2), dtype=np.int32))
+    with pytest.raises(DataError, match="don't belong together"):
+        TokenTable.open(dataset, wordpiece())
     os.truncate(path, 20)
     with pytest.raises(DataError, match=r"tokens\.npy: missing or damaged"):
         TokenTable.open(dataset, wordpiece())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_separator_is_left_out_only_where_the_tokenizer_adds_its_own(dataset, family):
+    tokenizer = FAMILIES[family]()
+    assert text._keeps_separator(dataset, tokenizer, text._plain_backend(tokenizer)) == (family != "sentencepiece_doubling")
+
+
 def test_tokenizer_whose_parts_dont_join_is_refused_and_leaves_nothing(dataset):
     with pytest.raises(DataError, match="don't join to the tokens of the whole; use a PLM with"):
-        build_token_table(dataset, metaspace())
+        build_token_table(dataset, unjoinable())
     assert not os.path.exists(os.path.join(dataset.uri, "tokens"))
 
 

@@ -122,8 +122,21 @@ def test_twice_the_same_bytes_however_the_log_is_cut(dataset, raw, tmp_path, mon
 def test_rows_of_equal_time_are_split_by_position(ray_session, tmp_path):
     raw = write_1m(str(tmp_path), [(user, movie, 5, 1_000_000_000) for user, movie, _, _ in ratings(90)])
     source = get_source("movielens-1m")(raw)
-    log = _parse(source, source.tables(), lambda line: None)
+    log = _parse(source, source.tables(), {"split": "time"}, lambda line: None)
     assert [_kth(log, k) for k in (0, 72, 81, 89)] == [(1_000_000_000, k) for k in (0, 72, 81, 89)]
+
+
+def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):
+    """The same rows under other splits: each split has users of all times, and another seed draws another sample."""
+    first, second = (prepare("movielens-1m", raw, str(tmp_path / str(seed)), split_by="hash", seed=seed, **SMALL) for seed in (0, 1))
+    everything = {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()}
+    for one in (first, second):
+        assert one.counts == dataset.counts
+        assert one.manifest["options"]["split"] == "hash"
+        assert {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(one, split).items()} == everything
+    drawn = [set(decoded(one, "test")) for one in (dataset, first, second)]
+    shared = [len(a & b) for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2]))]
+    assert max(shared) < 0.4 * len(drawn[0])  # a tenth by chance
 
 
 def test_layout_and_seed_change_neither_rows_nor_splits(ray_session, tmp_path):
@@ -184,6 +197,11 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, s
     assert type(caught.value) is DataError
     assert "\n" not in str(caught.value)
     assert not os.path.exists(tmp_path / "out") or os.listdir(tmp_path / "out") == []
+
+
+def test_unknown_split_is_refused(raw, tmp_path):
+    with pytest.raises(InputError, match="split 'user' is unknown; known: time, hash"):
+        prepare("movielens-1m", raw, str(tmp_path / "out"), split_by="user", **SMALL)  # pyright: ignore[reportArgumentType]
 
 
 def test_bad_target_and_source_are_refused(ray_session, raw, tmp_path):

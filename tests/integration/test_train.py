@@ -7,14 +7,18 @@ import threading
 import time
 
 import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from clickprompt import storage
+from clickprompt.cli import main
 from clickprompt.config import replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import Predictor
+from clickprompt.evaluation.recovery import Recovery, read_recovery
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import export_of, load_export, load_weights
 from clickprompt.runtime.evaluate import evaluate
@@ -126,3 +130,37 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     export_for_serving(run, served)
     assert load_weights(served).keys() == load_weights(export_of(run)).keys()
     assert len(os.listdir(os.path.join(served, "vocab"))) == len(dataset.field_names)
+
+
+def evaluated(capsys, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "--split", "valid", "--set", "runtime.evaluation_actors=2", *arguments])
+    return stopped.value.code, capsys.readouterr().out if stopped.value.code == 0 else capsys.readouterr().err
+
+
+def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
+    """What the actors wrote is what one process recovers; the table and --against say the same."""
+    run = undisturbed[0]
+    code, line = evaluated(capsys, "--run", run, "--against", run)
+    assert code == 2, "compared with a run that wasn't evaluated"
+    assert "run `clickprompt evaluate`" in line
+    assert not os.path.exists(os.path.join(run, "recovery"))
+
+    code, table = evaluated(capsys, "--run", run)
+    assert code == 0
+    result = storage.read_json(os.path.join(run, "recovery-valid.json"))
+    dataset = Dataset.open(load_export(export_of(run))[1].config["data"]["path"])
+    lines = read_recovery(os.path.join(run, "recovery", "valid"))
+    assert len(os.listdir(os.path.join(run, "recovery", "valid"))) == len(dataset.row_group_counts("valid"))
+    recovery = Recovery.load(export_of(run), dataset)
+    alone = [recovery.score(dataset.read_row_groups("valid", [group])) for group in range(len(dataset.row_group_counts("valid")))]
+    assert lines.equals(pa.concat_tables(alone).sort_by([("row_id", "ascending"), ("field", "ascending")]))
+    assert sorted(result["fields"]) == sorted(dataset.field_names)
+    for name, field in result["fields"].items():
+        assert f"{field['targets']} " in next(printed for printed in table.splitlines() if printed.startswith(name))
+        assert field["own"] == sum(lines.filter(pc.field("field") == name)["hits_own"].to_pylist()) / field["targets"]
+
+    code, line = evaluated(capsys, "--run", run, "--against", run, "--json")
+    assert code == 0
+    for field in json.loads(line)["fields"].values():
+        assert (field["against"]["difference"], field["against"]["interval"]) == (0, [0, 0])

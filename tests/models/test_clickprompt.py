@@ -5,7 +5,8 @@ import torch
 
 from clickprompt.config import Config, load_config
 from clickprompt.errors import ConfigError
-from clickprompt.models.clickprompt import build_model, load_matching
+from clickprompt.models.clickprompt import build_model, load_matching, unique_tensors
+from clickprompt.models.plm_families import PLM_FAMILIES
 
 SIZES = [5, 3, 4]
 FIELD_IDS = torch.tensor([[0, 1, 2], [4, 2, 3], [1, 0, 0]])
@@ -69,7 +70,7 @@ def test_eq9(config, tokens, pooling) -> None:
     q = model.ctr.interaction_vector(FIELD_IDS)
     hidden = model.plm(input_ids, attention_mask, model.prompt_projector(q))
     pooled = hidden[:, 0] if pooling == "cls" else torch.stack([hidden[i, :n].mean(0) for i, n in enumerate([6, 4, 5])])
-    ctr_logits, plm_logits = model.ctr.logits(q), model.click_head(pooled)
+    ctr_logits, plm_logits = model.ctr.logits(FIELD_IDS, q), model.click_head(pooled)
     assert model.ctr_weight.item() == 0.5
     for alpha, expected in ((1.0, ctr_logits), (0.0, plm_logits), (0.3, 0.3 * ctr_logits + 0.7 * plm_logits)):
         with torch.no_grad():
@@ -128,14 +129,89 @@ def test_masked_lm_logits_are_those_of_the_masked_positions(config, tokens) -> N
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
 
 
-def test_no_prompts(config, tokens) -> None:
-    """K = 0: Eq. 9 over a plain PLM; PA-MLM would train no CTR tower."""
-    model = build_model(change(config, "prompt.num_prompts=0"), SIZES, objective="with_plm")
+def test_without_prompts_the_towers_are_summed_and_pretraining_has_no_ctr_tower(config, tokens) -> None:
+    model = build_model(change(config, "prompt.num_prompts=0"), SIZES, objective="with_plm").eval()
     assert model.prompt_projector is None
+    assert model.ctr_weight is None
+    input_ids, attention_mask = tokens([6, 4, 5])
+    plm_logits = model.click_head(model.plm(input_ids, attention_mask)[:, 0])
+    torch.testing.assert_close(model(FIELD_IDS, input_ids, attention_mask), model.ctr(FIELD_IDS) + plm_logits)
     loss_of(model, "with_plm", tokens).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    with pytest.raises(ConfigError, match=r"prompt\.num_prompts=0"):
-        build_model(change(config, "prompt.num_prompts=0"), SIZES, objective="pretrain")
+
+    model = build_model(change(config, "prompt.num_prompts=0"), SIZES, objective="pretrain")
+    assert model.ctr is None
+    loss_of(model, "pretrain", tokens).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("with_prompts", [True, False])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_four_variants_of_table_5_are_config_values(config, tokens, with_prompts, pretrained) -> None:
+    """ClickPrompt, w/o Prompt, w/o Pretrain, w/o Both: `finetune.with_prompts`, and whether there is a `finetune.init`."""
+    model = build_model(change(config, f"finetune.with_prompts={with_prompts}"), SIZES, objective="with_plm")
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if pretrained:
+        trained = build_model(change(config, "seed=9"), SIZES, objective="pretrain")
+        load_matching(model, trained.state_dict())
+        assert torch.equal(model.ctr.embedding.weight, trained.ctr.embedding.weight)
+        assert torch.equal(model.plm.backbone.embeddings.word_embeddings.weight, trained.plm.backbone.embeddings.word_embeddings.weight)
+    else:
+        assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
+    assert (model.prompt_projector is not None) == with_prompts
+    assert (model.ctr_weight is not None) == with_prompts
+    seen = []
+    model.plm.backbone.register_forward_pre_hook(lambda *call: seen.append(call[2].get("prompt_fusion")), with_kwargs=True)
+    loss_of(model, "with_plm", tokens).backward()
+    assert [fusion is not None for fusion in seen] == [with_prompts]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("family", sorted(PLM_FAMILIES))
+@pytest.mark.parametrize(("depth", "injection"), [("layerwise", "hidden"), ("layerwise", "key_value"), ("input", "hidden")])
+def test_every_family_trains_in_every_objective(save_tiny, tokens, family, depth, injection) -> None:
+    """Eq. 6–9 end to end: each parameter gets a gradient, the export's tensors rebuild the model, BART's tied tables are stored once."""
+    prompt = [f"prompt.prompt_depth={depth}", f"prompt.prompt_injection={injection}"]
+    settings = load_config(None, [f"plm.path={save_tiny(family)}", *SMALL, *prompt])
+    for objective in ("pretrain", "with_plm"):
+        model = build_model(settings, SIZES, objective=objective)
+        loss_of(model, objective, tokens).backward()
+        assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+        layers, width = model.plm.prompt_shape
+        assert model.prompt_projector(torch.zeros(2, model.ctr.interaction_dim)).shape == (2, layers, 2, width)
+        stored = {name: tensor.clone() for name, tensor in unique_tensors(model).items()}
+        assert len(stored) == len(dict(model.named_parameters())) + len([b for n, b in model.named_buffers() if n in model.state_dict()])
+        again = build_model(settings, SIZES, objective=objective, plm_config=model.plm.config_dict())
+        load_matching(again, stored)
+        torch.testing.assert_close(loss_of(again.eval(), objective, tokens), loss_of(model.eval(), objective, tokens))
+
+
+@pytest.mark.parametrize(("family", "default"), [("bert", "cls"), ("gpt2", "last"), ("bart", "last")])
+def test_default_pooling_is_the_family_s(save_tiny, tokens, family, default) -> None:
+    model = build_model(load_config(None, [f"plm.path={save_tiny(family)}", *SMALL]), SIZES, objective="with_plm").eval()
+    assert model.pooling == default
+    input_ids, attention_mask = tokens([6, 4, 5])
+    hidden = model.plm(input_ids, attention_mask, model.prompt_projector(model.ctr.interaction_vector(FIELD_IDS)))
+    pooled = hidden[:, 0] if default == "cls" else torch.stack([hidden[i, n - 1] for i, n in enumerate([6, 4, 5])])
+    expected = 0.5 * model.ctr(FIELD_IDS) + 0.5 * model.click_head(pooled)
+    torch.testing.assert_close(model(FIELD_IDS, input_ids, attention_mask), expected)
+
+
+def test_a_decoder_s_first_token_is_no_pooling(save_tiny) -> None:
+    with pytest.raises(ConfigError, match=r"plm\.pooling=cls: the first token of a gpt2 sees no other"):
+        build_model(load_config(None, [f"plm.path={save_tiny('gpt2')}", "plm.pooling=cls", *SMALL]), SIZES, objective="with_plm")
+
+
+@pytest.mark.parametrize("objective", ["pretrain", "with_plm"])
+def test_a_bfloat16_plm_under_float32_towers(config, tokens, objective) -> None:
+    model = build_model(change(config, "plm.dtype=bfloat16"), SIZES, objective=objective)
+    assert model.plm.backbone.embeddings.word_embeddings.weight.dtype == torch.bfloat16
+    assert model.ctr.embedding.weight.dtype == torch.float32
+    loss = loss_of(model, objective, tokens)
+    reference = loss_of(build_model(config, SIZES, objective=objective), objective, tokens)
+    torch.testing.assert_close(loss.float(), reference, rtol=0.1, atol=0.1)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("objective", "rate"), [("pretrain", "pretrain.lr.plm=0"), ("with_plm", "finetune.lr.plm=0")])

@@ -11,7 +11,7 @@ from clickprompt.data.order import Order, read_local_batches
 from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
-from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedMLM
+from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedLM
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
@@ -136,7 +136,7 @@ def test_padding_rows_and_empty_masks_weigh_nothing(config):
     torch.testing.assert_close(click(collator(padded)), click(collator(columns)))
     assert click.count_targets(collator(padded)) == 6
 
-    masked = PromptAugmentedMLM(build_model(config, dataset.field_sizes, objective="pretrain"))
+    masked = PromptAugmentedLM(build_model(config, dataset.field_sizes, objective="pretrain"))
     nothing = Collator(dataset.columns, table, config.masking)({**columns, "weight": np.zeros(6, np.float32)})
     loss = masked(nothing)
     loss.backward()

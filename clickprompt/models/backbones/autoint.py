@@ -1,21 +1,23 @@
-"""AutoInt (Song et al., CIKM'19): multi-head self-attention over the fields; attention layers only, no DNN tower.
+"""AutoInt (Song et al., CIKM'19): multi-head self-attention over the fields; an MLP beside it only `with_dnn`.
 
 Shape legend: B rows, F fields, D attention_dim (the total over the heads).
 """
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickprompt.config import CTRConfig
-from clickprompt.models.layers import linear
+from clickprompt.models.backbones.backbone import Backbone
+from clickprompt.models.layers import MLP, linear
 
 __all__ = ["AutoInt"]
 
 
-class AutoInt(nn.Module):
-    """q = the last layer's fields, flattened; Q = F·D."""
+class AutoInt(Backbone):
+    """q = the last layer's fields, flattened, Q = F·D; with_dnn: [these, the MLP's last hidden layer]."""
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()
@@ -23,14 +25,17 @@ class AutoInt(nn.Module):
         self.layers = nn.ModuleList(
             _FieldAttention(input_dim, output_dim, config.num_heads, config.dropout) for input_dim, output_dim in pairwise(dims)
         )
-        self.interaction_dim = num_fields * config.attention_dim
+        self.deep = MLP(num_fields * config.embedding_dim, config.deep_dims, config.dropout) if config.with_dnn else None
+        self.interaction_dim = num_fields * config.attention_dim + (self.deep.output_dim if self.deep else 0)
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
         """field_embeddings [B, F, d] → [B, Q]."""
         x = field_embeddings
         for layer in self.layers:
             x = layer(x)
-        return x.flatten(1)
+        if self.deep is None:
+            return x.flatten(1)
+        return torch.cat([x.flatten(1), self.deep(field_embeddings.flatten(1))], dim=1)
 
 
 class _FieldAttention(nn.Module):

@@ -4,21 +4,22 @@ import torch
 from torch import Tensor, nn
 
 from clickprompt.config import CTRConfig
+from clickprompt.models.backbones.backbone import Backbone
 from clickprompt.models.layers import MLP, linear
 
 __all__ = ["DCNv2"]
 
 
-class DCNv2(nn.Module):
-    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l. q = [cross, deep], Q = F·d + hidden_dim; stacked: q = deep(cross), Q = hidden_dim."""
+class DCNv2(Backbone):
+    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l. q = [cross, last hidden layer]; stacked: the last hidden layer of MLP(cross)."""
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()
         flat_dim = num_fields * config.embedding_dim
         self.cross = nn.ModuleList(linear(flat_dim, flat_dim) for _ in range(config.num_layers))
-        self.deep = MLP(flat_dim, config.hidden_dim, config.num_layers, config.dropout)
+        self.deep = MLP(flat_dim, config.deep_dims, config.dropout)
         self.stacked = config.structure == "stacked"
-        self.interaction_dim = config.hidden_dim if self.stacked else flat_dim + config.hidden_dim
+        self.interaction_dim = self.deep.output_dim if self.stacked else flat_dim + self.deep.output_dim
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
         """field_embeddings [B, F, d] → [B, Q]."""

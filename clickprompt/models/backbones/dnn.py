@@ -1,20 +1,21 @@
 """DNN: an MLP on the flattened field embeddings."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from clickprompt.config import CTRConfig
+from clickprompt.models.backbones.backbone import Backbone
 from clickprompt.models.layers import MLP
 
 __all__ = ["DNN"]
 
 
-class DNN(nn.Module):
-    """q = the MLP's last hidden layer; Q = hidden_dim."""
+class DNN(Backbone):
+    """q = the MLP's last hidden layer."""
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()
-        self.deep = MLP(num_fields * config.embedding_dim, config.hidden_dim, config.num_layers, config.dropout)
-        self.interaction_dim = config.hidden_dim
+        self.deep = MLP(num_fields * config.embedding_dim, config.deep_dims, config.dropout)
+        self.interaction_dim = self.deep.output_dim
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
         """field_embeddings [B, F, d] → [B, Q]."""

@@ -1,0 +1,31 @@
+"""`clickprompt benchmark NAME`: what is claimed about speed, measured against the obvious way to do the same on the same machine."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from clickprompt.benchmark.measure import Figures
+from clickprompt.benchmark.pamlm_step import measure_pamlm_step
+from clickprompt.config import Config
+from clickprompt.errors import InputError
+
+__all__ = ["BENCHMARKS", "run_benchmark"]
+
+BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {"pamlm-step": measure_pamlm_step}
+"""name → what measures it: figures, and remarks in words"""
+
+_PACKAGES = ("clickprompt", "torch", "transformers", "numpy")
+
+
+def run_benchmark(name: str, config: Config, command: str) -> dict[str, Any]:
+    """{"benchmark", "figures": {key: {"median", "min", "max", "unit"}}, "notes", "command", "versions", "cpus"} (DESIGN §5).
+
+    Raises InputError for an unknown name.
+    """
+    if name not in BENCHMARKS:
+        raise InputError(f"benchmark {name!r} is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}")
+    figures, notes = BENCHMARKS[name](config)
+    versions = {"python": platform.python_version(), **{package: importlib.metadata.version(package) for package in _PACKAGES}}
+    return {"benchmark": name, "figures": figures, "notes": notes, "command": command, "versions": versions, "cpus": os.cpu_count()}

@@ -1,0 +1,266 @@
+"""`clickprompt benchmark pamlm-step`: a PA-MLM training step against the obvious one (obvious.py), on MovieLens text.
+
+A step is what a worker does with the columns of its share of a global batch: collate, forward, backward, clip, AdamW. Both arms run on
+the same rows, masks, weights, optimizer, micro-batch and threads, in fp32, in processes of their own.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from clickprompt import storage
+from clickprompt.benchmark.measure import (
+    Figures,
+    arm,
+    best_gemm_rate,
+    figure,
+    interleaved,
+    matmul_flops,
+    peak_memory,
+    self_times,
+)
+from clickprompt.benchmark.obvious import ObviousPAMLM, row_order_micro_batches
+from clickprompt.config import Config, replaced
+from clickprompt.data.batch import Batch
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.fetch import fetch
+from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.text import TokenTable, build_token_table, load_tokenizer
+from clickprompt.errors import ConfigError, RunError
+from clickprompt.models.clickprompt import ClickPrompt, build_model
+from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.progress import say
+from clickprompt.runtime.prepare import prepare
+from clickprompt.training.engine import TorchEngine
+
+__all__ = ["SHAPES", "Shape", "build_objective", "measure_pamlm_step", "require_same"]
+
+THREADS = 2
+_SAME_LOSS = 1e-4  # relative; fp32 sums in another order
+_WARM_UP, _PROFILES = 1, 3  # steps
+_ENOUGH = 0.7  # of the matmul rate
+_SHOWN = 8  # operators
+_SOURCE, _TOKENIZER = "movielens-100k", "gpt2-bpe"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A PLM's architecture (RoBERTa's, with its vocabulary and dropout), and how many rows a step has."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int
+    global_batch_size: int
+    micro_batch_size: int
+    repeats: int
+    vocab_size: int = 50_265
+    dropout: float = 0.1
+
+    def plm_config(self, pad_id: int) -> dict[str, Any]:
+        return {
+            "model_type": "roberta",
+            "num_hidden_layers": self.num_layers,
+            "hidden_size": self.hidden_size,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            "layer_norm_eps": 1e-5,
+            "pad_token_id": pad_id,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.02,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+        }
+
+
+SHAPES: dict[str, Shape] = {
+    "roberta_base": Shape(12, 768, 12, 3072, global_batch_size=64, micro_batch_size=32, repeats=5),
+    "tinybert": Shape(4, 312, 12, 1200, global_batch_size=128, micro_batch_size=64, repeats=7),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both arms start from."""
+
+    config: Config
+    dataset: Dataset
+    shape: Shape
+
+
+ARMS: dict[str, tuple[Callable[[ClickPrompt], Any], Callable[..., list[Batch]]]] = {
+    "ours": (PromptAugmentedLM, Collator.micro_batches),
+    "obvious": (ObviousPAMLM, row_order_micro_batches),
+}
+"""arm → (model → objective, (collator, columns, micro_batch_size) → micro-batches)"""
+
+
+def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> tuple[Figures, list[str]]:
+    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into `pipeline.downloads`.
+
+    Of the rest of `config`, ctr, prompt, masking and pretrain's optimizer settings apply; the shape says the PLM and the number of rows.
+    Raises ConfigError for prompts that the obvious step doesn't know, RunError when the two arms' losses differ.
+    """
+    prompt = config.prompt
+    if not prompt.num_prompts or prompt.prompt_depth != "layerwise" or prompt.prompt_injection != "hidden":
+        raise ConfigError(
+            f"prompt.num_prompts={prompt.num_prompts}, prompt_depth={prompt.prompt_depth}, prompt_injection={prompt.prompt_injection}: "
+            "pamlm-step measures Eq. 7; use at least 1 prompt, layerwise, hidden"
+        )
+    config, dataset = _inputs(config)
+    figures: Figures = {}
+    notes = []
+    for name, shape in shapes.items():
+        measured, note = _measure(name, Setting(_sized(config, shape), dataset, shape))
+        figures |= measured
+        notes.append(note)
+    return figures, notes
+
+
+def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PromptAugmentedLM | ObviousPAMLM:
+    """The arm's objective; its weights depend on the setting only."""
+    plm_config = setting.shape.plm_config(pad_id)
+    model = build_model(setting.config, setting.dataset.field_sizes, objective="pretrain", plm_config=plm_config)
+    return ARMS[arm_name][0](model).train()
+
+
+class _Steps:
+    """One arm, in its process."""
+
+    def __init__(self, setting: Setting, arm_name: str) -> None:
+        config, dataset = setting.config, setting.dataset
+        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        self._stage = config.pretrain
+        self._collator = Collator(dataset.columns, table, config.masking, seed=config.seed, max_length=config.plm.max_length)
+        self._micro_batches = ARMS[arm_name][1]
+        self._objective = build_objective(setting, arm_name, table.pad_id)
+        self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
+        order = Order.of(
+            dataset,
+            global_batch_size=self._stage.global_batch_size,
+            chunk_batches=config.data.chunk_batches,
+            seed=config.seed,
+            epochs=1000,  # never at an end
+            max_steps=None,
+        )
+        self._batches = (columns for _, columns in read_local_batches(dataset, order))
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Of the next global batch, per target, without dropout."""
+        micro_batches = self._collate()
+        self._objective.eval()
+        total = sum(self._objective(batch).item() for batch in micro_batches)
+        self._objective.train()
+        return total / self._targets(micro_batches)
+
+    def step(self) -> float:
+        """Seconds of one step on the next global batch."""
+        columns = next(self._batches)
+        started = time.perf_counter()
+        micro_batches = self._collate(columns)
+        targets = self._targets(micro_batches)
+        for index, batch in enumerate(micro_batches):
+            self._engine.accumulate(batch, targets, last=index == len(micro_batches) - 1)
+        self._engine.step()
+        return time.perf_counter() - started
+
+    def flops(self) -> int:
+        return matmul_flops(self.step)
+
+    def profile(self) -> tuple[float, float, dict[str, float]]:
+        return self_times(self.step)
+
+    def gemm_rate(self) -> float:
+        """FLOP/s at the shapes of this step's matmuls: the layers' linear maps, and the LM head on the targets."""
+        batch, plm = self._collate()[0], self._engine.model.plm
+        assert plm is not None
+        assert batch.input_ids is not None
+        positions, targets = batch.input_ids.numel(), int(self._targets([batch]))
+        hidden, inner = plm.hidden_size, plm.config.intermediate_size
+        return best_gemm_rate(
+            [(positions, hidden, hidden), (positions, hidden, inner), (positions, inner, hidden), (targets, hidden, plm.vocab_size)]
+        )
+
+    def peak_memory(self) -> int:
+        return peak_memory()
+
+    def _collate(self, columns: dict[str, np.ndarray] | None = None) -> list[Batch]:
+        return self._micro_batches(self._collator, columns or next(self._batches), self._stage.micro_batch_size)
+
+    def _targets(self, micro_batches: list[Batch]) -> float:
+        return float(sum(self._objective.count_targets(batch).item() for batch in micro_batches))
+
+
+def _inputs(config: Config) -> tuple[Config, Dataset]:
+    """The configuration with dataset and tokenizer in place, and the dataset with its token table."""
+    downloads = config.pipeline.downloads
+    if config.plm.path is None:
+        config = replaced(config, {"plm.path": fetch(_TOKENIZER, storage.join(downloads, _TOKENIZER), say).path})
+    if config.data.path is None:
+        raw = fetch(_SOURCE, storage.join(downloads, _SOURCE), say).path
+        dataset = prepare(_SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime)
+    else:
+        dataset = Dataset.open(config.data.path)
+    build_token_table(dataset, load_tokenizer(config.plm.path))
+    return config, dataset
+
+
+def _sized(config: Config, shape: Shape) -> Config:
+    sizes = {"pretrain.global_batch_size": shape.global_batch_size, "pretrain.micro_batch_size": shape.micro_batch_size}
+    return replaced(config, {**sizes, "plm.random_init": True})
+
+
+def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
+    table = TokenTable.open(setting.dataset, load_tokenizer(setting.config.plm.path))
+    if table.vocab_size > setting.shape.vocab_size:
+        raise ConfigError(
+            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the shape {name} has "
+            f"{setting.shape.vocab_size:,}; leave plm.path out for one that fits"
+        )
+    with contextlib.ExitStack() as stack:
+        arms = {which: stack.enter_context(arm(f"{name}, {which}", THREADS, _Steps, setting, which)) for which in ARMS}
+        losses = {which: one.call("loss") for which, one in arms.items()}
+        require_same(name, losses)
+        say(f"{name}: loss {losses['ours']:.4f} in both arms; timing {setting.shape.repeats} pairs of steps")
+        interleaved(arms, "step", _WARM_UP)
+        seconds = interleaved(arms, "step", setting.shape.repeats)
+        memory = {which: one.call("peak_memory") / 2**30 for which, one in arms.items()}
+        flops, rate = arms["ours"].call("flops"), arms["ours"].call("gemm_rate")
+        profiles = [arms["ours"].call("profile") for _ in range(_PROFILES)]
+    figures = {
+        f"speedup_{name}": figure([slow / fast for slow, fast in zip(seconds["obvious"], seconds["ours"], strict=True)], "x"),
+        **{f"step_{which}_{name}": figure(values, "s") for which, values in seconds.items()},
+        **{f"peak_memory_{which}_{name}": figure([value], "GiB") for which, value in memory.items()},
+        f"memory_ratio_{name}": figure([memory["obvious"] / memory["ours"]], "x"),
+        f"gemm_share_{name}": figure([gemms / total for total, gemms, _ in profiles], "of the step's time"),
+        f"gemm_fraction_{name}": figure([flops / time / rate for time in seconds["ours"]], "of gemm_rate"),
+        f"gemm_rate_{name}": figure([rate / 1e9], "GFLOP/s"),
+    }
+    return figures, _note(name, figures[f"gemm_fraction_{name}"]["median"], flops / rate, profiles[-1])
+
+
+def require_same(name: str, losses: Mapping[str, float]) -> None:
+    """Raises RunError when the arms' losses differ."""
+    if not np.isclose(losses["ours"], losses["obvious"], rtol=_SAME_LOSS, atol=0):
+        raise RunError(f"benchmark: {name}: the arms' losses differ ({losses}): they don't compute the same, so nothing was timed")
+
+
+def _note(name: str, fraction: float, ideal_seconds: float, profile: tuple[float, float, dict[str, float]]) -> str:
+    """What holds the step below the matmul rate: how much of it are matmuls, how fast those are, and what else there is."""
+    total, gemms, others = profile
+    top = ", ".join(f"{operator.removeprefix('aten::')} {seconds / total:.1%}" for operator, seconds in list(others.items())[:_SHOWN])
+    limit = "at least" if fraction >= _ENOUGH else "below"
+    return (
+        f"{name}: {fraction:.2f} of the matmul rate, {limit} {_ENOUGH}: {gemms / total:.0%} of a profiled step are matmuls, which run at "
+        f"{ideal_seconds / gemms:.0%} of that rate; the most of the rest: {top}"
+    )

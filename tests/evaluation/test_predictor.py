@@ -1,0 +1,43 @@
+"""Scoring with an export: the model's own logits, whatever the batches and however the texts are cut."""
+
+import pytest
+import torch
+
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import columns_of
+from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.evaluation.predictor import Predictor
+from clickprompt.export import write_export
+from clickprompt.models.clickprompt import build_model
+from tests.tiny import tiny_config, write_both
+
+
+@pytest.mark.parametrize("max_length", [None, 18])
+def test_scores_of_an_export(tmp_path, max_length):
+    dataset, plm = write_both(str(tmp_path))
+    config = tiny_config(dataset.uri, plm, finetune__eval_batch_size=7, **({"plm__max_length": max_length} if max_length else {}))
+    model = build_model(config, dataset.field_sizes, objective="with_plm").eval()
+    tokenizer = load_tokenizer(plm)
+    export = str(tmp_path / "export")
+    write_export(
+        export,
+        model,
+        objective="with_plm",
+        config=config,
+        dataset=dataset,
+        tokenizer=tokenizer,
+        tokenizer_fingerprint=None,
+        step=1,
+        valid_auc=None,
+    )
+    rows = dataset.read_split("test")
+    batch = Collator(dataset.columns, TokenTable.open(dataset, tokenizer), max_length=max_length)(columns_of(rows))
+    assert batch.input_ids is not None
+    assert (batch.input_ids.shape[1] > 18) is (max_length is None)
+    with torch.no_grad():
+        logits = model(batch.field_ids, batch.input_ids, batch.attention_mask).tolist()
+    row_ids, labels, scores = Predictor(export, dataset).score(rows)
+    expected = {row: pair for row, *pair in zip(batch.row_ids.tolist(), batch.labels.tolist(), logits, strict=True)}
+    assert sorted(row_ids.tolist()) == sorted(expected)
+    assert labels.tolist() == [expected[row][0] for row in row_ids.tolist()]
+    assert scores.tolist() == pytest.approx([expected[row][1] for row in row_ids.tolist()], abs=1e-5)
