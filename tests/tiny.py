@@ -2,16 +2,39 @@
 
 import os
 
-from transformers import BertConfig, BertTokenizerFast
+from transformers import BartConfig, BertConfig, BertTokenizerFast, GPT2Config
 
 from clickprompt.config import Config, load_config
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.text import build_token_table, load_tokenizer
 from tests.synthetic import FIELDS, WORDS, write_dataset
 
+BART_STACK = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
 
-def write_plm(folder: str) -> str:
-    """config.json and tokenizer of a BERT without dropout; no weights: for `plm.random_init`."""
+
+def _plm_config(family: str, vocab_size: int):
+    """Two layers (BART: of each stack), no dropout."""
+    if family == "gpt2":
+        quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64, **quiet)
+    if family == "bart":
+        sizes = {f"{stack}_{key}": value for stack in ("encoder", "decoder") for key, value in BART_STACK.items()}
+        return BartConfig(vocab_size=vocab_size, d_model=32, max_position_embeddings=64, dropout=0.0, pad_token_id=0, **sizes)
+    assert family == "bert"
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def write_plm(folder: str, family: str = "bert") -> str:
+    """config.json and tokenizer of a PLM without dropout; no weights: for `plm.random_init`. All families get the same tokenizer."""
     os.makedirs(folder)
     words = sorted({word for name in FIELDS for word in name.lower().split()} | set(WORDS) | {"is", ".", "unknown"})
     digits = [str(digit) for digit in range(10)]
@@ -20,16 +43,7 @@ def write_plm(folder: str) -> str:
     with open(path, "w") as stream:
         stream.write("\n".join(vocabulary))
     BertTokenizerFast(vocab=path).save_pretrained(folder)
-    BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    ).save_pretrained(folder)
+    _plm_config(family, len(vocabulary)).save_pretrained(folder)
     return folder
 
 

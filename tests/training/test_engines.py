@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from clickprompt import storage
-from clickprompt.config import Config
+from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order, read_local_batches
@@ -19,7 +19,7 @@ from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
-from tests.tiny import tiny_config, write_both
+from tests.tiny import tiny_config, write_both, write_plm
 
 STEPS = 20
 
@@ -63,7 +63,8 @@ def losses_of(config: Config, *, engine: str = "torch", rank: int = 0, num_worke
         built = DeepSpeedEngine(objective, stage, zero_stage=int(engine), micro_batches=micro_batches, device=torch.device("cpu"))
     if resume:
         built.load(os.path.join(keep, str(resume)))
-    collator = Collator(dataset.columns, TokenTable.open(dataset, load_tokenizer(config.plm.path)), config.masking, seed=config.seed)
+    table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    collator = Collator(dataset.columns, table, config.masking, lm=objective.model.plm.lm_kind, seed=config.seed)
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume or 0)
     recorder = Recorder(keep)
     state = TrainState(step=resume or 0)
@@ -145,3 +146,9 @@ def test_resume_continues_the_same_curve(two_workers, engine):
 @pytest.mark.parametrize("micro_batch_size", [4, 24])
 def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batch_size):
     assert losses_of(with_micro_batch(config, micro_batch_size)) == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bart"])
+def test_next_token_and_denoising_losses_fall(config, tmp_path, family):
+    losses = losses_of(replaced(config, {"plm.path": write_plm(str(tmp_path / family), family)}))
+    assert losses[-1] < 0.95 * losses[0]

@@ -1,0 +1,97 @@
+"""The gradient of a global batch, in float64: the same however it is cut into workers and micro-batches, for every objective."""
+
+import os
+import socket
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+
+from clickprompt.config import Config, replaced
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.models.clickprompt import build_model
+from clickprompt.models.plm import check_plm
+from clickprompt.objectives import OBJECTIVES
+from clickprompt.training.engine import TorchEngine, all_reduce_sum
+from tests.tiny import tiny_config, write_both, write_plm
+
+CASES = {
+    "PA-MLM": ("bert", "pretrain", {}),
+    "PA-MLM of whole values": ("bert", "pretrain", {"masking.mask_scope": "field"}),
+    "PA-MLM without prompts": ("bert", "pretrain", {"prompt.num_prompts": 0}),
+    "PA-CLM": ("gpt2", "pretrain", {}),
+    "denoising": ("bart", "pretrain", {}),
+    "Eq. 9": ("bert", "with_plm", {}),
+    "Eq. 9 with a decoder": ("gpt2", "with_plm", {}),
+    "Eq. 9 with an encoder-decoder": ("bart", "with_plm", {"prompt.prompt_depth": "input"}),
+    "Eq. 10": ("bert", "without_plm", {"ctr.backbone": "xdeepfm"}),
+}
+ROWS = 24
+
+
+def gradients(config: Config, case: str, micro_batch_size: int, rank: int = 0, num_workers: int = 1) -> dict[str, torch.Tensor]:
+    family, objective_name, changes = CASES[case]
+    config = replaced(config, {"plm.path": f"{config.plm.path}-{family}", "pretrain.micro_batch_size": micro_batch_size, **changes})
+    dataset, stage = Dataset.open(config.data.path), config.pretrain
+    # The last batch of an epoch: the 400 training rows fill 16 of 24 rows, so there is padding too
+    order = Order.of(dataset, global_batch_size=ROWS, chunk_batches=4, seed=0, epochs=1, max_steps=None)
+    batches = dict(read_local_batches(dataset, order, rank=rank, num_workers=num_workers))
+    table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    pretrain = objective_name == "pretrain"
+    lm = check_plm(config.plm).lm_kind
+    collator = Collator(dataset.columns, table, config.masking if pretrain else None, lm=lm)
+    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name)).double()
+    engine = TorchEngine(objective, stage, device=torch.device("cpu"))
+    micro_batches = collator.micro_batches(batches[order.total_steps - 1], micro_batch_size)
+    targets = all_reduce_sum(torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()).item()
+    assert targets > 0
+    for index, batch in enumerate(micro_batches):
+        double = replace(batch, labels=batch.labels.double(), row_weight=batch.row_weight.double())
+        engine.accumulate(double, targets, last=index == len(micro_batches) - 1)
+    return {name: parameter.grad for name, parameter in engine.model.named_parameters() if parameter.grad is not None}
+
+
+def _worker(rank, num_workers, port, config, out):
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=num_workers)
+    for case in CASES:
+        found = gradients(config, case, 4, rank, num_workers)
+        if rank == 0:
+            save_file({name: gradient.contiguous() for name, gradient in found.items()}, os.path.join(out, f"{case}.safetensors"))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("normalisation")
+    dataset, plm = write_both(str(folder))
+    for family in ("bert", "gpt2", "bart"):
+        write_plm(f"{plm}-{family}", family)
+    return tiny_config(dataset.uri, plm)
+
+
+@pytest.fixture(scope="module")
+def two_workers(config, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("gradients"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_worker, (2, port, config, out), nprocs=2)
+    return out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_does_not_depend_on_the_cut(config, two_workers, case):
+    whole = gradients(config, case, ROWS)
+    assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
+    for other in (gradients(config, case, 1), gradients(config, case, 8), load_file(os.path.join(two_workers, f"{case}.safetensors"))):
+        assert other.keys() == whole.keys()
+        for name, gradient in whole.items():
+            torch.testing.assert_close(other[name], gradient, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
