@@ -83,8 +83,8 @@ class Shape:
 
 
 SHAPES: dict[str, Shape] = {
-    "roberta_base": Shape(12, 768, 12, 3072, global_batch_size=64, micro_batch_size=32, repeats=5),
-    "tinybert": Shape(4, 312, 12, 1200, global_batch_size=128, micro_batch_size=64, repeats=7),
+    "roberta_base": Shape(12, 768, 12, 3072, global_batch_size=128, micro_batch_size=32, repeats=5),
+    "tinybert": Shape(4, 312, 12, 1200, global_batch_size=256, micro_batch_size=64, repeats=7),
 }
 
 

@@ -258,9 +258,9 @@ def _histogram(block: pa.Table, column: str, low: int, width: int, key: int | No
 def _sorted_shards(log: _Log, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, Any]) -> dict[str, list[Block]]:
     """The rows of each split in the order of its shards, one block per shard.
 
-    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw logs are sorted by user or by time, and
-    the order of an epoch (data/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group has to
-    be a uniform sample of the log if the batches are to be one.
+    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw logs are sorted by user or by
+    time, and the order of an epoch (data/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group
+    has to be a uniform sample of the log if the batches are to be one.
     """
     keyed: list[Any] = [_add_order.remote(block, starts, log.first_key, options["seed"]) for block in log.blocks]
     boundaries, num_shards = [], {}
