@@ -18,8 +18,12 @@ ifndef CLICKPROMPT_MINILM
 export CLICKPROMPT_MINILM := $(CURDIR)/data/minilm-l6
 FETCHED += fetch-minilm
 endif
+ifndef CLICKPROMPT_GPT2_BPE
+export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
+FETCHED += fetch-gpt2-bpe
+endif
 
-.PHONY: help env demo demo-full test test-slow check fetch-ml100k fetch-minilm
+.PHONY: help env demo demo-full test test-slow check fetch-ml100k fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,3 +59,6 @@ fetch-ml100k: env
 
 fetch-minilm: env
 	$(BIN)/clickprompt fetch minilm-l6 --to data/minilm-l6
+
+fetch-gpt2-bpe: env
+	$(BIN)/clickprompt fetch gpt2-bpe --to data/gpt2-bpe
