@@ -17,8 +17,8 @@ from huggingface_hub import HfApi, get_session, hf_hub_download, hf_hub_url, try
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as hf_logging
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ class PromptedPLM(nn.Module):
         super().__init__()
         self.config: Any = model.config
         self.backbone: Any = model.get_submodule(family.backbone)
-        self.lm_head = LMHead(model, family) if lm_head else None
+        self.lm_head: Any = LMHead(model, family) if lm_head else None
         self.hidden_size: int = self.config.hidden_size
         self.vocab_size: int = self.config.vocab_size
         self.lm_kind = family.lm_kind

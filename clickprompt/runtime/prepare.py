@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ from clickprompt.runtime.cluster import connect
 
 __all__ = ["prepare", "split_sizes"]
 
-SplitBy = Literal["time", "hash"]
+SPLIT_BY = ("time", "hash")
 _BINS = 1 << 16
 _SPAN = 1 << 61  # room for one split's sort keys in an int64
 _ORDER, _SPLIT = 1, 8  # streams: set the two hashes apart, and from other uses of the keyed generator with the same seed
@@ -51,7 +51,7 @@ def prepare(
     raw_dir: str,
     out_uri: str,
     *,
-    split_by: SplitBy = "time",
+    split_by: str = "time",
     seed: int = 0,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
@@ -73,8 +73,8 @@ def prepare(
     source = get_source(source_name)(raw_dir)
     if rows_per_shard < 1 or row_group_rows < 1:
         raise InputError(f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1")
-    if split_by not in get_args(SplitBy):
-        raise InputError(f"split {split_by!r} is unknown; known: {', '.join(get_args(SplitBy))}")
+    if split_by not in SPLIT_BY:
+        raise InputError(f"split {split_by!r} is unknown; known: {', '.join(SPLIT_BY)}")
     options = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity):

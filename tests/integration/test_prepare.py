@@ -201,7 +201,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, s
 
 def test_unknown_split_is_refused(raw, tmp_path):
     with pytest.raises(InputError, match="split 'user' is unknown; known: time, hash"):
-        prepare("movielens-1m", raw, str(tmp_path / "out"), split_by="user", **SMALL)  # pyright: ignore[reportArgumentType]
+        prepare("movielens-1m", raw, str(tmp_path / "out"), split_by="user", **SMALL)
 
 
 def test_bad_target_and_source_are_refused(ray_session, raw, tmp_path):
