@@ -43,7 +43,7 @@ class PromptedPLM(nn.Module):
         super().__init__()
         self.config: Any = model.config
         self.backbone: Any = model.get_submodule(family.backbone)
-        self.lm_head: Any = LMHead(model, family) if lm_head else None
+        self.lm_head = LMHead(model, family) if lm_head else None
         self.hidden_size: int = self.config.hidden_size
         self.vocab_size: int = self.config.vocab_size
         self.lm_kind = family.lm_kind
@@ -141,6 +141,8 @@ class LMHead(nn.Module):
     The matrix is the input embeddings' where the checkpoint ties the two (then it is no parameter of the head, and once in the state
     dict), else the checkpoint's own.
     """
+
+    bias: Tensor | None
 
     def __init__(self, model: Any, family: PLMFamily) -> None:
         super().__init__()
