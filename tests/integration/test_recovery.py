@@ -1,4 +1,4 @@
-"""Real MiniLM on real MovieLens-100K: the prompts carry what the row's IDs know, for three CTR models. Half an hour on two cores."""
+"""Real MiniLM on real MovieLens-100K: the prompts carry what the row's IDs know, here DCNv2's. A quarter of an hour on two cores."""
 
 import json
 import os
@@ -24,11 +24,10 @@ def data(ray_session, tmp_path_factory):
     return dataset.uri
 
 
-@pytest.mark.parametrize("backbone", ["dcnv2", "autoint", "dnn"])
-def test_own_prompts_restore_twice_as_much_as_permuted_ones(data, tmp_path, backbone):
+def test_own_prompts_restore_twice_as_much_as_permuted_ones(data, tmp_path):
     minilm = os.environ["CLICKPROMPT_MINILM"]
-    config = load_config("recovery", [f"data.path={data}", f"plm.path={minilm}", f"ctr.backbone={backbone}"])
-    run = str(tmp_path / backbone)
+    config = load_config("recovery", [f"data.path={data}", f"plm.path={minilm}"])
+    run = str(tmp_path / "run")
     run_training(config, "pretrain", run)
     losses = [json.loads(line)["loss"] for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()]
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
