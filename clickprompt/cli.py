@@ -55,16 +55,28 @@ def fetch(name: str, to: Annotated[str, typer.Option("--to", help="folder to put
 
 @app.command()
 def prepare(
-    source: str,
-    raw: Annotated[str, typer.Option("--raw", help="folder with the source's raw files")],
-    out: Annotated[str, typer.Option("--out", help="folder or URI of the prepared dataset")],
-    split: Annotated[str, typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash")] = "time",
+    source: Annotated[str, typer.Argument(help="bookcrossing, movielens-1m, …, or a YAML file that describes your own log")],
+    out: Annotated[str | None, typer.Option("--out", help="folder or URI of the prepared dataset")] = None,
+    raw: Annotated[
+        str | None, typer.Option("--raw", help="folder with the source's raw files; a YAML file says itself where its log is")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash")] = None,
+    check: Annotated[bool, typer.Option("--check", help="read a sample and say what is in it; writes nothing")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raw log → Parquet shards, vocabulary and manifest."""
     settings = load_config(config, overrides or [])
+    if check:
+        from clickprompt.data.check import check_source
+        from clickprompt.data.sources import get_source
+
+        found = check_source(get_source(source, raw))
+        _finish(as_json, found, f"{_check_table(found)}\nnothing was written")
+        return
+    if not out:
+        raise InputError("--out is missing: give the folder or URI of the prepared dataset, or --check to look at a sample only")
     from clickprompt.data.dataset import SPLITS
     from clickprompt.runtime.prepare import prepare as run_prepare
 
@@ -74,6 +86,41 @@ def prepare(
     result = {"path": out, "counts": counts, "fields": fields, "features": features, "fingerprint": dataset.fingerprint}
     rows = " / ".join(f"{count:,}" for count in counts.values())
     _finish(as_json, result, f"{rows} rows ({' / '.join(counts)}), {fields} fields, {features:,} features: {out}")
+
+
+def _check_table(found: dict[str, Any]) -> str:
+    lines = [f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {found['dropped']:,} more dropped by the label rule"]
+    lines.append(f"{'field':<28}{'kind':<12}{'distinct':>10}{'missing':>9}  example")
+    for field in found["fields"]:
+        lines.append(f"{field['name']:<28}{field['kind']:<12}{field['distinct']:>10,}{field['missing']:>9.1%}  {field['example']}")
+        lines += [f"  warning: {warning}" for warning in field["warnings"]]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in found["warnings"])])
+
+
+def _whole_number(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{value} is not a whole number; give digits, such as 1000000") from error
+
+
+@app.command()
+def synth(
+    name: Annotated[str, typer.Argument(help="whose shape it has: goodreads")],
+    rows: Annotated[int, typer.Option("--rows", parser=_whole_number, metavar="N", help="how many interactions, from 1,000 on")],
+    out: Annotated[str, typer.Option("--out", help="folder or URI of the log")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A synthetic log with a planted click model, whose best possible AUC is known, and the schema to prepare it by."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.synth import synth as run_synth
+
+    facts = run_synth(name, out, rows, seed=settings.seed, runtime=settings.runtime)
+    features, rate = facts["num_features"], facts["positive_rate"]
+    figures = f"{len(facts['field_sizes'])} fields, {features:,} features, {rate:.1%} positive, Bayes AUC {facts['bayes_auc']:.4f}"
+    _finish(as_json, {"path": out, **facts}, f"{rows:,} rows, {figures}: {out}/schema.yaml")
 
 
 @app.command()
@@ -170,7 +217,7 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
 
 @app.command()
 def benchmark(
-    name: Annotated[str, typer.Argument(help="what to measure: pamlm-step")],
+    name: Annotated[str, typer.Argument(help="what to measure: pamlm-step, shuffle, tokens")],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

@@ -1,8 +1,9 @@
 """Small tokenizers of every kind, trained on the spot."""
 
+import json
 from functools import cache
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEXTS = ["User ID is 12. Gender is female.", "Movie ID is red 7. Film genre is quiet 3.", "Café is old. unknown"]
@@ -77,6 +78,43 @@ def sentencepiece_doubling() -> PreTrainedTokenizerFast:
 
 
 @cache
+def sentencepiece_bytes() -> PreTrainedTokenizerFast:
+    """As Llama's, every character within reach: what the pieces don't cover is spelled in bytes. Nothing around the text.
+
+    A token was added that is not special, so a text that holds it is cut there, and "always" puts the dummy space before each part.
+    """
+    trained = json.loads(_trained_sentencepiece().to_str())["model"]
+    vocabulary = dict(trained["vocab"])
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    merges = [(left, right) for left, right in trained["merges"]]
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    backend.add_tokens([AddedToken("<tool>", special=False)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@cache
+def unigram() -> PreTrainedTokenizerFast:
+    """As XLM-R's: Unigram pieces with the special tokens among them, Unicode normalised, runs of spaces as one, <s> … </s>."""
+    return _unigram(pre_tokenizers.Metaspace(prepend_scheme="always"), "<s> $A </s>")
+
+
+@cache
+def unigram_first() -> PreTrainedTokenizerFast:
+    """The dummy space before the text's first part only, no cut at spaces, </s> after."""
+    return _unigram(pre_tokenizers.Metaspace(prepend_scheme="first", split=False), "$A </s>")
+
+
+@cache
+def unigram_words() -> PreTrainedTokenizerFast:
+    """As T5's: every word by itself, so that the spaces between words are all dummies; nothing around the text."""
+    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    return _unigram(words, "$A")
+
+
+@cache
 def split_at_spaces() -> PreTrainedTokenizerFast:
     """Whole words with the punctuation after them, so that a value's last token holds the template's full stop too."""
     words = ["<unk>", *sorted({word for line in TEXTS for word in line.split()} | {"unknown."})]
@@ -106,3 +144,17 @@ def _trained_sentencepiece() -> Tokenizer:
     backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False))
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return backend
+
+
+def _unigram(pre_tokenizer: pre_tokenizers.PreTokenizer, around: str) -> PreTrainedTokenizerFast:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    backend = Tokenizer(models.Unigram())
+    one_space = normalizers.Replace(Regex(" {2,}"), "▁")
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(left=False, right=True), one_space])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(vocab_size=100, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.train_from_iterator(TEXTS * 20, trainer)
+    backend.pre_tokenizer = pre_tokenizer
+    backend.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("</s>", 2)])
+    names = dict(zip(("bos", "pad", "eos", "unk", "mask"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()})

@@ -8,12 +8,18 @@ from typing import Any
 
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.pamlm_step import measure_pamlm_step
+from clickprompt.benchmark.shuffle import measure_shuffle
+from clickprompt.benchmark.tokens import measure_tokens
 from clickprompt.config import Config
 from clickprompt.errors import InputError
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
-BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {"pamlm-step": measure_pamlm_step}
+BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
+    "pamlm-step": measure_pamlm_step,
+    "shuffle": measure_shuffle,
+    "tokens": measure_tokens,
+}
 """name → what measures it: figures, and remarks in words"""
 
 _PACKAGES = ("clickprompt", "torch", "transformers", "numpy")

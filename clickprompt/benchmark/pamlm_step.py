@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt import storage
+from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import (
     Figures,
     arm,
@@ -29,14 +29,12 @@ from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.fetch import fetch
 from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import TokenTable, build_token_table, load_tokenizer
+from clickprompt.data.text import TokenTable, load_tokenizer
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.progress import say
-from clickprompt.runtime.prepare import prepare
 from clickprompt.training.engine import TorchEngine
 
 __all__ = ["SHAPES", "Shape", "build_objective", "measure_pamlm_step", "require_same"]
@@ -46,7 +44,6 @@ _SAME_LOSS = 1e-4  # relative; fp32 sums in another order
 _WARM_UP, _PROFILES = 1, 3  # steps
 _ENOUGH = 0.7  # of the matmul rate
 _SHOWN = 8  # operators
-_SOURCE, _TOKENIZER = "movielens-100k", "gpt2-bpe"
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> 
             f"prompt.num_prompts={prompt.num_prompts}, prompt_depth={prompt.prompt_depth}, prompt_injection={prompt.prompt_injection}: "
             "pamlm-step measures Eq. 7; use at least 1 prompt, layerwise, hidden"
         )
-    config, dataset = _inputs(config)
+    config, dataset = benchmark_inputs(config)
     figures: Figures = {}
     notes = []
     for name, shape in shapes.items():
@@ -199,20 +196,6 @@ class _Steps:
 
     def _targets(self, micro_batches: list[Batch]) -> float:
         return float(sum(self._objective.count_targets(batch).item() for batch in micro_batches))
-
-
-def _inputs(config: Config) -> tuple[Config, Dataset]:
-    """The configuration with dataset and tokenizer in place, and the dataset with its token table."""
-    downloads = config.pipeline.downloads
-    if config.plm.path is None:
-        config = replaced(config, {"plm.path": fetch(_TOKENIZER, storage.join(downloads, _TOKENIZER), say).path})
-    if config.data.path is None:
-        raw = fetch(_SOURCE, storage.join(downloads, _SOURCE), say).path
-        dataset = prepare(_SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime)
-    else:
-        dataset = Dataset.open(config.data.path)
-    build_token_table(dataset, load_tokenizer(config.plm.path))
-    return config, dataset
 
 
 def _sized(config: Config, shape: Shape) -> Config:

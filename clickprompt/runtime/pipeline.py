@@ -9,7 +9,7 @@ from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.fetch import fetch
-from clickprompt.data.sources import get_source
+from clickprompt.data.sources import require_source
 from clickprompt.data.text import build_token_table, load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement
@@ -30,7 +30,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     Raises InputError before anything starts where the configuration can't work.
     """
     run = storage.native(run)
-    get_source(config.pipeline.source)
+    require_source(config.pipeline.source)
     get_backbone(config.ctr.backbone)
     if not config.prompt.num_prompts:
         raise ConfigError(

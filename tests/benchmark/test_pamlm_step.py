@@ -67,4 +67,11 @@ def test_unknown_name_lists_the_known(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "nosuch"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: benchmark 'nosuch' is unknown; known benchmarks: pamlm-step"
+    assert capsys.readouterr().err.strip() == f"error: benchmark 'nosuch' is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}"
+
+
+def test_help_names_every_benchmark(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--help"])
+    assert f"what to measure: {', '.join(sorted(BENCHMARKS))}" in capsys.readouterr().out

@@ -41,7 +41,7 @@ def test_real_sentences_are_cut_as_roberta_cuts_them():
         assert len(roberta) == len(json.load(stream))  # its files were read
     ours = load_tokenizer(os.environ["CLICKPROMPT_GPT2_BPE"])
 
-    source = get_source("movielens-100k")(os.environ["CLICKPROMPT_ML100K"])
+    source = get_source("movielens-100k", os.environ["CLICKPROMPT_ML100K"])
     sides = {key: {row["key"]: row for row in table.to_pylist()} for key, table in source.tables().items()}
     rows = source.read_part(source.parts()[0]).slice(0, ROWS).to_pylist()
     texts = []

@@ -15,28 +15,27 @@ WRITERS = {"movielens-1m": write_1m, "movielens-100k": write_100k, "atomic": wri
 
 
 def source_of(layout, folder, rows):
-    return get_source("movielens-100k" if layout == "atomic" else layout)(WRITERS[layout](str(folder), rows))
+    return get_source("movielens-100k" if layout == "atomic" else layout, WRITERS[layout](str(folder), rows))
 
 
 def read_all(source):
-    return [row for part in source.parts() for row in source.read_part(part).to_pylist()]
+    return [row for part in source.parts() for table in source.read_part(part) for row in table.to_pylist()]
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_every_row_is_read_with_its_position(tmp_path, layout):
     rows = ratings(50)
     read = read_all(pickle.loads(pickle.dumps(source_of(layout, tmp_path, rows))))
-    assert [(row["user"], row["item"], row["rating"], row["timestamp"]) for row in read] == rows
-    assert [row["row_id"] for row in read] == list(range(50))
+    labels = {1: 0, 2: 0, 3: None, 4: 1, 5: 1}
+    assert [(row["user"], row["item"], row["label"], row["timestamp"]) for row in read] == [(u, i, labels[r], t) for u, i, r, t in rows]
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_label_rule_drops_3_and_takes_4_and_5_as_positive(tmp_path, layout):
     rows = [("1", "1", rating, 100 + rating) for rating in (1, 2, 3, 4, 5)]
     source = source_of(layout, tmp_path, rows)
-    labelled = source.label(source.read_part(source.parts()[0]))
-    assert labelled.column("label").to_pylist() == [0, 0, 1, 1]
-    assert labelled.column("row_id").to_pylist() == [0, 1, 3, 4]
+    [table] = source.read_part(source.parts()[0])
+    assert table.column("label").to_pylist() == [0, 0, None, 1, 1]
 
 
 def test_1m_codes_become_words(tmp_path):
@@ -71,7 +70,7 @@ def test_parts_are_whole_lines_and_cover_the_file(tmp_path, part_bytes, newline)
     assert b"".join(content[part.start : part.stop] for part in parts) == content[len(b"header\n") :]
     for part in parts:
         line = content[part.start :].split(b"\n")[0]
-        assert lines[part.line_number(part.first_row) - 1] == line
+        assert lines[part.line_number(0) - 1] == line
     assert (len(parts) > 1) == (part_bytes < 100)
 
 
@@ -143,12 +142,12 @@ def test_wrong_header_and_empty_file(tmp_path):
 
 def test_unknown_source_lists_the_known():
     with pytest.raises(InputError, match="'movielens' is unknown; known sources: " + ", ".join(sorted(SOURCES))):
-        get_source("movielens")
+        get_source("movielens", "raw")
 
 
 @pytest.mark.skipif("CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K names no folder with MovieLens-100K")
 def test_real_movielens_100k():
-    source = get_source("movielens-100k")(os.environ["CLICKPROMPT_ML100K"])
+    source = get_source("movielens-100k", os.environ["CLICKPROMPT_ML100K"])
     assert sorted(len(table) for table in source.tables().values()) == [943, 1682]
     parts = [source.read_part(part) for part in source.parts()]
     assert sum(len(part) for part in parts) == 100_000

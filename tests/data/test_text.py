@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -23,17 +24,24 @@ from tests.tokenizers_made_up import (
     digits_apart,
     gpt2,
     sentencepiece,
+    sentencepiece_bytes,
     sentencepiece_doubling,
     split_at_spaces,
+    unigram,
+    unigram_first,
+    unigram_words,
     unjoinable,
     wordpiece,
 )
 
-FAMILIES = {
-    make.__name__: make for make in (wordpiece, byte_level_bpe, gpt2, digits_apart, sentencepiece, sentencepiece_doubling, split_at_spaces)
-}
+UNIGRAMS = (unigram, unigram_first, unigram_words)
+SENTENCEPIECES = (sentencepiece, sentencepiece_bytes, sentencepiece_doubling, *UNIGRAMS)
+FAMILIES = {make.__name__: make for make in (wordpiece, byte_level_bpe, gpt2, digits_apart, *SENTENCEPIECES, split_at_spaces)}
+SPECIAL = ("<mask>", "</s>", "<s>")
 NASTY = ["<mask>", "[SEP]", "</s> [MASK]", " padded ", "Café “ÉÀ”", "日本語", "...", "a.b. "]
 NASTY += ["tab\there", "line\nend", "n't", "🎬", "0", ".", " ", "<s>"]
+NASTY += ["", "  two  spaces  ", "▁", " ▁a▁ ", "<tool> after <tool>", "ﬁ Ａ… e\u0301", "no\u00a0break\u200b", "\u0301", "\ttab\n"]
+NASTY += ["many words " * 60, "oneword" * 40]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +65,15 @@ def no_tables(dataset):
 def all_pairs(dataset, rows=600):
     rng = np.random.default_rng(0)
     return np.stack([rng.integers(0, size, rows) for size in dataset.field_sizes], axis=1)
+
+
+def comparable_pairs(dataset, family):
+    """Without the rows that a Unigram model's own call reads special tokens in (test_table_leaves_the_tokenizer_as_it_is)."""
+    field_ids = all_pairs(dataset)
+    if FAMILIES[family] in UNIGRAMS:
+        field_ids = field_ids[[not any(special in text for special in SPECIAL) for text in texts_of(dataset, field_ids)]]
+        assert len(field_ids) > 400
+    return field_ids
 
 
 def values_of(dataset, field_ids):
@@ -120,11 +137,11 @@ def test_sentence_is_eq_4():
 def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family):
     tokenizer = FAMILIES[family]()
     table = build_token_table(dataset, tokenizer)
-    field_ids = all_pairs(dataset)
-    input_ids, attention_mask = table.assemble(field_ids)
+    field_ids = comparable_pairs(dataset, family)
     expected = encode(tokenizer, texts_of(dataset, field_ids), special_tokens=True)
     lengths = np.array([len(ids) for ids in expected])
-    assert input_ids.shape == attention_mask.shape == (600, lengths.max())
+    input_ids, attention_mask = table.assemble(field_ids)
+    assert input_ids.shape == attention_mask.shape == (len(field_ids), lengths.max())
     np.testing.assert_array_equal(attention_mask, np.arange(lengths.max()) < lengths[:, None])
     np.testing.assert_array_equal(table.lengths(field_ids), lengths)
     for ids, mask, wanted in zip(input_ids, attention_mask, expected, strict=True):
@@ -133,7 +150,24 @@ def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family):
     assert table.max_length >= lengths.max()
 
 
-@pytest.mark.parametrize("family", ["wordpiece", "byte_level_bpe"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_segments_of_random_values_join_to_the_sentence(family):
+    rng = np.random.default_rng(5)
+    alphabet = [*" ▁.,'a1sÉ日\u0301\u00a0\t\n-", "  ", "is ", "User ID", " Gender is", "red 7", "…", "ﬁ"]
+    names = ["User ID", "Gender", "Film genre"]
+    rows = [["".join(rng.choice(alphabet, rng.integers(0, 7))) for _ in names] for _ in range(500)]
+    tokenizer = FAMILIES[family]()
+    backend = text._plain_backend(tokenizer)
+    separated = family != "sentencepiece_doubling"
+    columns = [
+        text._encode_segments(backend, name, values, index == 0 or not separated)[0]
+        for index, (name, values) in enumerate(zip(names, zip(*rows, strict=True), strict=True))
+    ]
+    joined = [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)]
+    assert joined == encode(tokenizer, [sentence(names, values) for values in rows], special_tokens=False)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "split_at_spaces"])
 def test_special_tokens_spelled_in_values_stay_text(dataset, family):
     tokenizer = FAMILIES[family]()
     table = build_token_table(dataset, tokenizer)
@@ -141,8 +175,19 @@ def test_special_tokens_spelled_in_values_stay_text(dataset, family):
     field_ids[:, 0] = np.arange(1, len(NASTY) + 1)
     input_ids, attention_mask = table.assemble(field_ids)
     forbidden = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    for ids, mask in zip(input_ids, attention_mask, strict=True):
-        assert not forbidden & set(ids[mask == 1][1:-1].tolist())
+    before, after = len(table.meta["prefix"]), len(table.meta["suffix"])
+    for ids, length in zip(input_ids, attention_mask.sum(axis=1), strict=True):
+        assert not forbidden & set(ids[before : length - after].tolist())
+
+
+@pytest.mark.parametrize("family", [make.__name__ for make in UNIGRAMS])
+def test_table_leaves_the_tokenizer_as_it_is(dataset, family):
+    """A Unigram model's own call takes special tokens for pieces of text; only the table's copy of it doesn't."""
+    tokenizer = FAMILIES[family]()
+    before = tokenizer_fingerprint(tokenizer)
+    build_token_table(dataset, tokenizer)
+    assert tokenizer_fingerprint(tokenizer) == before
+    assert tokenizer.mask_token_id in encode(tokenizer, ["a <mask> b"], special_tokens=False)[0]
 
 
 def test_rows_without_text_are_special_tokens_only(dataset):
@@ -160,7 +205,7 @@ def test_rows_without_text_are_special_tokens_only(dataset):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_value_fields_equal_the_tokenizers_offsets_on_whole_sentences(dataset, family):
-    assert_value_fields_are_the_offsets(dataset, FAMILIES[family](), all_pairs(dataset))
+    assert_value_fields_are_the_offsets(dataset, FAMILIES[family](), comparable_pairs(dataset, family))
 
 
 REAL = ("CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM")
@@ -171,7 +216,7 @@ def test_value_fields_equal_the_offsets_on_real_values(tmp_path):
     """Every user's and item's values, in random company."""
     dataset = write_dataset(str(tmp_path / "d"))
     columns = {}
-    for table in get_source("movielens-100k")(os.environ[REAL[0]]).tables().values():
+    for table in get_source("movielens-100k", os.environ[REAL[0]]).tables().values():
         columns |= {name: table[name].unique().to_pylist() for name in table.column_names}
     for entry, name in zip(dataset.manifest["fields"], ("User ID", "Zipcode", "Title", "Film genre"), strict=True):
         entry |= {"name": name, "size": len(columns[name]) + 1}
@@ -346,10 +391,11 @@ def test_table_that_lies_about_itself_is_refused(dataset, key):
 def test_damaged_table_is_refused(dataset):
     table = build_token_table(dataset, wordpiece())
     path = os.path.join(table.uri, "tokens.npy")
+    tokens = np.array(table.tokens)  # the table's own are mapped from the file that shrinks
     np.save(path, np.zeros(3, dtype=np.int32))
     with pytest.raises(DataError, match="don't belong together"):
         TokenTable.open(dataset, wordpiece())
-    np.save(path, table.tokens)
+    np.save(path, tokens)
     np.save(os.path.join(table.uri, "value_spans.npy"), np.zeros((5, 2), dtype=np.int32))
     with pytest.raises(DataError, match="don't belong together"):
         TokenTable.open(dataset, wordpiece())

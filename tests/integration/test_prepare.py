@@ -11,7 +11,7 @@ from clickprompt.data.dataset import Dataset
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import build_token_table, encode, load_tokenizer, sentence
 from clickprompt.errors import DataError, InputError
-from clickprompt.runtime.prepare import _kth, _parse, prepare, split_sizes
+from clickprompt.runtime.prepare import _encode, _kth, _parse, prepare, split_sizes
 from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
 
 pytestmark = pytest.mark.ray
@@ -121,8 +121,8 @@ def test_twice_the_same_bytes_however_the_log_is_cut(dataset, raw, tmp_path, mon
 
 def test_rows_of_equal_time_are_split_by_position(ray_session, tmp_path):
     raw = write_1m(str(tmp_path), [(user, movie, 5, 1_000_000_000) for user, movie, _, _ in ratings(90)])
-    source = get_source("movielens-1m")(raw)
-    log = _parse(source, source.tables(), {"split": "time"}, lambda line: None)
+    source, options, stage = get_source("movielens-1m", raw), {"split": "time"}, str(tmp_path / "stage")
+    log, _ = _encode(source, source.tables(), _parse(source, stage, print), options, stage, print)
     assert [_kth(log, k) for k in (0, 72, 81, 89)] == [(1_000_000_000, k) for k in (0, 72, 81, 89)]
 
 
@@ -200,7 +200,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, s
 
 
 def test_unknown_split_is_refused(raw, tmp_path):
-    with pytest.raises(InputError, match="split 'user' is unknown; known: time, hash"):
+    with pytest.raises(InputError, match="split 'user' is unknown; known: time, hash, column"):
         prepare("movielens-1m", raw, str(tmp_path / "out"), split_by="user", **SMALL)
 
 

@@ -6,7 +6,7 @@ counts. Age and job codes become the words of the data set's README, because tex
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +138,7 @@ class _MovieLens(Source):
     def parts(self) -> list[RawPart]:
         return cut_at_line_ends(self._uri(self.log), header_lines=1 if self.log.header else 0)
 
-    def read_part(self, part: RawPart) -> pa.Table:
+    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
         # the CSV reader takes a separator of one character; these columns can't hold a tab
         data = read_part_bytes(part).rstrip(b"\r\n").replace(self.log.separator.encode(), b"\t")
         types = {"user": pa.string(), "item": pa.string(), "rating": pa.float64(), "timestamp": pa.int64()}
@@ -154,24 +154,18 @@ class _MovieLens(Source):
         rating = table.column("rating").to_numpy()
         if not np.isin(rating, (1, 2, 3, 4, 5)).all():
             raise self._malformed(part, data)
-        row_id = np.arange(part.first_row, part.first_row + len(table), dtype=np.int64)
-        return table.set_column(2, "rating", pa.array(rating.astype(np.int64))).add_column(0, "row_id", pa.array(row_id))
-
-    def label(self, rows: pa.Table) -> pa.Table:
-        rating = rows.column("rating").to_numpy()
-        labelled = rows.set_column(rows.schema.get_field_index("rating"), "label", pa.array((rating >= 4).astype(np.int8)))
-        return labelled.filter(pa.array(rating != 3))
+        yield table.set_column(2, "label", pa.array((rating >= 4).astype(np.int8), mask=rating == 3))
 
     def _uri(self, file: _File) -> str:
         return storage.join(self.raw_dir, file.name)
 
     def _malformed(self, part: RawPart, data: bytes) -> DataError:
         """Look at the lines one by one: slow, but only once, to say which one is wrong."""
-        for row, line in enumerate(data.split(b"\n"), start=part.first_row):
+        for row, line in enumerate(data.split(b"\n")):
             if not re.fullmatch(rb"[!-~]+\t[!-~]+\t[1-5](\.0*)?\t-?\d{1,18}\r?", line):
                 shown = line.rstrip(b"\r").replace(b"\t", self.log.separator.encode()).decode("latin-1")[:80]
-                return DataError(f"{part.uri}, line {part.line_number(row)}: {shown!r} is malformed; expected {self.log.expected}")
-        return DataError(f"{part.uri}: the lines from {part.line_number(part.first_row)} on can't be read; {self.where_to_get}")
+                return DataError(f"{part.place(row)}: {shown!r} is malformed; expected {self.log.expected}")
+        return DataError(f"{part.uri}: the lines from {part.line_number(0)} on can't be read; {self.where_to_get}")
 
     def _read(self, file: _File, names: Sequence[str], fields_of: Callable[[list[str]], list[str]]) -> pa.Table:
         """A users or movies file; `fields_of` turns a line's values into the fields', the key first."""

@@ -1,16 +1,15 @@
 """What a source is, and reading raw text files in pieces."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pyarrow as pa
 
 from clickprompt import storage
 from clickprompt.errors import DataError
 
-__all__ = ["RawPart", "Source", "cut_at_line_ends", "read_lines", "read_part_bytes"]
+__all__ = ["RawPart", "Source", "cut_at_line_ends", "existing_files", "read_lines", "read_part_bytes"]
 
 PART_BYTES = 4 << 20  # small enough for several parts of a small log, so that reading it is parallel
 
@@ -25,22 +24,38 @@ class RawPart:
     first_row: int
     header_lines: int
 
-    def line_number(self, row_id: int) -> int:
-        """The line of the file, counting from 1, that holds row `row_id` of the log."""
-        return row_id + self.header_lines + 1
+    def line_number(self, row: int) -> int:
+        """The line of the file, counting from 1, that holds the part's row `row`, counting from 0."""
+        return self.first_row + row + self.header_lines + 1
+
+    def place(self, row: int) -> str:
+        """The part's row, in words."""
+        return f"{self.uri}, line {self.line_number(row)}"
 
 
 class Source(ABC):
-    """A raw log: one big interaction file, cut into parts, and small tables with the fields' values, joined by key.
+    """A raw log: interactions, cut into parts, and tables with fields' values, joined by a key column of the log.
 
-    Sent to Ray tasks, so an instance holds nothing but names.
+    A field that no table has is a column of the log. Sent to Ray tasks, so an instance holds nothing but names.
     """
 
-    name: ClassVar[str]
-    fields: ClassVar[tuple[str, ...]]  # in the order of the text (Eq. 4)
+    name: str
+    fields: tuple[str, ...]  # in the order of the text (Eq. 4)
+    split: str = "time"  # unless asked for hash; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
+    user: str  # log columns, for k_core and latest_only
+    item: str
+    k_core: int = 0  # rows that every user and item has at least
+    latest_only: bool = False  # of the rows with the same user and item
+    joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped
+    remark: str = ""  # what a user of the prepared dataset should know
+    whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
 
     def __init__(self, raw_dir: str) -> None:
         self.raw_dir = raw_dir
+
+    def kind(self, field: str) -> str:
+        """categorical, numeric (in buckets) or multi (of several values)."""
+        return "categorical"
 
     @abstractmethod
     def raw_files(self) -> dict[str, int]:
@@ -55,12 +70,27 @@ class Source(ABC):
         """The interaction file in pieces that can be read independently."""
 
     @abstractmethod
-    def read_part(self, part: RawPart) -> pa.Table:
-        """row_id int64 (position in the log), rating int64, timestamp int64, string keys. Raises DataError with file and line."""
+    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
+        """The part's rows in order: label int8, null where the label rule drops the row; timestamp int64; strings without nulls for every
+        key and every field that no table has.
 
-    @abstractmethod
-    def label(self, rows: pa.Table) -> pa.Table:
-        """The label rule: drop rows, replace `rating` by `label` int8."""
+        Raises DataError with file and line.
+        """
+
+
+def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:
+    """Name → (URI, bytes) of each file, plain or with .gz behind its name. Raises DataError naming a missing one."""
+    found = {}
+    for name in names:
+        for uri in (storage.join(folder, name), storage.join(folder, f"{name}.gz")):
+            filesystem, path = storage.resolve(uri)
+            info = filesystem.get_file_info(path)
+            if info.is_file:
+                found[name] = (uri, info.size)
+                break
+        else:
+            raise DataError(f"{storage.join(folder, name)}: this raw file is missing; {where}")
+    return found
 
 
 def cut_at_line_ends(uri: str, header_lines: int, part_bytes: int = PART_BYTES) -> list[RawPart]:

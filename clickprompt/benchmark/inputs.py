@@ -1,0 +1,30 @@
+"""What a benchmark runs on: the configured dataset and tokenizer, or MovieLens-100K and GPT-2's BPE."""
+
+from clickprompt import storage
+from clickprompt.config import Config, replaced
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.fetch import fetch
+from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.progress import say
+from clickprompt.runtime.prepare import prepare
+
+__all__ = ["benchmark_inputs"]
+
+_SOURCE, _TOKENIZER = "movielens-100k", "gpt2-bpe"
+
+
+def benchmark_inputs(config: Config) -> tuple[Config, Dataset]:
+    """The configuration with a tokenizer in `plm.path`, and the dataset with its token table.
+
+    `data.path` and `plm.path` where set, else fetched into `pipeline.downloads`.
+    """
+    downloads = config.pipeline.downloads
+    if config.plm.path is None:
+        config = replaced(config, {"plm.path": fetch(_TOKENIZER, storage.join(downloads, _TOKENIZER), say).path})
+    if config.data.path is None:
+        raw = fetch(_SOURCE, storage.join(downloads, _SOURCE), say).path
+        dataset = prepare(_SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime)
+    else:
+        dataset = Dataset.open(config.data.path)
+    build_token_table(dataset, load_tokenizer(config.plm.path))
+    return config, dataset

@@ -1,0 +1,117 @@
+"""Book-Crossing (Ziegler et al. 2005; BX-Book-Ratings.csv, BX-Users.csv, BX-Books.csv).
+
+Ratings of 5 and more are positive, the implicit ones (0) are negative; ratings of books that BX-Books.csv doesn't have are dropped. There
+are no timestamps: the split is by a seeded hash. The paper's 722,234 features fit the values of the log only, and of Location only the
+country (whole locations would make it 744,427).
+"""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from clickprompt import storage
+from clickprompt.data.sources.raw import RawPart, Source, cut_at_line_ends, read_part_bytes
+from clickprompt.errors import DataError
+
+__all__ = ["BookCrossing"]
+
+_LOG, _USERS, _BOOKS = "BX-Book-Ratings.csv", "BX-Users.csv", "BX-Books.csv"
+_COLUMNS = {
+    _LOG: ("User-ID", "ISBN", "Book-Rating"),
+    _USERS: ("User-ID", "Location", "Age"),
+    _BOOKS: ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher", "Image-URL-S", "Image-URL-M", "Image-URL-L"),
+}
+_WHERE = "run clickprompt fetch bookcrossing --to DIR, or unpack BX-CSV-Dump.zip there"
+
+
+class BookCrossing(Source):
+    """Values in double quotes, `;` between, `\\` before a quote inside; Latin-1."""
+
+    name = "bookcrossing"
+    fields = ("User ID", "Location", "Age", "ISBN", "Book title", "Author", "Publication year", "Publisher")
+    split = "hash"
+    whole_tables = False
+    joins = "inner"
+
+    def raw_files(self) -> dict[str, int]:
+        sizes = {}
+        for name, columns in _COLUMNS.items():
+            uri = storage.join(self.raw_dir, name)
+            filesystem, path = storage.resolve(uri)
+            info = filesystem.get_file_info(path)
+            if not info.is_file:
+                raise DataError(f"{uri}: this raw file is missing; {_WHERE}")
+            expected = ";".join(f'"{column}"' for column in columns)
+            with storage.open_input(uri) as stream:
+                first = stream.read(4 * len(expected)).decode("latin-1").split("\n")[0].rstrip("\r")
+            if first != expected:
+                raise DataError(f"{uri}, line 1: {first!r} is not the expected header {expected!r}; {_WHERE}")
+            sizes[name] = info.size
+        return sizes
+
+    def tables(self) -> dict[str, pa.Table]:
+        users, books = (self._read(name, storage.read_bytes(storage.join(self.raw_dir, name)), header=True) for name in (_USERS, _BOOKS))
+        age = pc.if_else(pc.equal(users["Age"], "NULL"), "", users["Age"])
+        country = [location.rsplit(",", 1)[-1] for location in users["Location"].to_pylist()]
+        values = {
+            "user": {"key": users["User-ID"], "User ID": users["User-ID"], "Location": country, "Age": age},
+            "book": {
+                "key": books["ISBN"],
+                "ISBN": books["ISBN"],
+                "Book title": books["Book-Title"],
+                "Author": books["Book-Author"],
+                "Publication year": books["Year-Of-Publication"],
+                "Publisher": books["Publisher"],
+            },
+        }
+        return {
+            key: pa.table({name: column if name == "key" else _words(column) for name, column in columns.items()})
+            for key, columns in values.items()
+        }
+
+    def parts(self) -> list[RawPart]:
+        return cut_at_line_ends(storage.join(self.raw_dir, _LOG), header_lines=1)
+
+    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
+        data = read_part_bytes(part)
+        table = self._read(_LOG, data, header=False, first_line=part.line_number(0))
+        rating = table["Book-Rating"]
+        known = pc.is_in(rating, value_set=pa.array([str(stars) for stars in range(11)]))
+        if not pc.all(known).as_py():
+            row = int(np.argmin(known.to_numpy()))
+            raise DataError(f"{part.place(row)}: rating {rating[row].as_py()!r} is not a whole number from 0 to 10; {_WHERE}")
+        yield pa.table(
+            {
+                "label": (rating.cast(pa.int64()).to_numpy() >= 5).astype(np.int8),
+                "timestamp": np.zeros(len(table), dtype=np.int64),
+                "user": table["User-ID"],
+                "book": table["ISBN"],
+            }
+        )
+
+    def _read(self, name: str, data: bytes, header: bool, first_line: int = 1) -> pa.Table:
+        columns = _COLUMNS[name]
+        try:
+            return csv.read_csv(
+                io.BytesIO(data),
+                read_options=csv.ReadOptions(column_names=list(columns), skip_rows=int(header), encoding="latin-1", use_threads=False),
+                parse_options=csv.ParseOptions(delimiter=";", quote_char='"', escape_char="\\", ignore_empty_lines=False),
+                convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False),
+            )
+        except pa.ArrowInvalid as error:
+            reason = " ".join(str(error).split())[:200]
+            uri = storage.join(self.raw_dir, name)
+            expected = f"expected {len(columns)} quoted values a line"
+            raise DataError(f"{uri}, from line {first_line} on: {reason}; {expected}; {_WHERE}") from error
+
+
+def _words(values: pa.ChunkedArray | list[str]) -> pa.Array:
+    texts = values if isinstance(values, list) else values.to_pylist()
+    return pa.array([text.strip() or "unknown" for text in texts], pa.string())

@@ -1,0 +1,93 @@
+"""A raw log on its way to a prepared dataset, in files (Arrow IPC): whoever works on it holds one file's rows, never the log's.
+
+parsed/<part>-<n>.arrow     row_id (counted within the part), label, timestamp, one dictionary-encoded string column per log column
+coded/<part>-<n>.arrow      row_id (of the log), label, timestamp, split_key, one int32 code per log column
+sorted/<part>-<n>.arrow     the same with `order`, one record batch per shard: a shard is batch i of every file
+
+Shape legend: N rows of a file, V values of a log column.
+"""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickprompt import storage
+
+__all__ = ["as_dictionaries", "dictionary", "merge_values", "read_batch", "read_columns", "read_rows", "write_batches", "write_rows"]
+
+
+def write_rows(uri: str, rows: pa.Table) -> None:
+    """As one record batch."""
+    write_batches(uri, rows.schema, rows.combine_chunks().to_batches())
+
+
+def write_batches(uri: str, schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def read_rows(uri: str) -> pa.Table:
+    with storage.open_input(uri) as stream:
+        return pa.ipc.open_file(stream).read_all()
+
+
+def read_columns(uri: str, *names: str) -> list[np.ndarray]:
+    """Of a file without dictionaries."""
+    with storage.open_input(uri) as stream:
+        schema = pa.ipc.open_file(stream).schema
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(schema.get_field_index(name) for name in names))
+        table = pa.ipc.open_file(stream, options=options).read_all()
+    return [table.column(name).to_numpy() for name in names]
+
+
+def read_batch(uri: str, index: int) -> pa.RecordBatch:
+    with storage.open_input(uri) as stream:
+        return pa.ipc.open_file(stream).get_batch(index)
+
+
+def as_dictionaries(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """`columns` of strings encoded, each in one dictionary of its own in the order of first appearance."""
+    rows = rows.combine_chunks()
+    for name in columns:
+        rows = rows.set_column(rows.schema.get_field_index(name), name, rows.column(name).combine_chunks().dictionary_encode())
+    return rows
+
+
+def dictionary(uri: str, column: str) -> pa.Array:
+    """[V] distinct values of one column of a parsed file."""
+    with storage.open_input(uri) as stream:
+        schema = pa.ipc.open_file(stream).schema
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(column)])
+        table = pa.ipc.open_file(stream, options=options).read_all()
+    return table.column(column).chunk(0).dictionary
+
+
+def merge_values(dictionaries: Iterator[pa.Array], known: pa.Array | None) -> Iterator[tuple[np.ndarray, pa.Array]]:
+    """For each file's values in turn: their codes [V] int32, and all values so far, whose position is the code.
+
+    With `known` values no others are added; an unknown one has code −1. Codes count in the order of the log, however it was cut.
+    """
+    values = pa.array([], pa.string()) if known is None else known
+    for found in dictionaries:
+        codes = pc.index_in(found, value_set=values)
+        missing = codes.is_null().to_numpy(zero_copy_only=False)
+        result = codes.fill_null(-1).to_numpy().astype(np.int32)
+        if known is None and missing.any():
+            result[missing] = len(values) + np.arange(int(missing.sum()), dtype=np.int32)
+            values = pa.concat_arrays([values, found.filter(pa.array(missing))])
+        yield result, values
+
+
+def codes_of(rows: pa.Table, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """[N] int32 per log column: each row's code, by the codes of its file's dictionaries."""
+    encoded = {name: rows.column(name).chunk(0) for name in maps}
+    return {name: codes[encoded[name].indices.to_numpy()] for name, codes in maps.items()}

@@ -1,0 +1,225 @@
+"""The tasks of `prepare`: what happens to one file of the log, one column's values, or one shard. The driver is prepare.py.
+
+A task that runs a second time, because its worker died, writes the same again.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from clickprompt import storage
+from clickprompt.data import staging
+from clickprompt.data.dataset import column_name, shard_schema
+from clickprompt.data.keyed_random import random_bits
+from clickprompt.data.sources import RawPart, Source
+from clickprompt.errors import DataError
+
+__all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
+
+BINS = 1 << 16
+SPAN = 1 << 61  # room for one split's sort keys in an int64
+_ORDER, _SPLIT = 1, 8  # streams: set the two hashes apart, and from other uses of the keyed generator with the same seed
+_LONGEST_VALUE = 1 << 16  # bytes; what is longer is no feature value but a mistake in the file
+
+Stats = tuple[int, int, int, int, int]  # of a coded file: rows, clicks, smallest and largest split key, last row_id
+Ordering = tuple[list[tuple[int, int]], int, int]  # (split_key, row_id) where valid and test begin; the smallest split_key; seed
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A parsed file: where it is, its part of the log, and the row_id of the part's first row."""
+
+    uri: str
+    part: RawPart
+    first_row_id: int
+
+
+@ray.remote
+def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, list[str]]:
+    """The rows of the part, and the files of those that the label rule keeps."""
+    rows, files = 0, []
+    for table in source.read_part(part):
+        columns = [name for name in table.column_names if name not in ("label", "timestamp")]
+        numbered = table.append_column("row_id", pa.array(np.arange(rows, rows + len(table), dtype=np.int64)))
+        rows += len(table)
+        labelled = numbered.filter(table.column("label").is_valid())
+        if len(labelled):
+            files.append(f"{prefix}-{len(files):04d}.arrow")
+            encoded = staging.as_dictionaries(labelled, columns)
+            _refuse_huge_values(part, encoded, columns)
+            staging.write_rows(files[-1], encoded)
+    return rows, files
+
+
+def _refuse_huge_values(part: RawPart, rows: pa.Table, columns: list[str]) -> None:
+    for name in columns:
+        values = rows.column(name).chunk(0)
+        sizes = np.diff(np.frombuffer(values.dictionary.buffers()[1], dtype=np.int32, count=len(values.dictionary) + 1))
+        if sizes.max(initial=0) > _LONGEST_VALUE:
+            index = int(np.argmax(sizes[values.indices.to_numpy()] > _LONGEST_VALUE))
+            place, size = part.place(rows.column("row_id")[index].as_py()), sizes[values.indices[index].as_py()]
+            raise DataError(f"{place}: {name} has a value of {size:,} bytes; at most {_LONGEST_VALUE:,}; shorten it or leave the row out")
+
+
+@ray.remote
+def merge_column(files: list[str], name: str, known: pa.Array | None, stage: str) -> pa.Array | None:
+    """The values of a log column in the order of their codes, unless they are known; the codes of each file's values go to a file."""
+    values = known
+    for number, (codes, values) in enumerate(staging.merge_values((staging.dictionary(file, name) for file in files), known)):  # noqa: B007
+        storage.write_bytes(_codes_file(stage, name, number), codes.tobytes())
+    return values if known is None else None
+
+
+def _codes_file(stage: str, name: str, number: int) -> str:
+    return f"{stage}/codes/{column_name(name)}-{number:06d}"
+
+
+@ray.remote
+def encode_file(source: Source, file: Parsed, number: int, names: list[str], options: dict[str, Any], stage: str, to: str) -> Stats | None:
+    rows = staging.read_rows(file.uri)
+    maps = {name: np.frombuffer(storage.read_bytes(_codes_file(stage, name, number)), dtype=np.int32) for name in names}
+    codes = staging.codes_of(rows, maps)
+    matched = np.logical_and.reduce([column >= 0 for column in codes.values()])
+    if source.joins == "all" and not matched.all():
+        index = int(np.argmin(matched))
+        name = next(name for name in names if codes[name][index] < 0)
+        place, value = file.part.place(rows.column("row_id")[index].as_py()), rows.column(name)[index].as_py()
+        raise DataError(f"{place}: {name} {value!r} is not in the source's {name} table; get the raw files again")
+    row_id = rows.column("row_id").to_numpy() + file.first_row_id
+    key = _hash(_SPLIT, options["seed"], row_id) if options["split"] == "hash" else rows.column("timestamp").to_numpy()
+    table = pa.table({"row_id": row_id, "label": rows.column("label"), "timestamp": rows.column("timestamp"), "split_key": key, **codes})
+    return _write_coded(to, table.filter(pa.array(matched)))
+
+
+def _write_coded(uri: str, table: pa.Table) -> Stats | None:
+    """Of what was written, None when there was nothing."""
+    if not len(table):
+        return None
+    staging.write_rows(uri, table)
+    key = table.column("split_key").to_numpy()
+    clicks = int(table.column("label").to_numpy().sum(dtype=np.int64))
+    return len(table), clicks, int(key.min()), int(key.max()), int(table.column("row_id")[-1].as_py())
+
+
+@ray.remote
+def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.ndarray:
+    """row_id of the rows to drop, of the users of one bucket."""
+    columns = []
+    for file in files:
+        found = staging.read_columns(file, source.user, source.item, "timestamp", "row_id")
+        columns.append([column[found[0] % buckets == bucket] for column in found])
+    user, item, timestamp, row_id = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.lexsort((row_id, timestamp, item, user))
+    again = (user[order][:-1] == user[order][1:]) & (item[order][:-1] == item[order][1:])
+    return row_id[order][:-1][again]
+
+
+@ray.remote
+def without(file: str, dropped: np.ndarray) -> Stats | None:
+    rows = staging.read_rows(file)
+    return _write_coded(file, rows.filter(pa.array(~np.isin(rows.column("row_id").to_numpy(), dropped))))
+
+
+@ray.remote
+def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> list[np.ndarray]:
+    """Rows per code of the user's and the item's column, of rows where both are kept."""
+    users, items = staging.read_columns(file, user, item)
+    if keep is None:
+        return [np.bincount(users), np.bincount(items)]
+    both = keep[0][users] & keep[1][items]
+    return [np.bincount(column[both], minlength=len(kept)) for column, kept in zip((users, items), keep, strict=True)]
+
+
+@ray.remote
+def within(file: str, user: str, item: str, keep: list[np.ndarray]) -> Stats | None:
+    rows = staging.read_rows(file)
+    return _write_coded(file, rows.filter(pa.array(keep[0][rows.column(user).to_numpy()] & keep[1][rows.column(item).to_numpy()])))
+
+
+@ray.remote
+def used(file: str, names: list[str]) -> list[np.ndarray]:
+    """Rows per code of each log column."""
+    return [np.bincount(column) for column in staging.read_columns(file, *names)]
+
+
+def _hash(stream: int, seed: int, row_ids: np.ndarray) -> np.ndarray:
+    """int64 below SPAN."""
+    return (random_bits(stream, seed, row_ids) % np.uint64(SPAN)).astype(np.int64)
+
+
+@ray.remote
+def histogram(file: str, column: str, low: int, width: int, key: int | None) -> list[np.ndarray]:
+    """Rows per bin of `width` from `low` on; with `key`, only of the rows of that split_key."""
+    values, keys = staging.read_columns(file, column, "split_key")
+    if key is not None:
+        values = values[keys == key]
+    return [bin_counts(values, low, width)]
+
+
+def bin_counts(values: np.ndarray, low: int, width: int) -> np.ndarray:
+    bins = (values - low) // width
+    return np.bincount(bins[(values >= low) & (bins < BINS)], minlength=BINS)
+
+
+def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
+    """(split, hash of the row) for training rows, (split, split_key) for the others, as one int64. columns: split_key, row_id."""
+    (key, row_id), (starts, first_key, seed) = columns, ordering
+    split = np.zeros(len(key), dtype=np.int64)
+    for start_key, start_row in starts:
+        split += (key > start_key) | ((key == start_key) & (row_id >= start_row))
+    return split * SPAN + np.where(split == 0, _hash(_ORDER, seed, row_id), key - first_key)
+
+
+@ray.remote
+def order_histograms(file: str, ordering: Ordering, lows: list[int], widths: list[int]) -> list[np.ndarray]:
+    order = _order(staging.read_columns(file, "split_key", "row_id"), ordering)
+    return [bin_counts(order, low, width) for low, width in zip(lows, widths, strict=True)]
+
+
+@ray.remote
+def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
+    """Write the file's rows again, one record batch per shard; shard i begins at boundaries[i]."""
+    rows = staging.read_rows(file)
+    order = _order([rows.column(name).to_numpy() for name in ("split_key", "row_id")], ordering)
+    sorting = np.argsort(order, kind="stable")
+    [batch] = rows.drop_columns(["split_key"]).append_column("order", pa.array(order)).take(pa.array(sorting)).combine_chunks().to_batches()
+    ends = [*np.searchsorted(order[sorting], boundaries[1:]).tolist(), len(batch)]
+    pieces = [batch.slice(start, stop - start) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+    staging.write_batches(to, batch.schema, pieces)
+    return to
+
+
+@ray.remote
+def write_shard(
+    pieces: list[str], index: int, uri: str, file: str, codes: dict[str, dict[str, np.ndarray]], columns: list[str], row_group_rows: int
+) -> dict[str, Any]:
+    """Put one shard together, encode and write it. Returns its manifest entry and what the driver merges."""
+    block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
+    block = block.take(pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy()))))
+    encoded = {column: values[block.column(key).to_numpy()] for key, by_column in codes.items() for column, values in by_column.items()}
+    schema = shard_schema(columns)
+    table = pa.table({name: block.column(name) if name in block.column_names else encoded[name] for name in schema.names}, schema=schema)
+    timestamps = block.column("timestamp").to_numpy()
+    keys = [(block.column("order")[row].as_py(), block.column("row_id")[row].as_py()) for row in (0, len(block) - 1)]
+    full, rest = divmod(len(table), row_group_rows)
+    entry = {"rows": len(table), "row_groups": [row_group_rows] * full + [rest] * (rest > 0)}
+    return {
+        "entry": entry | write_parquet(uri, file, table, row_group_rows),
+        "keys": keys,
+        "bounds": (int(timestamps.min()), int(timestamps.max())),
+        "counts": [np.unique(encoded[column], return_counts=True) for column in columns],
+    }
+
+
+def write_parquet(uri: str, file: str, table: pa.Table, row_group_rows: int) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=row_group_rows, compression="zstd")
+    content = buffer.getvalue()
+    storage.write_bytes(storage.join(uri, file), content)
+    return {"file": file, "bytes": len(content), "sha256": storage.sha256_bytes(content)}

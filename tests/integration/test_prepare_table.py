@@ -1,0 +1,275 @@
+"""A log of one's own through `prepare`, against pandas in memory; and every way such a log can be wrong."""
+
+import gzip
+import json
+import os
+import random
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from clickprompt.data.dataset import Dataset
+from clickprompt.errors import DataError, InputError
+from clickprompt.runtime.prepare import prepare
+from tests.naive_prepare import naive_prepare
+
+pytestmark = pytest.mark.ray
+
+SMALL = {"rows_per_shard": 40, "row_group_rows": 16, "progress": lambda line: None}
+WORDS = ["red", "blue", "Ünïcode", "<mask>", "a b", "x"]
+
+
+def random_log(seed):
+    """A frame as a user has it, and the schema that describes it."""
+    draw = random.Random(seed)
+    count = draw.randint(40, 160)
+    users, items = draw.randint(3, 25), draw.randint(3, 25)
+    frame = pd.DataFrame(
+        {
+            "uid": [f"u{int(users * draw.random() ** 2)}" for _ in range(count)],
+            "iid": [int(items * draw.random() ** 2) for _ in range(count)],
+            "colour": [draw.choice([*WORDS, None, ""]) for _ in range(count)],
+            "stars": [draw.choice([1, 2, 3, 4, 5]) for _ in range(count)],
+            "when": [draw.randint(0, draw.choice([5, 10_000])) for _ in range(count)],
+        }
+    )
+    schema = {
+        "data": ["log-*"],
+        "fields": [{"name": "User ID", "column": "uid"}, {"name": "Item", "column": "iid"}, {"name": "Colour", "column": "colour"}],
+        "label": {"column": "stars", "positive_from": 4, "drop": ["3"]},
+        "timestamp": "when",
+        "user": "uid",
+        "item": "iid",
+        "k_core": draw.choice([0, 0, 2, 3]),
+    }
+    return frame, schema
+
+
+def write(folder, frame, schema, kind="parquet", files=3):
+    os.makedirs(folder, exist_ok=True)
+    cuts = np.linspace(0, len(frame), files + 1).astype(int)
+    for number, (start, stop) in enumerate(pairwise(cuts)):
+        piece, path = frame.iloc[start:stop], os.path.join(folder, f"log-{number}.{kind}")
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pandas(piece, preserve_index=False), path, row_group_size=17)
+        elif kind == "csv":
+            piece.to_csv(path, index=False)
+        else:
+            lines = "".join(json.dumps({k: v for k, v in row.items() if not pd.isna(v)}) + "\n" for row in piece.to_dict("records"))
+            with gzip.open(path, "wt") as stream:
+                stream.write(lines)
+    path = os.path.join(folder, "schema.yaml")
+    with open(path, "w") as stream:
+        yaml.safe_dump(schema, stream, sort_keys=False)
+    return path
+
+
+def as_fields(frame):
+    """What the reference reads: labels and texts."""
+    stars = frame["stars"]
+    colour = [text.strip() if isinstance(text, str) and text.strip() else "unknown" for text in frame["colour"]]
+    return pd.DataFrame(
+        {
+            "label": np.where(stars == 3, np.nan, stars >= 4),
+            "timestamp": frame["when"],
+            "user": frame["uid"],
+            "item": frame["iid"],
+            "User ID": frame["uid"],
+            "Item": frame["iid"].astype(str),
+            "Colour": colour,
+        }
+    )
+
+
+def assert_equal(dataset, splits, values):
+    for field, name in enumerate(dataset.field_names):
+        assert dataset.vocabulary(field)["value"].to_pylist() == ["unknown", *values[name]]
+    ids = {name: {value: number for number, value in enumerate(found, start=1)} for name, found in values.items()}
+    for split, expected in splits.items():
+        table = dataset.read_split(split).to_pandas()
+        if split == "train":  # in the order of a hash
+            table, expected = table.sort_values("row_id"), expected.sort_values("row_id")
+        assert table["row_id"].tolist() == expected["row_id"].tolist()
+        assert table["label"].tolist() == expected["label"].astype(int).tolist()
+        assert table["timestamp"].tolist() == expected["timestamp"].tolist()
+        for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
+            assert table[column].tolist() == [ids[name][value] for value in expected[name]], name
+            if split == "train":
+                counts = np.bincount(table[column], minlength=dataset.field_sizes[field]).tolist()
+                assert dataset.vocabulary(field)["train_count"].to_pylist() == counts
+    assert dataset.counts == {split: len(expected) for split, expected in splits.items()}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_random_table_equals_pandas(ray_session, tmp_path, seed):
+    frame, schema = random_log(seed)
+    splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"])
+    path = write(str(tmp_path / "raw"), frame, schema, files=2)
+    if min(len(split) for split in splits.values()) == 0:
+        with pytest.raises(DataError, match=r"rows are left|no user and item are left|is a click|are clicks"):
+            prepare(path, None, str(tmp_path / "out"), **SMALL)
+        assert os.listdir(tmp_path) == ["raw"]
+        return
+    assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), splits, values)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl.gz"])
+def test_formats_say_the_same(ray_session, tmp_path, kind):
+    frame, schema = random_log(7)
+    schema["k_core"] = 0
+    dataset = prepare(write(str(tmp_path / "raw"), frame, schema, kind), None, str(tmp_path / "out"), **SMALL)
+    assert_equal(dataset, *naive_prepare(as_fields(frame)))
+
+
+def test_split_column(ray_session, tmp_path):
+    frame, schema = random_log(3)
+    del schema["timestamp"]
+    schema |= {"k_core": 0, "split": "part"}
+    frame["part"] = [("train", "valid", "test")[row % 3] for row in range(len(frame))]
+    dataset = prepare(write(str(tmp_path / "raw"), frame, schema), None, str(tmp_path / "out"), **SMALL)
+    rows = as_fields(frame)
+    rows["timestamp"] = [row % 3 for row in range(len(frame))]
+    assert_equal(dataset, *naive_prepare(rows, split_by="column"))
+    assert dataset.manifest["options"]["split"] == "column"
+
+
+def change_schema(**changes):
+    return lambda folder, frame, schema: write(folder, frame, schema | changes)
+
+
+def missing_column(folder, frame, schema):
+    return write(folder, frame.drop(columns="colour"), schema)
+
+
+def two_columns_of_a_name(folder, frame, schema):
+    path = write(folder, frame, schema)
+    names = [*frame.columns[:-1], "colour"]
+    pq.write_table(pa.Table.from_arrays([pa.array(frame[name]) for name in frame.columns], names=names), f"{folder}/log-1.parquet")
+    return path
+
+
+def label_is_text(folder, frame, schema):
+    frame = frame.assign(stars=[str(stars) for stars in frame["stars"]])
+    frame.loc[20, "stars"] = "good"
+    return write(folder, frame, schema, files=1)
+
+
+def same_time(folder, frame, schema):
+    return write(folder, frame.assign(when=5), schema)
+
+
+def truncated_parquet(folder, frame, schema):
+    path = write(folder, frame, schema)
+    with open(f"{folder}/log-1.parquet", "r+b") as stream:
+        stream.truncate(200)
+    return path
+
+
+def corrupt_pages(folder, frame, schema):
+    path = write(folder, frame, schema)
+    with open(f"{folder}/log-1.parquet", "r+b") as stream:
+        stream.seek(10)
+        stream.write(b"\xff" * 200)
+    return path
+
+
+def truncated_gzip(folder, frame, schema):
+    path = write(folder, frame, schema, "jsonl.gz")
+    with open(f"{folder}/log-2.jsonl.gz", "r+b") as stream:
+        stream.truncate(100)
+    return path
+
+
+def invalid_utf8(folder, frame, schema):
+    path = write(folder, frame, schema, "csv", files=1)
+    with open(f"{folder}/log-0.csv", "r+b") as stream:
+        stream.seek(0, 2)
+        stream.write(b"u1,1,\xff\xfe,5,10\n")
+    return path
+
+
+def invalid_utf8_line(folder, frame, schema):
+    path = write(folder, frame, schema, "jsonl.gz", files=1)
+    with gzip.open(f"{folder}/log-0.jsonl.gz", "wb") as stream:
+        stream.write(b'{"uid": "u", "iid": 1, "stars": 5, "when": 1}\n{"uid": "\xff"}\n')
+    return path
+
+
+def broken_json(folder, frame, schema):
+    path = write(folder, frame, schema, "jsonl.gz", files=1)
+    with gzip.open(f"{folder}/log-0.jsonl.gz", "wb") as stream:
+        stream.write(b'{"uid": "u", "iid": 1, "stars": 5, "when": 1}\n{"uid": \n')
+    return path
+
+
+def huge_value(folder, frame, schema):
+    frame = frame.copy()
+    frame.loc[30, "colour"] = "x" * 10_000_000
+    return write(folder, frame, schema, files=1)
+
+
+def a_list(folder, frame, schema):
+    return write(folder, frame.assign(colour=[["a", "b"]] * len(frame)), schema)
+
+
+BAD = {
+    "missing column": (missing_column, r"log-0\.parquet: has no column 'colour', which the schema names; it has uid, iid, stars, when"),
+    "two columns of a name": (two_columns_of_a_name, r"log-1\.parquet: has two columns 'colour'"),
+    "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is no number"),
+    "label not binary": (change_schema(label={"column": "stars"}), r"log-\d\.parquet, row \d+: stars='\d' is neither 0 nor 1"),
+    "no positive row": (change_schema(label={"column": "stars", "positive_from": 9}), "none of the .* rows is a click"),
+    "no negative row": (change_schema(label={"column": "stars", "positive_from": 0}), "all of the .* rows are clicks"),
+    "one time": (same_time, "rows have the timestamp 5: no order in time"),
+    "k-core": (change_schema(k_core=1000), "no user and item are left with 1000 rows each"),
+    "truncated parquet": (truncated_parquet, r"log-1\.parquet: a damaged or truncated Parquet file"),
+    "corrupt parquet": (corrupt_pages, r"log-1\.parquet: a damaged or truncated Parquet file"),
+    "truncated gzip": (truncated_gzip, r"log-2\.jsonl\.gz: a damaged or truncated gzip file"),
+    "invalid UTF-8 in CSV": (invalid_utf8, r"log-0\.csv: not readable as CSV .*UTF8"),
+    "invalid UTF-8 in JSON lines": (invalid_utf8_line, r"log-0\.jsonl\.gz, line 2: not UTF-8 text"),
+    "broken JSON": (broken_json, r"log-0\.jsonl\.gz, line 2: not JSON"),
+    "10 MB value": (huge_value, r"log-0\.parquet, row 31: Colour has a value of 10,000,000 bytes; at most 65,536"),
+    "lists": (a_list, r"log-0\.parquet, row 1: column colour holds lists; set kind: multi"),
+    "no file": (change_schema(data=["nothing-*"]), r"nothing-\*: no such file"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, what):
+    spoil, message = BAD[what]
+    frame, schema = random_log(5)
+    path = spoil(str(tmp_path / "raw"), frame, schema | {"k_core": 0} if what != "k-core" else schema)
+    with pytest.raises(InputError, match=message) as caught:
+        prepare(path, None, str(tmp_path / "out"), **SMALL)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["raw"]
+
+
+def test_an_empty_file_among_good_ones_and_mixed_types(ray_session, tmp_path):
+    """A file without rows adds none; a column that is text in one file and numbers in another is one column of texts."""
+    frame, schema = random_log(11)
+    schema["k_core"] = 0
+    path = write(str(tmp_path / "raw"), frame, schema, files=2)
+    pq.write_table(pa.Table.from_pandas(frame.iloc[:0], preserve_index=False), tmp_path / "raw" / "log-00.parquet")
+    second = frame.iloc[len(frame) // 2 :]
+    pq.write_table(
+        pa.Table.from_pandas(second.assign(iid=second["iid"].astype(str), when=second["when"].astype("float64")), preserve_index=False),
+        tmp_path / "raw" / "log-1.parquet",
+    )
+    assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), *naive_prepare(as_fields(frame)))
+
+
+def test_same_log_again_and_another_schema(ray_session, tmp_path):
+    frame, schema = random_log(13)
+    schema["k_core"] = 0
+    path = write(str(tmp_path / "raw"), frame, schema)
+    first = prepare(path, None, str(tmp_path / "out"), **SMALL)
+    assert prepare(path, None, str(tmp_path / "out"), **SMALL).fingerprint == first.fingerprint
+    write(str(tmp_path / "raw"), frame, schema | {"label": {"column": "stars", "positive_from": 5}})
+    with pytest.raises(InputError, match="prepared from other raw files or with other options"):
+        prepare(path, None, str(tmp_path / "out"), **SMALL)
+    assert Dataset.open(str(tmp_path / "out")).fingerprint == first.fingerprint
