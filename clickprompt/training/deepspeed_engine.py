@@ -1,5 +1,6 @@
 """The same engine through DeepSpeed ZeRO 0–2. The only file that imports deepspeed."""
 
+import copyreg
 import os
 from typing import Any
 
@@ -24,6 +25,9 @@ __all__ = ["DeepSpeedEngine"]
 _TAG = "deepspeed"
 
 logger.setLevel("WARNING")
+
+# Early releases of Python 3.11 pickle an enum by way of getattr, which a weights-only loader rightly refuses; so by its value
+copyreg.pickle(ZeroStageEnum, lambda stage: (ZeroStageEnum, (stage.value,)))
 
 
 class _WeightsOnlyCheckpoints(TorchCheckpointEngine):

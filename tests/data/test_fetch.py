@@ -92,7 +92,7 @@ def test_folder_with_something_else_or_half_of_it_is_refused(archive, tmp_path):
 
 
 def test_unknown_name_lists_the_known_and_remote_targets_are_refused(tmp_path):
-    with pytest.raises(InputError, match="'movielens' is unknown; known downloads: gpt2-bpe, minilm-l6, movielens-100k"):
+    with pytest.raises(InputError, match="'movielens' is unknown; known downloads: bookcrossing, gpt2-bpe, minilm-l6, movielens-100k"):
         fetch("movielens", str(tmp_path / "x"))
     with pytest.raises(InputError, match="must be a local folder"):
         fetch("minilm-l6", "s3://bucket/x")

@@ -43,7 +43,7 @@ def test_real_sentences_are_cut_as_roberta_cuts_them():
 
     source = get_source("movielens-100k", os.environ["CLICKPROMPT_ML100K"])
     sides = {key: {row["key"]: row for row in table.to_pylist()} for key, table in source.tables().items()}
-    rows = source.read_part(source.parts()[0]).slice(0, ROWS).to_pylist()
+    rows = next(source.read_part(source.parts()[0])).slice(0, ROWS).to_pylist()
     texts = []
     for row in rows:
         values = {key: value for side, table in sides.items() for key, value in table[row[side]].items()}
