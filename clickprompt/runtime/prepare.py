@@ -28,6 +28,7 @@ __all__ = ["prepare", "split_sizes"]
 
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
+_SECONDS_TO_STOP = 60
 _STAGE = "staging"  # below the target's temporary name
 
 
@@ -132,7 +133,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
 
     fields, codes = _vocabulary(source, tables, values, log)
     columns = [column_name(name) for name, _ in fields]
-    train_counts = [np.zeros(len(vocabulary) + 1, dtype=np.int64) for _, vocabulary in fields]
+    train_counts = _train_counts(log, starts, options, fields, codes)
     progress("sorting the rows into shards")
     pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
     codes_ref = ray.put(codes)
@@ -144,19 +145,14 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     ]
     shards: dict[str, list[dict[str, Any]]] = {}
     bounds = {}
-    start = 0
+    done = _all(writing)
     for split in SPLITS:
-        written = ray.get(writing[start : start + num_shards[split]])
-        start += num_shards[split]
+        written, done = done[: num_shards[split]], done[num_shards[split] :]
         keys = [key for shard in written for key in shard["keys"]]
         assert keys == sorted(keys), "shards out of order"
         shards[split] = [shard["entry"] for shard in written]
         assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
         bounds[split] = [min(shard["bounds"][0] for shard in written), max(shard["bounds"][1] for shard in written)]
-        if split == "train":
-            for shard in written:
-                for total, (ids, occurrences) in zip(train_counts, shard["counts"], strict=True):
-                    total[ids] += occurrences
     progress("writing the vocabularies")
     described = [_write_vocabulary(uri, number, name, vocabulary, train_counts[number]) for number, (name, vocabulary) in enumerate(fields)]
     storage.delete_tree(stage)
@@ -198,7 +194,7 @@ def _parse(source: Source, stage: str, progress: Callable[[str], None]) -> list[
     parts = source.parts()
     progress(f"reading {len(parts)} parts of the raw log")
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
-    read = ray.get([tasks.read_part.remote(source, part, f"{stage}/parsed/{number:06d}") for number, part in enumerate(parts)])
+    read = _all([tasks.read_part.remote(source, part, f"{stage}/parsed/{number:06d}") for number, part in enumerate(parts)])
     first_rows = np.cumsum([0, *(rows for rows, _ in read)])
     return [
         tasks.Parsed(uri, part, int(first)) for part, first, (_, files) in zip(parts, first_rows[:-1], read, strict=True) for uri in files
@@ -220,13 +216,11 @@ def _encode(
     progress(f"counting the values of {len(names)} columns")
     known = {key: table.column("key").combine_chunks() for key, table in tables.items()}
     merged: list[Any] = [tasks.merge_column.remote([file.uri for file in parsed], name, known.get(name), stage) for name in names]
-    values = {name: found for name, found in zip(names, ray.get(merged), strict=True) if found is not None}
+    values = {name: found for name, found in zip(names, _all(merged), strict=True) if found is not None}
     progress(f"encoding {len(parsed)} files")
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = [tasks.encode_file.remote(source, file, number, names, options, stage, files[number]) for number, file in enumerate(parsed)]
-    log = _Log.of(
-        files, ray.get(encoded), f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again"
-    )
+    log = _Log.of(files, _all(encoded), f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
     for done in ("parsed", "codes"):
         storage.delete_tree(storage.join(stage, done))
     return log, values
@@ -235,10 +229,10 @@ def _encode(
 def _drop_repeats(source: Source, log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
     """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
-    repeats = np.sort(np.concatenate(ray.get([tasks.repeats.remote(source, log.files, bucket, buckets) for bucket in range(buckets)])))
+    repeats = np.sort(np.concatenate(_all([tasks.repeats.remote(source, log.files, bucket, buckets) for bucket in range(buckets)])))
     progress(f"{len(repeats):,} rows are of a user and an item that come again later: dropped")
     dropped = ray.put(repeats)
-    return _Log.of(log.files, ray.get([tasks.without.remote(file, dropped) for file in log.files]), "")
+    return _Log.of(log.files, _all([tasks.without.remote(file, dropped) for file in log.files]), "")
 
 
 def _k_core(source: Source, log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
@@ -255,7 +249,7 @@ def _k_core(source: Source, log: _Log, options: dict[str, Any], progress: Callab
     if keep is None:
         return log
     kept = ray.put(keep)
-    found = ray.get([tasks.within.remote(file, source.user, source.item, kept) for file in log.files])
+    found = _all([tasks.within.remote(file, source.user, source.item, kept) for file in log.files])
     smaller = _Log.of(
         log.files,
         found,
@@ -293,6 +287,35 @@ def _vocabulary(
 
 def _padded(flags: np.ndarray, length: int) -> np.ndarray:
     return np.pad(flags, (0, length - len(flags)))
+
+
+def _train_counts(
+    log: _Log,
+    starts: list[tuple[int, int]],
+    options: dict[str, Any],
+    fields: list[tuple[str, pa.Array]],
+    codes: dict[str, dict[str, np.ndarray]],
+) -> list[np.ndarray]:
+    """Training rows per id of each field."""
+    names = list(codes)
+    ordering = (starts, log.first_key, options["seed"])
+    rows = dict(zip(names, _totals([tasks.train_rows.remote(file, names, ordering) for file in log.files]), strict=True))
+    counts = []
+    for name, values in fields:
+        key, ids = next((key, columns[column_name(name)]) for key, columns in codes.items() if column_name(name) in columns)
+        counts.append(np.bincount(ids[: len(rows[key])], weights=rows[key], minlength=len(values) + 1).astype(np.int64))
+    return counts
+
+
+def _all(refs: list[Any]) -> list[Any]:
+    """What the tasks return. When one fails, none is left running: it would write into a folder that is being deleted."""
+    try:
+        return ray.get(refs)
+    except BaseException:
+        for ref in refs:
+            ray.cancel(ref)
+        ray.wait(refs, num_returns=len(refs), timeout=_SECONDS_TO_STOP)
+        raise
 
 
 def _totals(counting: list[Any]) -> list[np.ndarray]:
@@ -361,7 +384,7 @@ def _sort_into_shards(
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
     cutting = [tasks.cut.remote(file, ordering, boundaries, f"{stage}/sorted/{number:06d}.arrow") for number, file in enumerate(log.files)]
-    pieces = ray.get(cutting)
+    pieces = _all(cutting)
     storage.delete_tree(storage.join(stage, "coded"))
     return pieces, num_shards
 

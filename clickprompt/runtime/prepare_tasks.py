@@ -167,13 +167,27 @@ def bin_counts(values: np.ndarray, low: int, width: int) -> np.ndarray:
     return np.bincount(bins[(values >= low) & (bins < BINS)], minlength=BINS)
 
 
+def split_numbers(key: np.ndarray, row_id: np.ndarray, ordering: Ordering) -> np.ndarray:
+    """int64: 0 train, 1 valid, 2 test."""
+    split = np.zeros(len(key), dtype=np.int64)
+    for start_key, start_row in ordering[0]:
+        split += (key > start_key) | ((key == start_key) & (row_id >= start_row))
+    return split
+
+
 def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
     """(split, hash of the row) for training rows, (split, split_key) for the others, as one int64. columns: split_key, row_id."""
-    (key, row_id), (starts, first_key, seed) = columns, ordering
-    split = np.zeros(len(key), dtype=np.int64)
-    for start_key, start_row in starts:
-        split += (key > start_key) | ((key == start_key) & (row_id >= start_row))
+    (key, row_id), (_, first_key, seed) = columns, ordering
+    split = split_numbers(key, row_id, ordering)
     return split * SPAN + np.where(split == 0, _hash(_ORDER, seed, row_id), key - first_key)
+
+
+@ray.remote
+def train_rows(file: str, names: list[str], ordering: Ordering) -> list[np.ndarray]:
+    """Training rows per code of each log column."""
+    key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *names)
+    train = split_numbers(key, row_id, ordering) == 0
+    return [np.bincount(column[train]) for column in columns]
 
 
 @ray.remote
@@ -213,7 +227,6 @@ def write_shard(
         "entry": entry | write_parquet(uri, file, table, row_group_rows),
         "keys": keys,
         "bounds": (int(timestamps.min()), int(timestamps.max())),
-        "counts": [np.unique(encoded[column], return_counts=True) for column in columns],
     }
 
 
