@@ -5,7 +5,7 @@ so that memory grows with the vocabulary and not with the log.
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ __all__ = ["prepare", "split_sizes"]
 
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
-_SECONDS_TO_STOP = 60
 _STAGE = "staging"  # below the target's temporary name
 
 
@@ -139,13 +138,12 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     codes_ref = ray.put(codes)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
     progress(f"writing {len(names)} shards")
-    writing: list[Any] = [
-        tasks.write_shard.remote(pieces, index, uri, name, codes_ref, columns, options["row_group_rows"])
-        for index, name in enumerate(names)
-    ]
+    done = _each(
+        lambda item: tasks.write_shard.remote(pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]),
+        enumerate(names),
+    )
     shards: dict[str, list[dict[str, Any]]] = {}
     bounds = {}
-    done = _all(writing)
     for split in SPLITS:
         written, done = done[: num_shards[split]], done[num_shards[split] :]
         keys = [key for shard in written for key in shard["keys"]]
@@ -194,7 +192,7 @@ def _parse(source: Source, stage: str, progress: Callable[[str], None]) -> list[
     parts = source.parts()
     progress(f"reading {len(parts)} parts of the raw log")
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
-    read = _all([tasks.read_part.remote(source, part, f"{stage}/parsed/{number:06d}") for number, part in enumerate(parts)])
+    read = _each(lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"), enumerate(parts))
     first_rows = np.cumsum([0, *(rows for rows, _ in read)])
     return [
         tasks.Parsed(uri, part, int(first)) for part, first, (_, files) in zip(parts, first_rows[:-1], read, strict=True) for uri in files
@@ -215,12 +213,15 @@ def _encode(
     names = [*tables, *(name for name in source.fields if not any(name in table.column_names for table in tables.values()))]
     progress(f"counting the values of {len(names)} columns")
     known = {key: table.column("key").combine_chunks() for key, table in tables.items()}
-    merged: list[Any] = [tasks.merge_column.remote([file.uri for file in parsed], name, known.get(name), stage) for name in names]
-    values = {name: found for name, found in zip(names, _all(merged), strict=True) if found is not None}
+    uris = [file.uri for file in parsed]
+    merged = _each(lambda name: tasks.merge_column.remote(uris, name, known.get(name), stage), names)
+    values = {name: found for name, found in zip(names, merged, strict=True) if found is not None}
     progress(f"encoding {len(parsed)} files")
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
-    encoded = [tasks.encode_file.remote(source, file, number, names, options, stage, files[number]) for number, file in enumerate(parsed)]
-    log = _Log.of(files, _all(encoded), f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
+    encoded = _each(
+        lambda item: tasks.encode_file.remote(source, item[0], item[1], names, options, stage, files[item[0]]), enumerate(parsed)
+    )
+    log = _Log.of(files, encoded, f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
     for done in ("parsed", "codes"):
         storage.delete_tree(storage.join(stage, done))
     return log, values
@@ -229,10 +230,10 @@ def _encode(
 def _drop_repeats(source: Source, log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
     """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
-    repeats = np.sort(np.concatenate(_all([tasks.repeats.remote(source, log.files, bucket, buckets) for bucket in range(buckets)])))
+    repeats = np.sort(np.concatenate(_each(lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets), range(buckets))))
     progress(f"{len(repeats):,} rows are of a user and an item that come again later: dropped")
     dropped = ray.put(repeats)
-    return _Log.of(log.files, _all([tasks.without.remote(file, dropped) for file in log.files]), "")
+    return _Log.of(log.files, _each(lambda file: tasks.without.remote(file, dropped), log.files), "")
 
 
 def _k_core(source: Source, log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
@@ -249,7 +250,7 @@ def _k_core(source: Source, log: _Log, options: dict[str, Any], progress: Callab
     if keep is None:
         return log
     kept = ray.put(keep)
-    found = _all([tasks.within.remote(file, source.user, source.item, kept) for file in log.files])
+    found = _each(lambda file: tasks.within.remote(file, source.user, source.item, kept), log.files)
     smaller = _Log.of(
         log.files,
         found,
@@ -307,15 +308,25 @@ def _train_counts(
     return counts
 
 
-def _all(refs: list[Any]) -> list[Any]:
-    """What the tasks return. When one fails, none is left running: it would write into a folder that is being deleted."""
+def _each(submit: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """What the task that `submit` starts for each item returns. A failure raises once the few that were started have ended.
+
+    Not ray.cancel: it can take the driver down with it (ray 2.60, "Tried to complete task that was not pending").
+    """
+    in_flight: dict[Any, int] = {}
+    results: dict[int, Any] = {}
+    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     try:
-        return ray.get(refs)
-    except BaseException:
-        for ref in refs:
-            ray.cancel(ref)
-        ray.wait(refs, num_returns=len(refs), timeout=_SECONDS_TO_STOP)
+        for index, item in enumerate(items):
+            if len(in_flight) == window:
+                [done], _ = ray.wait(list(in_flight))
+                results[in_flight.pop(done)] = ray.get(done)
+            in_flight[submit(item)] = index
+        results |= {index: ray.get(ref) for ref, index in in_flight.items()}
+    except BaseException:  # what still runs would write into a folder that is being deleted
+        ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
         raise
+    return [results[index] for index in sorted(results)]
 
 
 def _totals(counting: list[Any]) -> list[np.ndarray]:
@@ -383,8 +394,9 @@ def _sort_into_shards(
         ends = ends[before[ends] < sizes[split]]  # nothing is left behind a bin that holds the split's last row
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
-    cutting = [tasks.cut.remote(file, ordering, boundaries, f"{stage}/sorted/{number:06d}.arrow") for number, file in enumerate(log.files)]
-    pieces = _all(cutting)
+    pieces = _each(
+        lambda item: tasks.cut.remote(item[1], ordering, boundaries, f"{stage}/sorted/{item[0]:06d}.arrow"), enumerate(log.files)
+    )
     storage.delete_tree(storage.join(stage, "coded"))
     return pieces, num_shards
 

@@ -81,7 +81,7 @@ def _codes_file(stage: str, name: str, number: int) -> str:
 
 
 @ray.remote
-def encode_file(source: Source, file: Parsed, number: int, names: list[str], options: dict[str, Any], stage: str, to: str) -> Stats | None:
+def encode_file(source: Source, number: int, file: Parsed, names: list[str], options: dict[str, Any], stage: str, to: str) -> Stats | None:
     rows = staging.read_rows(file.uri)
     maps = {name: np.frombuffer(storage.read_bytes(_codes_file(stage, name, number)), dtype=np.int32) for name in names}
     codes = staging.codes_of(rows, maps)
@@ -211,7 +211,7 @@ def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
 
 @ray.remote
 def write_shard(
-    pieces: list[str], index: int, uri: str, file: str, codes: dict[str, dict[str, np.ndarray]], columns: list[str], row_group_rows: int
+    pieces: list[str], index: int, file: str, uri: str, codes: dict[str, dict[str, np.ndarray]], columns: list[str], row_group_rows: int
 ) -> dict[str, Any]:
     """Put one shard together, encode and write it. Returns its manifest entry and what the driver merges."""
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
