@@ -19,7 +19,17 @@ import pyarrow.compute as pc
 
 from clickprompt import storage
 
-__all__ = ["as_dictionaries", "dictionary", "merge_values", "read_batch", "read_columns", "read_rows", "write_batches", "write_rows"]
+__all__ = [
+    "as_dictionaries",
+    "codes_of",
+    "dictionary",
+    "merge_values",
+    "read_batch",
+    "read_columns",
+    "read_rows",
+    "write_batches",
+    "write_rows",
+]
 
 
 def write_rows(uri: str, rows: pa.Table) -> None:

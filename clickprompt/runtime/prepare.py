@@ -113,9 +113,9 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     parsed = _parse(source, stage, progress)
     log, values = _encode(source, tables, parsed, options, stage, progress)
     if source.latest_only:
-        log = _drop_repeats(source, log, options, progress)
+        log = _drop_repeats(source, log, progress)
     if source.k_core > 1:
-        log = _k_core(source, log, options, progress)
+        log = _k_core(source, log, progress)
     if log.clicks in (0, log.rows):
         all_alike = f"all of the {log.rows:,} rows are clicks" if log.clicks else f"none of the {log.rows:,} rows is a click"
         raise DataError(f"{source.raw_dir}: {all_alike}: there is nothing to learn; check the label rule")
@@ -227,7 +227,7 @@ def _encode(
     return log, values
 
 
-def _drop_repeats(source: Source, log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
+def _drop_repeats(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
     repeats = np.sort(np.concatenate(_each(lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets), range(buckets))))
@@ -236,7 +236,7 @@ def _drop_repeats(source: Source, log: _Log, options: dict[str, Any], progress: 
     return _Log.of(log.files, _each(lambda file: tasks.without.remote(file, dropped), log.files), "")
 
 
-def _k_core(source: Source, log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> _Log:
+def _k_core(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     """Drop users and items with fewer than k rows until there are none: a fixed point, the same in whatever order they go."""
     keep: list[np.ndarray] | None = None
     rounds = 0

@@ -71,8 +71,9 @@ def _refuse_huge_values(part: RawPart, rows: pa.Table, columns: list[str]) -> No
 def merge_column(files: list[str], name: str, known: pa.Array | None, stage: str) -> pa.Array | None:
     """The values of a log column in the order of their codes, unless they are known; the codes of each file's values go to a file."""
     values = known
-    for number, (codes, values) in enumerate(staging.merge_values((staging.dictionary(file, name) for file in files), known)):  # noqa: B007
+    for number, (codes, so_far) in enumerate(staging.merge_values((staging.dictionary(file, name) for file in files), known)):
         storage.write_bytes(_codes_file(stage, name, number), codes.tobytes())
+        values = so_far
     return values if known is None else None
 
 

@@ -274,3 +274,21 @@ def test_assembly_equals_the_tokenizer_on_10000_real_rows(movielens_1m, variable
 
 def test_real_dataset_opens_without_ray(movielens_1m):
     assert Dataset.open(movielens_1m.uri).fingerprint == movielens_1m.fingerprint
+
+
+def test_repeats_and_k_core_of_a_dump(ray_session, tmp_path):
+    """Amazon: of a user's reviews of an item the latest stays, items without metadata go, and then every user and item has 5 rows."""
+    people, things = [f"u{i}" for i in range(6)], [f"i{i}" for i in range(6)]
+    reviews = [(user, item, 5 if (u + i) % 3 else 1, 10 * u + i) for u, user in enumerate(people) for i, item in enumerate(things)]
+    reviews += [("u0", "i0", 5, 1000), ("u0", "i0", 1, 999)]  # the later review is the first in the file
+    reviews += [("lonely", "i0", 5, 50), ("u0", "nobody knows it", 5, 60)]
+    (tmp_path / "raw").mkdir()
+    lines = [{"reviewerID": u, "asin": i, "overall": float(stars), "unixReviewTime": time} for u, i, stars, time in reviews]
+    (tmp_path / "raw" / "Toys_and_Games.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    items = [{"asin": item, "title": f"Title {item}", "category": ["Toys & Games", "Kites"]} for item in [*things, "never sold"]]
+    (tmp_path / "raw" / "meta_Toys_and_Games.json").write_text("".join(json.dumps(item) + "\n" for item in items))
+    dataset = prepare("amazon-toys", str(tmp_path / "raw"), str(tmp_path / "d"), **SMALL)
+    rows = {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()}
+    assert sorted(rows) == list(range(1, 37))  # 36 pairs: row 0 came again as row 36, which is later than row 37
+    assert rows[36] == (1, 1000, ("u0", "i0", "Kites", "Title i0", "unknown"))
+    assert [size - 1 for size in dataset.field_sizes] == [6, 6, 1, 6, 1]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from clickprompt.data.sources.files import read_objects
+from clickprompt.data.sources.files import in_pieces, read_objects
 from clickprompt.data.sources.raw import RawPart, Source, existing_files
 from clickprompt.errors import DataError
 
@@ -16,7 +16,6 @@ __all__ = ["AmazonToys"]
 
 _REVIEWS, _ITEMS = "Toys_and_Games.json", "meta_Toys_and_Games.json"
 _WHERE = "get both files from https://nijianmo.github.io/amazon/ (per category: reviews and metadata), plain or as .gz"
-_ROWS = 1 << 17
 
 
 class AmazonToys(Source):
@@ -53,7 +52,9 @@ class AmazonToys(Source):
         return [self._part(_REVIEWS)]
 
     def read_part(self, part: RawPart) -> Iterator[pa.Table]:
-        rows: list[tuple[int, int, str, str]] = []
+        return map(_table, in_pieces(self._rows(part)))
+
+    def _rows(self, part: RawPart) -> Iterator[tuple[int, int, str, str]]:
         for row, found in read_objects(part):
             try:
                 stars, time = float(found["overall"]), int(found["unixReviewTime"])
@@ -62,12 +63,7 @@ class AmazonToys(Source):
                 raise DataError(
                     f"{part.place(row)}: {type(error).__name__} {error}; expected reviewerID, asin, overall and unixReviewTime; {_WHERE}"
                 ) from error
-            rows.append((int(stars >= 4), time, word(user), word(item)))
-            if len(rows) == _ROWS:
-                yield _table(rows)
-                rows = []
-        if rows:
-            yield _table(rows)
+            yield (int(stars >= 4), time, word(user), word(item))
 
     def _part(self, name: str) -> RawPart:
         [(uri, _)] = existing_files(self.raw_dir, (name,), _WHERE).values()

@@ -5,12 +5,13 @@ A text file is read from its beginning by one reader; a Parquet file is cut at i
 
 import gzip
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from clickprompt import storage
 from clickprompt.data.sources.raw import RawPart
 from clickprompt.errors import DataError, InputError
 
-__all__ = ["FORMATS", "column_names", "file_parts", "format_of", "read_objects", "read_texts"]
+__all__ = ["FORMATS", "column_names", "file_parts", "format_of", "in_pieces", "read_objects", "read_texts"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -32,6 +33,8 @@ FORMATS = {
     ".json.gz": "jsonl",
 }
 """what a name ends with → format"""
+
+Row = TypeVar("Row")
 
 _ROWS = 1 << 17
 _PART_BYTES = 64 << 20  # of a Parquet file, uncompressed
@@ -108,6 +111,12 @@ def read_texts(part: RawPart, columns: Sequence[str]) -> Iterator[pa.Table]:
                 gathered = []
         if gathered:
             yield _table(part, gathered, columns)
+
+
+def in_pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """The rows in lists of as many as one table has."""
+    while piece := list(itertools.islice(rows, _ROWS)):
+        yield piece
 
 
 def read_objects(part: RawPart) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickprompt.data.sources.amazon import word
-from clickprompt.data.sources.files import read_objects
+from clickprompt.data.sources.files import in_pieces, read_objects
 from clickprompt.data.sources.raw import RawPart, Source, existing_files
 from clickprompt.errors import DataError
 
@@ -23,7 +23,6 @@ _LOG = "goodreads_interactions_dedup.json"
 _BOOKS, _WORKS = "goodreads_books.json", "goodreads_book_works.json"
 _AUTHORS, _GENRES = "goodreads_book_authors.json", "goodreads_book_genres_initial.json"
 _WHERE = "get the files of the UCSD Book Graph, plain or as .gz (https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
-_ROWS = 1 << 17
 _TIME = re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}")
 _MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())}
 
@@ -96,7 +95,9 @@ class GoodReads(Source):
         return [self._part(_LOG)]
 
     def read_part(self, part: RawPart) -> Iterator[pa.Table]:
-        rows: list[tuple[Any, ...]] = []
+        return map(_table, in_pieces(self._rows(part)))
+
+    def _rows(self, part: RawPart) -> Iterator[tuple[Any, ...]]:
         for row, found in read_objects(part):
             rating, time = found.get("rating"), found.get("date_updated")
             if rating not in (0, 1, 2, 3, 4, 5) or not isinstance(time, str) or not _TIME.fullmatch(time):
@@ -104,12 +105,7 @@ class GoodReads(Source):
                     f"{part.place(row)}: rating={rating!r}, date_updated={time!r}; expected 0 to 5 and a time such as "
                     f"'Fri Sep 29 21:57:54 -0700 2017'; {_WHERE}"
                 )
-            rows.append((rating, time, word(found.get("user_id")), word(found.get("book_id"))))
-            if len(rows) == _ROWS:
-                yield _table(rows)
-                rows = []
-        if rows:
-            yield _table(rows)
+            yield (rating, time, word(found.get("user_id")), word(found.get("book_id")))
 
     def _part(self, name: str) -> RawPart:
         [(uri, _)] = existing_files(self.raw_dir, (name,), _WHERE).values()

@@ -38,9 +38,8 @@ class Table(Source):
 
     def raw_files(self) -> dict[str, int]:
         files = data_files(self.raw_dir, self.schema)
-        self.files = [uri for uri, _ in files]
         wanted = self._columns()
-        for uri in self.files:
+        for uri, _ in files:
             names = column_names(uri)
             if names is None:
                 continue
@@ -57,7 +56,7 @@ class Table(Source):
         return {}
 
     def parts(self) -> list[RawPart]:
-        return [part for uri in self.files for part in file_parts(uri)]
+        return [part for uri, _ in data_files(self.raw_dir, self.schema) for part in file_parts(uri)]
 
     def read_part(self, part: RawPart) -> Iterator[pa.Table]:
         rows = 0
