@@ -125,16 +125,22 @@ def synth(
 
 @app.command()
 def tokenize(
-    dataset: str, plm: Annotated[str, typer.Option("--plm", help="hub name or folder of the tokenizer")], as_json: JsonOption = False
+    dataset: str,
+    plm: Annotated[str, typer.Option("--plm", help="hub name or folder of the tokenizer")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a prepared dataset's token table for one PLM's tokenizer."""
+    settings = load_config(config, overrides or [])
     from clickprompt.data.dataset import Dataset
-    from clickprompt.data.text import build_token_table, load_tokenizer, tokenizer_fingerprint
+    from clickprompt.data.text import load_tokenizer
+    from clickprompt.runtime.tokenize import tokenize as run_tokenize
 
-    tokenizer = load_tokenizer(plm)
-    build_token_table(Dataset.open(dataset), tokenizer)
-    fingerprint = tokenizer_fingerprint(tokenizer)
-    _finish(as_json, {"dataset": dataset, "fingerprint": fingerprint}, f"token table: {dataset}/tokens/{fingerprint}")
+    table = run_tokenize(Dataset.open(dataset), load_tokenizer(plm), settings.runtime)
+    facts = {"path": table.uri, "dataset": dataset, "fingerprint": table.meta["fingerprint"], "max_length": table.max_length}
+    figures = f"{len(table.offsets) - 1:,} values, {len(table.tokens):,} tokens, rows of up to {table.max_length}"
+    _finish(as_json, facts, f"token table: {table.uri} ({figures})")
 
 
 @app.command()

@@ -7,6 +7,7 @@ on object stores because a put is atomic already.
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ __all__ = [
     "move",
     "native",
     "open_input",
+    "open_output",
     "read_bytes",
     "read_json",
     "resolve",
@@ -112,11 +114,21 @@ def read_json(uri: str) -> Any:
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write `content` so that `uri` never holds half of it."""
+    with open_output(uri) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def open_output(uri: str) -> Iterator[IO[bytes]]:
+    """A file to write, which appears at `uri` when the context ends well, and not at all else."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
         if not isinstance(filesystem, fs.LocalFileSystem):
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(content)
+            with tempfile.TemporaryFile() as buffer:
+                yield buffer
+                buffer.seek(0)
+                with filesystem.open_output_stream(path) as stream:
+                    shutil.copyfileobj(buffer, stream, _COPY_CHUNK)
             return
         if os.path.exists(path) and not os.path.isfile(path):  # renaming would replace a device such as /dev/null
             raise InputError(f"{uri}: a folder or device, not a file; give a file's path")
@@ -124,7 +136,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
         try:
             with open(temporary, "wb") as stream:
-                stream.write(content)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)

@@ -6,7 +6,8 @@ from transformers import BartConfig, BertConfig, BertTokenizerFast, GPT2Config
 
 from clickprompt.config import Config, load_config
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table_build import build_token_table
 from tests.synthetic import FIELDS, WORDS, write_dataset
 
 BART_STACK = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}

@@ -4,9 +4,10 @@ from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.fetch import fetch
-from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.data.text import load_tokenizer
 from clickprompt.progress import say
 from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.tokenize import tokenize
 
 __all__ = ["benchmark_inputs"]
 
@@ -26,5 +27,5 @@ def benchmark_inputs(config: Config) -> tuple[Config, Dataset]:
         dataset = prepare(_SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime)
     else:
         dataset = Dataset.open(config.data.path)
-    build_token_table(dataset, load_tokenizer(config.plm.path))
+    tokenize(dataset, load_tokenizer(config.plm.path))
     return config, dataset

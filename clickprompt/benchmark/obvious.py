@@ -1,9 +1,10 @@
-"""PA-MLM as one would write it down first: the baseline of `pamlm-step`. The same loss of the same weights, four things done differently.
+"""PA-MLM as one would write it down first: the baseline of `pamlm-step`. The same loss of the same weights, five things done differently.
 
 1. A Python loop over L·K two-layer MLPs (Eq. 6).
 2. Hidden states [prompts ⊕ text] go through every layer as K + Z positions, and the prompts' outputs are dropped (Eq. 7).
 3. The LM head and the cross entropy run on every position.
 4. Micro-batches are cut in row order.
+5. Dropout and attention are torch's own (models/plm_dropout.py).
 
 Shape legend: B rows, Z tokens, L layers, K prompts per layer, H hidden size, Q interaction_dim.
 """
@@ -20,6 +21,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.plm import PromptedPLM
+from clickprompt.models.plm_dropout import CPUDropout
 from clickprompt.models.projector import PromptProjector
 
 __all__ = ["ObviousPAMLM", "SeparateProjectors", "row_order_micro_batches"]
@@ -53,6 +55,8 @@ class ObviousPAMLM(nn.Module):
         super().__init__()
         assert isinstance(model.prompt_projector, PromptProjector)
         model.prompt_projector = SeparateProjectors(model.prompt_projector)  # pyright: ignore[reportAttributeAccessIssue]
+        assert model.plm is not None
+        use_torch(model.plm)
         self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
@@ -71,6 +75,14 @@ class ObviousPAMLM(nn.Module):
     def count_targets(self, batch: Batch) -> Tensor:
         assert batch.mlm_labels is not None
         return (batch.mlm_labels != IGNORED).sum()
+
+
+def use_torch(plm: PromptedPLM) -> None:
+    for parent in list(plm.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, CPUDropout):
+                setattr(parent, name, nn.Dropout(child.p))
+    plm.backbone.set_attn_implementation("sdpa")
 
 
 def concatenated_hidden(plm: PromptedPLM, input_ids: Tensor, attention_mask: Tensor, prompts: list[Tensor]) -> Tensor:

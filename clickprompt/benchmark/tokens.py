@@ -25,7 +25,8 @@ from clickprompt.benchmark.measure import Figures, arm, figure, interleaved
 from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import UNKNOWN, TokenTable, load_tokenizer, sentence
+from clickprompt.data.text import UNKNOWN, load_tokenizer, sentence
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import RunError
 from clickprompt.progress import say
 

@@ -115,6 +115,17 @@ class Dataset:
         """id int32, value string, train_count int64 of one field; row i is id i."""
         return _read_table(self._path(self.manifest["fields"][field]))
 
+    def vocabulary_pieces(self, field: int) -> int:
+        """In how many pieces one field's vocabulary can be read."""
+        path = self._path(self.manifest["fields"][field])
+        with _reading(path), storage.open_input(path) as stream:
+            return pq.ParquetFile(stream).num_row_groups
+
+    def vocabulary_piece(self, field: int, piece: int) -> pa.Table:
+        path = self._path(self.manifest["fields"][field])
+        with _reading(path), storage.open_input(path) as stream:
+            return pq.ParquetFile(stream).read_row_group(piece, use_threads=False)
+
     def verify(self, splits: Sequence[str] = SPLITS) -> None:
         """Compare the sha256 of every shard of `splits` and every vocabulary file with the manifest. Raises DataError naming the file."""
         entries = [*self.manifest["fields"], *(shard for split in splits for shard in self._shards(split))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clickprompt.data.dataset import SPLITS, Dataset
-from clickprompt.data.text import TokenTable
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError
 
 __all__ = ["TextLengths", "check_lengths", "text_lengths"]

@@ -23,7 +23,7 @@ from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.masking import IGNORED, mask_tokens
-from clickprompt.data.text import TokenTable
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import check_dataset, token_table
 from clickprompt.evaluation.significance import cluster_interval

@@ -22,6 +22,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError, DataError
+from clickprompt.models.plm_dropout import use_cpu_dropout
 from clickprompt.models.plm_families import PLMFamily, get_family
 from clickprompt.models.plm_fusion import ATTENTION, PLAIN_ATTENTION, PromptFusion
 
@@ -50,6 +51,7 @@ class PromptedPLM(nn.Module):
         self.input_only = prompt.prompt_depth == "input"
         self.max_tokens = _max_tokens(self.config, family, prompt)
         self.frozen = False
+        use_cpu_dropout(self.backbone)
         self._family = family
         self._raw_prompts = prompt.prompt_injection == "key_value"
         self._layers: list[Any] = [layer for path in family.layers for layer in self.backbone.get_submodule(path)]

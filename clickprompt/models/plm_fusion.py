@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.flash_attention import flash_attention_forward
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from clickprompt.models.plm_dropout import sdpa_attention
 from clickprompt.models.plm_families import PLMFamily
 
 __all__ = ["ATTENTION", "PLAIN_ATTENTION", "PromptFusion"]
@@ -93,7 +93,7 @@ def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
-AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention_forward))
+AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention))
 AttentionInterface.register(ATTENTION["eager"], _with_prompts(_eager))
 # Under its own name, because transformers chooses the kernel by that; without prompts it does what it did. A causal flash kernel aligns
 # the last query with the last key, so prepended keys are seen by every position.

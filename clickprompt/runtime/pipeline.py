@@ -10,7 +10,7 @@ from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.fetch import fetch
 from clickprompt.data.sources import require_source
-from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.data.text import load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.models.backbones import get_backbone
@@ -19,6 +19,7 @@ from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.preflight import claim
 from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.tokenize import tokenize
 from clickprompt.runtime.train import run_training
 
 __all__ = ["run_pipeline"]
@@ -61,7 +62,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         ),
     }
     with connect(config.runtime):
-        build_token_table(prepare(config.pipeline.source, raw, data, seed=config.seed), tokenizer)
+        tokenize(prepare(config.pipeline.source, raw, data, seed=config.seed), tokenizer)
         run_training(config, "pretrain", pretrained)
         trained = []
         for name, (folder, changes) in variants.items():

@@ -13,7 +13,8 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.lengths import check_lengths
 from clickprompt.data.order import Order
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError
 from clickprompt.export import ExportInfo, export_of, read_info
 from clickprompt.models.backbones import get_backbone

@@ -28,6 +28,7 @@ __all__ = ["prepare", "split_sizes"]
 
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
+_VALUES_PER_PIECE = 1 << 16  # row groups of a vocabulary: what one task tokenizes
 _STAGE = "staging"  # below the target's temporary name
 
 
@@ -407,5 +408,5 @@ def _write_vocabulary(uri: str, number: int, name: str, values: pa.Array, train_
         schema=vocabulary_schema(),
     )
     column = column_name(name)
-    entry = tasks.write_parquet(uri, f"vocab/{number:02d}-{column}.parquet", table, 1 << 20)
+    entry = tasks.write_parquet(uri, f"vocab/{number:02d}-{column}.parquet", table, _VALUES_PER_PIECE)
     return {"name": name, "column": column, "size": len(table)} | entry

@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from clickprompt import storage
 from clickprompt.config import FinetuneConfig
 from clickprompt.data.collate import Collator
-from clickprompt.data.text import TokenTable, load_tokenizer, tokenizer_fingerprint
+from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
+from clickprompt.data.token_table import TokenTable
 from clickprompt.export import load_weights, publish, write_export
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
 from clickprompt.objectives import OBJECTIVES

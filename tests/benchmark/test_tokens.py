@@ -9,7 +9,7 @@ import pytest
 from clickprompt.benchmark import tokens
 from clickprompt.benchmark.tokens import ARMS, require_same_tokens
 from clickprompt.cli import main
-from clickprompt.data.text import build_token_table
+from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import RunError
 from tests.synthetic import write_dataset
 from tests.tokenizers_made_up import byte_level_bpe, gpt2, sentencepiece, unigram, wordpiece

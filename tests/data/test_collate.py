@@ -7,7 +7,7 @@ import torch
 from clickprompt.config import MaskingConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.masking import IGNORED
-from clickprompt.data.text import build_token_table
+from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ConfigError
 from tests.synthetic import write_dataset
 from tests.tokenizers_made_up import gpt2, wordpiece

@@ -5,7 +5,7 @@ import pytest
 
 from clickprompt.data.dataset import SPLITS
 from clickprompt.data.lengths import check_lengths, text_lengths
-from clickprompt.data.text import build_token_table
+from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError
 from tests.synthetic import write_dataset
 from tests.tokenizers_made_up import wordpiece

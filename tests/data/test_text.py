@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import shutil
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,11 @@ import pytest
 from clickprompt import storage
 from clickprompt.data import text
 from clickprompt.data.dataset import vocabulary_schema
+from clickprompt.data.segments import SegmentEncoder, find_encoder
 from clickprompt.data.sources import get_source
-from clickprompt.data.text import TokenTable, build_token_table, encode, load_tokenizer, segment, sentence, tokenizer_fingerprint
+from clickprompt.data.text import encode, load_tokenizer, segment, sentence, tokenizer_fingerprint, tokenizer_json
+from clickprompt.data.token_table import TokenTable, kept_segments
+from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError
 from tests.synthetic import write_dataset
 from tests.tokenizers_made_up import (
@@ -151,19 +153,16 @@ def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_segments_of_random_values_join_to_the_sentence(family):
+def test_segments_of_random_values_join_to_the_sentence(dataset, family):
     rng = np.random.default_rng(5)
     alphabet = [*" ▁.,'a1sÉ日\u0301\u00a0\t\n-", "  ", "is ", "User ID", " Gender is", "red 7", "…", "ﬁ"]
-    names = ["User ID", "Gender", "Film genre"]
+    names = dataset.field_names
     rows = [["".join(rng.choice(alphabet, rng.integers(0, 7))) for _ in names] for _ in range(500)]
     tokenizer = FAMILIES[family]()
-    backend = text._plain_backend(tokenizer)
-    separated = family != "sentencepiece_doubling"
-    columns = [
-        text._encode_segments(backend, name, values, index == 0 or not separated)[0]
-        for index, (name, values) in enumerate(zip(names, zip(*rows, strict=True), strict=True))
-    ]
-    joined = [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)]
+    encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer), separated=family != "sentencepiece_doubling")
+    encoded = [encoder.segments(field, values) for field, values in enumerate(zip(*rows, strict=True))]
+    columns = [np.split(one.tokens, np.cumsum(one.lengths)[:-1]) for one in encoded]
+    joined = [np.concatenate(parts).tolist() for parts in zip(*columns, strict=True)]
     assert joined == encode(tokenizer, [sentence(names, values) for values in rows], special_tokens=False)
 
 
@@ -290,7 +289,7 @@ def test_truncation_equals_a_loop_over_rows_and_segments(dataset, family, max_le
     ],
 )
 def test_whole_fields_go_the_longest_first_and_the_last_field_last(lengths, limit, kept):
-    assert np.flatnonzero(text.kept_segments(np.array([lengths]), limit)[0]).tolist() == kept
+    assert np.flatnonzero(kept_segments(np.array([lengths]), limit)[0]).tolist() == kept
 
 
 def test_random_truncations_equal_the_loop():
@@ -298,7 +297,7 @@ def test_random_truncations_equal_the_loop():
     for fields in (1, 2, 5, 9):
         lengths = rng.integers(1, 12, (300, fields))
         limit = int(rng.integers(0, fields * 10))
-        kept = text.kept_segments(lengths, limit)
+        kept = kept_segments(lengths, limit)
         assert [set(np.flatnonzero(row)) for row in kept] == [kept_by_hand(row.tolist(), limit) for row in lengths]
 
 
@@ -311,11 +310,12 @@ def test_ids_of_another_dataset_are_refused(dataset):
 
 def test_is_built_once_opened_again_and_sent_as_an_address(dataset):
     tokenizer = wordpiece()
-    lines = []
-    table = build_token_table(dataset, tokenizer, lines.append)
-    assert len(lines) == 4
-    assert build_token_table(dataset, tokenizer, lines.append).uri == table.uri
-    assert len(lines) == 4
+    table = build_token_table(dataset, tokenizer)
+
+    def never(encoder, pieces):
+        raise AssertionError("built again")
+
+    assert build_token_table(dataset, tokenizer, never).uri == table.uri
     assert os.listdir(os.path.join(dataset.uri, "tokens")) == [tokenizer_fingerprint(tokenizer)]
     assert isinstance(table.tokens, np.memmap)
     sent = pickle.dumps(table)
@@ -390,24 +390,30 @@ def test_table_that_lies_about_itself_is_refused(dataset, key):
 
 def test_damaged_table_is_refused(dataset):
     table = build_token_table(dataset, wordpiece())
-    path = os.path.join(table.uri, "tokens.npy")
-    tokens = np.array(table.tokens)  # the table's own are mapped from the file that shrinks
-    np.save(path, np.zeros(3, dtype=np.int32))
-    with pytest.raises(DataError, match="don't belong together"):
+    files = [os.path.join(table.uri, f"{name}.bin") for name in ("tokens", "offsets", "value_spans")]
+    for path in files:
+        with open(path, "rb") as stream:
+            whole = stream.read()
+        for size, complaint in ((0, "missing or damaged"), (len(whole) - 3, "missing or damaged"), (len(whole) - 8, "damaged|together")):
+            with open(path + "-", "wb") as stream:  # not in place: the table is mapped from the file
+                stream.write(whole[:size])
+            os.replace(path + "-", path)
+            with pytest.raises(DataError, match=complaint):
+                TokenTable.open(dataset, wordpiece())
+        with open(path, "wb") as stream:
+            stream.write(whole)
         TokenTable.open(dataset, wordpiece())
-    np.save(path, tokens)
-    np.save(os.path.join(table.uri, "value_spans.npy"), np.zeros((5, 2), dtype=np.int32))
-    with pytest.raises(DataError, match="don't belong together"):
-        TokenTable.open(dataset, wordpiece())
-    os.truncate(path, 20)
-    with pytest.raises(DataError, match=r"tokens\.npy: missing or damaged"):
-        TokenTable.open(dataset, wordpiece())
+        os.unlink(path)
+        with pytest.raises(DataError, match=rf"{os.path.basename(path)}: missing or damaged"):
+            TokenTable.open(dataset, wordpiece())
+        with open(path, "wb") as stream:
+            stream.write(whole)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_separator_is_left_out_only_where_the_tokenizer_adds_its_own(dataset, family):
     tokenizer = FAMILIES[family]()
-    assert text._keeps_separator(dataset, tokenizer, text._plain_backend(tokenizer)) == (family != "sentencepiece_doubling")
+    assert find_encoder(dataset, tokenizer).separated == (family != "sentencepiece_doubling")
 
 
 def test_tokenizer_whose_parts_dont_join_is_refused_and_leaves_nothing(dataset):

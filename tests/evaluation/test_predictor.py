@@ -5,7 +5,8 @@ import torch
 
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import columns_of
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model

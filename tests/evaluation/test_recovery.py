@@ -9,7 +9,8 @@ from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.collate import Collator
 from clickprompt.data.masking import IGNORED, mask_tokens
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.recovery import (
     MASK_RATE,

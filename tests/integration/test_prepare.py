@@ -9,7 +9,8 @@ import pytest
 
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.sources import get_source
-from clickprompt.data.text import build_token_table, encode, load_tokenizer, sentence
+from clickprompt.data.text import encode, load_tokenizer, sentence
+from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare import _encode, _kth, _parse, prepare, split_sizes
 from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic

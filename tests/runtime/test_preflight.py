@@ -8,7 +8,8 @@ import pytest
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.text import build_token_table, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model

@@ -8,7 +8,8 @@ from clickprompt.config import Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedLM

@@ -14,7 +14,8 @@ from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.plm import check_plm
 from clickprompt.objectives import OBJECTIVES

@@ -1,0 +1,71 @@
+"""Dropout on CPUs; on any other device torch's own. torch draws a CPU mask number by number, a sixth of a TinyBERT-size PA-MLM step, and
+its fast CPU attention has no dropout; here four elements share a random word.
+
+Shape legend: B rows, A heads, Z queries, T keys, C/A size of a head.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+__all__ = ["CPUDropout", "cpu_dropout", "sdpa_attention", "use_cpu_dropout"]
+
+_STEPS = 2**16  # a rate is rounded to a multiple of 1 / _STEPS, and the kept elements are scaled by what it was rounded to
+
+
+def cpu_dropout(x: Tensor, rate: float) -> Tensor:
+    """x with each element zeroed at `rate` or else divided by 1 − rate; random state: torch's default generator."""
+    dropped = round(rate * _STEPS)
+    if dropped == 0:
+        return x
+    if dropped == _STEPS:
+        return torch.zeros_like(x)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = (words.view(torch.int16)[: x.numel()] >= dropped - _STEPS // 2).view(x.shape)
+    return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - dropped))
+
+
+class CPUDropout(nn.Dropout):
+    """nn.Dropout that draws its masks by `cpu_dropout` on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or input.device.type != "cpu":
+            return super().forward(input)
+        return cpu_dropout(input, self.p)
+
+
+def use_cpu_dropout(module: nn.Module) -> None:
+    """Replace every nn.Dropout below `module`."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Dropout:
+                setattr(parent, name, CPUDropout(child.p))
+
+
+def sdpa_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' sdpa attention; query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], mask additive → [B, Z, A, C/A].
+
+    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + mask), dropout, times v; torch's would do just that.
+    """
+    if not dropout or query.device.type != "cpu":
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return output, None
+    if (group := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = cpu_dropout(F.softmax(scores, dim=-1), dropout)
+    return (weights @ value).transpose(1, 2).contiguous(), None
