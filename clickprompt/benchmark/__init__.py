@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
+from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.shuffle import measure_shuffle
@@ -16,13 +17,14 @@ from clickprompt.errors import InputError
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
 BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
+    "ingest": measure_ingest,
     "pamlm-step": measure_pamlm_step,
     "shuffle": measure_shuffle,
     "tokens": measure_tokens,
 }
 """name → what measures it: figures, and remarks in words"""
 
-_PACKAGES = ("clickprompt", "torch", "transformers", "numpy")
+_PACKAGES = ("clickprompt", "torch", "transformers", "numpy", "pyarrow", "ray")
 
 
 def run_benchmark(name: str, config: Config, command: str) -> dict[str, Any]:

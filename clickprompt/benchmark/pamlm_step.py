@@ -38,7 +38,7 @@ from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.progress import say
 from clickprompt.training.engine import TorchEngine
 
-__all__ = ["SHAPES", "Shape", "build_objective", "measure_pamlm_step", "require_same"]
+__all__ = ["SHAPES", "Setting", "Shape", "build_objective", "check_vocabulary", "measure_pamlm_step", "require_same"]
 
 THREADS = 2
 _SAME_LOSS = 1e-4  # relative; fp32 sums in another order
@@ -204,12 +204,7 @@ def _sized(config: Config, shape: Shape) -> Config:
 
 
 def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
-    table = TokenTable.open(setting.dataset, load_tokenizer(setting.config.plm.path))
-    if table.vocab_size > setting.shape.vocab_size:
-        raise ConfigError(
-            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the shape {name} has "
-            f"{setting.shape.vocab_size:,}; leave plm.path out for one that fits"
-        )
+    check_vocabulary(name, setting)
     with contextlib.ExitStack() as stack:
         arms = {which: stack.enter_context(arm(f"{name}, {which}", THREADS, _Steps, setting, which)) for which in ARMS}
         losses = {which: one.call("loss") for which, one in arms.items()}
@@ -231,6 +226,16 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
         f"gemm_rate_{name}": figure([rate / 1e9], "GFLOP/s"),
     }
     return figures, _note(name, figures[f"gemm_fraction_{name}"]["median"], flops / rate, profile)
+
+
+def check_vocabulary(name: str, setting: Setting) -> None:
+    """Raises ConfigError when the tokenizer has more tokens than the shape, whose name is given."""
+    table = TokenTable.open(setting.dataset, load_tokenizer(setting.config.plm.path))
+    if table.vocab_size > setting.shape.vocab_size:
+        raise ConfigError(
+            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the shape {name} has "
+            f"{setting.shape.vocab_size:,}; leave plm.path out for one that fits"
+        )
 
 
 def require_same(name: str, losses: Mapping[str, float]) -> None:

@@ -107,9 +107,9 @@ class Dataset:
     def read_split(self, split: str) -> pa.Table:
         return pa.concat_tables(self.shard_tables(split))
 
-    def shard_tables(self, split: str) -> Iterator[pa.Table]:
-        """The split's shards in order, one table in memory at a time."""
-        return (_read_table(self._path(shard)) for shard in self._shards(split))
+    def shard_tables(self, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The split's shards in order, one table in memory at a time; all columns, or the given ones."""
+        return (_read_table(self._path(shard), columns) for shard in self._shards(split))
 
     def vocabulary(self, field: int) -> pa.Table:
         """id int32, value string, train_count int64 of one field; row i is id i."""
@@ -184,6 +184,6 @@ def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
-def _read_table(path: str) -> pa.Table:
+def _read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     with _reading(path), storage.open_input(path) as stream:
-        return pq.ParquetFile(stream).read(use_threads=False)
+        return pq.ParquetFile(stream).read(columns, use_threads=False)

@@ -16,52 +16,66 @@ import ray.train
 from ray.data import DataIterator, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.dataset import Dataset, shard_schema
 from clickprompt.data.order import SENTINEL_STEP, Order, read_chunk
 
 __all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "worker_streams"]
 
 STREAM_NAME = "train"
 
+_READ_AHEAD = 16  # chunks that may be in the object store at a time, in every state of work
+
 
 class _ChunkSource(Datasource):
-    """One read task per chunk, for all that is left of the run from `start_step` on."""
+    """One read task per chunk, for all that is left of the run from `start_step` on.
+
+    The tasks are many and all wait in the object store, so the plan they read by is there once, not in each of them.
+    """
 
     def __init__(self, dataset: Dataset, order: Order, num_workers: int, start_step: int):
         super().__init__()
-        self._dataset = dataset
         self._order = order
-        self._num_workers = num_workers
         self._start_step = start_step
+        self._plan = ray.put((dataset, order, num_workers, start_step))
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
         rows = self._order.chunk_batches * self._order.global_batch_size
-        tasks = []
-        for epoch, chunk in self._order.chunks_from(self._start_step):
-            read = partial(_read_blocks, self._dataset, self._order, epoch, chunk, self._num_workers, self._start_step)
-            metadata = BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)
-            tasks.append(ReadTask(read, metadata))
-        return tasks
+        metadata = BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)
+        return [
+            ReadTask(partial(_read_blocks, self._plan, epoch, chunk), metadata)
+            for epoch, chunk in self._order.chunks_from(self._start_step)
+        ]
 
 
-def _read_blocks(dataset: Dataset, order: Order, epoch: int, chunk: int, num_workers: int, start_step: int) -> list[pa.Table]:
+def _read_blocks(plan: Any, epoch: int, chunk: int) -> list[pa.Table]:
+    dataset, order, num_workers, start_step = ray.get(plan)
     return [read_chunk(dataset, order, epoch, chunk, num_workers, start_step)]
 
 
 def worker_streams(dataset: Dataset, order: Order, num_workers: int, start_step: int) -> list[DataIterator]:
     """One iterator per worker over its share of every remaining global batch, in order."""
-    share = order.chunk_batches * order.global_batch_size // num_workers
+    rows = order.chunk_batches * order.global_batch_size
     tasks = len(order.chunks_from(start_step))
     stream = ray.data.read_datasource(_ChunkSource(dataset, order, num_workers, start_step), override_num_blocks=max(tasks, 1))
     # Without the repartition Ray Data merges the blocks of several tasks and the workers' shares mix;
     # equal blocks are dealt strictly round-robin, so worker r gets share r of every chunk.
-    stream = stream.repartition(target_num_rows_per_block=share, strict=True)
+    stream = stream.repartition(target_num_rows_per_block=rows // num_workers, strict=True)
     stream.context.execution_options.preserve_order = True
+    # Without a limit of its own the stream reads ahead until it fills its half of the object store, which a training that takes hours
+    # has no use for
+    read_ahead = _READ_AHEAD * rows * _bytes_per_row(dataset)
+    stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=read_ahead)
     stream.context.enable_progress_bars = False
     return list(stream.streaming_split(num_workers, equal=True))
+
+
+def _bytes_per_row(dataset: Dataset) -> int:
+    """Of a chunk: its columns of ids, and what read_chunk adds."""
+    schema = shard_schema(dataset.columns)
+    return sum(field.type.byte_width for field in schema) + 4 + 8
 
 
 class StepStream(ray.train.DataConfig):

@@ -1,0 +1,53 @@
+"""What a process and everything below it take of this machine, read from /proc (Linux). An embedded Ray is below its driver."""
+
+import os
+from dataclasses import dataclass
+
+__all__ = ["Usage", "usage_below"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of all processes together."""
+
+    memory: int
+    """bytes; a page that several of them share counts once"""
+    object_store: int
+    """bytes of these that are shared memory: what Ray's object store has touched so far"""
+    cpu_seconds: float
+    """spent so far, also by processes that have ended"""
+
+
+def usage_below(pid: int) -> Usage:
+    """Of `pid` and its descendants."""
+    stats = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(name))}
+    children: dict[int, list[int]] = {}
+    for child, fields in stats.items():
+        children.setdefault(int(fields[1]), []).append(child)
+    tree = [pid]
+    for process in tree:  # grows while it is walked
+        tree += children.get(process, [])
+    rollups = [_rollup(process) for process in tree]
+    ticks = sum(int(value) for process in tree if process in stats for value in stats[process][11:15])
+    return Usage(sum(memory for memory, _ in rollups), sum(shared for _, shared in rollups), ticks / _TICKS)
+
+
+def _stat(pid: str) -> list[str] | None:
+    """/proc/PID/stat from the state on: the parent is [1], the CPU times of itself and of its dead children are [11:15]."""
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return None
+
+
+def _rollup(pid: int) -> tuple[int, int]:
+    """Bytes: its part of all its pages, and of those in shared memory."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as stream:
+            sizes = {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in list(stream)[1:])}
+    except OSError:  # as above, or it has no memory of its own
+        return 0, 0
+    return sizes.get("Pss", 0), sizes.get("Pss_Shmem", 0)
