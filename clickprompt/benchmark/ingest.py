@@ -18,7 +18,8 @@ from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objec
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.order import Order
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.progress import say
