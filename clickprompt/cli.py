@@ -61,6 +61,9 @@ def prepare(
         str | None, typer.Option("--raw", help="folder with the source's raw files; a YAML file says itself where its log is")
     ] = None,
     split: Annotated[str | None, typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash")] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="add the rows of new raw files to the dataset at --out, as its next version")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="read a sample and say what is in it; writes nothing")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -78,14 +81,22 @@ def prepare(
     if not out:
         raise InputError("--out is missing: give the folder or URI of the prepared dataset, or --check to look at a sample only")
     from clickprompt.data.dataset import SPLITS
-    from clickprompt.runtime.prepare import prepare as run_prepare
 
-    dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, runtime=settings.runtime)
+    if append:
+        from clickprompt.runtime.append import append as run_append
+
+        seed = settings.seed if "seed" in settings.model_fields_set else None
+        dataset = run_append(source, raw, out, split_by=split, seed=seed, runtime=settings.runtime)
+    else:
+        from clickprompt.runtime.prepare import prepare as run_prepare
+
+        dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, runtime=settings.runtime)
     counts = {split: dataset.counts[split] for split in SPLITS}
     fields, features = len(dataset.field_names), dataset.num_features
-    result = {"path": out, "counts": counts, "fields": fields, "features": features, "fingerprint": dataset.fingerprint}
-    rows = " / ".join(f"{count:,}" for count in counts.values())
-    _finish(as_json, result, f"{rows} rows ({' / '.join(counts)}), {fields} fields, {features:,} features: {out}")
+    result = {"path": out, "version": dataset.version, "counts": counts, "fields": fields, "features": features}
+    result["fingerprint"] = dataset.fingerprint
+    rows = f"{' / '.join(f'{count:,}' for count in counts.values())} rows ({' / '.join(counts)})"
+    _finish(as_json, result, f"{rows}, {fields} fields, {features:,} features: {out}, version {dataset.version}")
 
 
 def _check_table(found: dict[str, Any]) -> str:
@@ -127,6 +138,7 @@ def synth(
 def tokenize(
     dataset: str,
     plm: Annotated[str, typer.Option("--plm", help="hub name or folder of the tokenizer")],
+    version: Annotated[int | None, typer.Option("--version", help="of the dataset; default: the newest")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -137,7 +149,7 @@ def tokenize(
     from clickprompt.data.text import load_tokenizer
     from clickprompt.runtime.tokenize import tokenize as run_tokenize
 
-    table = run_tokenize(Dataset.open(dataset), load_tokenizer(plm), settings.runtime)
+    table = run_tokenize(Dataset.open(dataset, version), load_tokenizer(plm), settings.runtime)
     facts = {"path": table.uri, "dataset": dataset, "fingerprint": table.meta["fingerprint"], "max_length": table.max_length}
     figures = f"{len(table.offsets) - 1:,} values, {len(table.tokens):,} tokens, rows of up to {table.max_length}"
     _finish(as_json, facts, f"token table: {table.uri} ({figures})")

@@ -59,6 +59,7 @@ class DataConfig(_Frozen):
     """Which prepared dataset a run reads, and how its epoch order is cut (data/order.py)."""
 
     path: str | None = Field(default=None, description="folder written by `clickprompt prepare` (path or URI)")
+    version: int | None = Field(default=None, ge=1, description="of the dataset; default: the newest, and the same ever after in a run")
     chunk_batches: int = Field(default=64, ge=1, description="global batches that one read task shuffles together")
     id_dropout: float = Field(default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0")
 

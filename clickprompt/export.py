@@ -27,7 +27,7 @@ from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matchi
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ExportInfo", "export_of", "load_export", "load_weights", "read_info", "write_export"]
+__all__ = ["ExportInfo", "dataset_of", "export_of", "load_export", "load_weights", "read_info", "write_export"]
 
 FORMAT_VERSION = 1
 _INFO = "export.json"
@@ -48,6 +48,7 @@ class ExportInfo:
     plm: dict[str, Any] | None
     step: int
     valid_auc: float | None
+    dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
 
@@ -78,6 +79,7 @@ def write_export(
             field_names=list(dataset.field_names),
             field_sizes=[int(size) for size in dataset.field_sizes],
             dataset_fingerprint=dataset.fingerprint,
+            dataset_version=dataset.version,
             tokenizer_fingerprint=tokenizer_fingerprint,
             plm=model.plm.config_dict() if model.plm is not None else None,
             step=step,
@@ -100,6 +102,12 @@ def publish(folder: str, uri: str) -> None:
             storage.delete_tree(temporary)
         return
     storage.copy_tree(folder, uri)
+
+
+def dataset_of(config: dict[str, Any], uri: str | None = None) -> Dataset:
+    """The dataset that an export with this configuration was trained on, in the version it had then; `uri` is where it has moved to."""
+    data = config["data"]
+    return Dataset.open(storage.native(uri or data["path"]), data.get("version") or 1)
 
 
 def export_of(run_or_export: str) -> str:

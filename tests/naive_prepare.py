@@ -3,11 +3,11 @@
 import pandas as pd
 
 
-def naive_prepare(rows, *, k_core=0, split_by="time"):
+def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
     """rows: DataFrame in the order of the log with label (NaN = dropped), timestamp, user, item and one column of texts per field.
 
-    Returns {split: DataFrame with row_id, label, timestamp, fields} in the order of the split, and {field: the values that are left, in the
-    order in which they first came in the labelled log}.
+    min_count: field → training rows that a value needs. Returns {split: DataFrame with row_id, label, timestamp, fields} in the order of
+    the split, and {field: the values that are left, in the order in which they first came in the labelled log}.
     """
     rows = rows.reset_index(drop=True).rename_axis("row_id").reset_index()
     rows = labelled = rows[rows["label"].notna()]
@@ -27,4 +27,7 @@ def naive_prepare(rows, *, k_core=0, split_by="time"):
         sizes = [len(rows) - test - valid, valid, test]
     ends = [0, sizes[0], sizes[0] + sizes[1], len(rows)]
     splits = {split: ordered.iloc[ends[i] : ends[i + 1]] for i, split in enumerate(("train", "valid", "test"))}
+    for name, least in (min_count or {}).items():
+        if least > 1:
+            values[name] = [value for value in values[name] if (splits["train"][name] == value).sum() >= least]
     return splits, values

@@ -26,6 +26,6 @@ def benchmark_inputs(config: Config) -> tuple[Config, Dataset]:
         raw = fetch(_SOURCE, storage.join(downloads, _SOURCE), say).path
         dataset = prepare(_SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime)
     else:
-        dataset = Dataset.open(config.data.path)
+        dataset = Dataset.open(config.data.path, config.data.version)
     tokenize(dataset, load_tokenizer(config.plm.path))
     return config, dataset

@@ -32,7 +32,7 @@ def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
     if config.data.path is None:
         files, name = even_layout(_GOODREADS_ROWS), "made-up files of GoodReads' size"
     else:
-        shards = Dataset.open(config.data.path).manifest["shards"]["train"]
+        shards = Dataset.open(config.data.path, config.data.version).manifest["shards"]["train"]
         files, name = [shard["row_groups"] for shard in shards], config.data.path
     row_groups = tuple(rows for file in files for rows in file)
     num_rows = sum(row_groups)

@@ -4,6 +4,8 @@ manifest.json                       written last: a folder without it is not a d
 vocab/<nn>-<column>.parquet         id int32, value string, train_count int64; row i is id i, id 0 = unknown
 <split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64, <column> int32 per field
 tokens/<fingerprint>/               one token table per tokenizer (data/text.py)
+v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/append.py)
+versions/<n>.json                   the manifest of version n, once there is a newer one
 """
 
 import json
@@ -34,18 +36,22 @@ class Dataset:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, uri: str) -> "Dataset":
-        """Raises DataError when nothing is there, it is no dataset, it has another format version or an empty split."""
+    def open(cls, uri: str, version: int | None = None) -> "Dataset":
+        """The newest version, or the given one.
+
+        Raises DataError when nothing is there, it is no dataset, it has another format version, no such version or an empty split.
+        """
         where = storage.join(uri, MANIFEST)
         if not storage.exists(where):
             found = "no prepared dataset (no manifest.json)" if storage.exists(uri) else "nothing"
             raise DataError(f"{uri}: there is {found} here; make one with clickprompt prepare SOURCE --raw DIR --out {uri}")
-        try:
-            manifest = storage.read_json(where)
-        except InputError as error:
-            raise DataError(f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})") from error
-        if not isinstance(manifest, dict) or "format_version" not in manifest:
-            raise DataError(f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt prepare")
+        manifest = _read_manifest(where)
+        newest = manifest.get("version", 1)
+        if version is not None and version != newest:
+            where = version_uri(uri, version)
+            if not 1 <= version < newest or not storage.exists(where):
+                raise DataError(f"{uri}: has no version {version}; the newest is {newest}; set data.version to that or an earlier one")
+            manifest = _read_manifest(where)
         if manifest["format_version"] != FORMAT_VERSION:
             raise DataError(
                 f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads {FORMAT_VERSION}; "
@@ -78,6 +84,11 @@ class Dataset:
     @property
     def counts(self) -> dict[str, int]:
         return dict(self.manifest["counts"])
+
+    @property
+    def version(self) -> int:
+        """Counts from 1; `clickprompt prepare --append` makes the next."""
+        return self.manifest.get("version", 1)
 
     @property
     def fingerprint(self) -> str:
@@ -148,6 +159,21 @@ class Dataset:
 
     def _schema(self) -> pa.Schema:
         return shard_schema(self.columns)
+
+
+def version_uri(uri: str, version: int) -> str:
+    """Where the manifest of a version is that is not the newest."""
+    return storage.join(uri, "versions", f"{version}.json")
+
+
+def _read_manifest(where: str) -> dict[str, Any]:
+    try:
+        manifest = storage.read_json(where)
+    except InputError as error:
+        raise DataError(f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})") from error
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise DataError(f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt prepare")
+    return manifest
 
 
 def column_name(field_name: str) -> str:

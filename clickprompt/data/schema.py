@@ -27,6 +27,12 @@ class FieldSchema(_Frozen):
     edges: tuple[float, ...] | None = Field(default=None, description="numeric: buckets between these increasing values, as '4 to 10'")
     round: int | None = Field(default=None, description="numeric: digits after the point (negative: before it)")
     take: Literal["first", "all"] = Field(default="first", description="multi: the first value, or all of them with commas between")
+    min_count: int = Field(
+        default=1,
+        ge=1,
+        description="values with fewer training rows are unknown (id 0); 1: every value has its id, also one that only comes later",
+        exclude_if=lambda count: count == 1,  # a schema that doesn't ask for it stays the schema it was
+    )
 
     @model_validator(mode="after")
     def _rules_fit_the_kind(self) -> "FieldSchema":

@@ -191,7 +191,8 @@ def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
 
 
 def table_uri(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
-    return storage.join(dataset.uri, "tokens", tokenizer_fingerprint(tokenizer))
+    version = f"-v{dataset.version}" if dataset.version > 1 else ""
+    return storage.join(dataset.uri, "tokens", f"{tokenizer_fingerprint(tokenizer)}{version}")
 
 
 def array_file(uri: str, name: str) -> str:

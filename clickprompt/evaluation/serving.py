@@ -3,10 +3,9 @@
 from typing import Any
 
 from clickprompt import storage
-from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.predictor import check_scorable
-from clickprompt.export import export_of, load_export
+from clickprompt.export import dataset_of, export_of, load_export
 
 __all__ = ["export_for_serving"]
 
@@ -20,13 +19,15 @@ def export_for_serving(run: str, to: str) -> dict[str, Any]:
         raise InputError(f"{to}: exists already; choose another folder")
     export = export_of(run)
     model, info = load_export(export)
-    dataset = Dataset.open(info.config["data"]["path"])
+    dataset = dataset_of(info.config)
     if dataset.fingerprint != info.dataset_fingerprint:
         raise DataError(f"{dataset.uri}: not the dataset {run} was trained on; its ids would mean other values")
     check_scorable(export, dataset)
     try:
         storage.copy_tree(export, to)
-        storage.copy_tree(storage.join(dataset.uri, "vocab"), storage.join(to, "vocab"))
+        for field in dataset.manifest["fields"]:
+            name = field["file"].rsplit("/", 1)[-1]
+            storage.write_bytes(storage.join(to, "vocab", name), storage.read_bytes(storage.join(dataset.uri, field["file"])))
     except BaseException:
         storage.delete_tree(to)
         raise

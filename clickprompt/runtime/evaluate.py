@@ -18,7 +18,7 @@ from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions, write_predictions
 from clickprompt.evaluation.predictor import Predictor, check_scorable
 from clickprompt.evaluation.recovery import MASK_RATE, Recovery, check_recoverable, compare, read_recovery, summarise, write_recovery
-from clickprompt.export import ExportInfo, export_of
+from clickprompt.export import ExportInfo, dataset_of, export_of
 from clickprompt.progress import Task
 from clickprompt.runtime.cluster import connect
 
@@ -37,7 +37,7 @@ def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, d
     runtime = (config or Config()).runtime
     runs = [storage.native(run) for run in runs]
     exports = [export_of(run) for run in runs]
-    dataset = Dataset.open(storage.native(data or _trained_on(exports[0])))
+    dataset = dataset_of(_described(exports[0])["config"], data)
     dataset.verify([split])
     objectives = [check_scorable(export, dataset).objective for export in exports]
     folders = [storage.join(run, "predictions", split) for run in runs]
@@ -66,7 +66,7 @@ def evaluate_recovery(
     runtime = (config or Config()).runtime
     run = storage.native(run)
     export = export_of(run)
-    dataset = Dataset.open(storage.native(data or _trained_on(export)))
+    dataset = dataset_of(_described(export)["config"], data)
     dataset.verify([split])
     info = check_recoverable(export, dataset)
     other = _recovery_of(against, split, info) if against else None
@@ -113,10 +113,6 @@ def _recovery_folder(run: str, split: str) -> str:
 
 def _described(export: str) -> dict[str, Any]:
     return storage.read_json(storage.join(export, "export.json"))
-
-
-def _trained_on(export: str) -> str:
-    return _described(export)["config"]["data"]["path"]
 
 
 def _metrics(folder: str, rows: int) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         raise ConfigError("runtime.bf16=true without GPUs would only be slower; set runtime.gpus_per_worker=1 or leave bf16 out")
     if config.data.path is None:
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
-    dataset = Dataset.open(config.data.path)
+    dataset = Dataset.open(config.data.path, config.data.version or _begun_with(run, config.data.path))
+    config = replaced(config, {"data.version": dataset.version})
     dataset.verify()
     plm, truncation = None, None
     if objective != "without_plm":
@@ -81,7 +82,10 @@ def _check_init(given: str, info: ExportInfo, config: Config, dataset: Dataset, 
     """What a finetuning takes over from an export must fit its own model."""
     what = f"finetune.init={given}"
     if info.field_sizes != [int(size) for size in dataset.field_sizes]:
-        raise ConfigError(f"{what}: its fields have the sizes {info.field_sizes}, those of {dataset.uri} {dataset.field_sizes}")
+        raise ConfigError(
+            f"{what}: its fields have the sizes {info.field_sizes} of version {info.dataset_version}, those of {dataset.uri} "
+            f"{dataset.field_sizes} in version {dataset.version}; set data.path and data.version to what it was trained on"
+        )
     earlier = Config.model_validate(info.config)
     has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
     if not has_ctr and objective == "without_plm":
@@ -116,11 +120,22 @@ def _absolute(config: Config) -> Config:
     return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
 
 
+def _begun_with(run: str | None, data: str) -> int | None:
+    """The version of the dataset that an earlier part of the run used, which is not the newest any more where rows were appended since."""
+    path = storage.join(run, "config.yaml") if run is not None else None
+    if path is None or not storage.exists(path):
+        return None
+    earlier = load_config(path).data
+    return (earlier.version or 1) if earlier.path == data else None
+
+
 def claim(run: str, config: Config) -> None:
     """Store the resolved configuration, or see that the run that is there has the same one (where it runs may differ)."""
     path = storage.join(run, "config.yaml")
     if storage.exists(path):
         earlier = load_config(path)
+        if config.data.version and not earlier.data.version:  # begun before there were versions
+            earlier = replaced(earlier, {"data.version": 1})
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
             raise ConfigError(f"{run}: holds a run of another configuration ({path}); choose another --run, or continue it with the same")
     storage.write_bytes(path, dump_config(config).encode())

@@ -24,7 +24,7 @@ from clickprompt.progress import say
 from clickprompt.runtime import prepare_tasks as tasks
 from clickprompt.runtime.cluster import connect
 
-__all__ = ["prepare", "split_sizes"]
+__all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code", "split_sizes", "write_shards", "write_vocabularies"]
 
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
@@ -73,7 +73,7 @@ def prepare(
         raise InputError(f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash")
     options = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
-    if existing := _existing(out_uri, identity):
+    if existing := _existing(out_uri, identity, source):
         progress(f"{out_uri} is prepared already")
         return existing
     work_uri = f"{out_uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}" if storage.is_local(out_uri) else out_uri
@@ -94,14 +94,18 @@ def prepare(
     return Dataset.open(out_uri)
 
 
-def _existing(uri: str, identity: dict[str, Any]) -> Dataset | None:
+def _existing(uri: str, identity: dict[str, Any], source: Source) -> Dataset | None:
     if not storage.exists(uri) or storage.list_names(uri) == []:
         return None
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise InputError(f"{uri}: something other than a prepared dataset is there; give an empty or new place")
     dataset = Dataset.open(uri)
     if any(dataset.manifest.get(key) != value for key, value in identity.items()):
-        raise InputError(f"{uri}: holds a dataset prepared from other raw files or with other options; delete it or give another place")
+        grown = all(dataset.manifest.get(key) == identity[key] for key in ("source", "options")) and (
+            dataset.manifest["raw_files"].items() < identity["raw_files"].items() and not source.needs_all_rows()
+        )
+        remedy = "add the rows of the new ones with --append, or delete it" if grown else "delete it or give another place"
+        raise InputError(f"{uri}: holds a dataset prepared from other raw files or with other options; {remedy}")
     return dataset
 
 
@@ -111,56 +115,36 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
         progress(f"note: {source.remark}")
     stage = storage.join(uri, _STAGE)
     tables = source.tables()
-    parsed = _parse(source, stage, progress)
-    log, values = _encode(source, tables, parsed, options, stage, progress)
+    log, values, statistics = read_log(source, tables, options, stage, progress)
     if source.latest_only:
-        log = _drop_repeats(source, log, progress)
+        before, log = log, _drop_repeats(source, log, progress)
+        statistics["repeats_dropped"] = before.rows - log.rows
     if source.k_core > 1:
-        log = _k_core(source, log, progress)
+        before, log = log, _k_core(source, log, progress)
+        statistics["k_core_dropped"] = before.rows - log.rows
     if log.clicks in (0, log.rows):
         all_alike = f"all of the {log.rows:,} rows are clicks" if log.clicks else f"none of the {log.rows:,} rows is a click"
         raise DataError(f"{source.raw_dir}: {all_alike}: there is nothing to learn; check the label rule")
     if options["split"] == "time" and log.first_key == log.last_key and log.rows > 1:
         raise DataError(f"{source.raw_dir}: all {log.rows:,} rows have the timestamp {log.first_key}: no order in time; use --split hash")
-    sizes = _column_sizes(log) if options["split"] == "column" else split_sizes(log.rows)
+    sizes, starts = cut_by_split(log, options, progress)
     for split in SPLITS:
         if not sizes[split]:
             raise DataError(
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is empty; at least 3 are needed"
             )
-    progress(f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / {sizes['test']:,}")
-    starts = [_kth(log, k) for k in (sizes["train"], sizes["train"] + sizes["valid"])]
-
-    fields, codes = _vocabulary(source, tables, values, log)
-    columns = [column_name(name) for name, _ in fields]
-    train_counts = _train_counts(log, starts, options, fields, codes)
-    progress("sorting the rows into shards")
-    pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
-    codes_ref = ray.put(codes)
-    names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
-    progress(f"writing {len(names)} shards")
-    done = _each(
-        lambda item: tasks.write_shard.remote(pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]),
-        enumerate(names),
-    )
-    shards: dict[str, list[dict[str, Any]]] = {}
-    bounds = {}
-    for split in SPLITS:
-        written, done = done[: num_shards[split]], done[num_shards[split] :]
-        keys = [key for shard in written for key in shard["keys"]]
-        assert keys == sorted(keys), "shards out of order"
-        shards[split] = [shard["entry"] for shard in written]
-        assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
-        bounds[split] = [min(shard["bounds"][0] for shard in written), max(shard["bounds"][1] for shard in written)]
-    progress("writing the vocabularies")
-    described = [_write_vocabulary(uri, number, name, vocabulary, train_counts[number]) for number, (name, vocabulary) in enumerate(fields)]
+    lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
+    fields, codes = _vocabulary(source, tables, values, rows_per_code(log, starts, options, lengths))
+    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, [column_name(field.name) for field in fields], progress)
+    described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     return {
         "format_version": FORMAT_VERSION,
         "template": TEMPLATE,
         "fields": described,
-        "num_features": sum(len(vocabulary) for _, vocabulary in fields),
+        "num_features": sum(len(field.values) for field in fields),
         "counts": sizes,
+        "statistics": statistics | {"clicks": log.clicks},
         "bounds": bounds,
         "row_group_rows": options["row_group_rows"],
         "shards": shards,
@@ -189,15 +173,77 @@ class _Log:
         return cls(list(names), sum(rows), sum(clicks), min(first), max(last), max(row_id))
 
 
-def _parse(source: Source, stage: str, progress: Callable[[str], None]) -> list[tasks.Parsed]:
+def read_log(
+    source: Source,
+    tables: dict[str, pa.Table],
+    options: dict[str, Any],
+    stage: str,
+    progress: Callable[[str], None],
+    first_row_id: int = 0,
+) -> tuple[_Log, dict[str, pa.Array], dict[str, int]]:
+    """The coded log, the values of those of its columns that no table has, and how many rows there were and were dropped.
+
+    Raises DataError as `prepare` does for raw files that can't be read.
+    """
+    parsed, raw_rows, labelled = _parse(source, stage, progress, first_row_id)
+    log, values = _encode(source, tables, parsed, options, stage, progress)
+    dropped = {"label_dropped": raw_rows - labelled, "unmatched_dropped": labelled - log.rows, "repeats_dropped": 0, "k_core_dropped": 0}
+    return log, values, {"raw_rows": raw_rows, **dropped}
+
+
+def cut_by_split(log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> tuple[dict[str, int], list[tuple[int, int]]]:
+    """Rows per split, and (split_key, row_id) where valid and test begin."""
+    sizes = _column_sizes(log) if options["split"] == "column" else split_sizes(log.rows)
+    progress(f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / {sizes['test']:,}")
+    ends = (sizes["train"], sizes["train"] + sizes["valid"])
+    return sizes, [_kth(log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
+
+
+def write_shards(
+    log: _Log,
+    starts: list[tuple[int, int]],
+    sizes: dict[str, int],
+    options: dict[str, Any],
+    stage: str,
+    uri: str,
+    codes: dict[str, dict[str, np.ndarray]],
+    columns: list[str],
+    progress: Callable[[str], None],
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]]]:
+    """Manifest entries of each split's shards below `uri`, and its first and last timestamp; a split without rows has neither."""
+    progress("sorting the rows into shards")
+    pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
+    codes_ref = ray.put(codes)
+    names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
+    progress(f"writing {len(names)} shards")
+    done = _each(
+        lambda item: tasks.write_shard.remote(pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]),
+        enumerate(names),
+    )
+    shards: dict[str, list[dict[str, Any]]] = {}
+    bounds = {}
+    for split in SPLITS:
+        written, done = done[: num_shards[split]], done[num_shards[split] :]
+        keys = [key for shard in written for key in shard["keys"]]
+        assert keys == sorted(keys), "shards out of order"
+        shards[split] = [shard["entry"] for shard in written]
+        assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
+        if written:
+            bounds[split] = [min(shard["bounds"][0] for shard in written), max(shard["bounds"][1] for shard in written)]
+    return shards, bounds
+
+
+def _parse(source: Source, stage: str, progress: Callable[[str], None], first_row_id: int = 0) -> tuple[list[tasks.Parsed], int, int]:
+    """The parsed files, the rows of the log, and those of them that the label rule keeps."""
     parts = source.parts()
     progress(f"reading {len(parts)} parts of the raw log")
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
     read = _each(lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"), enumerate(parts))
-    first_rows = np.cumsum([0, *(rows for rows, _ in read)])
-    return [
-        tasks.Parsed(uri, part, int(first)) for part, first, (_, files) in zip(parts, first_rows[:-1], read, strict=True) for uri in files
+    first_rows = first_row_id + np.cumsum([0, *(rows for rows, _, _ in read)])
+    files = [
+        tasks.Parsed(uri, part, int(first)) for part, first, (_, _, uris) in zip(parts, first_rows[:-1], read, strict=True) for uri in uris
     ]
+    return files, int(first_rows[-1]) - first_row_id, sum(labelled for _, labelled, _ in read)
 
 
 def _encode(
@@ -261,52 +307,58 @@ def _k_core(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     return smaller
 
 
-def _vocabulary(
-    source: Source, tables: dict[str, pa.Table], values: dict[str, pa.Array], log: _Log
-) -> tuple[list[tuple[str, pa.Array]], dict[str, dict[str, np.ndarray]]]:
-    """Values per field, in the order of the tables or of the log (id = position + 1); per log column and field, the id of each code.
+def rows_per_code(log: _Log, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]) -> dict[str, np.ndarray]:
+    """[splits, codes] int64 per log column: rows of each code; `lengths`: codes of each column."""
+    ordering = (starts, log.first_key, options["seed"])
+    totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
+    for counting in [tasks.rows_per_code.remote(file, list(lengths), ordering) for file in log.files]:
+        for total, (splits, codes, rows) in zip(totals.values(), ray.get(counting), strict=True):
+            total[splits, codes] += rows
+    return totals
 
-    A code that no row has and that adds no value has id 0.
+
+@dataclass(frozen=True)
+class FieldValues:
+    """A field's values in the order of their ids, from 1 on; the training rows of each id, 0 included; more for its manifest entry."""
+
+    name: str
+    values: pa.Array
+    train_count: np.ndarray
+    facts: dict[str, Any]
+
+
+def _vocabulary(
+    source: Source, tables: dict[str, pa.Table], values: dict[str, pa.Array], rows: dict[str, np.ndarray]
+) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]]]:
+    """Each field's values in the order of the tables or of the log; per log column and field column, the id of each code.
+
+    A code that no row has and that adds no value has id 0, as have values with too few training rows.
     """
-    names = [*tables, *values]
-    used: dict[str, np.ndarray] = {}
-    if values or not source.whole_tables:
-        counts = _totals([tasks.used.remote(file, names) for file in log.files])
-        used = {name: count > 0 for name, count in zip(names, counts, strict=True)}
     fields = []
-    codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+    codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
     for name in source.fields:
         key = next((key for key, table in tables.items() if name in table.column_names), name)
         column = values[key] if key in values else tables[key].column(name).combine_chunks()
-        ids = np.zeros(len(column), dtype=np.int32)
-        chosen = np.ones(len(column), dtype=bool) if key in tables and source.whole_tables else _padded(used[key], len(column))
+        chosen = np.ones(len(column), dtype=bool) if key in tables and source.whole_tables else rows[key].any(axis=0)
         encoded = column.filter(pa.array(chosen)).dictionary_encode()
-        ids[chosen] = encoded.indices.to_numpy() + 1
-        fields.append((name, encoded.dictionary))
+        value = encoded.indices.to_numpy()
+        per_value = [_sums(value, counts[chosen], len(encoded.dictionary)) for counts in rows[key]]
+        train = per_value[0]
+        least = source.min_count(name)
+        kept = train >= least if least > 1 else np.ones(len(train), dtype=bool)
+        numbers = np.where(kept, np.cumsum(kept), 0)
+        ids = np.zeros(len(column), dtype=np.int32)
+        ids[chosen] = numbers[value]
         codes[key][column_name(name)] = ids
+        unseen = {split: int(counts[train == 0].sum()) for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)}
+        facts = {"unseen_in_train": unseen} | ({"min_count": least} if least > 1 else {})
+        fields.append(FieldValues(name, encoded.dictionary.filter(pa.array(kept)), _sums(numbers, train, int(kept.sum()) + 1), facts))
     return fields, codes
 
 
-def _padded(flags: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(flags, (0, length - len(flags)))
-
-
-def _train_counts(
-    log: _Log,
-    starts: list[tuple[int, int]],
-    options: dict[str, Any],
-    fields: list[tuple[str, pa.Array]],
-    codes: dict[str, dict[str, np.ndarray]],
-) -> list[np.ndarray]:
-    """Training rows per id of each field."""
-    names = list(codes)
-    ordering = (starts, log.first_key, options["seed"])
-    rows = dict(zip(names, _totals([tasks.train_rows.remote(file, names, ordering) for file in log.files]), strict=True))
-    counts = []
-    for name, values in fields:
-        key, ids = next((key, columns[column_name(name)]) for key, columns in codes.items() if column_name(name) in columns)
-        counts.append(np.bincount(ids[: len(rows[key])], weights=rows[key], minlength=len(values) + 1).astype(np.int64))
-    return counts
+def _sums(groups: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:
+    """[length] int64: the sum of each group's counts."""
+    return np.bincount(groups, weights=counts, minlength=length).astype(np.int64)
 
 
 def _each(submit: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -389,6 +441,9 @@ def _sort_into_shards(
     boundaries: list[int] = []
     num_shards = {}
     for split, (low, _), width, histogram in zip(SPLITS, spans, widths, histograms, strict=True):
+        if not sizes[split]:
+            num_shards[split] = 0
+            continue
         before = np.cumsum(histogram)
         wanted = -(-sizes[split] // options["rows_per_shard"])
         ends = np.unique(np.searchsorted(before, [sizes[split] * shard / wanted for shard in range(1, wanted)]))
@@ -402,11 +457,15 @@ def _sort_into_shards(
     return pieces, num_shards
 
 
-def _write_vocabulary(uri: str, number: int, name: str, values: pa.Array, train_count: np.ndarray) -> dict[str, Any]:
-    table = pa.table(
-        {"id": np.arange(len(values) + 1), "value": pa.concat_arrays([pa.array([UNKNOWN]), values]), "train_count": train_count},
-        schema=vocabulary_schema(),
-    )
-    column = column_name(name)
+def write_vocabularies(uri: str, fields: Sequence[FieldValues], progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The fields' manifest entries."""
+    progress("writing the vocabularies")
+    return [_write_vocabulary(uri, number, field) for number, field in enumerate(fields)]
+
+
+def _write_vocabulary(uri: str, number: int, field: FieldValues) -> dict[str, Any]:
+    values = pa.concat_arrays([pa.array([UNKNOWN]), field.values])
+    table = pa.table({"id": np.arange(len(values)), "value": values, "train_count": field.train_count}, schema=vocabulary_schema())
+    column = column_name(field.name)
     entry = tasks.write_parquet(uri, f"vocab/{number:02d}-{column}.parquet", table, _VALUES_PER_PIECE)
-    return {"name": name, "column": column, "size": len(table)} | entry
+    return {"name": field.name, "column": column, "size": len(table)} | entry | field.facts

@@ -15,7 +15,7 @@ import ray
 
 from clickprompt import storage
 from clickprompt.data import staging
-from clickprompt.data.dataset import column_name, shard_schema
+from clickprompt.data.dataset import SPLITS, column_name, shard_schema
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.sources import RawPart, Source
 from clickprompt.errors import DataError
@@ -41,20 +41,21 @@ class Parsed:
 
 
 @ray.remote
-def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, list[str]]:
-    """The rows of the part, and the files of those that the label rule keeps."""
-    rows, files = 0, []
+def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, list[str]]:
+    """The rows of the part, those of them that the label rule keeps, and the files of the latter."""
+    rows, kept, files = 0, 0, []
     for table in source.read_part(part):
         columns = [name for name in table.column_names if name not in ("label", "timestamp")]
         numbered = table.append_column("row_id", pa.array(np.arange(rows, rows + len(table), dtype=np.int64)))
         rows += len(table)
         labelled = numbered.filter(table.column("label").is_valid())
+        kept += len(labelled)
         if len(labelled):
             files.append(f"{prefix}-{len(files):04d}.arrow")
             encoded = staging.as_dictionaries(labelled, columns)
             _refuse_huge_values(part, encoded, columns)
             staging.write_rows(files[-1], encoded)
-    return rows, files
+    return rows, kept, files
 
 
 def _refuse_huge_values(part: RawPart, rows: pa.Table, columns: list[str]) -> None:
@@ -143,12 +144,6 @@ def within(file: str, user: str, item: str, keep: list[np.ndarray]) -> Stats | N
     return _write_coded(file, rows.filter(pa.array(keep[0][rows.column(user).to_numpy()] & keep[1][rows.column(item).to_numpy()])))
 
 
-@ray.remote
-def used(file: str, names: list[str]) -> list[np.ndarray]:
-    """Rows per code of each log column."""
-    return [np.bincount(column) for column in staging.read_columns(file, *names)]
-
-
 def _hash(stream: int, seed: int, row_ids: np.ndarray) -> np.ndarray:
     """int64 below SPAN."""
     return (random_bits(stream, seed, row_ids) % np.uint64(SPAN)).astype(np.int64)
@@ -184,11 +179,12 @@ def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
 
 
 @ray.remote
-def train_rows(file: str, names: list[str], ordering: Ordering) -> list[np.ndarray]:
-    """Training rows per code of each log column."""
+def rows_per_code(file: str, names: list[str], ordering: Ordering) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Split, code and number of rows, of every pair that occurs in each log column: a file has few of a large column's codes."""
     key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *names)
-    train = split_numbers(key, row_id, ordering) == 0
-    return [np.bincount(column[train]) for column in columns]
+    split = split_numbers(key, row_id, ordering)
+    found = [np.unique(column.astype(np.int64) * len(SPLITS) + split, return_counts=True) for column in columns]
+    return [(pairs % len(SPLITS), pairs // len(SPLITS), rows) for pairs, rows in found]
 
 
 @ray.remote

@@ -36,6 +36,7 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
         say(f"{stage_name}: {run} is already complete")
         return storage.read_json(result_path)
     job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
+    say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
     with connect(config.runtime):
         started = time.monotonic()
         outcome = _fit(job, callbacks or [])
@@ -43,6 +44,7 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
         "stage": stage_name,
         "objective": job.objective,
         "run": run,
+        "dataset": {"path": job.dataset.uri, "version": job.dataset.version, "fingerprint": job.dataset.fingerprint},
         "export": export_of(run),
         "rows": job.order.num_rows,
         "planned_steps": job.order.total_steps,

@@ -23,7 +23,7 @@ def run_tune(config: Config, run: str) -> dict[str, Any]:
     """Best finetuning by validation AUC and all of them, also in `<run>/result.json`."""
     run = storage.native(run)
     check_cpus(config.runtime, runs=config.tune.max_concurrent_trials)
-    check_training(config, "pretrain")
+    config = check_training(config, "pretrain").config  # all trials with the same version of the dataset
     check_training(replaced(config, {"finetune.init": None}), "finetune")
     space = config.tune
     pretrains = [

@@ -50,10 +50,10 @@ def random_log(seed):
     return frame, schema
 
 
-def write(folder, frame, schema, kind="parquet", files=3):
+def write(folder, frame, schema, kind="parquet", files=3, first=0):
     os.makedirs(folder, exist_ok=True)
     cuts = np.linspace(0, len(frame), files + 1).astype(int)
-    for number, (start, stop) in enumerate(pairwise(cuts)):
+    for number, (start, stop) in enumerate(pairwise(cuts), start=first):
         piece, path = frame.iloc[start:stop], os.path.join(folder, f"log-{number}.{kind}")
         if kind == "parquet":
             pq.write_table(pa.Table.from_pandas(piece, preserve_index=False), path, row_group_size=17)
@@ -98,11 +98,14 @@ def assert_equal(dataset, splits, values):
         assert table["label"].tolist() == expected["label"].astype(int).tolist()
         assert table["timestamp"].tolist() == expected["timestamp"].tolist()
         for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
-            assert table[column].tolist() == [ids[name][value] for value in expected[name]], name
+            assert table[column].tolist() == [ids[name].get(value, 0) for value in expected[name]], name
             if split == "train":
                 counts = np.bincount(table[column], minlength=dataset.field_sizes[field]).tolist()
                 assert dataset.vocabulary(field)["train_count"].to_pylist() == counts
     assert dataset.counts == {split: len(expected) for split, expected in splits.items()}
+    for entry in dataset.manifest["fields"]:
+        seen = set(splits["train"][entry["name"]])
+        assert entry["unseen_in_train"] == {split: sum(v not in seen for v in splits[split][entry["name"]]) for split in ("valid", "test")}
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -115,6 +118,24 @@ def test_a_random_table_equals_pandas(ray_session, tmp_path, seed):
             prepare(path, None, str(tmp_path / "out"), **SMALL)
         assert os.listdir(tmp_path) == ["raw"]
         return
+    dataset = prepare(path, None, str(tmp_path / "out"), **SMALL)
+    assert_equal(dataset, splits, values)
+    kept, dropped = sum(map(len, splits.values())), int((frame["stars"] == 3).sum())
+    clicks = sum(int(split["label"].sum()) for split in splits.values())
+    counted = {"raw_rows": len(frame), "label_dropped": dropped, "k_core_dropped": len(frame) - dropped - kept, "clicks": clicks}
+    assert dataset.manifest["statistics"] == {"unmatched_dropped": 0, "repeats_dropped": 0} | counted
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_min_count_equals_pandas(ray_session, tmp_path, seed):
+    """Values with fewer training rows are id 0; 1 leaves none out, not even those without any."""
+    frame, schema = random_log(seed)
+    schema["k_core"] = seed % 3
+    min_count = {field["name"]: random.Random(seed + at).choice([1, 2, 4, 8]) for at, field in enumerate(schema["fields"])}
+    for field in schema["fields"]:
+        field["min_count"] = min_count[field["name"]]
+    splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"], min_count=min_count)
+    path = write(str(tmp_path / "raw"), frame, schema, files=2)
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), splits, values)
 
 

@@ -48,6 +48,7 @@ class Source(ABC):
     latest_only: bool = False  # of the rows with the same user and item
     joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped
     remark: str = ""  # what a user of the prepared dataset should know
+    joined: bool = True  # there are tables
     whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
 
     def __init__(self, raw_dir: str) -> None:
@@ -56,6 +57,16 @@ class Source(ABC):
     def kind(self, field: str) -> str:
         """categorical, numeric (in buckets) or multi (of several values)."""
         return "categorical"
+
+    def min_count(self, field: str) -> int:
+        """Training rows that a value of the field has to have; those with fewer are unknown. 1: also values without any are kept."""
+        return 1
+
+    def needs_all_rows(self) -> str:
+        """What can't be done batch by batch, so that rows can't be appended to the prepared dataset; empty for nothing."""
+        if self.joined:
+            return "tables beside its log"
+        return f"k_core={self.k_core}" if self.k_core > 1 else "latest_only" if self.latest_only else ""
 
     @abstractmethod
     def raw_files(self) -> dict[str, int]:

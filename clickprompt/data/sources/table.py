@@ -4,7 +4,8 @@
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -26,8 +27,11 @@ _NOT_CLICKED, _CLICKED = ("0", "false", "False"), ("1", "true", "True")
 class Table(Source):
     """Every field is a column of the log; a missing value is the text `unknown`."""
 
+    joined = False
+
     def __init__(self, schema_uri: str) -> None:
         super().__init__(storage.native(schema_uri))
+        self._only: frozenset[str] | None = None
         self.schema = load_schema(schema_uri)
         self.name = f"table {storage.sha256_bytes(self.schema.model_dump_json().encode())[:12]}"  # another schema, another source
         self.fields = tuple(field.name for field in self.schema.fields)
@@ -36,10 +40,14 @@ class Table(Source):
         by_column = {field.column: field.name for field in self.schema.fields}
         self.user, self.item = (by_column.get(column or "", column or "") for column in (self.schema.user, self.schema.item))
 
+    def files(self) -> dict[str, int]:
+        """`raw_files`, not looked into."""
+        return {uri: size for uri, size in data_files(self.raw_dir, self.schema) if self._only is None or uri in self._only}
+
     def raw_files(self) -> dict[str, int]:
-        files = data_files(self.raw_dir, self.schema)
+        files = self.files()
         wanted = self._columns()
-        for uri, _ in files:
+        for uri in files:
             names = column_names(uri)
             if names is None:
                 continue
@@ -47,16 +55,28 @@ class Table(Source):
                 if names.count(name) != 1:
                     has = "has two columns" if name in names else "has no column"
                     raise DataError(f"{uri}: {has} {name!r}, which the schema names; it has {', '.join(map(str, names))[:300]}")
-        return dict(files)
+        return files
+
+    def only(self, files: Mapping[str, int]) -> "Table":
+        """The same log with the rows of some of its files."""
+        some = copy.copy(self)
+        some._only = frozenset(files)
+        return some
 
     def kind(self, field: str) -> str:
-        return next(one.kind for one in self.schema.fields if one.name == field)
+        return self._field(field).kind
+
+    def min_count(self, field: str) -> int:
+        return self._field(field).min_count
+
+    def _field(self, name: str) -> FieldSchema:
+        return next(field for field in self.schema.fields if field.name == name)
 
     def tables(self) -> dict[str, pa.Table]:
         return {}
 
     def parts(self) -> list[RawPart]:
-        return [part for uri, _ in data_files(self.raw_dir, self.schema) for part in file_parts(uri)]
+        return [part for uri in self.files() for part in file_parts(uri)]
 
     def read_part(self, part: RawPart) -> Iterator[pa.Table]:
         rows = 0
