@@ -14,6 +14,10 @@ ifndef CLICKPROMPT_ML100K
 export CLICKPROMPT_ML100K := $(CURDIR)/data/movielens-100k
 FETCHED += fetch-ml100k
 endif
+ifndef CLICKPROMPT_BOOKCROSSING
+export CLICKPROMPT_BOOKCROSSING := $(CURDIR)/data/bookcrossing
+FETCHED += fetch-bookcrossing
+endif
 ifndef CLICKPROMPT_MINILM
 export CLICKPROMPT_MINILM := $(CURDIR)/data/minilm-l6
 FETCHED += fetch-minilm
@@ -23,7 +27,7 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env demo demo-full test test-slow check fetch-ml100k fetch-minilm fetch-gpt2-bpe
+.PHONY: help env demo demo-full test test-slow check fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +60,9 @@ check: env ## lint, format, types
 
 fetch-ml100k: env
 	$(BIN)/clickprompt fetch movielens-100k --to data/movielens-100k
+
+fetch-bookcrossing: env
+	$(BIN)/clickprompt fetch bookcrossing --to data/bookcrossing
 
 fetch-minilm: env
 	$(BIN)/clickprompt fetch minilm-l6 --to data/minilm-l6

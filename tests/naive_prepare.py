@@ -1,10 +1,12 @@
 """The preparation of a log as pandas does it in memory, a step a line: what the distributed one has to equal row by row."""
 
+import numpy as np
 import pandas as pd
 
 
 def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
-    """rows: DataFrame in the order of the log with label (NaN = dropped), timestamp, user, item and one column of texts per field.
+    """rows: DataFrame in the order of the log with label (NaN = dropped), timestamp, user, item and one column of texts per field; if it
+    has a split_key, the splits are by that instead of the timestamp.
 
     min_count: field → training rows that a value needs. Returns {split: DataFrame with row_id, label, timestamp, fields} in the order of
     the split, and {field: the values that are left, in the order in which they first came in the labelled log}.
@@ -16,9 +18,10 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
         if enough.all():
             break
         rows = rows[enough]
-    fields = [name for name in rows.columns if name not in ("row_id", "label", "timestamp", "user", "item")]
-    values = {name: [value for value in pd.unique(labelled[name]) if (rows[name] == value).any()] for name in fields}
-    ordered = rows.sort_values(["timestamp", "row_id"])
+    fields = [name for name in rows.columns if name not in ("row_id", "label", "timestamp", "user", "item", "split_key")]
+    left = {name: set(rows[name].unique()) for name in fields}
+    values = {name: [value for value in pd.unique(labelled[name]) if value in left[name]] for name in fields}
+    ordered = rows.sort_values(["split_key" if "split_key" in rows else "timestamp", "row_id"])
     if split_by == "column":  # the timestamp is the split's number
         sizes = [int((rows["timestamp"] == number).sum()) for number in range(3)]
     else:
@@ -31,3 +34,26 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
         if least > 1:
             values[name] = [value for value in values[name] if (splits["train"][name] == value).sum() >= least]
     return splits, values
+
+
+def assert_equal(dataset, splits, values):
+    """Row by row: splits, labels, times, the values behind the ids; and the vocabularies, their order and training counts."""
+    for field, name in enumerate(dataset.field_names):
+        assert dataset.vocabulary(field)["value"].to_pylist() == ["unknown", *values[name]]
+    ids = {name: {value: number for number, value in enumerate(found, start=1)} for name, found in values.items()}
+    for split, expected in splits.items():
+        table = dataset.read_split(split).to_pandas()
+        if split == "train":  # in the order of a hash
+            table, expected = table.sort_values("row_id"), expected.sort_values("row_id")
+        assert table["row_id"].tolist() == expected["row_id"].tolist()
+        assert table["label"].tolist() == expected["label"].astype(int).tolist()
+        assert table["timestamp"].tolist() == expected["timestamp"].tolist()
+        for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
+            assert table[column].tolist() == [ids[name].get(value, 0) for value in expected[name]], name
+            if split == "train":
+                counts = np.bincount(table[column], minlength=dataset.field_sizes[field]).tolist()
+                assert dataset.vocabulary(field)["train_count"].to_pylist() == counts
+    assert dataset.counts == {split: len(expected) for split, expected in splits.items()}
+    for entry in dataset.manifest["fields"]:
+        seen = set(splits["train"][entry["name"]])
+        assert entry["unseen_in_train"] == {split: sum(v not in seen for v in splits[split][entry["name"]]) for split in ("valid", "test")}

@@ -8,11 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.data.dataset import Dataset
+from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import encode, load_tokenizer, sentence
 from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare import _encode, _kth, _parse, prepare, split_sizes
+from tests import naive_sources
+from tests.naive_prepare import assert_equal, naive_prepare
 from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
 
 pytestmark = pytest.mark.ray
@@ -243,6 +246,25 @@ def test_movielens_1m_is_the_papers_table_1(movielens_1m):
         for field, name in enumerate(theirs["field_names"]):
             if name in ("User ID", "Zipcode", "Movie ID", "Title", "First genre"):  # the others are words here, codes there
                 assert set(dataset.vocabulary(field)["value"].to_pylist()[1:]) == set(theirs["feature_dict"][name]), name
+
+
+def test_movielens_1m_equals_pandas(movielens_1m):
+    rows, tables = naive_sources.movielens_1m(environment("CLICKPROMPT_ML1M"))
+    splits, _ = naive_prepare(rows)
+    assert_equal(movielens_1m, splits, tables)  # with the users and movies that no rating is of
+
+
+@pytest.mark.slow
+def test_bookcrossing_equals_pandas(ray_session, tmp_path):
+    raw = environment("CLICKPROMPT_BOOKCROSSING")
+    dataset = prepare("bookcrossing", raw, str(tmp_path / "d"), seed=3)
+    rows, tables = naive_sources.bookcrossing(raw)
+    rows["split_key"] = random_bits(8, 3, np.arange(len(rows))) % np.uint64(2**61)
+    splits, _ = naive_prepare(rows)
+    assert_equal(dataset, splits, tables)
+    assert sum(dataset.counts.values()) == 1_031_175
+    assert dataset.num_features == 722_202
+    assert dataset.manifest["options"]["split"] == "hash"
 
 
 def test_movielens_1m_twice_the_same_bytes(movielens_1m, tmp_path):

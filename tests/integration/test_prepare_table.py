@@ -16,7 +16,7 @@ import yaml
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare import prepare
-from tests.naive_prepare import naive_prepare
+from tests.naive_prepare import assert_equal, naive_prepare
 
 pytestmark = pytest.mark.ray
 
@@ -84,28 +84,6 @@ def as_fields(frame):
             "Colour": colour,
         }
     )
-
-
-def assert_equal(dataset, splits, values):
-    for field, name in enumerate(dataset.field_names):
-        assert dataset.vocabulary(field)["value"].to_pylist() == ["unknown", *values[name]]
-    ids = {name: {value: number for number, value in enumerate(found, start=1)} for name, found in values.items()}
-    for split, expected in splits.items():
-        table = dataset.read_split(split).to_pandas()
-        if split == "train":  # in the order of a hash
-            table, expected = table.sort_values("row_id"), expected.sort_values("row_id")
-        assert table["row_id"].tolist() == expected["row_id"].tolist()
-        assert table["label"].tolist() == expected["label"].astype(int).tolist()
-        assert table["timestamp"].tolist() == expected["timestamp"].tolist()
-        for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
-            assert table[column].tolist() == [ids[name].get(value, 0) for value in expected[name]], name
-            if split == "train":
-                counts = np.bincount(table[column], minlength=dataset.field_sizes[field]).tolist()
-                assert dataset.vocabulary(field)["train_count"].to_pylist() == counts
-    assert dataset.counts == {split: len(expected) for split, expected in splits.items()}
-    for entry in dataset.manifest["fields"]:
-        seen = set(splits["train"][entry["name"]])
-        assert entry["unseen_in_train"] == {split: sum(v not in seen for v in splits[split][entry["name"]]) for split in ("valid", "test")}
 
 
 @pytest.mark.parametrize("seed", range(50))
