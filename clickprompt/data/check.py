@@ -11,6 +11,7 @@ from clickprompt.errors import DataError
 __all__ = ["check_source"]
 
 _SAMPLE = 200_000  # rows
+_PLACES = 8  # parts of the log that they come from
 _FEW_REPEATS = 0.5  # distinct values a row from which on a value is hardly seen again
 _REPEATED, _PURE = 20, 0.99  # rows of a value for it to count, and the share of one label among them that is suspicious
 _RARE = 0.01  # label rate, or 1 − label rate
@@ -19,7 +20,7 @@ _RARE = 0.01  # label rate, or 1 − label rate
 def check_source(source: Source, rows: int = _SAMPLE) -> dict[str, Any]:
     """{"rows", "label_rate", "dropped", "fields": [{"name", "kind", "distinct", "missing", "example", "warnings"}], "warnings"}.
 
-    Of the first `rows` rows or some more, spread evenly over the parts of the log. Raises DataError as preparing would.
+    Of at most `rows` rows, from the beginning of up to eight parts of the log, evenly spread. Raises DataError as preparing would.
     """
     sample, seen = _sample(source, rows)
     if not len(sample):
@@ -37,14 +38,16 @@ def _sample(source: Source, rows: int) -> tuple[pa.Table, int]:
     """The sampled rows with their fields, and how many rows were read for them."""
     source.raw_files()
     parts, tables = source.parts(), source.tables()
+    chosen = parts[:: -(-len(parts) // _PLACES) or 1]
     gathered, seen = [], 0
-    for part in parts[:: max(1, len(parts) // 8)]:
-        for table in source.read_part(part):
+    for part in chosen:
+        for piece in source.read_part(part):
+            table = piece.slice(0, -(-rows // len(chosen)))
             seen += len(table)
             gathered.append(_joined(table.filter(table.column("label").is_valid()), tables, source))
             break  # the first piece of a part
-        if seen >= rows:
-            break
+    if not gathered:
+        raise DataError(f"{source.raw_dir}: the log has no rows")
     return pa.concat_tables(gathered), seen
 
 

@@ -119,7 +119,7 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     old, options = dataset.manifest, dataset.manifest["options"]
     uri = storage.join(dataset.uri, folder)
     stage = storage.join(uri, "staging")
-    log, values, statistics = read_log(source, {}, options, stage, progress, first_row_id=old["statistics"]["raw_rows"])
+    log, values, statistics = read_log(source, {}, options, stage, first_row_id=old["statistics"]["raw_rows"])
     sizes, starts = cut_by_split(log, options, progress)
     rows = rows_per_code(log, starts, options, {name: len(found) for name, found in values.items()})
     fields, codes = [], {}
@@ -127,7 +127,7 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
         field, ids = _extended(dataset, number, values[name], rows[name][0], source.min_count(name))
         fields.append(field)
         codes[name] = {column: ids}
-    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns, progress)
+    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     statistics["clicks"] = log.clicks

@@ -4,7 +4,6 @@ Rows go through files (data/staging.py): a task holds one file's rows or one sha
 so that memory grows with the vocabulary and not with the log.
 """
 
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import RayTaskError
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
@@ -20,9 +18,10 @@ from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, 
 from clickprompt.data.sources import Source, get_source
 from clickprompt.data.text import TEMPLATE, UNKNOWN
 from clickprompt.errors import DataError, InputError
-from clickprompt.progress import say
+from clickprompt.progress import Task, say
 from clickprompt.runtime import prepare_tasks as tasks
 from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.new_folder import new_folder
 
 __all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code", "split_sizes", "write_shards", "write_vocabularies"]
 
@@ -76,21 +75,10 @@ def prepare(
     if existing := _existing(out_uri, identity, source):
         progress(f"{out_uri} is prepared already")
         return existing
-    work_uri = f"{out_uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}" if storage.is_local(out_uri) else out_uri
-    try:
-        filesystem, path = storage.resolve(work_uri)
-        with storage.user_errors(out_uri):  # a target that can't be written shows before the work starts
-            filesystem.create_dir(path, recursive=True)
+    with new_folder(out_uri) as work_uri:
         with connect(runtime or RuntimeConfig()):
             manifest = _write_files(source, work_uri, options, progress)
         storage.write_json(storage.join(work_uri, MANIFEST), identity | manifest)
-        if work_uri != out_uri:
-            storage.move(work_uri, out_uri)
-    except BaseException as error:
-        storage.delete_tree(work_uri)
-        if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
-            raise error.cause from None  # what the task raised, without Ray's traceback around it
-        raise
     return Dataset.open(out_uri)
 
 
@@ -115,7 +103,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
         progress(f"note: {source.remark}")
     stage = storage.join(uri, _STAGE)
     tables = source.tables()
-    log, values, statistics = read_log(source, tables, options, stage, progress)
+    log, values, statistics = read_log(source, tables, options, stage)
     if source.latest_only:
         before, log = log, _drop_repeats(source, log, progress)
         statistics["repeats_dropped"] = before.rows - log.rows
@@ -135,7 +123,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
             )
     lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
     fields, codes = _vocabulary(source, tables, values, rows_per_code(log, starts, options, lengths))
-    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, [column_name(field.name) for field in fields], progress)
+    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, [column_name(field.name) for field in fields])
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     return {
@@ -178,15 +166,14 @@ def read_log(
     tables: dict[str, pa.Table],
     options: dict[str, Any],
     stage: str,
-    progress: Callable[[str], None],
     first_row_id: int = 0,
 ) -> tuple[_Log, dict[str, pa.Array], dict[str, int]]:
     """The coded log, the values of those of its columns that no table has, and how many rows there were and were dropped.
 
     Raises DataError as `prepare` does for raw files that can't be read.
     """
-    parsed, raw_rows, labelled = _parse(source, stage, progress, first_row_id)
-    log, values = _encode(source, tables, parsed, options, stage, progress)
+    parsed, raw_rows, labelled = _parse(source, stage, first_row_id)
+    log, values = _encode(source, tables, parsed, options, stage)
     dropped = {"label_dropped": raw_rows - labelled, "unmatched_dropped": labelled - log.rows, "repeats_dropped": 0, "k_core_dropped": 0}
     return log, values, {"raw_rows": raw_rows, **dropped}
 
@@ -208,17 +195,15 @@ def write_shards(
     uri: str,
     codes: dict[str, dict[str, np.ndarray]],
     columns: list[str],
-    progress: Callable[[str], None],
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]]]:
     """Manifest entries of each split's shards below `uri`, and its first and last timestamp; a split without rows has neither."""
-    progress("sorting the rows into shards")
     pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
     codes_ref = ray.put(codes)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
-    progress(f"writing {len(names)} shards")
     done = _each(
         lambda item: tasks.write_shard.remote(pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]),
         enumerate(names),
+        "writing shards",
     )
     shards: dict[str, list[dict[str, Any]]] = {}
     bounds = {}
@@ -233,12 +218,13 @@ def write_shards(
     return shards, bounds
 
 
-def _parse(source: Source, stage: str, progress: Callable[[str], None], first_row_id: int = 0) -> tuple[list[tasks.Parsed], int, int]:
+def _parse(source: Source, stage: str, first_row_id: int = 0) -> tuple[list[tasks.Parsed], int, int]:
     """The parsed files, the rows of the log, and those of them that the label rule keeps."""
     parts = source.parts()
-    progress(f"reading {len(parts)} parts of the raw log")
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
-    read = _each(lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"), enumerate(parts))
+    read = _each(
+        lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"), enumerate(parts), "reading the raw log"
+    )
     first_rows = first_row_id + np.cumsum([0, *(rows for rows, _, _ in read)])
     files = [
         tasks.Parsed(uri, part, int(first)) for part, first, (_, _, uris) in zip(parts, first_rows[:-1], read, strict=True) for uri in uris
@@ -252,21 +238,23 @@ def _encode(
     parsed: list[tasks.Parsed],
     options: dict[str, Any],
     stage: str,
-    progress: Callable[[str], None],
 ) -> tuple[_Log, dict[str, pa.Array]]:
     """The coded files, and the values of those log columns that no table has."""
     if not parsed:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
     names = [*tables, *(name for name in source.fields if not any(name in table.column_names for table in tables.values()))]
-    progress(f"counting the values of {len(names)} columns")
     known = {key: table.column("key").combine_chunks() for key, table in tables.items()}
     uris = [file.uri for file in parsed]
-    merged = _each(lambda name: tasks.merge_column.remote(uris, name, known.get(name), stage), names)
+    merged = _each(lambda name: tasks.merge_column.remote(uris, name, known.get(name), stage), names, "numbering the values of columns")
     values = {name: found for name, found in zip(names, merged, strict=True) if found is not None}
-    progress(f"encoding {len(parsed)} files")
+    for name, found in values.items():
+        if len(found) == 1 and found[0].as_py() == UNKNOWN:  # JSON lines don't say which columns they have
+            raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = _each(
-        lambda item: tasks.encode_file.remote(source, item[0], item[1], names, options, stage, files[item[0]]), enumerate(parsed)
+        lambda item: tasks.encode_file.remote(source, item[0], item[1], names, options, stage, files[item[0]]),
+        enumerate(parsed),
+        "encoding the rows",
     )
     log = _Log.of(files, encoded, f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
     for done in ("parsed", "codes"):
@@ -277,10 +265,11 @@ def _encode(
 def _drop_repeats(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
-    repeats = np.sort(np.concatenate(_each(lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets), range(buckets))))
+    found = _each(lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets), range(buckets), "looking for repeated rows")
+    repeats = np.sort(np.concatenate(found))
     progress(f"{len(repeats):,} rows are of a user and an item that come again later: dropped")
     dropped = ray.put(repeats)
-    return _Log.of(log.files, _each(lambda file: tasks.without.remote(file, dropped), log.files), "")
+    return _Log.of(log.files, _each(lambda file: tasks.without.remote(file, dropped), log.files, "dropping repeated rows"), "")
 
 
 def _k_core(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
@@ -297,7 +286,7 @@ def _k_core(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     if keep is None:
         return log
     kept = ray.put(keep)
-    found = _each(lambda file: tasks.within.remote(file, source.user, source.item, kept), log.files)
+    found = _each(lambda file: tasks.within.remote(file, source.user, source.item, kept), log.files, f"cutting to the {source.k_core}-core")
     smaller = _Log.of(
         log.files,
         found,
@@ -361,25 +350,33 @@ def _sums(groups: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:
     return np.bincount(groups, weights=counts, minlength=length).astype(np.int64)
 
 
-def _each(submit: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def _each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list[Any]:
     """What the task that `submit` starts for each item returns. A failure raises once the few that were started have ended.
 
     Not ray.cancel: it can take the driver down with it (ray 2.60, "Tried to complete task that was not pending").
     """
+    items = list(items)
     in_flight: dict[Any, int] = {}
     results: dict[int, Any] = {}
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    try:
-        for index, item in enumerate(items):
-            if len(in_flight) == window:
-                [done], _ = ray.wait(list(in_flight))
-                results[in_flight.pop(done)] = ray.get(done)
-            in_flight[submit(item)] = index
-        results |= {index: ray.get(ref) for ref, index in in_flight.items()}
-    except BaseException:  # what still runs would write into a folder that is being deleted
-        ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
-        raise
-    return [results[index] for index in sorted(results)]
+
+    def collect(until: int) -> None:
+        while len(in_flight) > until:
+            [done], _ = ray.wait(list(in_flight))
+            results[in_flight.pop(done)] = ray.get(done)
+            task.update(len(results))
+
+    with Task(doing, len(items)) as task:
+        task.update(0)
+        try:
+            for index, item in enumerate(items):
+                in_flight[submit(item)] = index
+                collect(until=window - 1)
+            collect(until=0)
+        except BaseException:  # what still runs would write into a folder that is being deleted
+            ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
+            raise
+    return [results[index] for index in range(len(items))]
 
 
 def _totals(counting: list[Any]) -> list[np.ndarray]:
@@ -451,7 +448,9 @@ def _sort_into_shards(
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
     pieces = _each(
-        lambda item: tasks.cut.remote(item[1], ordering, boundaries, f"{stage}/sorted/{item[0]:06d}.arrow"), enumerate(log.files)
+        lambda item: tasks.cut.remote(item[1], ordering, boundaries, f"{stage}/sorted/{item[0]:06d}.arrow"),
+        enumerate(log.files),
+        "cutting into shards",
     )
     storage.delete_tree(storage.join(stage, "coded"))
     return pieces, num_shards

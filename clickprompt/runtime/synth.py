@@ -1,13 +1,11 @@
 """Synthetic logs of any length (data/synth.py), one Ray task a file: the driver sees histograms and who and what occurs, never rows."""
 
-import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayTaskError
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
@@ -16,6 +14,7 @@ from clickprompt.data.synth import GoodReads, Part, check_rows, get_synthetic
 from clickprompt.errors import InputError
 from clickprompt.progress import Task, say
 from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.new_folder import new_folder
 
 __all__ = ["synth"]
 
@@ -50,22 +49,11 @@ def synth(
     if existing := _existing(out_uri, identity):
         progress(f"{out_uri} is there already")
         return existing
-    work_uri = f"{out_uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}" if storage.is_local(out_uri) else out_uri
-    try:
-        filesystem, path = storage.resolve(work_uri)
-        with storage.user_errors(out_uri):  # a target that can't be written shows before the work starts
-            filesystem.create_dir(path, recursive=True)
+    with new_folder(out_uri) as work_uri:
         with connect(runtime or RuntimeConfig()):
             facts = identity | _write_files(log, work_uri, rows, progress)
         storage.write_bytes(storage.join(work_uri, "schema.yaml"), log.schema_yaml().encode())
         storage.write_json(storage.join(work_uri, _FACTS), facts)
-        if work_uri != out_uri:
-            storage.move(work_uri, out_uri)
-    except BaseException as error:
-        storage.delete_tree(work_uri)
-        if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
-            raise error.cause from None  # what the task raised, without Ray's traceback around it
-        raise
     return facts
 
 

@@ -11,6 +11,7 @@ import yaml
 from clickprompt.cli import main
 from clickprompt.data.check import check_source
 from clickprompt.data.sources import get_source
+from clickprompt.errors import DataError
 from tests.raw_movielens import ratings, write_1m
 
 ROWS = 3000
@@ -50,6 +51,30 @@ def test_fields_and_warnings(tmp_path):
     assert fields["price"]["distinct"] == 3
     assert (fields["price"]["kind"], fields["user"]["kind"]) == ("numeric", "categorical")
     assert fields["price"]["example"] in ("below 10", "10 to 20", "20 or more")
+
+
+def test_a_sample_of_many_files_is_from_all_over_and_leaves_the_others_unread(tmp_path):
+    for number in range(20):
+        rows = np.arange(1000)
+        columns = {"file": [f"f{number}"] * 1000, "row": rows % 7, "click": (rows + number) % 2, "time": rows}
+        pq.write_table(pa.table(columns), tmp_path / f"log-{number:02d}.parquet")
+    for number in set(range(20)) - set(range(0, 20, 3)):  # their footers, which say the columns, stay
+        with open(tmp_path / f"log-{number:02d}.parquet", "r+b") as stream:
+            stream.seek(4)
+            stream.write(b"\xff" * 200)
+    fields = [{"name": name, "column": name} for name in ("file", "row")]
+    schema = {"data": ["log-*.parquet"], "fields": fields, "label": {"column": "click"}, "timestamp": "time"}
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema))
+    found = check_source(get_source(str(tmp_path / "schema.yaml"), None), rows=1400)
+    assert (found["rows"], found["label_rate"]) == (1400, 0.5)
+    assert [field["distinct"] for field in found["fields"]] == [7, 7]
+
+
+def test_a_log_without_rows_is_refused(tmp_path):
+    path = write(tmp_path)
+    pq.write_table(pq.read_table(tmp_path / "log.parquet").slice(0, 0), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="the log has no rows"):
+        check_source(get_source(path, None))
 
 
 def test_rare_clicks_are_warned_of(tmp_path):

@@ -1,5 +1,6 @@
-"""kill -9 of the whole command: the same command afterwards continues, and ends where an undisturbed run ends."""
+"""kill -9 of the whole command: the same command afterwards continues or starts clean, and ends where an undisturbed run ends."""
 
+import glob
 import json
 import os
 import subprocess
@@ -11,15 +12,19 @@ import pytest
 
 from clickprompt import storage
 from clickprompt.config import dump_config
+from clickprompt.data.dataset import Dataset
+from clickprompt.errors import InputError
 from clickprompt.training.checkpoint import newest_complete
+from tests.integration.test_prepare import files_below
+from tests.raw_movielens import ratings, write_1m
 from tests.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 STEPS = 60
 
 
-def start(config: str, run: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", "pretrain", "--config", config, "--run", run]
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -33,10 +38,10 @@ def test_a_killed_command_continues(tmp_path):
     settings = tiny_config(dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=1)
     storage.write_bytes(config, dump_config(settings).encode())
     undisturbed, killed = str(tmp_path / "undisturbed"), str(tmp_path / "killed")
-    process = start(config, undisturbed)
+    process = start("pretrain", "--config", config, "--run", undisturbed)
     assert process.wait(timeout=300) == 0, process.stderr.read()
 
-    process = start(config, killed)
+    process = start("pretrain", "--config", config, "--run", killed)
     while not newest_complete(os.path.join(killed, "checkpoints")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
@@ -54,7 +59,39 @@ def test_a_killed_command_continues(tmp_path):
         stream.truncate(1000)
     assert newest_complete(os.path.join(killed, "checkpoints")) == newest
 
-    process = start(config, killed)
+    process = start("pretrain", "--config", config, "--run", killed)
     assert process.wait(timeout=300) == 0, process.stderr.read()
     assert len(losses(killed)) == STEPS
     assert losses(killed) == pytest.approx(losses(undisturbed), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A raw log and what an undisturbed command makes of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    raw = write_1m(str(folder / "raw"), ratings(600_000))
+    process = start("prepare", "movielens-1m", "--raw", raw, "--out", str(folder / "out"))
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    return raw, str(folder / "out")
+
+
+@pytest.mark.parametrize("moment", ["parsed", "coded", "sorted"])
+def test_a_killed_prepare_starts_clean(prepared, tmp_path, moment):
+    """It never opens, and the same command afterwards gives what an undisturbed one gives and nothing else."""
+    raw, undisturbed = prepared
+    killed = str(tmp_path / "killed")
+    process = start("prepare", "movielens-1m", "--raw", raw, "--out", killed)
+    while not glob.glob(f"{killed}.tmp-*/staging/{moment}/*"):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    [left] = glob.glob(f"{killed}.tmp-*")
+    assert not os.path.exists(killed), "it was over before it was killed"
+    with pytest.raises(InputError, match="no prepared dataset"):
+        Dataset.open(left)
+
+    process = start("prepare", "movielens-1m", "--raw", raw, "--out", killed)  # at once: the killed one's Ray may still be ending
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    assert sorted(os.listdir(tmp_path)) == ["killed"]
+    assert files_below(killed) == files_below(undisturbed)

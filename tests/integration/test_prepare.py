@@ -126,7 +126,7 @@ def test_twice_the_same_bytes_however_the_log_is_cut(dataset, raw, tmp_path, mon
 def test_rows_of_equal_time_are_split_by_position(ray_session, tmp_path):
     raw = write_1m(str(tmp_path), [(user, movie, 5, 1_000_000_000) for user, movie, _, _ in ratings(90)])
     source, options, stage = get_source("movielens-1m", raw), {"split": "time"}, str(tmp_path / "stage")
-    log, _ = _encode(source, source.tables(), _parse(source, stage, print)[0], options, stage, print)
+    log, _ = _encode(source, source.tables(), _parse(source, stage)[0], options, stage)
     assert [_kth(log, k) for k in (0, 72, 81, 89)] == [(1_000_000_000, k) for k in (0, 72, 81, 89)]
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -13,9 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from clickprompt.cli import main
+from clickprompt.data.check import check_source
 from clickprompt.data.dataset import Dataset
+from clickprompt.data.sources import get_source
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare import prepare
+from tests.integration.test_prepare import files_below
 from tests.naive_prepare import assert_equal, naive_prepare
 
 pytestmark = pytest.mark.ray
@@ -57,7 +62,7 @@ def write(folder, frame, schema, kind="parquet", files=3, first=0):
         piece, path = frame.iloc[start:stop], os.path.join(folder, f"log-{number}.{kind}")
         if kind == "parquet":
             pq.write_table(pa.Table.from_pandas(piece, preserve_index=False), path, row_group_size=17)
-        elif kind == "csv":
+        elif kind.startswith("csv"):
             piece.to_csv(path, index=False)
         else:
             lines = "".join(json.dumps({k: v for k, v in row.items() if not pd.isna(v)}) + "\n" for row in piece.to_dict("records"))
@@ -145,10 +150,26 @@ def missing_column(folder, frame, schema):
     return write(folder, frame.drop(columns="colour"), schema)
 
 
+def missing_column_in_csv(folder, frame, schema):
+    path = write(folder, frame, schema, "csv")
+    frame.drop(columns="colour").to_csv(f"{folder}/log-2.csv", index=False)
+    return path
+
+
+def missing_key(folder, frame, schema):
+    return write(folder, frame.drop(columns="colour"), schema, "jsonl.gz")
+
+
 def two_columns_of_a_name(folder, frame, schema):
     path = write(folder, frame, schema)
     names = [*frame.columns[:-1], "colour"]
     pq.write_table(pa.Table.from_arrays([pa.array(frame[name]) for name in frame.columns], names=names), f"{folder}/log-1.parquet")
+    return path
+
+
+def two_columns_of_a_name_in_csv(folder, frame, schema):
+    path = write(folder, frame, schema, "csv")
+    frame.assign(more="x").rename(columns={"more": "colour"}).to_csv(f"{folder}/log-1.csv", index=False)
     return path
 
 
@@ -169,6 +190,17 @@ def truncated_parquet(folder, frame, schema):
     return path
 
 
+def one_row_group(folder, frame, schema):
+    """Of several, damaged in the middle of its colours: the file's footer and its other row groups are fine."""
+    path = write(folder, frame, schema, files=1)
+    file = f"{folder}/log-0.parquet"
+    place = pq.ParquetFile(file).metadata.row_group(2).column(2)
+    with open(file, "r+b") as stream:
+        stream.seek((place.dictionary_page_offset or place.data_page_offset) + place.total_compressed_size // 2)
+        stream.write(b"\xff" * (place.total_compressed_size // 2))
+    return path
+
+
 def corrupt_pages(folder, frame, schema):
     path = write(folder, frame, schema)
     with open(f"{folder}/log-1.parquet", "r+b") as stream:
@@ -181,6 +213,39 @@ def truncated_gzip(folder, frame, schema):
     path = write(folder, frame, schema, "jsonl.gz")
     with open(f"{folder}/log-2.jsonl.gz", "r+b") as stream:
         stream.truncate(100)
+    return path
+
+
+def truncated_csv_gzip(folder, frame, schema):
+    path = write(folder, frame, schema, "csv.gz")
+    with open(f"{folder}/log-1.csv.gz", "r+b") as stream:
+        stream.truncate(100)
+    return path
+
+
+def corrupt_gzip(folder, frame, schema):
+    path = write(folder, frame, schema, "csv.gz")
+    with open(f"{folder}/log-1.csv.gz", "r+b") as stream:
+        stream.seek(60)
+        stream.write(b"\xff" * 20)
+    return path
+
+
+def truncated_csv(folder, frame, schema):
+    path = write(folder, frame, schema, "csv", files=1)
+    with open(f"{folder}/log-0.csv", "r+b") as stream:
+        stream.seek(0, 2)
+        stream.write(b"u1,1,re")
+    return path
+
+
+def invalid_utf8_in_parquet(folder, frame, schema):
+    path = write(folder, frame, schema, files=1)
+    texts = pa.array(["x"] * 19 + ["\u00ff"] + ["x"] * (len(frame) - 20))
+    validity, offsets, data = texts.buffers()
+    broken = pa.StringArray.from_buffers(len(texts), offsets, pa.py_buffer(data.to_pybytes().replace(b"\xc3\xbf", b"\xff\xfe")), validity)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table.set_column(2, "colour", broken), f"{folder}/log-0.parquet", row_group_size=17)
     return path
 
 
@@ -212,12 +277,47 @@ def huge_value(folder, frame, schema):
     return write(folder, frame, schema, files=1)
 
 
+def huge_value_in(kind):
+    def spoil(folder, frame, schema):
+        frame = frame.copy()
+        frame.loc[30, "colour"] = "x" * 10_000_000
+        return write(folder, frame, schema, kind, files=1)
+
+    return spoil
+
+
+def a_struct(folder, frame, schema):
+    path = write(folder, frame, schema)
+    frame.assign(colour=[{"name": "red"}] * len(frame)).to_parquet(f"{folder}/log-1.parquet", index=False)
+    return path
+
+
+def time_is_text(folder, frame, schema):
+    path = write(folder, frame, schema)
+    frame.assign(when=["soon"] * len(frame)).to_parquet(f"{folder}/log-1.parquet", index=False)
+    return path
+
+
+def an_object(folder, frame, schema):
+    path = write(folder, frame, schema, "jsonl.gz")
+    with gzip.open(f"{folder}/log-1.jsonl.gz", "wt") as stream:
+        stream.write('{"uid": "u", "iid": 1, "colour": {"name": "red"}, "stars": 5, "when": 1}\n')
+    return path
+
+
+def no_rows(folder, frame, schema):
+    return write(folder, frame.iloc[:0], schema)
+
+
 def a_list(folder, frame, schema):
     return write(folder, frame.assign(colour=[["a", "b"]] * len(frame)), schema)
 
 
 BAD = {
     "missing column": (missing_column, r"log-0\.parquet: has no column 'colour', which the schema names; it has uid, iid, stars, when"),
+    "missing column in CSV": (missing_column_in_csv, r"log-2\.csv: has no column 'colour', which the schema names"),
+    "missing key": (missing_key, r"schema\.yaml: no row of the log has a Colour; correct its column or leave the field out"),
+    "two columns of a name in CSV": (two_columns_of_a_name_in_csv, r"log-1\.csv: has two columns 'colour'"),
     "two columns of a name": (two_columns_of_a_name, r"log-1\.parquet: has two columns 'colour'"),
     "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is no number"),
     "label not binary": (change_schema(label={"column": "stars"}), r"log-\d\.parquet, row \d+: stars='\d' is neither 0 nor 1"),
@@ -226,26 +326,101 @@ BAD = {
     "one time": (same_time, "rows have the timestamp 5: no order in time"),
     "k-core": (change_schema(k_core=1000), "no user and item are left with 1000 rows each"),
     "truncated parquet": (truncated_parquet, r"log-1\.parquet: a damaged or truncated Parquet file"),
-    "corrupt parquet": (corrupt_pages, r"log-1\.parquet: a damaged or truncated Parquet file"),
+    "corrupt parquet": (corrupt_pages, r"log-1\.parquet, row group 1 of \d: a damaged or truncated Parquet file"),
+    "corrupt row group": (one_row_group, r"log-0\.parquet, row group 3 of \d+: a damaged or truncated Parquet file"),
+    "truncated CSV gzip": (truncated_csv_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file .* after \d+ bytes"),
+    "corrupt gzip": (corrupt_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file"),
+    "truncated CSV": (truncated_csv, r"log-0\.csv: not readable as CSV .* got 3"),
     "truncated gzip": (truncated_gzip, r"log-2\.jsonl\.gz: a damaged or truncated gzip file"),
     "invalid UTF-8 in CSV": (invalid_utf8, r"log-0\.csv: not readable as CSV .*UTF8"),
+    "invalid UTF-8 in Parquet": (invalid_utf8_in_parquet, r"log-0\.parquet, row 20: column colour is not UTF-8 text"),
     "invalid UTF-8 in JSON lines": (invalid_utf8_line, r"log-0\.jsonl\.gz, line 2: not UTF-8 text"),
     "broken JSON": (broken_json, r"log-0\.jsonl\.gz, line 2: not JSON"),
     "10 MB value": (huge_value, r"log-0\.parquet, row 31: Colour has a value of 10,000,000 bytes; at most 65,536"),
+    "10 MB value in CSV": (huge_value_in("csv"), r"log-0\.csv, line 32: Colour has a value of 10,000,000 bytes; at most 65,536"),
+    "10 MB value in JSON lines": (huge_value_in("jsonl.gz"), r"log-0\.jsonl\.gz, line 31: Colour has a value of 10,000,000 bytes"),
+    "no rows": (no_rows, r"schema\.yaml: no rows are left"),
+    "a struct among texts": (a_struct, r"log-1\.parquet: column colour of type struct.* can't be read as text"),
+    "an object among texts": (an_object, r"log-1\.jsonl\.gz, line 1: .*'red'.* is nested"),
+    "a word among times": (time_is_text, r"log-1\.parquet, row 1: when='soon' is neither a whole number nor a date"),
     "lists": (a_list, r"log-\d\.parquet, row 1: column colour holds lists; set kind: multi"),
     "no file": (change_schema(data=["nothing-*"]), r"nothing-\*: no such file"),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, what):
+def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, capsys, what):
     spoil, message = BAD[what]
     frame, schema = random_log(5)
     path = spoil(str(tmp_path / "raw"), frame, schema | {"k_core": 0} if what != "k-core" else schema)
-    with pytest.raises(InputError, match=message) as caught:
-        prepare(path, None, str(tmp_path / "out"), **SMALL)
-    assert "\n" not in str(caught.value)
+    assert_refused(capsys, path, str(tmp_path / "out"), message)
     assert os.listdir(tmp_path) == ["raw"]
+
+
+def assert_refused(capsys, schema, out, message):
+    """By the command: exit status 2, one line after those of the progress, nothing on stdout."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", schema, "--out", out])
+    output = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert output.out == ""
+    *said, last = output.err.splitlines()
+    assert re.match(f"error: .*{message}", last), last
+    assert all(re.match(r"[a-z0-9 -]+(: \d+/\d+|: done in)|\d+-core after|splitting", line) for line in said), said
+
+
+@pytest.mark.parametrize("target", ["file", "file/out", "folder", "/proc/out", "/sys/out"])
+def test_a_target_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys, target):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("mine")
+    path = write(str(tmp_path / "raw"), *random_log(5))
+    out = os.path.join(tmp_path, target)
+    before = files_below(str(tmp_path))
+    assert_refused(capsys, path, out, f"{out}: ")
+    assert files_below(str(tmp_path)) == before
+
+
+@pytest.mark.parametrize("size", ["100k", "1m"])
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, small_disk, capsys, size):
+    frame, schema = random_log(5)
+    frame = pd.concat([frame] * 500, ignore_index=True)
+    frame["colour"] = [f"{row} of {len(frame)}" for row in range(len(frame))]
+    path = write(str(tmp_path / "raw"), frame, schema | {"k_core": 0})
+    disk = small_disk(size)
+    assert_refused(capsys, path, f"{disk}/out", "No space left on device; check that the place .* has space left")
+    assert os.listdir(disk) == []
+
+
+def test_a_value_of_its_own_in_every_row(ray_session, tmp_path):
+    """A session's number says nothing, of which --check warns; preparing goes on."""
+    frame, schema = random_log(19)
+    frame["session"] = [f"s{row}" for row in range(len(frame))]
+    schema |= {"k_core": 0, "fields": [*schema["fields"], {"name": "Session", "column": "session"}]}
+    path = write(str(tmp_path / "raw"), frame, schema)
+    splits, values = naive_prepare(as_fields(frame).assign(Session=frame["session"]))
+    assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), splits, values)
+    assert len(values["Session"]) == sum(map(len, splits.values()))
+    [session] = [field for field in check_source(get_source(path, None))["fields"] if field["name"] == "Session"]
+    assert "most come once" in session["warnings"][0]
+
+
+EMPTY = {
+    "no byte.csv": b"",
+    "header.csv": b"uid,iid,colour,stars,when\n",
+    "no byte.jsonl": b"",
+    "blank lines.jsonl": b"\n\n",
+    "no byte.csv.gz": b"",
+    "no byte.jsonl.gz": gzip.compress(b""),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_file_without_rows_among_good_ones(ray_session, tmp_path, name):
+    frame, schema = random_log(17)
+    path = write(str(tmp_path / "raw"), frame, schema | {"k_core": 0})
+    (tmp_path / "raw" / f"log-00{name}").write_bytes(EMPTY[name])
+    assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), *naive_prepare(as_fields(frame)))
 
 
 def test_an_empty_file_among_good_ones_and_mixed_types(ray_session, tmp_path):

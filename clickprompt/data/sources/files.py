@@ -74,14 +74,14 @@ def file_parts(uri: str) -> list[RawPart]:
 
 
 def column_names(uri: str) -> list[str] | None:
-    """The columns a file says it has; None for JSON lines, which don't say."""
+    """The columns a file says it has; None for JSON lines and a file without a line, which don't say."""
     kind = format_of(uri)
     if kind == "parquet":
         with _parquet(uri) as file:
             return file.schema_arrow.names
     if kind == "csv":
         with _csv(RawPart(uri, 0, -1, 0, 1), None) as reader:
-            return [] if reader is None else reader.schema.names
+            return None if reader is None else reader.schema.names
     return None
 
 
@@ -93,8 +93,7 @@ def read_texts(part: RawPart, columns: Sequence[str]) -> Iterator[pa.Table]:
     kind = format_of(part.uri)
     if kind == "parquet":
         with _parquet(part.uri) as file:
-            for batch in file.iter_batches(_ROWS, row_groups=list(range(part.start, part.stop)), columns=list(columns), use_threads=False):
-                yield pa.table({name: _texts(part, name, batch.column(name)) for name in columns})
+            yield from _read_row_groups(part, file, list(columns))
     elif kind == "csv":
         with _csv(part, columns) as reader:
             for batch in reader or ():
@@ -111,6 +110,23 @@ def read_texts(part: RawPart, columns: Sequence[str]) -> Iterator[pa.Table]:
                 gathered = []
         if gathered:
             yield _table(part, gathered, columns)
+
+
+def _read_row_groups(part: RawPart, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+    groups, rows = list(range(part.start, part.stop)), 0
+    batches = file.iter_batches(_ROWS, row_groups=groups, columns=columns, use_threads=False)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError):
+            for group in groups:  # which of them it is
+                with _naming_parquet(f"{part.uri}, row group {group + 1} of {file.num_row_groups}"):
+                    file.read_row_group(group, columns=columns, use_threads=False)
+            raise
+        if batch is None:
+            return
+        yield pa.table({name: _texts(part, rows, name, batch.column(name)) for name in columns})
+        rows += len(batch)
 
 
 def in_pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -164,27 +180,44 @@ def _table(part: RawPart, rows: list[dict[str, Any]], columns: Sequence[str]) ->
     return pa.table(made)
 
 
-def _texts(part: RawPart, name: str, column: pa.Array) -> pa.Array:
+def _texts(part: RawPart, first: int, name: str, column: pa.Array) -> pa.Array:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return column.cast(pa.list_(pa.string()))
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if pa.types.is_floating(kind):  # as `_text`
         column = column.cast(pa.float64())
     try:
-        return column.cast(pa.string())
+        texts = column.cast(pa.list_(pa.string()) if lists else pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{part.uri}: column {name} of type {kind} can't be read as text; give text, numbers or lists of them") from error
+    if not _is_utf8(texts):
+        row = next(row for row in range(len(texts)) if not _is_utf8(texts[row : row + 1]))
+        raise DataError(f"{part.place(first + row)}: column {name} is not UTF-8 text; mend the row")
+    return texts
+
+
+def _is_utf8(texts: pa.Array) -> bool:
+    """Parquet's reader takes any bytes for text."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 @contextmanager
 def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    with _naming_parquet(uri), storage.open_input(uri) as stream:
+        yield pq.ParquetFile(stream)
+
+
+@contextmanager
+def _naming_parquet(place: str) -> Iterator[None]:
     try:
-        with storage.open_input(uri) as stream:
-            yield pq.ParquetFile(stream)
+        yield
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise DataError(f"{uri}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it again") from error
+        raise DataError(f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it again") from error
 
 
 @contextmanager
@@ -219,16 +252,17 @@ def _text_stream(uri: str) -> Iterator[io.BufferedIOBase]:
         if not uri.endswith(".gz"):
             yield io.BufferedReader(stream)  # pyright: ignore[reportArgumentType] - it reads like a raw stream, but has no lines
             return
-        with gzip.GzipFile(fileobj=stream) as unzipped, _naming_gzip(uri):
+        with gzip.GzipFile(fileobj=stream) as unzipped, _naming_gzip(uri, unzipped):
             yield unzipped
 
 
 @contextmanager
-def _naming_gzip(uri: str) -> Iterator[None]:
+def _naming_gzip(uri: str, unzipped: gzip.GzipFile) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{uri}: a damaged or truncated gzip file ({error}); get it again") from error
+        where = f"after {unzipped.tell():,} bytes of its text"
+        raise DataError(f"{uri}: a damaged or truncated gzip file ({error}, {where}); get it again") from error
 
 
 @contextmanager
