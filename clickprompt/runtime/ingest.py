@@ -69,7 +69,7 @@ def drain(dataset: Dataset, order: Order, runtime: RuntimeConfig) -> Drained:
             samples.append((rows, usage_below(os.getpid())))
             task.update(rows)
         times: list[tuple[float, float]] = ray.get(running)
-    seen = sum(ray.get([worker.result.remote() for worker in workers]))
+    seen = np.stack(ray.get([worker.result.remote() for worker in workers])).sum(axis=0, dtype=np.uint8)
     return Drained(seen, max(end for _, end in times) - started, [first - started for first, _ in times], before, samples)
 
 

@@ -66,7 +66,7 @@ def test_a_row_lost_or_doubled_is_found(ray_session, tmp_path):
     broken = write_dataset(str(tmp_path / "broken"))
     _replace_row_ids(broken, {17: 18, 30: 1_000_000})
     order = Order.of(broken, global_batch_size=24, chunk_batches=4, seed=0, epochs=1, max_steps=None)
-    drained = drain(broken, order, RuntimeConfig(num_workers=2))
+    drained = drain(broken, order, RuntimeConfig())
     assert int(drained.seen.sum()) == 400
     assert [rows for rows, _ in drained.samples][-1] == 400
     assert all(0 < first <= drained.seconds for first in drained.first_batch)
