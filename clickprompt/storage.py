@@ -2,11 +2,16 @@
 
 A file appears under its name only once it is complete: locally by writing to a temporary name and renaming,
 on object stores because a put is atomic already.
+
+Where an s3:// bucket is and who asks for it says the environment, as for AWS's own tools: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (of
+another server than Amazon's), AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile. Never an address: those are stored.
 """
 
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -20,8 +25,10 @@ from clickprompt.errors import InputError
 
 __all__ = [
     "copy_tree",
+    "delete_file",
     "delete_tree",
     "exists",
+    "file_size",
     "is_local",
     "join",
     "list_names",
@@ -41,16 +48,48 @@ __all__ = [
 ]
 
 _COPY_CHUNK = 4 << 20
+_S3 = "s3://"
+_S3_REMEDY = "check that the bucket exists and the environment's AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
+_OPTIONS = re.compile(r"\?(region|scheme|endpoint_override|allow_\w+)=")
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """The filesystem that serves `uri` and the path inside it. Raises InputError for an unknown scheme."""
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    if uri.startswith(_S3):
+        with user_errors(uri):
+            return _resolve_s3(uri)
     try:
         return fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise InputError(f"{uri}: this address can't be opened ({_one_line(error)}); give a local path, s3://… or gs://…") from error
+        raise _unknown(uri, _one_line(error)) from error
+
+
+def _unknown(uri: str, reason: str) -> InputError:
+    return InputError(f"{uri}: this address can't be opened ({reason}); give a local path, s3://… or gs://…")
+
+
+def _resolve_s3(uri: str) -> tuple[fs.FileSystem, str]:
+    """The address is taken as it is written, as AWS's own tools do: pyarrow would take a pattern's ? for the beginning of options."""
+    path = uri.removeprefix(_S3).rstrip("/")
+    bucket = path.split("/", 1)[0]
+    if set("@:") & set(bucket):
+        raise InputError("an s3:// address with a key in it would be stored and shown; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if not bucket or "//" in path:
+        raise _unknown(uri, "a bucket's name comes first, and no part is empty")
+    if _OPTIONS.search(path):
+        raise _unknown(uri, "options come from the environment: AWS_ENDPOINT_URL, AWS_REGION")
+    return _s3(bucket, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")), path
+
+
+@functools.cache
+def _s3(bucket: str, endpoint: str | None) -> fs.FileSystem:
+    # Not FileSystem.from_uri: it ignores AWS_ENDPOINT_URL_S3, and asks a server that doesn't answer for much longer
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        return fs.S3FileSystem(scheme=scheme or "https", endpoint_override=host.rstrip("/"))
+    return fs.S3FileSystem(region=fs.resolve_s3_region(bucket))
 
 
 def is_local(uri: str) -> bool:
@@ -73,6 +112,14 @@ def exists(uri: str) -> bool:
         return filesystem.get_file_info(path).type != fs.FileType.NotFound
 
 
+def file_size(uri: str) -> int | None:
+    """Bytes of a file; None when there is none."""
+    filesystem, path = resolve(uri)
+    with user_errors(uri):
+        info = filesystem.get_file_info(path)
+    return info.size if info.is_file else None
+
+
 def list_names(uri: str) -> list[str]:
     """Sorted names directly below `uri`; empty when it does not exist."""
     filesystem, path = resolve(uri)
@@ -89,7 +136,8 @@ def user_errors(uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{uri}: no such file or folder; check the path") from error
     except OSError as error:
-        raise InputError(f"{uri}: {_one_line(error)}; check that the place exists, is yours to use and has space left") from error
+        remedy = _S3_REMEDY if _S3 in uri else "check that the place exists, is yours to use and has space left"
+        raise InputError(f"{uri}: {_one_line(error)}; {remedy}") from error
 
 
 def open_input(uri: str) -> IO[bytes]:
@@ -165,8 +213,9 @@ def copy_tree(source: str, target: str) -> None:
     """Copy the folder `source` to `target`, across filesystems."""
     source_fs, source_path = resolve(source)
     target_fs, target_path = resolve(target)
-    if source_fs.get_file_info(source_path).type != fs.FileType.Directory:
-        raise InputError(f"{source}: no such folder; check the path")
+    with user_errors(source):
+        if source_fs.get_file_info(source_path).type != fs.FileType.Directory:
+            raise InputError(f"{source}: no such folder; check the path")
     with user_errors(f"{source} → {target}"):
         target_fs.create_dir(target_path, recursive=True)
         fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
@@ -189,10 +238,20 @@ def move(source: str, target: str) -> None:
         filesystem.move(path, resolve(target)[1])
 
 
+def delete_file(uri: str) -> None:
+    filesystem, path = resolve(uri)
+    with user_errors(uri):
+        filesystem.delete_file(path)
+
+
 def delete_tree(uri: str) -> None:
     filesystem, path = resolve(uri)
     with user_errors(uri):
-        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        if filesystem.get_file_info(path).type != fs.FileType.Directory:
+            return
+        if isinstance(filesystem, fs.S3FileSystem) and "/" not in path:
+            filesystem.delete_dir_contents(path)  # a bucket isn't ours to delete
+        else:
             filesystem.delete_dir(path)
 
 

@@ -1,15 +1,79 @@
-"""One Ray for the whole test session: starting one takes seconds."""
+"""One Ray and one object store for the whole test session: starting one takes seconds."""
 
 import os
+import socket
 import subprocess
+import sys
+import time
+import uuid
 
 import pytest
+from pyarrow import fs
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
-def ray_session():
+def s3_environment():
+    """How s3:// is found, for this process and what it starts: nothing needs to run there, and it is never Amazon's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+        patch.delenv("AWS_PROFILE", raising=False)
+        for name, value in {"ACCESS_KEY_ID": "tester", "SECRET_ACCESS_KEY": "not-a-secret", "REGION": "us-east-1"}.items():
+            patch.setenv(f"AWS_{name}", value)
+        yield port
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_environment, tmp_path_factory):
+    """moto's server, on loopback: its address."""
+    log = tmp_path_factory.mktemp("s3") / "log"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(s3_environment)]
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", s3_environment)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"127.0.0.1:{s3_environment}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """The address of a bucket of the test's own, empty."""
+    return make_bucket(s3_server)
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request, tmp_path) -> str:
+    """An empty place: a folder, or a bucket of a real server."""
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
+
+
+@pytest.fixture(scope="module")
+def shared_bucket(s3_server):
+    """The address of a bucket of the module's own."""
+    return make_bucket(s3_server)
+
+
+def make_bucket(server: str) -> str:
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    fs.S3FileSystem(scheme="http", endpoint_override=server, allow_bucket_creation=True).create_dir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3_environment):
     # Not at the top: the Ray-free tests must not pay for the import
     from clickprompt.config import RuntimeConfig
     from clickprompt.runtime.cluster import connect

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"errors"},
     {"progress", "storage"},
+    {"new_folder"},
     {"config"},
     {"data", "models"},
     {"export", "objectives"},

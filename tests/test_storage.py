@@ -1,10 +1,10 @@
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from clickprompt import storage
 from clickprompt.errors import InputError
@@ -14,19 +14,25 @@ def names_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_bytes_come_back(tmp_path):
-    uri = storage.join(str(tmp_path), "a", "b.bin")
+def test_bytes_come_back(place):
+    uri = storage.join(place, "a", "b.bin")
     storage.write_bytes(uri, b"one")
     storage.write_bytes(uri, b"two")  # replaces
     assert storage.read_bytes(uri) == b"two"
-    assert storage.read_bytes(f"file://{uri}") == b"two"
-    assert names_below(tmp_path) == ["a", "a/b.bin"]
+    assert storage.list_names(place) == ["a"]
+    assert storage.list_names(storage.join(place, "a")) == ["b.bin"]
     with storage.open_input(uri) as stream:
         assert stream.read(2) == b"tw"
 
 
-def test_json_comes_back(tmp_path):
-    uri = str(tmp_path / "a.json")
+def test_a_local_path_may_be_a_uri(tmp_path):
+    storage.write_bytes(str(tmp_path / "a"), b"one")
+    assert storage.read_bytes(f"file://{tmp_path}/a") == b"one"
+    assert names_below(tmp_path) == ["a"]
+
+
+def test_json_comes_back(place):
+    uri = storage.join(place, "a.json")
     storage.write_json(uri, {"b": [1, 0.5, None], "a": "ü"})
     assert storage.read_json(uri) == {"b": [1, 0.5, None], "a": "ü"}
     first = storage.read_bytes(uri)
@@ -60,25 +66,52 @@ def test_join_and_resolve(tmp_path, monkeypatch):
     assert not storage.is_local("mock:///a")
 
 
-def test_list_and_exists(tmp_path):
-    storage.write_bytes(str(tmp_path / "b"), b"")
-    storage.write_bytes(str(tmp_path / "a" / "c"), b"")
-    assert storage.list_names(str(tmp_path)) == ["a", "b"]
-    assert storage.list_names(str(tmp_path / "missing")) == []
-    assert storage.exists(str(tmp_path / "a"))
-    assert storage.exists(str(tmp_path / "b"))
-    assert not storage.exists(str(tmp_path / "missing"))
-    assert not storage.exists(str(tmp_path / "b" / "below-a-file"))
+def test_list_and_exists(place):
+    for name in ("b", "a/c", "a/d/e"):
+        storage.write_bytes(storage.join(place, name), b"x")
+    assert storage.list_names(place) == ["a", "b"]
+    assert storage.list_names(storage.join(place, "a")) == ["c", "d"]
+    assert storage.list_names(storage.join(place, "missing")) == []
+    for name in ("a", "a/", "a/d", "b", "a/c"):
+        assert storage.exists(storage.join(place, name)), name
+    for name in ("missing", "b/below-a-file", "bb", "a/dd"):
+        assert not storage.exists(storage.join(place, name)), name
 
 
-def test_copy_move_and_delete_a_folder(tmp_path):
+@pytest.mark.parametrize("name", ["with blank", "ü", "50%25", "a=1", "what?", "[1]", "a+b", "#1"])
+def test_names_are_taken_as_they_are_written(place, name):
+    uri = storage.join(place, name, f"{name}.bin")
+    storage.write_bytes(uri, name.encode())
+    assert storage.read_bytes(uri) == name.encode()
+    assert storage.list_names(place) == [name]
+    assert storage.list_names(storage.join(place, name)) == [f"{name}.bin"]
+
+
+def test_copy_and_delete_a_folder(place):
+    storage.write_bytes(storage.join(place, "a", "x", "1"), b"one")
+    storage.copy_tree(storage.join(place, "a"), storage.join(place, "b", "c"))
+    assert storage.read_bytes(storage.join(place, "b", "c", "x", "1")) == b"one"
+    storage.delete_tree(storage.join(place, "b"))
+    storage.delete_tree(storage.join(place, "b"))  # nothing left to do
+    assert storage.list_names(place) == ["a"]
+    assert storage.list_names(storage.join(place, "a", "x")) == ["1"]
+    storage.delete_tree(storage.join(place, "a", "x"))
+    assert not storage.exists(storage.join(place, "a", "x"))
+    with pytest.raises(InputError, match="x: no such folder"):
+        storage.copy_tree(storage.join(place, "a", "x"), storage.join(place, "d"))
+    assert "d" not in storage.list_names(place)
+
+
+def test_a_file_that_is_uploaded_in_parts(tmp_path, bucket):
+    content = os.urandom(11 << 20)
+    storage.write_bytes(f"{bucket}/a/large", content)
+    storage.copy_tree(f"{bucket}/a", str(tmp_path / "a"))
+    assert (tmp_path / "a" / "large").read_bytes() == content
+
+
+def test_move_a_folder(tmp_path):
     storage.write_bytes(str(tmp_path / "a" / "x" / "1"), b"one")
-    storage.copy_tree(str(tmp_path / "a"), str(tmp_path / "b" / "c"))
-    assert storage.read_bytes(str(tmp_path / "b" / "c" / "x" / "1")) == b"one"
     storage.move(str(tmp_path / "a"), str(tmp_path / "d"))
-    assert storage.list_names(str(tmp_path)) == ["b", "d"]
-    storage.delete_tree(str(tmp_path / "b"))
-    storage.delete_tree(str(tmp_path / "b"))  # nothing left to do
     assert names_below(tmp_path) == ["d", "d/x", "d/x/1"]
 
 
@@ -88,27 +121,9 @@ def test_local_copy_of_a_local_folder_is_the_folder(tmp_path):
     assert tmp_path.exists()
 
 
-@pytest.fixture
-def bucket(tmp_path, monkeypatch) -> str:
-    """An address that storage does not take for a local one; its files lie below tmp_path/bucket."""
-    (tmp_path / "bucket").mkdir()
-    filesystem = fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())
-    resolve = storage.resolve
-    prefix = "bucket://"
-    monkeypatch.setattr(storage, "resolve", lambda uri: (filesystem, uri.removeprefix(prefix)) if uri.startswith(prefix) else resolve(uri))
-    return prefix
-
-
-def test_files_of_another_filesystem(tmp_path, bucket):
-    storage.write_json(f"{bucket}a.json", {"a": 1})
-    assert storage.read_json(f"{bucket}a.json") == {"a": 1}
-    assert names_below(tmp_path) == ["bucket", "bucket/a.json"]
-
-
 def test_local_copy_of_a_remote_folder_lasts_as_long_as_it_is_used(tmp_path, bucket):
-    storage.write_bytes(str(tmp_path / "run" / "export" / "x" / "1"), b"one")
-    storage.copy_tree(str(tmp_path / "run"), f"{bucket}run")
-    with storage.local_copy(f"{bucket}run/export") as folder:
+    storage.write_bytes(f"{bucket}/run/export/x/1", b"one")
+    with storage.local_copy(f"{bucket}/run/export") as folder:
         assert not folder.startswith(str(tmp_path))
         assert storage.read_bytes(storage.join(folder, "x", "1")) == b"one"
     assert not storage.exists(folder)
@@ -118,6 +133,52 @@ def test_local_copy_of_a_remote_folder_lasts_as_long_as_it_is_used(tmp_path, buc
 def test_an_unknown_address_is_refused(uri):
     with pytest.raises(InputError, match=r"can't be opened .* give a local path, s3://"):
         storage.resolve(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/a", "s3://KEY@bucket", "s3://:SECRET@bucket/a"])
+def test_a_key_in_an_address_is_refused_and_not_shown(uri):
+    with pytest.raises(InputError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as caught:
+        storage.resolve(uri)
+    assert "SECRET@" not in str(caught.value)
+    assert "KEY@" not in str(caught.value)
+
+
+def test_options_in_an_address_are_refused():
+    with pytest.raises(InputError, match=r"options come from the environment: AWS_ENDPOINT_URL, AWS_REGION"):
+        storage.resolve("s3://bucket/a?endpoint_override=localhost:9000")
+
+
+def test_the_server_for_s3_alone_goes_before_the_one_for_everything(monkeypatch, bucket):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    storage.write_bytes(f"{bucket}/a", b"one")
+    assert storage.read_bytes(f"{bucket}/a") == b"one"
+
+
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.read_json, storage.sha256, storage.open_input])
+def test_reading_what_is_not_in_a_bucket(bucket, read):
+    with pytest.raises(InputError, match="missing: no such file or folder; check the path"):
+        read(f"{bucket}/missing")
+    with pytest.raises(InputError, match="missing: no such file or folder; check the path"):
+        read(f"{bucket}-that-is-none/missing")
+
+
+def test_a_missing_bucket_is_named(bucket):
+    missing = f"{bucket}-that-is-none"
+    assert not storage.exists(missing)
+    assert storage.list_names(missing) == []
+    storage.delete_tree(missing)
+    with pytest.raises(InputError, match=f"{missing}/a: .*bucket"):
+        storage.write_bytes(f"{missing}/a", b"one")
+
+
+def test_a_server_that_does_not_answer_is_one_line_soon(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    started = time.monotonic()
+    with pytest.raises(InputError, match="s3://bucket/a: ") as caught:
+        storage.read_bytes("s3://bucket/a")
+    assert time.monotonic() - started < 5
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("read", [storage.read_bytes, storage.read_json, storage.sha256, storage.open_input])

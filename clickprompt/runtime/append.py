@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.exceptions import RayTaskError
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
@@ -78,11 +77,9 @@ def append(
             raise InputError(f"{out_uri}: another append came first; give the same command again to append to its version")
         storage.write_json(version_uri(out_uri, dataset.version), dataset.manifest)
         storage.write_json(storage.join(out_uri, MANIFEST), dataset.manifest | manifest)
-    except BaseException as error:
+    except BaseException:
         if Dataset.open(out_uri).version == dataset.version:
             storage.delete_tree(storage.join(out_uri, folder))
-        if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
-            raise error.cause from None  # as in `prepare`
         raise
     for name in storage.list_names(out_uri):  # what killed appends have left, and those that come too late now
         if name.startswith(f"v{dataset.version + 1}-") and name != folder:

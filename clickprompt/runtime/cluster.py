@@ -5,14 +5,17 @@ import logging
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
+from clickprompt import storage
 from clickprompt.config import RuntimeConfig
-from clickprompt.errors import ConfigError, RunError
+from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.progress import say
 
-__all__ = ["check_cpus", "connect", "cpus_needed", "embedded_cpus"]
+__all__ = ["check_cpus", "connect", "cpus_needed", "embedded_cpus", "storage_options"]
 
 _DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
 
@@ -58,8 +61,20 @@ def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
 def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None]:
     """A Ray to run on; what this call started, and nothing else, is stopped at the end.
 
-    Raises ConfigError when the run doesn't fit, RunError when no cluster answers.
+    Raises ConfigError when the run doesn't fit, RunError when no cluster answers; and what a task raised for a person to read as such,
+    without Ray's traceback around it.
     """
+    try:
+        with _connected(runtime, dashboard):
+            yield
+    except RayTaskError as error:
+        if isinstance(error.cause, ClickPromptError):
+            raise error.cause from None
+        raise
+
+
+@contextlib.contextmanager
+def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     if ray.is_initialized():
         check_cpus(runtime)
         yield
@@ -87,3 +102,9 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
         yield
     finally:
         ray.shutdown()
+
+
+def storage_options(uri: str) -> dict[str, Any]:
+    """Where a run is, for a RunConfig. Ray would reach an object store in its own way, which doesn't know all that storage.py knows."""
+    filesystem, path = storage.resolve(uri)
+    return {"storage_path": path, "storage_filesystem": None if storage.is_local(uri) else filesystem}

@@ -18,10 +18,10 @@ from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, 
 from clickprompt.data.sources import Source, get_source
 from clickprompt.data.text import TEMPLATE, UNKNOWN
 from clickprompt.errors import DataError, InputError
+from clickprompt.new_folder import clear_unfinished, new_folder
 from clickprompt.progress import Task, say
 from clickprompt.runtime import prepare_tasks as tasks
 from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.new_folder import new_folder
 
 __all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code", "split_sizes", "write_shards", "write_vocabularies"]
 
@@ -72,7 +72,7 @@ def prepare(
         raise InputError(f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash")
     options = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
-    if existing := _existing(out_uri, identity, source):
+    if existing := _existing(out_uri, identity, source, progress):
         progress(f"{out_uri} is prepared already")
         return existing
     with new_folder(out_uri) as work_uri:
@@ -82,10 +82,13 @@ def prepare(
     return Dataset.open(out_uri)
 
 
-def _existing(uri: str, identity: dict[str, Any], source: Source) -> Dataset | None:
+def _existing(uri: str, identity: dict[str, Any], source: Source, progress: Callable[[str], None]) -> Dataset | None:
     if not storage.exists(uri) or storage.list_names(uri) == []:
         return None
     if not storage.exists(storage.join(uri, MANIFEST)):
+        if clear_unfinished(uri):
+            progress(f"{uri}: cleared of what an interrupted prepare had left")
+            return None
         raise InputError(f"{uri}: something other than a prepared dataset is there; give an empty or new place")
     dataset = Dataset.open(uri)
     if any(dataset.manifest.get(key) != value for key, value in identity.items()):

@@ -12,9 +12,9 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.data.bayes import ScoreHistogram
 from clickprompt.data.synth import GoodReads, Part, check_rows, get_synthetic
 from clickprompt.errors import InputError
+from clickprompt.new_folder import clear_unfinished, new_folder
 from clickprompt.progress import Task, say
 from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.new_folder import new_folder
 
 __all__ = ["synth"]
 
@@ -46,7 +46,7 @@ def synth(
     out_uri = storage.native(out_uri)  # Ray tasks run in folders of their own
     options = {"rows": rows, "seed": seed, "rows_per_file": rows_per_file, "row_group_rows": row_group_rows}
     identity = {"synth": name, "format_version": FORMAT_VERSION} | options
-    if existing := _existing(out_uri, identity):
+    if existing := _existing(out_uri, identity, progress):
         progress(f"{out_uri} is there already")
         return existing
     with new_folder(out_uri) as work_uri:
@@ -57,10 +57,13 @@ def synth(
     return facts
 
 
-def _existing(uri: str, identity: dict[str, Any]) -> dict[str, Any] | None:
+def _existing(uri: str, identity: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any] | None:
     if not storage.exists(uri) or storage.list_names(uri) == []:
         return None
     if not storage.exists(storage.join(uri, _FACTS)):
+        if clear_unfinished(uri):
+            progress(f"{uri}: cleared of what an interrupted synth had left")
+            return None
         raise InputError(f"{uri}: something other than a synthetic log is there; give an empty or new place")
     facts = storage.read_json(storage.join(uri, _FACTS))
     for key, value in identity.items():

@@ -19,7 +19,7 @@ from clickprompt.config import Config
 from clickprompt.errors import ClickPromptError, RunError
 from clickprompt.export import export_of
 from clickprompt.progress import Task, say
-from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.cluster import connect, storage_options
 from clickprompt.runtime.job import Job, train_worker
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.stream import STREAM_NAME, StepStream
@@ -70,7 +70,7 @@ def _fit(job: Job, callbacks: list) -> dict[str, Any]:
             resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {})},
         ),
         run_config=ray.train.RunConfig(
-            storage_path=storage.native(job.run),
+            **storage_options(job.run),
             name="checkpoints",
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),

@@ -12,7 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.errors import RunError
-from clickprompt.runtime.cluster import check_cpus, connect
+from clickprompt.runtime.cluster import check_cpus, connect, storage_options
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.train import run_training
 
@@ -60,7 +60,7 @@ def _fit(config: Config, run: str, stage: str, trials: list[dict[str, Any]]) -> 
         tune.with_resources(drive, {"cpu": 0.01}),
         param_space={"trial": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(max_concurrent_trials=config.tune.max_concurrent_trials),
-        run_config=tune.RunConfig(storage_path=storage.native(run), name=f"tune-{stage}", verbose=0),
+        run_config=tune.RunConfig(**storage_options(run), name=f"tune-{stage}", verbose=0),
     )
     results = tuner.fit()
     if results.errors:

@@ -44,16 +44,15 @@ class BookCrossing(Source):
         sizes = {}
         for name, columns in _COLUMNS.items():
             uri = storage.join(self.raw_dir, name)
-            filesystem, path = storage.resolve(uri)
-            info = filesystem.get_file_info(path)
-            if not info.is_file:
+            size = storage.file_size(uri)
+            if size is None:
                 raise DataError(f"{uri}: this raw file is missing; {_WHERE}")
             expected = ";".join(f'"{column}"' for column in columns)
             with storage.open_input(uri) as stream:
                 first = stream.read(4 * len(expected)).decode("latin-1").split("\n")[0].rstrip("\r")
             if first != expected:
                 raise DataError(f"{uri}, line 1: {first!r} is not the expected header {expected!r}; {_WHERE}")
-            sizes[name] = info.size
+            sizes[name] = size
         return sizes
 
     def tables(self) -> dict[str, pa.Table]:

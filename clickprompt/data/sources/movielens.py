@@ -123,16 +123,15 @@ class _MovieLens(Source):
         sizes = {}
         for file in (self.log, self.users, self.items):
             uri = self._uri(file)
-            filesystem, path = storage.resolve(uri)
-            info = filesystem.get_file_info(path)
-            if not info.is_file:
+            size = storage.file_size(uri)
+            if size is None:
                 raise DataError(f"{uri}: this raw file is missing; {self.where_to_get}")
             if file.header:
                 with storage.open_input(uri) as stream:
                     first = stream.read(len(file.header) + 1).decode(file.encoding, "replace").rstrip("\r\n")
                 if first != file.header:
                     raise DataError(f"{uri}, line 1: {first!r} is not the expected header {file.header!r}; {self.where_to_get}")
-            sizes[file.name] = info.size
+            sizes[file.name] = size
         return sizes
 
     def parts(self) -> list[RawPart]:

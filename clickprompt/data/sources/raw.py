@@ -94,10 +94,9 @@ def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, t
     found = {}
     for name in names:
         for uri in (storage.join(folder, name), storage.join(folder, f"{name}.gz")):
-            filesystem, path = storage.resolve(uri)
-            info = filesystem.get_file_info(path)
-            if info.is_file:
-                found[name] = (uri, info.size)
+            size = storage.file_size(uri)
+            if size is not None:
+                found[name] = (uri, size)
                 break
         else:
             raise DataError(f"{storage.join(folder, name)}: this raw file is missing; {where}")

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
+from clickprompt import storage
 from clickprompt.errors import InputError
-from clickprompt.runtime.new_folder import new_folder
+from clickprompt.new_folder import clear_unfinished, new_folder
 
 WRITER = """
 import sys
-from clickprompt.runtime.new_folder import new_folder
+from clickprompt.new_folder import new_folder
 with new_folder(sys.argv[1]) as folder:
     open(f"{folder}/half", "w").close()
     print(folder, flush=True)
@@ -81,3 +82,42 @@ def test_a_living_process_keeps_its_folder_and_a_killed_one_does_not(tmp_path, w
     with new_folder(str(tmp_path / "out")):
         assert not os.path.exists(theirs)
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
+
+
+def test_a_new_folder_is_there_when_it_is_complete(place):
+    uri = storage.join(place, "deep", "new")
+    with new_folder(uri) as work:
+        storage.write_bytes(storage.join(work, "x", "1"), b"one")
+        storage.write_bytes(storage.join(work, "2"), b"two")
+    assert storage.list_names(storage.join(place, "deep")) == ["new"]
+    assert storage.list_names(uri) == ["2", "x"]
+    assert not clear_unfinished(uri)
+    assert storage.read_bytes(storage.join(uri, "x", "1")) == b"one"
+
+
+@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
+@pytest.mark.parametrize("name", ["new", ""])  # also the bucket itself
+def test_nothing_is_left_of_a_new_folder_that_failed(place, name, error):
+    uri = storage.join(place, "below") if place.startswith("/") else storage.join(place, name).rstrip("/")
+
+    def fail():
+        with new_folder(uri) as work:
+            storage.write_bytes(storage.join(work, "x", "1"), b"one")
+            raise error("stop")
+
+    with pytest.raises(error, match=r"^stop$"):
+        fail()
+    assert storage.list_names(place) == []
+
+
+def test_what_a_killed_process_left_of_a_new_folder_is_known_and_cleared(bucket):
+    code = "import os, sys; from clickprompt import storage; from clickprompt.new_folder import new_folder; new = new_folder(sys.argv[1]); "
+    code += "storage.write_bytes(new.__enter__() + '/x/1', b'one'); os._exit(9)"
+    done = subprocess.run([sys.executable, "-c", code, f"{bucket}/new"], check=False)
+    assert done.returncode == 9
+    assert storage.read_bytes(f"{bucket}/new/x/1") == b"one"
+    assert clear_unfinished(f"{bucket}/new")
+    assert not storage.exists(f"{bucket}/new")
+    storage.write_bytes(f"{bucket}/mine/1", b"one")
+    assert not clear_unfinished(f"{bucket}/mine")
+    assert storage.exists(f"{bucket}/mine/1")

@@ -1,4 +1,4 @@
-"""A result is there whole or not at all: a folder written under a temporary name beside its target, and renamed once it is complete."""
+"""A result is there whole or not at all: a folder that is written elsewhere and renamed once it is complete, or marked until it is."""
 
 import contextlib
 import fcntl
@@ -7,39 +7,56 @@ import socket
 import uuid
 from collections.abc import Iterator
 
-from ray.exceptions import RayTaskError
-
 from clickprompt import storage
 from clickprompt.errors import InputError
 
-__all__ = ["new_folder"]
+__all__ = ["clear_unfinished", "new_folder"]
+
+_UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
 def new_folder(uri: str) -> Iterator[str]:
-    """Where to write what shall be at the absolute `uri`, which must not exist or be an empty folder. After a failure nothing is left.
+    """Where to write what shall be at `uri`, which must not exist or be an empty folder. After a failure nothing is left.
 
     Locally it is `<uri>.tmp-<host>-…`, locked by this process: a folder of that name whose lock is free belongs to a process of this host
-    that was killed, and is deleted first. On object stores, which can't rename, it is `uri` itself: write last what makes it valid.
+    that was killed, and is deleted first. An object store can't rename: there it is `uri` itself, with a mark in it until the end, by
+    which `clear_unfinished` knows what a killed process left.
 
-    Raises InputError for a target that can't be written, and what a Ray task raised as such without Ray's traceback around it.
+    Raises InputError for a target that can't be written.
     """
-    local, lock, work_uri = storage.is_local(uri), None, uri
-    with storage.user_errors(uri):  # a target that can't be written shows before the work starts
-        if local:
-            _delete_leftovers(uri)
-            work_uri, lock = _make_locked(uri)
-        else:
-            filesystem, path = storage.resolve(uri)
-            filesystem.create_dir(path, recursive=True)
+    if storage.is_local(uri):
+        with _renamed(storage.native(uri)) as work:
+            yield work
+        return
+    mark = storage.join(uri, _UNFINISHED)
     try:
-        yield work_uri
-        if local:
-            storage.move(work_uri, uri)
-    except BaseException as error:
-        storage.delete_tree(work_uri)
-        if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
-            raise error.cause from None
+        storage.write_bytes(mark, b"")  # a place that can't be written shows before the work starts
+        yield uri
+        storage.delete_file(mark)
+    except BaseException:
+        storage.delete_tree(uri)
+        raise
+
+
+def clear_unfinished(uri: str) -> bool:
+    """Delete what a killed process left at `uri` itself. Whether there was something."""
+    left = not storage.is_local(uri) and storage.exists(storage.join(uri, _UNFINISHED))
+    if left:
+        storage.delete_tree(uri)
+    return left
+
+
+@contextlib.contextmanager
+def _renamed(target: str) -> Iterator[str]:
+    with storage.user_errors(target):  # as above
+        _delete_leftovers(target)
+        work, lock = _make_locked(target)
+    try:
+        yield work
+        storage.move(work, target)
+    except BaseException:
+        storage.delete_tree(work)
         raise
     finally:
         if lock is not None:
