@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from itertools import pairwise
 
@@ -20,7 +21,8 @@ import yaml
 from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.text import TokenTable, load_tokenizer
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.export import export_of, load_weights
 from clickprompt.runtime.prepare import prepare
@@ -161,8 +163,9 @@ def prepared(ray_session, shared_bucket, tmp_path_factory):
     return shared_bucket, write_plm(str(folder / "plm")), str(folder / "data")
 
 
-def test_tokenize(prepared, capsys):
+def test_tokenize(prepared, capsys, monkeypatch, tmp_path):
     bucket, plm, local = prepared
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     tables = []
     for data in (f"{bucket}/data", local):
         fingerprint = succeeds(capsys, "tokenize", data, "--plm", plm)["fingerprint"]
@@ -173,6 +176,15 @@ def test_tokenize(prepared, capsys):
     first, second = (table.assemble(ids) for table in tables)
     assert (first[0] == second[0]).all()
     assert (first[1] == second[1]).all()
+    # one copy on this machine, mapped by whoever opens the table
+    own = tmp_path / f"clickprompt-{os.getuid()}"
+    [copy] = own.iterdir()
+    made = copy.stat().st_mtime_ns
+    assert isinstance(tables[0].tokens, np.memmap)
+    assert str(tables[0].tokens.filename).startswith(str(copy))
+    TokenTable.open(Dataset.open(f"{bucket}/data"), load_tokenizer(plm))
+    assert [entry.stat().st_mtime_ns for entry in own.iterdir()] == [made]
+    assert own.stat().st_mode & 0o777 == 0o700
 
 
 def settings(data: str, plm: str) -> list[str]:
