@@ -107,6 +107,9 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     stage = storage.join(uri, _STAGE)
     tables = source.tables()
     log, values, statistics = read_log(source, tables, options, stage)
+    for name, found in values.items():
+        if len(found) == 1 and found[0].as_py() == UNKNOWN:  # JSON lines don't say which columns they have
+            raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
     if source.latest_only:
         before, log = log, _drop_repeats(source, log, progress)
         statistics["repeats_dropped"] = before.rows - log.rows
@@ -250,9 +253,6 @@ def _encode(
     uris = [file.uri for file in parsed]
     merged = _each(lambda name: tasks.merge_column.remote(uris, name, known.get(name), stage), names, "numbering the values of columns")
     values = {name: found for name, found in zip(names, merged, strict=True) if found is not None}
-    for name, found in values.items():
-        if len(found) == 1 and found[0].as_py() == UNKNOWN:  # JSON lines don't say which columns they have
-            raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = _each(
         lambda item: tasks.encode_file.remote(source, item[0], item[1], names, options, stage, files[item[0]]),

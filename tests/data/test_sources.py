@@ -4,9 +4,11 @@ import os
 import pickle
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.data.sources import SOURCES, get_source
+from clickprompt.data.sources.files import file_parts, read_texts
 from clickprompt.data.sources.raw import cut_at_line_ends
 from clickprompt.errors import DataError, InputError
 from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
@@ -138,6 +140,15 @@ def test_wrong_header_and_empty_file(tmp_path):
     (tmp_path / "ml-100k.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
     with pytest.raises(DataError, match="no rows"):
         source.parts()
+
+
+def test_bytes_that_are_no_text_in_lists_are_named_by_their_row(tmp_path):
+    good = pa.array([["a", "b"], None, [], ["c", "?"]])
+    offsets, data = good.values.buffers()[1:]
+    values = pa.StringArray.from_buffers(len(good.values), offsets, pa.py_buffer(data.to_pybytes().replace(b"?", b"\xff")))
+    pq.write_table(pa.table({"x": pa.ListArray.from_arrays(good.offsets, values)}), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log\.parquet, row 4: column x is not UTF-8 text"):
+        list(read_texts(file_parts(str(tmp_path / "log.parquet"))[0], ["x"]))
 
 
 def test_unknown_source_lists_the_known():

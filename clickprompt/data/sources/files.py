@@ -190,7 +190,8 @@ def _texts(part: RawPart, first: int, name: str, column: pa.Array) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{part.uri}: column {name} of type {kind} can't be read as text; give text, numbers or lists of them") from error
     if not _is_utf8(texts):
-        row = next(row for row in range(len(texts)) if not _is_utf8(texts[row : row + 1]))
+        rows = (texts.slice(row, 1) for row in range(len(texts)))
+        row = next(index for index, one in enumerate(rows) if not _is_utf8(one.flatten() if lists else one))
         raise DataError(f"{part.place(first + row)}: column {name} is not UTF-8 text; mend the row")
     return texts
 
