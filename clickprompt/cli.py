@@ -61,6 +61,7 @@ def prepare(
         str | None, typer.Option("--raw", help="folder with the source's raw files; a YAML file says itself where its log is")
     ] = None,
     split: Annotated[str | None, typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash")] = None,
+    sample_users: Annotated[float | None, typer.Option(help="keep the rows of this share of the users only, such as 0.1")] = None,
     append: Annotated[
         bool, typer.Option("--append", help="add the rows of new raw files to the dataset at --out, as its next version")
     ] = False,
@@ -83,6 +84,8 @@ def prepare(
     from clickprompt.data.dataset import SPLITS
 
     if append:
+        if sample_users is not None:
+            raise InputError("--append goes with all users; leave --sample-users out, or prepare in a new place")
         from clickprompt.runtime.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
@@ -90,7 +93,7 @@ def prepare(
     else:
         from clickprompt.runtime.prepare import prepare as run_prepare
 
-        dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, runtime=settings.runtime)
+        dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, sample_users=sample_users, runtime=settings.runtime)
     counts = {split: dataset.counts[split] for split in SPLITS}
     fields, features = len(dataset.field_names), dataset.num_features
     result = {"path": out, "version": dataset.version, "counts": counts, "fields": fields, "features": features}

@@ -94,6 +94,8 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
     for name, value in given.items():
         if value is not None and value != manifest["options"][name]:
             raise InputError(f"{uri}: was prepared with {name}={manifest['options'][name]}, not {value}; --append keeps it, leave it out")
+    if "sample_users" in manifest["options"]:
+        raise InputError(f"{uri}: holds a sample of the users, which --append can't go on with; prepare all raw files in a new place")
     if "statistics" not in manifest:
         raise InputError(f"{uri}: prepared by an older clickprompt, which didn't count what --append needs; prepare the log again")
 

@@ -45,6 +45,7 @@ def prepare(
     *,
     split_by: str | None = None,
     seed: int = 0,
+    sample_users: float | None = None,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
     runtime: RuntimeConfig | None = None,
@@ -54,6 +55,8 @@ def prepare(
 
     The split is 8:1:1 by global time, ties by row order (the paper's), or by the rank of a seeded hash: then every user is in every split,
     and results don't compare with Table 2. Without `split_by` it is the source's.
+
+    With `sample_users`, a share between 0 and 1, only the rows of so many users are kept, before k-core; who they are says the seed.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
@@ -70,7 +73,11 @@ def prepare(
         raise InputError(f"split {split_by!r} is unknown; known: {', '.join(SPLIT_BY)}")
     if split_by != "hash" and split_by != source.split:
         raise InputError(f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash")
-    options = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
+    options: dict[str, Any] = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
+    if sample_users is not None:
+        if not 0 < sample_users < 1:
+            raise InputError(f"sample_users={sample_users}: must be above 0 and below 1; for all users leave it out")
+        options["sample_users"] = sample_users
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
         progress(f"{out_uri} is prepared already")
@@ -106,10 +113,15 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
         progress(f"note: {source.remark}")
     stage = storage.join(uri, _STAGE)
     tables = source.tables()
+    if "sample_users" in options and source.user not in {*source.fields, *tables}:
+        raise InputError("sample_users: no field is the user's; add one whose column is the schema's user")
     log, values, statistics = read_log(source, tables, options, stage)
     for name, found in values.items():
         if len(found) == 1 and found[0].as_py() == UNKNOWN:  # JSON lines don't say which columns they have
             raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
+    if "sample_users" in options:
+        before, log = log, _sample_users(source, log, options)
+        statistics["sampled_out"] = before.rows - log.rows
     if source.latest_only:
         before, log = log, _drop_repeats(source, log, progress)
         statistics["repeats_dropped"] = before.rows - log.rows
@@ -263,6 +275,15 @@ def _encode(
     for done in ("parsed", "codes"):
         storage.delete_tree(storage.join(stage, done))
     return log, values
+
+
+def _sample_users(source: Source, log: _Log, options: dict[str, Any]) -> _Log:
+    found = _each(
+        lambda file: tasks.of_sampled_users.remote(file, source.user, options["sample_users"], options["seed"]), log.files, "sampling users"
+    )
+    return _Log.of(
+        log.files, found, f"{source.raw_dir}: no user is in the sample (sample_users={options['sample_users']}); use a larger one"
+    )
 
 
 def _drop_repeats(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:

@@ -16,7 +16,7 @@ import ray
 from clickprompt import storage
 from clickprompt.data import staging
 from clickprompt.data.dataset import SPLITS, column_name, shard_schema
-from clickprompt.data.keyed_random import random_bits
+from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.sources import RawPart, Source
 from clickprompt.errors import DataError
 
@@ -24,7 +24,7 @@ __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
 BINS = 1 << 16
 SPAN = 1 << 61  # room for one split's sort keys in an int64
-_ORDER, _SPLIT = 1, 8  # streams: set the two hashes apart, and from other uses of the keyed generator with the same seed
+_ORDER, _SPLIT, _USERS = 1, 8, 9  # streams: set the hashes apart, and from other uses of the keyed generator with the same seed
 _LONGEST_VALUE = 1 << 16  # bytes; what is longer is no feature value but a mistake in the file
 
 Stats = tuple[int, int, int, int, int]  # of a coded file: rows, clicks, smallest and largest split key, last row_id
@@ -107,6 +107,12 @@ def _write_coded(uri: str, table: pa.Table) -> Stats | None:
     key = table.column("split_key").to_numpy()
     clicks = int(table.column("label").to_numpy().sum(dtype=np.int64))
     return len(table), clicks, int(key.min()), int(key.max()), int(table.column("row_id")[-1].as_py())
+
+
+@ray.remote
+def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | None:
+    rows = staging.read_rows(file)
+    return _write_coded(file, rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(user).to_numpy()) < share)))
 
 
 @ray.remote

@@ -19,6 +19,7 @@ from clickprompt.data.check import check_source
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.sources import get_source
 from clickprompt.errors import DataError, InputError
+from clickprompt.runtime.append import append
 from clickprompt.runtime.prepare import prepare
 from tests.integration.test_prepare import files_below
 from tests.naive_prepare import assert_equal, naive_prepare
@@ -120,6 +121,36 @@ def test_min_count_equals_pandas(ray_session, tmp_path, seed):
     splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"], min_count=min_count)
     path = write(str(tmp_path / "raw"), frame, schema, files=2)
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), splits, values)
+
+
+def test_a_sample_of_the_users_has_all_their_rows(ray_session, tmp_path):
+    frame, schema = random_log(4)
+    frame = pd.concat([frame] * 4, ignore_index=True)
+    frame["uid"] = [f"u{number % 60}" for number in range(len(frame))]
+    schema["k_core"] = 0
+    path = write(str(tmp_path / "raw"), frame, schema, files=2)
+    kept = []
+    for seed in (0, 1):
+        dataset = prepare(path, None, str(tmp_path / f"out{seed}"), sample_users=0.4, seed=seed, **SMALL)
+        kept.append(set(dataset.vocabulary(0)["value"].to_pylist()[1:]))
+        expected = as_fields(frame)
+        expected.loc[~expected["User ID"].isin(kept[-1]), "label"] = np.nan
+        splits, left = naive_prepare(expected)
+        _, values = naive_prepare(as_fields(frame))  # ids count in the order of the whole log
+        assert_equal(dataset, splits, {name: [value for value in found if value in left[name]] for name, found in values.items()})
+        labelled = int((frame["stars"] != 3).sum())
+        assert dataset.manifest["statistics"]["sampled_out"] == labelled - sum(map(len, splits.values()))
+        assert 8 <= len(kept[-1]) <= 40
+    assert kept[0] != kept[1]
+    with pytest.raises(InputError, match="holds a sample of the users"):
+        append(path, None, str(tmp_path / "out0"))
+    del schema["fields"][0]
+    path = write(str(tmp_path / "nobody"), frame, schema)
+    with pytest.raises(InputError, match="no field is the user's"):
+        prepare(path, None, str(tmp_path / "out"), sample_users=0.5, **SMALL)
+    for share in (0, 1, 1.5):
+        with pytest.raises(InputError, match=f"sample_users={share}: must be above 0 and below 1"):
+            prepare(path, None, str(tmp_path / "out"), sample_users=share, **SMALL)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl.gz"])
