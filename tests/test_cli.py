@@ -188,8 +188,13 @@ def test_full_target(capsys, run, tmp_path):
     try:
         shutil.copytree(run[0], small / "data", ignore=shutil.ignore_patterns("tokens"))
         (small / "filler").write_bytes(np.zeros(1 << 20, np.uint8)[: shutil.disk_usage(small).free - 4096].tobytes())
-        line = fails(capsys, "tokenize", str(small / "data"), "--plm", run[1])
+        with pytest.raises(SystemExit) as stopped:
+            main(["tokenize", str(small / "data"), "--plm", run[1]])
+        *progress, line = capsys.readouterr().err.strip().splitlines()
+        assert stopped.value.code == 2
+        assert line.startswith("error: ")
         assert "space left" in line
+        assert not [said for said in progress if not said.startswith("tokenizing")]
         assert not [name for _, _, names in os.walk(small / "data" / "tokens") for name in names]
     finally:
         subprocess.run(["umount", str(small)], check=True)

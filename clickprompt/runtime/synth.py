@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -76,21 +77,27 @@ def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], 
     """The log's files. Returns what is known of all of them."""
     scores, files, clicks, times = ScoreHistogram.empty(), [], 0, []
     seen_users, seen_books = np.zeros(log.max_users(rows), dtype=np.bool_), np.zeros(log.max_books(rows), dtype=np.bool_)
-    tasks: deque[Any] = deque(_write_part.remote(log, uri, number, rows) for number in range(log.num_parts(rows)))
+    in_flight: deque[Any] = deque()
+    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     try:
         with Task(f"writing {rows:,} rows", rows) as task:
             task.update(0)
-            while tasks:  # in order, so that sums of floats don't depend on who was first
-                part: Part = ray.get(tasks[0])
-                tasks.popleft()
+            numbers = iter(range(log.num_parts(rows)))
+            while True:
+                in_flight.extend(_write_part.remote(log, uri, number, rows) for number in islice(numbers, window - len(in_flight)))
+                if not in_flight:
+                    break
+                part: Part = ray.get(in_flight[0])  # in order, so that sums of floats don't depend on who was first
+                in_flight.popleft()
                 scores.add(part.scores)
                 seen_users[part.users] = seen_books[part.books] = True
                 files.append(part.entry)
                 clicks += part.clicks
                 times += part.timestamps
                 task.update(scores.rows)
-    finally:
-        _stop(tasks)
+    except BaseException:  # what still runs would write into a folder that is being deleted; not ray.cancel: see prepare.py
+        ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
+        raise
     progress("counting the fields' values")
     sizes = log.field_sizes(int(seen_users.sum()), np.flatnonzero(seen_books))
     auc, auc_error = scores.auc()
@@ -107,14 +114,6 @@ def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], 
         "bytes": sum(entry["bytes"] for entry in files),
         "files": files,
     }
-
-
-def _stop(tasks: deque[Any]) -> None:
-    """After a failure: no task may write once the folder is being deleted."""
-    for task in tasks:
-        ray.cancel(task)
-    if tasks:
-        ray.wait(list(tasks), num_returns=len(tasks))
 
 
 @ray.remote

@@ -314,6 +314,7 @@ def test_two_appends_at_a_time(two_batches):
 PROGRAM = "import sys; from clickprompt.runtime.append import append; append(sys.argv[1], None, sys.argv[2])"
 
 
+@pytest.mark.slow
 def test_a_killed_append_leaves_the_old_version(ray_session, tmp_path):
     """kill -9 as soon as the first new shard is there; the next append ends where an undisturbed one ends."""
     frame, schema = random_log(0)
