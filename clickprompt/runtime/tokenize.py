@@ -29,7 +29,7 @@ def tokenize(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", runtime: Ru
         return build_token_table(dataset, tokenizer, _encode_on_ray)
 
 
-@ray.remote(max_restarts=3, max_task_retries=3)
+@ray.remote
 class _Encoder:
     def __init__(self, encoder: SegmentEncoder) -> None:
         self._encoder = encoder
