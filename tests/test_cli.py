@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,26 +178,19 @@ def test_wrong_arguments(capsys, tmp_path, arguments):
     assert os.listdir(tmp_path) == []
 
 
-def test_full_target(capsys, run, tmp_path):
+def test_full_target(capsys, run, small_disk):
     """A disk too small for the token table: one line, and nothing of it is left."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(small)], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
-        shutil.copytree(run[0], small / "data", ignore=shutil.ignore_patterns("tokens"))
-        (small / "filler").write_bytes(np.zeros(1 << 20, np.uint8)[: shutil.disk_usage(small).free - 4096].tobytes())
-        with pytest.raises(SystemExit) as stopped:
-            main(["tokenize", str(small / "data"), "--plm", run[1]])
-        *progress, line = capsys.readouterr().err.strip().splitlines()
-        assert stopped.value.code == 2
-        assert line.startswith("error: ")
-        assert "space left" in line
-        assert not [said for said in progress if not said.startswith("tokenizing")]
-        assert not [name for _, _, names in os.walk(small / "data" / "tokens") for name in names]
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    small = Path(small_disk("128k"))
+    shutil.copytree(run[0], small / "data", ignore=shutil.ignore_patterns("tokens"))
+    (small / "filler").write_bytes(np.zeros(1 << 20, np.uint8)[: shutil.disk_usage(small).free - 4096].tobytes())
+    with pytest.raises(SystemExit) as stopped:
+        main(["tokenize", str(small / "data"), "--plm", run[1]])
+    *progress, line = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 2
+    assert line.startswith("error: ")
+    assert "space left" in line
+    assert not [said for said in progress if not said.startswith("tokenizing")]
+    assert not [name for _, _, names in os.walk(small / "data" / "tokens") for name in names]
 
 
 def test_doctor_prints_one_json_object(capsys):

@@ -2,7 +2,6 @@
 they come; what stays in memory is a few numbers a value.
 """
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from clickprompt.data.dataset import Dataset
 from clickprompt.data.segments import Encoded, SegmentEncoder, find_encoder
 from clickprompt.data.text import TEMPLATE, special_ids, surrounding, tokenizer_fingerprint
 from clickprompt.data.token_table import ARRAYS, META, TokenTable, array_file, table_uri
+from clickprompt.new_folder import new_folder
 from clickprompt.progress import Task
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def build_token_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", en
         return TokenTable.open(dataset, tokenizer)
     prefix, suffix = surrounding(tokenizer)
     encoder = find_encoder(dataset, tokenizer)
-    # Locally under a temporary name, then renamed; elsewhere the file which `open` looks for is written last
-    target = f"{uri}.tmp-{uuid.uuid4().hex[:8]}" if storage.is_local(uri) else uri
-    try:
+    with new_folder(uri) as target:
         longest = _write_arrays(target, dataset, encoder, encode_all)
         meta = {
             "fingerprint": tokenizer_fingerprint(tokenizer),
@@ -56,11 +54,6 @@ def build_token_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", en
             "max_length": len(prefix) + len(suffix) + longest,
         }
         storage.write_json(storage.join(target, META), meta)
-        if target != uri:
-            storage.move(target, uri)
-    except BaseException:
-        storage.delete_tree(target)
-        raise
     return TokenTable.open(dataset, tokenizer)
 
 
