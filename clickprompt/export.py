@@ -55,8 +55,9 @@ class ExportInfo:
 
 def write_export(
     uri: str,
-    model: ClickPrompt,
+    weights: dict[str, torch.Tensor],
     *,
+    plm: dict[str, Any] | None,
     objective: ObjectiveName,
     config: Config,
     dataset: Dataset,
@@ -65,10 +66,11 @@ def write_export(
     step: int,
     valid_auc: float | None,
 ) -> None:
-    """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written."""
+    """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written.
+
+    weights: whole, contiguous tensors of their own (training/engine.py, weights_of); plm: PromptedPLM.config_dict.
+    """
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        # Copies, because DeepSpeed makes the parameters views into flat buffers, which safetensors refuses to write
-        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()}
         save_file(weights, os.path.join(folder, _WEIGHTS))
         if tokenizer is not None:
             tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
@@ -81,7 +83,7 @@ def write_export(
             dataset_fingerprint=dataset.fingerprint,
             dataset_version=dataset.version,
             tokenizer_fingerprint=tokenizer_fingerprint,
-            plm=model.plm.config_dict() if model.plm is not None else None,
+            plm=plm,
             step=step,
             valid_auc=valid_auc,
             files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},

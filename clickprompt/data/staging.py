@@ -11,7 +11,7 @@ Shape legend: N rows of a file, V values of a log column.
 # pyright: reportAttributeAccessIssue=false
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from clickprompt import storage
 
 __all__ = [
+    "Numbering",
     "as_dictionaries",
     "codes_of",
     "dictionary",
-    "merge_values",
     "read_batch",
     "read_columns",
     "read_rows",
@@ -81,20 +81,40 @@ def dictionary(uri: str, column: str) -> pa.Array:
     return table.column(column).chunk(0).dictionary
 
 
-def merge_values(dictionaries: Iterator[pa.Array], known: pa.Array | None) -> Iterator[tuple[np.ndarray, pa.Array]]:
-    """For each file's values in turn: their codes [V] int32, and all values so far, whose position is the code.
+class Numbering:
+    """The values of a log column and their codes, which count in the order of the log, however it was cut.
 
-    With `known` values no others are added; an unknown one has code −1. Codes count in the order of the log, however it was cut.
+    With `known` values no others are added; an unknown one has code −1.
     """
-    values = pa.array([], pa.string()) if known is None else known
-    for found in dictionaries:
-        codes = pc.index_in(found, value_set=values)
-        missing = codes.is_null().to_numpy(zero_copy_only=False)
-        result = codes.fill_null(-1).to_numpy().astype(np.int32)
-        if known is None and missing.any():
-            result[missing] = len(values) + np.arange(int(missing.sum()), dtype=np.int32)
-            values = pa.concat_arrays([values, found.filter(pa.array(missing))])
-        yield result, values
+
+    def __init__(self, known: pa.Array | None) -> None:
+        self.values = pa.array([], pa.string()) if known is None else known
+        self._grows = known is None
+
+    def codes(self, dictionaries: Iterable[pa.Array]) -> Iterator[np.ndarray]:
+        """[V] int32 for each file's values in turn.
+
+        So many files at a time as bring as many values as there are: looking values up costs as much as making a table to look in, so
+        the cost grows with what the files bring and not with files × values.
+        """
+        waiting: list[pa.Array] = []
+        for found in dictionaries:
+            waiting.append(found)
+            if sum(map(len, waiting)) >= len(self.values):
+                yield from self._codes(waiting)
+                waiting = []
+        if waiting:
+            yield from self._codes(waiting)
+
+    def _codes(self, dictionaries: list[pa.Array]) -> list[np.ndarray]:
+        together = pa.concat_arrays(dictionaries)
+        found = pc.index_in(together, value_set=self.values)
+        codes = found.fill_null(-1).to_numpy().astype(np.int32)
+        if self._grows and found.null_count:
+            new = together.filter(found.is_null()).dictionary_encode()
+            codes[codes < 0] = len(self.values) + new.indices.to_numpy()
+            self.values = pa.concat_arrays([self.values, new.dictionary])
+        return np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])
 
 
 def codes_of(rows: pa.Table, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -71,11 +71,10 @@ def _refuse_huge_values(part: RawPart, rows: pa.Table, columns: list[str]) -> No
 @ray.remote
 def merge_column(files: list[str], name: str, known: pa.Array | None, stage: str) -> pa.Array | None:
     """The values of a log column in the order of their codes, unless they are known; the codes of each file's values go to a file."""
-    values = known
-    for number, (codes, so_far) in enumerate(staging.merge_values((staging.dictionary(file, name) for file in files), known)):
+    numbering = staging.Numbering(known)
+    for number, codes in enumerate(numbering.codes(staging.dictionary(file, name) for file in files)):
         storage.write_bytes(_codes_file(stage, name, number), codes.tobytes())
-        values = so_far
-    return values if known is None else None
+    return numbering.values if known is None else None
 
 
 def _codes_file(stage: str, name: str, number: int) -> str:

@@ -30,9 +30,9 @@ __all__ = ["work"]
 
 
 def work(job: Job, board: Any) -> dict[str, Any] | None:
-    """One worker: build, restore, run the loop, and (rank 0) leave the export."""
+    """One worker: build, restore, run the loop, and leave the export; rank 0's outcome."""
     context = ray.train.get_context()
-    rank, num_workers = context.get_world_rank(), context.get_world_size()
+    num_workers = context.get_world_size()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     torch.set_flush_denormal(True)
 
@@ -79,7 +79,7 @@ def work(job: Job, board: Any) -> dict[str, Any] | None:
             context=results,
             validation=validation,
         )
-    return results.finish(state) if rank == 0 else None
+    return results.finish(state)
 
 
 def _initial_model(job: Job) -> ClickPrompt:
@@ -134,8 +134,7 @@ class _Results:
             self._board.post.remote(dict(self._latest))
 
     def on_best(self, state: TrainState) -> None:
-        if self._engine.rank == 0:
-            self._export(self._best(state.step), state)
+        self._export(self._best(state.step), state)
 
     def on_checkpoint(self, folder: str, state: TrainState, metrics: dict[str, Any]) -> None:
         if self._engine.rank == 0:
@@ -147,15 +146,17 @@ class _Results:
                 if state.best_step is not None and name < checkpoint_name(state.best_step):
                     storage.delete_tree(storage.join(self._job.run, "best", name))
 
-    def finish(self, state: TrainState) -> dict[str, Any]:
-        """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was validated."""
-        self._write_metrics()
-        if self._events:
-            self._events.close()
+    def finish(self, state: TrainState) -> dict[str, Any] | None:
+        """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was validated. Rank 0's outcome."""
         target = storage.join(self._job.run, "export")
         if state.best_step is None:
             self._export(target, state)
-        elif storage.exists(self._best(state.best_step)):
+        if self._engine.rank:
+            return None
+        self._write_metrics()
+        if self._events:
+            self._events.close()
+        if state.best_step is not None and storage.exists(self._best(state.best_step)):
             with storage.local_copy(self._best(state.best_step)) as folder:
                 publish(folder, target)
             storage.delete_tree(storage.join(self._job.run, "best"))
@@ -165,9 +166,14 @@ class _Results:
         return storage.join(self._job.run, "best", checkpoint_name(step))
 
     def _export(self, uri: str, state: TrainState) -> None:
+        weights = self._engine.weights()  # of every rank's parts
+        if self._engine.rank:
+            return
+        plm = self._engine.model.plm
         write_export(
             uri,
-            self._engine.model,
+            weights,
+            plm=plm.config_dict() if plm is not None else None,
             objective=self._job.objective,
             config=self._job.config,
             dataset=self._job.dataset,

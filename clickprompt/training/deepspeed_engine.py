@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from clickprompt.config import StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.training.engine import weights_of
 from clickprompt.training.optimizers import build_optimizer
 
 __all__ = ["DeepSpeedEngine"]
@@ -82,6 +83,9 @@ class DeepSpeedEngine:
 
     def step(self) -> None:
         self._engine.step()
+
+    def weights(self) -> dict[str, Tensor]:
+        return {} if self.rank else weights_of(self.model)
 
     def save(self, folder: str) -> None:
         self._engine.save_checkpoint(folder, tag=_TAG)

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from clickprompt.config import StageConfig
 from clickprompt.data.batch import Batch
-from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.clickprompt import ClickPrompt, unique_tensors
 from clickprompt.training.optimizers import build_optimizer
 
-__all__ = ["Engine", "TorchEngine", "all_reduce_sum"]
+__all__ = ["Engine", "TorchEngine", "all_reduce_sum", "weights_of"]
 
 _STATE_FILE = "torch-state.safetensors"
 
@@ -40,6 +40,10 @@ class Engine(Protocol):
         """Clip the gradient of the global batch and apply it."""
         ...
 
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors by name, whole and on the CPU, as an export holds them; on rank 0, elsewhere possibly empty."""
+        ...
+
     def save(self, folder: str) -> None:
         """Write this rank's part of the resume state into a local folder."""
         ...
@@ -54,6 +58,11 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of a whole model's tensors on the CPU; tied ones once. DeepSpeed makes parameters views into flat buffers, these aren't."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()}
 
 
 class TorchEngine:
@@ -84,6 +93,9 @@ class TorchEngine:
         nn.utils.clip_grad_norm_(self._trainable, self._max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def weights(self) -> dict[str, Tensor]:
+        return {} if self.rank else weights_of(self.model)
 
     def save(self, folder: str) -> None:
         if self.rank:  # the state is the same on every worker

@@ -10,6 +10,7 @@ from clickprompt.data.token_table import TokenTable
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model
+from clickprompt.training.engine import weights_of
 from tests.tiny import tiny_config, write_both
 
 
@@ -22,7 +23,8 @@ def test_scores_of_an_export(tmp_path, max_length):
     export = str(tmp_path / "export")
     write_export(
         export,
-        model,
+        weights_of(model),
+        plm=model.plm.config_dict(),
         objective="with_plm",
         config=config,
         dataset=dataset,

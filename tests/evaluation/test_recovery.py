@@ -25,6 +25,7 @@ from clickprompt.evaluation.recovery import (
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.training.engine import weights_of
 from tests.tiny import tiny_config, write_both
 
 
@@ -283,7 +284,8 @@ def test_a_finetuned_export_is_refused(prepared, tmp_path, capsys):
 def write(export, model, config, dataset, objective="pretrain"):
     write_export(
         export,
-        model,
+        weights_of(model),
+        plm=model.plm.config_dict(),
         objective=objective,
         config=config,
         dataset=dataset,

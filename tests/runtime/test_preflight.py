@@ -14,6 +14,7 @@ from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.runtime.preflight import check_training
+from clickprompt.training.engine import weights_of
 from tests.tiny import tiny_config, write_both
 
 
@@ -98,7 +99,8 @@ def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) 
     init = str(tmp_path / "pretrained")
     model = build_model(config, dataset.field_sizes, objective="pretrain")
     common = {"dataset": dataset, "tokenizer": None, "tokenizer_fingerprint": None, "step": 1, "valid_auc": None}
-    write_export(init, model, objective="pretrain", config=config, **common)
+    plm = model.plm.config_dict()
+    write_export(init, weights_of(model), plm=plm, objective="pretrain", config=config, **common)
     start = replaced(config, {"finetune.init": init})
     check_training(replaced(start, {"ctr.dropout": 0.5}), "finetune")
     refused(replaced(start, {"ctr.backbone": "autoint"}), "finetune", r"pretrained with ctr\.backbone=dcnv2, not autoint")
@@ -111,7 +113,8 @@ def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) 
 
     without = str(tmp_path / "without-prompts")
     plain = replaced(config, {"prompt.num_prompts": 0})
-    write_export(without, build_model(plain, dataset.field_sizes, objective="pretrain"), objective="pretrain", config=plain, **common)
+    weights = weights_of(build_model(plain, dataset.field_sizes, objective="pretrain"))
+    write_export(without, weights, plm=plm, objective="pretrain", config=plain, **common)
     check_training(replaced(config, {"finetune.init": without}), "finetune")
     settings = replaced(config, {"finetune.init": without, "finetune.with_plm": False})
     refused(settings, "finetune", "pretrained without prompts, so it has no CTR tower")
