@@ -54,6 +54,7 @@ def _renamed(target: str) -> Iterator[str]:
         work, lock = _make_locked(target)
     try:
         yield work
+        storage.delete_half_written(work)  # by a task whose worker was killed, and which another one did again
         storage.move(work, target)
     except BaseException:
         storage.delete_tree(work)

@@ -26,6 +26,7 @@ from clickprompt.errors import InputError
 __all__ = [
     "copy_tree",
     "delete_file",
+    "delete_half_written",
     "delete_tree",
     "exists",
     "file_size",
@@ -50,6 +51,7 @@ __all__ = [
 _COPY_CHUNK = 4 << 20
 _S3 = "s3://"
 _S3_REMEDY = "check that the bucket exists and the environment's AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
+_TEMPORARY = re.compile(r".+\.tmp-[0-9a-f]{8}")  # names of files that are being written
 _OPTIONS = re.compile(r"\?(region|scheme|endpoint_override|allow_\w+)=")
 
 
@@ -191,6 +193,15 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+
+def delete_half_written(uri: str) -> None:
+    """Delete what killed processes were writing (`open_output`) in the folder and those below it."""
+    if is_local(uri):
+        for parent, _, names in os.walk(resolve(uri)[1]):
+            for name in names:
+                if _TEMPORARY.fullmatch(name):
+                    os.unlink(os.path.join(parent, name))
 
 
 def write_json(uri: str, value: Any) -> None:

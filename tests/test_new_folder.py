@@ -43,6 +43,17 @@ def test_it_is_renamed_when_it_is_complete(tmp_path):
     assert os.listdir(target) == ["below"]
 
 
+def test_what_a_killed_writer_was_at_is_not_in_it(tmp_path):
+    script = "import os, signal, sys\nfrom clickprompt import storage\nwith storage.open_output(sys.argv[1]) as stream:\n"
+    script += "    stream.write(b'half'); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    with new_folder(str(tmp_path / "out")) as folder:
+        killed = subprocess.run([sys.executable, "-c", script, f"{folder}/below/part"], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(os.listdir(f"{folder}/below")) == 1
+        storage.write_bytes(f"{folder}/below/part", b"whole")
+    assert os.listdir(tmp_path / "out" / "below") == ["part"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_leaves_nothing(tmp_path, error):
     def fail(folder):

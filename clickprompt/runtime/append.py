@@ -129,6 +129,7 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
+    storage.delete_half_written(uri)  # by a task whose worker was killed
     statistics["clicks"] = log.clicks
     return {
         "version": dataset.version + 1,

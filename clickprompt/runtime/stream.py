@@ -4,6 +4,7 @@ Ray Train calls `configure` at every start of a worker group, so a restart after
 checkpoint's step, for whatever number of workers there is then.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 import ray.data
 import ray.train
 from ray.data import DataIterator, Datasource, ReadTask
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
 from clickprompt.data.dataset import Dataset, shard_schema
@@ -24,6 +26,19 @@ __all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "worker_streams"]
 STREAM_NAME = "train"
 
 _READ_AHEAD = 16  # chunks that may be in the object store at a time, in every state of work
+
+_PAUSE = 0.1  # seconds
+
+
+class _Pause(ExecutionCallback):
+    """Lets the stream's executor sleep between two of its steps.
+
+    With as much read ahead as it may, it goes on looking for work without a pause (ray 2.60: it waits for running tasks, and there are
+    none), which takes most of a core from whatever runs on its node.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:
+        time.sleep(_PAUSE)
 
 
 class _ChunkSource(Datasource):
@@ -69,6 +84,7 @@ def worker_streams(dataset: Dataset, order: Order, num_workers: int, start_step:
     read_ahead = _READ_AHEAD * rows * _bytes_per_row(dataset)
     stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=read_ahead)
     stream.context.enable_progress_bars = False
+    stream.context.custom_execution_callback_classes = [_Pause]
     return list(stream.streaming_split(num_workers, equal=True))
 
 
