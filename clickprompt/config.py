@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from clickprompt import storage
 from clickprompt.errors import ConfigError
@@ -29,6 +29,7 @@ __all__ = [
     "PLMConfig",
     "PipelineConfig",
     "Pooling",
+    "Precision",
     "PretrainConfig",
     "PromptConfig",
     "RuntimeConfig",
@@ -49,6 +50,9 @@ LMKind = Literal["masked", "causal", "denoising"]
 
 Pooling = Literal["cls", "mean", "last"]
 """What Eq. 8 reads of the text's hidden states: the first, all, or the last"""
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What a forward pass computes in; the lower ones by torch.autocast"""
 
 
 class _Frozen(BaseModel):
@@ -165,18 +169,18 @@ class MaskingConfig(_Frozen):
 class LearningRates(_Frozen):
     """One rate per parameter group; `plm: 0` freezes the PLM and puts it in eval mode."""
 
-    ctr: float = Field(default=5e-5, ge=0, description="embeddings and CTR tower")
-    projector: float = Field(default=5e-5, ge=0, description="prompt projector")
+    ctr: float = Field(default=5e-5, gt=0, description="embeddings and CTR tower")
+    projector: float = Field(default=5e-5, gt=0, description="prompt projector")
     plm: float = Field(default=5e-5, ge=0)
-    heads: float = Field(default=5e-5, ge=0, description="LM head's own parameters in pretraining; click head in finetuning")
+    heads: float = Field(default=5e-5, gt=0, description="LM head's own parameters in pretraining; click head in finetuning")
 
 
 class FinetuneLearningRates(LearningRates):
     """Finetuning's own defaults (§4.1.4)."""
 
-    ctr: float = Field(default=1e-3, ge=0)
-    projector: float = Field(default=1e-3, ge=0)
-    heads: float = Field(default=1e-3, ge=0)
+    ctr: float = Field(default=1e-3, gt=0)
+    projector: float = Field(default=1e-3, gt=0)
+    heads: float = Field(default=1e-3, gt=0)
 
 
 class StageConfig(_Frozen):
@@ -189,10 +193,19 @@ class StageConfig(_Frozen):
     lr: LearningRates = LearningRates()
     weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norms")
     decay_embeddings: bool = Field(default=True, description="apply weight_decay to the CTR embeddings too")
+    embedding_optimizer: Literal["dense", "lazy"] = Field(
+        default="dense",
+        description="of the CTR embeddings: AdamW on the whole tables, or on the rows of the step, the others when next used "
+        "(equal up to rounding; for tables of which a global batch touches a small part)",
+    )
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     schedule: Literal["linear", "constant"] = Field(default="linear", description="after the warmup: linear decay to 0, or none")
     max_grad_norm: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=200, ge=1, description="steps between resume checkpoints")
+    checkpoint_minutes: float | None = Field(default=None, gt=0, description="minutes between them, instead of steps")
+    skip_loss_spikes: float | None = Field(
+        default=None, gt=1, description="drop a step whose gradient norm is more than so many times its running mean (training/guards.py)"
+    )
 
     def micro_batches(self, num_workers: int) -> int:
         """Micro-batches per worker and step. Raises ConfigError when the global batch can't be cut so."""
@@ -262,16 +275,49 @@ class RuntimeConfig(_Frozen):
     """Where and on how many processes a run goes."""
 
     address: str = Field(default="local", description="'local' = an embedded Ray of this command's own; 'auto' or host:port = a cluster")
-    num_workers: int = Field(default=1, ge=1)
+    num_workers: int | tuple[int, int] = Field(
+        default=1, description="of a training; [min, max]: as many as the cluster has room for, and more or fewer when that changes"
+    )
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float = Field(default=0, ge=0)
     logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")
     engine: Literal["torch", "deepspeed"] = "torch"
-    zero_stage: Literal[0, 1, 2] = 2
-    bf16: bool = Field(default=False, description="autocast, on GPUs")
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=2, description="what DeepSpeed divides among the workers")
+    precision: Precision = Field(default="fp32", description="of forward and backward passes; the lower ones on GPUs only")
+    bf16: bool = Field(default=False, exclude=True, description="an older name of precision=bf16")
+    offload: Literal["none", "cpu", "nvme"] = Field(
+        default="none",
+        description="DeepSpeed on GPUs: optimizer state in CPU memory (ZeRO 1-3), parameters too (ZeRO 3), or these on disk (nvme)",
+    )
+    offload_path: str | None = Field(default=None, description="a folder on a local disk of every worker, for offload=nvme")
     evaluation_actors: int = Field(default=1, ge=1)
     max_failures: int = Field(default=3, ge=0, description="worker-group restarts before the run is given up")
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, description="resume checkpoints that stay: the last so many")
+    keep_every: int | None = Field(default=None, ge=1, description="copies of the checkpoints after every so many steps stay in <run>/kept")
+    deterministic: bool = Field(default=False, description="torch's deterministic algorithms only, in workers; slower")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bf16_is_a_precision(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("bf16") is True:
+            return {"precision": "bf16", **{key: value for key, value in values.items() if key != "bf16"}}
+        return values
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _one_number_or_two(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(type(number) is int and number >= 1 for number in numbers) or len(numbers) > 2 or list(numbers) != sorted(numbers):
+            raise ValueError("give a number of workers from 1 up, or [min, max] for as many as there is room for")
+        return value if len(numbers) < 2 else tuple(numbers)
+
+    @property
+    def min_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
 
 class Config(_Frozen):

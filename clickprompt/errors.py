@@ -5,7 +5,7 @@ the rule and the remedy in one line, and the command line turns it into exit sta
 `ClickPromptError` is a failed run and becomes exit status 1.
 """
 
-__all__ = ["ClickPromptError", "ConfigError", "DataError", "InputError", "RunError"]
+__all__ = ["ClickPromptError", "ConfigError", "DataError", "InputError", "RunError", "StoppedError"]
 
 
 class ClickPromptError(Exception):
@@ -30,3 +30,11 @@ class DataError(InputError):
 
 class RunError(ClickPromptError):
     """A run that started properly and then failed."""
+
+
+class StoppedError(ClickPromptError):
+    """A run that was asked by a signal to stop, and did; the exit status is 128 + its number, as of a process that the signal ended."""
+
+    def __init__(self, message: str, signal_number: int = 2):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

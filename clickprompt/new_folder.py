@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from clickprompt import storage
 from clickprompt.errors import InputError
 
-__all__ = ["clear_unfinished", "new_folder"]
+__all__ = ["clear_unfinished", "new_folder", "scratch_folder"]
 
 _UNFINISHED = ".unfinished"
 
@@ -45,6 +45,21 @@ def clear_unfinished(uri: str) -> bool:
     if left:
         storage.delete_tree(uri)
     return left
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str) -> Iterator[str]:
+    """A folder of this process on this machine, deleted at the end; those of killed processes are deleted first."""
+    target = os.path.join(storage.machine_folder(), name)
+    with storage.user_errors(target):
+        _delete_leftovers(target)
+        work, lock = _make_locked(target)
+    try:
+        yield work
+    finally:
+        storage.delete_tree(work)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextlib.contextmanager

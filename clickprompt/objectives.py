@@ -4,7 +4,7 @@ An objective's forward returns the *sum* of its losses over a micro-batch; the l
 global batch, so the gradient is the same however that batch is cut into workers and micro-batches.
 """
 
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ __all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PromptAugmentedLM", "model_i
 class Objective(Protocol):
     model: ClickPrompt
 
-    def __call__(self, batch: Batch) -> Tensor: ...
+    def __call__(self, batch: Batch, **options: Any) -> Tensor: ...
 
     def count_targets(self, batch: Batch) -> Tensor: ...
 
@@ -55,9 +55,11 @@ class ClickLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The summed loss, a scalar; rows of weight 0 don't count."""
+    def forward(self, batch: Batch, *, scores: bool = False) -> Tensor:
+        """The summed loss, a scalar; rows of weight 0 don't count. With `scores`, the logits [B] instead."""
         logits = self.model(*model_inputs(batch)).float()
+        if scores:
+            return logits
         return F.binary_cross_entropy_with_logits(logits, batch.labels, weight=batch.row_weight, reduction="sum")
 
     def count_targets(self, batch: Batch) -> Tensor:

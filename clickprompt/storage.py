@@ -14,14 +14,15 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pyarrow import fs
 
-from clickprompt.errors import InputError
+from clickprompt.errors import InputError, RunError
 
 __all__ = [
     "copy_tree",
@@ -31,13 +32,16 @@ __all__ = [
     "exists",
     "file_size",
     "is_local",
+    "is_refusal",
     "join",
     "list_names",
     "local_copy",
+    "machine_folder",
     "move",
     "native",
     "open_input",
     "open_output",
+    "patiently",
     "read_bytes",
     "read_json",
     "resolve",
@@ -49,10 +53,15 @@ __all__ = [
 ]
 
 _COPY_CHUNK = 4 << 20
+_PATIENCE_S = 120.0
+_LONGEST_PAUSE_S = 10.0
 _S3 = "s3://"
 _S3_REMEDY = "check that the bucket exists and the environment's AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
 _TEMPORARY = re.compile(r".+\.tmp-[0-9a-f]{8}")  # names of files that are being written
 _OPTIONS = re.compile(r"\?(region|scheme|endpoint_override|allow_\w+)=")
+
+
+Result = TypeVar("Result")
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -140,6 +149,41 @@ def user_errors(uri: str) -> Iterator[None]:
     except OSError as error:
         remedy = _S3_REMEDY if _S3 in uri else "check that the place exists, is yours to use and has space left"
         raise InputError(f"{uri}: {_one_line(error)}; {remedy}") from error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it says that storage failed (can't be reached, is full, read-only, …), and not that something isn't there."""
+    reason = error.__cause__ if isinstance(error, InputError) else error
+    return isinstance(reason, OSError) and not isinstance(reason, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+
+
+def patiently(action: Callable[[], Result]) -> Result:
+    """What `action` returns; it is called again, with growing pauses, while storage refuses it. For what may be done twice.
+
+    Raises RunError where storage still refuses after two minutes.
+    """
+    started, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return action()
+        except (OSError, InputError) as error:
+            if not is_refusal(error):
+                raise
+            waited = time.monotonic() - started
+            if waited + pause > _PATIENCE_S:
+                raise RunError(f"{_one_line(error)} (tried again for {waited:.0f} s)") from error
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def machine_folder() -> str:
+    """Our own folder on this machine, for this user only. Raises InputError where someone else has taken its name."""
+    folder = os.path.join(tempfile.gettempdir(), f"clickprompt-{os.getuid()}")
+    with user_errors(folder):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.stat(folder).st_uid != os.getuid():
+            raise InputError(f"{folder}: belongs to someone else; set TMPDIR to a folder of yours")
+    return folder
 
 
 def open_input(uri: str) -> IO[bytes]:

@@ -1,5 +1,6 @@
 import pydantic
 import pytest
+import yaml
 
 from clickprompt.config import Config, FinetuneConfig, PretrainConfig, RuntimeConfig, dump_config, load_config, preset_names, replaced
 from clickprompt.errors import ConfigError, InputError
@@ -107,7 +108,12 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
         ("pretrain.warmup_ratio=1", "pretrain.warmup_ratio=1: input should be less than 1"),
         ("finetune.epochs=0", "finetune.epochs=0: input should be greater than or equal to 1"),
         ("runtime.engine=horovod", "runtime.engine='horovod': input should be 'torch' or 'deepspeed'"),
-        ("runtime.zero_stage=3", "runtime.zero_stage=3: input should be 0, 1 or 2"),
+        ("runtime.zero_stage=4", "runtime.zero_stage=4: input should be 0, 1, 2 or 3"),
+        ("runtime.num_workers=0", "runtime.num_workers=0: give a number of workers from 1 up, or [min, max]"),
+        ("runtime.num_workers=[4, 2]", "runtime.num_workers=[4, 2]: give a number of workers from 1 up, or [min, max]"),
+        ("runtime.num_workers=[1, 2, 3]", "runtime.num_workers=[1, 2, 3]: give a number of workers from 1 up, or [min, max]"),
+        ("runtime.num_workers=true", "runtime.num_workers=True: give a number of workers from 1 up, or [min, max]"),
+        ("runtime.precision=tf32", "runtime.precision='tf32': input should be 'fp32', 'bf16' or 'fp16'"),
         ("ctr.num_heads=5", "ctr: attention_dim=32 is not a multiple of num_heads=5; make it one"),
         ("ctr.hidden_dims=[256, 0]", "ctr.hidden_dims.1=0: input should be greater than 0"),
         ("ctr.hidden_dims=[]", "ctr.hidden_dims=[]: tuple should have at least 1 item"),
@@ -196,6 +202,21 @@ def test_micro_batches():
         stage.micro_batches(3)
     with pytest.raises(ConfigError, match=r"= 64 × 2; use 128$"):
         FinetuneConfig(global_batch_size=16).micro_batches(2)
+
+
+def test_a_number_of_workers_or_a_range():
+    assert (RuntimeConfig(num_workers=3).min_workers, RuntimeConfig(num_workers=3).max_workers) == (3, 3)
+    config = load_config(None, ["runtime.num_workers=[1, 4]"])
+    assert (config.runtime.min_workers, config.runtime.max_workers) == (1, 4)
+    assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
+
+
+def test_bf16_is_an_older_name_of_a_precision():
+    config = load_config(None, ["runtime.bf16=true"])
+    assert config.runtime.precision == "bf16"
+    assert "bf16:" not in dump_config(config)
+    assert replaced(config, {}) == config == load_config(None, ["runtime.precision=bf16"])
+    assert load_config(None, ["runtime.bf16=false"]) == Config()
 
 
 def test_sections_can_be_built_in_python():

@@ -6,8 +6,10 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
+from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
+from clickprompt.benchmark.overhead import measure_overhead, measure_scaling
 from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.shuffle import measure_shuffle
 from clickprompt.benchmark.tokens import measure_tokens
@@ -17,14 +19,17 @@ from clickprompt.errors import InputError
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
 BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
+    "ctr-step": measure_ctr_step,
     "ingest": measure_ingest,
+    "overhead": measure_overhead,
     "pamlm-step": measure_pamlm_step,
+    "scaling": measure_scaling,
     "shuffle": measure_shuffle,
     "tokens": measure_tokens,
 }
 """name → what measures it: figures, and remarks in words"""
 
-_PACKAGES = ("clickprompt", "torch", "transformers", "numpy", "pyarrow", "ray")
+_PACKAGES = ("clickprompt", "torch", "transformers", "numpy", "pyarrow", "ray", "deepspeed")
 
 
 def run_benchmark(name: str, config: Config, command: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def measure_ingest(config: Config, shape: Shape = SHAPES[_SHAPE]) -> tuple[Figur
     Of `config` apply data, pretrain's batch, epochs and optimizer, runtime, ctr, prompt and masking; the shape says the PLM.
     Raises ConfigError for a batch or a number of workers that don't fit, RunError when not every row came once.
     """
-    workers = config.runtime.num_workers if "num_workers" in config.runtime.model_fields_set else WORKERS
+    workers = config.runtime.max_workers if "num_workers" in config.runtime.model_fields_set else WORKERS
     config = replaced(config, {"runtime.num_workers": workers, "plm.random_init": True})
     check_cpus(config.runtime)
     config.pretrain.micro_batches(workers)
@@ -122,7 +122,7 @@ def _notes(epoch: Order, run: Order, workers: int, start_step: int, figures: Fig
 def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
     """In a worker: everything up to the loop. Called with the batches, what it returns runs the loop (as runtime/worker.py does)."""
     config, dataset = setting.config, setting.dataset
-    workers = config.runtime.num_workers
+    workers = config.runtime.max_workers
     torch.set_flush_denormal(True)
     table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
     collator = Collator(

@@ -213,7 +213,7 @@ class _Steps:
 
 def _sized(config: Config, shape: Shape) -> Config:
     sizes = {"pretrain.global_batch_size": shape.global_batch_size, "pretrain.micro_batch_size": shape.micro_batch_size}
-    return replaced(config, {**sizes, "plm.random_init": True})
+    return replaced(config, {**sizes, "plm.random_init": True, "pretrain.embedding_optimizer": "dense"})  # as the obvious step's
 
 
 def _measure(name: str, setting: Setting) -> tuple[Figures, str]:

@@ -5,7 +5,6 @@ Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all seg
 
 import json
 import os
-import tempfile
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -218,11 +217,7 @@ def _load(uri: str) -> TokenTable:
 
 def _fetched(uri: str, meta: dict[str, Any]) -> str:
     """A copy of a remote table on this machine, made once for all its processes."""
-    own = os.path.join(tempfile.gettempdir(), f"clickprompt-{os.getuid()}")
-    os.makedirs(own, mode=0o700, exist_ok=True)
-    if os.stat(own).st_uid != os.getuid():
-        raise DataError(f"{own}: belongs to someone else; set TMPDIR to a folder of yours for the local copy of {uri}")
-    folder = os.path.join(own, f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}")
+    folder = os.path.join(storage.machine_folder(), f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}")
     if not os.path.isdir(folder):
         copy = f"{folder}.tmp-{uuid.uuid4().hex[:8]}"
         try:

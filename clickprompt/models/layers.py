@@ -5,14 +5,44 @@ Shape legend: B rows, F fields, d embedding size.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "PackedEmbedding", "bi_interaction", "inner_products", "linear"]
+__all__ = ["MLP", "PackedEmbedding", "bi_interaction", "gather_rows", "inner_products", "linear"]
 
 _EMBEDDING_STD = 0.02  # std 1 drives softmaxes into denormals, which makes CPU matmuls several times slower
+
+
+def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """table [N, d], rows of any shape → [..., d]."""
+    return F.embedding(rows, table) if table.is_cuda else _GatherRows.apply(table, rows)  # pyright: ignore[reportReturnType]
+
+
+class _GatherRows(torch.autograd.Function):
+    """F.embedding with a backward that sums each row's gradients in one go; on CPUs torch's own adds them one by one, in twice the time."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.num_rows = len(table)
+        return F.embedding(rows, table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows = ctx.saved_tensors[0].numpy().ravel().astype(np.int64)
+        keys = (rows << 32) | np.arange(len(rows))
+        keys.sort()  # rows and their places together: several times faster than an argsort
+        rows = keys >> 32
+        starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+        places = torch.from_numpy(keys & (2**32 - 1))
+        gradient = gradient.reshape(len(rows), -1)
+        whole = gradient.new_zeros(ctx.num_rows, gradient.shape[1])
+        whole[torch.from_numpy(rows[starts])] = F.embedding_bag(places, gradient, torch.from_numpy(starts), mode="sum")
+        return whole, None
 
 
 class PackedEmbedding(nn.Module):
@@ -29,7 +59,7 @@ class PackedEmbedding(nn.Module):
 
     def forward(self, field_ids: Tensor) -> Tensor:
         """field_ids [B, F] int64, each field counting from 0 → field_embeddings [B, F, d]."""
-        return F.embedding(field_ids + self.offsets, self.weight)
+        return gather_rows(self.weight, field_ids + self.offsets)
 
 
 class MLP(nn.Module):

@@ -87,7 +87,7 @@ class PromptedPLM(nn.Module):
             inputs["decoder_input_ids"] = torch.cat([start, text[:, :-1]], dim=1)
         if soft_prompts is None or not soft_prompts.shape[2]:
             return self.backbone(**inputs).last_hidden_state
-        soft_prompts = soft_prompts.to(self.backbone.get_input_embeddings().weight.dtype)
+        soft_prompts = soft_prompts.to(self.backbone.dtype)
         if self.input_only:
             return self._after_prompts(inputs, soft_prompts[:, 0])
         assert soft_prompts.shape[1] == self.num_layers, f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import math
 import os
+import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +17,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.progress import say
 
-__all__ = ["check_cpus", "connect", "cpus_needed", "embedded_cpus", "storage_options"]
+__all__ = ["check_cpus", "connect", "cpu_kept_for_data", "cpus_needed", "embedded_cpus", "storage_options"]
 
 _DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
 
@@ -27,7 +29,7 @@ _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 def cpus_needed(runtime: RuntimeConfig, runs: int = 1) -> int:
     """Logical CPUs that `runs` trainings at a time (workers and data streams) and evaluation (its actors) need, one after the other."""
-    training = runs * (runtime.num_workers * runtime.cpus_per_worker + _DATA_CPUS)
+    training = runs * (runtime.min_workers * runtime.cpus_per_worker + _DATA_CPUS)
     return max(math.ceil(training), runtime.evaluation_actors + _DATA_CPUS)
 
 
@@ -51,7 +53,7 @@ def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
         remedy = f", or declare more with runtime.logical_cpus={needed}" if embedded else ", or add nodes"
         at_once = f"{runs} runs at a time of " if runs > 1 else ""
         raise ConfigError(
-            f"{at_once}runtime.num_workers={runtime.num_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
+            f"{at_once}runtime.num_workers={runtime.min_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
             f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has {available}; "
             f"use at most {fitting} workers{remedy}"
         )
@@ -102,6 +104,38 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def cpu_kept_for_data(runtime: RuntimeConfig) -> Iterator[None]:
+    """What an elastic training must leave free.
+
+    Ray Train's elastic policy starts as many workers as it can reserve CPUs for, and Ray Data, which needs one, would wait forever; it
+    has no setting for that. So one is reserved first, by the same coordinator, whose older requests come before later ones.
+    """
+    if isinstance(runtime.num_workers, int):
+        yield
+        return
+    from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority  # ray.data takes a while
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import DefaultAutoscalingCoordinator
+
+    coordinator = DefaultAutoscalingCoordinator(f"clickprompt-data-{uuid.uuid4().hex[:8]}")
+    over = threading.Event()
+
+    def keep() -> None:
+        while True:  # renewed, so that it lapses with this process
+            coordinator.request_resources([{"CPU": _DATA_CPUS}], expire_after_s=180, priority=ResourceRequestPriority.HIGH)
+            if over.wait(60):
+                coordinator.cancel_request()
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def storage_options(uri: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Waited:
 
 
 def drain(dataset: Dataset, order: Order, runtime: RuntimeConfig) -> Drained:
-    """Stream the whole plan of `order` to `runtime.num_workers` actors. Needs a connected Ray; raises RunError when it breaks."""
+    """Stream the whole plan of `order` to `runtime.max_workers` actors. Needs a connected Ray; raises RunError when it breaks."""
     largest = max(int(ids.max()) for ids in _row_ids(dataset) if len(ids))
     workers = _workers(runtime, _Drainer)
     ray.get([worker.expect.remote(largest + 2) for worker in workers])
@@ -130,7 +130,7 @@ def _row_ids(dataset: Dataset) -> Iterator[np.ndarray]:
 def _workers(runtime: RuntimeConfig, kind: Any) -> list[Any]:
     # Two calls at a time: `done` is asked while the other one runs
     options = {"num_cpus": runtime.cpus_per_worker, "max_concurrency": 2}
-    return [kind.options(**options).remote() for _ in range(runtime.num_workers)]
+    return [kind.options(**options).remote() for _ in range(runtime.max_workers)]
 
 
 def _progress(workers: list[Any], running: list[Any]) -> Iterator[int]:

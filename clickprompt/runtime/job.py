@@ -1,5 +1,6 @@
 """One checked training run as its driver, controller and workers pass it around; importing this is cheap."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,10 @@ from clickprompt.data.lengths import TextLengths
 from clickprompt.data.order import Order
 from clickprompt.training.checkpoint import load_state, newest_complete
 
-__all__ = ["Job", "train_worker"]
+__all__ = ["Around", "Job", "train_worker"]
+
+Around = Callable[[Iterator[Any], int], Iterator[Any]]
+"""what stands between the stream and a worker's loop: its batches and its rank → its batches"""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Job:
 
     def start_step(self) -> int:
         """Where a worker group that starts now continues."""
-        return load_state(newest_complete(self.checkpoints), self.config.runtime.num_workers).step
+        return load_state(newest_complete(self.checkpoints)).step
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any] | None:
     """Ray Train's training function; the models are imported in the workers only, not in its controller."""
     from clickprompt.runtime.worker import work
 
-    return work(loop_config["job"], loop_config["board"])
+    return work(loop_config["job"], loop_config["board"], loop_config["around"])

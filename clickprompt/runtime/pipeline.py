@@ -17,7 +17,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.evaluate import evaluate
-from clickprompt.runtime.preflight import claim
+from clickprompt.runtime.preflight import check_batches, claim
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.tokenize import tokenize
 from clickprompt.runtime.train import run_training
@@ -39,7 +39,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         )
     check_cpus(config.runtime)
     for stage in (config.pretrain, config.finetune):
-        stage.micro_batches(config.runtime.num_workers)
+        check_batches(stage, config.runtime)
     claim(run, config)
     result_path = storage.join(run, "result.json")
     if storage.exists(result_path):

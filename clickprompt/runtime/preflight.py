@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from clickprompt import storage
-from clickprompt.config import Config, FinetuneConfig, ObjectiveName, dump_config, load_config, replaced
+from clickprompt.config import Config, FinetuneConfig, ObjectiveName, RuntimeConfig, StageConfig, dump_config, load_config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.lengths import check_lengths
@@ -25,7 +27,9 @@ from clickprompt.runtime.job import Job
 if TYPE_CHECKING:
     from clickprompt.models.plm import PLMFacts
 
-__all__ = ["check_training", "claim"]
+__all__ = ["check_batches", "check_training", "claim"]
+
+_SHOWN = 4  # keys or numbers in an error
 
 
 def check_training(config: Config, stage_name: str, run: str | None = None) -> Job:
@@ -40,9 +44,8 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         objective = "with_plm" if stage.with_plm else "without_plm"
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)
-    stage.micro_batches(config.runtime.num_workers)
-    if config.runtime.bf16 and not config.runtime.gpus_per_worker:
-        raise ConfigError("runtime.bf16=true without GPUs would only be slower; set runtime.gpus_per_worker=1 or leave bf16 out")
+    check_batches(stage, config.runtime)
+    _check_device_options(config.runtime)
     if config.data.path is None:
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
     dataset = Dataset.open(config.data.path, config.data.version or _begun_with(run, config.data.path))
@@ -54,7 +57,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
 
         plm = check_plm(config.plm, config.prompt)
         if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
-            raise ConfigError(f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type for all weights; use runtime.bf16 or engine=torch")
+            raise ConfigError(f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision or engine=torch")
         table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
         if objective == "pretrain":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
@@ -76,6 +79,50 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     if run is not None:
         claim(run, config)
     return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, plm.lm_kind if plm else None, truncation)
+
+
+def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
+    """Raises ConfigError when the global batch can't be cut for each number of workers that there may be."""
+    if isinstance(runtime.num_workers, int):
+        stage.micro_batches(runtime.num_workers)
+        return
+    counts = range(runtime.min_workers, runtime.max_workers + 1)
+    unfit = [str(count) for count in counts if stage.global_batch_size % (stage.micro_batch_size * count)]
+    if unfit:
+        unit = stage.micro_batch_size * math.lcm(*counts)
+        fitting = -(-stage.global_batch_size // unit) * unit
+        remedy = f"{fitting} or smaller micro-batches" if fitting < 100 * stage.global_batch_size else "a narrower range"
+        raise ConfigError(
+            f"runtime.num_workers={list(runtime.num_workers)}: global_batch_size={stage.global_batch_size} is not a multiple of "
+            f"micro_batch_size × workers = {stage.micro_batch_size} × {', '.join(unfit[:_SHOWN])}{' …' if unfit[_SHOWN:] else ''}, "
+            f"and Ray may choose any number; use {remedy}"
+        )
+
+
+def _check_device_options(runtime: RuntimeConfig) -> None:
+    if not runtime.gpus_per_worker:
+        if runtime.precision != "fp32":
+            raise ConfigError(
+                f"runtime.precision={runtime.precision} without GPUs would only be slower; set runtime.gpus_per_worker=1 or leave it out"
+            )
+        if runtime.offload != "none":
+            raise ConfigError(
+                f"runtime.offload={runtime.offload} moves state off GPUs, and there are none; set runtime.gpus_per_worker=1 or leave it out"
+            )
+    if runtime.engine == "deepspeed" and runtime.precision == "fp16" and runtime.zero_stage == 0:
+        raise ConfigError("runtime.precision=fp16 needs a loss scale, which ZeRO 0 doesn't take; use runtime.zero_stage=1 or more, or bf16")
+    if runtime.offload == "none":
+        return
+    if runtime.engine != "deepspeed":
+        raise ConfigError(f"runtime.offload={runtime.offload} is DeepSpeed's; set runtime.engine=deepspeed")
+    lowest = 3 if runtime.offload == "nvme" else 1
+    if runtime.zero_stage < lowest:
+        raise ConfigError(
+            f"runtime.offload={runtime.offload} needs runtime.zero_stage={lowest}{'' if lowest == 3 else ' or more'}, "
+            f"not {runtime.zero_stage}, which has nothing divided to move"
+        )
+    if runtime.offload == "nvme" and not runtime.offload_path:
+        raise ConfigError("runtime.offload=nvme needs runtime.offload_path, a folder on a local disk of every worker")
 
 
 def _check_init(given: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None) -> None:
@@ -137,5 +184,25 @@ def claim(run: str, config: Config) -> None:
         if config.data.version and not earlier.data.version:  # begun before there were versions
             earlier = replaced(earlier, {"data.version": 1})
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
-            raise ConfigError(f"{run}: holds a run of another configuration ({path}); choose another --run, or continue it with the same")
+            raise ConfigError(
+                f"{run}: holds a run of another configuration: {_differences(earlier, config)}; "
+                f"choose another --run, or continue it with --config {path}"
+            )
     storage.write_bytes(path, dump_config(config).encode())
+
+
+def _differences(earlier: Config, now: Config) -> str:
+    """The first keys that differ, with both values."""
+    before, after = (dict(_leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
+    changed = [f"{key} was {before.get(key)}, is {after.get(key)}" for key in {**before, **after} if before.get(key) != after.get(key)]
+    more = len(changed) - _SHOWN
+    return ", ".join(changed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that isn't a section."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

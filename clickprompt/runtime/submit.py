@@ -32,7 +32,9 @@ def submit_job(job: str, address: str, arguments: list[str]) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise InputError(f"--address {address}: no job server lets us in ({reason}); check the address and RAY_AUTH_TOKEN_PATH") from error
     entrypoint = shlex.join(["python", f"{job}.py", *arguments])
-    job_id = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": _JOBS})
+    # `ray job stop` kills after 3 seconds unless told otherwise; a run that is stopped finishes its step and writes a checkpoint
+    environment = {"working_dir": _JOBS, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "120")}}
+    job_id = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
     say(f"submitted {job_id}: {entrypoint}")
     return {"job_id": job_id, "status": _follow(client, job_id).value, "address": address}
 

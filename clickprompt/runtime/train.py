@@ -1,30 +1,32 @@
 """Pretraining and finetuning on Ray Train, the driver's side."""
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from dataclasses import asdict
 from typing import Any
 
 import ray
 import ray.data
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from clickprompt import storage
 from clickprompt.config import Config
-from clickprompt.errors import ClickPromptError, RunError
+from clickprompt.errors import ClickPromptError, RunError, StoppedError
 from clickprompt.export import export_of
 from clickprompt.progress import Task, say
-from clickprompt.runtime.cluster import connect, storage_options
-from clickprompt.runtime.job import Job, train_worker
+from clickprompt.runtime.cluster import connect, cpu_kept_for_data, storage_options
+from clickprompt.runtime.failures import Trainer
+from clickprompt.runtime.job import Around, Job, train_worker
 from clickprompt.runtime.preflight import check_training
+from clickprompt.runtime.resume import clear_checkpoints
+from clickprompt.runtime.stopping import stop_signals
 from clickprompt.runtime.stream import STREAM_NAME, StepStream
 
-__all__ = ["run_training"]
+__all__ = ["build_trainer", "run_training"]
 
 
 def run_training(config: Config, stage_name: str, run: str, *, callbacks: list | None = None) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
     if storage.exists(result_path):
         say(f"{stage_name}: {run} is already complete")
         return storage.read_json(result_path)
+    clear_checkpoints(run)
     job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
     say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
     with connect(config.runtime):
@@ -53,39 +56,53 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
         "truncation": asdict(job.truncation) if job.truncation else None,
         **outcome,
     }
-    storage.write_json(result_path, result)
+    storage.patiently(lambda: storage.write_json(result_path, result))
     return result
 
 
 def _fit(job: Job, callbacks: list) -> dict[str, Any]:
+    board = _Board.options(max_restarts=-1, max_task_retries=-1).remote()
+    trainer = build_trainer(job, board, callbacks)
+    with cpu_kept_for_data(job.config.runtime), stop_signals() as signals:
+        try:
+            outcome = _watched(trainer, board, job, signals).return_value or {}
+        except TrainingFailedError as error:
+            raise _cause(error, job) from error
+    if "interrupted" in outcome:
+        raise StoppedError(
+            f"{job.run}: stopped after step {outcome['step']} of {job.order.total_steps}, which its newest checkpoint holds; "
+            "the same command continues from there",
+            signals[0],
+        )
+    return outcome
+
+
+def build_trainer(job: Job, board: Any = None, callbacks: list | None = None, around: Around | None = None) -> Trainer:
+    """The run as Ray Train has it; needs a connected Ray. `around` gets each worker's batches and its rank, and gives them on."""
     runtime = job.config.runtime
-    board = _Board.remote()
-    trainer = TorchTrainer(
+    board = board or _Board.options(max_restarts=-1, max_task_retries=-1).remote()
+    with storage.user_errors(job.run):
+        run_config = ray.train.RunConfig(
+            **storage_options(job.run),
+            name="checkpoints",
+            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
+            callbacks=callbacks or [],
+        )
+    return Trainer(
         train_worker,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "board": board, "around": around},
         torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=runtime.num_workers,
             use_gpu=runtime.gpus_per_worker > 0,
             resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {})},
         ),
-        run_config=ray.train.RunConfig(
-            **storage_options(job.run),
-            name="checkpoints",
-            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
-            callbacks=callbacks,
-        ),
+        run_config=run_config,
         # The rows come from StepStream; Ray Train wants a dataset by that name to ask for it at all
         datasets={STREAM_NAME: ray.data.range(1)},
         dataset_config=StepStream(job.dataset, job.order, job.start_step),
     )
-    with _watched(board, job):
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise _cause(error, job) from error
-    return result.return_value or {}
 
 
 def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
@@ -102,35 +119,43 @@ def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
 
 @ray.remote(num_cpus=0)
 class _Board:
-    """Where rank 0 writes how far it is, and the driver looks."""
+    """Where rank 0 writes how far it is, and the driver looks and leaves word that it is to stop."""
 
     def __init__(self) -> None:
         self._latest: dict[str, Any] | None = None
+        self._stop = False
 
-    def post(self, metrics: dict[str, Any]) -> None:
+    def post(self, metrics: dict[str, Any]) -> bool:
+        """`metrics` of the latest step, {} before the first; whether to stop."""
         self._latest = metrics
+        return self._stop
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self, stop: bool) -> dict[str, Any] | None:
+        """None where no worker has begun."""
+        self._stop = stop
         return self._latest
 
 
-@contextlib.contextmanager
-def _watched(board: Any, job: Job) -> Iterator[None]:
-    """Shows the board's state as progress while the driver waits for `fit`."""
-    over = threading.Event()
+def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int]) -> ray.train.Result:
+    """`trainer.fit()`, with the board's state as progress meanwhile.
 
-    def watch(task: Task) -> None:
-        while not over.wait(0.5):
-            metrics: Any = ray.get(board.read.remote())
+    It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where they are.
+    """
+    fitted: Future[ray.train.Result] = Future()
+
+    def fit() -> None:
+        try:
+            fitted.set_result(trainer.fit())
+        except BaseException as error:
+            fitted.set_exception(error)
+
+    with Task(os.path.basename(job.run.rstrip("/")), job.order.total_steps) as task:
+        threading.Thread(target=fit, daemon=True).start()
+        while not wait([fitted], timeout=0.5).done:
+            metrics: Any = ray.get(board.read.remote(bool(signals)))
+            if signals and metrics is None:
+                raise StoppedError(f"{job.run}: stopped before it had begun; the same command continues", signals[0])
             if metrics:
                 valid = f" · valid AUC {metrics['valid_auc']:.4f}" if "valid_auc" in metrics else ""
                 task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
-
-    with Task(os.path.basename(job.run.rstrip("/")), job.order.total_steps) as task:
-        thread = threading.Thread(target=watch, args=(task,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        return fitted.result()

@@ -2,52 +2,60 @@
 
 import json
 import os
+import socket
 import time
 from dataclasses import asdict
 from typing import Any
 
+import ray
 import ray.train
 import torch
+import torch.distributed as dist
 from ray.train.torch import get_device
-from torch.utils.tensorboard import SummaryWriter
 
 from clickprompt import storage
 from clickprompt.config import FinetuneConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.token_table import TokenTable
+from clickprompt.errors import DataError, RunError
 from clickprompt.export import load_weights, publish, write_export
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
+from clickprompt.new_folder import scratch_folder
 from clickprompt.objectives import OBJECTIVES
-from clickprompt.runtime.job import Job
+from clickprompt.runtime.curves import Curves
+from clickprompt.runtime.job import Around, Job
 from clickprompt.runtime.stream import STREAM_NAME, iterate_batches
+from clickprompt.runtime.uploads import Uploads
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
+from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.loop import train
+from clickprompt.training.probe import Probe
 from clickprompt.training.validation import ShardedValidation
 
 __all__ = ["work"]
 
 
-def work(job: Job, board: Any) -> dict[str, Any] | None:
-    """One worker: build, restore, run the loop, and leave the export; rank 0's outcome."""
+def work(job: Job, board: Any, around: Around | None = None) -> dict[str, Any] | None:
+    """One worker: build, restore, run the loop, and leave the export; rank 0's outcome ("interrupted" where it was asked to stop)."""
     context = ray.train.get_context()
     num_workers = context.get_world_size()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     torch.set_flush_denormal(True)
+    if job.config.runtime.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts, so before anything is put on a GPU
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    _check_reach(job)
 
     checkpoint = newest_complete(job.checkpoints)
-    state = load_state(checkpoint, num_workers)
+    state = load_state(checkpoint)
     model = _initial_model(job)
     objective = OBJECTIVES[job.objective](model)
     engine = _build_engine(job, objective, num_workers)
-    if checkpoint:
-        with storage.local_copy(checkpoint) as folder:
-            engine.load(folder)
-
     tokenizer = load_tokenizer(job.config.plm.path) if job.needs_text else None
     table = TokenTable.open(job.dataset, tokenizer) if tokenizer is not None else None
-    results = _Results(job, engine, board, tokenizer, state)
     validation = None
     if isinstance(job.stage, FinetuneConfig):
         collator = Collator(job.dataset.columns, table, None, seed=job.config.seed, max_length=job.config.plm.max_length)
@@ -63,23 +71,65 @@ def work(job: Job, board: Any) -> dict[str, Any] | None:
         id_dropout=job.config.data.id_dropout,
     )
 
-    if state.step < job.order.total_steps and not state.stopped:
-        stream = ray.train.get_dataset_shard(STREAM_NAME)
-        assert stream is not None
-        batches = iterate_batches(stream, job.order, num_workers, state.step)
-        train(
-            engine,
-            objective,
-            collator,
-            job.order,
-            batches,
-            stage=job.stage,
-            seed=job.config.seed,
-            state=state,
-            context=results,
-            validation=validation,
+    probe = Probe(engine, collator, job.dataset)
+    if checkpoint:
+        with storage.local_copy(checkpoint) as folder:
+            engine.load(folder)
+        probe.check(state, checkpoint)
+
+    with scratch_folder("checkpoints") as scratch, Uploads(job.run, job.config.runtime.keep_every, scratch) as uploads:
+        results = _Results(job, engine, board, tokenizer, state, uploads)
+        if state.step < job.order.total_steps and not state.stopped:
+            stream = ray.train.get_dataset_shard(STREAM_NAME)
+            assert stream is not None
+            batches = iterate_batches(stream, job.order, num_workers, state.step)
+            if around is not None:
+                batches = around(batches, engine.rank)
+            try:
+                train(
+                    engine,
+                    objective,
+                    collator,
+                    job.order,
+                    batches,
+                    stage=job.stage,
+                    seed=job.config.seed,
+                    state=state,
+                    context=results,
+                    validation=validation,
+                    wishes=results.wishes,
+                    keep_every=job.config.runtime.keep_every,
+                    scratch=scratch,
+                    probe=probe,
+                )
+            except NonFiniteError as error:
+                raise _saved(error, job, state) from error
+        uploads.wait()
+        if dist.is_initialized():
+            dist.barrier()  # so that the last checkpoint is complete before anything that an older one needs is deleted
+        if state.step < job.order.total_steps and not state.stopped:
+            results.close()
+            return {"interrupted": True, "step": state.step} if engine.rank == 0 else None
+        return results.finish(state)
+
+
+def _check_reach(job: Job) -> None:
+    """Raises DataError on a node that doesn't see what the driver wrote: each worker would train into a folder of its own."""
+    if not storage.patiently(lambda: storage.exists(storage.join(job.run, "config.yaml"))):
+        raise DataError(
+            f"{job.run}: the worker on {socket.gethostname()} doesn't see this run's folder; "
+            "give a --run that every node reaches, such as s3://… or a shared folder"
         )
-    return results.finish(state)
+
+
+def _saved(error: NonFiniteError, job: Job, state: TrainState) -> RunError:
+    path = storage.join(job.run, "non_finite", f"step-{error.report['step']:08d}.json")
+    if ray.train.get_context().get_world_rank() == 0:
+        storage.patiently(lambda: storage.write_json(path, error.report))
+    return RunError(
+        f"{job.run}: {error}. The rows of its batch are in {path}; look for what is wrong with them, or start another --run "
+        f"with lower learning rates (lr) or a lower max_grad_norm"
+    )
 
 
 def _initial_model(job: Job) -> ClickPrompt:
@@ -92,75 +142,81 @@ def _initial_model(job: Job) -> ClickPrompt:
 def _build_engine(job: Job, objective: Any, num_workers: int) -> Engine:
     runtime = job.config.runtime
     if runtime.engine == "torch":
-        return TorchEngine(objective, job.stage, device=get_device(), bf16=runtime.bf16)
+        return TorchEngine(objective, job.stage, device=get_device(), precision=runtime.precision, total_steps=job.order.total_steps)
     from clickprompt.training.deepspeed_engine import DeepSpeedEngine  # seconds to import, and only some runs want it
 
     return DeepSpeedEngine(
         objective,
         job.stage,
-        zero_stage=runtime.zero_stage,
+        runtime,
         micro_batches=job.stage.micro_batches(num_workers),
         device=get_device(),
-        bf16=runtime.bf16,
+        total_steps=job.order.total_steps,
     )
 
 
 class _Results:
     """The loop's `Context` in a Ray Train worker; files are rank 0's business."""
 
-    def __init__(self, job: Job, engine: Engine, board: Any, tokenizer: Any, state: TrainState):
+    def __init__(self, job: Job, engine: Engine, board: Any, tokenizer: Any, state: TrainState, uploads: Uploads):
         self._job = job
         self._engine = engine
         self._board = board
         self._tokenizer = tokenizer
-        self._posted = 0.0
+        self._uploads = uploads
+        self._posted = time.monotonic()
+        self._reply: Any = board.post.remote({}) if engine.rank == 0 else None
         self._latest: dict[str, Any] = {}
-        self._rows = _metrics_before(job.run, state.step) if engine.rank == 0 else []
-        local = storage.is_local(job.run) and engine.rank == 0
-        folder = os.path.join(storage.resolve(job.run)[1], "tensorboard")
-        self._events = SummaryWriter(folder, purge_step=state.step) if local else None
+        self._stop = False
+        self._uploaded_best: int | None = None
+        self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
+        self._curves = Curves(job.run, state.step) if engine.rank == 0 else None
+
+    def wishes(self) -> tuple[bool, bool]:
+        """(a checkpoint, the end): both when the command was asked to stop."""
+        return self._stop, self._stop
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        if self._engine.rank:
+        if self._curves is None:
             return
-        self._rows.append(metrics)
+        self._log.append(json.dumps(metrics) + "\n")
         self._latest |= metrics
-        if self._events:
-            for name in metrics.keys() - {"step", "targets"}:
-                self._events.add_scalar(name, metrics[name], metrics["step"])
+        self._curves.draw(metrics)
         now = time.monotonic()
-        if now - self._posted > 0.5:
+        if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:  # a step never waits for the board
             self._posted = now
-            self._board.post.remote(dict(self._latest))
+            self._stop = bool(ray.get(self._reply))
+            self._reply = self._board.post.remote(dict(self._latest))
 
     def on_best(self, state: TrainState) -> None:
         self._export(self._best(state.step), state)
 
     def on_checkpoint(self, folder: str, state: TrainState, metrics: dict[str, Any]) -> None:
-        if self._engine.rank == 0:
-            self._write_metrics()
-        checkpoint = ray.train.Checkpoint.from_directory(folder) if os.listdir(folder) else None
-        ray.train.report(metrics, checkpoint, checkpoint_dir_name=checkpoint_name(state.step))
-        if self._engine.rank == 0:  # only now does no checkpoint point at an earlier best any more
-            for name in storage.list_names(storage.join(self._job.run, "best")):
-                if state.best_step is not None and name < checkpoint_name(state.best_step):
-                    storage.delete_tree(storage.join(self._job.run, "best", name))
+        first = self._engine.rank == 0
+        self._uploads.start(folder, state.step, metrics, "".join(self._log).encode() if first else None)
+        if first:  # the previous checkpoint is there now, so nothing points at an earlier best than its own any more
+            for name in storage.patiently(lambda: storage.list_names(storage.join(self._job.run, "best"))):
+                if self._uploaded_best is not None and name < checkpoint_name(self._uploaded_best):
+                    storage.patiently(lambda name=name: storage.delete_tree(storage.join(self._job.run, "best", name)))
+        self._uploaded_best = state.best_step
+
+    def close(self) -> None:
+        if self._curves is not None:
+            self._curves.close()
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was validated. Rank 0's outcome."""
+        self.close()
         target = storage.join(self._job.run, "export")
         if state.best_step is None:
             self._export(target, state)
         if self._engine.rank:
             return None
-        self._write_metrics()
-        if self._events:
-            self._events.close()
-        if state.best_step is not None and storage.exists(self._best(state.best_step)):
+        if state.best_step is not None and storage.patiently(lambda: storage.exists(self._best(state.best_step or 0))):
             with storage.local_copy(self._best(state.best_step)) as folder:
-                publish(folder, target)
-            storage.delete_tree(storage.join(self._job.run, "best"))
-        return {**asdict(state), "last_loss": self._rows[-1]["loss"] if self._rows else None}
+                storage.patiently(lambda: publish(folder, target))
+            storage.patiently(lambda: storage.delete_tree(storage.join(self._job.run, "best")))
+        return {**asdict(state), "last_loss": json.loads(self._log[-1])["loss"] if self._log else None}
 
     def _best(self, step: int) -> str:
         return storage.join(self._job.run, "best", checkpoint_name(step))
@@ -170,28 +226,26 @@ class _Results:
         if self._engine.rank:
             return
         plm = self._engine.model.plm
-        write_export(
-            uri,
-            weights,
-            plm=plm.config_dict() if plm is not None else None,
-            objective=self._job.objective,
-            config=self._job.config,
-            dataset=self._job.dataset,
-            tokenizer=self._tokenizer,
-            tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer) if self._tokenizer is not None else None,
-            step=state.step,
-            valid_auc=state.best_auc,
+        storage.patiently(
+            lambda: write_export(
+                uri,
+                weights,
+                plm=plm.config_dict() if plm is not None else None,
+                objective=self._job.objective,
+                config=self._job.config,
+                dataset=self._job.dataset,
+                tokenizer=self._tokenizer,
+                tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer) if self._tokenizer is not None else None,
+                step=state.step,
+                valid_auc=state.best_auc,
+            )
         )
 
-    def _write_metrics(self) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in self._rows)
-        storage.write_bytes(storage.join(self._job.run, "metrics.jsonl"), text.encode())
 
-
-def _metrics_before(run: str, step: int) -> list[dict[str, Any]]:
-    """What an earlier part of this run measured, without the steps that will be run again."""
+def _log_before(run: str, step: int) -> list[str]:
+    """What an earlier part of this run measured, line by line, without the steps that will be run again."""
     path = storage.join(run, "metrics.jsonl")
-    if not storage.exists(path):
+    if not storage.patiently(lambda: storage.exists(path)):
         return []
-    rows = [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
-    return [row for row in rows if row["step"] <= step]
+    lines = storage.patiently(lambda: storage.read_bytes(path)).decode().splitlines(keepends=True)
+    return [line for line in lines if json.loads(line)["step"] <= step]

@@ -13,9 +13,9 @@ from typing import Any
 import torch.distributed as dist
 
 from clickprompt import storage
-from clickprompt.errors import DataError, InputError
+from clickprompt.errors import InputError
 
-__all__ = ["TrainState", "checkpoint_name", "load_state", "newest_complete", "seal"]
+__all__ = ["TrainState", "checkpoint_name", "damage_of", "load_state", "newest_complete", "seal"]
 
 _MANIFEST = "manifest.json"
 _STATE = "trainer.json"
@@ -30,6 +30,10 @@ class TrainState:
     best_step: int | None = None
     stale_validations: int = 0
     stopped: bool = False
+    skipped_steps: int = 0
+    mean_gradient_norm: float = 0.0  # with norms_seen: what training/guards.py remembers
+    norms_seen: int = 0
+    probe_loss: float | None = None  # training/probe.py
 
 
 def checkpoint_name(step: int) -> str:
@@ -52,34 +56,54 @@ def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None
 
 
 def newest_complete(checkpoints: str) -> str | None:
-    """URI of the newest complete checkpoint below `checkpoints`, or None."""
-    for name in reversed([name for name in storage.list_names(checkpoints) if name.startswith("step-")]):
-        folder = storage.join(checkpoints, name)
-        if _is_complete(folder):
+    """URI of the newest complete checkpoint below `checkpoints`, or None.
+
+    Raises RunError when storage can't be read, also after a while: a checkpoint must not be passed over for that.
+    """
+    for name in reversed([name for name in storage.patiently(lambda: storage.list_names(checkpoints)) if name.startswith("step-")]):
+        if damage_of(folder := storage.join(checkpoints, name)) is None:
             return folder
     return None
 
 
-def load_state(checkpoint: str | None, num_workers: int) -> TrainState:
-    """The state in a checkpoint (a fresh one for None). Raises DataError when another number of workers wrote it."""
+def damage_of(folder: str) -> str | None:
+    """Which file of a checkpoint is missing or not what its manifest lists, or None where it is complete. Raises RunError as above."""
+    files = storage.patiently(lambda: _manifest(folder))
+    if files is None:
+        return _MANIFEST
+    for name, checksum in files.items():
+        if storage.patiently(lambda name=name: _checksum(storage.join(folder, name))) != checksum:
+            return name
+    return None
+
+
+def load_state(checkpoint: str | None) -> TrainState:
+    """The state in a checkpoint (a fresh one for None), whatever number of workers wrote it."""
     if checkpoint is None:
         return TrainState()
     values: dict[str, Any] = storage.read_json(storage.join(checkpoint, _STATE))
-    written_by = values.pop("num_workers")
-    if written_by != num_workers:
-        raise DataError(
-            f"{checkpoint}: written by {written_by} workers, this run has {num_workers}; "
-            f"continue with --set runtime.num_workers={written_by} or start another --run"
-        )
+    values.pop("num_workers")
     return TrainState(**values)
 
 
-def _is_complete(folder: str) -> bool:
+def _manifest(folder: str) -> dict[str, str] | None:
+    """None where there is none, or half of one."""
     try:
-        files = storage.read_json(storage.join(folder, _MANIFEST))["files"]
-        return all(storage.sha256(storage.join(folder, name)) == checksum for name, checksum in files.items())
-    except (InputError, KeyError):
-        return False
+        return storage.read_json(storage.join(folder, _MANIFEST))["files"]
+    except (InputError, KeyError, TypeError) as error:
+        if storage.is_refusal(error):
+            raise
+        return None
+
+
+def _checksum(uri: str) -> str | None:
+    """None where there is no such file."""
+    try:
+        return storage.sha256(uri)
+    except InputError as error:
+        if storage.is_refusal(error):
+            raise
+        return None
 
 
 def _files(folder: str) -> list[str]:

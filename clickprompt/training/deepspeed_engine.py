@@ -1,95 +1,251 @@
-"""The same engine through DeepSpeed ZeRO 0–2. The only file that imports deepspeed."""
+"""The same engine through DeepSpeed ZeRO 0–3. The only file that imports deepspeed.
 
-import copyreg
-import os
+No GPU has run this yet: NCCL, the lower precisions' kernels there and offload are DeepSpeed's and as it documents them.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.runtime.utils import combine_grad_norm_groups
 from deepspeed.utils import logger
-from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clickprompt.config import StageConfig
+from clickprompt.config import RuntimeConfig, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
-from clickprompt.training.engine import weights_of
+from clickprompt.training.engine import buffers_of, lazy_embedding, weights_of, whole_parameters
 from clickprompt.training.optimizers import build_optimizer
+from clickprompt.training.precision import LossScale, at_precision
+from clickprompt.training.slices import Slice, load_slices, save_slices
 
 __all__ = ["DeepSpeedEngine"]
 
-_TAG = "deepspeed"
+_PERSISTENT = 100_000  # elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
 
 logger.setLevel("WARNING")
 
-# Early releases of Python 3.11 pickle an enum by way of getattr, which a weights-only loader rightly refuses; so by its value
-copyreg.pickle(ZeroStageEnum, lambda stage: (ZeroStageEnum, (stage.value,)))
-
-
-class _WeightsOnlyCheckpoints(TorchCheckpointEngine):
-    """DeepSpeed's own unpickles whatever lies in the file; this reads tensors, containers and the few classes its state names."""
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)
-
 
 class DeepSpeedEngine:
-    """ZeRO stage 0, 1 or 2 over an initialised process group, stepping a client-side torch AdamW."""
+    """ZeRO over an initialised process group, stepping a client-side torch AdamW.
+
+    stage 0: every rank has everything; 1: optimizer state is divided; 2: gradients too; 3: parameters too, which module hooks gather
+    for the time of a forward or backward pass.
+    """
 
     def __init__(
-        self, objective: nn.Module, stage: StageConfig, *, zero_stage: int, micro_batches: int, device: torch.device, bf16: bool = False
+        self,
+        objective: nn.Module,
+        stage: StageConfig,
+        runtime: RuntimeConfig,
+        *,
+        micro_batches: int,
+        device: torch.device,
+        total_steps: int | None = None,
     ):
+        """`total_steps` as in TorchEngine."""
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        self._bf16 = bf16
+        self._zero_stage = runtime.zero_stage
+        self._max_grad_norm = stage.max_grad_norm
+        self._loss_scale = LossScale() if runtime.precision == "fp16" else None
         # The shared-memory op would be compiled at start-up with a compiler the machine may not have; gloo serves
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
-        self.model: ClickPrompt = objective.model  # pyright: ignore[reportAttributeAccessIssue]
+        self.objective: Any = at_precision(objective, runtime.precision, device)
+        self.model: ClickPrompt = self.objective.model
+        self._lazy = lazy_embedding(self.model, stage, total_steps, device)
         self._engine, _, _, _ = deepspeed.initialize(
-            model=objective,
+            model=self.objective,
             optimizer=build_optimizer(self.model, stage),  # pyright: ignore[reportArgumentType]
             config={
                 "train_micro_batch_size_per_gpu": stage.micro_batch_size,
                 "gradient_accumulation_steps": micro_batches,
                 "gradient_clipping": stage.max_grad_norm,
-                "zero_optimization": {"stage": zero_stage, "overlap_comm": device.type == "cuda"},
+                "zero_optimization": _zero_options(runtime, device),
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
                 "steps_per_print": 2**31 - 1,
             },
         )
-        self._engine.checkpoint_engine = _WeightsOnlyCheckpoints()
+        self._norm: Tensor | None = None  # of the step's gradients, loss scale included
+        self._own_norm = self._take_over_norm()
 
     @property
     def optimizer(self) -> Optimizer:
         return self._engine.optimizer  # pyright: ignore[reportReturnType]
 
+    @property
+    def may_overflow(self) -> bool:
+        return self._loss_scale is not None and self._loss_scale.factor > 1
+
+    def begin(self, micro_batches: list[Batch], step: int) -> None:
+        if self._lazy:
+            self._lazy.begin(micro_batches, step)
+
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            loss_sum = self._engine(batch)
+        loss_sum = self._engine(batch)
+        if self._loss_scale:
+            self._zero.override_loss_scale(self._loss_scale.factor)
         # DeepSpeed averages over the workers, the loss is a sum over them
         self._engine.backward(loss_sum * (self.world_size / num_targets), scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the micro-batch; only the last one of a step updates
         return loss_sum.detach()
 
-    def step(self) -> None:
-        self._engine.step()
+    def gradient_norm(self) -> Tensor:
+        norms = [self._own_norm()]
+        scale = self._loss_scale.factor if self._loss_scale else 1.0
+        if self._lazy:
+            self._lazy.exchange()
+            norms.append(self._lazy.norm())
+            if self._loss_scale:
+                self._lazy.unscale(scale)
+        self._norm = combine_grad_norm_groups(norms)
+        return self._norm / scale
 
+    def step(self) -> None:
+        norm = self.gradient_norm() if self._norm is None else self._norm / (self._loss_scale.factor if self._loss_scale else 1.0)
+        self._engine.step()
+        if self._lazy and self._engine.was_step_applied():
+            if self._zero_stage:
+                self._lazy.clip(norm, self._max_grad_norm)
+            self._lazy.step()
+        elif self._lazy:
+            self._lazy.end()
+        self._end(overflow=False)
+
+    def skip(self) -> None:
+        overflow = self._norm is not None and not bool(self._norm.isfinite())
+        if self._zero_stage:
+            self._norm = torch.tensor(float("inf"), device=self.device)  # by which ZeRO knows a step that it has to drop
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+            self._engine.micro_steps += 1  # all that its step would count and we need
+        if self._lazy:
+            self._lazy.end()
+        self._end(overflow=overflow)
+
+    def _end(self, *, overflow: bool) -> None:
+        self._norm = None
+        if self._loss_scale:
+            self._loss_scale.update(overflow=overflow)
+
+    def _take_over_norm(self) -> Callable[[], Tensor]:
+        """How DeepSpeed computes the norm of its own gradients. From here on it clips by `self._norm` instead: the loop has asked for the
+        norm already, and the rows of lazy tables count in it, of which DeepSpeed knows nothing.
+
+        ZeRO's optimizers have the norm from one method each; without ZeRO the engine clips, in a method of its own.
+        """
+        if self._zero_stage == 0:
+            parameters = list(self.objective.parameters())
+
+            def clip() -> None:
+                leaves = self._lazy.leaves if self._lazy else []
+                assert self._norm is not None
+                nn.utils.clip_grads_with_norm_([*parameters, *leaves], self._max_grad_norm, self._norm)
+
+            self._engine.clip_fp32_gradients = clip
+            return lambda: nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if self._zero_stage == 3:
+            norm_groups = self._zero._get_norm_groups
+            self._zero._get_norm_groups = lambda: [self._norm]
+            return lambda: combine_grad_norm_groups(norm_groups())
+        scaled_global_norm = self._zero.scaled_global_norm
+        self._zero.scaled_global_norm = lambda: self._norm
+        return scaled_global_norm
+
+    @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        return {} if self.rank else weights_of(self.model)
+        tables = self._lazy.weights() if self._lazy and not self.rank else {}
+        if self._zero_stage < 3:
+            return {} if self.rank else weights_of(self.model) | tables
+        # As weights_of, but a parameter at a time: each is whole only between two collectives
+        named: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            named.setdefault(id(tensor), (name, tensor))
+        tensors = tables
+        for name, tensor in named.values():
+            with deepspeed.zero.GatheredParameters([tensor], enabled=isinstance(tensor, nn.Parameter)):
+                if not self.rank:
+                    tensors[name] = tensor.detach().cpu().contiguous().clone()
+        return tensors
 
     def save(self, folder: str) -> None:
-        self._engine.save_checkpoint(folder, tag=_TAG)
+        if self._zero_stage == 0 and self.rank:  # as TorchEngine
+            return
+        extra = {"loss_scale": vars(self._loss_scale)} if self._loss_scale else {}
+        num_files = self.world_size if self._zero_stage else 1
+        save_slices(folder, self.rank, num_files, self._slices(), self._inner, buffers_of(self.model), extra)
+        if self._lazy:
+            self._lazy.save(folder)
 
     def load(self, folder: str) -> None:
-        path, _ = self._engine.load_checkpoint(folder, tag=_TAG)
-        assert path is not None, f"DeepSpeed found nothing in {os.path.join(folder, _TAG)}"
+        if self._zero_stage == 3:
+            self._zero.checkpoint_event_prologue()  # small parameters may be whole; they are gathered anew below
+        extra = load_slices(folder, self._slices(), self._inner, buffers_of(self.model))
+        if self._loss_scale:
+            vars(self._loss_scale).update(extra.get("loss_scale", {}))
+        # The slices are of the optimizer's own fp32 copies; the module's parameters follow
+        if self._zero_stage in (1, 2):
+            self._zero.update_lp_params()
+        elif self._zero_stage == 3:
+            for sub_group in range(len(self._zero.fp16_groups)):
+                self._zero._reassign_or_swap_out_partitioned_parameters(sub_group)
+            self._zero.checkpoint_event_epilogue()
+
+        if self._lazy:
+            self._lazy.load(folder)
+
+    @property
+    def _zero(self) -> Any:
+        """DeepSpeed's ZeRO optimizer, in stages 1–3."""
+        return self._engine.optimizer
+
+    @property
+    def _inner(self) -> Any:
+        """The AdamW that really steps."""
+        return self._engine.basic_optimizer
+
+    def _slices(self) -> Iterator[Slice]:
+        """What this rank's AdamW steps, by parameter."""
+        if self._zero_stage == 0:
+            yield from whole_parameters(self.model)
+            return
+        for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            value: Any = parameter
+            if self._zero_stage == 3:
+                group, offset, share = self._zero.grad_position[self._zero.get_param_id(value)]
+                start = self.rank * share
+                holder, length = self._zero.fp32_partitioned_groups_flat[group], min(share, value.ds_numel - start)  # the rest is padding
+            elif value._hp_mapping is None:  # other ranks'
+                continue
+            else:
+                mapping = value._hp_mapping
+                holder = self._inner.param_groups[mapping.param_group_index]["params"][0]
+                start, length = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
+                offset = mapping.hp_fragment_address.start
+            if length > 0:
+                yield Slice(name, start, length, holder, offset)
+
+
+def _zero_options(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "stage": runtime.zero_stage,
+        "overlap_comm": device.type == "cuda",
+        "stage3_param_persistence_threshold": _PERSISTENT,
+    }
+    if runtime.offload != "none":
+        memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
+        # The optimizer's state stays in memory even with nvme: where it is swapped out, no checkpoint could read it
+        options["offload_optimizer"] = memory
+        if runtime.zero_stage == 3:
+            options["offload_param"] = {**memory, "device": runtime.offload, "nvme_path": runtime.offload_path}
+    return options

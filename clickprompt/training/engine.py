@@ -1,24 +1,24 @@
 """What the loop needs of whatever computes and applies gradients, and the plain torch implementation of it."""
 
 import contextlib
-import os
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from clickprompt.config import StageConfig
+from clickprompt.config import Precision, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt, unique_tensors
+from clickprompt.objectives import Objective
+from clickprompt.training.lazy_embedding import LazyEmbedding
 from clickprompt.training.optimizers import build_optimizer
+from clickprompt.training.precision import LossScale, at_precision
+from clickprompt.training.slices import Slice, load_slices, save_slices
 
-__all__ = ["Engine", "TorchEngine", "all_reduce_sum", "weights_of"]
-
-_STATE_FILE = "torch-state.safetensors"
+__all__ = ["Engine", "TorchEngine", "all_reduce_sum", "buffers_of", "lazy_embedding", "weights_of", "whole_parameters"]
 
 
 class Engine(Protocol):
@@ -27,17 +27,38 @@ class Engine(Protocol):
     rank: int
     world_size: int
     device: torch.device
+    objective: Objective  # call it for losses and scores without gradients: a submodule alone would miss ZeRO-3's hooks
     model: ClickPrompt
 
     @property
     def optimizer(self) -> Optimizer: ...
 
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient norm that is no number may be the loss scale's fault, so that the step is to be skipped."""
+        ...
+
+    def begin(self, micro_batches: list[Batch], step: int) -> None:
+        """Before the first forward of step `step` (from 0): all that this worker will accumulate in it."""
+        ...
+
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
         """Forward and backward one micro-batch; the loss sum, detached. `num_targets` counts the whole global batch."""
         ...
 
+    def gradient_norm(self) -> Tensor:
+        """The global batch's gradient norm before clipping, a scalar on the device, the same on every rank; inf or NaN where it is none.
+
+        Asked for after the step's last micro-batch and before `step` or `skip`.
+        """
+        ...
+
     def step(self) -> None:
         """Clip the gradient of the global batch and apply it."""
+        ...
+
+    def skip(self) -> None:
+        """Drop the gradient of the global batch instead; weights and optimizer stay as they are."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -49,7 +70,7 @@ class Engine(Protocol):
         ...
 
     def load(self, folder: str) -> None:
-        """Read back what `save` wrote with the same number of workers."""
+        """Read back what `save` wrote, with any number of workers and any engine."""
         ...
 
 
@@ -65,55 +86,115 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()}
 
 
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
+    """What of the state dict isn't a parameter."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in parameters}
+
+
+def whole_parameters(model: nn.Module) -> list[Slice]:
+    """Every trained parameter as one slice, where each worker keeps all of them."""
+    return [Slice(name, 0, value.numel(), value) for name, value in model.named_parameters() if value.requires_grad]
+
+
+def lazy_embedding(model: ClickPrompt, stage: StageConfig, total_steps: int | None, device: torch.device) -> LazyEmbedding | None:
+    """The model's tables, taken out of it, if its stage wants that and it has any; before the optimizer is built."""
+    if stage.embedding_optimizer == "dense" or model.ctr is None:
+        return None
+    assert total_steps is not None, "lazy embeddings need the number of steps"
+    return LazyEmbedding(model, stage, total_steps=total_steps, device=device)
+
+
 class TorchEngine:
     """AdamW on a replica per worker, gradients averaged by DistributedDataParallel when there are several."""
 
-    def __init__(self, objective: nn.Module, stage: StageConfig, *, device: torch.device, bf16: bool = False):
+    def __init__(
+        self,
+        objective: nn.Module,
+        stage: StageConfig,
+        *,
+        device: torch.device,
+        precision: Precision = "fp32",
+        total_steps: int | None = None,
+    ):
+        """`total_steps` of the run: lazy embeddings take learning rates of steps that they waited through."""
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.device = device
-        self._bf16 = bf16
         self._max_grad_norm = stage.max_grad_norm
-        objective = objective.to(device)
-        self.model: ClickPrompt = objective.model  # pyright: ignore[reportAttributeAccessIssue]
+        self.objective: Any = at_precision(objective.to(device), precision, device)
+        self.model: ClickPrompt = self.objective.model
+        self._lazy = lazy_embedding(self.model, stage, total_steps, device)
         self.optimizer = build_optimizer(self.model, stage)
-        self._replica: Any = DistributedDataParallel(objective) if self.world_size > 1 else objective
+        self._loss_scale = LossScale() if precision == "fp16" else None
+        self._replica: Any = DistributedDataParallel(self.objective) if self.world_size > 1 else self.objective
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._norm: Tensor | None = None
+
+    @property
+    def may_overflow(self) -> bool:
+        return self._loss_scale is not None and self._loss_scale.factor > 1
+
+    def begin(self, micro_batches: list[Batch], step: int) -> None:
+        if self._lazy:
+            self._lazy.begin(micro_batches, step)
 
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
         wait = isinstance(self._replica, DistributedDataParallel) and not last
+        scale = self._loss_scale.factor if self._loss_scale else 1.0
         with self._replica.no_sync() if wait else contextlib.nullcontext():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                loss_sum = self._replica(batch)
+            loss_sum = self._replica(batch)
             # DDP averages over the workers, the loss is a sum over them
-            (loss_sum * (self.world_size / num_targets)).backward()
+            (loss_sum * (scale * self.world_size / num_targets)).backward()
         return loss_sum.detach()
 
+    def gradient_norm(self) -> Tensor:
+        if self._lazy:
+            self._lazy.exchange()
+        gradients = [tensor.grad for tensor in self._stepped() if tensor.grad is not None]
+        if self._loss_scale:
+            for gradient in gradients:
+                gradient /= self._loss_scale.factor
+        self._norm = nn.utils.get_total_norm(gradients)
+        return self._norm
+
     def step(self) -> None:
-        nn.utils.clip_grad_norm_(self._trainable, self._max_grad_norm)
+        norm = self.gradient_norm() if self._norm is None else self._norm
+        nn.utils.clip_grads_with_norm_(self._stepped(), self._max_grad_norm, norm)
         self.optimizer.step()
+        if self._lazy:
+            self._lazy.step()
+        self._end(overflow=False)
+
+    def skip(self) -> None:
+        if self._lazy:
+            self._lazy.end()
+        self._end(overflow=self._norm is not None and not bool(self._norm.isfinite()))
+
+    def _stepped(self) -> list[Tensor]:
+        """Whatever has a gradient: the parameters, and the rows of lazy tables."""
+        return [*self._trainable, *(self._lazy.leaves if self._lazy else ())]
+
+    def _end(self, *, overflow: bool) -> None:
         self.optimizer.zero_grad()
+        self._norm = None
+        if self._loss_scale:
+            self._loss_scale.update(overflow=overflow)
 
     def weights(self) -> dict[str, Tensor]:
-        return {} if self.rank else weights_of(self.model)
+        return {} if self.rank else weights_of(self.model) | (self._lazy.weights() if self._lazy else {})
 
     def save(self, folder: str) -> None:
         if self.rank:  # the state is the same on every worker
             return
-        state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, os.path.join(folder, _STATE_FILE))
+        extra = {"loss_scale": vars(self._loss_scale)} if self._loss_scale else {}
+        save_slices(folder, 0, 1, whole_parameters(self.model), self.optimizer, buffers_of(self.model), extra)
+        if self._lazy:
+            self._lazy.save(folder)
 
     def load(self, folder: str) -> None:
-        model_state, slots = {}, {}
-        for key, value in load_file(os.path.join(folder, _STATE_FILE)).items():
-            part, _, name = key.partition(".")
-            if part == "model":
-                model_state[name] = value
-            else:
-                index, _, slot = name.partition(".")
-                slots.setdefault(int(index), {})[slot] = value
-        self.model.load_state_dict(model_state)
-        state = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
+        extra = load_slices(folder, whole_parameters(self.model), self.optimizer, buffers_of(self.model))
+        if self._loss_scale:
+            vars(self._loss_scale).update(extra.get("loss_scale", {}))
+        if self._lazy:
+            self._lazy.load(folder)

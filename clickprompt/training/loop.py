@@ -3,8 +3,10 @@
 The same loop runs in one plain process and in every worker of a Ray Train group; a `Context` says where its results go.
 """
 
+import math
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +18,7 @@ from clickprompt.data.order import Order
 from clickprompt.objectives import Objective
 from clickprompt.training.checkpoint import TrainState, seal
 from clickprompt.training.engine import Engine, all_reduce_sum
+from clickprompt.training.guards import is_spike, refuse_non_finite
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 
 __all__ = ["Context", "Validation", "train"]
@@ -25,7 +28,8 @@ class Context(Protocol):
     """Where the loop's results go; every worker calls every method."""
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        """After each step: {"step", "loss", "targets", "lr_factor"} and, where one was made, "valid_auc", "valid_log_loss"."""
+        """After each step: {"step", "loss", "targets", "lr_factor", "gradient_norm"}, "skipped" where `skip_loss_spikes` is on, and
+        where one was made "valid_auc", "valid_log_loss"."""
         ...
 
     def on_best(self, state: TrainState) -> None:
@@ -33,7 +37,7 @@ class Context(Protocol):
         ...
 
     def on_checkpoint(self, folder: str, state: TrainState, metrics: dict[str, Any]) -> None:
-        """`folder` holds this worker's part of a sealed checkpoint; keep it before returning."""
+        """`folder` holds this worker's part of a sealed checkpoint; copy or move it before returning."""
         ...
 
 
@@ -58,11 +62,22 @@ def train(
     state: TrainState,
     context: Context,
     validation: Validation | None = None,
+    wishes: Callable[[], tuple[bool, bool]] = lambda: (False, False),
+    keep_every: int | None = None,
+    scratch: str | None = None,
+    probe: Callable[[], float] | None = None,
 ) -> TrainState:
-    """Run from `state.step` to the end of the plan (or until validation says stop); the state reached.
+    """Run from `state.step` to the end of the plan (or until validation or a wish says stop); the state reached.
 
     `batches` yields this worker's (global step, columns) in order from `state.step` on.
+    wishes: asked for in every step: (a checkpoint after it, and with it the end). One worker's wish is every worker's.
+    keep_every: a checkpoint is also made after steps that are a multiple of it.
+    scratch: a local folder below which checkpoints are put together.
+    probe: a loss that goes into checkpoints.
+
+    Raises NonFiniteError before a step is applied whose loss or gradient is none.
     """
+    cadence = _Cadence(stage, keep_every)
     num_micro_batches = stage.micro_batches(engine.world_size)
     engine.model.train()
     for step, columns in batches:
@@ -75,23 +90,59 @@ def train(
         targets = all_reduce_sum(torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()).item()
         factor = schedule_factor(step, order.total_steps, stage)
         set_learning_rates(engine.optimizer, factor)
+        engine.begin(micro_batches, step)
         loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
         for index, batch in enumerate(micro_batches):
             loss_sum += engine.accumulate(batch, max(targets, 1.0), last=index == num_micro_batches - 1)
-        engine.step()
-        loss = all_reduce_sum(loss_sum).item() / max(targets, 1.0)
+        wished = torch.tensor([*wishes(), cadence.is_time()], dtype=torch.float64, device=engine.device)
+        totals = all_reduce_sum(torch.cat([loss_sum.reshape(1), wished]))
+        # One wait for the device, before the update: what it says must not reach the weights if it isn't a number
+        loss_total, *wished, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
+        loss = loss_total / max(targets, 1.0)
+        overflow = engine.may_overflow and not math.isfinite(norm)
+        if not overflow:
+            refuse_non_finite(step + 1, loss, norm, columns)
+        metrics: dict[str, Any] = {"step": step + 1, "loss": loss, "targets": int(targets), "lr_factor": factor, "gradient_norm": norm}
+        if stage.skip_loss_spikes is not None:
+            metrics["skipped"] = not overflow and is_spike(norm, state, stage.skip_loss_spikes)
+        if overflow or metrics.get("skipped"):
+            engine.skip()
+            state.skipped_steps += 1
+        else:
+            engine.step()
 
         state.step = step + 1
-        metrics: dict[str, Any] = {"step": state.step, "loss": loss, "targets": int(targets), "lr_factor": factor}
+        checkpoint, stop, time_is_up = (wish > 0 for wish in wished)
         finished = state.step == order.total_steps
         if validation and (finished or state.step % validation.every == 0):
             metrics |= _validate(validation, state, context)
         context.on_step(metrics)
-        if finished or state.stopped or state.step % stage.checkpoint_every == 0:
-            _checkpoint(engine, state, metrics, context)
-        if state.stopped:
+        if finished or state.stopped or checkpoint or stop or time_is_up or cadence.is_step(state.step):
+            _checkpoint(engine, state, metrics, context, scratch, probe)
+            cadence.restart()
+        if state.stopped or stop:
             break
     return state
+
+
+class _Cadence:
+    """When a checkpoint is due: every so many steps, or minutes; minutes are this worker's own, so what they say is a wish."""
+
+    def __init__(self, stage: StageConfig, keep_every: int | None):
+        self._minutes = stage.checkpoint_minutes
+        self._steps = [keep_every] if keep_every else []
+        if self._minutes is None:
+            self._steps.append(stage.checkpoint_every)
+        self.restart()
+
+    def restart(self) -> None:
+        self._since = time.monotonic()
+
+    def is_time(self) -> bool:
+        return self._minutes is not None and time.monotonic() - self._since >= 60 * self._minutes
+
+    def is_step(self, step: int) -> bool:
+        return any(step % every == 0 for every in self._steps)
 
 
 def _validate(validation: Validation, state: TrainState, context: Context) -> dict[str, float]:
@@ -105,8 +156,11 @@ def _validate(validation: Validation, state: TrainState, context: Context) -> di
     return scores
 
 
-def _checkpoint(engine: Engine, state: TrainState, metrics: dict[str, Any], context: Context) -> None:
-    with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+def _checkpoint(
+    engine: Engine, state: TrainState, metrics: dict[str, Any], context: Context, scratch: str | None, probe: Callable[[], float] | None
+) -> None:
+    state.probe_loss = probe() if probe else None
+    with tempfile.TemporaryDirectory(prefix="clickprompt-", dir=scratch) as folder:
         engine.save(folder)
         seal(folder, state, rank=engine.rank, num_workers=engine.world_size)
         context.on_checkpoint(folder, state, metrics)

@@ -9,7 +9,6 @@ from clickprompt.config import FinetuneConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import columns_of
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.objectives import model_inputs
 from clickprompt.training.engine import Engine
 
 __all__ = ["ShardedValidation"]
@@ -41,7 +40,7 @@ class ShardedValidation:
     def __call__(self) -> dict[str, float]:
         model, device = self._engine.model, self._engine.device
         model.eval()
-        logits = torch.cat([model(*model_inputs(batch.to(device))).float().cpu() for batch in self._batches])
+        logits = torch.cat([self._engine.objective(batch.to(device), scores=True).cpu() for batch in self._batches])
         model.train()
         labels = torch.cat([batch.labels for batch in self._batches])
         weights = torch.cat([batch.row_weight for batch in self._batches])

@@ -55,7 +55,7 @@ def test_a_killed_command_continues(tmp_path):
     newest = newest_complete(os.path.join(killed, "checkpoints"))
     torn = os.path.join(killed, "checkpoints", "step-00000059")
     storage.copy_tree(newest, torn)
-    with open(os.path.join(torn, "torch-state.safetensors"), "r+b") as stream:
+    with open(os.path.join(torn, "state-00000.safetensors"), "r+b") as stream:
         stream.truncate(1000)
     assert newest_complete(os.path.join(killed, "checkpoints")) == newest
 

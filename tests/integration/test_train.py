@@ -1,5 +1,6 @@
 """Training on the real Ray Train with real DeepSpeed workers: equal to one plain process, whatever is killed meanwhile."""
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import replaced
 from clickprompt.data.dataset import Dataset
+from clickprompt.errors import RunError
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import Predictor
@@ -85,25 +87,50 @@ def kill_one_worker_after_the_first_checkpoint(run: str, killed: list[int], over
                 return
 
 
-def test_a_killed_worker_changes_nothing(ray_session, undisturbed, config, tmp_path):
-    run, killed, over = str(tmp_path / "killed"), [], threading.Event()
+@contextlib.contextmanager
+def one_worker_killed(run: str):
+    killed, over = [], threading.Event()
     killer = threading.Thread(target=kill_one_worker_after_the_first_checkpoint, args=(run, killed, over))
     killer.start()
     try:
-        result = run_training(config, "pretrain", run)
+        yield
     finally:
         over.set()
         killer.join()
     assert len(killed) == 1, "nothing was killed"
+
+
+def test_a_killed_worker_changes_nothing(ray_session, undisturbed, config, tmp_path):
+    run = str(tmp_path / "killed")
+    with one_worker_killed(run):
+        result = run_training(config, "pretrain", run)
     assert result["step"] == STEPS
     assert losses(run) == pytest.approx(losses(undisturbed[0]), rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_broken_run_continues_with_another_number_of_workers_and_stage(ray_session, undisturbed, config, tmp_path):
+    """As many as there is room for: all CPUs would do for 4 workers, but then Ray Data would have none and this would never end."""
+    run = str(tmp_path / "broken")
+    with one_worker_killed(run), pytest.raises(RunError, match="the same command continues"):
+        run_training(replaced(config, {"runtime.max_failures": 0}), "pretrain", run)
+    broken = newest_complete(os.path.join(run, "checkpoints"))
+    changes = {"runtime.num_workers": [1, 4], "runtime.cpus_per_worker": 1.5, "runtime.zero_stage": 3, "runtime.evaluation_actors": 1}
+    result = run_training(replaced(config, changes), "pretrain", run)
+    assert result["step"] == STEPS
+    assert losses(run) == pytest.approx(losses(undisturbed[0]), rel=1e-5)
+    newest = newest_complete(os.path.join(run, "checkpoints"))
+    assert newest != broken
+    assert storage.read_json(os.path.join(newest, "trainer.json"))["num_workers"] in (2, 3)
+
+
 def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
-    """Without the PLM from the pretraining run: the best validation's weights are exported, and score the same in any process."""
+    """Without the PLM from the pretraining run, with lazy embeddings: the best validation's weights are exported, and score the same in
+    any process."""
     run = str(tmp_path / "finetune")
     changes = {"finetune.with_plm": False, "finetune.init": undisturbed[0], "finetune.epochs": 10, "finetune.patience": 2}
-    settings = replaced(config, {**changes, "finetune.lr.ctr": 0.01, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
+    changes |= {"finetune.lr.ctr": 0.01, "finetune.embedding_optimizer": "lazy"}
+    settings = replaced(config, {**changes, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
     result = run_training(settings, "finetune", run)
     metrics = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
     validations = {row["step"]: row["valid_auc"] for row in metrics if "valid_auc" in row}

@@ -13,7 +13,7 @@ from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model
-from clickprompt.runtime.preflight import check_training
+from clickprompt.runtime.preflight import check_training, claim
 from clickprompt.training.engine import weights_of
 from tests.tiny import tiny_config, write_both
 
@@ -127,3 +127,46 @@ def test_deepspeed_keeps_one_type_of_weights(config) -> None:
 
 def test_flash_attention_where_there_is_none(config) -> None:
     refused(replaced(config, {"plm.attn_implementation": "flash"}), "pretrain", "flash-attn package or a GPU .* use sdpa")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_workers": [1, 4]}, r"num_workers=\[1, 4\]: global_batch_size=24 is not .* 12 × 3, 4, and Ray may choose any .* use 144 or"),
+        ({"num_workers": [1, 64]}, r"12 × 3, 4, 5, 6 …, and Ray may choose any number; use a narrower range"),
+        ({"precision": "fp16"}, r"precision=fp16 without GPUs would only be slower; set runtime\.gpus_per_worker=1"),
+        ({"offload": "cpu"}, r"offload=cpu moves state off GPUs, and there are none"),
+        ({"offload": "cpu", "gpus_per_worker": 1}, r"offload=cpu is DeepSpeed's; set runtime\.engine=deepspeed"),
+        ({"offload": "cpu", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0}, r"needs runtime\.zero_stage=1 or more, not 0"),
+        ({"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed"}, r"offload=nvme needs runtime\.zero_stage=3, not 2"),
+        ({"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 3}, r"needs runtime\.offload_path, a folder"),
+        (
+            {"precision": "fp16", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0},
+            r"use runtime\.zero_stage=1 or more, or bf16",
+        ),
+    ],
+)
+def test_workers_precision_and_offload_that_cannot_be(config, settings, message) -> None:
+    refused(replaced(config, {f"runtime.{key}": value for key, value in settings.items()}), "pretrain", message)
+
+
+def test_a_range_of_workers_that_the_batch_fits(config) -> None:
+    check_training(replaced(config, {"runtime.num_workers": [1, 2]}), "pretrain")
+
+
+def test_a_run_continues_anywhere_but_with_the_same_settings(config, tmp_path) -> None:
+    run = str(tmp_path / "run")
+    claim(run, config)
+    claim(run, replaced(config, {"runtime.num_workers": 2, "runtime.engine": "deepspeed"}))
+    with pytest.raises(ConfigError, match=r"another configuration: prompt\.num_prompts was 2, is 3; choose another --run, or continue it"):
+        claim(run, replaced(config, {"prompt.num_prompts": 3}))
+    many = {
+        "seed": 1,
+        "ctr.embedding_dim": 4,
+        "plm.num_layers": 1,
+        "prompt.num_prompts": 3,
+        "masking.mask_rate": 0.5,
+        "data.id_dropout": 0.5,
+    }
+    with pytest.raises(ConfigError, match=r"seed was 0, is 1, .* and 2 more; choose"):
+        claim(run, replaced(config, many))

@@ -1,0 +1,94 @@
+"""A training loop as one writes it without Ray, DeepSpeed or a stream: the baseline of `overhead` and `scaling`.
+
+The same model, weights, loss, clipping and AdamW on the same rows, masks and dropout; the batches are collated before it starts.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clickprompt.config import Config
+from clickprompt.data.batch import Batch
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
+from clickprompt.models.clickprompt import build_model
+from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.training.optimizers import build_optimizer
+
+__all__ = ["BareLoop"]
+
+
+@dataclass(frozen=True)
+class BareLoop:
+    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel over gloo where several."""
+
+    config: Config
+    dataset: Dataset
+    order: Order
+    num_workers: int
+    num_steps: int
+    rendezvous: str
+    """a file that doesn't exist yet; no port that others could reach"""
+
+    def __call__(self, rank: int, pace: Callable[[Iterable[Any], int], Iterator[Any]]) -> list[float]:
+        """In the process of that rank; `pace` gives the batches on. This rank's part of each step's loss."""
+        torch.set_flush_denormal(True)
+        stage = self.config.pretrain
+        model = build_model(self.config, self.dataset.field_sizes, objective="pretrain")
+        objective = PromptAugmentedLM(model).train()
+        optimizer = build_optimizer(model, stage)
+        replica: Any = objective
+        if self.num_workers > 1:
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+            dist.init_process_group("gloo", init_method=f"file://{self.rendezvous}", rank=rank, world_size=self.num_workers)
+            replica = DistributedDataParallel(objective)
+        losses = []
+        for step, micro_batches, targets in pace(self._recorded(rank, objective), rank):
+            torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+            loss = torch.zeros(())
+            for index, batch in enumerate(micro_batches):
+                waits = self.num_workers > 1 and index < len(micro_batches) - 1
+                with replica.no_sync() if waits else contextlib.nullcontext():
+                    part = replica(batch) / targets
+                    (part * self.num_workers).backward()
+                loss += part.detach()
+            nn.utils.clip_grad_norm_(model.parameters(), stage.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss)
+        if self.num_workers > 1:
+            dist.destroy_process_group()
+        return [loss.item() for loss in losses]
+
+    def _recorded(self, rank: int, objective: PromptAugmentedLM) -> list[tuple[int, list[Batch], float]]:
+        """(step, this rank's micro-batches, targets of the global batch)."""
+        config, stage = self.config, self.config.pretrain
+        table = TokenTable.open(self.dataset, load_tokenizer(config.plm.path))
+        collator = Collator(
+            self.dataset.columns,
+            table,
+            config.masking,
+            max_length=config.plm.max_length,
+            seed=config.seed,
+            id_dropout=config.data.id_dropout,
+        )
+        recorded = []
+        batches = read_local_batches(self.dataset, self.order, rank=rank, num_workers=self.num_workers)
+        for _, (step, columns) in zip(range(self.num_steps), batches, strict=False):
+            micro_batches = collator.micro_batches(columns, stage.micro_batch_size, self.order.epoch_of(step))
+            targets = torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()
+            if self.num_workers > 1:
+                dist.all_reduce(targets)
+            recorded.append((step, micro_batches, targets.item()))
+        return recorded

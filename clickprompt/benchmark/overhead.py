@@ -1,0 +1,156 @@
+"""`clickprompt benchmark overhead` and `scaling`: pretraining on Ray Train and Ray Data beside a bare loop (bare.py), TinyBERT's shape.
+
+Both train on the same rows at the same time, a few steps at a turn, and must reach the same losses.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from clickprompt import storage
+from clickprompt.benchmark.bare import BareLoop
+from clickprompt.benchmark.inputs import benchmark_inputs
+from clickprompt.benchmark.measure import Figures, figure
+from clickprompt.benchmark.pamlm_step import SHAPES, Shape
+from clickprompt.config import Config, replaced
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table import TokenTable
+from clickprompt.errors import RunError
+from clickprompt.progress import say
+from clickprompt.runtime.cluster import check_cpus, connect
+from clickprompt.runtime.preflight import check_training
+from clickprompt.runtime.turns import Loop, Turn, loops_in_turn
+
+__all__ = ["measure_overhead", "measure_scaling"]
+
+_SHAPE = replace(SHAPES["tinybert"], global_batch_size=128, micro_batch_size=64)
+_SAME_LOSS = 1e-3  # relative; in the first turn
+_DEFAULT_CADENCE = Config().pretrain.checkpoint_every
+
+
+@dataclass(frozen=True)
+class _Length:
+    turns: int
+    steps: int
+    """of a turn"""
+
+
+def measure_overhead(config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=12, steps=4)) -> tuple[Figures, list[str]]:
+    """Figures and remarks; one worker, DeepSpeed ZeRO-2 unless runtime says otherwise; `data.path`, `plm.path` (its tokenizer) where set.
+
+    Raises RunError when a loop ends early.
+    """
+    engine = {} if "engine" in config.runtime.model_fields_set else {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}
+    with _prepared(replaced(config, engine), shape, length) as setup:
+        threads = os.cpu_count() or 1
+        loops = setup.loops(1, threads)
+        with connect(setup.config.runtime):
+            measured, startup, results = loops_in_turn(loops, turns=length.turns, steps=length.steps, once_more="ours")
+        setup.require_same(1, results["bare"])
+    ours, bare = ([_step(turn) for turn in measured[name][1 : length.turns]] for name in ("ours", "bare"))
+    [extra] = measured["ours"][length.turns]
+    rest = statistics.median(seconds for _, seconds in extra[1:])
+    waits = [wait for [turn] in measured["ours"][1 : length.turns] for wait, _ in turn]
+    figures = {
+        "overhead": figure([mine / theirs for mine, theirs in zip(ours, bare, strict=True)], "x (Ray Train + engine + stream ÷ bare loop)"),
+        "wait": figure([sum(waits) / (sum(ours) * length.steps)], "of a step's time"),
+        "checkpoint": figure([max(extra[0][1] - rest, 0) / (_DEFAULT_CADENCE * rest)], f"of the time, every {_DEFAULT_CADENCE} steps"),
+        "checkpoint_blocked": figure([max(extra[0][1] - rest, 0)], "s"),
+        "step_ours": figure(ours, "s"),
+        "step_bare": figure(bare, "s"),
+        "startup_ours": figure([startup["ours"]], "s"),
+        "startup_bare": figure([startup["bare"]], "s"),
+    }
+    return figures, [f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} steps, turns alternate"]
+
+
+def measure_scaling(config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=10, steps=4)) -> tuple[Figures, list[str]]:
+    """Figures and remarks: one and two workers of one thread each, the same global batch, ours and a bare DistributedDataParallel's."""
+    with _prepared(config, shape, length) as setup:
+        loops = {f"{name}_{workers}": loop for workers in (1, 2) for name, loop in setup.loops(workers, 1).items()}
+        cpus = {"runtime.num_workers": 2, "runtime.logical_cpus": config.runtime.logical_cpus or 2 * 3 + 2}
+        with connect(replaced(setup.config, cpus).runtime):
+            measured, _, results = loops_in_turn(loops, turns=length.turns, steps=length.steps)
+        for workers in (1, 2):
+            setup.require_same(workers, results[f"bare_{workers}"])
+    steps = {name: [_step(turn) for turn in turns[1:]] for name, turns in measured.items()}
+    speedup = {name: [one / two for one, two in zip(steps[f"{name}_1"], steps[f"{name}_2"], strict=True)] for name in ("ours", "bare")}
+    relative = [ours / bare for ours, bare in zip(speedup["ours"], speedup["bare"], strict=True)]
+    figures = {
+        "relative_scaling": figure(relative, "x (speed-up of ours ÷ speed-up of the bare loop)"),
+        **{f"speedup_{name}": figure(values, "x (1 → 2 workers)") for name, values in speedup.items()},
+        **{f"step_{name}": figure(values, "s") for name, values in steps.items()},
+    }
+    return figures, [f"{setup.describe()}, one thread a worker; median of each turn of {length.steps} steps, turns alternate"]
+
+
+def _step(turn: list[Turn]) -> float:
+    """Seconds of a step: the median of the turn's, of the slowest worker."""
+    return max(statistics.median(seconds for _, seconds in marks) for marks in turn)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    config: Config
+    length: _Length
+    folder: str
+
+    def describe(self) -> str:
+        runtime, stage = self.config.runtime, self.config.pretrain
+        engine = f"DeepSpeed ZeRO-{runtime.zero_stage}" if runtime.engine == "deepspeed" else "DistributedDataParallel"
+        return f"TinyBERT's shape, {stage.global_batch_size} rows a step in micro-batches of {stage.micro_batch_size}, {engine}"
+
+    def loops(self, num_workers: int, num_threads: int) -> dict[str, Loop]:
+        config = replaced(self.config, {"runtime.num_workers": num_workers})
+        job = check_training(config, "pretrain", self._run(num_workers))
+        num_steps = self.length.turns * self.length.steps
+        bare = BareLoop(job.config, job.dataset, job.order, num_workers, num_steps, storage.join(self.folder, f"bare-{num_workers}"))
+        return {
+            "ours": Loop(num_workers, job=job, num_threads=num_threads),
+            "bare": Loop(num_workers, bare=bare, num_threads=num_threads),
+        }
+
+    def require_same(self, num_workers: int, bare: list[list[float]]) -> None:
+        """Raises RunError when the two loops' losses differ. bare: of each rank, its part of every step's."""
+        lines = storage.read_bytes(storage.join(self._run(num_workers), "metrics.jsonl")).decode().splitlines()
+        ours = [json.loads(line)["loss"] for line in lines][: self.length.steps]
+        theirs = np.sum(bare, axis=0)[: self.length.steps].tolist()
+        if not np.allclose(ours, theirs, rtol=_SAME_LOSS, atol=0):
+            raise RunError(f"benchmark: the first losses differ (ours {ours}, bare {theirs}): the loops don't compute the same")
+
+    def _run(self, num_workers: int) -> str:
+        return storage.join(self.folder, f"ours-{num_workers}")
+
+
+@contextlib.contextmanager
+def _prepared(config: Config, shape: Shape, length: _Length) -> Iterator[_Setup]:
+    config, dataset = benchmark_inputs(config)
+    tokenizer: Any = load_tokenizer(config.plm.path)
+    pad_id = TokenTable.open(dataset, tokenizer).pad_id
+    num_steps = length.turns * length.steps
+    with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+        plm = storage.join(folder, "plm")
+        tokenizer.save_pretrained(plm)
+        storage.write_json(storage.join(plm, "config.json"), shape.plm_config(pad_id))
+        changes = {
+            "data.path": dataset.uri,
+            "plm.path": plm,
+            "plm.random_init": True,
+            "pretrain.global_batch_size": shape.global_batch_size,
+            "pretrain.micro_batch_size": shape.micro_batch_size,
+            "pretrain.epochs": 1000,
+            "pretrain.max_steps": num_steps + length.steps + 1,  # a turn more, and a last step that nobody measures
+            "pretrain.checkpoint_every": num_steps + 1,
+            "runtime.max_failures": 0,
+        }
+        config = replaced(config, changes)
+        check_cpus(config.runtime)
+        say(f"{length.turns} turns of {length.steps} steps each")
+        yield _Setup(config, length, folder)

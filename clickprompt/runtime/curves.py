@@ -1,0 +1,35 @@
+"""TensorBoard's events: what metrics.jsonl holds, to look at, and never a reason for a run to fail."""
+
+import contextlib
+import os
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from clickprompt import storage
+
+__all__ = ["Curves"]
+
+
+class Curves:
+    """`<run>/tensorboard` of a local run; its writer doesn't recover where the disk refused once, so then there are no more."""
+
+    def __init__(self, run: str, step: int):
+        self._events: SummaryWriter | None = None
+        if storage.is_local(run):
+            with contextlib.suppress(OSError):
+                self._events = SummaryWriter(os.path.join(storage.resolve(run)[1], "tensorboard"), purge_step=step)
+
+    def draw(self, metrics: dict[str, Any]) -> None:
+        if self._events is None:
+            return
+        try:
+            for name in metrics.keys() - {"step", "targets"}:
+                self._events.add_scalar(name, metrics[name], metrics["step"])
+        except OSError:
+            self._events = None
+
+    def close(self) -> None:
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()

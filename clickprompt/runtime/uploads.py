@@ -1,0 +1,85 @@
+"""A worker's checkpoints on their way to storage, while training goes on."""
+
+import contextlib
+import os
+import shutil
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+import ray.train
+from ray.train import Checkpoint, CheckpointUploadMode
+
+from clickprompt import storage
+from clickprompt.training.checkpoint import checkpoint_name
+
+__all__ = ["Uploads"]
+
+
+class Uploads:
+    """One upload at a time, by Ray Train's own thread, which also tells its controller of the checkpoint.
+
+    Ray waits at the end of a worker for uploads that are still going on, but neither holds the next one back until the last is over nor
+    tries one again that storage refused; both are done here.
+    """
+
+    def __init__(self, run: str, keep_every: int | None, scratch: str):
+        self._run = run
+        self._keep_every = keep_every
+        self._scratch = scratch
+        self._current: Future[None] | None = None
+
+    def __enter__(self) -> "Uploads":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Also where training has failed, what it has saved must arrive."""
+        with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
+            self.wait()
+
+    def start(self, folder: str, step: int, metrics: dict[str, Any], log: bytes | None) -> None:
+        """Take the files of `folder` over and begin to upload them, and before them `log` as metrics.jsonl; called by every worker.
+
+        When it returns, the previous checkpoint is complete in storage.
+        """
+        self.wait()
+        name = checkpoint_name(step)
+        checkpoint = None
+        if os.listdir(folder):
+            own = os.path.join(self._scratch, name)
+            os.rename(folder, own)
+            checkpoint = Checkpoint.from_directory(own)
+            self._current = Future()
+        # Also waits until every worker is here, so until every worker's previous upload is over
+        ray.train.report(
+            metrics,
+            checkpoint,
+            checkpoint_dir_name=name,
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=lambda local, name: self._upload(local, name, step, log),
+            delete_local_checkpoint_after_upload=False,
+        )
+
+    def wait(self) -> None:
+        """Until what was begun is in storage; raises what kept it from there."""
+        if self._current is not None:
+            self._current.result()
+
+    def _upload(self, local: Checkpoint, name: str, step: int, log: bytes | None) -> Checkpoint:
+        assert self._current is not None
+        if self._current.done():  # Ray calls again after an error whose text looks to it like one of AWS's that pass
+            self._current.result()
+        try:
+            # The checkpoint itself comes last: where it is complete, the rest is too
+            if log is not None:
+                storage.patiently(lambda: storage.write_bytes(storage.join(self._run, "metrics.jsonl"), log))
+            if self._keep_every and step % self._keep_every == 0:
+                storage.patiently(lambda: storage.copy_tree(local.path, storage.join(self._run, "kept", name)))
+            context: Any = ray.train.get_context().get_storage()
+            persisted = storage.patiently(lambda: context.persist_current_checkpoint(local, name))
+            shutil.rmtree(local.path)
+        except BaseException as error:
+            self._current.set_exception(error)
+            raise
+        self._current.set_result(None)
+        return persisted

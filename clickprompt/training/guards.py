@@ -1,0 +1,57 @@
+"""What must not reach the weights: a loss or gradient that is no finite number, and, as an option, a spike."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from clickprompt.errors import RunError
+from clickprompt.training.checkpoint import TrainState
+
+__all__ = ["NonFiniteError", "is_spike", "refuse_non_finite"]
+
+_WINDOW = 100  # steps that the running mean of the gradient norm remembers
+_FIRST_STEPS = 20  # nothing is a spike before the mean means something
+
+
+class NonFiniteError(RunError):
+    """`report`: the step, its loss and gradient norm as text, and the row ids of its global batch, worker by worker."""
+
+    def __init__(self, message: str, report: dict[str, Any] | None = None):
+        super().__init__(message)
+        self.report = report or {}
+
+
+def refuse_non_finite(step: int, loss: float, gradient_norm: float, columns: dict[str, np.ndarray]) -> None:
+    """Raises NonFiniteError, on every worker alike, where the global batch's loss or gradient norm is infinite or not a number.
+
+    `step` counts from 1; `columns` are this worker's rows.
+    """
+    if math.isfinite(loss) and math.isfinite(gradient_norm):
+        return
+    row_ids = columns["row_id"]
+    if "weight" in columns:
+        row_ids = row_ids[columns["weight"] > 0]  # the others are padding
+    gathered: list[list[int]] = [row_ids.tolist()]
+    if dist.is_initialized():
+        gathered = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, row_ids.tolist())
+    raise NonFiniteError(
+        f"step {step}: loss {loss:.6g}, gradient norm {gradient_norm:.6g}; both must be finite, so the step was not applied",
+        {"step": step, "loss": str(loss), "gradient_norm": str(gradient_norm), "row_ids": gathered},
+    )
+
+
+def is_spike(gradient_norm: float, state: TrainState, factor: float) -> bool:
+    """Whether a step's gradient norm is more than `factor` times its running mean, which it then enters.
+
+    A spike enters with that limit only: one outlier moves the mean little, a lasting change is followed. The mean is over about the last
+    100 steps and part of the state, so a resumed run decides as the undisturbed one.
+    """
+    limit = factor * state.mean_gradient_norm
+    spike = state.norms_seen >= _FIRST_STEPS and gradient_norm > limit
+    state.norms_seen += 1
+    weight = max(1 / state.norms_seen, 1 / _WINDOW)
+    state.mean_gradient_norm += weight * ((limit if spike else gradient_norm) - state.mean_gradient_norm)
+    return spike

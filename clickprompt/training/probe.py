@@ -1,0 +1,46 @@
+"""Is a restored model the one that was saved? One number says so: the loss of a few rows that are always the same."""
+
+import math
+
+import torch
+
+from clickprompt.data.collate import Collator
+from clickprompt.data.dataset import Dataset, columns_of
+from clickprompt.errors import RunError
+from clickprompt.training.checkpoint import TrainState
+from clickprompt.training.engine import Engine
+
+__all__ = ["Probe"]
+
+_ROWS = 16
+_TOLERANCE = 1e-4  # relative: other kernels or thread counts differ by less, another model by more
+
+
+class Probe:
+    """Mean loss of the first rows of the training split without dropout. Every worker scores the same rows, as ZeRO-3 needs."""
+
+    def __init__(self, engine: Engine, collator: Collator, dataset: Dataset):
+        self._engine = engine
+        rows = dataset.read_row_groups("train", [0]).slice(0, _ROWS)
+        self._batch = collator(columns_of(rows)).to(engine.device)
+        self._targets = max(float(engine.objective.count_targets(self._batch)), 1.0)
+
+    @torch.no_grad()
+    def __call__(self) -> float:
+        model = self._engine.model
+        training = model.training
+        model.eval()
+        loss = float(self._engine.objective(self._batch)) / self._targets
+        model.train(training)
+        return loss
+
+    def check(self, state: TrainState, checkpoint: str) -> None:
+        """Raises RunError when the engine, just restored from `checkpoint`, computes another loss than the one that was saved."""
+        if state.probe_loss is None:
+            return
+        found = self()
+        if not math.isclose(found, state.probe_loss, rel_tol=_TOLERANCE):
+            raise RunError(
+                f"{checkpoint}: the model restored at step {state.step} has a loss of {found:.6g} on the probe rows, the saved one had "
+                f"{state.probe_loss:.6g}; a file, the PLM or the dataset is another than it was: bring that back, or start another --run"
+            )

@@ -1,0 +1,153 @@
+"""Resume state that doesn't know how many workers wrote it.
+
+Each worker writes the slices of the parameters and of their optimizer state that it owns, and where they begin in the flattened
+parameter, to `state-<rank>.safetensors`; whoever loads reads the slices that *it* owns out of all those files. So any number of workers
+and any engine or ZeRO stage continues what any other wrote, with nothing gathered, converted or unpickled. DeepSpeed's own format
+holds one rank's flat buffers, which only the same number of ranks can read; its universal one takes a conversion that unpickles.
+
+Frozen parameters aren't in it: they are what the run began with, and the probe (training/probe.py) notices if they no longer are.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.optim import Optimizer
+
+from clickprompt.errors import DataError
+
+__all__ = ["Slice", "load_slices", "save_slices"]
+
+_WEIGHT, _BUFFER = "weight", "buffer"
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Elements `start` … `start + length` of a flattened parameter, which this worker keeps from `offset` on in `holder`.
+
+    `holder` is the tensor that the optimizer steps (the parameter itself, or a flat one of many parameters' slices) and has state for.
+    """
+
+    name: str
+    start: int
+    length: int
+    holder: Tensor
+    offset: int = 0
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """This slice of the holder, or of a tensor of optimizer state of its shape, as a view."""
+        return tensor.detach().view(-1)[self.offset : self.offset + self.length]
+
+
+def save_slices(
+    folder: str,
+    rank: int,
+    num_files: int,
+    slices: Iterable[Slice],
+    optimizer: Optimizer,
+    buffers: dict[str, Tensor],
+    extra: dict[str, Any],
+) -> None:
+    """Write one worker's part, of `num_files`; the buffers and `extra` (JSON values) are rank 0's."""
+    tensors = {f"{_BUFFER}|0|{name}": buffer for name, buffer in buffers.items() if not rank}
+    for piece in slices:
+        tensors[f"{_WEIGHT}|{piece.start}|{piece.name}"] = piece.of(piece.holder)
+        for slot, value in optimizer.state.get(piece.holder, {}).items():
+            # A number of its own, such as AdamW's step, is the same for all of a parameter's slices
+            tensors[f"{slot}|{piece.start}|{piece.name}"] = piece.of(value) if value.shape == piece.holder.shape else value
+    _write(_file(folder, rank), tensors, {"files": str(num_files), "extra": json.dumps(extra)})
+
+
+def load_slices(folder: str, slices: Iterable[Slice], optimizer: Optimizer, buffers: dict[str, Tensor]) -> dict[str, Any]:
+    """Read this worker's slices, in place, from what all workers wrote; rank 0's `extra`. Raises DataError where a part is missing."""
+    source = _Source(folder)
+    with torch.no_grad():
+        for name, buffer in buffers.items():
+            source.read(_BUFFER, name, 0, buffer.detach().view(-1))
+        for piece in slices:
+            source.read(_WEIGHT, piece.name, piece.start, piece.of(piece.holder))
+            state = optimizer.state[piece.holder]  # of a fresh optimizer: empty
+            for slot in source.slots(piece.name):
+                if (number := source.number(slot, piece.name)) is not None:
+                    state[slot] = number.to(piece.holder.device)
+                    continue
+                if slot not in state:
+                    state[slot] = torch.zeros_like(piece.holder.detach())
+                source.read(slot, piece.name, piece.start, piece.of(state[slot]))
+    return source.extra
+
+
+class _Source:
+    """All workers' files as one: any range of any parameter."""
+
+    def __init__(self, folder: str):
+        self._folder = folder
+        self._parts: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}  # (slot, name) → (start, key, file)
+        first = self._open(0)
+        self.extra: dict[str, Any] = json.loads(first.metadata()["extra"])
+        # Not whatever lies there: more workers may have begun this checkpoint before
+        for file in [first, *(self._open(rank) for rank in range(1, int(first.metadata()["files"])))]:
+            for key in file.keys():  # noqa: SIM118 (no dict)
+                slot, start, name = key.split("|", 2)
+                self._parts.setdefault((slot, name), []).append((int(start), key, file))
+
+    def _open(self, rank: int) -> Any:
+        path = _file(self._folder, rank)
+        try:
+            return safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path}: can't be read ({error}); delete this checkpoint, and the one before it is continued") from error
+
+    def slots(self, name: str) -> Iterator[str]:
+        """What there is of a parameter besides its weight."""
+        return (slot for slot, owner in self._parts if owner == name and slot not in (_WEIGHT, _BUFFER))
+
+    def number(self, slot: str, name: str) -> Tensor | None:
+        """A state that is one number for the whole parameter."""
+        _, key, file = self._parts[slot, name][0]
+        return None if file.get_slice(key).get_shape() else file.get_tensor(key)
+
+    def read(self, slot: str, name: str, start: int, target: Tensor) -> None:
+        """Copy the elements from `start` on into `target`, 1-D."""
+        found = 0
+        for begin, key, file in self._parts.get((slot, name), []):
+            view = file.get_slice(key)
+            [length] = view.get_shape()
+            low, high = max(start, begin), min(start + len(target), begin + length)
+            if low < high:
+                target[low - start : high - start].copy_(view[low - begin : high - begin])
+                found += high - low
+        if found != len(target):
+            raise DataError(
+                f"{self._folder}: has {found} of the {len(target)} elements of {name} ({slot}) from {start} on that this worker needs; "
+                "it is of another model: continue with the configuration that began the run"
+            )
+
+
+def _file(folder: str, rank: int) -> str:
+    return os.path.join(folder, f"state-{rank:05d}.safetensors")
+
+
+def _write(path: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, tensor by tensor: the package's own writer wants all of them on the CPU, as copies, at once."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for key, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        # Buffers lie flat, as slices do
+        shape = [tensor.numel()] if tensor.ndim or key.startswith(_BUFFER) else []
+        header[key] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (math.ceil(len(text) / 8) * 8 - len(text))  # tensors are aligned
+    with open(path, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little"))
+        stream.write(text)
+        for tensor in tensors.values():
+            stream.write(tensor.detach().reshape(-1).cpu().view(torch.uint8).numpy().data)

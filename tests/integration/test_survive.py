@@ -1,0 +1,206 @@
+"""Runs that are stopped, whose storage refuses for a while, or whose numbers stop being numbers: on the real Ray Train."""
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from clickprompt import storage
+from clickprompt.config import dump_config, replaced
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.order import Order, read_local_batches
+from clickprompt.errors import DataError, RunError, StoppedError
+from clickprompt.export import export_of, read_info
+from clickprompt.runtime.train import run_training
+from clickprompt.training.checkpoint import newest_complete
+from tests.synthetic import write_dataset
+from tests.tiny import tiny_config
+from tests.training.test_guards import Memory
+from tests.training.test_guards import run as run_plainly
+
+pytestmark = pytest.mark.ray
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    dataset = write_dataset(str(tmp_path_factory.mktemp("survive")))
+    return tiny_config(
+        dataset.uri,
+        "none",
+        finetune__with_plm=False,
+        finetune__epochs=100,
+        finetune__max_steps=STEPS,
+        finetune__micro_batch_size=1,  # slow enough to be stopped in the middle
+        finetune__validate_every=30,
+        finetune__patience=9,
+        finetune__checkpoint_every=10,
+        runtime__num_workers=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    """The losses of one plain process."""
+    memory = Memory(tmp_path_factory.mktemp("plain"))
+    run_plainly(replaced(config, {"finetune.micro_batch_size": 24, "finetune.checkpoint_every": 1000}), memory)
+    return [row["loss"] for row in memory.steps]
+
+
+def losses(run: str) -> list[float]:
+    rows = [json.loads(line) for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["loss"] for row in rows]
+
+
+def step_of(checkpoint: str | None) -> int:
+    return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+
+
+def at_the_first_checkpoint(run: str, act) -> threading.Thread:
+    def watch():
+        while not newest_complete(storage.join(run, "checkpoints")):
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbed, tmp_path):
+    """SIGTERM, then the same command. Checkpoints by the clock, copies kept, deterministic algorithms."""
+    run = str(tmp_path / "run")
+    changes = {"finetune.checkpoint_minutes": 0.01, "runtime.keep_every": 50, "runtime.deterministic": True, "runtime.num_workers": 2}
+    settings = replaced(config, changes)
+    at_the_first_checkpoint(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError, match=r"stopped after step \d+ of 120") as stopped:
+        run_training(settings, "finetune", run)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    step = len(losses(run))
+    assert f"after step {step} of" in str(stopped.value)
+    assert 0 < step == step_of(newest_complete(os.path.join(run, "checkpoints"))) < STEPS
+    assert not {"result.json", "export"} & set(os.listdir(run))
+
+    # What a killed worker leaves: half a checkpoint, and a folder of its own on this machine
+    torn, left = os.path.join(run, "checkpoints", "step-00000119"), f"{storage.machine_folder()}/checkpoints.tmp-{os.uname().nodename}-dead"
+    os.makedirs(torn)
+    os.makedirs(left, exist_ok=True)
+    storage.write_bytes(os.path.join(torn, "state-00000.safetensors"), b"half")
+    result = run_training(settings, "finetune", run)
+    assert result["step"] == STEPS
+    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+    assert not os.path.exists(torn)
+    assert not os.path.exists(left)
+    assert len(glob.glob(os.path.join(run, "checkpoints", "step-*"))) == settings.runtime.keep_checkpoints
+    assert step_of(newest_complete(os.path.join(run, "checkpoints"))) == STEPS
+    kept = os.path.join(run, "kept")
+    assert sorted(os.listdir(kept)) == ["step-00000050", "step-00000100"]
+    assert newest_complete(kept) == f"{kept}/step-00000100"
+    assert read_info(export_of(run)).step == result["best_step"]
+    assert not os.path.exists(os.path.join(run, "best"))
+
+
+def test_numbers_that_are_none_end_the_run_with_its_rows(ray_session, config, tmp_path):
+    run = str(tmp_path / "run")
+    settings = replaced(config, {"finetune.lr.ctr": 1e30, "finetune.warmup_ratio": 0.0})
+    with pytest.raises(RunError, match=r"step \d+: loss .* must be finite, so the step was not applied\. The rows .*non_finite") as raised:
+        run_training(settings, "finetune", run)
+    [name] = os.listdir(os.path.join(run, "non_finite"))
+    report = storage.read_json(os.path.join(run, "non_finite", name))
+    assert f"step {report['step']}: loss" in str(raised.value)
+    dataset, stage = Dataset.open(config.data.path), settings.finetune
+    size = {"global_batch_size": stage.global_batch_size, "epochs": stage.epochs, "max_steps": stage.max_steps}
+    order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
+    shares = []
+    for rank in range(2):
+        _, columns = next(read_local_batches(dataset, order, start_step=report["step"] - 1, rank=rank, num_workers=2))
+        shares.append(columns["row_id"][columns["weight"] > 0].tolist())
+    assert report["row_ids"] == shares
+    assert len(os.listdir(os.path.join(run, "tensorboard"))) == 1, "tried again, though it would only end so again"
+
+
+def test_a_damaged_checkpoint_is_named(ray_session, config, tmp_path):
+    """In a process: the driver sees it before anything starts."""
+    run = str(tmp_path / "run")
+    folder = os.path.join(run, "checkpoints")
+    os.makedirs(os.path.join(folder, "step-00000010"))
+    storage.write_json(
+        os.path.join(folder, "checkpoint_manager_snapshot.json"), {"checkpoint_results": [{"checkpoint_dir_name": "step-00000010"}]}
+    )
+    with pytest.raises(DataError, match=r"step-00000010: manifest\.json is missing or was altered, and no other checkpoint is complete"):
+        run_training(config, "finetune", run)
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_ctrl_c(config, undisturbed, tmp_path):
+    """As a terminal sends it, to the command and all that it started; then twice in a row."""
+    run, file = str(tmp_path / "run"), str(tmp_path / "run.yaml")
+    storage.write_bytes(file, dump_config(config).encode())
+    for signals, status in (((signal.SIGINT,), 130), ((signal.SIGTERM, signal.SIGINT), 130)):
+        before = step_of(newest_complete(os.path.join(run, "checkpoints")))
+        process = start("finetune", "--config", file, "--run", run)
+        while step_of(newest_complete(os.path.join(run, "checkpoints"))) <= before:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        started = psutil.Process(process.pid).children(recursive=True)
+        for number in signals:
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            time.sleep(0.05)
+        assert process.wait(timeout=60) == status, process.stderr.read()
+        said = process.stderr.read()
+        assert "the same command continues" in said
+        assert "Traceback" not in said
+        assert not [child for child in psutil.wait_procs(started, timeout=30)[1] if child.is_running()]
+        if len(signals) == 1:
+            assert f"stopped after step {len(losses(run))} of {STEPS}" in said
+            assert len(losses(run)) == step_of(newest_complete(os.path.join(run, "checkpoints")))
+    process = start("finetune", "--config", file, "--run", run)
+    assert process.wait(timeout=200) == 0, process.stderr.read()
+    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["disk"])
+def test_storage_that_refuses_for_a_while(ray_session, config, undisturbed, request, place):
+    """A full disk; a server that no longer answers. Training goes on meanwhile, or waits; nothing is trained twice."""
+    if place == "disk":
+        run = os.path.join(request.getfixturevalue("small_disk")("16m"), "run")
+    else:
+        run = request.getfixturevalue("bucket") + "/run"
+        [server] = [p for p in psutil.Process().children() if "moto.server" in p.cmdline()]
+
+    def refuse():
+        if place == "disk":
+            filler = os.path.join(os.path.dirname(run), "filler")
+            try:
+                with open(filler, "wb", buffering=0) as stream:
+                    while True:
+                        stream.write(bytes(65536))
+            except OSError:
+                time.sleep(30)
+            os.unlink(filler)
+        else:
+            server.suspend()
+            time.sleep(30)
+            server.resume()
+
+    thread = at_the_first_checkpoint(run, refuse)
+    result = run_training(replaced(config, {"runtime.max_failures": 1}), "finetune", run)
+    assert not thread.is_alive(), "it was over before storage refused"
+    assert result["step"] == STEPS
+    assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+    assert step_of(newest_complete(storage.join(run, "checkpoints"))) == STEPS
+    assert read_info(export_of(run)).step == result["best_step"]

@@ -1,0 +1,62 @@
+"""Which checkpoint counts."""
+
+import socket
+
+import pytest
+
+from clickprompt import storage
+from clickprompt.errors import InputError, RunError
+from clickprompt.training.checkpoint import TrainState, checkpoint_name, damage_of, newest_complete, seal
+
+
+def write_checkpoint(run: str, step: int, tmp_path) -> str:
+    folder = tmp_path / f"sealed-{step}"
+    folder.mkdir()
+    (folder / "state").write_bytes(bytes(1000))
+    seal(str(folder), TrainState(step=step), rank=0, num_workers=1)
+    uri = storage.join(run, "checkpoints", checkpoint_name(step))
+    storage.copy_tree(str(folder), uri)
+    return uri
+
+
+def test_only_complete_ones_count(place, tmp_path):
+    run = storage.join(place, "run")
+    first, second, third = (write_checkpoint(run, step, tmp_path) for step in (5, 10, 15))
+    assert newest_complete(storage.join(run, "checkpoints")) == third
+    storage.delete_file(storage.join(third, "state"))
+    assert damage_of(third) == "state"
+    storage.write_bytes(storage.join(second, "trainer.json"), b"{}")
+    assert damage_of(second) == "trainer.json"
+    assert newest_complete(storage.join(run, "checkpoints")) == first
+    storage.write_bytes(storage.join(first, "manifest.json"), b'{"files')
+    assert damage_of(first) == "manifest.json"
+    assert newest_complete(storage.join(run, "checkpoints")) is None
+    assert newest_complete(storage.join(run, "nowhere")) is None
+
+
+def test_storage_that_does_not_answer_is_no_reason_for_an_older_one(bucket, tmp_path, monkeypatch):
+    newest = write_checkpoint(f"{bucket}/run", 5, tmp_path)
+    monkeypatch.setattr(storage, "_PATIENCE_S", 2.0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
+        for look in (lambda: newest_complete(f"{bucket}/run/checkpoints"), lambda: damage_of(newest)):
+            with pytest.raises(RunError, match=r"tried again for \d+ s"):
+                look()
+
+
+def test_what_is_refused_is_tried_again(tmp_path):
+    outcomes = [OSError(28, "no space left"), InputError("full"), "written"]
+    outcomes[1].__cause__ = outcomes[0]
+
+    def act():
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert storage.patiently(act) == "written"
+    for error in (FileNotFoundError("gone"), InputError("not valid JSON"), RunError("no")):
+        outcomes[:] = [error]
+        with pytest.raises(type(error)):
+            storage.patiently(act)
