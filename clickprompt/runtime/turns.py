@@ -1,4 +1,4 @@
-"""Training loops that live at the same time and run one after the other, a few steps at a turn (benchmark/overhead.py, scaling.py).
+"""Training loops that live at the same time and run one after the other, a few steps at a turn (benchmark/overhead.py).
 
 Whatever else the machine does meets all of them alike, so that their steps may be compared.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+import torch
 
 from clickprompt.errors import RunError
 from clickprompt.runtime.job import Job
@@ -35,8 +36,11 @@ class Pace:
     name: str
     steps: int
     """steps of a turn"""
+    num_threads: int
+    """of each worker"""
 
     def __call__(self, batches: Iterable[_Item], rank: int) -> Iterator[_Item]:
+        torch.set_num_threads(self.num_threads)
         rest = iter(batches)
         for number in range(2**31):
             ray.get(self.turns.begin.remote(self.name, rank, number))
@@ -91,7 +95,7 @@ def loops_in_turn(
 
 
 def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
-    pace = _Threads(table, name, steps, loop.num_threads)
+    pace = Pace(table, name, steps, loop.num_threads)
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -106,17 +110,6 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-@dataclass(frozen=True)
-class _Threads(Pace):
-    num_threads: int
-
-    def __call__(self, batches: Iterable[_Item], rank: int) -> Iterator[_Item]:
-        import torch  # in the workers only
-
-        torch.set_num_threads(self.num_threads)
-        return super().__call__(batches, rank)
 
 
 def _wait(reference: Any, running: dict[str, Future[Any]], timeout: float | None = None) -> Any:
