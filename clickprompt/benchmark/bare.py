@@ -24,7 +24,7 @@ from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import PromptAugmentedLM
-from clickprompt.training.optimizers import build_optimizer
+from clickprompt.training.optimizers import build_optimizer, schedule_factor, set_learning_rates
 
 __all__ = ["BareLoop"]
 
@@ -56,6 +56,7 @@ class BareLoop:
         losses = []
         for step, micro_batches, targets in pace(self._recorded(rank, objective), rank):
             torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+            set_learning_rates(optimizer, schedule_factor(step, self.order.total_steps, stage))
             loss = torch.zeros(())
             for index, batch in enumerate(micro_batches):
                 waits = self.num_workers > 1 and index < len(micro_batches) - 1
