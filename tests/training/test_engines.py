@@ -356,8 +356,9 @@ def test_lower_precision_and_offload_through_deepspeed(config, plain, tmp_path):
         name: Case(stage, changes={f"runtime.{key}": value for key, value in changes.items()}, until=10, keep=str(tmp_path / name))
         for name, (stage, changes) in settings.items()
     }
-    resumed = {f"{name}, resumed": replace(case, resume=5) for name, case in cases.items()}
-    found = distributed(config, 2, cases | resumed, tmp_path)
+    # Each right after its own: where engines of another precision ran in the process in between, bf16 rounds a little differently
+    pairs = {f"{name}{end}": replace(case, resume=resume) for name, case in cases.items() for end, resume in (("", 0), (", resumed", 5))}
+    found = distributed(config, 2, pairs, tmp_path)
     for name in cases:
         assert found[name] == pytest.approx(plain[:10], rel=LOWER.get(name[3:], 1e-5)), name
         assert found[name] != plain[:10], name
