@@ -9,6 +9,7 @@ from typing import Any
 from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
+from clickprompt.benchmark.memory import measure_memory
 from clickprompt.benchmark.overhead import measure_overhead, measure_scaling
 from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.shuffle import measure_shuffle
@@ -21,6 +22,7 @@ __all__ = ["BENCHMARKS", "run_benchmark"]
 BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
     "ctr-step": measure_ctr_step,
     "ingest": measure_ingest,
+    "memory": measure_memory,
     "overhead": measure_overhead,
     "pamlm-step": measure_pamlm_step,
     "scaling": measure_scaling,

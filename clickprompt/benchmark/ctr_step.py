@@ -1,12 +1,13 @@
 """`clickprompt benchmark ctr-step`: a step of finetuning without a PLM against a bare PyTorch loop, on one thread.
 
 The bare loop has the same DCNv2 and weights, but the obvious parts: nn.Embedding, torch's AdamW with its defaults, one batch after the
-other. Both arms clip the gradient by its norm. Ours is what a worker does with a collated batch: learning rates, `begin`, `accumulate`,
-`step` of the engine. Batches are made up and collated beforehand; in every field the n-th value occurs ∝ n^(−0.62), as books do in
-`synth goodreads`.
+other. Where FuxiCTR is installed (extra `bench`), its own layers and step are a third arm (fuxictr_step.py). All clip the gradient by its
+norm. Ours is what a worker does with a collated batch: learning rates, `begin`, `accumulate`, `step` of the engine. Batches are made up
+and collated beforehand; in every field the n-th value occurs ∝ n^(−0.62), as books do in `synth goodreads`.
 """
 
 import contextlib
+import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from clickprompt.progress import say
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 
-__all__ = ["SHAPES", "BareSteps", "OurSteps", "Shape", "made_up_batches", "measure_ctr_step"]
+__all__ = ["SHAPES", "BareSteps", "OurSteps", "Shape", "Steps", "made_up_batches", "measure_ctr_step"]
 
 _THREADS = 1
 _BATCHES = 16  # different ones, taken in turn
@@ -88,8 +89,8 @@ def made_up_batches(shape: Shape, number: int) -> list[Batch]:
     ]
 
 
-class _Steps:
-    """One arm, in its process."""
+class Steps:
+    """One arm, in its process: `_step` is its step."""
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         self._batches = made_up_batches(shape, _BATCHES)
@@ -113,7 +114,7 @@ class _Steps:
         raise NotImplementedError
 
 
-class OurSteps(_Steps):
+class OurSteps(Steps):
     """The engine as the loop uses it."""
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
@@ -131,7 +132,7 @@ class OurSteps(_Steps):
         return loss_sum
 
 
-class BareSteps(_Steps):
+class BareSteps(Steps):
     """What one would write first."""
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
@@ -165,6 +166,10 @@ class _OneEmbedding(nn.Module):
 def _measure(name: str, config: Config, shape: Shape) -> Figures:
     arms: dict[str, tuple[Callable[..., Any], Config]] = {"bare": (BareSteps, _sized(config, shape, "dense"))}
     arms |= {key: (OurSteps, _sized(config, shape, mode)) for key, mode in shape.ours.items()}
+    if importlib.util.find_spec("fuxictr") and (config.ctr.backbone, config.ctr.structure) == ("dcnv2", "parallel"):
+        from clickprompt.benchmark.fuxictr_step import FuxiCTRSteps
+
+        arms["fuxictr"] = (FuxiCTRSteps, arms["bare"][1])
     with contextlib.ExitStack() as stack:
         running = {}
         losses = {}
@@ -177,9 +182,12 @@ def _measure(name: str, config: Config, shape: Shape) -> Figures:
         seconds = interleaved(running, "seconds", shape.repeats)
     figures: Figures = {}
     for key in shape.ours:
-        figures[f"speedup_{key}"] = figure([slow / fast for slow, fast in zip(seconds["bare"], seconds[key], strict=True)], "x")
+        for other in seconds.keys() - shape.ours.keys():
+            ratios = [slow / fast for slow, fast in zip(seconds[other], seconds[key], strict=True)]
+            figures[f"speedup_{key}" if other == "bare" else f"speedup_{key}_{other}"] = figure(ratios, f"x ({other} ÷ ours)")
         figures[f"step_{key}"] = figure([1e3 * value for value in seconds[key]], "ms")
-    figures[f"step_bare_{name}"] = figure([1e3 * value for value in seconds["bare"]], "ms")
+    for other in sorted(seconds.keys() - shape.ours.keys()):
+        figures[f"step_{other}_{name}"] = figure([1e3 * value for value in seconds[other]], "ms")
     return figures
 
 

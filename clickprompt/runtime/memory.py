@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-__all__ = ["Usage", "usage_below"]
+__all__ = ["Usage", "peak_memory", "usage_below"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -18,6 +18,13 @@ class Usage:
     """bytes of these that are shared memory: what Ray's object store has touched so far"""
     cpu_seconds: float
     """spent so far, also by processes that have ended"""
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has had at most: its own and the libraries', and what it has read of the object store."""
+    with open("/proc/self/status") as stream:
+        sizes = dict(line.split(":", 1) for line in stream)
+    return int(sizes["VmHWM"].split()[0]) * 1024
 
 
 def usage_below(pid: int) -> Usage:

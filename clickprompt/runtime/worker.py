@@ -25,6 +25,7 @@ from clickprompt.new_folder import scratch_folder
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.runtime.curves import Curves
 from clickprompt.runtime.job import Around, Job
+from clickprompt.runtime.memory import peak_memory
 from clickprompt.runtime.stream import STREAM_NAME, iterate_batches
 from clickprompt.runtime.uploads import Uploads
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state, newest_complete
@@ -110,7 +111,21 @@ def work(job: Job, board: Any, around: Around | None = None) -> dict[str, Any] |
         if state.step < job.order.total_steps and not state.stopped:
             results.close()
             return {"interrupted": True, "step": state.step} if engine.rank == 0 else None
-        return results.finish(state)
+        outcome = results.finish(state)
+        peaks = _peak_memory(engine)
+        return {**outcome, "peak_memory_gib": peaks} if outcome is not None else None
+
+
+def _peak_memory(engine: Engine) -> list[dict[str, float]]:
+    """Of every worker since its process began: {"rss"} in GiB, on GPUs {"gpu"} too."""
+    own = {"rss": round(peak_memory() / 2**30, 3)}
+    if engine.device.type == "cuda":
+        own["gpu"] = round(torch.cuda.max_memory_allocated(engine.device) / 2**30, 3)
+    if not dist.is_initialized():
+        return [own]
+    peaks: list[dict[str, float]] = [{}] * engine.world_size
+    dist.all_gather_object(peaks, own)
+    return peaks
 
 
 def _check_reach(job: Job) -> None:

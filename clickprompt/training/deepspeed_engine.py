@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from clickprompt.config import RuntimeConfig, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
-from clickprompt.training.engine import buffers_of, lazy_embedding, weights_of, whole_parameters
+from clickprompt.training.engine import all_reduce_sum, buffers_of, lazy_embedding, weights_of, whole_parameters
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
@@ -25,6 +25,10 @@ from clickprompt.training.slices import Slice, load_slices, save_slices
 __all__ = ["DeepSpeedEngine"]
 
 _PERSISTENT = 100_000  # elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
+
+# Elements. DeepSpeed copies gradients into a bucket that it allocates anew for every micro-batch, and again out of it; on a CPU that costs
+# as much as the reduction. A gradient larger than the bucket is reduced where it is.
+_CPU_BUCKET = 2**17
 
 logger.setLevel("WARNING")
 
@@ -99,17 +103,16 @@ class DeepSpeedEngine:
 
     def gradient_norm(self) -> Tensor:
         norms = [self._own_norm()]
-        scale = self._loss_scale.factor if self._loss_scale else 1.0
         if self._lazy:
             self._lazy.exchange()
             norms.append(self._lazy.norm())
             if self._loss_scale:
-                self._lazy.unscale(scale)
+                self._lazy.unscale(self._factor)
         self._norm = combine_grad_norm_groups(norms)
-        return self._norm / scale
+        return self._norm / self._factor
 
     def step(self) -> None:
-        norm = self.gradient_norm() if self._norm is None else self._norm / (self._loss_scale.factor if self._loss_scale else 1.0)
+        norm = self.gradient_norm() if self._norm is None else self._norm / self._factor
         self._engine.step()
         if self._lazy and self._engine.was_step_applied():
             if self._zero_stage:
@@ -158,7 +161,26 @@ class DeepSpeedEngine:
             return lambda: combine_grad_norm_groups(norm_groups())
         scaled_global_norm = self._zero.scaled_global_norm
         self._zero.scaled_global_norm = lambda: self._norm
-        return scaled_global_norm
+        if self._zero.cpu_offload:
+            return scaled_global_norm
+        if self.device.type == "cpu":
+            self._leave_large_gradients()
+        return self._norm_of_shares
+
+    def _leave_large_gradients(self) -> None:
+        """What isn't in the bucket needn't be copied out of it, which DeepSpeed does all the same."""
+        copy = self._zero.copy_grads_in_partition
+
+        def copy_small(parameter: Tensor, group: int | None = None) -> None:
+            if parameter.numel() <= _CPU_BUCKET:
+                copy(parameter, group)
+
+        self._zero.copy_grads_in_partition = copy_small
+
+    def _norm_of_shares(self) -> Tensor:
+        """DeepSpeed's own copies every gradient to float64 for it."""
+        gradients = [gradient for group in self._zero.averaged_gradients.values() for gradient in group]
+        return all_reduce_sum(nn.utils.get_total_norm(gradients).square()).sqrt()
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
@@ -203,6 +225,11 @@ class DeepSpeedEngine:
             self._lazy.load(folder)
 
     @property
+    def _factor(self) -> float:
+        """By which losses and so gradients are larger than they should be."""
+        return self._loss_scale.factor if self._loss_scale else 1.0
+
+    @property
     def _zero(self) -> Any:
         """DeepSpeed's ZeRO optimizer, in stages 1–3."""
         return self._engine.optimizer
@@ -242,6 +269,8 @@ def _zero_options(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any
         "overlap_comm": device.type == "cuda",
         "stage3_param_persistence_threshold": _PERSISTENT,
     }
+    if device.type == "cpu":
+        options["reduce_bucket_size"] = _CPU_BUCKET
     if runtime.offload != "none":
         memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
         # The optimizer's state stays in memory even with nvme: where it is swapped out, no checkpoint could read it
