@@ -238,7 +238,9 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
 
 @app.command()
 def benchmark(
-    name: Annotated[str, typer.Argument(help="what to measure: ctr-step, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens")],
+    name: Annotated[
+        str, typer.Argument(help="what to measure: ctr-step, ctr-stream, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens")
+    ],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clickprompt.benchmark.ctr_step import measure_ctr_step
+from clickprompt.benchmark.ctr_stream import measure_ctr_stream
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory
@@ -21,6 +22,7 @@ __all__ = ["BENCHMARKS", "run_benchmark"]
 
 BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
     "ctr-step": measure_ctr_step,
+    "ctr-stream": measure_ctr_stream,
     "ingest": measure_ingest,
     "memory": measure_memory,
     "overhead": measure_overhead,

@@ -1,0 +1,111 @@
+"""`clickprompt benchmark ctr-stream`: finetuning without a PLM as it runs (Ray Train, Ray Data, collation), beside its steps alone.
+
+Both are one worker on one thread with the same batches of `data.path` and the same engine, and take turns; the other one's batches were
+collated before it began. Lazy tables, unless the configuration says otherwise.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clickprompt import storage
+from clickprompt.benchmark.measure import Figures, figure
+from clickprompt.config import Config, replaced
+from clickprompt.data.batch import Batch
+from clickprompt.data.collate import Collator
+from clickprompt.data.order import read_local_batches
+from clickprompt.models.clickprompt import build_model
+from clickprompt.objectives import ClickLoss
+from clickprompt.progress import say
+from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.job import Job
+from clickprompt.runtime.preflight import check_training
+from clickprompt.runtime.turns import Loop, loops_in_turn
+from clickprompt.training.engine import TorchEngine
+from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+
+__all__ = ["measure_ctr_stream"]
+
+_BATCH_SIZE = 4096
+_EMBEDDING_DIM = 16
+
+
+@dataclass(frozen=True)
+class Length:
+    turns: int
+    steps: int
+    """of a turn"""
+
+
+def measure_ctr_stream(
+    config: Config, batch_size: int = _BATCH_SIZE, length: Length = Length(turns=8, steps=30)
+) -> tuple[Figures, list[str]]:
+    """Figures and remarks. Raises ConfigError without `data.path`, RunError when a loop ends early."""
+    num_steps = length.turns * length.steps
+    changes: dict[str, Any] = {
+        "finetune.with_plm": False,
+        "finetune.global_batch_size": batch_size,
+        "finetune.micro_batch_size": batch_size,
+        "finetune.epochs": 1000,
+        "finetune.max_steps": num_steps + 1,  # the last step, which validates, is nobody's turn
+        "finetune.checkpoint_every": num_steps + 2,
+        "finetune.validate_every": num_steps + 2,
+        "runtime.max_failures": 0,
+        "runtime.num_workers": 1,
+    }
+    if "embedding_optimizer" not in config.finetune.model_fields_set:
+        changes["finetune.embedding_optimizer"] = "lazy"
+    if "embedding_dim" not in config.ctr.model_fields_set:
+        changes["ctr.embedding_dim"] = _EMBEDDING_DIM
+    with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+        job = check_training(replaced(config, changes), "finetune", storage.join(folder, "run"))
+        say(f"{length.turns} turns of {length.steps} steps each")
+        loops = {"stream": Loop(1, job=job), "steps": Loop(1, bare=_StepsAlone(job, num_steps))}
+        with connect(job.config.runtime):
+            measured, _, _ = loops_in_turn(loops, turns=length.turns, steps=length.steps)
+    seconds = {name: [statistics.median(step for _, step in marks) for [marks] in turns[1:]] for name, turns in measured.items()}
+    waits, wholes = zip(*(mark for [marks] in measured["stream"][1:] for mark in marks), strict=True)
+    figures = {
+        "kept": figure([alone / whole for whole, alone in zip(seconds["stream"], seconds["steps"], strict=True)], "of the steps' rate"),
+        "wait": figure([sum(waits) / sum(wholes)], "of the time"),
+        "rows_per_second": figure([batch_size / value for value in seconds["stream"]], "rows/s"),
+        "step_stream": figure([1e3 * value for value in seconds["stream"]], "ms"),
+        "step_alone": figure([1e3 * value for value in seconds["steps"]], "ms"),
+    }
+    ctr, sizes = job.config.ctr, job.dataset.field_sizes
+    return figures, [
+        f"{ctr.backbone}, {ctr.num_layers} layers of {ctr.hidden_dim}; {sum(sizes):,} values × {ctr.embedding_dim} "
+        f"({job.config.finetune.embedding_optimizer}), {len(sizes)} fields, batch {batch_size}; one worker, one thread; turns alternate"
+    ]
+
+
+@dataclass(frozen=True)
+class _StepsAlone:
+    job: Job
+    num_steps: int
+
+    def __call__(self, rank: int, pace: Callable[[Iterable[Any], int], Iterator[Any]]) -> None:
+        torch.set_flush_denormal(True)
+        job, stage = self.job, self.job.config.finetune
+        objective = ClickLoss(build_model(job.config, job.dataset.field_sizes, objective="without_plm").train())
+        total_steps = job.order.total_steps
+        engine = TorchEngine(objective, stage, device=torch.device("cpu"), total_steps=total_steps)
+        for step, batch in pace(self._recorded(), rank):
+            set_learning_rates(engine.optimizer, schedule_factor(step, total_steps, stage))
+            engine.begin([batch], step)
+            engine.accumulate(batch, objective.count_targets(batch).item(), last=True)
+            engine.step()
+
+    def _recorded(self) -> list[tuple[int, Batch]]:
+        job, stage = self.job, self.job.config.finetune
+        collator = Collator(job.dataset.columns, None, None, seed=job.config.seed, id_dropout=job.config.data.id_dropout)
+        batches = read_local_batches(job.dataset, job.order)
+        return [
+            (step, batch)
+            for _, (step, columns) in zip(range(self.num_steps), batches, strict=False)
+            for batch in collator.micro_batches(columns, stage.micro_batch_size, job.order.epoch_of(step))
+        ]
