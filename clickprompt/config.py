@@ -237,9 +237,16 @@ class FinetuneConfig(StageConfig):
     epochs: int = Field(default=3, ge=1)
     global_batch_size: int = Field(default=256, ge=1)
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
-    validate_every: int = Field(default=200, ge=1, description="steps between validations; the best one's weights are exported")
+    validate_every: int = Field(
+        default=200,
+        ge=1,
+        description="steps between validations, made while training goes on; what one finds is used at the next. The best one's weights "
+        "are exported",
+    )
     eval_batch_size: int = Field(default=512, ge=1, description="rows per forward pass when scoring")
-    patience: int = Field(default=3, ge=1, description="stop after so many validations without a better AUC")
+    patience: int = Field(
+        default=3, ge=1, description="stop after so many validations without a better AUC, so validate_every steps after the last of them"
+    )
 
 
 class TuneConfig(_Frozen):
@@ -290,7 +297,13 @@ class RuntimeConfig(_Frozen):
         description="DeepSpeed on GPUs: optimizer state in CPU memory (ZeRO 1-3), parameters too (ZeRO 3), or these on disk (nvme)",
     )
     offload_path: str | None = Field(default=None, description="a folder on a local disk of every worker, for offload=nvme")
-    evaluation_actors: int = Field(default=1, ge=1)
+    evaluation_actors: int = Field(default=1, ge=1, description="that score, in `evaluate` and while a finetuning goes on")
+    gpus_per_evaluation_actor: float | None = Field(
+        default=None, ge=0, description="default: gpus_per_worker. While a finetuning goes on they come on top of its workers'; 0: on CPUs"
+    )
+    evaluation_timeout: float = Field(
+        default=3600, gt=0, description="seconds in which the next row group of a validation must be scored, or the run ends"
+    )
     max_failures: int = Field(default=3, ge=0, description="worker-group restarts before the run is given up")
     keep_checkpoints: int = Field(default=2, ge=1, description="resume checkpoints that stay: the last so many")
     keep_every: int | None = Field(default=None, ge=1, description="copies of the checkpoints after every so many steps stay in <run>/kept")
@@ -310,6 +323,10 @@ class RuntimeConfig(_Frozen):
         if not all(type(number) is int and number >= 1 for number in numbers) or len(numbers) > 2 or list(numbers) != sorted(numbers):
             raise ValueError("give a number of workers from 1 up, or [min, max] for as many as there is room for")
         return value if len(numbers) < 2 else tuple(numbers)
+
+    @property
+    def evaluation_gpus(self) -> float:
+        return self.gpus_per_worker if self.gpus_per_evaluation_actor is None else self.gpus_per_evaluation_actor
 
     @property
     def min_workers(self) -> int:

@@ -27,7 +27,19 @@ from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matchi
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ExportInfo", "dataset_of", "export_of", "load_export", "load_weights", "read_info", "write_export"]
+__all__ = [
+    "ExportInfo",
+    "add_scores",
+    "dataset_of",
+    "export_of",
+    "load_export",
+    "load_weights",
+    "publish",
+    "read_info",
+    "scores_of",
+    "weights_checksum",
+    "write_export",
+]
 
 FORMAT_VERSION = 1
 _INFO = "export.json"
@@ -47,7 +59,8 @@ class ExportInfo:
     tokenizer_fingerprint: str | None
     plm: dict[str, Any] | None
     step: int
-    valid_auc: float | None
+    valid_auc: float | None = None  # with valid_log_loss: of the validation split, once it was scored
+    valid_log_loss: float | None = None
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
@@ -64,7 +77,6 @@ def write_export(
     tokenizer: PreTrainedTokenizerBase | None,
     tokenizer_fingerprint: str | None,
     step: int,
-    valid_auc: float | None,
 ) -> None:
     """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written.
 
@@ -85,7 +97,6 @@ def write_export(
             tokenizer_fingerprint=tokenizer_fingerprint,
             plm=plm,
             step=step,
-            valid_auc=valid_auc,
             files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},
         )
         storage.write_json(os.path.join(folder, _INFO), asdict(info))
@@ -131,6 +142,22 @@ def read_info(uri: str) -> ExportInfo:
         if not storage.exists(storage.join(uri, name)) or storage.sha256(storage.join(uri, name)) != checksum:
             raise DataError(f"{storage.join(uri, name)}: missing or not what export.json lists; copy the export again")
     return ExportInfo(**values)
+
+
+def scores_of(uri: str) -> tuple[float, float] | None:
+    """(AUC, log loss) that `add_scores` has left in an export."""
+    info = storage.read_json(storage.join(uri, _INFO))
+    return (info["valid_auc"], info["valid_log_loss"]) if info.get("valid_log_loss") is not None else None
+
+
+def add_scores(uri: str, valid_auc: float, valid_log_loss: float) -> None:
+    """Note in an export what its weights reach on the validation split."""
+    path = storage.join(uri, _INFO)
+    storage.write_json(path, {**storage.read_json(path), "valid_auc": valid_auc, "valid_log_loss": valid_log_loss})
+
+
+def weights_checksum(uri: str) -> str:
+    return storage.read_json(storage.join(uri, _INFO))["files"][_WEIGHTS]
 
 
 def load_export(uri: str) -> tuple[ClickPrompt, ExportInfo]:

@@ -55,11 +55,9 @@ class ClickLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, *, scores: bool = False) -> Tensor:
-        """The summed loss, a scalar; rows of weight 0 don't count. With `scores`, the logits [B] instead."""
+    def forward(self, batch: Batch) -> Tensor:
+        """The summed loss, a scalar; rows of weight 0 don't count."""
         logits = self.model(*model_inputs(batch)).float()
-        if scores:
-            return logits
         return F.binary_cross_entropy_with_logits(logits, batch.labels, weight=batch.row_weight, reduction="sum")
 
     def count_targets(self, batch: Batch) -> Tensor:

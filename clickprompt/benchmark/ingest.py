@@ -155,8 +155,5 @@ class _Nowhere:
     def on_step(self, metrics: dict[str, Any]) -> None:
         pass
 
-    def on_best(self, state: TrainState) -> None:
-        pass
-
-    def on_checkpoint(self, folder: str, state: TrainState, metrics: dict[str, Any]) -> None:
+    def on_checkpoint(self, folder: str, state: TrainState) -> None:
         pass

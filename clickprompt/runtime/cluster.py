@@ -17,7 +17,16 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.progress import say
 
-__all__ = ["check_cpus", "connect", "cpu_kept_for_data", "cpus_needed", "embedded_cpus", "storage_options"]
+__all__ = [
+    "check_cpus",
+    "check_room",
+    "connect",
+    "cpus_needed",
+    "embedded_cpus",
+    "kept_free",
+    "storage_options",
+    "validation_cpus",
+]
 
 _DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
 
@@ -57,6 +66,29 @@ def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
             f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has {available}; "
             f"use at most {fitting} workers{remedy}"
         )
+
+
+def validation_cpus(runtime: RuntimeConfig) -> int:
+    """CPUs that an actor asks for which validates beside the workers: none of an embedded Ray's, where it shares the workers' cores."""
+    return 0 if runtime.address == "local" else 1
+
+
+def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
+    """Raises ConfigError when a connected Ray hasn't room for the evaluation actors beside the workers of `runs` finetunings at a time:
+    whichever came last would wait forever."""
+    actors, workers = runs * runtime.evaluation_actors, runs * runtime.min_workers
+    gpu_remedy = "set runtime.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers"
+    needs = {
+        "CPU": (runtime.cpus_per_worker, validation_cpus(runtime), runs * _DATA_CPUS, "use fewer workers or actors"),
+        "GPU": (runtime.gpus_per_worker, runtime.evaluation_gpus, 0, gpu_remedy),
+    }
+    for kind, (of_worker, of_actor, data, remedy) in needs.items():
+        needed, available = workers * of_worker + actors * of_actor + data, ray.cluster_resources().get(kind, 0)
+        if needed > available:
+            raise ConfigError(
+                f"{workers} workers × {of_worker:g} {kind} + runtime.evaluation_actors={actors} × {of_actor:g} for validation"
+                f"{f' + {data} for data' if data else ''} need {needed:g} {kind}s, Ray has {available:g}; {remedy}, or add nodes"
+            )
 
 
 @contextlib.contextmanager
@@ -107,15 +139,18 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cpu_kept_for_data(runtime: RuntimeConfig) -> Iterator[None]:
-    """What an elastic training must leave free.
+def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
+    """What an elastic training must leave: a CPU for Ray Data and, where it validates, what the evaluation actors hold.
 
     Ray Train's elastic policy starts as many workers as it can reserve CPUs for, and Ray Data, which needs one, would wait forever; it
-    has no setting for that. So one is reserved first, by the same coordinator, whose older requests come before later ones.
+    has no setting for that. So that is reserved first, by the same coordinator, whose older requests come before later ones.
     """
     if isinstance(runtime.num_workers, int):
         yield
         return
+    actor = {"CPU": validation_cpus(runtime), "GPU": runtime.evaluation_gpus}
+    actor = {kind: amount for kind, amount in actor.items() if amount}
+    kept = [{"CPU": _DATA_CPUS}, *([actor] * runtime.evaluation_actors if validating and actor else [])]
     from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority  # ray.data takes a while
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import DefaultAutoscalingCoordinator
 
@@ -124,7 +159,7 @@ def cpu_kept_for_data(runtime: RuntimeConfig) -> Iterator[None]:
 
     def keep() -> None:
         while True:  # renewed, so that it lapses with this process
-            coordinator.request_resources([{"CPU": _DATA_CPUS}], expire_after_s=180, priority=ResourceRequestPriority.HIGH)
+            coordinator.request_resources(kept, expire_after_s=180, priority=ResourceRequestPriority.HIGH)
             if over.wait(60):
                 coordinator.cancel_request()
                 return

@@ -24,8 +24,11 @@ class Curves:
         if self._events is None:
             return
         try:
-            for name in metrics.keys() - {"step", "targets"}:
+            for name in metrics.keys() - {"step", "targets", "validations"}:
                 self._events.add_scalar(name, metrics[name], metrics["step"])
+            for scores in metrics.get("validations", ()):
+                for name in scores.keys() - {"valid_step"}:
+                    self._events.add_scalar(name, scores[name], scores["valid_step"])
         except OSError:
             self._events = None
 

@@ -2,30 +2,26 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import ray
-import torch
 from ray.util import ActorPool
 
 from clickprompt import storage
-from clickprompt.config import Config, RuntimeConfig
+from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError
-from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.evaluation.predictions import read_predictions, write_predictions
-from clickprompt.evaluation.predictor import Predictor, check_scorable
-from clickprompt.evaluation.recovery import MASK_RATE, Recovery, check_recoverable, compare, read_recovery, summarise, write_recovery
+from clickprompt.evaluation.predictions import read_predictions
+from clickprompt.evaluation.predictor import check_scorable
+from clickprompt.evaluation.recovery import MASK_RATE, check_recoverable, compare, read_recovery, summarise
 from clickprompt.export import ExportInfo, dataset_of, export_of
 from clickprompt.progress import Task
 from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.scorer import start_scorers
 
 __all__ = ["evaluate", "evaluate_recovery", "is_pretrained"]
-
-_Model = TypeVar("_Model", Predictor, Recovery)
-LATENCY_BATCH = 128  # rows, as in Table 8
 
 
 def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None) -> list[dict[str, Any]]:
@@ -42,7 +38,7 @@ def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, d
     objectives = [check_scorable(export, dataset).objective for export in exports]
     folders = [storage.join(run, "predictions", split) for run in runs]
     with connect(runtime):
-        actors = _actors(runtime, dataset)
+        actors = start_scorers(runtime, dataset, num_cpus=1)
         for export, folder in zip(exports, folders, strict=True):
             _each_group(actors, lambda actor: actor.score, export, dataset, split, folder)
         latency = ray.get(actors[0].time.remote(exports, split))
@@ -72,7 +68,7 @@ def evaluate_recovery(
     other = _recovery_of(against, split, info) if against else None
     folder = _recovery_folder(run, split)
     with connect(runtime):
-        _each_group(_actors(runtime, dataset), lambda actor: actor.recover, export, dataset, split, folder)
+        _each_group(start_scorers(runtime, dataset, num_cpus=1), lambda actor: actor.recover, export, dataset, split, folder)
     table = read_recovery(folder)
     figures = summarise(table)
     if other is not None:
@@ -122,12 +118,6 @@ def _metrics(folder: str, rows: int) -> dict[str, Any]:
     return {"rows": rows, "auc": auc(labels, logits), "log_loss": log_loss(labels, logits)}
 
 
-def _actors(runtime: RuntimeConfig, dataset: Dataset) -> list[Any]:
-    # Actors hold the model; without both retry settings a killed one would fail the pool
-    options = {"num_cpus": 1, "num_gpus": runtime.gpus_per_worker, "max_restarts": 3, "max_task_retries": 3}
-    return [_Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
-
-
 def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, dataset: Dataset, split: str, folder: str) -> None:
     """Have `method` write `<folder>/part-<row group>.parquet` for every row group of the split."""
     storage.delete_tree(folder)
@@ -139,46 +129,3 @@ def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, da
         for rows in scored:
             done += rows
             task.update(done)
-
-
-@ray.remote
-class _Scorer:
-    """Holds one model at a time, and scores row groups with it."""
-
-    def __init__(self, dataset: Dataset):
-        torch.set_num_threads(1)  # as many actors as cores share the machine
-        self._dataset = dataset
-        self._loaded: tuple[str, Any] | None = None
-
-    def score(self, export: str, split: str, group: int, folder: str) -> int:
-        rows = self._dataset.read_row_groups(split, [group])
-        row_ids, labels, logits = self._held(Predictor, export).score(rows)
-        write_predictions(_part(folder, group), row_ids, labels, logits)
-        return len(rows)
-
-    def recover(self, export: str, split: str, group: int, folder: str) -> int:
-        rows = self._dataset.read_row_groups(split, [group])
-        write_recovery(_part(folder, group), self._held(Recovery.load, export).score(rows))
-        return len(rows)
-
-    def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
-        rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
-        calls = {}
-        for export in exports:
-            predictor = self._load(Predictor, export)
-            batch = predictor.batch(rows)
-            calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
-        times = time_per_batch(calls)
-        return [{"ms_per_batch": times[export]["median"], "batch": len(rows)} for export in exports]
-
-    def _held(self, load: Callable[..., _Model], export: str) -> _Model:
-        if self._loaded is None or self._loaded[0] != export:
-            self._loaded = export, self._load(load, export)
-        return self._loaded[1]
-
-    def _load(self, load: Callable[..., _Model], export: str) -> _Model:
-        return load(export, self._dataset, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _part(folder: str, group: int) -> str:
-    return storage.join(folder, f"part-{group:05d}.parquet")

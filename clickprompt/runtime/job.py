@@ -48,4 +48,4 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any] | None:
     """Ray Train's training function; the models are imported in the workers only, not in its controller."""
     from clickprompt.runtime.worker import work
 
-    return work(loop_config["job"], loop_config["board"], loop_config["around"])
+    return work(**loop_config)

@@ -18,13 +18,14 @@ from clickprompt.config import Config
 from clickprompt.errors import ClickPromptError, RunError, StoppedError
 from clickprompt.export import export_of
 from clickprompt.progress import Task, say
-from clickprompt.runtime.cluster import connect, cpu_kept_for_data, storage_options
+from clickprompt.runtime.cluster import connect, kept_free, storage_options
 from clickprompt.runtime.failures import Trainer
 from clickprompt.runtime.job import Around, Job, train_worker
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.resume import clear_checkpoints
 from clickprompt.runtime.stopping import stop_signals
 from clickprompt.runtime.stream import STREAM_NAME, StepStream
+from clickprompt.runtime.validation import evaluation_pool
 
 __all__ = ["build_trainer", "run_training"]
 
@@ -62,8 +63,8 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
 
 def _fit(job: Job, callbacks: list) -> dict[str, Any]:
     board = _Board.options(max_restarts=-1, max_task_retries=-1).remote()
-    trainer = build_trainer(job, board, callbacks)
-    with cpu_kept_for_data(job.config.runtime), stop_signals() as signals:
+    with stop_signals() as signals, evaluation_pool(job) as scorers, kept_free(job.config.runtime, validating=bool(scorers)):
+        trainer = build_trainer(job, board, scorers, callbacks)
         try:
             outcome = _watched(trainer, board, job, signals).return_value or {}
         except TrainingFailedError as error:
@@ -77,8 +78,13 @@ def _fit(job: Job, callbacks: list) -> dict[str, Any]:
     return outcome
 
 
-def build_trainer(job: Job, board: Any = None, callbacks: list | None = None, around: Around | None = None) -> Trainer:
-    """The run as Ray Train has it; needs a connected Ray. `around` gets each worker's batches and its rank, and gives them on."""
+def build_trainer(
+    job: Job, board: Any = None, scorers: list[Any] | None = None, callbacks: list | None = None, around: Around | None = None
+) -> Trainer:
+    """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers` (runtime/validation.py).
+
+    around: gets each worker's batches and its rank, and gives them on.
+    """
     runtime = job.config.runtime
     board = board or _Board.options(max_restarts=-1, max_task_retries=-1).remote()
     with storage.user_errors(job.run):
@@ -91,7 +97,7 @@ def build_trainer(job: Job, board: Any = None, callbacks: list | None = None, ar
         )
     return Trainer(
         train_worker,
-        train_loop_config={"job": job, "board": board, "around": around},
+        train_loop_config={"job": job, "board": board, "scorers": scorers, "around": around},
         torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=runtime.num_workers,
@@ -156,6 +162,6 @@ def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int]) -> ray.
             if signals and metrics is None:
                 raise StoppedError(f"{job.run}: stopped before it had begun; the same command continues", signals[0])
             if metrics:
-                valid = f" · valid AUC {metrics['valid_auc']:.4f}" if "valid_auc" in metrics else ""
+                valid = f" · valid AUC {metrics['valid_auc']:.4f} at step {metrics['valid_step']}" if "valid_auc" in metrics else ""
                 task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
         return fitted.result()

@@ -12,7 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.errors import RunError
-from clickprompt.runtime.cluster import check_cpus, connect, storage_options
+from clickprompt.runtime.cluster import check_cpus, check_room, connect, storage_options
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.train import run_training
 
@@ -41,6 +41,7 @@ def run_tune(config: Config, run: str) -> dict[str, Any]:
     ]
     # A dashboard, because without one a finished trial's placement group leaks and the next trial waits forever
     with connect(config.runtime, dashboard=True):
+        check_room(config.runtime, runs=config.tune.max_concurrent_trials)
         _fit(config, run, "pretrain", pretrains)
         _fit(config, run, "finetune", finetunes)
     trials = [_outcome(run, trial) for trial in finetunes]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -37,8 +38,8 @@ class Uploads:
         with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self.wait()
 
-    def start(self, folder: str, step: int, metrics: dict[str, Any], log: bytes | None) -> None:
-        """Take the files of `folder` over and begin to upload them, and before them `log` as metrics.jsonl; called by every worker.
+    def start(self, folder: str, step: int, metrics: dict[str, Any], before: Callable[[], None] | None) -> None:
+        """Take the files of `folder` over and begin to upload them, once `before` was called; called by every worker.
 
         When it returns, the previous checkpoint is complete in storage.
         """
@@ -56,7 +57,7 @@ class Uploads:
             checkpoint,
             checkpoint_dir_name=name,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=lambda local, name: self._upload(local, name, step, log),
+            checkpoint_upload_fn=lambda local, name: self._upload(local, name, step, before),
             delete_local_checkpoint_after_upload=False,
         )
 
@@ -65,14 +66,14 @@ class Uploads:
         if self._current is not None:
             self._current.result()
 
-    def _upload(self, local: Checkpoint, name: str, step: int, log: bytes | None) -> Checkpoint:
+    def _upload(self, local: Checkpoint, name: str, step: int, before: Callable[[], None] | None) -> Checkpoint:
         assert self._current is not None
         if self._current.done():  # Ray calls again after an error whose text looks to it like one of AWS's that pass
             self._current.result()
         try:
             # The checkpoint itself comes last: where it is complete, the rest is too
-            if log is not None:
-                storage.patiently(lambda: storage.write_bytes(storage.join(self._run, "metrics.jsonl"), log))
+            if before is not None:
+                before()
             if self._keep_every and step % self._keep_every == 0:
                 storage.patiently(lambda: storage.copy_tree(local.path, storage.join(self._run, "kept", name)))
             context: Any = ray.train.get_context().get_storage()

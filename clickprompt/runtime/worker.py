@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -16,29 +16,30 @@ from ray.train.torch import get_device
 from clickprompt import storage
 from clickprompt.config import FinetuneConfig
 from clickprompt.data.collate import Collator
-from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
+from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
-from clickprompt.export import load_weights, publish, write_export
+from clickprompt.export import load_weights
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
 from clickprompt.new_folder import scratch_folder
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.runtime.curves import Curves
+from clickprompt.runtime.exports import Exports
 from clickprompt.runtime.job import Around, Job
 from clickprompt.runtime.memory import peak_memory
 from clickprompt.runtime.stream import STREAM_NAME, iterate_batches
 from clickprompt.runtime.uploads import Uploads
-from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state, newest_complete
+from clickprompt.runtime.validation import PoolValidation
+from clickprompt.training.checkpoint import TrainState, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.loop import train
 from clickprompt.training.probe import Probe
-from clickprompt.training.validation import ShardedValidation
 
 __all__ = ["work"]
 
 
-def work(job: Job, board: Any, around: Around | None = None) -> dict[str, Any] | None:
+def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None = None) -> dict[str, Any] | None:
     """One worker: build, restore, run the loop, and leave the export; rank 0's outcome ("interrupted" where it was asked to stop)."""
     context = ray.train.get_context()
     num_workers = context.get_world_size()
@@ -57,10 +58,6 @@ def work(job: Job, board: Any, around: Around | None = None) -> dict[str, Any] |
     engine = _build_engine(job, objective, num_workers)
     tokenizer = load_tokenizer(job.config.plm.path) if job.needs_text else None
     table = TokenTable.open(job.dataset, tokenizer) if tokenizer is not None else None
-    validation = None
-    if isinstance(job.stage, FinetuneConfig):
-        collator = Collator(job.dataset.columns, table, None, seed=job.config.seed, max_length=job.config.plm.max_length)
-        validation = ShardedValidation(engine, collator, job.dataset.read_split("valid"), job.stage)
     masking = job.config.masking if job.objective == "pretrain" else None
     collator = Collator(
         job.dataset.columns,
@@ -77,9 +74,14 @@ def work(job: Job, board: Any, around: Around | None = None) -> dict[str, Any] |
         with storage.local_copy(checkpoint) as folder:
             engine.load(folder)
         probe.check(state, checkpoint)
+    exports = Exports(job, model.plm.config_dict() if model.plm is not None else None, tokenizer)
+    validation = None
+    if isinstance(job.stage, FinetuneConfig):
+        assert scorers, "a finetuning needs actors for its validations"
+        validation = PoolValidation(job, engine, exports, scorers, state.validating)
 
     with scratch_folder("checkpoints") as scratch, Uploads(job.run, job.config.runtime.keep_every, scratch) as uploads:
-        results = _Results(job, engine, board, tokenizer, state, uploads)
+        results = _Results(job, engine, board, exports, validation, state, uploads)
         if state.step < job.order.total_steps and not state.stopped:
             stream = ray.train.get_dataset_shard(STREAM_NAME)
             assert stream is not None
@@ -173,17 +175,26 @@ def _build_engine(job: Job, objective: Any, num_workers: int) -> Engine:
 class _Results:
     """The loop's `Context` in a Ray Train worker; files are rank 0's business."""
 
-    def __init__(self, job: Job, engine: Engine, board: Any, tokenizer: Any, state: TrainState, uploads: Uploads):
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        board: Any,
+        exports: Exports,
+        validation: PoolValidation | None,
+        state: TrainState,
+        uploads: Uploads,
+    ):
         self._job = job
         self._engine = engine
         self._board = board
-        self._tokenizer = tokenizer
+        self._exports = exports
+        self._validation = validation
         self._uploads = uploads
         self._posted = time.monotonic()
         self._reply: Any = board.post.remote({}) if engine.rank == 0 else None
         self._latest: dict[str, Any] = {}
         self._stop = False
-        self._uploaded_best: int | None = None
         self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
         self._curves = Curves(job.run, state.step) if engine.rank == 0 else None
 
@@ -192,10 +203,11 @@ class _Results:
         return self._stop, self._stop
 
     def on_step(self, metrics: dict[str, Any]) -> None:
+        for found in (metrics, *metrics.get("validations", ())):
+            self._latest |= {name: value for name, value in found.items() if name != "validations"}
         if self._curves is None:
             return
         self._log.append(json.dumps(metrics) + "\n")
-        self._latest |= metrics
         self._curves.draw(metrics)
         now = time.monotonic()
         if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:  # a step never waits for the board
@@ -203,17 +215,18 @@ class _Results:
             self._stop = bool(ray.get(self._reply))
             self._reply = self._board.post.remote(dict(self._latest))
 
-    def on_best(self, state: TrainState) -> None:
-        self._export(self._best(state.step), state)
+    def on_checkpoint(self, folder: str, state: TrainState) -> None:
+        log, state = "".join(self._log).encode(), replace(state)  # as they are now
+        exported = self._validation.exported if self._validation and state.validating is not None and self._engine.rank == 0 else None
 
-    def on_checkpoint(self, folder: str, state: TrainState, metrics: dict[str, Any]) -> None:
-        first = self._engine.rank == 0
-        self._uploads.start(folder, state.step, metrics, "".join(self._log).encode() if first else None)
-        if first:  # the previous checkpoint is there now, so nothing points at an earlier best than its own any more
-            for name in storage.patiently(lambda: storage.list_names(storage.join(self._job.run, "best"))):
-                if self._uploaded_best is not None and name < checkpoint_name(self._uploaded_best):
-                    storage.patiently(lambda name=name: storage.delete_tree(storage.join(self._job.run, "best", name)))
-        self._uploaded_best = state.best_step
+        def before() -> None:
+            """What is there when the checkpoint is."""
+            storage.patiently(lambda: storage.write_bytes(storage.join(self._job.run, "metrics.jsonl"), log))
+            if exported is not None:
+                exported.result()
+                self._exports.prune(state)
+
+        self._uploads.start(folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None)
 
     def close(self) -> None:
         if self._curves is not None:
@@ -222,39 +235,14 @@ class _Results:
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was validated. Rank 0's outcome."""
         self.close()
-        target = storage.join(self._job.run, "export")
-        if state.best_step is None:
-            self._export(target, state)
+        weights = self._engine.weights() if state.best_step is None else {}  # of every rank's parts
         if self._engine.rank:
             return None
-        if state.best_step is not None and storage.patiently(lambda: storage.exists(self._best(state.best_step or 0))):
-            with storage.local_copy(self._best(state.best_step)) as folder:
-                storage.patiently(lambda: publish(folder, target))
-            storage.patiently(lambda: storage.delete_tree(storage.join(self._job.run, "best")))
+        if state.best_step is None:
+            self._exports.write(weights, state.step, final=True)
+        else:
+            self._exports.finish(state.best_step)
         return {**asdict(state), "last_loss": json.loads(self._log[-1])["loss"] if self._log else None}
-
-    def _best(self, step: int) -> str:
-        return storage.join(self._job.run, "best", checkpoint_name(step))
-
-    def _export(self, uri: str, state: TrainState) -> None:
-        weights = self._engine.weights()  # of every rank's parts
-        if self._engine.rank:
-            return
-        plm = self._engine.model.plm
-        storage.patiently(
-            lambda: write_export(
-                uri,
-                weights,
-                plm=plm.config_dict() if plm is not None else None,
-                objective=self._job.objective,
-                config=self._job.config,
-                dataset=self._job.dataset,
-                tokenizer=self._tokenizer,
-                tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer) if self._tokenizer is not None else None,
-                step=state.step,
-                valid_auc=state.best_auc,
-            )
-        )
 
 
 def _log_before(run: str, step: int) -> list[str]:

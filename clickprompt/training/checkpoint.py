@@ -28,6 +28,7 @@ class TrainState:
     step: int = 0
     best_auc: float | None = None
     best_step: int | None = None
+    validating: int | None = None  # the step whose weights are being validated, and not yet used
     stale_validations: int = 0
     stopped: bool = False
     skipped_steps: int = 0

@@ -27,7 +27,7 @@ class Engine(Protocol):
     rank: int
     world_size: int
     device: torch.device
-    objective: Objective  # call it for losses and scores without gradients: a submodule alone would miss ZeRO-3's hooks
+    objective: Objective  # call it for losses without gradients: a submodule alone would miss ZeRO-3's hooks
     model: ClickPrompt
 
     @property

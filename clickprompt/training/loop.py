@@ -29,25 +29,31 @@ class Context(Protocol):
 
     def on_step(self, metrics: dict[str, Any]) -> None:
         """After each step: {"step", "loss", "targets", "lr_factor", "gradient_norm"}, "skipped" where `skip_loss_spikes` is on, and
-        where one was made "valid_auc", "valid_log_loss"."""
+        "validations" where the results of earlier ones were used: [{"valid_step", "valid_auc", "valid_log_loss"}]."""
         ...
 
-    def on_best(self, state: TrainState) -> None:
-        """The weights have just become the best so far."""
-        ...
-
-    def on_checkpoint(self, folder: str, state: TrainState, metrics: dict[str, Any]) -> None:
+    def on_checkpoint(self, folder: str, state: TrainState) -> None:
         """`folder` holds this worker's part of a sealed checkpoint; copy or move it before returning."""
         ...
 
 
 class Validation(Protocol):
-    """How the loop chooses: score the validation split, keep the best AUC, stop when it no longer rises."""
+    """How the loop chooses: have the validation split scored, keep the best AUC, stop when it no longer rises.
+
+    Scoring may go on beside the training: what it finds is used `every` steps later, or at the end, whenever it was there. So which step
+    is the best and where training stops depends on steps alone.
+    """
 
     every: int
     patience: int
 
-    def __call__(self) -> dict[str, float]: ...
+    def begin(self, step: int) -> None:
+        """Have the weights as they are, after `step`, scored; called by every worker."""
+        ...
+
+    def result(self) -> dict[str, float]:
+        """Of the weights that were given last {"valid_auc", "valid_log_loss"}, waited for; the same on every worker."""
+        ...
 
 
 def train(
@@ -114,11 +120,11 @@ def train(
         state.step = step + 1
         checkpoint, stop, time_is_up = (wish > 0 for wish in wished)
         finished = state.step == order.total_steps
-        if validation and (finished or state.step % validation.every == 0):
-            metrics |= _validate(validation, state, context)
+        if validation and (finished or state.step % validation.every == 0) and (used := _validate(validation, state, finished)):
+            metrics["validations"] = used
         context.on_step(metrics)
         if finished or state.stopped or checkpoint or stop or time_is_up or cadence.is_step(state.step):
-            _checkpoint(engine, state, metrics, context, scratch, probe)
+            _checkpoint(engine, state, context, scratch, probe)
             cadence.restart()
         if state.stopped or stop:
             break
@@ -145,22 +151,31 @@ class _Cadence:
         return any(step % every == 0 for every in self._steps)
 
 
-def _validate(validation: Validation, state: TrainState, context: Context) -> dict[str, float]:
-    scores = validation()
+def _validate(validation: Validation, state: TrainState, finished: bool) -> list[dict[str, Any]]:
+    """What the validation before has found, used; then these weights' own begins, unless that was the end."""
+    used = [] if state.validating is None else [_use(validation, state)]
+    state.stopped = not finished and state.stale_validations >= validation.patience
+    if not state.stopped:
+        validation.begin(state.step)
+        state.validating = state.step
+    if finished:
+        used.append(_use(validation, state))
+    return used
+
+
+def _use(validation: Validation, state: TrainState) -> dict[str, Any]:
+    scores = validation.result()
+    step, state.validating = state.validating, None
     if state.best_auc is None or scores["valid_auc"] > state.best_auc:
-        state.best_auc, state.best_step, state.stale_validations = scores["valid_auc"], state.step, 0
-        context.on_best(state)
+        state.best_auc, state.best_step, state.stale_validations = scores["valid_auc"], step, 0
     else:
         state.stale_validations += 1
-        state.stopped = state.stale_validations >= validation.patience
-    return scores
+    return {"valid_step": step, **scores}
 
 
-def _checkpoint(
-    engine: Engine, state: TrainState, metrics: dict[str, Any], context: Context, scratch: str | None, probe: Callable[[], float] | None
-) -> None:
+def _checkpoint(engine: Engine, state: TrainState, context: Context, scratch: str | None, probe: Callable[[], float] | None) -> None:
     state.probe_loss = probe() if probe else None
     with tempfile.TemporaryDirectory(prefix="clickprompt-", dir=scratch) as folder:
         engine.save(folder)
         seal(folder, state, rank=engine.rank, num_workers=engine.world_size)
-        context.on_checkpoint(folder, state, metrics)
+        context.on_checkpoint(folder, state)

@@ -31,7 +31,6 @@ def test_scores_of_an_export(tmp_path, max_length):
         tokenizer=tokenizer,
         tokenizer_fingerprint=None,
         step=1,
-        valid_auc=None,
     )
     rows = dataset.read_split("test")
     batch = Collator(dataset.columns, TokenTable.open(dataset, tokenizer), max_length=max_length)(columns_of(rows))

@@ -292,5 +292,4 @@ def write(export, model, config, dataset, objective="pretrain"):
         tokenizer=load_tokenizer(config.plm.path),
         tokenizer_fingerprint=None,
         step=1,
-        valid_auc=None,
     )

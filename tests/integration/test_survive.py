@@ -19,7 +19,7 @@ from clickprompt.data.order import Order, read_local_batches
 from clickprompt.errors import DataError, RunError, StoppedError
 from clickprompt.export import export_of, read_info
 from clickprompt.runtime.train import run_training
-from clickprompt.training.checkpoint import newest_complete
+from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
 from tests.synthetic import write_dataset
 from tests.tiny import tiny_config
 from tests.training.test_guards import Memory
@@ -105,7 +105,9 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     assert sorted(os.listdir(kept)) == ["step-00000050", "step-00000100"]
     assert newest_complete(kept) == f"{kept}/step-00000100"
     assert read_info(export_of(run)).step == result["best_step"]
-    assert not os.path.exists(os.path.join(run, "best"))
+    states = [load_state(f"{kept}/{name}") for name in os.listdir(kept)]
+    needed = {checkpoint_name(step) for state in states for step in (state.best_step, state.validating) if step is not None}
+    assert set(os.listdir(os.path.join(run, "validations"))) == needed
 
 
 def test_numbers_that_are_none_end_the_run_with_its_rows(ray_session, config, tmp_path):

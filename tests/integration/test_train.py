@@ -133,7 +133,7 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     settings = replaced(config, {**changes, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
     result = run_training(settings, "finetune", run)
     metrics = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
-    validations = {row["step"]: row["valid_auc"] for row in metrics if "valid_auc" in row}
+    validations = {scores["valid_step"]: scores["valid_auc"] for row in metrics for scores in row.get("validations", ())}
     assert result["best_auc"] == max(validations.values()) == validations[result["best_step"]]
     assert result["stopped"] is (result["step"] < result["planned_steps"])
     if result["stopped"]:

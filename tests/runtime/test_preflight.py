@@ -98,7 +98,7 @@ def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) 
     dataset = Dataset.open(config.data.path)
     init = str(tmp_path / "pretrained")
     model = build_model(config, dataset.field_sizes, objective="pretrain")
-    common = {"dataset": dataset, "tokenizer": None, "tokenizer_fingerprint": None, "step": 1, "valid_auc": None}
+    common = {"dataset": dataset, "tokenizer": None, "tokenizer_fingerprint": None, "step": 1}
     plm = model.plm.config_dict()
     write_export(init, weights_of(model), plm=plm, objective="pretrain", config=config, **common)
     start = replaced(config, {"finetune.init": init})

@@ -29,7 +29,7 @@ from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
 from clickprompt.training.optimizers import parameter_groups
 from clickprompt.training.probe import Probe
-from clickprompt.training.validation import ShardedValidation
+from tests.in_process import InProcessValidation
 from tests.tiny import tiny_config, write_both, write_plm
 
 STEPS = 20
@@ -46,15 +46,11 @@ class Recorder:
     def on_step(self, metrics):
         self.losses.append(metrics["loss"])
         self.norms.append(metrics["gradient_norm"])
-        if "valid_log_loss" in metrics:
-            self.validations.append(metrics["valid_log_loss"])
+        self.validations += [scores["valid_log_loss"] for scores in metrics.get("validations", ())]
         if metrics.get("skipped"):
             self.skipped.append(metrics["step"])
 
-    def on_best(self, state):
-        self.engine.weights()  # a collective in ZeRO 3, in the middle of training
-
-    def on_checkpoint(self, folder, state, metrics):
+    def on_checkpoint(self, folder, state):
         if not self.keep:
             return
         shutil.copytree(folder, os.path.join(self.keep, f"{state.step}"), dirs_exist_ok=True)
@@ -107,7 +103,7 @@ def record(
         probe.check(state, keep)
     validation = None
     if isinstance(stage, FinetuneConfig):
-        validation = ShardedValidation(built, collator, dataset.read_split("valid"), stage)
+        validation = InProcessValidation(built, collator, dataset, config, objective)
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume)
     recorder = Recorder(built, keep)
     options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder, "validation": validation, "probe": probe}

@@ -34,10 +34,7 @@ class Memory:
     def on_step(self, metrics):
         self.steps.append(metrics)
 
-    def on_best(self, state):
-        raise AssertionError("nothing validates here")
-
-    def on_checkpoint(self, folder, state, metrics):
+    def on_checkpoint(self, folder, state):
         kept = self.folder / str(state.step)
         kept.mkdir(parents=True)
         for name in ("state-00000.safetensors", "trainer.json"):

@@ -22,7 +22,7 @@ from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
-from clickprompt.training.validation import ShardedValidation
+from tests.in_process import InProcessValidation
 from tests.tiny import tiny_config, write_both
 
 STEPS = 30
@@ -36,10 +36,7 @@ class Recorder:
     def on_step(self, metrics):
         self.losses.append(metrics["loss"])
 
-    def on_best(self, state):
-        self.engine.weights()
-
-    def on_checkpoint(self, folder, state, metrics):
+    def on_checkpoint(self, folder, state):
         if self.keep:
             kept = os.path.join(self.keep, str(state.step))
             os.makedirs(kept, exist_ok=True)
@@ -66,7 +63,7 @@ def run(config: Config, objective_name: str, *, engine="torch", rank=0, num_work
         built.load(os.path.join(keep, str(resume)))
     table = None if objective_name == "without_plm" else TokenTable.open(dataset, load_tokenizer(config.plm.path))
     collator = Collator(dataset.columns, table, config.masking if pretrain else None, seed=config.seed)
-    validation = ShardedValidation(built, collator, dataset.read_split("valid"), config.finetune) if validate else None
+    validation = InProcessValidation(built, collator, dataset, config, objective_name) if validate else None
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume or 0)
     recorder, state = Recorder(built, keep), TrainState(step=resume or 0)
     options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder, "validation": validation}

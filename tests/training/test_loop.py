@@ -17,7 +17,7 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
 from clickprompt.training.optimizers import parameter_groups, schedule_factor
-from clickprompt.training.validation import ShardedValidation
+from tests.in_process import InProcessValidation
 from tests.tiny import tiny_config, write_both
 
 
@@ -33,22 +33,22 @@ class Watching:
 
     def __init__(self, scores, every=2, patience=2):
         self.every, self.patience, self._scores = every, patience, iter(scores)
-        self.best, self.steps = [], []
+        self.begun, self.steps = [], []
 
-    def __call__(self):
+    def begin(self, step):
+        self.begun.append(step)
+
+    def result(self):
         return {"valid_auc": next(self._scores), "valid_log_loss": 0.5}
 
     def on_step(self, metrics):
         self.steps.append(metrics)
 
-    def on_best(self, state):
-        self.best.append(state.step)
-
-    def on_checkpoint(self, folder, state, metrics):
+    def on_checkpoint(self, folder, state):
         pass
 
 
-def run(config: Config, objective_name: str, watching: Watching, validation=None):
+def run(config: Config, objective_name: str, watching, validation=None):
     dataset = Dataset.open(config.data.path)
     stage: FinetuneConfig = config.finetune
     objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
@@ -59,36 +59,45 @@ def run(config: Config, objective_name: str, watching: Watching, validation=None
     collator = Collator(dataset.columns, table, None, seed=config.seed)
     batches = read_local_batches(dataset, order)
     options = {"stage": stage, "seed": config.seed, "state": TrainState(), "context": watching}
-    chosen = validation(engine, collator, dataset, stage) if validation else watching
+    chosen = validation(engine, collator, dataset, config, objective_name) if validation else watching
     return engine, train(engine, objective, collator, order, batches, validation=chosen, **options)
 
 
 def test_best_validation_is_chosen_and_patience_ends_the_run(config):
+    """Each validation is used at the next one's step; where that ends the run, there is no next one."""
     watching = Watching([0.5, 0.6, 0.55, 0.7, 0.7, 0.69, 0.99])
     _, state = run(config, "without_plm", watching)
-    assert watching.best == [2, 4, 8]
-    assert (state.step, state.best_step, state.best_auc, state.stopped) == (12, 8, 0.7, True)
+    assert watching.begun == [2, 4, 6, 8, 10, 12]
+    used = {row["step"]: row["validations"] for row in watching.steps if "validations" in row}
+    assert [(step, scores["valid_step"]) for step, [scores] in used.items()] == [(step + 2, step) for step in watching.begun]
+    assert (state.step, state.best_step, state.best_auc, state.stopped, state.validating) == (14, 8, 0.7, True, None)
+
+
+def test_the_last_weights_are_always_validated(config):
+    """At the end, whatever patience says; what the validation before has found is used there, too."""
+    watching = Watching([0.5, 0.4, 0.6], every=3, patience=1)
+    _, state = run(replaced(config, {"finetune.max_steps": 7}), "without_plm", watching)
+    assert watching.begun == [3, 6, 7]
+    assert [scores["valid_step"] for scores in watching.steps[-1]["validations"]] == [6, 7]
+    assert (state.step, state.best_step, state.stale_validations, state.stopped, state.validating) == (7, 7, 0, False, None)
 
 
 def test_loss_falls_and_validation_is_exact(config):
     watching = Watching([])
     settings = replaced(config, {"finetune.max_steps": 60, "finetune.validate_every": 30, "finetune.eval_batch_size": 7})
-
-    def sharded(engine, collator, dataset, stage):
-        return ShardedValidation(engine, collator, dataset.read_split("valid"), stage)
-
-    engine, state = run(settings, "without_plm", watching, sharded)
+    engine, state = run(settings, "without_plm", watching, InProcessValidation)
     losses = [row["loss"] for row in watching.steps]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
-    assert [row["step"] for row in watching.steps if "valid_auc" in row] == [30, 60]
+    found = {scores["valid_step"]: scores for row in watching.steps for scores in row.get("validations", ())}
+    assert list(found) == [30, 60]
     dataset = Dataset.open(config.data.path)
     rows = dataset.read_split("valid")
     with torch.no_grad():
         field_ids = torch.from_numpy(np.stack([rows[column].to_numpy() for column in dataset.columns], 1).astype(np.int64))
         logits = engine.model.eval()(field_ids).numpy()
-    assert watching.steps[-1]["valid_auc"] == pytest.approx(auc(rows["label"].to_numpy(), logits), abs=1e-9)
-    assert watching.steps[-1]["valid_log_loss"] == pytest.approx(log_loss(rows["label"].to_numpy(), logits), rel=1e-5)
-    assert state.best_auc == max(row["valid_auc"] for row in watching.steps if "valid_auc" in row)
+    assert found[60]["valid_auc"] == pytest.approx(auc(rows["label"].to_numpy(), logits), abs=1e-9)
+    assert found[60]["valid_log_loss"] == pytest.approx(log_loss(rows["label"].to_numpy(), logits), rel=1e-5)
+    assert state.best_auc == max(scores["valid_auc"] for scores in found.values())
 
 
 def test_a_plm_of_learning_rate_0_is_left_alone(config):

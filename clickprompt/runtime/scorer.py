@@ -1,0 +1,80 @@
+"""The evaluation pool: actors that hold a trained model and score row groups with it."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+import torch
+
+from clickprompt import storage
+from clickprompt.config import RuntimeConfig
+from clickprompt.data.dataset import Dataset
+from clickprompt.evaluation.latency import time_per_batch
+from clickprompt.evaluation.predictions import write_predictions
+from clickprompt.evaluation.predictor import Predictor
+from clickprompt.evaluation.recovery import Recovery, write_recovery
+from clickprompt.export import weights_checksum
+
+__all__ = ["start_scorers"]
+
+_Model = TypeVar("_Model", Predictor, Recovery)
+LATENCY_BATCH = 128  # rows, as in Table 8
+
+
+def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
+    """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does its row group again."""
+    options = {"num_cpus": num_cpus, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+    return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
+
+
+@ray.remote
+class Scorer:
+    """Holds one model at a time, and scores row groups with it."""
+
+    def __init__(self, dataset: Dataset):
+        torch.set_num_threads(1)  # as many actors as cores share the machine
+        self._dataset = dataset
+        self._loaded: tuple[str, Any] | None = None
+
+    def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """(group, labels [N], logits [N]) of a row group; storage that refuses is asked again."""
+        rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
+        _, labels, logits = storage.patiently(lambda: self._held(Predictor, export)).score(rows)
+        return group, labels, logits
+
+    def score(self, export: str, split: str, group: int, folder: str) -> int:
+        rows = self._dataset.read_row_groups(split, [group])
+        row_ids, labels, logits = self._held(Predictor, export).score(rows)
+        write_predictions(_part(folder, group), row_ids, labels, logits)
+        return len(rows)
+
+    def recover(self, export: str, split: str, group: int, folder: str) -> int:
+        rows = self._dataset.read_row_groups(split, [group])
+        write_recovery(_part(folder, group), self._held(Recovery.load, export).score(rows))
+        return len(rows)
+
+    def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
+        rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
+        calls = {}
+        for export in exports:
+            predictor = self._load(Predictor, export)
+            batch = predictor.batch(rows)
+            calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
+        times = time_per_batch(calls)
+        return [{"ms_per_batch": times[export]["median"], "batch": len(rows)} for export in exports]
+
+    def _held(self, load: Callable[..., _Model], export: str) -> _Model:
+        key = weights_checksum(export)  # not its name: a training that goes back a few steps writes the same export again
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # so that there is never room needed for two
+            self._loaded = key, self._load(load, export)
+        return self._loaded[1]
+
+    def _load(self, load: Callable[..., _Model], export: str) -> _Model:
+        # Without a GPU of its own an actor sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in cluster.py)
+        return load(export, self._dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+
+
+def _part(folder: str, group: int) -> str:
+    return storage.join(folder, f"part-{group:05d}.parquet")
