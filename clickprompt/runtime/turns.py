@@ -17,6 +17,7 @@ import torch
 from clickprompt.errors import RunError
 from clickprompt.runtime.job import Job
 from clickprompt.runtime.train import build_trainer
+from clickprompt.runtime.validation import evaluation_pool
 
 __all__ = ["Loop", "Pace", "Turn", "loops_in_turn"]
 
@@ -101,7 +102,8 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
     def run() -> None:
         try:
             if loop.job is not None:
-                future.set_result(build_trainer(loop.job, around=pace).fit())
+                with evaluation_pool(loop.job) as scorers:
+                    future.set_result(build_trainer(loop.job, scorers=scorers, around=pace).fit())
             else:
                 actors = [_Bare.options(num_cpus=1).remote() for _ in range(loop.num_workers)]
                 future.set_result(ray.get([actor.run.remote(loop.bare, rank, pace) for rank, actor in enumerate(actors)]))

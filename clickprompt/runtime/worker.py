@@ -12,6 +12,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
+from ray.train.v2._internal.execution.context import get_train_context
 
 from clickprompt import storage
 from clickprompt.config import FinetuneConfig
@@ -195,12 +196,16 @@ class _Results:
         self._reply: Any = board.post.remote({}) if engine.rank == 0 else None
         self._latest: dict[str, Any] = {}
         self._stop = False
+        self._preemption: Any = None
         self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
         self._curves = Curves(job.run, state.step) if engine.rank == 0 else None
 
     def wishes(self) -> tuple[bool, bool]:
-        """(a checkpoint, the end): both when the command was asked to stop."""
-        return self._stop, self._stop
+        """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to stop."""
+        preemption = get_train_context().preemption_context.preemption_info  # Ray's public way is a barrier, too slow for every step
+        leaving = preemption != self._preemption
+        self._preemption = preemption
+        return leaving, self._stop
 
     def on_step(self, metrics: dict[str, Any]) -> None:
         for found in (metrics, *metrics.get("validations", ())):

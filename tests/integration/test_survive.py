@@ -175,7 +175,7 @@ def test_ctrl_c(config, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["disk"])
+@pytest.mark.parametrize("place", ["disk", "s3"])
 def test_storage_that_refuses_for_a_while(ray_session, config, undisturbed, request, place):
     """A full disk; a server that no longer answers. Training goes on meanwhile, or waits; nothing is trained twice."""
     if place == "disk":
@@ -206,3 +206,44 @@ def test_storage_that_refuses_for_a_while(ray_session, config, undisturbed, requ
     assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
     assert step_of(newest_complete(storage.join(run, "checkpoints"))) == STEPS
     assert read_info(export_of(run)).step == result["best_step"]
+
+
+DRAINED = """
+import os, sys, threading, time
+import ray
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from clickprompt.config import load_config
+from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.train import run_training
+
+config, run = load_config(sys.argv[1]), sys.argv[2]
+
+def drain():
+    while not os.path.exists(os.path.join(run, "tensorboard")):
+        time.sleep(0.02)
+    context = ray.get_runtime_context()
+    reason, deadline = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), int(1000 * time.time()) + 600_000
+    accepted, why = GcsClient(address=context.gcs_address).drain_node(context.get_node_id(), reason, "test", deadline)
+    assert accepted, why
+
+with connect(config.runtime):
+    threading.Thread(target=drain, daemon=True).start()
+    run_training(config, "finetune", run)
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_is_about_to_go_gets_a_checkpoint_in_time(config, undisturbed, tmp_path):
+    """Ray announces it, with ten minutes to go, in which the run ends."""
+    run, file = str(tmp_path / "run"), str(tmp_path / "run.yaml")
+    changes = {"finetune.checkpoint_every": 1000, "finetune.validate_every": 1000, "data.chunk_batches": 200, "finetune.max_steps": STEPS}
+    settings = replaced(config, {**changes, "runtime.keep_checkpoints": 9})
+    storage.write_bytes(file, dump_config(settings).encode())
+    environment = {**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.2"}
+    done = subprocess.run([sys.executable, "-c", DRAINED, file, run], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    steps = sorted(step_of(path) for path in glob.glob(os.path.join(run, "checkpoints", "step-*")))
+    assert steps[-1] == STEPS
+    assert len(steps) == 2
+    assert steps[0] < STEPS
