@@ -1,6 +1,7 @@
 """Pretraining and finetuning on Ray Train, the driver's side."""
 
 import os
+import re
 import threading
 import time
 from concurrent.futures import Future, wait
@@ -119,7 +120,9 @@ def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
         reason = inner
     if isinstance(reason, ClickPromptError):
         return reason
-    last = " ".join(str(reason).strip().splitlines()[-1:]) or type(reason).__name__
+    text = str(reason).strip()
+    memory = re.search(r"Memory on the node .*? limit", text)  # before pages of advice on Ray's own settings
+    last = f"Ray ended a worker, {memory[0]}" if memory else " ".join(text.splitlines()[-1:]) or type(reason).__name__
     return RunError(f"{job.run}: training failed: {last}; the same command continues from the newest checkpoint in {job.checkpoints}")
 
 

@@ -216,11 +216,12 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from clickprompt.config import load_config
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.train import run_training
+from clickprompt.training.checkpoint import newest_complete
 
 config, run = load_config(sys.argv[1]), sys.argv[2]
 
 def drain():
-    while not os.path.exists(os.path.join(run, "tensorboard")):
+    while not newest_complete(os.path.join(run, "checkpoints")):
         time.sleep(0.02)
     context = ray.get_runtime_context()
     reason, deadline = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), int(1000 * time.time()) + 600_000
@@ -235,15 +236,14 @@ with connect(config.runtime):
 
 @pytest.mark.slow
 def test_a_node_that_is_about_to_go_gets_a_checkpoint_in_time(config, undisturbed, tmp_path):
-    """Ray announces it, with ten minutes to go, in which the run ends."""
+    """Ray announces it, with ten minutes to go, in which the run ends; all its rows are read by then, as nothing starts there any more."""
     run, file = str(tmp_path / "run"), str(tmp_path / "run.yaml")
-    changes = {"finetune.checkpoint_every": 1000, "finetune.validate_every": 1000, "data.chunk_batches": 200, "finetune.max_steps": STEPS}
+    changes = {"finetune.checkpoint_every": 40, "finetune.validate_every": 1000, "data.chunk_batches": 200, "finetune.max_steps": STEPS}
     settings = replaced(config, {**changes, "runtime.keep_checkpoints": 9})
     storage.write_bytes(file, dump_config(settings).encode())
     environment = {**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.2"}
     done = subprocess.run([sys.executable, "-c", DRAINED, file, run], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     steps = sorted(step_of(path) for path in glob.glob(os.path.join(run, "checkpoints", "step-*")))
-    assert steps[-1] == STEPS
-    assert len(steps) == 2
-    assert steps[0] < STEPS
+    assert {40, 80, STEPS} < set(steps)
+    assert len(steps) == 4
