@@ -239,7 +239,10 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
 @app.command()
 def benchmark(
     name: Annotated[
-        str, typer.Argument(help="what to measure: ctr-step, ctr-stream, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens")
+        str,
+        typer.Argument(
+            help="what to measure: ctr-step, ctr-stream, faults, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens"
+        ),
     ],
     config: ConfigOption = None,
     overrides: SetOption = None,

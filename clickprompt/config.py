@@ -7,7 +7,7 @@ Sources of the defaults: the paper's §4.1.4 and Appendix B.1.
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -16,10 +16,13 @@ from clickprompt import storage
 from clickprompt.errors import ConfigError
 
 __all__ = [
+    "FAULT_KINDS",
     "CTRConfig",
     "Config",
     "DataConfig",
     "FGCNNConfig",
+    "FaultKind",
+    "FaultsConfig",
     "FinetuneConfig",
     "FinetuneLearningRates",
     "LMKind",
@@ -53,6 +56,11 @@ Pooling = Literal["cls", "mean", "last"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """What a forward pass computes in; the lower ones by torch.autocast"""
+
+FaultKind = Literal["worker", "node", "driver", "evaluation", "checkpoint", "upload", "storage", "resize"]
+"""What is killed (or refuses, or changes) in a fault of the campaign: benchmark/faults.py"""
+
+FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 
 class _Frozen(BaseModel):
@@ -278,6 +286,15 @@ class PipelineConfig(_Frozen):
     notice: str | None = Field(default=None, description="printed before the run and under its table")
 
 
+class FaultsConfig(_Frozen):
+    """`clickprompt benchmark faults`."""
+
+    run: str = Field(default="faults", description="local folder of the campaign; the same command again goes on with what is missing")
+    number: int = Field(default=32, ge=1)
+    kinds: tuple[FaultKind, ...] = Field(default=FAULT_KINDS, min_length=1, description="which of them, by turns")
+    refuse_seconds: float = Field(default=30.0, gt=0, description="how long storage refuses")
+
+
 class RuntimeConfig(_Frozen):
     """Where and on how many processes a run goes."""
 
@@ -350,6 +367,7 @@ class Config(_Frozen):
     finetune: FinetuneConfig = FinetuneConfig()
     tune: TuneConfig = TuneConfig()
     pipeline: PipelineConfig = PipelineConfig()
+    faults: FaultsConfig = FaultsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ctr_stream import measure_ctr_stream
+from clickprompt.benchmark.faults import measure_faults
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory
@@ -23,6 +24,7 @@ __all__ = ["BENCHMARKS", "run_benchmark"]
 BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
     "ctr-step": measure_ctr_step,
     "ctr-stream": measure_ctr_stream,
+    "faults": measure_faults,
     "ingest": measure_ingest,
     "memory": measure_memory,
     "overhead": measure_overhead,

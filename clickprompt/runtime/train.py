@@ -31,7 +31,9 @@ from clickprompt.runtime.validation import evaluation_pool
 __all__ = ["build_trainer", "run_training"]
 
 
-def run_training(config: Config, stage_name: str, run: str, *, callbacks: list | None = None) -> dict[str, Any]:
+def run_training(
+    config: Config, stage_name: str, run: str, *, callbacks: list | None = None, around: Around | None = None
+) -> dict[str, Any]:
     """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint. Returns `result.json`."""
     job = check_training(config, stage_name, run)
     run = job.run
@@ -44,7 +46,7 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
     say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
     with connect(config.runtime):
         started = time.monotonic()
-        outcome = _fit(job, callbacks or [])
+        outcome = _fit(job, callbacks or [], around)
     result = {
         "stage": stage_name,
         "objective": job.objective,
@@ -62,10 +64,10 @@ def run_training(config: Config, stage_name: str, run: str, *, callbacks: list |
     return result
 
 
-def _fit(job: Job, callbacks: list) -> dict[str, Any]:
+def _fit(job: Job, callbacks: list, around: Around | None) -> dict[str, Any]:
     board = _Board.options(max_restarts=-1, max_task_retries=-1).remote()
     with stop_signals() as signals, evaluation_pool(job) as scorers, kept_free(job.config.runtime, validating=bool(scorers)):
-        trainer = build_trainer(job, board, scorers, callbacks)
+        trainer = build_trainer(job, board, scorers, callbacks, around)
         try:
             outcome = _watched(trainer, board, job, signals).return_value or {}
         except TrainingFailedError as error:
