@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clickprompt.errors import ClickPromptError, RunError
 
-__all__ = ["Arm", "Figures", "arm", "best_gemm_rate", "figure", "interleaved", "matmul_flops", "peak_memory", "self_times"]
+__all__ = ["Arm", "Figures", "arm", "best_gemm_rate", "figure", "interleaved", "matmul_flops", "self_times"]
 
 Figures = dict[str, dict[str, Any]]
 
@@ -93,13 +93,6 @@ def _serve(connection: Connection, threads: int, factory: Callable[..., Any], ar
                 traceback.print_exc()
                 reply = False, RunError(f"benchmark: {type(error).__name__}: {' '.join(str(error).split())}")
             connection.send(reply)
-
-
-def peak_memory() -> int:
-    """Bytes: the largest resident set of this process (Linux)."""
-    with open("/proc/self/status") as stream:
-        [line] = [line for line in stream if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 def best_gemm_rate(shapes: Sequence[tuple[int, int, int]]) -> float:

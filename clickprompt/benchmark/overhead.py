@@ -71,7 +71,7 @@ def measure_overhead(config: Config, shape: Shape = _SHAPE, length: _Length = _L
     return figures, [f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} steps, turns alternate"]
 
 
-def measure_scaling(config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=18, steps=2)) -> tuple[Figures, list[str]]:
+def measure_scaling(config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=9, steps=2)) -> tuple[Figures, list[str]]:
     """Figures and remarks: one and two workers of one thread each, the same global batch, ours and a bare DistributedDataParallel's."""
     with _prepared(config, shape, length) as setup:
         loops = {f"{name}_{workers}": loop for workers in (1, 2) for name, loop in setup.loops(workers, 1).items()}

@@ -21,7 +21,6 @@ from clickprompt.benchmark.measure import (
     best_gemm_rate,
     figure,
     matmul_flops,
-    peak_memory,
     self_times,
 )
 from clickprompt.benchmark.obvious import ObviousPAMLM, row_order_micro_batches
@@ -36,6 +35,7 @@ from clickprompt.errors import ConfigError, RunError
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.progress import say
+from clickprompt.runtime.memory import peak_memory
 from clickprompt.training.engine import TorchEngine
 
 __all__ = ["SHAPES", "Setting", "Shape", "build_objective", "check_vocabulary", "measure_pamlm_step", "require_same"]
