@@ -289,7 +289,7 @@ class PipelineConfig(_Frozen):
 class FaultsConfig(_Frozen):
     """`clickprompt benchmark faults`."""
 
-    run: str = Field(default="faults", description="local folder of the campaign; the same command again goes on with what is missing")
+    run: str = Field(default="runs/faults", description="local folder of the campaign; the same command again goes on with what is missing")
     number: int = Field(default=32, ge=1)
     kinds: tuple[FaultKind, ...] = Field(default=FAULT_KINDS, min_length=1, description="which of them, by turns")
     refuse_seconds: float = Field(default=30.0, gt=0, description="how long storage refuses")
