@@ -10,12 +10,9 @@ import tempfile
 from dataclasses import replace
 
 from clickprompt import storage
-from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, figure
-from clickprompt.benchmark.pamlm_step import SHAPES, Shape
+from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
 from clickprompt.export import load_weights
 from clickprompt.progress import say
 from clickprompt.runtime.train import run_training
@@ -42,29 +39,16 @@ def model_states(num_parameters: int, num_workers: int, zero_stage: int) -> floa
 
 def measure_memory(config: Config, shape: Shape = _SHAPE, stages: tuple[int, ...] = _STAGES) -> tuple[Figures, list[str]]:
     """Figures and remarks; `data.path`, `plm.path` (its tokenizer) and `runtime.num_workers` where set, else two workers."""
-    config, dataset = benchmark_inputs(config)
     if "num_workers" not in config.runtime.model_fields_set:
         config = replaced(config, {"runtime.num_workers": 2})
     num_workers = config.runtime.max_workers
-    tokenizer = load_tokenizer(config.plm.path)
     peaks: dict[int, list[float]] = {}
     num_parameters = 0
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        plm = storage.join(folder, "plm")
-        tokenizer.save_pretrained(plm)
-        storage.write_json(storage.join(plm, "config.json"), shape.plm_config(TokenTable.open(dataset, tokenizer).pad_id))
+        config = shaped(config, shape, folder)
         for stage in stages:
             say(f"ZeRO-{stage}: {_STEPS} steps on {num_workers} workers")
-            changes = {
-                "data.path": dataset.uri,
-                "plm.path": plm,
-                "plm.random_init": True,
-                "pretrain.global_batch_size": shape.global_batch_size,
-                "pretrain.micro_batch_size": shape.micro_batch_size,
-                "pretrain.max_steps": _STEPS,
-                "runtime.engine": "deepspeed",
-                "runtime.zero_stage": stage,
-            }
+            changes = {"pretrain.max_steps": _STEPS, "runtime.engine": "deepspeed", "runtime.zero_stage": stage}
             run = storage.join(folder, f"zero-{stage}")
             result = run_training(replaced(config, changes), "pretrain", run)
             peaks[stage] = [peak["rss"] for peak in result["peak_memory_gib"]]

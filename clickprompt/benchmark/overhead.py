@@ -10,18 +10,14 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from clickprompt import storage
 from clickprompt.benchmark.bare import BareLoop
-from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, figure
-from clickprompt.benchmark.pamlm_step import SHAPES, Shape
+from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import RunError
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
@@ -131,26 +127,15 @@ class _Setup:
 
 @contextlib.contextmanager
 def _prepared(config: Config, shape: Shape, length: _Length) -> Iterator[_Setup]:
-    config, dataset = benchmark_inputs(config)
-    tokenizer: Any = load_tokenizer(config.plm.path)
-    pad_id = TokenTable.open(dataset, tokenizer).pad_id
     num_steps = length.turns * length.steps
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        plm = storage.join(folder, "plm")
-        tokenizer.save_pretrained(plm)
-        storage.write_json(storage.join(plm, "config.json"), shape.plm_config(pad_id))
         changes = {
-            "data.path": dataset.uri,
-            "plm.path": plm,
-            "plm.random_init": True,
-            "pretrain.global_batch_size": shape.global_batch_size,
-            "pretrain.micro_batch_size": shape.micro_batch_size,
             "pretrain.epochs": 1000,
             "pretrain.max_steps": num_steps + length.steps + 1,  # a turn more, and a last step that nobody measures
             "pretrain.checkpoint_every": num_steps + 1,
             "runtime.max_failures": 0,
         }
-        config = replaced(config, changes)
+        config = replaced(shaped(config, shape, folder), changes)
         check_cpus(config.runtime)
         say(f"{length.turns} turns of {length.steps} steps each")
         yield _Setup(config, length, folder)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clickprompt import storage
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import (
     Arm,
@@ -38,7 +39,7 @@ from clickprompt.progress import say
 from clickprompt.runtime.memory import peak_memory
 from clickprompt.training.engine import TorchEngine
 
-__all__ = ["SHAPES", "Setting", "Shape", "build_objective", "check_vocabulary", "measure_pamlm_step", "require_same"]
+__all__ = ["SHAPES", "Setting", "Shape", "build_objective", "check_vocabulary", "measure_pamlm_step", "require_same", "shaped"]
 
 THREADS = 2
 _SAME_LOSS = 1e-4  # relative; fp32 sums in another order
@@ -121,6 +122,17 @@ def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> 
         figures |= measured
         notes.append(note)
     return figures, notes
+
+
+def shaped(config: Config, shape: Shape, folder: str) -> Config:
+    """The configuration on the benchmark's inputs with a PLM of `shape` from random weights, which is put into `folder`, and its rows."""
+    config, dataset = benchmark_inputs(config)
+    tokenizer: Any = load_tokenizer(config.plm.path)
+    plm = storage.join(folder, "plm")
+    tokenizer.save_pretrained(plm)
+    storage.write_json(storage.join(plm, "config.json"), shape.plm_config(TokenTable.open(dataset, tokenizer).pad_id))
+    rows = {f"pretrain.{key}": getattr(shape, key) for key in ("global_batch_size", "micro_batch_size")}
+    return replaced(config, {"data.path": dataset.uri, "plm.path": plm, "plm.random_init": True, **rows})
 
 
 def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PromptAugmentedLM | ObviousPAMLM:
