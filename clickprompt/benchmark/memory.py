@@ -1,9 +1,9 @@
 """`clickprompt benchmark memory`: what a worker needs at most at each ZeRO stage, RoBERTa-base's shape, beside ZeRO's formula.
 
-DeepSpeed's own estimates are of mixed precision. The formula, for N workers and Φ parameters trained in fp32 (4 bytes), AdamW's two moments and ZeRO's own fp32 copy of the weights:
-the model's weights 4Φ, gradients 4Φ, copy and moments 12Φ; stage 1 divides copy and moments by N, stage 2 gradients too, stage 3 all.
-Stage 0 has no copy. (ZeRO, Rajbhandari et al. 2020, Figure 1, with fp32 in place of mixed precision.) It counts model states only: no
-activations, no libraries.
+DeepSpeed's own estimates are of mixed precision. For N workers and Φ parameters trained in fp32 (4 bytes), AdamW's two moments and ZeRO's
+own fp32 copy of the weights: the model's weights 4Φ, gradients 4Φ, copy and moments 12Φ; stage 1 divides copy and moments by N, stage 2
+gradients too, stage 3 all. Stage 0 has no copy. (ZeRO, Rajbhandari et al. 2020, Figure 1, with fp32
+in place of mixed precision.) It counts model states only: no activations, no libraries.
 """
 
 import tempfile
