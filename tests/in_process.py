@@ -28,4 +28,4 @@ class InProcessValidation:
         self._scores = torch.tensor([auc(labels, logits), log_loss(labels, logits)], dtype=torch.float64)
 
     def result(self):
-        return dict(zip(("valid_auc", "valid_log_loss"), all_reduce_sum(self._scores).tolist(), strict=True))
+        return dict(zip(("valid_auc", "valid_log_loss"), all_reduce_sum(self._scores.to(self._engine.device)).tolist(), strict=True))

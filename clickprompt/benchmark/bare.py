@@ -25,13 +25,14 @@ from clickprompt.data.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.training.optimizers import build_optimizer, schedule_factor, set_learning_rates
+from clickprompt.training.precision import at_precision
 
 __all__ = ["BareLoop"]
 
 
 @dataclass(frozen=True)
 class BareLoop:
-    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel over gloo where several."""
+    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel where several."""
 
     config: Config
     dataset: Dataset
@@ -45,20 +46,23 @@ class BareLoop:
         """In the process of that rank; `pace` gives the batches on. This rank's part of each step's loss."""
         torch.set_flush_denormal(True)
         stage = self.config.pretrain
-        model = build_model(self.config, self.dataset.field_sizes, objective="pretrain")
+        runtime = self.config.runtime
+        device = torch.device("cuda" if runtime.gpus_per_worker else "cpu")
+        model = build_model(self.config, self.dataset.field_sizes, objective="pretrain").to(device)
         objective = PromptAugmentedLM(model).train()
         optimizer = build_optimizer(model, stage)
-        replica: Any = objective
+        replica: Any = at_precision(objective, runtime.precision, device)
         if self.num_workers > 1:
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-            dist.init_process_group("gloo", init_method=f"file://{self.rendezvous}", rank=rank, world_size=self.num_workers)
-            replica = DistributedDataParallel(objective)
+            os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+            backend = "nccl" if runtime.gpus_per_worker else "gloo"
+            dist.init_process_group(backend, init_method=f"file://{self.rendezvous}", rank=rank, world_size=self.num_workers)
+            replica = DistributedDataParallel(replica)
         losses = []
         for step, micro_batches, targets in pace(self._recorded(rank, objective), rank):
             torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
             set_learning_rates(optimizer, schedule_factor(step, self.order.total_steps, stage))
-            loss = torch.zeros(())
-            for index, batch in enumerate(micro_batches):
+            loss = torch.zeros((), device=device)
+            for index, batch in enumerate(batch.to(device) for batch in micro_batches):
                 waits = self.num_workers > 1 and index < len(micro_batches) - 1
                 with replica.no_sync() if waits else contextlib.nullcontext():
                     part = replica(batch) / targets

@@ -42,7 +42,7 @@ class Length:
 
 
 def measure_ctr_stream(
-    config: Config, batch_size: int = _BATCH_SIZE, length: Length = Length(turns=8, steps=30)
+    config: Config, batch_size: int = _BATCH_SIZE, length: Length = Length(turns=24, steps=10)
 ) -> tuple[Figures, list[str]]:
     """Figures and remarks. Raises ConfigError without `data.path`, RunError when a loop ends early."""
     num_steps = length.turns * length.steps

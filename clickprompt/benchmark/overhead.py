@@ -27,6 +27,7 @@ from clickprompt.runtime.turns import Loop, Turn, loops_in_turn
 __all__ = ["measure_overhead", "measure_scaling"]
 
 _SHAPE = replace(SHAPES["tinybert"], global_batch_size=128, micro_batch_size=64)
+_GPU_SHAPE = replace(SHAPES["roberta_base"], global_batch_size=1024, micro_batch_size=256)
 _SAME_LOSS = 1e-3  # relative; in the first turn
 _DEFAULT_CADENCE = Config().pretrain.checkpoint_every
 
@@ -38,11 +39,17 @@ class _Length:
     """of a turn"""
 
 
-def measure_overhead(config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=24, steps=2)) -> tuple[Figures, list[str]]:
+def measure_overhead(config: Config, shape: Shape | None = None, length: _Length | None = None) -> tuple[Figures, list[str]]:
     """Figures and remarks; one worker, DeepSpeed ZeRO-2 unless runtime says otherwise; `data.path`, `plm.path` (its tokenizer) where set.
+
+    TinyBERT's shape; RoBERTa-base's where `runtime.gpus_per_worker` is set (at most 0.5 for both loops to share one GPU).
 
     Raises RunError when a loop ends early.
     """
+    on_gpu = config.runtime.gpus_per_worker > 0
+    shape = shape or (_GPU_SHAPE if on_gpu else _SHAPE)
+    # A step on a GPU is short, and the end of a turn waits for it
+    length = length or (_Length(turns=12, steps=10) if on_gpu else _Length(turns=24, steps=2))
     engine = {} if "engine" in config.runtime.model_fields_set else {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}
     with _prepared(replaced(config, engine), shape, length) as setup:
         threads = os.cpu_count() or 1
@@ -88,20 +95,22 @@ def measure_scaling(config: Config, shape: Shape = _SHAPE, length: _Length = _Le
 
 
 def _step(turn: list[Turn]) -> float:
-    """Seconds of a step: the median of the turn's, of the slowest worker."""
-    return max(statistics.median(seconds for _, seconds in marks) for marks in turn)
+    """Seconds of a step: the mean of the turn's, of the slowest worker."""
+    return max(statistics.fmean(seconds for _, seconds in marks) for marks in turn)
 
 
 @dataclass(frozen=True)
 class _Setup:
     config: Config
+    shape: Shape
     length: _Length
     folder: str
 
     def describe(self) -> str:
         runtime, stage = self.config.runtime, self.config.pretrain
         engine = f"DeepSpeed ZeRO-{runtime.zero_stage}" if runtime.engine == "deepspeed" else "DistributedDataParallel"
-        return f"TinyBERT's shape, {stage.global_batch_size} rows a step in micro-batches of {stage.micro_batch_size}, {engine}"
+        shape = f"{self.shape.num_layers} layers, {self.shape.hidden_size} wide"
+        return f"{shape}, {stage.global_batch_size} rows a step in micro-batches of {stage.micro_batch_size}, {engine}"
 
     def loops(self, num_workers: int, num_threads: int) -> dict[str, Loop]:
         config = replaced(self.config, {"runtime.num_workers": num_workers})
@@ -110,7 +119,7 @@ class _Setup:
         bare = BareLoop(job.config, job.dataset, job.order, num_workers, num_steps, storage.join(self.folder, f"bare-{num_workers}"))
         return {
             "ours": Loop(num_workers, job=job, num_threads=num_threads),
-            "bare": Loop(num_workers, bare=bare, num_threads=num_threads),
+            "bare": Loop(num_workers, bare=bare, num_threads=num_threads, num_gpus=job.config.runtime.gpus_per_worker),
         }
 
     def require_same(self, num_workers: int, bare: list[list[float]]) -> None:
@@ -138,4 +147,4 @@ def _prepared(config: Config, shape: Shape, length: _Length) -> Iterator[_Setup]
         config = replaced(shaped(config, shape, folder), changes)
         check_cpus(config.runtime)
         say(f"{length.turns} turns of {length.steps} steps each")
-        yield _Setup(config, length, folder)
+        yield _Setup(config, shape, length, folder)

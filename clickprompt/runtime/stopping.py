@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,21 +12,28 @@ from clickprompt.progress import say
 
 __all__ = ["stop_signals"]
 
+_TWICE = 1.0  # seconds in which a signal that comes again is the same wish: timeout(1) sends to the command and then to its group
+
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """The signals that have come so far: none or one, for a second one raises StoppedError in the main thread at once.
+    """The signals that have come so far: none or one, for a later one raises StoppedError in the main thread at once.
 
     Outside the main thread (a trial of Tune's) signals are somebody else's.
     """
     came: list[int] = []
+    first = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
 
     def note(number: int, frame: Any) -> None:
+        nonlocal first
+        if came and number == came[0] and time.monotonic() - first < _TWICE:
+            return
         if came:
             raise StoppedError("stopped at once; the same command continues from the newest complete checkpoint", number)
+        first = time.monotonic()
         came.append(number)
         say(f"{signal.Signals(number).name}: stopping after this step, once a checkpoint is written; another one ends at once")
 

@@ -46,13 +46,15 @@ class Pace:
         for number in range(2**31):
             ray.get(self.turns.begin.remote(self.name, rank, number))
             marks: Turn = []
-            for _ in range(self.steps):
+            for step in range(self.steps):
                 asked = time.perf_counter()
                 batch = next(rest, None)
                 had = time.perf_counter()
                 if batch is None:
                     return
                 yield batch
+                if step == self.steps - 1 and torch.cuda.is_initialized():
+                    torch.cuda.synchronize()  # what the turn has begun isn't the next one's
                 marks.append((had - asked, time.perf_counter() - asked))
             self.turns.end.remote(self.name, rank, number, marks)
 
@@ -67,6 +69,8 @@ class Loop:
     """called with the rank and the loop's Pace"""
     num_threads: int = 1
     """of each worker"""
+    num_gpus: float = 0
+    """of each of `bare`'s workers"""
 
 
 def loops_in_turn(
@@ -105,7 +109,7 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
                 with evaluation_pool(loop.job) as scorers:
                     future.set_result(build_trainer(loop.job, scorers=scorers, around=pace).fit())
             else:
-                actors = [_Bare.options(num_cpus=1).remote() for _ in range(loop.num_workers)]
+                actors = [_Bare.options(num_cpus=1, num_gpus=loop.num_gpus).remote() for _ in range(loop.num_workers)]
                 future.set_result(ray.get([actor.run.remote(loop.bare, rank, pace) for rank, actor in enumerate(actors)]))
         except BaseException as error:
             future.set_exception(error)

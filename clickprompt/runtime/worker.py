@@ -161,6 +161,8 @@ def _build_engine(job: Job, objective: Any, num_workers: int) -> Engine:
     runtime = job.config.runtime
     if runtime.engine == "torch":
         return TorchEngine(objective, job.stage, device=get_device(), precision=runtime.precision, total_steps=job.order.total_steps)
+    device = get_device()
+    os.environ["DS_ACCELERATOR"] = device.type  # else DeepSpeed takes a GPU that is there, also from a worker that is to have none
     from clickprompt.training.deepspeed_engine import DeepSpeedEngine  # seconds to import, and only some runs want it
 
     return DeepSpeedEngine(
@@ -168,7 +170,7 @@ def _build_engine(job: Job, objective: Any, num_workers: int) -> Engine:
         job.stage,
         runtime,
         micro_batches=job.stage.micro_batches(num_workers),
-        device=get_device(),
+        device=device,
         total_steps=job.order.total_steps,
     )
 

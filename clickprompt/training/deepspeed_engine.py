@@ -1,6 +1,6 @@
 """The same engine through DeepSpeed ZeRO 0–3. The only file that imports deepspeed.
 
-No GPU has run this yet: NCCL, the lower precisions' kernels there and offload are DeepSpeed's and as it documents them.
+Run on one GPU (tests/training/test_gpu.py); not yet by several over NCCL, nor with offload to a disk.
 """
 
 from collections.abc import Callable, Iterator
@@ -93,10 +93,13 @@ class DeepSpeedEngine:
 
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
         loss_sum = self._engine(batch)
-        if self._loss_scale:
+        scale = 1.0
+        if self._zero_stage and self._loss_scale:
             self._zero.override_loss_scale(self._loss_scale.factor)
+        else:  # without ZeRO there is plain AdamW, which knows of no scale
+            scale = self._factor
         # DeepSpeed averages over the workers, the loss is a sum over them
-        self._engine.backward(loss_sum * (self.world_size / num_targets), scale_wrt_gas=False)
+        self._engine.backward(loss_sum * (scale * self.world_size / num_targets), scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the micro-batch; only the last one of a step updates
         return loss_sum.detach()
@@ -151,7 +154,9 @@ class DeepSpeedEngine:
             def clip() -> None:
                 leaves = self._lazy.leaves if self._lazy else []
                 assert self._norm is not None
-                nn.utils.clip_grads_with_norm_([*parameters, *leaves], self._max_grad_norm, self._norm)
+                if self._loss_scale:
+                    torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], self._factor)
+                nn.utils.clip_grads_with_norm_([*parameters, *leaves], self._max_grad_norm, self._norm / self._factor)
 
             self._engine.clip_fp32_gradients = clip
             return lambda: nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

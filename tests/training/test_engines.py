@@ -60,7 +60,7 @@ class Recorder:
             storage.write_json(os.path.join(self.keep, f"{state.step}-state.json"), {"probe_loss": state.probe_loss})
 
 
-def build(config: Config, objective_name: str, engine: str, num_workers: int):
+def build(config: Config, objective_name: str, engine: str, num_workers: int, total_steps: int | None = None):
     dataset = Dataset.open(config.data.path)
     stage = config.pretrain if objective_name == "pretrain" else config.finetune
     objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
@@ -68,16 +68,16 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int):
     masking = config.masking if objective_name == "pretrain" else None
     lm = objective.model.plm.lm_kind if masking else "masked"
     collator = Collator(dataset.columns, table, masking, lm=lm, seed=config.seed)
-    device = torch.device("cpu")
+    device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
-        built = TorchEngine(objective, stage, device=device, precision=config.runtime.precision)
+        built = TorchEngine(objective, stage, device=device, precision=config.runtime.precision, total_steps=total_steps)
     else:
         from clickprompt.training import deepspeed_engine
 
         deepspeed_engine._PERSISTENT = 0  # else ZeRO 3 would divide nothing of so small a model
         runtime = config.runtime.model_copy(update={"zero_stage": int(engine)})
-        micro_batches = stage.micro_batches(num_workers)
-        built = deepspeed_engine.DeepSpeedEngine(objective, stage, runtime, micro_batches=micro_batches, device=device)
+        options = {"micro_batches": stage.micro_batches(num_workers), "device": device, "total_steps": total_steps}
+        built = deepspeed_engine.DeepSpeedEngine(objective, stage, runtime, **options)
         assert engine != "3" or not any(parameter.numel() for parameter in built.model.parameters()), "not divided"
     return dataset, stage, objective, collator, built
 
@@ -93,7 +93,7 @@ def record(
 ) -> Recorder:
     """Steps `resume` … `until`."""
     torch.set_flush_denormal(True)
-    dataset, stage, module, collator, built = build(config, objective, engine, num_workers)
+    dataset, stage, module, collator, built = build(config, objective, engine, num_workers, steps)
     order = Order.of(dataset, global_batch_size=stage.global_batch_size, chunk_batches=4, seed=config.seed, epochs=8, max_steps=steps)
     probe = Probe(built, collator, dataset)
     state = TrainState(step=resume)
@@ -128,7 +128,9 @@ class Case:
 def _worker(rank, num_workers, port, config, cases, out):
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(num_workers))
-    dist.init_process_group("gloo", rank=rank, world_size=num_workers)
+    if config.runtime.gpus_per_worker:
+        torch.cuda.set_device(rank)
+    dist.init_process_group("nccl" if config.runtime.gpus_per_worker else "gloo", rank=rank, world_size=num_workers)
     curves = {}
     guards._FIRST_STEPS = 2  # in this process only, for SKIPPING
     for name, case in cases.items():
@@ -346,7 +348,7 @@ def test_an_overflow_is_skipped_and_halves_the_loss_scale(config):
 @pytest.mark.slow
 def test_lower_precision_and_offload_through_deepspeed(config, plain, tmp_path):
     """On CPUs, where nobody would: the way through DeepSpeed is the same, its GPU kernels and copies aren't tested."""
-    settings = {f"{stage}, {precision}": (stage, {"precision": precision}) for precision in LOWER for stage in "123"}
+    settings = {f"{stage}, {precision}": (stage, {"precision": precision}) for precision in LOWER for stage in "0123"}
     settings |= {f"{stage}, offload": (stage, {"offload": "cpu"}) for stage in "123"}
     cases = {
         name: Case(stage, changes={f"runtime.{key}": value for key, value in changes.items()}, until=10, keep=str(tmp_path / name))
