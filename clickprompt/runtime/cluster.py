@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -132,11 +133,13 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"runtime.address={runtime.address}: no Ray could be reached ({reason}); check the address and the token") from error
-    try:
-        check_cpus(runtime)
-        yield
-    finally:
-        ray.shutdown()
+    # Ray prints what its raylets warn of, whatever log_to_driver says; stdout is for the result
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            check_cpus(runtime)
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
