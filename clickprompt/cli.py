@@ -192,8 +192,9 @@ def evaluate(
     if against:
         raise InputError(f"--against {against}: compares what two pretraining runs recover, and {run} is finetuned; leave it out")
     [result] = run_evaluate([run], split, config=settings, data=data)
-    figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {result['ms_per_batch']:.2f} ms per batch of {result['batch']}"
-    _finish(as_json, result, f"{split}: {figures}: {result['predictions']}")
+    latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
+    figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {latency}"
+    _finish(as_json, result, f"{_slices_table(result)}\n{split}: {figures}: {result['predictions']}")
 
 
 @app.command()
@@ -299,6 +300,26 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
     auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""
     loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
     _finish(as_json, result, f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}")
+
+
+def _slices_table(result: dict[str, Any]) -> str:
+    """Table 6 in both readings of the long tail, and the rows with values that training never had."""
+    tail = result["long_tail"]
+    lines = [f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'log loss':>10}"]
+    for reading, title in (("seen", "the rarest seen in training"), ("with_unseen", "the same and those never seen")):
+        lines.append(f"long tail: {title}, {tail['share']:.0%} of {tail['user']} and {tail['item']}")
+        for figures in tail[reading]:
+            kinds = (f"{'tail' if figures[key] else 'other'} {tail[name]}" for key, name in (("tail_user", "user"), ("tail_item", "item")))
+            lines.append(_slice_line("  " + ", ".join(kinds), figures))
+    lines.append("never seen in training:")
+    lines += [_slice_line(f"  {name}", figures) for name, figures in result["cold_start"].items()]
+    return "\n".join(lines)
+
+
+def _slice_line(label: str, figures: dict[str, Any]) -> str:
+    auc = "–" if figures["auc"] is None else f"{figures['auc']:.4f}"
+    loss = "–" if figures["log_loss"] is None else f"{figures['log_loss']:.4f}"
+    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{loss:>10}"
 
 
 def _recovery_table(result: dict[str, Any]) -> str:

@@ -257,6 +257,16 @@ class FinetuneConfig(StageConfig):
     )
 
 
+class EvaluateConfig(_Frozen):
+    """What `clickprompt evaluate` looks at beside the split as a whole."""
+
+    user: str | None = Field(default=None, description="the field that says whose a row is; default: the first")
+    item: str | None = Field(
+        default=None, description="the field that says which item it is of; default: of the others the one with most values"
+    )
+    tail_share: float = Field(default=0.1, gt=0, lt=1, description="of users and of items, the rarest in training, are long-tail (Table 6)")
+
+
 class TuneConfig(_Frozen):
     """The grid of `clickprompt tune`: one pretraining per (K, warmup), one finetuning per learning rate on top of each."""
 
@@ -365,6 +375,7 @@ class Config(_Frozen):
     masking: MaskingConfig = MaskingConfig()
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     tune: TuneConfig = TuneConfig()
     pipeline: PipelineConfig = PipelineConfig()
     faults: FaultsConfig = FaultsConfig()

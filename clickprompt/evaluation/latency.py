@@ -4,18 +4,19 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
 __all__ = ["time_per_batch"]
 
 
-def time_per_batch(callables: Mapping[str, Callable[[], None]], repeats: int = 30, warmup: int = 3) -> dict[str, dict[str, float]]:
+def time_per_batch(callables: Mapping[str, Callable[[], None]], repeats: int = 100, warmup: int = 3) -> dict[str, dict[str, float]]:
     """Table 8: wall time of one call of each, in milliseconds.
 
     Repeats are interleaved (A B C A B C …), so that a machine that slows down or speeds up meanwhile does so for all of them alike.
     CUDA work is waited for.
 
-    Returns {name: {"median", "min", "max"}} over `repeats` calls, `warmup` earlier ones left out.
+    Returns {name: {"median", "p99", "min", "max"}} over `repeats` calls, `warmup` earlier ones left out.
     """
     assert repeats >= 1, repeats
     times: dict[str, list[float]] = {name: [] for name in callables}
@@ -24,7 +25,10 @@ def time_per_batch(callables: Mapping[str, Callable[[], None]], repeats: int = 3
             elapsed = _milliseconds(call)
             if repeat >= warmup:
                 times[name].append(elapsed)
-    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values)} for name, values in times.items()}
+    return {
+        name: {"median": statistics.median(values), "p99": float(np.percentile(values, 99)), "min": min(values), "max": max(values)}
+        for name, values in times.items()
+    }
 
 
 def _milliseconds(call: Callable[[], None]) -> float:

@@ -1,14 +1,15 @@
 """Prediction files: one Parquet file per scored shard, keyed by row_id."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
 
 from clickprompt import storage
 from clickprompt.errors import DataError
 
-__all__ = ["SCHEMA", "read_predictions", "write_predictions"]
+__all__ = ["SCHEMA", "Scores", "read_predictions", "write_predictions"]
 
 SCHEMA = pa.schema(
     [
@@ -16,20 +17,33 @@ SCHEMA = pa.schema(
         ("label", pa.int8()),
         ("logit", pa.float32()),  # of Eq. 9 or Eq. 10; what the metrics read
         ("probability", pa.float32()),  # σ(logit), for people and for serving
+        ("ctr_logit", pa.float32()),  # of the CTR tower alone
+        ("plm_logit", pa.float32()),  # of the PLM tower alone; null without a PLM
     ]
 )
 
 
-def write_predictions(uri: str, row_ids: ArrayLike, labels: ArrayLike, logits: ArrayLike) -> None:
-    """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all.
+@dataclass(frozen=True)
+class Scores:
+    """Of rows, in an order of the predictor's own; each [N]."""
 
-    row_ids, labels, logits: [N].
+    row_ids: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    ctr_logits: np.ndarray
+    plm_logits: np.ndarray | None
+    """None without a PLM"""
+
+
+def write_predictions(uri: str, scores: Scores) -> None:
+    """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all, sorted by row_id.
+
     Raises InputError when `uri` can't be written.
     """
-    logit = np.asarray(logits, dtype=np.float32)
-    probability = np.exp(-np.logaddexp(0.0, -logit.astype(np.float64)))  # σ without overflow at large negative logits
-    columns = [np.asarray(row_ids, np.int64), np.asarray(labels, np.int8), logit, probability.astype(np.float32)]
-    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA)
+    probability = np.exp(-np.logaddexp(0.0, -scores.logits.astype(np.float64)))  # σ without overflow at large negative logits
+    plm_logits = pa.nulls(len(scores.logits), pa.float32()) if scores.plm_logits is None else pa.array(scores.plm_logits)
+    columns = [scores.row_ids, scores.labels.astype(np.int8), scores.logits, probability.astype(np.float32), scores.ctr_logits]
+    table = pa.Table.from_arrays([*map(pa.array, columns), plm_logits], schema=SCHEMA).sort_by("row_id")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
@@ -63,6 +77,6 @@ def _read_file(uri: str) -> pa.Table:
         raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
     if not table.schema.equals(SCHEMA):
         raise DataError(f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder holds something else")
-    if any(column.null_count for column in table.columns):
+    if any(table[name].null_count for name in SCHEMA.names if name != "plm_logit"):
         raise DataError(f"{uri}: empty cells; predictions have none, predict again")
     return table

@@ -12,6 +12,7 @@ from clickprompt.data.dataset import Dataset, columns_of
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError
+from clickprompt.evaluation.predictions import Scores
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info
 from clickprompt.objectives import model_inputs
 
@@ -48,15 +49,21 @@ class Predictor:
         self._collator = Collator(dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length)
 
     @torch.no_grad()
-    def score(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(row_ids [N], labels [N], logits [N]) of the rows, in an order of the predictor's own."""
-        columns = columns_of(rows)
-        batches = self._collator.micro_batches(columns, self._batch_size, epoch=0)
-        logits = torch.cat([self._logits(batch) for batch in batches])
-        row_ids = torch.cat([batch.row_ids for batch in batches])
-        labels = torch.cat([batch.labels for batch in batches])
+    def score(self, rows: pa.Table) -> Scores:
+        batches = self._collator.micro_batches(columns_of(rows), self._batch_size, epoch=0)
+        towers = [self._model.tower_logits(*model_inputs(batch.to(self._device))) for batch in batches]
         counted = torch.cat([batch.row_weight for batch in batches]) > 0
-        return row_ids[counted].numpy(), labels[counted].numpy(), logits[counted].numpy()
+
+        def column(parts: list[torch.Tensor]) -> np.ndarray:
+            return torch.cat(parts).float().cpu()[counted].numpy()
+
+        return Scores(
+            torch.cat([batch.row_ids for batch in batches])[counted].numpy(),
+            column([batch.labels for batch in batches]),
+            column([self._model.joined(*logits) for logits in towers]),
+            column([ctr for ctr, _ in towers]),
+            column([plm for _, plm in towers if plm is not None]) if towers and towers[0][1] is not None else None,
+        )
 
     def batch(self, rows: pa.Table) -> Batch:
         """One batch of all the rows, on the model's device."""
@@ -67,9 +74,6 @@ class Predictor:
     def run(self, batch: Batch) -> None:
         """One forward pass, for timing."""
         self._model(*model_inputs(batch))
-
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        return self._model(*model_inputs(batch.to(self._device))).float().cpu()
 
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:

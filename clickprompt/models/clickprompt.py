@@ -58,16 +58,27 @@ class ClickPrompt(nn.Module):
 
     def forward(self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids, attention_mask [B, Z] → [B]."""
+        return self.joined(*self.tower_logits(field_ids, input_ids, attention_mask))
+
+    def tower_logits(
+        self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(ctr_logits [B], plm_logits [B] or None without a PLM), of the arguments of `forward`."""
         assert self.ctr is not None, "built without a CTR tower"
         interaction_vector = self.ctr.interaction_vector(field_ids)
         ctr_logits = self.ctr.logits(field_ids, interaction_vector)
         if self.plm is None:
-            return ctr_logits
+            return ctr_logits, None
         assert input_ids is not None, "this model reads text"
         assert attention_mask is not None
         assert self.click_head is not None, "built without its click head"
         hidden = self.plm(input_ids, attention_mask, self._soft_prompts(interaction_vector))
-        plm_logits = self.click_head(_pool(hidden, attention_mask, self.pooling))
+        return ctr_logits, self.click_head(_pool(hidden, attention_mask, self.pooling))
+
+    def joined(self, ctr_logits: Tensor, plm_logits: Tensor | None) -> Tensor:
+        """Eq. 9 of the towers' logits [B]; without prompts their sum (Table 5)."""
+        if plm_logits is None:
+            return ctr_logits
         if self.ctr_weight is None:
             return ctr_logits + plm_logits
         return self.ctr_weight * ctr_logits + (1 - self.ctr_weight) * plm_logits

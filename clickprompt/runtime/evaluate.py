@@ -12,7 +12,7 @@ from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError
-from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.evaluation.figures import check_fields, split_figures
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import check_scorable
 from clickprompt.evaluation.recovery import MASK_RATE, check_recoverable, compare, read_recovery, summarise
@@ -25,15 +25,18 @@ __all__ = ["evaluate", "evaluate_recovery", "is_pretrained"]
 
 
 def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None) -> list[dict[str, Any]]:
-    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, milliseconds per batch of 128 (Table 8).
+    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6), cold start,
+    milliseconds per batch of 128 (Table 8).
 
     The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it isn't the one of the
     run's own configuration any more. Also in `<run>/evaluation-<split>.json`.
     """
-    runtime = (config or Config()).runtime
+    config = config or Config()
+    runtime = config.runtime
     runs = [storage.native(run) for run in runs]
     exports = [export_of(run) for run in runs]
     dataset = dataset_of(_described(exports[0])["config"], data)
+    check_fields(dataset, config.evaluate)
     dataset.verify([split])
     objectives = [check_scorable(export, dataset).objective for export in exports]
     folders = [storage.join(run, "predictions", split) for run in runs]
@@ -43,7 +46,14 @@ def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, d
             _each_group(actors, lambda actor: actor.score, export, dataset, split, folder)
         latency = ray.get(actors[0].time.remote(exports, split))
     results = [
-        {"run": run, "split": split, "objective": objective, **_metrics(folder, dataset.counts[split]), **timing, "predictions": folder}
+        {
+            "run": run,
+            "split": split,
+            "objective": objective,
+            **split_figures(read_predictions(folder), dataset, split, config.evaluate),
+            **timing,
+            "predictions": folder,
+        }
         for run, objective, folder, timing in zip(runs, objectives, folders, latency, strict=True)
     ]
     for result in results:
@@ -109,13 +119,6 @@ def _recovery_folder(run: str, split: str) -> str:
 
 def _described(export: str) -> dict[str, Any]:
     return storage.read_json(storage.join(export, "export.json"))
-
-
-def _metrics(folder: str, rows: int) -> dict[str, Any]:
-    predictions = read_predictions(folder)
-    assert len(predictions) == rows, (len(predictions), rows)
-    labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
-    return {"rows": rows, "auc": auc(labels, logits), "log_loss": log_loss(labels, logits)}
 
 
 def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, dataset: Dataset, split: str, folder: str) -> None:

@@ -40,13 +40,12 @@ class Scorer:
     def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
         """(group, labels [N], logits [N]) of a row group; storage that refuses is asked again."""
         rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
-        _, labels, logits = storage.patiently(lambda: self._held(Predictor, export)).score(rows)
-        return group, labels, logits
+        scores = storage.patiently(lambda: self._held(Predictor, export)).score(rows)
+        return group, scores.labels, scores.logits
 
     def score(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])
-        row_ids, labels, logits = self._held(Predictor, export).score(rows)
-        write_predictions(_part(folder, group), row_ids, labels, logits)
+        write_predictions(_part(folder, group), self._held(Predictor, export).score(rows))
         return len(rows)
 
     def recover(self, export: str, split: str, group: int, folder: str) -> int:
@@ -62,7 +61,9 @@ class Scorer:
             batch = predictor.batch(rows)
             calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
         times = time_per_batch(calls)
-        return [{"ms_per_batch": times[export]["median"], "batch": len(rows)} for export in exports]
+        return [
+            {"ms_per_batch": times[export]["median"], "ms_per_batch_p99": times[export]["p99"], "batch": len(rows)} for export in exports
+        ]
 
     def _held(self, load: Callable[..., _Model], export: str) -> _Model:
         key = weights_checksum(export)  # not its name: a training that goes back a few steps writes the same export again

@@ -38,8 +38,13 @@ def test_scores_of_an_export(tmp_path, max_length):
     assert (batch.input_ids.shape[1] > 18) is (max_length is None)
     with torch.no_grad():
         logits = model(batch.field_ids, batch.input_ids, batch.attention_mask).tolist()
-    row_ids, labels, scores = Predictor(export, dataset).score(rows)
+    scores = Predictor(export, dataset).score(rows)
     expected = {row: pair for row, *pair in zip(batch.row_ids.tolist(), batch.labels.tolist(), logits, strict=True)}
-    assert sorted(row_ids.tolist()) == sorted(expected)
-    assert labels.tolist() == [expected[row][0] for row in row_ids.tolist()]
-    assert scores.tolist() == pytest.approx([expected[row][1] for row in row_ids.tolist()], abs=1e-5)
+    row_ids = scores.row_ids.tolist()
+    assert sorted(row_ids) == sorted(expected)
+    assert scores.labels.tolist() == [expected[row][0] for row in row_ids]
+    assert scores.logits.tolist() == pytest.approx([expected[row][1] for row in row_ids], abs=1e-5)
+    weight = model.ctr_weight.item()
+    joined = weight * scores.ctr_logits + (1 - weight) * scores.plm_logits
+    assert joined.tolist() == pytest.approx(scores.logits.tolist(), abs=1e-6)
+    assert abs(scores.ctr_logits - scores.plm_logits).max() > 1e-3

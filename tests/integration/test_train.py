@@ -146,12 +146,15 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     assert model.plm is None
     dataset = Dataset.open(info.config["data"]["path"])
     predictions = read_predictions(os.path.join(run, "predictions", "test"))
-    row_ids, labels, logits = Predictor(export_of(run), dataset).score(dataset.read_split("test"))
-    expected = dict(zip(row_ids.tolist(), logits.tolist(), strict=True))
+    alone = Predictor(export_of(run), dataset).score(dataset.read_split("test"))
+    labels, logits = alone.labels, alone.logits
+    expected = dict(zip(alone.row_ids.tolist(), logits.tolist(), strict=True))
     assert predictions["row_id"].to_pylist() == sorted(expected)
     assert predictions["logit"].to_pylist() == pytest.approx([expected[row] for row in sorted(expected)], abs=1e-6)
     assert scores["auc"] == pytest.approx(auc(labels, logits), abs=1e-6)
     assert scores["log_loss"] == pytest.approx(log_loss(labels, logits), abs=1e-6)
+
+    assert [sum(subset["rows"] for subset in scores["long_tail"][reading]) for reading in ("seen", "with_unseen")] == [len(labels)] * 2
 
     served = str(tmp_path / "served")
     export_for_serving(run, served)

@@ -1,0 +1,74 @@
+"""Long tail and cold start against sets made by hand and naive loops."""
+
+import numpy as np
+import pytest
+
+from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.evaluation.slices import cold_start, figures_of, long_tail, tail_ids
+
+COUNTS = np.array([0, 5, 1, 0, 1, 9, 2, 7, 1, 3, 4, 8])  # ten seen ids, one unseen (3)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.1, {2}), (0.3, {2, 4, 8}), (0.29, {2, 4}), (0.5, {2, 4, 8, 6, 9})])
+def test_the_rarest_seen_ids_are_the_tail_ties_by_id(share, expected):
+    assert set(np.flatnonzero(tail_ids(COUNTS, share, "seen"))) == expected
+    assert set(np.flatnonzero(tail_ids(COUNTS, share, "with_unseen"))) == expected | {0, 3}
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 40, 3000), rng.integers(0, 60, 3000)
+    counts = [rng.integers(0, 6, 40), rng.integers(0, 30, 60)]
+    labels = rng.integers(0, 2, 3000)
+    return labels, rng.normal(labels, 2).astype(np.float32), users, items, *counts
+
+
+def test_four_subsets_that_every_row_is_in_once(rows):
+    labels, logits, users, items, user_counts, item_counts = rows
+    found = long_tail(*rows, share=0.3)
+    for reading, subsets in found.items():
+        assert [(subset["tail_user"], subset["tail_item"]) for subset in subsets] == [
+            (True, True),
+            (False, True),
+            (True, False),
+            (False, False),
+        ]
+        for subset in subsets:
+            chosen = [
+                row
+                for row in range(len(labels))
+                if naive_tail(user_counts, users[row], reading) == subset["tail_user"]
+                and naive_tail(item_counts, items[row], reading) == subset["tail_item"]
+            ]
+            assert subset["rows"] == len(chosen) > 0
+            assert subset["clicks"] == labels[chosen].sum()
+            assert subset["auc"] == auc(labels[chosen], logits[chosen])
+            assert subset["log_loss"] == pytest.approx(log_loss(labels[chosen], logits[chosen]))
+    assert [subset["rows"] for subset in found["seen"]] != [subset["rows"] for subset in found["with_unseen"]]
+
+
+def naive_tail(counts, value, reading):
+    seen = sorted((count, number) for number, count in enumerate(counts) if number and count)
+    rarest = {number for _, number in seen[: int(0.3 * len(seen))]}
+    return bool(value in rarest or (reading == "with_unseen" and (not counts[value] or value == 0)))
+
+
+def test_cold_rows_by_field_and_those_without(rows):
+    labels, logits, users, items, user_counts, item_counts = rows
+    found = cold_start(labels, logits, {"User": users, "Item": items}, {"User": user_counts, "Item": item_counts})
+    cold_users, cold_items = user_counts[users] == 0, item_counts[items] == 0
+    assert list(found) == ["User", "Item", "none"]
+    assert found["User"]["rows"] == cold_users.sum() > 0
+    assert found["Item"]["rows"] == cold_items.sum() > 0
+    assert found["none"]["rows"] == (~cold_users & ~cold_items).sum() < 3000
+    warm = {"User": user_counts + 1, "Item": item_counts + 1}
+    assert cold_start(labels, logits, {"User": users, "Item": items}, warm) == {"none": figures_of(labels, logits, np.ones(3000, bool))}
+
+
+def test_too_few_rows_of_a_class_have_no_auc():
+    labels, logits = np.array([1] * 9 + [0] * 50), np.linspace(-1, 1, 59)
+    everything = np.ones(59, bool)
+    assert figures_of(labels, logits, everything)["auc"] is None
+    assert figures_of(np.array([1] * 10 + [0] * 49), logits, everything)["auc"] is not None
+    assert figures_of(labels, logits, ~everything) == {"rows": 0, "clicks": 0, "auc": None, "log_loss": None}
