@@ -176,6 +176,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     against: Annotated[str | None, typer.Option(help="a pretraining run, already evaluated, to compare this one with")] = None,
+    attention: Annotated[
+        int | None, typer.Option(help="instead: what the PLM reads of the prompts where a field is masked, mean of so many rows")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -183,8 +186,12 @@ def evaluate(
     """Score a split. Finetuned: predictions, AUC, log loss, milliseconds per batch. Pretrained: masked values recovered, per field."""
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.evaluate import evaluate as run_evaluate
-    from clickprompt.runtime.evaluate import evaluate_recovery, is_pretrained
+    from clickprompt.runtime.evaluate import evaluate_attention, evaluate_recovery, is_pretrained
 
+    if attention is not None:
+        result = evaluate_attention(run, split, attention, config=settings, data=data)
+        _finish(as_json, result, f"{_attention_table(result)}\n{split}: {result['attention']}")
+        return
     if is_pretrained(run):
         result = evaluate_recovery(run, split, config=settings, data=data, against=against)
         _finish(as_json, result, f"{_recovery_table(result)}\n{split}: {result['recovery']}")
@@ -300,6 +307,16 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
     auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""
     loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
     _finish(as_json, result, f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}")
+
+
+def _attention_table(result: dict[str, Any]) -> str:
+    """Table 7: a line per masked field, the last layer's attention over the prompts; then how much of all attention they get."""
+    prompts = "".join(f"{number:>9}" for number in range(1, result["num_prompts"] + 1))
+    lines = [f"attention over the prompts, last layer, {result['rows']:,} rows", f"{'masked':<20}{prompts}{'on prompts':>12}"]
+    for name, field in result["fields"].items():
+        scores = "".join(f"{score:>9.4f}" for score in field["scores"])
+        lines.append(f"{name:<20}{scores}{field['on_prompts'][-1]:>12.2%}")
+    return "\n".join(lines)
 
 
 def _slices_table(result: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clickprompt import storage
-from clickprompt.config import Config, ObjectiveName
+from clickprompt.config import Config, ObjectiveName, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
@@ -160,10 +161,11 @@ def weights_checksum(uri: str) -> str:
     return storage.read_json(storage.join(uri, _INFO))["files"][_WEIGHTS]
 
 
-def load_export(uri: str) -> tuple[ClickPrompt, ExportInfo]:
-    """The trained model in eval mode and what is known of it."""
+def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[ClickPrompt, ExportInfo]:
+    """The trained model in eval mode and what is known of it. `changes` of its configuration: those that weights don't depend on."""
     info = read_info(uri)
-    model = build_model(Config.model_validate(info.config), info.field_sizes, objective=info.objective, plm_config=info.plm)
+    config = replaced(Config.model_validate(info.config), changes or {})
+    model = build_model(config, info.field_sizes, objective=info.objective, plm_config=info.plm)
     with storage.local_copy(uri) as folder:
         tensors = load_file(os.path.join(folder, _WEIGHTS))
     own = unique_tensors(model)

@@ -103,6 +103,14 @@ class ClickPrompt(nn.Module):
         hidden = self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
         return self.plm.lm_logits(hidden[target_mask])
 
+    def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """PromptedPLM.prompt_attention with each row's own prompts: [L, B, Z, K]."""
+        assert self.ctr is not None
+        assert self.plm is not None
+        soft_prompts = self._soft_prompts(self.ctr.interaction_vector(field_ids))
+        assert soft_prompts is not None, "built without prompts"
+        return self.plm.prompt_attention(input_ids, attention_mask, soft_prompts)
+
     def _soft_prompts(self, interaction_vector: Tensor) -> Tensor | None:
         return None if self.prompt_projector is None else self.prompt_projector(interaction_vector)
 

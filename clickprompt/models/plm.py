@@ -90,8 +90,24 @@ class PromptedPLM(nn.Module):
         soft_prompts = soft_prompts.to(self.backbone.dtype)
         if self.input_only:
             return self._after_prompts(inputs, soft_prompts[:, 0])
+        return self._fused(inputs, self._fusion(soft_prompts))
+
+    def prompt_attention(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> Tensor:
+        """What each position of the text attends to: the weights of the K prompts, mean over the heads (with those of the text, they sum
+        to 1), [L, B, Z, K]. Of an encoder or decoder whose attention is eager, with layer-wise prompts; arguments as of `forward`."""
+        assert self.config._attn_implementation == ATTENTION["eager"], "other attention functions keep no weights"
+        assert self.lm_kind != "denoising"
+        assert not self.input_only
+        fusion = self._fusion(soft_prompts.to(self.backbone.dtype), weights={})
+        self._fused({"input_ids": input_ids, "attention_mask": attention_mask}, fusion)
+        assert fusion.weights is not None
+        return torch.stack([fusion.weights[layer].mean(1) for layer in range(self.num_layers)])
+
+    def _fusion(self, soft_prompts: Tensor, weights: dict[int, Tensor] | None = None) -> PromptFusion:
         assert soft_prompts.shape[1] == self.num_layers, f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
-        fusion = PromptFusion(soft_prompts, self._layer_of, self._family, self.backbone, self._raw_prompts)
+        return PromptFusion(soft_prompts, self._layer_of, self._family, self.backbone, self._raw_prompts, weights=weights)
+
+    def _fused(self, inputs: dict[str, Any], fusion: PromptFusion) -> Tensor:
         hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
         # Prompts arrive as a keyword that every module must hand on; one that stops doing so must not go unnoticed
         assert len(fusion.reached) == self.num_layers, f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"

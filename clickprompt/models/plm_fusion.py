@@ -44,6 +44,7 @@ class PromptFusion:
     backbone: nn.Module
     raw: bool  # prompts are keys and values already: W = 2C
     reached: set[int] = field(default_factory=set)  # prompt indices that an attention function has asked for
+    weights: dict[int, Tensor] | None = None  # where it is a dict, eager attention leaves [B, A, Z, K] in it: by layer, of the prompts
 
     def prepend(self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """key, value [B, A, Z, C/A] → [B, A, K + Z, C/A]; prompts are visible to all, whatever the mask.
@@ -81,9 +82,13 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
         prompt_fusion: PromptFusion | None = None,
         **kwargs: Any,
     ) -> Any:
-        if prompt_fusion is not None and module in prompt_fusion.layer_of:
-            key, value, attention_mask = prompt_fusion.prepend(module, key, value, attention_mask)
-        return attend(module, query, key, value, attention_mask, **kwargs)
+        if prompt_fusion is None or module not in prompt_fusion.layer_of:
+            return attend(module, query, key, value, attention_mask, **kwargs)
+        key, value, attention_mask = prompt_fusion.prepend(module, key, value, attention_mask)
+        output, weights = attend(module, query, key, value, attention_mask, **kwargs)
+        if prompt_fusion.weights is not None:
+            prompt_fusion.weights[prompt_fusion.layer_of[module][0]] = weights[..., : prompt_fusion.soft_prompts.shape[2]]
+        return output, weights
 
     return attention
 

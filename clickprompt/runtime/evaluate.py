@@ -11,7 +11,8 @@ from ray.util import ActorPool
 from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
-from clickprompt.errors import DataError
+from clickprompt.errors import DataError, InputError
+from clickprompt.evaluation.attention import AttentionSums, check_prompted, summarise_attention
 from clickprompt.evaluation.figures import check_fields, split_figures
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import check_scorable
@@ -21,7 +22,7 @@ from clickprompt.progress import Task
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.scorer import start_scorers
 
-__all__ = ["evaluate", "evaluate_recovery", "is_pretrained"]
+__all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained"]
 
 
 def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None) -> list[dict[str, Any]]:
@@ -98,6 +99,45 @@ def evaluate_recovery(
     }
     storage.write_json(storage.join(run, f"recovery-{split}.json"), result)
     return result
+
+
+def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None = None, data: str | None = None) -> dict[str, Any]:
+    """Attention over the prompts (evaluation/attention.py, Table 7) where a field is masked, of the first `rows` rows of `split`.
+
+    `data` as in `evaluate`. Also in `<run>/attention-<split>.json`. Raises InputError for no rows.
+    """
+    if rows < 1:
+        raise InputError(f"--attention {rows}: give a number of rows from 1 up")
+    runtime = (config or Config()).runtime
+    run = storage.native(run)
+    export = export_of(run)
+    dataset = dataset_of(_described(export)["config"], data)
+    dataset.verify([split])
+    info = check_prompted(export, dataset)
+    groups, missing = [], rows
+    for group, count in enumerate(dataset.row_group_counts(split).tolist()):
+        if missing > 0:
+            groups.append((group, min(missing, count)))
+            missing -= count
+    with connect(runtime):
+        pool = ActorPool(start_scorers(runtime, dataset, num_cpus=1))
+        with Task(f"attention of {os.path.basename(run)}", sum(taken for _, taken in groups)) as task:
+            found: list[AttentionSums] = []
+            sums: Any
+            for sums in pool.map(lambda actor, item: actor.attend.remote(export, split, *item), groups):
+                found.append(sums)
+                task.update(sum(taken for _, taken in groups[: len(found)]))
+    result = {
+        "run": run,
+        "split": split,
+        "objective": info.objective,
+        "rows": sum(taken for _, taken in groups),
+        "num_prompts": info.config["prompt"]["num_prompts"],
+        "fields": summarise_attention(sum(found[1:], found[0]), dataset.field_names),
+    }
+    path = storage.join(run, f"attention-{split}.json")
+    storage.write_json(path, result)
+    return {**result, "attention": path}
 
 
 def is_pretrained(run: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import Dataset
+from clickprompt.evaluation.attention import AttentionSums, PromptAttention
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictions import write_predictions
 from clickprompt.evaluation.predictor import Predictor
@@ -18,7 +19,7 @@ from clickprompt.export import weights_checksum
 
 __all__ = ["start_scorers"]
 
-_Model = TypeVar("_Model", Predictor, Recovery)
+_Model = TypeVar("_Model", Predictor, Recovery, PromptAttention)
 LATENCY_BATCH = 128  # rows, as in Table 8
 
 
@@ -53,6 +54,10 @@ class Scorer:
         write_recovery(_part(folder, group), self._held(Recovery.load, export).score(rows))
         return len(rows)
 
+    def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
+        """Of the row group's first rows."""
+        return self._held(PromptAttention.load, export).score(self._dataset.read_row_groups(split, [group]).slice(0, rows))
+
     def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
         rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
         calls = {}
@@ -66,7 +71,8 @@ class Scorer:
         ]
 
     def _held(self, load: Callable[..., _Model], export: str) -> _Model:
-        key = weights_checksum(export)  # not its name: a training that goes back a few steps writes the same export again
+        # Not the export's name: a training that goes back a few steps writes the same one again
+        key = f"{load.__qualname__} {weights_checksum(export)}"
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # so that there is never room needed for two
             self._loaded = key, self._load(load, export)

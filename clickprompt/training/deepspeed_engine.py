@@ -155,7 +155,9 @@ class DeepSpeedEngine:
                 leaves = self._lazy.leaves if self._lazy else []
                 assert self._norm is not None
                 if self._loss_scale:
-                    torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], self._factor)
+                    for parameter in parameters:
+                        if parameter.grad is not None:
+                            parameter.grad /= self._factor
                 nn.utils.clip_grads_with_norm_([*parameters, *leaves], self._max_grad_norm, self._norm / self._factor)
 
             self._engine.clip_fp32_gradients = clip
