@@ -17,6 +17,7 @@ from clickprompt.cli import main
 from clickprompt.config import replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import RunError
+from clickprompt.evaluation.attention import PromptAttention, summarise_attention
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import Predictor
@@ -146,6 +147,10 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     assert model.plm is None
     dataset = Dataset.open(info.config["data"]["path"])
     predictions = read_predictions(os.path.join(run, "predictions", "test"))
+    for actors in (1, 4):
+        [again] = evaluate([run], "test", config=replaced(settings, {"runtime.evaluation_actors": actors}))
+        assert predictions.equals(read_predictions(os.path.join(run, "predictions", "test"))), "the same bits for any number of actors"
+        assert again["auc"] == scores["auc"]
     alone = Predictor(export_of(run), dataset).score(dataset.read_split("test"))
     labels, logits = alone.labels, alone.logits
     expected = dict(zip(alone.row_ids.tolist(), logits.tolist(), strict=True))
@@ -194,3 +199,20 @@ def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
     assert code == 0
     for field in json.loads(line)["fields"].values():
         assert (field["against"]["difference"], field["against"]["interval"]) == (0, [0, 0])
+
+
+def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, undisturbed, capsys):
+    run = undisturbed[0]
+    results = []
+    for actors in (1, 2):
+        code, line = evaluated(capsys, "--run", run, "--attention", "70", "--json", "--set", f"runtime.evaluation_actors={actors}")
+        assert code == 0
+        results.append(json.loads(line))
+    assert results[0] == results[1]
+    dataset = Dataset.open(load_export(export_of(run))[1].config["data"]["path"])
+    alone = PromptAttention.load(export_of(run), dataset).score(dataset.read_split("valid").slice(0, 70))
+    for name, figures in summarise_attention(alone, dataset.field_names).items():
+        assert results[0]["fields"][name]["rows"] == 70
+        assert results[0]["fields"][name]["scores"] == pytest.approx(figures["scores"], rel=1e-5)
+    code, line = evaluated(capsys, "--run", run, "--attention", "0")
+    assert (code, "give a number of rows from 1 up" in line) == (2, True)
