@@ -249,7 +249,7 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="what to measure: ctr-step, ctr-stream, faults, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens"
+            help="what to measure: auc, ctr-step, ctr-stream, faults, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens"
         ),
     ],
     config: ConfigOption = None,

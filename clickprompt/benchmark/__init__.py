@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
+from clickprompt.benchmark.auc import measure_auc
 from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ctr_stream import measure_ctr_stream
 from clickprompt.benchmark.faults import measure_faults
@@ -22,6 +23,7 @@ from clickprompt.errors import InputError
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
 BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
+    "auc": measure_auc,
     "ctr-step": measure_ctr_step,
     "ctr-stream": measure_ctr_stream,
     "faults": measure_faults,

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clickprompt.errors import DataError
 
-__all__ = ["auc", "log_loss", "relative_improvement"]
+__all__ = ["auc", "checked", "log_loss", "relative_improvement", "run_starts"]
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -15,9 +15,10 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     logits are better than probabilities, which run into ties where the sigmoid saturates.
 
     labels: [N], 0 or 1. scores: [N], finite.
-    Raises DataError when only one class is present (no pair exists), for another label than 0 and 1, or for a score that isn't finite.
+    Raises DataError when only one class is present (no pair exists), for another label than 0 and 1, a score that isn't finite, or
+    another number of scores than labels.
     """
-    clicked, values = _checked(labels, scores, "score")
+    clicked, values = checked(labels, scores, "score")
     num_clicked = int(clicked.sum())
     num_pairs = num_clicked * (len(clicked) - num_clicked)
     if num_pairs == 0:
@@ -25,7 +26,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
         raise DataError(f"AUC is undefined: {held}; evaluate on rows of both classes")
     order = np.argsort(values)
     values, clicked = values[order], clicked[order]
-    starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])  # where each group of equal scores begins
+    starts = run_starts(values)
     clicked_in = np.add.reduceat(clicked.astype(np.int64), starts)
     others_in = np.diff(np.append(starts, len(values))) - clicked_in
     others_below = np.cumsum(others_in) - others_in
@@ -39,9 +40,9 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     From logits, so that no probability is ever rounded to 0 or 1 and nothing is clipped.
 
     labels: [N], 0 or 1. logits: [N], finite.
-    Raises DataError for no rows, another label than 0 and 1, or a logit that isn't finite.
+    Raises DataError for no rows, another label than 0 and 1, a logit that isn't finite, or another number of logits than labels.
     """
-    clicked, values = _checked(labels, logits, "logit")
+    clicked, values = checked(labels, logits, "logit")
     if not len(clicked):
         raise DataError("log loss is undefined: there are no rows; evaluate on a split that has some")
     signed = np.where(clicked, -values.astype(np.float64), values.astype(np.float64))
@@ -53,10 +54,22 @@ def relative_improvement(auc: float, base: float) -> float:
     return auc / base - 1
 
 
-def _checked(labels: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArray[np.bool_], NDArray]:
+def run_starts(*columns: NDArray) -> NDArray[np.int64]:
+    """Where each run of equal lines begins, in columns [N] that are sorted together; [0] where N = 0."""
+    changes = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return np.concatenate([[0], np.flatnonzero(changes) + 1])
+
+
+def checked(labels: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArray[np.bool_], NDArray]:
+    """(label is 1, values), each [N], as every metric takes them; `name` is what a message calls a value.
+
+    Raises DataError for another label than 0 and 1, a value that isn't finite, or another number of values than labels.
+    """
     label_array, value_array = np.asarray(labels), np.asarray(values)
-    assert label_array.ndim == 1, f"labels have shape {label_array.shape}"
-    assert value_array.shape == label_array.shape, f"{name}s have shape {value_array.shape}, labels {label_array.shape}"
+    if label_array.ndim != 1 or value_array.shape != label_array.shape:
+        raise DataError(
+            f"labels have shape {label_array.shape}, {name}s {value_array.shape}; give one {name} for every label, of the same rows"
+        )
     wrong = np.flatnonzero((label_array != 0) & (label_array != 1))
     if len(wrong):
         raise DataError(f"row {wrong[0]} has label {label_array[wrong[0]]}; labels are 0 or 1, check the label rule that prepared the data")

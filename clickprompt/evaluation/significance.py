@@ -1,11 +1,20 @@
-"""Is a difference more than chance? Intervals for rows that are not independent of each other."""
+"""Is a difference more than chance? Tests of two models on the same rows, or over the same seeds; intervals for dependent rows."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["cluster_interval"]
+from clickprompt.errors import DataError, InputError
+from clickprompt.evaluation.metrics import checked, run_starts
+
+__all__ = ["DeLong", "PairedT", "UserBootstrap", "cluster_interval", "delong", "paired_t_test", "user_bootstrap"]
 
 RESAMPLES = 2000
+_Z = 1.959963984540054  # 97.5% of the normal distribution
+_ROUNDING = 1e-12  # of a metric
 _DRAWS_PER_STEP = 1 << 22  # bounds the memory
 
 
@@ -31,3 +40,202 @@ def cluster_interval(clusters: ArrayLike, gains: ArrayLike, counts: ArrayLike, *
         means.append(resampled[:, 0] / resampled[:, 1])
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
+
+
+class DeLong(NamedTuple):
+    difference: float
+    """AUC of the scores less AUC of the base scores"""
+    standard_error: float
+    z: float
+    p_value: float
+    """two-sided"""
+    interval: tuple[float, float]
+    """95%"""
+
+
+def delong(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> DeLong:
+    """DeLong's test of two AUCs on the same rows (DeLong, DeLong and Clarke-Pearson 1988), by ranks in O(n log n) as Sun and Xu (2014).
+
+    A click's placement is the share of other rows below it, another row's the share of clicks above it, ties counting half; the AUC is the
+    mean of either. Var(difference) = Var(clicks' differences of placement) / clicks + Var(the others') / others.
+
+    It takes rows as independent of each other; where users have several, `user_bootstrap` doesn't.
+
+    labels: [N], 0 or 1. scores, base_scores: [N], finite.
+    Raises DataError as `metrics.auc` does, with fewer than two rows of a class, or where no variance is left to judge by.
+    """
+    clicked, values, base_values = _paired(labels, scores, base_scores)
+    num_clicks = int(clicked.sum())
+    if min(num_clicks, len(clicked) - num_clicks) < 2:
+        raise DataError(f"DeLong's test needs two rows of each class, these {len(clicked)} have {num_clicks} clicks; evaluate on more rows")
+    gains = _placements(clicked, values) - _placements(clicked, base_values)
+    difference = float(gains[clicked].mean())
+    error = math.sqrt(sum(float(gains[of].var(ddof=1)) / int(of.sum()) for of in (clicked, ~clicked)))
+    if np.ptp(gains[clicked]) == np.ptp(gains[~clicked]) == 0:
+        if difference:
+            raise DataError(f"DeLong's test is undefined: every row gains the same {difference:g}; evaluate on more rows")
+        return DeLong(0.0, 0.0, 0.0, 1.0, (0.0, 0.0))  # both order the rows alike
+    z = difference / error
+    return DeLong(difference, error, z, math.erfc(abs(z) / math.sqrt(2)), (difference - _Z * error, difference + _Z * error))
+
+
+class UserBootstrap(NamedTuple):
+    difference: float
+    """AUC of the scores less AUC of the base scores, of all rows"""
+    standard_error: float
+    p_value: float
+    """two-sided: twice the share of resampled differences at or beyond 0 on the rarer side, the observed one counted in"""
+    interval: tuple[float, float]
+    """95%, percentiles"""
+    users: int
+    resamples: int
+    """those with rows of both classes"""
+
+
+def user_bootstrap(
+    users: ArrayLike, labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike, *, resamples: int = 1000, seed: int = 0
+) -> UserBootstrap:
+    """Paired bootstrap by user of the difference of two AUCs on the same rows: users are drawn with replacement, as many as there are, with
+    all their rows (as `cluster_interval`), and both models are judged by the same draw.
+
+    A drawn user's rows count as often as the user was drawn, so rows are sorted once and not in every resample.
+
+    users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite.
+    Raises DataError as `metrics.auc` does, and for fewer than two users.
+    """
+    clicked, values, base_values = _paired(labels, scores, base_scores)
+    names, members = np.unique(np.asarray(users), return_inverse=True)
+    if members.shape != clicked.shape:
+        raise DataError(f"users have shape {members.shape}, labels {clicked.shape}; give every row's user")
+    if len(names) < 2:
+        raise DataError(f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; evaluate on more rows")
+    models = [_Presorted(members, clicked, each) for each in (values, base_values)]
+    once = np.ones(len(names), dtype=np.int64)
+    observed = models[0].auc(once) - models[1].auc(once)
+    if math.isnan(observed):
+        raise DataError(f"AUC is undefined: all {len(clicked)} rows have the same label; evaluate on rows of both classes")
+    generator = np.random.default_rng(seed)
+    drawn = (np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamples))
+    all_differences = np.array([models[0].auc(times) - models[1].auc(times) for times in drawn])
+    differences = all_differences[np.isfinite(all_differences)]
+    if len(differences) < 2:
+        raise DataError(
+            f"a bootstrap by user needs rows of both classes in its resamples, {len(differences)} of {resamples} have; add users"
+        )
+    rarer = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return UserBootstrap(
+        difference=observed,
+        standard_error=float(differences.std(ddof=1)),
+        p_value=min(1.0, 2 * (rarer + 1) / (len(differences) + 1)),
+        interval=(float(low), float(high)),
+        users=len(names),
+        resamples=len(differences),
+    )
+
+
+class PairedT(NamedTuple):
+    difference: float
+    """mean of values − base_values"""
+    t: float
+    degrees_of_freedom: int
+    p_value: float
+    """two-sided"""
+    interval: tuple[float, float]
+    """95%"""
+
+
+def paired_t_test(values: Sequence[float], base_values: Sequence[float]) -> PairedT:
+    """Student's paired t-test over seeds: t = mean difference / (its standard deviation / √n) on n − 1 degrees of freedom.
+
+    values, base_values: [n], a metric of two models, place by place of the same seed.
+    Raises InputError for fewer than two pairs, unequal lengths, or differences that are all the same but not 0.
+    """
+    if len(values) != len(base_values):
+        raise InputError(f"{len(values)} values against {len(base_values)}: a paired test needs both models' runs of the same seeds")
+    if len(values) < 2:
+        raise InputError(f"{len(values)} pair of runs: a t-test over seeds needs two or more; train both models with further seeds")
+    differences = np.asarray(values, dtype=np.float64) - np.asarray(base_values, dtype=np.float64)
+    degrees = len(differences) - 1
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    if np.ptp(differences) < _ROUNDING:
+        if abs(mean) > _ROUNDING:
+            raise InputError(
+                f"all {len(differences)} pairs differ by the same {mean:g}, t is undefined; are these runs of different seeds?"
+            )
+        return PairedT(0.0, 0.0, degrees, 1.0, (0.0, 0.0))
+    t = mean / error
+    half = _t_of(0.05, degrees) * error
+    return PairedT(mean, t, degrees, _t_p_value(t, degrees), (mean - half, mean + half))
+
+
+def _paired(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray, NDArray]:
+    clicked, values = checked(labels, scores, "score")
+    return clicked, values, checked(labels, base_scores, "base score")[1]
+
+
+def _placements(clicked: NDArray[np.bool_], scores: NDArray) -> NDArray[np.float64]:
+    """[N]: of a click the share of other rows below it, of another row the share of clicks above it; a tie is half below and half above."""
+    order = np.argsort(scores)
+    starts = run_starts(scores[order])
+    sizes = np.diff(np.append(starts, len(scores)))
+    clicks = np.add.reduceat(clicked[order].astype(np.int64), starts)
+    others = sizes - clicks
+    below = (np.cumsum(others) - others + others / 2) / others.sum()
+    above = (clicks.sum() - np.cumsum(clicks) + clicks / 2) / clicks.sum()
+    placements = np.empty(len(scores))
+    placements[order] = np.where(clicked[order], np.repeat(below, sizes), np.repeat(above, sizes))
+    return placements
+
+
+class _Presorted:
+    """One model's rows in the order of their scores: its AUC for any multiplicities of users, without sorting again."""
+
+    def __init__(self, members: NDArray, clicked: NDArray[np.bool_], scores: NDArray) -> None:
+        order = np.argsort(scores)
+        self._members, self._clicked = members[order], clicked[order]
+        self._starts = run_starts(scores[order])
+
+    def auc(self, times: NDArray[np.int64]) -> float:
+        """As `metrics.auc` with every row of user u there times[u] times; NaN where one class is missing."""
+        weights = times[self._members]
+        clicks = np.where(self._clicked, weights, 0)
+        if len(self._starts) < len(weights):  # there are ties
+            clicks, weights = np.add.reduceat(clicks, self._starts), np.add.reduceat(weights, self._starts)
+        others = weights - clicks
+        others_below = np.cumsum(others)
+        pairs = int(clicks.sum()) * int(others_below[-1])
+        return int(clicks @ (2 * others_below - others)) / (2 * pairs) if pairs else math.nan
+
+
+def _t_p_value(t: float, degrees: int) -> float:
+    """P(|T| ≥ |t|) of Student's distribution: the incomplete beta function I_x(ν/2, 1/2) at x = ν / (ν + t²) (DLMF 8.17)."""
+    x = degrees / (degrees + t * t)
+    a, b = degrees / 2, 0.5
+    if x < (a + 1) / (a + b + 2):  # where the continued fraction converges fast
+        return _beta_fraction(x, a, b)
+    return 1 - _beta_fraction(t * t / (degrees + t * t), b, a)
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
+    """I_x(a, b) by its continued fraction (DLMF 8.17.22), evaluated from the 200th term back."""
+    if not x:
+        return 0.0
+    tail = 1.0
+    for term in range(200, 0, -1):
+        m, odd = divmod(term, 2)
+        numerator = -(a + m) * (a + b + m) if odd else m * (b - m)
+        tail = 1 + numerator * x / ((a + term - 1) * (a + term)) / tail
+    log_front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    return math.exp(log_front) / (a * tail)
+
+
+def _t_of(p_value: float, degrees: int) -> float:
+    """The t whose two-sided p-value this is, by bisection."""
+    low, high = 0.0, 1.0
+    while _t_p_value(high, degrees) > p_value:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_p_value(middle, degrees) > p_value else (low, middle)
+    return high
