@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "INFO",
     "ExportInfo",
     "add_scores",
     "dataset_of",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-_INFO = "export.json"
+INFO = "export.json"
 _WEIGHTS = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 
@@ -65,6 +66,7 @@ class ExportInfo:
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
+    serving: dict[str, Any] | None = None  # of a folder for a server (evaluation/serving.py): format, vocabulary files, how it was checked
 
 
 def write_export(
@@ -100,7 +102,7 @@ def write_export(
             step=step,
             files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},
         )
-        storage.write_json(os.path.join(folder, _INFO), asdict(info))
+        storage.write_json(os.path.join(folder, INFO), asdict(info))
         publish(folder, uri)
 
 
@@ -127,18 +129,20 @@ def dataset_of(config: dict[str, Any], uri: str | None = None) -> Dataset:
 def export_of(run_or_export: str) -> str:
     """The export below a run, or the folder itself if it is one. Raises DataError when there is none."""
     for candidate in (storage.join(run_or_export, "export"), run_or_export):
-        if storage.exists(storage.join(candidate, _INFO)):
+        if storage.exists(storage.join(candidate, INFO)):
             return candidate
     raise DataError(f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the training first")
 
 
 def read_info(uri: str) -> ExportInfo:
     """`export.json` of an export, its files checked. Raises DataError for another format or a damaged file."""
-    values = storage.read_json(storage.join(uri, _INFO))
+    values = storage.read_json(storage.join(uri, INFO))
     if values.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{uri}: export format {values.get('format_version')}, this clickprompt reads {FORMAT_VERSION}; export again with this version"
         )
+    if (values.get("serving") or {}).get("format", "safetensors") != "safetensors":
+        raise DataError(f"{uri}: a model as {values['serving']['format']}, which only a server runs; give the run it was exported from")
     for name, checksum in values["files"].items():
         if not storage.exists(storage.join(uri, name)) or storage.sha256(storage.join(uri, name)) != checksum:
             raise DataError(f"{storage.join(uri, name)}: missing or not what export.json lists; copy the export again")
@@ -147,18 +151,18 @@ def read_info(uri: str) -> ExportInfo:
 
 def scores_of(uri: str) -> tuple[float, float] | None:
     """(AUC, log loss) that `add_scores` has left in an export."""
-    info = storage.read_json(storage.join(uri, _INFO))
+    info = storage.read_json(storage.join(uri, INFO))
     return (info["valid_auc"], info["valid_log_loss"]) if info.get("valid_log_loss") is not None else None
 
 
 def add_scores(uri: str, valid_auc: float, valid_log_loss: float) -> None:
     """Note in an export what its weights reach on the validation split."""
-    path = storage.join(uri, _INFO)
+    path = storage.join(uri, INFO)
     storage.write_json(path, {**storage.read_json(path), "valid_auc": valid_auc, "valid_log_loss": valid_log_loss})
 
 
 def weights_checksum(uri: str) -> str:
-    return storage.read_json(storage.join(uri, _INFO))["files"][_WEIGHTS]
+    return storage.read_json(storage.join(uri, INFO))["files"][_WEIGHTS]
 
 
 def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[ClickPrompt, ExportInfo]:

@@ -61,7 +61,7 @@ def commands(names: dict[str, str], *which: str) -> list[list[str]]:
         "finetune to": ["finetune", "--run", "{uri}/new", "--set", "data.path={local}", *without_plm],
         "finetune data": ["finetune", "--run", "{out}", "--set", "data.path={uri}/data", *without_plm],
         "evaluate": ["evaluate", "--run", "{uri}/new"],
-        "export": ["export", "--run", "{uri}/new", "--to", "{out}"],
+        "export": ["export", "--run", "{uri}/new", "--out", "{out}"],
     }
     if "{" not in names["data"]:
         storage.write_bytes(names["schema"], SCHEMA.replace("DATA", names["data"]).encode())

@@ -1,32 +1,121 @@
-"""The folder a server loads: an export plus the vocabulary that turns raw values into ids."""
+"""The folder a server loads: a finetuned model, and the vocabulary that turns raw values into its ids.
 
+export.json         fields in order with their vocabulary files, configuration, SHA-256 of the rest
+model.*             safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (evaluation/graphs.py)
+vocab/              a Parquet file per field; row i is id i, row 0 stands for every unknown value
+"""
+
+import os
+import tempfile
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+import torch
+
 from clickprompt import storage
-from clickprompt.errors import DataError, InputError
+from clickprompt.data.dataset import Dataset
+from clickprompt.errors import DataError, InputError, RunError
+from clickprompt.evaluation.graphs import GRAPHS, GraphFormat
+from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictor import check_scorable
-from clickprompt.export import dataset_of, export_of, load_export
+from clickprompt.export import INFO, dataset_of, export_of, load_export
+from clickprompt.models.ctr import CTRModel
 from clickprompt.new_folder import clear_unfinished, new_folder
 
-__all__ = ["export_for_serving"]
+__all__ = ["FORMATS", "export_for_serving"]
+
+FORMATS = ("safetensors", *GRAPHS)
+_TOLERANCE = 1e-5  # of a logit
+_CHECKED_ROWS = 512
+_CHECKED_BATCHES = (1, 2, 7, 128, _CHECKED_ROWS + 1)
+_LATENCY_BATCH = 128  # rows, as in Table 8
+_LATENCY_REPEATS = 200
 
 
-def export_for_serving(run: str, to: str) -> dict[str, Any]:
-    """Copy a finetuned run's export and its dataset's vocabulary to the new folder `to`.
+def export_for_serving(run: str, out: str, to: str = "safetensors") -> dict[str, Any]:
+    """Write a finetuned run's model as `to`, with its dataset's vocabulary, to the new folder `out`.
 
-    Raises InputError when `to` exists, DataError when the run isn't finetuned or its dataset is gone.
+    A graph is compared with the model on rows of the test split, and timed beside it, before the folder appears.
+
+    Raises InputError for an unknown format, missing packages or when `out` exists; DataError when the run isn't finetuned, has a PLM that
+    the format can't hold, or its dataset is gone; RunError where the graph computes something else than the model.
     """
-    if storage.exists(to) and not clear_unfinished(to):
-        raise InputError(f"{to}: exists already; choose another folder")
+    if to not in FORMATS:
+        raise InputError(f"--to {to}: no format; known formats: {', '.join(FORMATS)}; the folder to write goes with --out")
+    graph = GRAPHS.get(to)
+    if graph:
+        graph.require()
+    if storage.exists(out) and not clear_unfinished(out):
+        raise InputError(f"{out}: exists already; choose another folder")
     export = export_of(run)
     model, info = load_export(export)
     dataset = dataset_of(info.config)
     if dataset.fingerprint != info.dataset_fingerprint:
         raise DataError(f"{dataset.uri}: not the dataset {run} was trained on; its ids would mean other values")
+    dataset.verify([])
     check_scorable(export, dataset)
-    with new_folder(to) as work:
-        storage.copy_tree(export, work)
+    if graph and info.objective != "without_plm":
+        raise DataError(
+            f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned with finetune.with_plm=false, "
+            "or use --to safetensors"
+        )
+    fields = [{"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)} for field in dataset.manifest["fields"]]
+    serving: dict[str, Any] = {"format": to, "fields": fields}
+    with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+        if graph:
+            assert model.ctr is not None
+            serving |= {"input": "field_ids", "output": "logit", **_write_graph(graph, model.ctr, dataset, folder)}
+        else:
+            storage.copy_tree(export, folder)
+        os.makedirs(os.path.join(folder, "vocab"))
         for field in dataset.manifest["fields"]:
-            name = field["file"].rsplit("/", 1)[-1]
-            storage.write_bytes(storage.join(work, "vocab", name), storage.read_bytes(storage.join(dataset.uri, field["file"])))
-    return {"path": to, "objective": info.objective, "parameters": sum(parameter.numel() for parameter in model.parameters())}
+            storage.write_bytes(os.path.join(folder, _vocabulary(field)), storage.read_bytes(storage.join(dataset.uri, field["file"])))
+        names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
+        files = {name: storage.sha256(os.path.join(folder, name)) for name in sorted(names) if name != INFO}
+        storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))
+        storage.copy_tree(folder, work)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"path": out, "objective": info.objective, "parameters": parameters, **serving}
+
+
+def _vocabulary(field: dict[str, Any]) -> str:
+    return f"vocab/{field['file'].rsplit('/', 1)[-1]}"
+
+
+def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str) -> dict[str, Any]:
+    """What `export.json` says of it. Raises RunError where its logits aren't the model's."""
+    path = os.path.join(folder, graph.file)
+    graph.write(model, len(dataset.field_names), path)
+    exported = graph.load(path)
+    counts = dataset.row_group_counts("test")
+    groups = np.flatnonzero(np.cumsum(counts) - counts < _CHECKED_ROWS)
+    rows = dataset.read_row_groups("test", groups).slice(0, _CHECKED_ROWS)
+    real = torch.stack([torch.from_numpy(rows.column(column).to_numpy().astype("int64")) for column in dataset.columns], dim=1)
+    field_ids = torch.cat([torch.zeros_like(real[:1]), real])  # also a row of unknown values
+
+    @torch.no_grad()
+    def trained(batch: torch.Tensor) -> torch.Tensor:
+        return model(batch)
+
+    difference = 0.0
+    for size in _CHECKED_BATCHES:
+        for batch in field_ids.split(size):
+            logits = exported(batch)
+            assert logits.shape == (len(batch),), logits.shape
+            largest = float((logits - trained(batch)).abs().max())
+            if not largest <= _TOLERANCE:  # also where it is no number
+                raise RunError(
+                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of {len(batch)} rows (at most "
+                    f"{_TOLERANCE:g}); nothing was written, use another --to"
+                )
+            difference = max(difference, largest)
+    batch = field_ids[torch.arange(_LATENCY_BATCH) % len(field_ids)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = time_per_batch({"exported": lambda: exported(batch), "torch": lambda: trained(batch)}, repeats=_LATENCY_REPEATS, warmup=20)
+    finally:
+        torch.set_num_threads(threads)
+    ms = {name: {figure: values[figure] for figure in ("median", "p99")} for name, values in times.items()}
+    return {"checked_rows": len(real), "largest_difference": difference, "ms_per_batch": ms, "batch": _LATENCY_BATCH}

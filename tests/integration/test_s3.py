@@ -229,5 +229,5 @@ def test_a_run_in_a_bucket_is_that_of_a_local_folder_also_when_a_worker_is_kille
 
     scores, expected = (succeeds(capsys, "evaluate", "--run", place, "--set", "runtime.evaluation_actors=1") for place in (run, here))
     assert scores["auc"] == pytest.approx(expected["auc"], rel=1e-6)
-    succeeds(capsys, "export", "--run", run, "--to", f"{bucket}/served")
+    succeeds(capsys, "export", "--run", run, "--out", f"{bucket}/served")
     assert load_weights(f"{bucket}/served").keys() == weights.keys()

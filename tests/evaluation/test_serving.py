@@ -1,0 +1,201 @@
+"""The folder for a server: read here as a server without clickprompt would, for every backbone and format."""
+
+import importlib.util
+import json
+import os
+import pickle
+import re
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from clickprompt import storage
+from clickprompt.cli import main
+from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
+from clickprompt.errors import DataError, RunError
+from clickprompt.evaluation.serving import export_for_serving
+from clickprompt.export import load_export, read_info, write_export
+from clickprompt.models.backbones import BACKBONES
+from clickprompt.models.clickprompt import build_model
+from clickprompt.training.engine import weights_of
+from tests.tiny import tiny_config, write_both
+
+
+def some(fast):
+    """All backbones, the others as slow cases: it takes seconds each."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_both(str(tmp_path_factory.mktemp("serving")))
+
+
+def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.nn.Module:
+    """As a finetuning leaves it; what it would have learned is drawn, so that logits differ from row to row."""
+    dataset, plm = prepared
+    config = tiny_config(dataset.uri, plm, **settings)
+    model = build_model(config, dataset.field_sizes, objective=objective).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    tokenizer = load_tokenizer(plm) if model.plm is not None else None
+    write_export(
+        os.path.join(run, "export"),
+        weights_of(model),
+        plm=model.plm.config_dict() if model.plm is not None else None,
+        objective=objective,
+        config=config,
+        dataset=dataset,
+        tokenizer=tokenizer,
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer) if tokenizer else None,
+        step=1,
+    )
+    return model
+
+
+def served_inputs(folder: str, rows: list[dict[str, str]]) -> np.ndarray:
+    """field_ids [B, F] of raw rows, by the folder alone."""
+    with open(os.path.join(folder, "export.json")) as stream:
+        fields = json.load(stream)["serving"]["fields"]
+    ids = [{v: i for i, v in enumerate(pq.read_table(os.path.join(folder, f["vocabulary"]))["value"].to_pylist())} for f in fields]
+    return np.array([[ids[j].get(row[field["name"]], 0) for j, field in enumerate(fields)] for row in rows])
+
+
+def check_logits(model, logits, field_ids):
+    for size in (1, 2, 50, 300):
+        with torch.no_grad():
+            expected = model(torch.from_numpy(field_ids[:size])).numpy()
+        found = logits(field_ids[:size])
+        assert found.shape == (size,)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    assert np.ptp(expected) > 0.01
+
+
+def drawn_rows(dataset, count=300) -> tuple[list[dict[str, str]], np.ndarray]:
+    """Raw rows, unknown values among them, and their ids."""
+    rng = np.random.default_rng(1)
+    ids = np.stack([rng.integers(0, size, count) for size in dataset.field_sizes], axis=1)
+    values = [dataset.vocabulary(field)["value"].to_pylist() for field in range(len(dataset.field_names))]
+    rows = [{name: values[j][row[j]] if row[j] else "never seen" for j, name in enumerate(dataset.field_names)} for row in ids]
+    return rows, ids
+
+
+@pytest.mark.parametrize("backbone", some(fast=("dcnv2", "ipnn", "xdeepfm")))
+def test_onnx(prepared, tmp_path, backbone):
+    run, out = str(tmp_path / "run"), str(tmp_path / "served")
+    model = write_run(run, prepared, ctr__backbone=backbone)
+    result = export_for_serving(run, out, "onnx")
+    assert sorted(os.listdir(out)) == ["export.json", "model.onnx", "vocab"]
+    rows, ids = drawn_rows(prepared[0])
+    np.testing.assert_array_equal(served_inputs(out, rows), ids)
+    session = onnxruntime.InferenceSession(os.path.join(out, "model.onnx"))
+    check_logits(model, lambda field_ids: session.run(["logit"], {"field_ids": field_ids})[0], ids)
+    assert result["checked_rows"] == prepared[0].counts["test"]
+    assert 0 <= result["largest_difference"] <= 1e-5
+    for times in result["ms_per_batch"].values():
+        assert 0 < times["median"] <= times["p99"]
+
+
+@pytest.mark.parametrize("backbone", some(fast=BACKBONES.keys() - {"fgcnn", "fignn", "xdeepfm"}))
+def test_torch_export(prepared, tmp_path, monkeypatch, backbone):
+    """What torch.export.load reads holds no pickle."""
+    run, out = str(tmp_path / "run"), str(tmp_path / "served")
+    model = write_run(run, prepared, ctr__backbone=backbone)
+    export_for_serving(run, out, "torch-export")
+    assert sorted(os.listdir(out)) == ["export.json", "model.pt2", "vocab"]
+
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    with monkeypatch.context() as patch:
+        for module, name in ((pickle, "loads"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")):
+            patch.setattr(module, name, refuse)
+        module = torch.export.load(os.path.join(out, "model.pt2")).module()
+    _, ids = drawn_rows(prepared[0])
+    check_logits(model, lambda field_ids: module(torch.from_numpy(field_ids)).detach().numpy(), ids)
+
+
+def test_safetensors(prepared, tmp_path):
+    run, out = str(tmp_path / "run"), str(tmp_path / "served")
+    model = write_run(run, prepared, objective="with_plm")
+    export_for_serving(run, out)
+    assert sorted(os.listdir(out)) == ["export.json", "model.safetensors", "tokenizer", "vocab"]
+    loaded, info = load_export(out)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert len([name for name in info.files or () if name.startswith("vocab/")]) == len(prepared[0].field_names)
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch-export"])
+def test_a_model_that_reads_text_is_no_graph(prepared, tmp_path, to):
+    write_run(str(tmp_path / "run"), prepared, objective="with_plm")
+    with pytest.raises(DataError, match=r"finetune\.with_plm=false"):
+        export_for_serving(str(tmp_path / "run"), str(tmp_path / "served"), to)
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_graph_that_computes_something_else_is_not_left_behind(prepared, tmp_path, monkeypatch):
+    write_run(str(tmp_path / "run"), prepared)
+    original = torch.export.export
+
+    def other(model, *arguments, **options):
+        weight = model.prediction.bias
+        with torch.no_grad():
+            weight += 2e-5
+            try:
+                program = original(model, *arguments, **options)
+                torch.export.save(program, str(tmp_path / "frozen"))
+                return torch.export.load(str(tmp_path / "frozen"))
+            finally:
+                weight -= 2e-5
+
+    monkeypatch.setattr(torch.export, "export", other)
+    with pytest.raises(RunError, match=r"model\.pt2: a logit differs by 2e-05"):
+        export_for_serving(str(tmp_path / "run"), str(tmp_path / "served"), "torch-export")
+    assert sorted(os.listdir(tmp_path)) == ["frozen", "run"]
+
+
+def test_a_graph_is_no_export_to_score_with(prepared, tmp_path):
+    write_run(str(tmp_path / "run"), prepared)
+    export_for_serving(str(tmp_path / "run"), str(tmp_path / "served"), "torch-export")
+    with pytest.raises(DataError, match="give the run it was exported from"):
+        read_info(str(tmp_path / "served"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--to", "FOLDER"], "--out is missing.*such as --out FOLDER"),
+        ([], "--out is missing"),
+        (["--to", "tflite", "--out", "{out}"], "tflite.*safetensors, onnx, torch-export"),
+        (["--to", "onnx", "--out", "{out}"], "pip install onnx onnxscript onnxruntime"),
+    ],
+)
+def test_bad_options(prepared, tmp_path, capsys, monkeypatch, options, said):
+    write_run(str(tmp_path / "run"), prepared)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxscript" else find(name, *rest))
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", "--run", str(tmp_path / "run"), *(option.format(out=tmp_path / "out") for option in options)])
+    [line] = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert re.search(said, line), line
+    assert os.listdir(tmp_path) == ["run"]
+    assert storage.exists(str(tmp_path / "run" / "export" / "export.json"))
+
+
+def test_the_command_says_how_fast_and_how_equal(prepared, tmp_path, capsys):
+    write_run(str(tmp_path / "run"), prepared)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", "--run", str(tmp_path / "run"), "--to", "onnx", "--out", str(tmp_path / "served")])
+    output = capsys.readouterr()
+    assert stopped.value.code == 0
+    assert "ms per batch of 128, one thread, median: exported " in output.out
+    assert output.out.splitlines()[-1].endswith(f"onnx: {tmp_path / 'served'}")
+    assert output.err == ""
