@@ -85,12 +85,14 @@ def test_a_thousand_random_cases_stay_within_their_bound_merged_in_any_order():
     for case in range(1000):
         labels, logits = a_case(rng)
         bins = even if case % 2 else LogitBins.of_sample(rng.choice(logits, int(rng.integers(1, 50))))
-        cuts = np.sort(rng.integers(0, len(labels), 3))
-        parts = [histogram(a, b, bins) for a, b in zip(np.split(labels, cuts), np.split(logits, cuts), strict=True)][:2]
-        rest = histogram(labels[cuts[1] :], logits[cuts[1] :], bins)
+        cuts = np.sort(rng.integers(0, len(labels), 2))
+        parts = list(zip(np.split(labels, cuts), np.split(logits, cuts), strict=True))
         merged = AucHistogram(bins)
         for place in rng.permutation(3):
-            merged.merge([*parts, rest][place])
+            if case % 5:
+                merged.add(*parts[place])
+            else:
+                merged.merge(histogram(*parts[place], bins))
         estimate, bound = merged.auc()
         true = auc(labels, logits)
         assert abs(estimate - true) <= bound + 1e-15, (case, estimate, true, bound)

@@ -1,10 +1,16 @@
-"""The cluster bootstrap: against a loop over its own draws, and whether its intervals hold the truth as often as they say."""
+"""Bootstraps against loops over their own draws, DeLong's test against its definition, Student's against published figures; and whether
+intervals hold the truth as often as they say."""
+
+import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation import significance
-from clickprompt.evaluation.significance import RESAMPLES, cluster_interval
+from clickprompt.evaluation.metrics import auc
+from clickprompt.evaluation.significance import RESAMPLES, cluster_interval, delong, paired_t_test, user_bootstrap
 
 
 def test_equals_a_loop_over_the_same_draws():
@@ -54,3 +60,155 @@ def test_covers_the_truth_where_rows_of_a_cluster_are_alike(monkeypatch):
             held[name] += interval[0] < 0.2 < interval[1]
     assert 0.88 < held["clusters"] / worlds < 0.99
     assert held["rows"] / worlds < 0.75
+
+
+def two_models(rng, rows, decimals=8, gain=0.5):
+    """(labels, scores, base_scores), which go together; few decimals make ties."""
+    labels = (rng.random(rows) < 0.3).astype(int)
+    labels[:4] = [0, 1, 0, 1]
+    common = rng.normal(size=rows) + labels
+    return labels, (common + gain * labels + rng.normal(size=rows)).round(decimals), (common + rng.normal(size=rows)).round(decimals)
+
+
+def delong_by_definition(labels, *models):
+    """(difference, standard error) from the placements of every pair and their 2 × 2 covariances."""
+    clicks, others = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    right = np.array([[[(s[i] > s[j]) + (s[i] == s[j]) / 2 for j in others] for i in clicks] for s in models])
+    covariance = np.cov(right.mean(axis=2)) / len(clicks) + np.cov(right.mean(axis=1)) / len(others)
+    aucs = right.mean(axis=(1, 2))
+    return aucs[0] - aucs[1], np.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]))
+
+
+@pytest.mark.parametrize("decimals", [8, 1, 0])
+def test_delong_equals_its_definition(decimals):
+    rng = np.random.default_rng(decimals)
+    for _ in range(10):
+        labels, scores, base = two_models(rng, int(rng.integers(8, 80)), decimals)
+        found = delong(labels, scores, base)
+        difference, error = delong_by_definition(labels, scores, base)
+        assert found.difference == pytest.approx(difference, abs=1e-13)
+        assert found.difference == pytest.approx(auc(labels, scores) - auc(labels, base), abs=1e-13)
+        assert found.standard_error == pytest.approx(error, rel=1e-10)
+        assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(difference / error)), rel=1e-9)
+        assert found.interval == pytest.approx(stats.norm.interval(0.95, difference, error), abs=1e-12)
+
+
+def test_delong_of_swapped_models_and_of_other_units():
+    labels, scores, base = two_models(np.random.default_rng(3), 500)
+    found, swapped = delong(labels, scores, base), delong(labels, base, scores)
+    assert (swapped.difference, swapped.p_value) == pytest.approx((-found.difference, found.p_value), rel=1e-10)
+    assert delong(labels, np.exp(scores), 3 * base) == found  # only the order counts
+    assert delong(labels, scores, 2 * scores) == (0.0, 0.0, 0.0, 1.0, (0.0, 0.0))
+
+
+def test_delong_rejects_equal_models_as_often_as_it_says():
+    rng = np.random.default_rng(4)
+    rejected = sum(delong(*two_models(rng, 300, gain=0)).p_value < 0.1 for _ in range(600))
+    assert 40 < rejected < 80
+    assert delong(*two_models(rng, 5000)).p_value < 1e-6
+
+
+def test_delong_is_fast_on_a_million_rows():
+    started = time.process_time()
+    delong(*two_models(np.random.default_rng(5), 1_000_000))
+    assert time.process_time() - started < 20  # quadratic would take hours
+
+
+def test_delong_refuses_what_it_cannot_judge():
+    with pytest.raises(DataError, match="two rows of each class"):
+        delong([0, 0, 1], [1, 2, 3], [3, 2, 1])
+    with pytest.raises(DataError, match="every row gains the same"):
+        delong([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1])
+    with pytest.raises(DataError, match="one base score for every label"):
+        delong([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2])
+
+
+@pytest.mark.parametrize("decimals", [8, 0])
+def test_bootstrap_equals_a_loop_over_the_same_draws(decimals):
+    rng = np.random.default_rng(decimals)
+    labels, scores, base = two_models(rng, 150, decimals)
+    users = rng.choice(["a", "bb", "c", "d", "e", "f", "g"], 150)
+    found = user_bootstrap(users, labels, scores, base, resamples=60, seed=11)
+    names, generator, differences = sorted(set(users.tolist())), np.random.default_rng(11), []
+    for _ in range(60):
+        rows = np.concatenate([np.flatnonzero(users == names[drawn]) for drawn in generator.integers(len(names), size=len(names))])
+        differences.append(auc(labels[rows], scores[rows]) - auc(labels[rows], base[rows]))
+    assert found.difference == auc(labels, scores) - auc(labels, base)
+    assert found.interval == tuple(np.percentile(differences, [2.5, 97.5]))
+    assert found.standard_error == np.std(differences, ddof=1)
+    rarer = min(sum(d <= 0 for d in differences), sum(d >= 0 for d in differences))
+    assert found.p_value == min(1, 2 * (rarer + 1) / 61)
+    assert (found.users, found.resamples) == (7, 60)
+
+
+def test_bootstrap_leaves_out_resamples_of_one_class():
+    users, labels = [1, 2, 3, 4], [1, 0, 0, 0]  # (3/4)^4 of the resamples have no click, 1/256 nothing else
+    found = user_bootstrap(users, labels, [0.4, 0.1, 0.5, 0.2], [0.3, 0.4, 0.1, 0.2], resamples=1000)
+    assert 620 < found.resamples < 740
+
+
+def test_bootstrap_agrees_with_delong_where_every_row_is_a_user_and_is_wider_where_users_are_alike():
+    labels, scores, base = two_models(np.random.default_rng(6), 2000)
+    rows = user_bootstrap(np.arange(2000), labels, scores, base, resamples=600)
+    assert rows.standard_error == pytest.approx(delong(labels, scores, base).standard_error, rel=0.1)
+    tenfold = [np.repeat(column, 10) for column in (labels, scores, base)]  # ten copies are no more evidence
+    users = user_bootstrap(np.repeat(np.arange(2000), 10), *tenfold, resamples=600)
+    assert users == rows
+    assert delong(*tenfold).standard_error < rows.standard_error / 2.5
+
+
+def test_bootstrap_is_fast_on_movielens_1m_test_rows():
+    rng = np.random.default_rng(7)
+    labels, scores, base = two_models(rng, 74_000)
+    started = time.process_time()
+    found = user_bootstrap(rng.integers(0, 6000, 74_000), labels, scores, base, resamples=100)
+    assert time.process_time() - started < 6  # 1,000 resamples in a minute
+    assert found.interval[0] < found.difference < found.interval[1]
+
+
+def test_bootstrap_refuses_what_it_cannot_judge():
+    with pytest.raises(DataError, match="needs two users"):
+        user_bootstrap([1, 1], [0, 1], [1, 2], [2, 1])
+    with pytest.raises(DataError, match="same label"):
+        user_bootstrap([1, 2], [1, 1], [1, 2], [2, 1])
+    with pytest.raises(DataError, match="every row's user"):
+        user_bootstrap([1, 2, 3], [0, 1], [1, 2], [2, 1])
+    same = user_bootstrap([1, 2, 3, 4], [0, 1, 0, 1], [1, 2, 3, 4], [1, 2, 3, 4])
+    assert (same.difference, same.p_value, same.interval) == (0, 1, (0, 0))
+
+
+def test_t_test_gives_what_is_published_of_student_1908():
+    """Hours of sleep gained by two drugs (his first table); R prints: t = -4.0621, df = 9, p-value = 0.002833, -2.4598858 -0.7001142."""
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    found = paired_t_test(first, second)
+    assert (round(found.t, 4), found.degrees_of_freedom, round(found.p_value, 6)) == (-4.0621, 9, 0.002833)
+    assert tuple(round(end, 7) for end in found.interval) == (-2.4598858, -0.7001142)
+    assert found.difference == pytest.approx(-1.58)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 30, 500])
+def test_t_distribution(degrees):
+    for t in (0.0, 1e-6, 0.3, 1.0, 2.0, -2.5, 10.0, 1e3, 1e8):
+        assert significance._t_p_value(t, degrees) == pytest.approx(2 * stats.t.sf(abs(t), degrees), rel=1e-9, abs=1e-300)
+    assert significance._t_of(0.05, degrees) == pytest.approx(stats.t.isf(0.025, degrees), rel=1e-9)
+
+
+def test_t_test_equals_scipy():
+    rng = np.random.default_rng(8)
+    for seeds in (2, 3, 5, 12):
+        values, base = rng.normal(0.84, 0.001, seeds), rng.normal(0.8395, 0.001, seeds)
+        expected = stats.ttest_rel(values, base)
+        found = paired_t_test(values.tolist(), base.tolist())
+        assert (found.t, found.p_value) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-9)
+        assert found.interval == pytest.approx(tuple(expected.confidence_interval()), rel=1e-8)
+
+
+def test_t_test_refuses_what_it_cannot_judge():
+    with pytest.raises(InputError, match=r"1 pair of runs: .*two or more; train both models with further seeds"):
+        paired_t_test([0.84], [0.83])
+    with pytest.raises(InputError, match="2 values against 1"):
+        paired_t_test([0.84, 0.85], [0.83])
+    with pytest.raises(InputError, match=r"differ by the same 0\.01"):
+        paired_t_test([0.81, 0.82, 0.83], [0.8, 0.81, 0.82])
+    assert paired_t_test([0.1, 0.2], [0.1, 0.2]) == (0, 0, 1, 1, (0, 0))
