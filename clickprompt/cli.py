@@ -205,6 +205,26 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    run: RunOption,
+    rows: Annotated[list[str], typer.Option("--rows", help="Parquet, CSV or JSON-lines files or patterns, local or URIs; repeatable")],
+    to: Annotated[str, typer.Option("--to", help="folder or URI of the predictions")],
+    keep: Annotated[list[str] | None, typer.Option("--keep", help="a column to carry along; repeatable")] = None,
+    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score new raw rows with a finetuned run. A value that the dataset hasn't is unknown, but a model with a PLM reads its text."""
+    settings = load_config(config, overrides or [])
+    from clickprompt.runtime.predict import predict as run_predict
+
+    result = run_predict(run, rows, to, keep=keep or [], runtime=settings.runtime, data=data)
+    figures = f"{result['rows']:,} rows of {result['files']} files, {result['rows_per_second']:,.0f} rows/s"
+    _finish(as_json, result, f"{figures}: {to}")
+
+
+@app.command()
 def export(
     run: RunOption,
     to: Annotated[str, typer.Option("--to", help="safetensors, or the CTR model alone as a graph: onnx, torch-export")] = "safetensors",
@@ -286,7 +306,7 @@ def benchmark(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="a job of jobs/: pretrain, finetune, evaluate, prepare, tune")],
+    job: Annotated[str, typer.Argument(help="a job of jobs/: pretrain, finetune, evaluate, predict, prepare, tune")],
     address: Annotated[str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")],
     as_json: JsonOption = False,
 ) -> None:

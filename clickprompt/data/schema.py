@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clickprompt import storage
 from clickprompt.errors import ConfigError, DataError
 
-__all__ = ["FieldSchema", "LabelRule", "TableSchema", "data_files", "load_schema"]
+__all__ = ["FieldSchema", "LabelRule", "TableSchema", "data_files", "load_schema", "matching_files"]
 
 
 class _Frozen(BaseModel):
@@ -113,14 +113,15 @@ def data_files(schema_uri: str, schema: TableSchema) -> list[tuple[str, int]]:
     found: dict[str, int] = {}
     for pattern in schema.data:
         uri = pattern if "://" in pattern or pattern.startswith("/") else storage.join(folder, pattern)
-        matches = _matches(uri)
+        matches = matching_files(uri)
         if not matches:
             raise DataError(f"{uri}: no such file; correct data in {schema_uri}")
         found.update(matches)
     return list(found.items())
 
 
-def _matches(uri: str) -> list[tuple[str, int]]:
+def matching_files(uri: str) -> list[tuple[str, int]]:
+    """(URI, bytes) of the files that a URI with * and ? names, sorted."""
     filesystem, path = storage.resolve(uri)
     scheme = uri.split("://")[0] + "://" if "://" in uri else ""
     with storage.user_errors(uri):

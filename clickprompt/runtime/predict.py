@@ -1,0 +1,85 @@
+"""Scoring new raw rows by an actor pool: each actor scores one part of a file at a time, so that what comes out doesn't depend on how many
+actors there are."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+from ray.util import ActorPool
+
+from clickprompt import storage
+from clickprompt.config import RuntimeConfig
+from clickprompt.data.dataset import Dataset
+from clickprompt.data.schema import matching_files
+from clickprompt.data.sources.files import file_parts
+from clickprompt.data.sources.raw import RawPart
+from clickprompt.errors import DataError, InputError
+from clickprompt.evaluation.predictor import check_scorable
+from clickprompt.evaluation.raw_rows import RawPredictor, check_columns, score_part
+from clickprompt.export import dataset_of, export_of, read_info
+from clickprompt.new_folder import clear_unfinished, new_folder
+from clickprompt.progress import Task
+from clickprompt.runtime.cluster import connect
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: str, rows: Sequence[str], to: str, *, keep: Sequence[str] = (), runtime: RuntimeConfig | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """Score the rows of files and patterns with a finetuned run: `to`/part-<n>.parquet for each part of a file (`score_part`).
+
+    A file has a column for every field, named as in the dataset's manifest; those of `keep` are carried along.
+
+    Raises InputError when `to` exists or a column can't be kept, DataError for a run that can't score, a pattern without files or a file
+    without a column.
+    """
+    runtime = runtime or RuntimeConfig()
+    to = storage.native(to)
+    if storage.exists(to) and not clear_unfinished(to):
+        raise InputError(f"{to}: exists already; choose another folder")
+    for name in ("file", "row", "logit", "probability"):
+        if name in keep:
+            raise InputError(f"--keep {name}: the predictions have a column of that name; rename yours")
+    keep = list(dict.fromkeys(keep))
+    export = export_of(storage.native(run))
+    dataset = dataset_of(read_info(export).config, data)
+    dataset.verify([])
+    check_scorable(export, dataset)
+    files = list(dict.fromkeys(uri for pattern in rows for uri in _files(storage.native(pattern))))
+    for uri in files:
+        check_columns(uri, [*dataset.columns, *keep])
+    parts = [part for uri in files for part in file_parts(uri)]
+    with new_folder(to) as work, connect(runtime):
+        options = {"num_cpus": 1, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+        actors = [RawScorer.options(**options).remote(export, dataset) for _ in range(runtime.evaluation_actors)]
+        jobs = [(part, f"{work}/part-{index:05d}.parquet") for index, part in enumerate(parts)]
+        done, started = 0, time.monotonic()
+        with Task(f"scoring {len(files)} files, in parts", len(parts)) as task:
+            scored: Any = ActorPool(actors).map_unordered(lambda actor, job: actor.score.remote(job[0], keep, job[1]), jobs)
+            for finished, count in enumerate(scored, start=1):
+                done += count
+                task.update(finished, f"{done:,} rows, {done / (time.monotonic() - started):,.0f} rows/s")
+        seconds = time.monotonic() - started
+    return {"path": to, "files": len(files), "rows": done, "rows_per_second": done / seconds}
+
+
+@ray.remote
+class RawScorer:
+    """Holds one model and scores parts of files with it."""
+
+    def __init__(self, export: str, dataset: Dataset):
+        torch.set_num_threads(1)  # as many actors as cores share the machine
+        self._predictor = RawPredictor(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+
+    def score(self, part: RawPart, keep: list[str], uri: str) -> int:
+        return score_part(self._predictor, part, keep, uri)
+
+
+def _files(pattern: str) -> list[str]:
+    found = [uri for uri, _ in matching_files(pattern)]
+    if not found:
+        raise DataError(f"{pattern}: no such file; give files or patterns with * and ?")
+    return found
