@@ -200,7 +200,9 @@ def evaluate(
         raise InputError(f"--against {against}: compares what two pretraining runs recover, and {run} is finetuned; leave it out")
     [result] = run_evaluate([run], split, config=settings, data=data)
     latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
-    figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, {latency}"
+    gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
+    error = result["calibration"]["equal_mass"]["error"]
+    figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}, {latency}"
     _finish(as_json, result, f"{_slices_table(result)}\n{split}: {figures}: {result['predictions']}")
 
 

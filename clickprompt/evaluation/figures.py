@@ -8,10 +8,20 @@ import pyarrow as pa
 from clickprompt.config import EvaluateConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import ConfigError
+from clickprompt.evaluation.calibration import (
+    calibration_sums,
+    equal_mass_edges,
+    equal_width_edges,
+    expected_calibration_error,
+    reliability_curve,
+)
+from clickprompt.evaluation.group_auc import auc_by_value, gauc
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.slices import cold_start, long_tail
 
 __all__ = ["check_fields", "split_figures"]
+
+_MANY = 1000
 
 
 def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
@@ -29,7 +39,8 @@ def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
 
 
 def split_figures(predictions: pa.Table, dataset: Dataset, split: str, settings: EvaluateConfig) -> dict[str, Any]:
-    """{"rows", "auc", "log_loss", "long_tail", "cold_start"} of the predictions (read_predictions) of a whole split."""
+    """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "log_loss", "gauc", "calibration", "long_tail", "cold_start",
+    "by_value"}; the last has, field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values."""
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     ids = _ids(predictions, dataset, split)
     counts = {name: dataset.vocabulary(number)["train_count"].to_numpy() for number, name in enumerate(dataset.field_names)}
@@ -38,6 +49,11 @@ def split_figures(predictions: pa.Table, dataset: Dataset, split: str, settings:
         "rows": len(labels),
         "auc": auc(labels, logits),
         "log_loss": log_loss(labels, logits),
+        "gauc": gauc(ids[user], labels, logits)._asdict(),
+        "calibration": {
+            name: _calibration(labels, logits, edges)
+            for name, edges in (("equal_width", equal_width_edges()), ("equal_mass", equal_mass_edges(logits)))
+        },
         "long_tail": {
             "user": user,
             "item": item,
@@ -45,7 +61,21 @@ def split_figures(predictions: pa.Table, dataset: Dataset, split: str, settings:
             **long_tail(labels, logits, ids[user], ids[item], counts[user], counts[item], settings.tail_share),
         },
         "cold_start": cold_start(labels, logits, ids, counts),
+        "by_value": {
+            name: _named(auc_by_value(ids[name], labels, logits), dataset.vocabulary(number)["value"])
+            for number, name in enumerate(dataset.field_names)
+            if dataset.field_sizes[number] <= _MANY
+        },
     }
+
+
+def _calibration(labels: np.ndarray, logits: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
+    sums = calibration_sums(labels, logits, edges)
+    return {"error": expected_calibration_error(sums), "curve": reliability_curve(sums, edges)}
+
+
+def _named(figures: list[dict[str, Any]], values: pa.ChunkedArray) -> list[dict[str, Any]]:
+    return [{**of_value, "value": values[of_value["value"]].as_py()} for of_value in figures]
 
 
 def _ids(predictions: pa.Table, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
