@@ -175,7 +175,7 @@ def evaluate(
     run: RunOption,
     split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
-    against: Annotated[str | None, typer.Option(help="a pretraining run, already evaluated, to compare this one with")] = None,
+    against: Annotated[str | None, typer.Option(help="a run of the same kind, already evaluated, to compare this one with")] = None,
     attention: Annotated[
         int | None, typer.Option(help="instead: what the PLM reads of the prompts where a field is masked, mean of so many rows")
     ] = None,
@@ -196,14 +196,15 @@ def evaluate(
         result = evaluate_recovery(run, split, config=settings, data=data, against=against)
         _finish(as_json, result, f"{_recovery_table(result)}\n{split}: {result['recovery']}")
         return
-    if against:
-        raise InputError(f"--against {against}: compares what two pretraining runs recover, and {run} is finetuned; leave it out")
-    [result] = run_evaluate([run], split, config=settings, data=data)
+    if against and is_pretrained(against):
+        raise InputError(f"--against {against}: a pretraining run, and {run} is finetuned; give one that predicts clicks, too")
+    [result] = run_evaluate([run], split, config=settings, data=data, against=against)
     latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
     gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
     error = result["calibration"]["equal_mass"]["error"]
     figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}, {latency}"
-    _finish(as_json, result, f"{_slices_table(result)}\n{split}: {figures}: {result['predictions']}")
+    comparison = f"{_comparison(result)}\n" if against else ""
+    _finish(as_json, result, f"{_slices_table(result)}\n{comparison}{split}: {figures}: {result['predictions']}")
 
 
 @app.command()
@@ -355,10 +356,21 @@ def _attention_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _comparison(result: dict[str, Any]) -> str:
+    against = result["against"]
+    base = f"AUC {against['auc']:.4f}, log loss {against['log_loss']:.4f}"
+    lines = [f"against {result['base']}: {base}, Rel.Impr {against['relative_improvement']:+.2%}"]
+    for name, key in (("DeLong, rows independent", "delong"), ("bootstrap by user", "user_bootstrap")):
+        if test := against[key]:
+            low, high = test["interval"]
+            lines.append(f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = {test['p_value']:.3g}")
+    return "\n".join(lines)
+
+
 def _slices_table(result: dict[str, Any]) -> str:
     """Table 6 in both readings of the long tail, and the rows with values that training never had."""
     tail = result["long_tail"]
-    lines = [f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'log loss':>10}"]
+    lines = [f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'log loss':>10}" + (f"{'Rel.Impr':>10}" if "base" in result else "")]
     for reading, title in (("seen", "the rarest seen in training"), ("with_unseen", "the same and those never seen")):
         lines.append(f"long tail: {title}, {tail['share']:.0%} of {tail['user']} and {tail['item']}")
         for figures in tail[reading]:
@@ -372,7 +384,8 @@ def _slices_table(result: dict[str, Any]) -> str:
 def _slice_line(label: str, figures: dict[str, Any]) -> str:
     auc = "–" if figures["auc"] is None else f"{figures['auc']:.4f}"
     loss = "–" if figures["log_loss"] is None else f"{figures['log_loss']:.4f}"
-    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{loss:>10}"
+    improvement = f"{figures['against']['relative_improvement']:>+10.2%}" if figures.get("against") else ""
+    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{loss:>10}{improvement}"
 
 
 def _recovery_table(result: dict[str, Any]) -> str:

@@ -15,9 +15,10 @@ from clickprompt.evaluation.calibration import (
     expected_calibration_error,
     reliability_curve,
 )
+from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.group_auc import auc_by_value, gauc
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.evaluation.slices import cold_start, long_tail
+from clickprompt.evaluation.slices import TailSubset, cold_start, figures_of, tail_subsets
 
 __all__ = ["check_fields", "split_figures"]
 
@@ -38,13 +39,29 @@ def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
     return user, item
 
 
-def split_figures(predictions: pa.Table, dataset: Dataset, split: str, settings: EvaluateConfig) -> dict[str, Any]:
+def split_figures(
+    predictions: pa.Table, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
+) -> dict[str, Any]:
     """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "log_loss", "gauc", "calibration", "long_tail", "cold_start",
-    "by_value"}; the last has, field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values."""
+    "by_value"}; the last has, field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values.
+
+    base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in the subsets of the long tail.
+    Raises DataError where they aren't of the same rows.
+    """
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
+    base_logits = None if base is None else paired_logits(predictions, base)
     ids = _ids(predictions, dataset, split)
     counts = {name: dataset.vocabulary(number)["train_count"].to_numpy() for number, name in enumerate(dataset.field_names)}
     user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
+
+    def of_subset(subset: TailSubset) -> dict[str, Any]:
+        figures = {"tail_user": subset.tail_user, "tail_item": subset.tail_item, **figures_of(labels, logits, subset.rows)}
+        if base_logits is not None:
+            chosen = (values[subset.rows] for values in (ids[user], labels, logits, base_logits))
+            figures["against"] = None if figures["auc"] is None else compare(*chosen)
+        return figures
+
+    tail = tail_subsets(ids[user], ids[item], counts[user], counts[item], settings.tail_share)
     return {
         "rows": len(labels),
         "auc": auc(labels, logits),
@@ -58,7 +75,7 @@ def split_figures(predictions: pa.Table, dataset: Dataset, split: str, settings:
             "user": user,
             "item": item,
             "share": settings.tail_share,
-            **long_tail(labels, logits, ids[user], ids[item], counts[user], counts[item], settings.tail_share),
+            **{reading: [of_subset(subset) for subset in subsets] for reading, subsets in tail.items()},
         },
         "cold_start": cold_start(labels, logits, ids, counts),
         "by_value": {
@@ -66,6 +83,7 @@ def split_figures(predictions: pa.Table, dataset: Dataset, split: str, settings:
             for number, name in enumerate(dataset.field_names)
             if dataset.field_sizes[number] <= _MANY
         },
+        **({} if base_logits is None else {"against": compare(ids[user], labels, logits, base_logits)}),
     }
 
 

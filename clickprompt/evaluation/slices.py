@@ -4,6 +4,7 @@ Shape legend: N rows, S ids of a field (0 = unknown).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from clickprompt.evaluation.metrics import auc, log_loss
 
-__all__ = ["READINGS", "cold_start", "figures_of", "long_tail", "tail_ids"]
+__all__ = ["READINGS", "TailSubset", "cold_start", "figures_of", "tail_ids", "tail_subsets"]
 
 Reading = Literal["seen", "with_unseen"]
 READINGS: tuple[Reading, ...] = ("seen", "with_unseen")
@@ -36,32 +37,28 @@ def tail_ids(train_count: NDArray[np.int64], share: float, reading: Reading) -> 
     return tail
 
 
-def long_tail(
-    labels: NDArray,
-    logits: NDArray,
-    users: NDArray[np.int64],
-    items: NDArray[np.int64],
-    user_counts: NDArray[np.int64],
-    item_counts: NDArray[np.int64],
-    share: float,
-) -> dict[str, list[dict[str, Any]]]:
-    """Table 6: by reading, the figures of the four subsets in the paper's order (long-tail user and item, user only … neither).
+@dataclass(frozen=True)
+class TailSubset:
+    """One of Table 6's four."""
 
-    labels, logits, users, items: [N], the latter two ids; user_counts, item_counts: [S] training rows of each id.
+    tail_user: bool
+    tail_item: bool
+    rows: NDArray[np.bool_]
+    """[N]"""
+
+
+def tail_subsets(
+    users: NDArray[np.int64], items: NDArray[np.int64], user_counts: NDArray[np.int64], item_counts: NDArray[np.int64], share: float
+) -> dict[Reading, list[TailSubset]]:
+    """Table 6's subsets by reading, in the paper's order (long-tail user and item, item only, user only, neither).
+
+    users, items: [N] ids; user_counts, item_counts: [S] training rows of each id.
     """
-    subsets = {}
+    subsets: dict[Reading, list[TailSubset]] = {}
     for reading in READINGS:
-        user_tail = tail_ids(user_counts, share, reading)[users]
-        item_tail = tail_ids(item_counts, share, reading)[items]
-        subsets[reading] = [
-            {
-                "tail_user": tail_user,
-                "tail_item": tail_item,
-                **figures_of(labels, logits, (user_tail == tail_user) & (item_tail == tail_item)),
-            }
-            for tail_item in (True, False)
-            for tail_user in (True, False)
-        ]
+        user_tail, item_tail = (tail_ids(counts, share, reading)[ids] for counts, ids in ((user_counts, users), (item_counts, items)))
+        kinds = [(tail_user, tail_item) for tail_item in (True, False) for tail_user in (True, False)]
+        subsets[reading] = [TailSubset(user, item, (user_tail == user) & (item_tail == item)) for user, item in kinds]
     return subsets
 
 

@@ -25,12 +25,15 @@ from clickprompt.runtime.scorer import start_scorers
 __all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained"]
 
 
-def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None) -> list[dict[str, Any]]:
+def evaluate(
+    runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
+) -> list[dict[str, Any]]:
     """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6), cold start,
     milliseconds per batch of 128 (Table 8).
 
     The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it isn't the one of the
-    run's own configuration any more. Also in `<run>/evaluation-<split>.json`.
+    run's own configuration any more. `against` is a finetuned run that was evaluated on the same split before. Also in
+    `<run>/evaluation-<split>.json`.
     """
     config = config or Config()
     runtime = config.runtime
@@ -39,6 +42,7 @@ def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, d
     dataset = dataset_of(_described(exports[0])["config"], data)
     check_fields(dataset, config.evaluate)
     dataset.verify([split])
+    base = _predictions_of(against, split, _described(exports[0])["dataset_fingerprint"]) if against else None
     objectives = [check_scorable(export, dataset).objective for export in exports]
     folders = [storage.join(run, "predictions", split) for run in runs]
     with connect(runtime):
@@ -51,8 +55,9 @@ def evaluate(runs: Sequence[str], split: str, *, config: Config | None = None, d
             "run": run,
             "split": split,
             "objective": objective,
-            **split_figures(read_predictions(folder), dataset, split, config.evaluate),
+            **split_figures(read_predictions(folder), dataset, split, config.evaluate, base),
             **timing,
+            **({"base": against} if against else {}),
             "predictions": folder,
         }
         for run, objective, folder, timing in zip(runs, objectives, folders, latency, strict=True)
@@ -143,6 +148,19 @@ def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None
 def is_pretrained(run: str) -> bool:
     """Whether the run ended with pretraining, so that only recovery can be measured. Raises DataError when it holds no export."""
     return _described(export_of(storage.native(run)))["objective"] == "pretrain"
+
+
+def _predictions_of(run: str, split: str, fingerprint: str) -> pa.Table:
+    """What another run predicted. Raises DataError where it wasn't evaluated, or its test set is another."""
+    run = storage.native(run)
+    if _described(export_of(run))["dataset_fingerprint"] != fingerprint:
+        raise DataError(f"--against {run}: trained and scored on another dataset; only runs on the same {split} rows compare")
+    folder = storage.join(run, "predictions", split)
+    if not storage.exists(folder):
+        raise DataError(
+            f"--against {run}: has no predictions of the {split} split; run `clickprompt evaluate --run {run} --split {split}` first"
+        )
+    return read_predictions(folder)
 
 
 def _recovery_of(run: str, split: str, info: ExportInfo) -> pa.Table:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.evaluation.slices import cold_start, figures_of, long_tail, tail_ids
+from clickprompt.evaluation.slices import cold_start, figures_of, tail_ids, tail_subsets
 
 COUNTS = np.array([0, 5, 1, 0, 1, 9, 2, 7, 1, 3, 4, 8])  # ten seen ids, one unseen (3)
 
@@ -26,26 +26,23 @@ def rows():
 
 def test_four_subsets_that_every_row_is_in_once(rows):
     labels, logits, users, items, user_counts, item_counts = rows
-    found = long_tail(*rows, share=0.3)
+    found = tail_subsets(users, items, user_counts, item_counts, share=0.3)
     for reading, subsets in found.items():
-        assert [(subset["tail_user"], subset["tail_item"]) for subset in subsets] == [
-            (True, True),
-            (False, True),
-            (True, False),
-            (False, False),
-        ]
+        kinds = [(subset.tail_user, subset.tail_item) for subset in subsets]
+        assert kinds == [(True, True), (False, True), (True, False), (False, False)]
         for subset in subsets:
             chosen = [
                 row
                 for row in range(len(labels))
-                if naive_tail(user_counts, users[row], reading) == subset["tail_user"]
-                and naive_tail(item_counts, items[row], reading) == subset["tail_item"]
+                if naive_tail(user_counts, users[row], reading) == subset.tail_user
+                and naive_tail(item_counts, items[row], reading) == subset.tail_item
             ]
-            assert subset["rows"] == len(chosen) > 0
-            assert subset["clicks"] == labels[chosen].sum()
-            assert subset["auc"] == auc(labels[chosen], logits[chosen])
-            assert subset["log_loss"] == pytest.approx(log_loss(labels[chosen], logits[chosen]))
-    assert [subset["rows"] for subset in found["seen"]] != [subset["rows"] for subset in found["with_unseen"]]
+            assert np.flatnonzero(subset.rows).tolist() == chosen != []
+            figures = figures_of(labels, logits, subset.rows)
+            assert (figures["rows"], figures["clicks"]) == (len(chosen), labels[chosen].sum())
+            assert figures["auc"] == auc(labels[chosen], logits[chosen])
+            assert figures["log_loss"] == pytest.approx(log_loss(labels[chosen], logits[chosen]))
+    assert [subset.rows.sum() for subset in found["seen"]] != [subset.rows.sum() for subset in found["with_unseen"]]
 
 
 def naive_tail(counts, value, reading):

@@ -16,7 +16,7 @@ from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import replaced
 from clickprompt.data.dataset import Dataset
-from clickprompt.errors import RunError
+from clickprompt.errors import DataError, RunError
 from clickprompt.evaluation.attention import PromptAttention, summarise_attention
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
@@ -151,6 +151,11 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
         [again] = evaluate([run], "test", config=replaced(settings, {"runtime.evaluation_actors": actors}))
         assert predictions.equals(read_predictions(os.path.join(run, "predictions", "test"))), "the same bits for any number of actors"
         assert again["auc"] == scores["auc"]
+    [same] = evaluate([run], "test", config=settings, against=run)
+    assert same["against"]["auc"] == scores["auc"]
+    assert same["against"]["delong"]["p_value"] == 1
+    with pytest.raises(DataError, match="has no predictions of the valid split"):
+        evaluate([run], "valid", config=settings, against=run)
     alone = Predictor(export_of(run), dataset).score(dataset.read_split("test"))
     labels, logits = alone.labels, alone.logits
     expected = dict(zip(alone.row_ids.tolist(), logits.tolist(), strict=True))

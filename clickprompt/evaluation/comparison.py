@@ -1,0 +1,48 @@
+"""Is one model's AUC above another's on the same rows, by more than chance?"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from clickprompt.errors import DataError
+from clickprompt.evaluation.metrics import auc, log_loss, relative_improvement
+from clickprompt.evaluation.significance import delong, user_bootstrap
+
+__all__ = ["compare", "paired_logits"]
+
+
+def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
+    """[N] the base model's logits in the order of `predictions` (both as read_predictions gives them).
+
+    Raises DataError when the two aren't of the same rows with the same labels.
+    """
+    rows, base_rows = (set(table["row_id"].to_numpy().tolist()) for table in (predictions, base))
+    if rows != base_rows:
+        raise DataError(
+            f"the two runs were scored on different rows ({len(rows):,} and {len(base_rows):,}, {len(rows & base_rows):,} in both); "
+            "evaluate both on the same split of the same dataset"
+        )
+    different = predictions["label"].to_numpy() != base["label"].to_numpy()
+    if different.any():
+        first = predictions["row_id"][int(np.flatnonzero(different)[0])].as_py()
+        raise DataError(f"the two runs' labels differ in {different.sum():,} rows (row_id {first} is the first); evaluate both again")
+    return base["logit"].to_numpy()
+
+
+def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArray) -> dict[str, Any]:
+    """{"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and whether the difference is chance:
+    "delong", which takes rows as independent, and "user_bootstrap", which doesn't (None where all rows are of one user).
+
+    All [N]; users are ids of any kind. Raises DataError as `auc` does.
+    """
+    base_auc = auc(labels, base_logits)
+    several = len(np.unique(users)) > 1
+    return {
+        "auc": base_auc,
+        "log_loss": log_loss(labels, base_logits),
+        "relative_improvement": relative_improvement(auc(labels, logits), base_auc),
+        "delong": delong(labels, logits, base_logits)._asdict(),
+        "user_bootstrap": user_bootstrap(users, labels, logits, base_logits)._asdict() if several else None,
+    }
