@@ -15,6 +15,7 @@ import typer
 from clickprompt.config import Config, load_config, preset_names
 from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
+from clickprompt.tables import attention_table, comparison, recovery_table, slices_table
 
 __all__ = ["app", "main"]
 
@@ -190,11 +191,11 @@ def evaluate(
 
     if attention is not None:
         result = evaluate_attention(run, split, attention, config=settings, data=data)
-        _finish(as_json, result, f"{_attention_table(result)}\n{split}: {result['attention']}")
+        _finish(as_json, result, f"{attention_table(result)}\n{split}: {result['attention']}")
         return
     if is_pretrained(run):
         result = evaluate_recovery(run, split, config=settings, data=data, against=against)
-        _finish(as_json, result, f"{_recovery_table(result)}\n{split}: {result['recovery']}")
+        _finish(as_json, result, f"{recovery_table(result)}\n{split}: {result['recovery']}")
         return
     if against and is_pretrained(against):
         raise InputError(f"--against {against}: a pretraining run, and {run} is finetuned; give one that predicts clicks, too")
@@ -203,8 +204,8 @@ def evaluate(
     gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
     error = result["calibration"]["equal_mass"]["error"]
     figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}, {latency}"
-    comparison = f"{_comparison(result)}\n" if against else ""
-    _finish(as_json, result, f"{_slices_table(result)}\n{comparison}{split}: {figures}: {result['predictions']}")
+    compared = f"{comparison(result)}\n" if against else ""
+    _finish(as_json, result, f"{slices_table(result)}\n{compared}{split}: {figures}: {result['predictions']}")
 
 
 @app.command()
@@ -344,78 +345,6 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
     auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""
     loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
     _finish(as_json, result, f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}")
-
-
-def _attention_table(result: dict[str, Any]) -> str:
-    """Table 7: a line per masked field, the last layer's attention over the prompts; then how much of all attention they get."""
-    prompts = "".join(f"{number:>9}" for number in range(1, result["num_prompts"] + 1))
-    lines = [f"attention over the prompts, last layer, {result['rows']:,} rows", f"{'masked':<20}{prompts}{'on prompts':>12}"]
-    for name, field in result["fields"].items():
-        scores = "".join(f"{score:>9.4f}" for score in field["scores"])
-        lines.append(f"{name:<20}{scores}{field['on_prompts'][-1]:>12.2%}")
-    return "\n".join(lines)
-
-
-def _comparison(result: dict[str, Any]) -> str:
-    against = result["against"]
-    base = f"AUC {against['auc']:.4f}, log loss {against['log_loss']:.4f}"
-    lines = [f"against {result['base']}: {base}, Rel.Impr {against['relative_improvement']:+.2%}"]
-    for name, key in (("DeLong, rows independent", "delong"), ("bootstrap by user", "user_bootstrap")):
-        if test := against[key]:
-            low, high = test["interval"]
-            lines.append(f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = {test['p_value']:.3g}")
-    return "\n".join(lines)
-
-
-def _slices_table(result: dict[str, Any]) -> str:
-    """Table 6 in both readings of the long tail, and the rows with values that training never had."""
-    tail = result["long_tail"]
-    lines = [f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'log loss':>10}" + (f"{'Rel.Impr':>10}" if "base" in result else "")]
-    for reading, title in (("seen", "the rarest seen in training"), ("with_unseen", "the same and those never seen")):
-        lines.append(f"long tail: {title}, {tail['share']:.0%} of {tail['user']} and {tail['item']}")
-        for figures in tail[reading]:
-            kinds = (f"{'tail' if figures[key] else 'other'} {tail[name]}" for key, name in (("tail_user", "user"), ("tail_item", "item")))
-            lines.append(_slice_line("  " + ", ".join(kinds), figures))
-    lines.append("never seen in training:")
-    lines += [_slice_line(f"  {name}", figures) for name, figures in result["cold_start"].items()]
-    return "\n".join(lines)
-
-
-def _slice_line(label: str, figures: dict[str, Any]) -> str:
-    auc = "–" if figures["auc"] is None else f"{figures['auc']:.4f}"
-    loss = "–" if figures["log_loss"] is None else f"{figures['log_loss']:.4f}"
-    improvement = f"{figures['against']['relative_improvement']:>+10.2%}" if figures.get("against") else ""
-    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{loss:>10}{improvement}"
-
-
-def _recovery_table(result: dict[str, Any]) -> str:
-    """A line per field, and beneath it one for its values that occur in training where that isn't all of them."""
-    heading = f"{'masked values of':<20}{'rows':>7}{'tokens':>8}{'own':>8}{'permuted':>10}{'ratio':>8}{'difference [95% interval]':>34}"
-    lines = [heading + (f"{'against':>10}{'difference [95% interval]':>34}" if result["against"] else "")]
-    for name, field in result["fields"].items():
-        for label, figures in ((name, field), ("  seen in training", field["seen"])):
-            if figures is field or 0 < figures["rows"] < field["rows"]:
-                against = (field["against"] if figures is field else field["against"]["seen"]) if result["against"] else None
-                lines.append(_recovery_line(label, figures, against))
-    return "\n".join(lines)
-
-
-def _recovery_line(label: str, figures: dict[str, Any], against: dict[str, Any] | None) -> str:
-    ratio = f"{figures['ratio']:.2f}×" if figures["ratio"] is not None else "–"
-    line = f"{label:<20}{figures['rows']:>7,}{figures['targets']:>8,}{_share(figures['own']):>8}{_share(figures['permuted']):>10}{ratio:>8}"
-    line += f"{_difference(figures):>34}"
-    return line + (f"{_share(against['against']):>10}{_difference(against):>34}" if against else "")
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"
-
-
-def _difference(figures: dict[str, Any]) -> str:
-    if figures["difference"] is None:
-        return "–"
-    interval = figures["interval"]
-    return f"{figures['difference']:+.2%}" + (f" [{interval[0]:+.2%}, {interval[1]:+.2%}]" if interval else " [one user only]")
 
 
 def _finish(as_json: bool, result: dict[str, Any], text: str) -> None:

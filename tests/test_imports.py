@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
 ORDER = [
     {"errors"},
-    {"progress", "storage"},
+    {"progress", "storage", "tables"},
     {"new_folder"},
     {"config"},
     {"data", "models"},
