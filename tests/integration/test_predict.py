@@ -67,8 +67,8 @@ def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(finetuned,
     assert found[1].equals(found[2])
     assert found[1].equals(found[4])
     assert found[1].column_names == ["file", "row", "row_id", "logit", "probability"]
-    row_ids, _, scores = Predictor(export_of(run), prepared[0]).score(prepared[0].read_split("test"))
-    expected = dict(zip(row_ids.tolist(), scores.tolist(), strict=True))
+    scores = Predictor(export_of(run), prepared[0]).score(prepared[0].read_split("test"))
+    expected = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
     assert max(expected.values()) - min(expected.values()) > 0.01
     logits = found[1]["logit"].to_pylist()
     assert logits == pytest.approx([expected[int(row)] for row in found[1]["row_id"].to_pylist()], abs=1e-5)
