@@ -55,7 +55,7 @@ def _run(config, num_workers, cases, folder):
 def test_every_engine_and_objective_equals_the_cpu_and_resumes(config, on_cpu, num_workers, tmp_path):
     cases = {f"{engine}, {name}": (Case(engine, name, changes=SMALL), 1e-4) for engine in ENGINES for name in OBJECTIVE_NAMES}
     found = _run(config, num_workers, cases, tmp_path)
-    # With a PLM and no checkpoint to go by, validations follow the steps' losses in the list
+    # A finetuning's validations follow its steps' losses in the list
     pretrain = {name: case for name, case in cases.items() if case[0].objective == "pretrain"}
     _check(found, on_cpu, pretrain)
     for name in cases.keys() - pretrain.keys():
