@@ -15,7 +15,7 @@ import typer
 from clickprompt.config import Config, load_config, preset_names
 from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
-from clickprompt.tables import attention_table, comparison, recovery_table, slices_table
+from clickprompt.tables import attention_table, comparison, job_line, recovery_table, slices_table
 
 __all__ = ["app", "main"]
 
@@ -25,6 +25,8 @@ ConfigOption = Annotated[str | None, typer.Option("--config", help="a YAML file,
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")]
 RunOption = Annotated[str, typer.Option("--run", help="folder or URI of the run; give it again to continue")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+AddressOption = Annotated[str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")]
+JobArgument = Annotated[str, typer.Argument(help="the id that `clickprompt submit` printed")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -310,17 +312,87 @@ def benchmark(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="a job of jobs/: pretrain, finetune, evaluate, predict, prepare, tune")],
-    address: Annotated[str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")],
+    job: Annotated[
+        str,
+        typer.Argument(help="of jobs/: benchmark, evaluate, finetune, pipeline, predict, prepare, pretrain, synth, tokenize, tune"),
+    ],
+    address: AddressOption,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the log; the exit status is the job's")] = True,
+    job_id: Annotated[str | None, typer.Option("--id", help="the job's name on the cluster; default: Ray makes one up")] = None,
+    install: Annotated[
+        bool,
+        typer.Option("--install", help="this checkout and the versions installed here travel along; default: the image has them"),
+    ] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="of the job's environment; repeatable")] = None,
+    metadata: Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="for the dashboard; repeatable")] = None,
+    cpus: Annotated[
+        float | None, typer.Option("--entrypoint-cpus", help="that the entry point reserves; default: none, it only drives")
+    ] = None,
+    resources: Annotated[
+        list[str] | None, typer.Option("--entrypoint-resource", metavar="NAME=AMOUNT", help="where it may run; repeatable")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a command on a cluster by the Ray Jobs API; what follows is passed to the job."""
-    from clickprompt.runtime.submit import submit_job
+    """Run a command on a cluster by the Ray Jobs API. All else that is given is the command's; a --config file travels along."""
+    amounts = {name: _amount(name, amount) for name, amount in _pairs("--entrypoint-resource", resources).items()}
+    from clickprompt.runtime.submit import Submission, submit_job
 
-    result = submit_job(job, address, context.args)
+    how = Submission(job_id, install, _pairs("--env", env), _pairs("--metadata", metadata), cpus, amounts)
+    result = submit_job(job, address, context.args, how, wait=wait)
     _finish(as_json, result, f"{result['status'].lower()}: job {result['job_id']} on {address}")
-    if result["status"] != "SUCCEEDED":
-        raise typer.Exit(1)
+    if result["exit_code"]:
+        raise typer.Exit(result["exit_code"])
+
+
+job_app = typer.Typer(no_args_is_help=True, help="Jobs on a cluster: list, status, logs, stop.")
+app.add_typer(job_app, name="job")
+
+
+@job_app.command("list")
+def list_(address: AddressOption, as_json: JsonOption = False) -> None:
+    """All submitted jobs, newest first."""
+    from clickprompt.runtime.submit import list_jobs
+
+    jobs = list_jobs(address)
+    _finish(as_json, {"jobs": jobs}, "\n".join([*(job_line(job) for job in jobs), f"{len(jobs)} jobs on {address}"]))
+
+
+@job_app.command()
+def status(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
+    """How a job is doing."""
+    from clickprompt.runtime.submit import job_status
+
+    found = job_status(job_id, address)
+    _finish(as_json, found, f"{job_line(found)}\n{found['entrypoint']}")
+
+
+@job_app.command()
+def logs(
+    job_id: JobArgument,
+    address: AddressOption,
+    follow: Annotated[bool, typer.Option("--follow", help="until it ends, on stderr; the exit status is the job's")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What a job has printed."""
+    from clickprompt.runtime.submit import follow_job, job_logs
+
+    if not follow:
+        text = job_logs(job_id, address)
+        _finish(as_json, {"job_id": job_id, "logs": text}, text)
+        return
+    result = follow_job(job_id, address)
+    _finish(as_json, result, f"{result['status'].lower()}: job {job_id} on {address}")
+    if result["exit_code"]:
+        raise typer.Exit(result["exit_code"])
+
+
+@job_app.command()
+def stop(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
+    """Ask a job to stop, and wait until it has: a training writes a checkpoint first, and submitting it again continues there."""
+    from clickprompt.runtime.submit import stop_job
+
+    result = stop_job(job_id, address)
+    _finish(as_json, result, f"{result['status'].lower()}: job {job_id} on {address}")
 
 
 @app.command()
@@ -336,6 +408,23 @@ def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: Js
     _finish(as_json, {"ok": not failed, "findings": findings}, "\n".join(lines))
     if failed:
         raise typer.Exit(1)
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in given or []:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise InputError(f"{option} {text}: expected NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _amount(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--entrypoint-resource {name}={text}: the amount is not a number") from error
 
 
 def _train(config: Config, stage: str, run: str, as_json: bool) -> None:

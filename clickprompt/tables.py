@@ -1,8 +1,9 @@
-"""What `evaluate` prints: a result's figures as tables for people."""
+"""What commands print: a result's figures as tables for people."""
 
+import time
 from typing import Any
 
-__all__ = ["attention_table", "comparison", "recovery_table", "slices_table"]
+__all__ = ["attention_table", "comparison", "job_line", "recovery_table", "slices_table"]
 
 
 def attention_table(result: dict[str, Any]) -> str:
@@ -24,6 +25,14 @@ def comparison(result: dict[str, Any]) -> str:
             low, high = test["interval"]
             lines.append(f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = {test['p_value']:.3g}")
     return "\n".join(lines)
+
+
+def job_line(job: dict[str, Any]) -> str:
+    """Id, state, exit status, when it began (UTC), for how long it ran, what it is and its run."""
+    began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(job["started"])) if job["started"] else "–"
+    seconds = (job["ended"] or time.time()) - job["started"] if job["started"] else 0
+    status = job["status"].lower() + (f" ({job['exit_code']})" if job["exit_code"] else "")
+    return f"{job['job_id']:<28}  {status:<16}{began:<18}{seconds:>8.0f} s  {job['job'] or '–'}  {job['run'] or ''}".rstrip()
 
 
 def slices_table(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""jobs/pretrain.py by the Ray Jobs API, against a head that cluster/local.sh has started on loopback with token auth."""
+"""Jobs by the Ray Jobs API, against a head that cluster/local.sh has started on loopback with token auth."""
 
 import json
 import os
@@ -14,6 +14,8 @@ import pytest
 
 from clickprompt import storage
 from clickprompt.config import dump_config
+from clickprompt.runtime.submit import pinned_requirements
+from clickprompt.training.checkpoint import load_state, newest_complete
 from tests.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
@@ -68,27 +70,91 @@ def wait_for(address: str, process: subprocess.Popen, log) -> None:
     raise AssertionError(log.read_text())
 
 
-def submit(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", "submit", *arguments]
+def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
 
 
-def test_pretraining_is_submitted_to_a_cluster(head, tmp_path):
+def lines(path: str) -> list[str]:
+    return storage.read_bytes(path).decode().splitlines() if os.path.exists(path) else []
+
+
+def test_a_job_from_submission_to_its_end(head, tmp_path):
     address, environment = head
     dataset, plm = write_both(str(tmp_path))
-    config, run = str(tmp_path / "run.yaml"), str(tmp_path / "run")
+    config, folder = str(tmp_path / "run.yaml"), str(tmp_path / "run")
     storage.write_bytes(config, dump_config(tiny_config(dataset.uri, plm, pretrain__max_steps=6)).encode())
+    pretrain = ["--config", config, "--run", folder]
 
-    done = submit(["pretrain", "--address", address, "--json", "--config", config, "--run", run], environment)
+    done = run(["submit", "pretrain", "--address", address, "--id", "first", "--wait", "--json", *pretrain], environment)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["status"] == "SUCCEEDED"
-    assert storage.read_json(os.path.join(run, "result.json"))["step"] == 6
-    assert os.path.exists(os.path.join(run, "export", "model.safetensors"))
+    assert json.loads(done.stdout) == {"job_id": "first", "status": "SUCCEEDED", "exit_code": 0, "address": address}
+    assert "6 of 6 steps" in done.stderr  # the job's log
+    assert storage.read_json(os.path.join(folder, "result.json"))["step"] == 6
+    assert os.path.exists(os.path.join(folder, "export", "model.safetensors"))
 
-    bad = submit(["pretrain", "--address", address, "--config", config, "--run", run, "--set", "prompt.num_prompts=-1"], environment)
-    assert bad.returncode == 1
+    again = run(["submit", "pretrain", "--address", address, "--id", "first", *pretrain], environment)
+    assert again.returncode == 2
+    assert "--id first" in again.stderr
+
+    bad = run(["submit", "pretrain", "--address", address, "--id", "bad", *pretrain, "--set", "prompt.num_prompts=-1"], environment)
+    assert bad.returncode == 2, bad.stderr  # the job's own status
     assert "prompt.num_prompts=-1" in bad.stderr
+    assert "Traceback" not in bad.stderr
 
-    refused = submit(["pretrain", "--address", address], {**environment, "RAY_AUTH_TOKEN": "f" * 64})
-    assert refused.returncode == 2, refused.stderr
-    assert "--address" in refused.stderr
+    listed = json.loads(run(["job", "list", "--address", address, "--json"], environment).stdout)["jobs"]
+    assert [(job["job_id"], job["status"], job["exit_code"], job["job"], job["run"]) for job in listed] == [
+        ("bad", "FAILED", 2, "pretrain", folder),
+        ("first", "SUCCEEDED", 0, "pretrain", folder),
+    ]
+    assert "6 of 6 steps" in run(["job", "logs", "first", "--address", address], environment).stdout
+    unknown = run(["job", "status", "second", "--address", address], environment)
+    assert (unknown.returncode, "second" in unknown.stderr) == (2, True)
+
+
+def test_a_job_that_is_stopped_leaves_a_run_that_continues(head, tmp_path):
+    address, environment = head
+    dataset, plm = write_both(str(tmp_path))
+    config, folder = str(tmp_path / "run.yaml"), str(tmp_path / "run")
+    settings = tiny_config(dataset.uri, plm, pretrain__max_steps=400, pretrain__epochs=400, pretrain__checkpoint_every=1000)
+    storage.write_bytes(config, dump_config(settings).encode())
+    command = ["submit", "pretrain", "--address", address, "--config", config, "--run", folder, "--json"]
+
+    started = run([*command, "--id", "stopped", "--no-wait"], environment)
+    assert (started.returncode, json.loads(started.stdout)["status"]) == (0, "SUBMITTED")
+    metrics = os.path.join(folder, "metrics.jsonl")
+    for _ in range(600):
+        if len(lines(metrics)) >= 5:
+            break
+        time.sleep(0.2)
+    stopped = run(["job", "stop", "stopped", "--address", address, "--json"], environment)
+    assert stopped.returncode == 0, stopped.stderr
+    assert json.loads(stopped.stdout)["status"] == "STOPPED"
+    before = load_state(newest_complete(os.path.join(folder, "checkpoints"))).step
+    assert 5 <= before < 400
+    assert not os.path.exists(os.path.join(folder, "result.json"))
+
+    done = run([*command, "--id", "continued"], environment)
+    assert done.returncode == 0, done.stderr
+    assert storage.read_json(os.path.join(folder, "result.json"))["step"] == 400
+    assert [json.loads(line)["step"] for line in lines(metrics)] == list(range(1, 401))
+
+
+def test_a_wrong_token_and_a_head_that_is_not_there(head):
+    address, environment = head
+    without = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH")}
+    for clients in ({**environment, "RAY_AUTH_TOKEN": "f" * 64}, without):
+        refused = run(["submit", "pretrain", "--address", address], clients)
+        assert refused.returncode == 2, refused.stderr
+        assert "token" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    nobody = run(["job", "list", "--address", f"http://127.0.0.1:{free_port()}"], environment)
+    assert nobody.returncode == 2
+    assert len(nobody.stderr.splitlines()) == 1, nobody.stderr
+
+
+def test_what_a_cluster_without_the_package_needs():
+    pins = dict(line.split("==") for line in pinned_requirements())
+    assert {"torch", "ray", "deepspeed", "transformers", "pyarrow", "aiohttp"} <= pins.keys()  # aiohttp: of ray[default]
+    assert pins["torch"] == "2.13.0"
+    assert not {"pytest", "ruff", "moto", "clickprompt"} & pins.keys()
