@@ -312,6 +312,11 @@ class RuntimeConfig(_Frozen):
     num_workers: int | tuple[int, int] = Field(
         default=1, description="of a training; [min, max]: as many as the cluster has room for, and more or fewer when that changes"
     )
+    node_groups: Literal["auto", "require", "ignore"] = Field(
+        default="auto",
+        description="training workers on nodes labelled clickprompt.io/group=training, data tasks and evaluation on CPUs on nodes labelled "
+        "=data: auto: where there are such nodes; require: also where they are yet to be started",
+    )
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float = Field(default=0, ge=0)
     logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")

@@ -16,6 +16,7 @@ from clickprompt.evaluation.predictions import write_predictions
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.recovery import Recovery, write_recovery
 from clickprompt.export import weights_checksum
+from clickprompt.runtime.placement import group_selector
 
 __all__ = ["start_scorers"]
 
@@ -25,7 +26,9 @@ LATENCY_BATCH = 128  # rows, as in Table 8
 
 def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
     """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does its row group again."""
-    options = {"num_cpus": num_cpus, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+    options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+    if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
+        options["label_selector"] = group_selector(runtime, "data")
     return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
 
 

@@ -70,8 +70,10 @@ def _read_blocks(plan: Any, epoch: int, chunk: int) -> list[pa.Table]:
     return [read_chunk(dataset, order, epoch, chunk, num_workers, start_step)]
 
 
-def worker_streams(dataset: Dataset, order: Order, num_workers: int, start_step: int) -> list[DataIterator]:
-    """One iterator per worker over its share of every remaining global batch, in order."""
+def worker_streams(
+    dataset: Dataset, order: Order, num_workers: int, start_step: int, nodes: dict[str, str] | None = None
+) -> list[DataIterator]:
+    """One iterator per worker over its share of every remaining global batch, in order; read on nodes with these labels."""
     rows = order.chunk_batches * order.global_batch_size
     tasks = len(order.chunks_from(start_step))
     stream = ray.data.read_datasource(_ChunkSource(dataset, order, num_workers, start_step), override_num_blocks=max(tasks, 1))
@@ -79,6 +81,7 @@ def worker_streams(dataset: Dataset, order: Order, num_workers: int, start_step:
     # equal blocks are dealt strictly round-robin, so worker r gets share r of every chunk.
     stream = stream.repartition(target_num_rows_per_block=rows // num_workers, strict=True)
     stream.context.execution_options.preserve_order = True
+    stream.context.execution_options.label_selector = nodes
     # Without a limit of its own the stream reads ahead until it fills its half of the object store, which a training that takes hours
     # has no use for
     read_ahead = _READ_AHEAD * rows * _bytes_per_row(dataset)
@@ -95,18 +98,22 @@ def _bytes_per_row(dataset: Dataset) -> int:
 
 
 class StepStream(ray.train.DataConfig):
-    """Gives each worker its part of the plan; `start_step` is asked for at every start of a worker group."""
+    """Gives each worker its part of the plan; `start_step` is asked for at every start of a worker group.
 
-    def __init__(self, dataset: Dataset, order: Order, start_step: Callable[[], int]):
+    nodes: labels of the nodes that read (runtime/placement.py).
+    """
+
+    def __init__(self, dataset: Dataset, order: Order, start_step: Callable[[], int], nodes: dict[str, str] | None = None):
         super().__init__()
         self._dataset = dataset
         self._order = order
         self._start_step = start_step
+        self._nodes = nodes
 
     def configure(
         self, datasets: dict, world_size: int, worker_handles: Any, worker_node_ids: Any, **kwargs: Any
     ) -> list[dict[str, DataIterator]]:
-        streams = worker_streams(self._dataset, self._order, world_size, self._start_step())
+        streams = worker_streams(self._dataset, self._order, world_size, self._start_step(), self._nodes)
         return [{STREAM_NAME: stream} for stream in streams]
 
 

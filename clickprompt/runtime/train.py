@@ -22,6 +22,7 @@ from clickprompt.progress import Task, say
 from clickprompt.runtime.cluster import connect, kept_free, storage_options
 from clickprompt.runtime.failures import Trainer
 from clickprompt.runtime.job import Around, Job, train_worker
+from clickprompt.runtime.placement import check_groups, group_selector
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.resume import clear_checkpoints
 from clickprompt.runtime.stopping import stop_signals
@@ -45,6 +46,7 @@ def run_training(
     job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
     say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
     with connect(config.runtime):
+        check_groups(config.runtime, validating=stage_name == "finetune")
         started = time.monotonic()
         outcome = _fit(job, callbacks or [], around)
     result = {
@@ -106,11 +108,12 @@ def build_trainer(
             num_workers=runtime.num_workers,
             use_gpu=runtime.gpus_per_worker > 0,
             resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {})},
+            label_selector=group_selector(runtime, "training"),
         ),
         run_config=run_config,
         # The rows come from StepStream; Ray Train wants a dataset by that name to ask for it at all
         datasets={STREAM_NAME: ray.data.range(1)},
-        dataset_config=StepStream(job.dataset, job.order, job.start_step),
+        dataset_config=StepStream(job.dataset, job.order, job.start_step, group_selector(runtime, "data")),
     )
 
 
