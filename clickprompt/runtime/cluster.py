@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
@@ -136,10 +136,29 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     # Ray prints what its raylets warn of, whatever log_to_driver says; stdout is for the result
     with contextlib.redirect_stdout(sys.stderr):
         try:
+            if not embedded:
+                _check_token(runtime)
             check_cpus(runtime)
             yield
         finally:
             ray.shutdown()
+
+
+def _check_token(runtime: RuntimeConfig) -> None:
+    """Raises RunError where the cluster takes no tokens and this process wants one: they connect, and every actor dies unstarted."""
+    probe = ray.remote(num_cpus=0)(_Probe).remote()
+    try:
+        ray.get(probe.answer.remote())
+    except ActorDiedError as error:
+        raise RunError(
+            f"runtime.address={runtime.address}: no actor can be started there; where that cluster runs without token authentication, set "
+            "RAY_AUTH_MODE=disabled for this command too (better: start the cluster with RAY_AUTH_MODE=token)"
+        ) from error
+
+
+class _Probe:
+    def answer(self) -> None:
+        pass
 
 
 @contextlib.contextmanager
