@@ -54,7 +54,9 @@ class DeepSpeedEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        self._zero_stage = runtime.zero_stage
+        # One worker has nobody to divide gradients with. Stage 2 would still take every micro-batch's through its bucket; stage 1 leaves
+        # them where autograd adds them up, and is otherwise the same
+        self._zero_stage = 1 if runtime.zero_stage == 2 and self.world_size == 1 else runtime.zero_stage
         self._max_grad_norm = stage.max_grad_norm
         self._loss_scale = LossScale() if runtime.precision == "fp16" else None
         # The shared-memory op would be compiled at start-up with a compiler the machine may not have; gloo serves
@@ -70,7 +72,7 @@ class DeepSpeedEngine:
                 "train_micro_batch_size_per_gpu": stage.micro_batch_size,
                 "gradient_accumulation_steps": micro_batches,
                 "gradient_clipping": stage.max_grad_norm,
-                "zero_optimization": _zero_options(runtime, device),
+                "zero_optimization": _zero_options(self._zero_stage, runtime, device),
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
                 "steps_per_print": 2**31 - 1,
@@ -270,9 +272,9 @@ class DeepSpeedEngine:
                 yield Slice(name, start, length, holder, offset)
 
 
-def _zero_options(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
+def _zero_options(stage: int, runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "stage": runtime.zero_stage,
+        "stage": stage,
         "overlap_comm": device.type == "cuda",
         "stage3_param_persistence_threshold": _PERSISTENT,
     }
@@ -282,6 +284,6 @@ def _zero_options(runtime: RuntimeConfig, device: torch.device) -> dict[str, Any
         memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
         # The optimizer's state stays in memory even with nvme: where it is swapped out, no checkpoint could read it
         options["offload_optimizer"] = memory
-        if runtime.zero_stage == 3:
+        if stage == 3:
             options["offload_param"] = {**memory, "device": runtime.offload, "nvme_path": runtime.offload_path}
     return options
