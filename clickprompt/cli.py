@@ -211,6 +211,27 @@ def evaluate(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="folders or URIs of runs: pretrained, finetuned, sweeps")],
+    out: Annotated[str | None, typer.Option("--out", help="file or URI to write; default: report.html in the first run's folder")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="the run that the others are compared with; default: the first")] = None,
+    split: Annotated[str, typer.Option(help="whose figures: train, valid or test")] = "test",
+    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print the tables in Markdown, too")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One HTML file about runs: curves, calibration, long tail, attention, sweep, comparison; needs no network to be read."""
+    from clickprompt.report.make import make_report
+
+    result = make_report(runs, out, base=base, split=split, data=data)
+    tables = result.pop("markdown")
+    if as_markdown:
+        result["markdown"] = tables
+        say(f"report: {result['report']}")
+    _finish(as_json, result, tables if as_markdown else f"report: {result['report']}")
+
+
+@app.command()
 def predict(
     run: RunOption,
     rows: Annotated[list[str], typer.Option("--rows", help="Parquet, CSV or JSON-lines files or patterns, local or URIs; repeatable")],

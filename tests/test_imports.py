@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 # A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
 ORDER = [
     {"errors"},
-    {"progress", "storage", "tables"},
+    {"environment", "progress", "storage", "tables"},
     {"new_folder"},
     {"config"},
     {"data", "models"},
     {"export", "objectives"},
     {"evaluation"},
-    {"training"},
+    {"report", "training"},
     {"runtime"},
     {"benchmark"},
     {"cli"},

@@ -16,6 +16,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from clickprompt import storage
 from clickprompt.config import Config
+from clickprompt.environment import environment
 from clickprompt.errors import ClickPromptError, RunError, StoppedError
 from clickprompt.export import export_of
 from clickprompt.progress import Task, say
@@ -60,6 +61,7 @@ def run_training(
         "num_workers": config.runtime.num_workers,
         "seconds": round(time.monotonic() - started, 1),
         "truncation": asdict(job.truncation) if job.truncation else None,
+        "environment": environment(),
         **outcome,
     }
     storage.patiently(lambda: storage.write_json(result_path, result))

@@ -11,6 +11,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from clickprompt import storage
 from clickprompt.cli import main
@@ -24,6 +25,7 @@ from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.recovery import Recovery, read_recovery
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import export_of, load_export, load_weights
+from clickprompt.report.make import make_report
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import newest_complete
@@ -166,6 +168,13 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
 
     assert [sum(subset["rows"] for subset in scores["long_tail"][reading]) for reading in ("seen", "with_unseen")] == [len(labels)] * 2
 
+    report = make_report([run, undisturbed[0]])
+    assert report["sections"][:5] == ["Runs", "Learning curves", "Calibration", "Long tail", "Cold start"]
+    text = storage.read_bytes(f"{run}/report.html").decode()
+    assert f">{torch.__version__}<" in text, "as result.json has it"
+    assert f"{scores['auc']:.4f}" in text
+    assert all(f"step {step:,}: validation AUC {value:.4f}" in text for step, value in validations.items())
+
     served = str(tmp_path / "served")
     export_for_serving(run, served)
     assert load_weights(served).keys() == load_weights(export_of(run)).keys()
@@ -219,5 +228,8 @@ def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, u
     for name, figures in summarise_attention(alone, dataset.field_names).items():
         assert results[0]["fields"][name]["rows"] == 70
         assert results[0]["fields"][name]["scores"] == pytest.approx(figures["scores"], rel=1e-5)
+    report = make_report([run], split="valid")
+    assert {"Prompt attention", "Learning curves"} <= set(report["sections"])
+    assert all(f"{score:.2f}<" in storage.read_bytes(report["report"]).decode() for score in results[0]["fields"]["Gender"]["scores"])
     code, line = evaluated(capsys, "--run", run, "--attention", "0")
     assert (code, "give a number of rows from 1 up" in line) == (2, True)

@@ -1,0 +1,20 @@
+"""The versions and the machine that a result came from."""
+
+import importlib.metadata
+import os
+import platform
+
+__all__ = ["PACKAGES", "environment"]
+
+PACKAGES = ("clickprompt", "torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy")
+
+
+def environment() -> dict[str, str]:
+    """Of this process: Python, the packages that matter (those installed), system, cores."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {**found, "system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count())}

@@ -1,0 +1,174 @@
+"""What a report reads of a run's folder. Whatever isn't there is None or empty."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from clickprompt import storage
+from clickprompt.errors import DataError, InputError
+
+__all__ = ["Run", "dotted", "finite", "read_runs", "same_but_for_the_seed"]
+
+# Sections of a configuration that say where and how a run goes, not what it computes
+_NOT_OF_THE_MODEL = ("seed", "runtime.", "tune.", "pipeline.", "faults.", "evaluate.", "tracking.")
+
+
+@dataclass(frozen=True)
+class Run:
+    uri: str
+    name: str
+    """short, and no other run's in the report"""
+    number: int
+    """its place in the report, which gives it its colour"""
+    config: dict[str, Any]
+    """dotted key → value"""
+    config_text: str
+    result: dict[str, Any]
+    steps: list[dict[str, Any]]
+    """lines of metrics.jsonl"""
+    evaluation: dict[str, Any] | None
+    attention: dict[str, Any] | None
+    recovery: dict[str, Any] | None
+    best_text: str
+    """best.yaml of a sweep"""
+    trials: list[dict[str, Any]] | None
+    """rows of a sweep's trials.parquet"""
+    validations: list[tuple[int, float]] = field(init=False)
+    """(step, AUC)"""
+
+    def __post_init__(self) -> None:
+        found = [scores for step in self.steps for scores in step.get("validations", ())]
+        pairs = [(int(scores["valid_step"]), scores["valid_auc"]) for scores in found if "valid_auc" in scores]
+        object.__setattr__(self, "validations", sorted(dict(pairs).items()))
+
+    @property
+    def stage(self) -> str:
+        return "sweep" if self.trials is not None else self.result.get("stage") or ""
+
+    @property
+    def objective(self) -> str:
+        return self.result.get("objective") or (self.evaluation or self.recovery or {}).get("objective") or ""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the dataset that it was trained and scored on."""
+        return (self.result.get("dataset") or {}).get("fingerprint")
+
+
+def read_runs(uris: Sequence[str], split: str) -> list[Run]:
+    """The runs, with their figures of one split. Raises InputError for a folder that holds no run, a damaged file, a run given twice."""
+    places = [storage.native(uri.rstrip("/") or uri) for uri in uris]
+    for place in places:
+        if places.count(place) > 1:
+            raise InputError(f"{place}: given twice; give each run once")
+    return [_read(place, name, number, split) for number, (place, name) in enumerate(zip(places, _names(places), strict=True))]
+
+
+def _names(uris: Sequence[str]) -> list[str]:
+    """The last parts of the addresses, as many as tell them apart."""
+    parts = [uri.split("/") for uri in uris]
+    for depth in range(1, max(map(len, parts))):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(uris)
+
+
+def _read(uri: str, name: str, number: int, split: str) -> Run:
+    names = storage.list_names(uri)
+    if not {"config.yaml", "result.json", "metrics.jsonl", "trials.parquet"} & set(names):
+        what = "no run (no config.yaml, no trials.parquet)" if names else "nothing"
+        raise InputError(f"{uri}: there is {what} here; give the --run folders of pretrain, finetune or tune")
+
+    def optional(name: str) -> Any:
+        if name not in names:
+            return None
+        value = storage.read_json(storage.join(uri, name))
+        if not isinstance(value, dict):
+            raise DataError(f"{storage.join(uri, name)}: not what clickprompt writes there; make it again")
+        return value
+
+    text, best = (
+        storage.read_bytes(storage.join(uri, file)).decode(errors="replace") if file in names else ""
+        for file in ("config.yaml", "best.yaml")
+    )
+    return Run(
+        uri=uri,
+        name=name,
+        number=number,
+        config=dotted(_yaml(storage.join(uri, "config.yaml"), text)),
+        config_text=text,
+        result=optional("result.json") or {},
+        steps=_lines(storage.join(uri, "metrics.jsonl")) if "metrics.jsonl" in names else [],
+        evaluation=optional(f"evaluation-{split}.json"),
+        attention=optional(f"attention-{split}.json"),
+        recovery=optional(f"recovery-{split}.json"),
+        best_text=best,
+        trials=_trials(storage.join(uri, "trials.parquet")) if "trials.parquet" in names else None,
+    )
+
+
+def _yaml(uri: str, text: str) -> dict[str, Any]:
+    """Not load_config: an older run's configuration is shown even where today's would be refused."""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise DataError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); the file is damaged") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{uri}: not a run's configuration")
+    return values
+
+
+def _lines(uri: str) -> list[dict[str, Any]]:
+    lines = storage.read_bytes(uri).decode(errors="replace").splitlines()
+    steps = []
+    for number, line in enumerate(lines, 1):
+        try:
+            step = json.loads(line)
+        except ValueError:
+            step = None
+        if not isinstance(step, dict) or finite(step.get("step")) is None:
+            raise DataError(f"{uri}, line {number}: not a step's figures; the file is damaged")
+        steps.append(step)
+    return steps
+
+
+def _trials(uri: str) -> list[dict[str, Any]]:
+    try:
+        with storage.open_input(uri) as stream:
+            return pq.read_table(stream).to_pylist()
+    except pa.ArrowException as error:
+        raise DataError(f"{uri}: not a readable Parquet file; run clickprompt tune again") from error
+
+
+def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}; lists and None are values."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return found
+
+
+def same_but_for_the_seed(run: Run) -> str:
+    """Equal for runs of one configuration with different seeds, also where each starts from a pretraining of its own seed."""
+    return json.dumps(_of_the_model(run.config), sort_keys=True, default=str)
+
+
+def _of_the_model(config: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if not key.startswith(_NOT_OF_THE_MODEL)}
+    init = kept.get("finetune.init")
+    path = storage.join(str(init), "config.yaml") if init else None
+    if path and storage.exists(path):
+        kept["finetune.init"] = _of_the_model(dotted(_yaml(path, storage.read_bytes(path).decode(errors="replace"))))
+    return kept
+
+
+def finite(value: Any) -> float | None:
+    """A number that can be drawn, else None."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None

@@ -1,0 +1,121 @@
+"""A table, shown as HTML, downloaded as CSV, printed as Markdown. Cells hold the figures themselves; columns say how they are shown."""
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+__all__ = ["Column", "Table", "auc", "count", "interval_of", "number", "p_value", "percent", "plain", "signed", "signed_percent"]
+
+
+def auc(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def signed_percent(value: float) -> str:
+    return f"{value:+.2%}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def p_value(value: float) -> str:
+    return "<1e-12" if value < 1e-12 else f"{value:.2g}"
+
+
+def interval_of(show: Callable[[float], str]) -> Callable[[Sequence[float]], str]:
+    return lambda ends: f"[{show(ends[0])}, {show(ends[1])}]"
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    show: Callable[[Any], str] = str
+    """default: text"""
+    missing: str = "–"
+    interval: bool = False
+    """its cells are (low, high), two columns of the CSV"""
+
+    def text(self, value: Any) -> str:
+        gone = value is None or (isinstance(value, float) and not math.isfinite(value))
+        return self.missing if gone else self.show(value)
+
+    def csv_names(self) -> list[str]:
+        return [f"{self.name} low", f"{self.name} high"] if self.interval else [self.name]
+
+    def csv_values(self, value: Any) -> list[Any]:
+        if not self.interval:
+            return [value]
+        return [None, None] if value is None else list(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[Column]
+    rows: list[list[Any]]
+    shown: int = 60
+    """rows in the page and in Markdown; the CSV has all"""
+
+    def html(self, label: str) -> str:
+        """Scrolls in a box of its own where the page is too narrow."""
+        sides = ["" if texts else ' class="n"' for texts in self._of_texts()]
+        head = "".join(f'<th scope="col"{side}>{escape(column.name)}</th>' for column, side in zip(self.columns, sides, strict=True))
+        body = ""
+        for row in self.rows[: self.shown]:
+            first, *cells = map(escape, self._texts(row))
+            named = f'<th scope="row"{sides[0]}>{first}</th>'
+            body += f"<tr>{named}{''.join(f'<td{side}>{cell}</td>' for side, cell in zip(sides[1:], cells, strict=True))}</tr>"
+        hidden = len(self.rows) > self.shown
+        more = f"<p class=note>The first {self.shown} of {len(self.rows):,} rows; the CSV has all.</p>" if hidden else ""
+        return (
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}"
+        )
+
+    def csv(self) -> str:
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\r\n")
+        writer.writerow([name for column in self.columns for name in column.csv_names()])
+        for row in self.rows:
+            writer.writerow([part for column, value in zip(self.columns, row, strict=True) for part in column.csv_values(value)])
+        return stream.getvalue()
+
+    def csv_address(self) -> str:
+        """A data: address, so that a link downloads it from a file, without a network or a script."""
+        return "data:text/csv;charset=utf-8;base64," + base64.b64encode(self.csv().encode()).decode()
+
+    def markdown(self) -> str:
+        lines = [[column.name for column in self.columns], ["---" if texts else "---:" for texts in self._of_texts()]]
+        lines += [self._texts(row) for row in self.rows[: self.shown]]
+        return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
+
+    def _of_texts(self) -> list[bool]:
+        """Which columns hold texts, so begin at the left."""
+        return [any(isinstance(row[place], str) for row in self.rows) for place in range(len(self.columns))]
+
+    def _texts(self, row: list[Any]) -> list[str]:
+        return [column.text(value) for column, value in zip(self.columns, row, strict=True)]
+
+
+def plain(text: str) -> str:
+    """Nothing that Markdown, or HTML in it, would act on."""
+    for sign in ("\\", "`", "*", "_", "|"):
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(escape(text.replace("](", "]\\("), quote=False).split())
