@@ -339,6 +339,12 @@ class RuntimeConfig(_Frozen):
     max_failures: int = Field(default=3, ge=0, description="worker-group restarts before the run is given up")
     keep_checkpoints: int = Field(default=2, ge=1, description="resume checkpoints that stay: the last so many")
     keep_every: int | None = Field(default=None, ge=1, description="copies of the checkpoints after every so many steps stay in <run>/kept")
+    mlflow: str | None = Field(
+        default=None, description="also send metrics to this MLflow: a server's or a database's URI; who asks says the environment"
+    )
+    wandb: str | None = Field(
+        default=None, description="also send metrics to this project of Weights & Biases; who asks says the environment"
+    )
     deterministic: bool = Field(default=False, description="torch's deterministic algorithms only, in workers; slower")
 
     @model_validator(mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     check_cpus(config.runtime)
     check_batches(stage, config.runtime)
     _check_device_options(config.runtime)
+    _check_tracking(config.runtime)
     if config.data.path is None:
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
     dataset = Dataset.open(config.data.path, config.data.version or _begun_with(run, config.data.path))
@@ -123,6 +125,17 @@ def _check_device_options(runtime: RuntimeConfig) -> None:
         )
     if runtime.offload == "nvme" and not runtime.offload_path:
         raise ConfigError("runtime.offload=nvme needs runtime.offload_path, a folder on a local disk of every worker")
+
+
+def _check_tracking(runtime: RuntimeConfig) -> None:
+    if "@" in (runtime.mlflow or "").partition("://")[2].split("/")[0]:  # not shown: it would be in logs, too
+        raise ConfigError(
+            "runtime.mlflow has a user or password in it, which would be stored; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    for name in ("mlflow", "wandb"):
+        if getattr(runtime, name) and importlib.util.find_spec(name) is None:
+            remedy = f"pip install -c constraints.txt -e '.[{name}]', or leave it out"
+            raise ConfigError(f"runtime.{name}={getattr(runtime, name)}: {name} isn't installed; {remedy}")
 
 
 def _check_init(given: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None) -> None:

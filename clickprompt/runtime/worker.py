@@ -29,6 +29,7 @@ from clickprompt.runtime.exports import Exports
 from clickprompt.runtime.job import Around, Job
 from clickprompt.runtime.memory import peak_memory
 from clickprompt.runtime.stream import STREAM_NAME, iterate_batches
+from clickprompt.runtime.tracking import Tracking
 from clickprompt.runtime.uploads import Uploads
 from clickprompt.runtime.validation import PoolValidation
 from clickprompt.training.checkpoint import TrainState, load_state, newest_complete
@@ -200,7 +201,7 @@ class _Results:
         self._stop = False
         self._preemption: Any = None
         self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
-        self._curves = Curves(job.run, state.step) if engine.rank == 0 else None
+        self._watchers = [Curves(job.run, state.step), Tracking(job)] if engine.rank == 0 else []
 
     def wishes(self) -> tuple[bool, bool]:
         """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to stop."""
@@ -212,10 +213,11 @@ class _Results:
     def on_step(self, metrics: dict[str, Any]) -> None:
         for found in (metrics, *metrics.get("validations", ())):
             self._latest |= {name: value for name, value in found.items() if name != "validations"}
-        if self._curves is None:
+        if self._engine.rank:
             return
         self._log.append(json.dumps(metrics) + "\n")
-        self._curves.draw(metrics)
+        for watcher in self._watchers:
+            watcher.draw(metrics)
         now = time.monotonic()
         if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:  # a step never waits for the board
             self._posted = now
@@ -236,8 +238,8 @@ class _Results:
         self._uploads.start(folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None)
 
     def close(self) -> None:
-        if self._curves is not None:
-            self._curves.close()
+        for watcher in self._watchers:
+            watcher.close()
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was validated. Rank 0's outcome."""
