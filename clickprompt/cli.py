@@ -15,7 +15,7 @@ import typer
 from clickprompt.config import Config, load_config, preset_names
 from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
-from clickprompt.tables import attention_table, comparison, job_line, recovery_table, slices_table
+from clickprompt.tables import attention_table, comparison, job_line, recovery_table, seeds_table, slices_table, split_line
 
 __all__ = ["app", "main"]
 
@@ -202,12 +202,22 @@ def evaluate(
     if against and is_pretrained(against):
         raise InputError(f"--against {against}: a pretraining run, and {run} is finetuned; give one that predicts clicks, too")
     [result] = run_evaluate([run], split, config=settings, data=data, against=against)
-    latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
-    gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
-    error = result["calibration"]["equal_mass"]["error"]
-    figures = f"AUC {result['auc']:.4f}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}, {latency}"
     compared = f"{comparison(result)}\n" if against else ""
-    _finish(as_json, result, f"{slices_table(result)}\n{compared}{split}: {figures}: {result['predictions']}")
+    _finish(as_json, result, f"{slices_table(result)}\n{compared}{split_line(result)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="finetuned runs of one model, a seed each, already evaluated")],
+    against: Annotated[list[str], typer.Option("--against", help="a run of the other model; repeatable, the same seeds")],
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Several seeds of two models: means, Rel.Impr, and whether the difference is more than the seeds make (paired t-test)."""
+    from clickprompt.evaluation.seeds import compare_runs
+
+    result = compare_runs(runs, against, split)
+    _finish(as_json, result, seeds_table(result))
 
 
 @app.command()
@@ -256,6 +266,7 @@ def export(
     run: RunOption,
     to: Annotated[str, typer.Option("--to", help="safetensors, or the CTR model alone as a graph: onnx, torch-export")] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
+    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Everything a server needs of a finetuned run: model, configuration, tokenizer, vocabulary. No pickles."""
@@ -264,7 +275,7 @@ def export(
     if not out:
         meant = "" if to in FORMATS else f", such as --out {to} (--to is the format: {', '.join(FORMATS)})"
         raise InputError(f"--out is missing: give the folder or URI to write{meant}")
-    result = export_for_serving(run, out, to)
+    result = export_for_serving(run, out, to, data)
     lines = [f"{result['objective']}, {result['parameters']:,} parameters, {to}: {out}"]
     if times := result.get("ms_per_batch"):
         rows, difference = result["checked_rows"], result["largest_difference"]
@@ -310,7 +321,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="what to measure: auc, ctr-step, ctr-stream, faults, ingest, memory, overhead, pamlm-step, scaling, shuffle, tokens"
+            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, overhead, pamlm-step, scaling, shuffle, "
+            "tokens"
         ),
     ],
     config: ConfigOption = None,

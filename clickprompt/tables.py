@@ -3,7 +3,9 @@
 import time
 from typing import Any
 
-__all__ = ["attention_table", "comparison", "job_line", "recovery_table", "slices_table"]
+__all__ = ["attention_table", "comparison", "job_line", "recovery_table", "seeds_table", "slices_table", "split_line"]
+
+_METRICS = ("auc", "log_loss")
 
 
 def attention_table(result: dict[str, Any]) -> str:
@@ -35,10 +37,33 @@ def job_line(job: dict[str, Any]) -> str:
     return f"{job['job_id']:<28}  {status:<16}{began:<18}{seconds:>8.0f} s  {job['job'] or '–'}  {job['run'] or ''}".rstrip()
 
 
+def seeds_table(result: dict[str, Any]) -> str:
+    """A line per seed, the means, and Student's test of both metrics."""
+    heading = f"{'':<14}{'AUC':>9}{'against':>9}{'difference':>12}{'log loss':>9}{'against':>9}{'difference':>12}"
+    lines = [f"{result['split']}, {result['rows']:,} rows, {len(result['runs'])} seeds", heading]
+    for run in result["runs"]:
+        lines.append(_seeds_line(f"seed {run['seed']}", *((run[metric], run["against"][metric]) for metric in _METRICS)))
+    for key in ("mean", "sd"):
+        lines.append(_seeds_line(key, *((result[metric][key], result[metric][f"against_{key}"]) for metric in _METRICS)))
+    lines.append(f"Rel.Impr {result['auc']['relative_improvement']:+.2%}; paired t-tests over the seeds:")
+    for label, metric in (("AUC", "auc"), ("log loss", "log_loss")):
+        test = result[metric]["t_test"]
+        low, high = test["interval"]
+        figures = f"t = {test['t']:.2f} on {test['degrees_of_freedom']} degrees of freedom, p = {test['p_value']:.3g}"
+        lines.append(f"  {label}: difference {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], {figures}")
+    return "\n".join(lines)
+
+
+def _seeds_line(label: str, *pairs: tuple[float, float]) -> str:
+    differences = [f"{ours - base:+.4f}" if label != "sd" else "" for ours, base in pairs]
+    return f"{label:<14}" + "".join(f"{ours:>9.4f}{base:>9.4f}{less:>12}" for (ours, base), less in zip(pairs, differences, strict=True))
+
+
 def slices_table(result: dict[str, Any]) -> str:
     """Table 6 in both readings of the long tail, and the rows with values that training never had."""
     tail = result["long_tail"]
-    lines = [f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'log loss':>10}" + (f"{'Rel.Impr':>10}" if "base" in result else "")]
+    heading = f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'95% interval':>18}{'log loss':>10}"
+    lines = [heading + (f"{'Rel.Impr':>10}" if "base" in result else "")]
     for reading, title in (("seen", "the rarest seen in training"), ("with_unseen", "the same and those never seen")):
         lines.append(f"long tail: {title}, {tail['share']:.0%} of {tail['user']} and {tail['item']}")
         for figures in tail[reading]:
@@ -49,11 +74,28 @@ def slices_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def split_line(result: dict[str, Any]) -> str:
+    """The figures of the split as a whole, and beneath them what a large split leaves out."""
+    bound = f" ± {result['auc_bound']:.1e}" if result["auc_bound"] else ""
+    interval = f" {_interval(result)}" if result["auc_interval"] else ""
+    gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
+    error = result["calibration"]["equal_mass"]["error"]
+    latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
+    figures = f"AUC {result['auc']:.4f}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}"
+    left_out = f"{result['left_out']}\n" if result["left_out"] else ""
+    return f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
+
+
 def _slice_line(label: str, figures: dict[str, Any]) -> str:
     auc = "–" if figures["auc"] is None else f"{figures['auc']:.4f}"
     loss = "–" if figures["log_loss"] is None else f"{figures['log_loss']:.4f}"
     improvement = f"{figures['against']['relative_improvement']:>+10.2%}" if figures.get("against") else ""
-    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{loss:>10}{improvement}"
+    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{_interval(figures):>18}{loss:>10}{improvement}"
+
+
+def _interval(figures: dict[str, Any]) -> str:
+    """Of an AUC."""
+    return "–" if figures["auc_interval"] is None else "[{:.4f}, {:.4f}]".format(*figures["auc_interval"])
 
 
 def recovery_table(result: dict[str, Any]) -> str:

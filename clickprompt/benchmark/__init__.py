@@ -9,6 +9,7 @@ from typing import Any
 from clickprompt.benchmark.auc import measure_auc
 from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ctr_stream import measure_ctr_stream
+from clickprompt.benchmark.evaluate import measure_evaluate
 from clickprompt.benchmark.faults import measure_faults
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
     "auc": measure_auc,
     "ctr-step": measure_ctr_step,
     "ctr-stream": measure_ctr_stream,
+    "evaluate": measure_evaluate,
     "faults": measure_faults,
     "ingest": measure_ingest,
     "memory": measure_memory,

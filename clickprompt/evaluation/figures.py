@@ -18,9 +18,15 @@ from clickprompt.evaluation.calibration import (
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.group_auc import auc_by_value, gauc
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.evaluation.slices import TailSubset, cold_start, figures_of, tail_subsets
+from clickprompt.evaluation.predictions import read_predictions, rows_of
+from clickprompt.evaluation.significance import auc_interval
+from clickprompt.evaluation.slices import TailSubset, cold_rows, figures_of, tail_subsets, tails
+from clickprompt.evaluation.streamed import streamed_figures
 
-__all__ = ["check_fields", "split_figures"]
+__all__ = ["EXACT_ROWS", "check_fields", "figures_of_files", "split_figures"]
+
+EXACT_ROWS = 20_000_000
+"""Rows of a split up to which all is exact. With GoodReads' 15 fields they take some 5 GB while they are sorted."""
 
 _MANY = 1000
 
@@ -39,14 +45,31 @@ def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
     return user, item
 
 
+def figures_of_files(folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None) -> dict[str, Any]:
+    """`split_figures` of the prediction files in `folder`, one per row group of the split; above `EXACT_ROWS` without all of them in memory
+    (streamed.py).
+
+    "left_out" says what is None for that (None where nothing is): every "auc_interval", the AUCs of "by_value". The other AUCs there are
+    histograms', within their "auc_bound"; GAUC is exact.
+    """
+    rows = dataset.counts[split]
+    if rows <= EXACT_ROWS:
+        return {**split_figures(read_predictions(folder), dataset, split, settings, base), "left_out": None}
+    user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
+    figures = streamed_figures(folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset))
+    why = f"{rows:,} rows, more than the {EXACT_ROWS:,} that are sorted in memory"
+    return {**figures, "left_out": f"{why}: no intervals, no AUC by value; the other AUCs are within their bounds (auc_bound)"}
+
+
 def split_figures(
     predictions: pa.Table, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
 ) -> dict[str, Any]:
-    """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "log_loss", "gauc", "calibration", "long_tail", "cold_start",
-    "by_value"}; the last has, field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values.
+    """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc",
+    "calibration", "long_tail", "cold_start", "by_value"}; the last has, field by field, each value's rows, clicks and AUC, where the field
+    has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`).
 
     base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in the subsets of the long tail.
-    Raises DataError where they aren't of the same rows.
+    Raises DataError where predictions, base and split aren't of the same rows, or all of them are of one class.
     """
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     base_logits = None if base is None else paired_logits(predictions, base)
@@ -55,16 +78,19 @@ def split_figures(
     user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
 
     def of_subset(subset: TailSubset) -> dict[str, Any]:
-        figures = {"tail_user": subset.tail_user, "tail_item": subset.tail_item, **figures_of(labels, logits, subset.rows)}
+        figures = {"tail_user": subset.tail_user, "tail_item": subset.tail_item, **figures_of(labels, logits, ids[user], subset.rows)}
         if base_logits is not None:
             chosen = (values[subset.rows] for values in (ids[user], labels, logits, base_logits))
             figures["against"] = None if figures["auc"] is None else compare(*chosen)
         return figures
 
-    tail = tail_subsets(ids[user], ids[item], counts[user], counts[item], settings.tail_share)
+    subsets = tail_subsets(ids[user], ids[item], tails(counts[user], counts[item], settings.tail_share))
+    cold = {name: rows for name, rows in cold_rows(ids, counts).items() if rows.any() or name == "none"}
     return {
         "rows": len(labels),
         "auc": auc(labels, logits),
+        "auc_bound": 0.0,
+        "auc_interval": auc_interval(ids[user], labels, logits),
         "log_loss": log_loss(labels, logits),
         "gauc": gauc(ids[user], labels, logits)._asdict(),
         "calibration": {
@@ -75,16 +101,19 @@ def split_figures(
             "user": user,
             "item": item,
             "share": settings.tail_share,
-            **{reading: [of_subset(subset) for subset in subsets] for reading, subsets in tail.items()},
+            **{reading: [of_subset(subset) for subset in four] for reading, four in subsets.items()},
         },
-        "cold_start": cold_start(labels, logits, ids, counts),
+        "cold_start": {name: figures_of(labels, logits, ids[user], rows) for name, rows in cold.items()},
         "by_value": {
-            name: _named(auc_by_value(ids[name], labels, logits), dataset.vocabulary(number)["value"])
-            for number, name in enumerate(dataset.field_names)
-            if dataset.field_sizes[number] <= _MANY
+            name: _named(auc_by_value(ids[name], labels, logits), dataset.vocabulary(dataset.field_names.index(name))["value"])
+            for name in _with_few_values(dataset)
         },
         **({} if base_logits is None else {"against": compare(ids[user], labels, logits, base_logits)}),
     }
+
+
+def _with_few_values(dataset: Dataset) -> list[str]:
+    return [name for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True) if size <= _MANY]
 
 
 def _calibration(labels: np.ndarray, logits: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
@@ -98,6 +127,5 @@ def _named(figures: list[dict[str, Any]], values: pa.ChunkedArray) -> list[dict[
 
 def _ids(predictions: pa.Table, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
     """Each field's ids in the order of the predictions, which are sorted by row_id."""
-    rows = pa.concat_tables(dataset.shard_tables(split, ["row_id", *dataset.columns])).sort_by("row_id")
-    assert rows["row_id"].equals(predictions["row_id"]), "predictions of other rows than the split's"
+    rows = rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", *dataset.columns])))
     return {name: rows[column].to_numpy() for name, column in zip(dataset.field_names, dataset.columns, strict=True)}

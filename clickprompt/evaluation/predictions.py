@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from clickprompt import storage
 from clickprompt.errors import DataError
 
-__all__ = ["SCHEMA", "Scores", "read_predictions", "write_predictions"]
+__all__ = ["SCHEMA", "Scores", "part_uri", "read_part", "read_predictions", "rows_of", "write_predictions"]
 
 SCHEMA = pa.schema(
     [
@@ -35,6 +35,11 @@ class Scores:
     """None without a PLM"""
 
 
+def part_uri(folder: str, group: int) -> str:
+    """The file of a row group's predictions."""
+    return storage.join(folder, f"part-{group:05d}.parquet")
+
+
 def write_predictions(uri: str, scores: Scores) -> None:
     """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all, sorted by row_id.
 
@@ -58,7 +63,7 @@ def read_predictions(uri: str) -> pa.Table:
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
         raise DataError(f"{uri}: no prediction files (*.parquet) in this folder; run `clickprompt predict` first or check the path")
-    table = pa.concat_tables([_read_file(storage.join(uri, name)) for name in names]).sort_by("row_id")
+    table = pa.concat_tables([read_part(storage.join(uri, name)) for name in names]).sort_by("row_id")
     row_ids = table["row_id"].to_numpy()
     repeated = row_ids[1:][row_ids[1:] == row_ids[:-1]]
     if len(repeated):
@@ -69,10 +74,26 @@ def read_predictions(uri: str) -> pa.Table:
     return table
 
 
-def _read_file(uri: str) -> pa.Table:
+def rows_of(predictions: pa.Table, rows: pa.Table) -> pa.Table:
+    """A dataset's rows in the order of their predictions, which are sorted by row_id.
+
+    Raises DataError where the two aren't of the same rows with the same labels.
+    """
+    rows = rows.sort_by("row_id")
+    for column, meant in (("row_id", "of other rows"), ("label", "with other labels")):
+        if not rows[column].equals(predictions[column]):
+            raise DataError(
+                f"the predictions are {meant} than the dataset has ({len(predictions):,} rows, {len(rows):,} there): "
+                "the dataset was prepared anew or files were mixed; evaluate the run again"
+            )
+    return rows
+
+
+def read_part(uri: str) -> pa.Table:
+    """One file's predictions. Raises DataError for a file that holds something else."""
     try:
         with storage.open_input(uri) as stream:
-            table = pq.read_table(stream)
+            table = pq.ParquetFile(stream).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
     if not table.schema.equals(SCHEMA):

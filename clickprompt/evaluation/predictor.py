@@ -16,25 +16,36 @@ from clickprompt.evaluation.predictions import Scores
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info
 from clickprompt.objectives import model_inputs
 
-__all__ = ["Predictor", "check_dataset", "check_scorable", "token_table"]
+__all__ = ["Predictor", "check_clicks", "check_dataset", "check_scorable", "filled_up", "token_table"]
 
 
 def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
     """Raises DataError when the export can't score this dataset: other fields, another token table, or no click logit."""
+    info = check_clicks(export, dataset)
+    token_table(export, info, dataset)
+    return info
+
+
+def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
+    """Raises DataError when the export has no click logit, or the dataset other fields than it was trained on."""
     info = read_info(export)
     if info.objective == "pretrain":
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
-    check_dataset(export, info, dataset)
+    _check_fields(export, info, dataset)
     return info
 
 
 def check_dataset(export: str, info: ExportInfo, dataset: Dataset) -> None:
     """Raises DataError when the dataset has other fields than the export was trained on, or no token table of its PLM."""
+    _check_fields(export, info, dataset)
+    token_table(export, info, dataset)
+
+
+def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
     expected = list(zip(info.field_names, info.field_sizes, strict=True))
     found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
     if expected != found:
         raise DataError(f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it was trained on")
-    token_table(export, info, dataset)
 
 
 class Predictor:
@@ -50,7 +61,10 @@ class Predictor:
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> Scores:
-        batches = self._collator.micro_batches(columns_of(rows), self._batch_size, epoch=0)
+        columns = columns_of(rows)
+        if self._model.plm is None:
+            columns = filled_up(columns, self._batch_size)
+        batches = self._collator.micro_batches(columns, self._batch_size, epoch=0)
         towers = [self._model.tower_logits(*model_inputs(batch.to(self._device))) for batch in batches]
         counted = torch.cat([batch.row_weight for batch in batches]) > 0
 
@@ -74,6 +88,17 @@ class Predictor:
     def run(self, batch: Batch) -> None:
         """One forward pass, for timing."""
         self._model(*model_inputs(batch))
+
+
+def filled_up(columns: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
+    """The rows, and as many of weight 0 as fill their last batch.
+
+    A matrix product of fewer rows may be summed in another order. In full batches a row's logit has the same bits whatever rows are scored
+    with it, so however a split is cut into row groups and new rows into files. (Not with a PLM, whose batches are as long as their texts.)
+    """
+    rows = len(columns["row_id"])
+    weight = np.ones(rows, dtype=np.float32)
+    return {name: np.pad(values, (0, -rows % batch_size)) for name, values in (columns | {"weight": weight}).items()}
 
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:

@@ -26,6 +26,7 @@ from clickprompt.data.sources.raw import RawPart
 from clickprompt.data.text import UNKNOWN, load_tokenizer, special_ids, surrounding
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError
+from clickprompt.evaluation.predictor import filled_up
 from clickprompt.export import TOKENIZER_FOLDER, load_export
 from clickprompt.objectives import model_inputs
 
@@ -82,12 +83,15 @@ class RawPredictor:
             chunk = field_ids[rows]
             columns = {"row_id": np.arange(len(chunk)), "label": np.zeros(len(chunk))}
             if self._texts is None:
-                batches = Collator(self.columns).micro_batches(columns | dict(zip(self.columns, chunk.T, strict=True)), self._batch_size)
+                columns = filled_up(columns | dict(zip(self.columns, chunk.T, strict=True)), self._batch_size)
+                batches = Collator(self.columns).micro_batches(columns, self._batch_size)
             else:
                 batches = self._texts.batches(columns, distinct, [field[rows] for field in codes], self._batch_size)
                 batches = [replace(batch, field_ids=torch.from_numpy(chunk[batch.row_ids.numpy()])) for batch in batches]
             for batch in batches:
-                logits[start + batch.row_ids.numpy()] = self._model(*model_inputs(batch.to(self._device))).float().cpu().numpy()
+                scored = self._model(*model_inputs(batch.to(self._device))).float().cpu()
+                counted = batch.row_weight > 0
+                logits[start + batch.row_ids[counted].numpy()] = scored[counted].numpy()
         return logits
 
 

@@ -18,7 +18,7 @@ from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.graphs import GRAPHS, GraphFormat
 from clickprompt.evaluation.latency import time_per_batch
-from clickprompt.evaluation.predictor import check_scorable
+from clickprompt.evaluation.predictor import check_clicks
 from clickprompt.export import INFO, dataset_of, export_of, load_export
 from clickprompt.models.ctr import CTRModel
 from clickprompt.new_folder import clear_unfinished, new_folder
@@ -33,10 +33,11 @@ _LATENCY_BATCH = 128  # rows, as in Table 8
 _LATENCY_REPEATS = 200
 
 
-def export_for_serving(run: str, out: str, to: str = "safetensors") -> dict[str, Any]:
+def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | None = None) -> dict[str, Any]:
     """Write a finetuned run's model as `to`, with its dataset's vocabulary, to the new folder `out`.
 
-    A graph is compared with the model on rows of the test split, and timed beside it, before the folder appears.
+    A graph is compared with the model on rows of the test split, and timed beside it, before the folder appears. `data` is where the
+    dataset has moved to.
 
     Raises InputError for an unknown format, missing packages or when `out` exists; DataError when the run isn't finetuned, has a PLM that
     the format can't hold, or its dataset is gone; RunError where the graph computes something else than the model.
@@ -50,11 +51,11 @@ def export_for_serving(run: str, out: str, to: str = "safetensors") -> dict[str,
         raise InputError(f"{out}: exists already; choose another folder")
     export = export_of(run)
     model, info = load_export(export)
-    dataset = dataset_of(info.config)
+    dataset = dataset_of(info.config, data)
     if dataset.fingerprint != info.dataset_fingerprint:
         raise DataError(f"{dataset.uri}: not the dataset {run} was trained on; its ids would mean other values")
     dataset.verify([])
-    check_scorable(export, dataset)
+    check_clicks(export, dataset)
     if graph and info.objective != "without_plm":
         raise DataError(
             f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned with finetune.with_plm=false, "

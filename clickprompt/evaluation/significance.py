@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import checked, run_starts
 
-__all__ = ["DeLong", "PairedT", "UserBootstrap", "cluster_interval", "delong", "paired_t_test", "user_bootstrap"]
+__all__ = ["DeLong", "PairedT", "UserBootstrap", "auc_interval", "cluster_interval", "delong", "paired_t_test", "user_bootstrap"]
 
 RESAMPLES = 2000
 _Z = 1.959963984540054  # 97.5% of the normal distribution
@@ -40,6 +40,37 @@ def cluster_interval(clusters: ArrayLike, gains: ArrayLike, counts: ArrayLike, *
         means.append(resampled[:, 0] / resampled[:, 1])
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
+
+
+def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> tuple[float, float] | None:
+    """95% interval of one AUC whose rows come in clusters, such as users: DeLong's variance with the rows' placements summed within each
+    cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"), on the logit scale, so that it stays within [0, 1].
+
+    Var(AUC) = c₁/(c₁−1) Σ u² / clicks² + c₀/(c₀−1) Σ v² / others² + 2 c/(c−1) Σ u·v / (clicks·others) over the clusters, u and v being what
+    a cluster's clicks and its other rows have of placement beyond the AUC; c₁, c₀ clusters have clicks, have others, c there are. Where
+    every cluster is one row it is DeLong's. No resampling: a sort.
+
+    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite.
+    Returns None where fewer than two clusters have clicks or have others, the AUC is 0 or 1, or no variance is left to judge by.
+    """
+    clicked, values = checked(labels, scores, "score")
+    names, members = np.unique(np.asarray(clusters), return_inverse=True)
+    clicks_of = np.bincount(members, weights=clicked, minlength=len(names))
+    others_of = np.bincount(members, minlength=len(names)) - clicks_of
+    if min(np.count_nonzero(clicks_of), np.count_nonzero(others_of)) < 2:
+        return None
+    placements = _placements(clicked, values)
+    auc = float(placements[clicked].mean())
+    beyond = placements - auc
+    # [C], each a share of the class
+    u = np.bincount(members, weights=np.where(clicked, beyond, 0), minlength=len(names)) / clicks_of.sum()
+    v = np.bincount(members, weights=np.where(clicked, 0, beyond), minlength=len(names)) / others_of.sum()
+    terms = ((np.count_nonzero(clicks_of), u @ u), (np.count_nonzero(others_of), v @ v), (len(names), 2 * u @ v))
+    variance = sum(number / (number - 1) * float(term) for number, term in terms)
+    if not 0 < auc < 1 or variance <= _ROUNDING**2:
+        return None
+    middle, half = math.log(auc / (1 - auc)), _Z * math.sqrt(variance) / (auc * (1 - auc))
+    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
 
 
 class DeLong(NamedTuple):

@@ -1,6 +1,7 @@
 """Evaluation by an actor pool: actors score row groups and write what they found; the figures are computed from those files."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.attention import AttentionSums, check_prompted, summarise_attention
-from clickprompt.evaluation.figures import check_fields, split_figures
+from clickprompt.evaluation.figures import EXACT_ROWS, check_fields, figures_of_files
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import check_scorable
 from clickprompt.evaluation.recovery import MASK_RATE, check_recoverable, compare, read_recovery, summarise
-from clickprompt.export import ExportInfo, dataset_of, export_of
+from clickprompt.export import ExportInfo, dataset_of, export_of, weights_checksum
 from clickprompt.progress import Task
 from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.scorer import start_scorers
+from clickprompt.runtime.scorer import score_groups, start_scorers
 
 __all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained"]
 
@@ -28,8 +29,8 @@ __all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained
 def evaluate(
     runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
 ) -> list[dict[str, Any]]:
-    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6), cold start,
-    milliseconds per batch of 128 (Table 8).
+    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6), cold start (all that
+    `figures_of_files` says), milliseconds per batch of 128 (Table 8).
 
     The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it isn't the one of the
     run's own configuration any more. `against` is a finetuned run that was evaluated on the same split before. Also in
@@ -41,26 +42,34 @@ def evaluate(
     exports = [export_of(run) for run in runs]
     dataset = dataset_of(_described(exports[0])["config"], data)
     check_fields(dataset, config.evaluate)
+    if against and dataset.counts[split] > EXACT_ROWS:
+        raise InputError(
+            f"--against {against}: the {split} split has {dataset.counts[split]:,} rows, and two runs' rows are compared up to "
+            f"{EXACT_ROWS:,}; leave --against out, and compare several seeds of both with clickprompt compare"
+        )
     dataset.verify([split])
     base = _predictions_of(against, split, _described(exports[0])["dataset_fingerprint"]) if against else None
-    objectives = [check_scorable(export, dataset).objective for export in exports]
+    infos = [check_scorable(export, dataset) for export in exports]
     folders = [storage.join(run, "predictions", split) for run in runs]
     with connect(runtime):
         actors = start_scorers(runtime, dataset, num_cpus=1)
-        for export, folder in zip(exports, folders, strict=True):
-            _each_group(actors, lambda actor: actor.score, export, dataset, split, folder)
+        seconds = [_each_group(actors, lambda actor: actor.score, *of_run, dataset, split) for of_run in zip(exports, folders, strict=True)]
         latency = ray.get(actors[0].time.remote(exports, split))
     results = [
         {
             "run": run,
             "split": split,
-            "objective": objective,
-            **split_figures(read_predictions(folder), dataset, split, config.evaluate, base),
+            "objective": info.objective,
+            "seed": info.config["seed"],
+            "dataset_fingerprint": dataset.fingerprint,
+            "weights": weights_checksum(export),
+            **figures_of_files(folder, dataset, split, config.evaluate, base),
             **timing,
+            "rows_per_second": dataset.counts[split] / scored_in,
             **({"base": against} if against else {}),
             "predictions": folder,
         }
-        for run, objective, folder, timing in zip(runs, objectives, folders, latency, strict=True)
+        for run, export, info, folder, timing, scored_in in zip(runs, exports, infos, folders, latency, seconds, strict=True)
     ]
     for result in results:
         storage.write_json(storage.join(result["run"], f"evaluation-{split}.json"), result)
@@ -84,7 +93,7 @@ def evaluate_recovery(
     other = _recovery_of(against, split, info) if against else None
     folder = _recovery_folder(run, split)
     with connect(runtime):
-        _each_group(start_scorers(runtime, dataset, num_cpus=1), lambda actor: actor.recover, export, dataset, split, folder)
+        _each_group(start_scorers(runtime, dataset, num_cpus=1), lambda actor: actor.recover, export, folder, dataset, split)
     table = read_recovery(folder)
     figures = summarise(table)
     if other is not None:
@@ -179,14 +188,13 @@ def _described(export: str) -> dict[str, Any]:
     return storage.read_json(storage.join(export, "export.json"))
 
 
-def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, dataset: Dataset, split: str, folder: str) -> None:
-    """Have `method` write `<folder>/part-<row group>.parquet` for every row group of the split."""
+def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, dataset: Dataset, split: str) -> float:
+    """Have `method` write the `part_uri` in `folder` of every row group of the split; the seconds that took."""
     storage.delete_tree(folder)
-    groups = list(range(len(dataset.row_group_counts(split))))
-    pool = ActorPool(actors)
+    started, done = time.monotonic(), 0
     with Task(f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split]) as task:
-        done = 0
-        scored: Any = pool.map_unordered(lambda actor, group: method(actor).remote(export, split, group, folder), groups)
-        for rows in scored:
+        for rows in score_groups(actors, method, export, folder, split, range(len(dataset.row_group_counts(split)))):
             done += rows
             task.update(done)
+    storage.delete_half_written(folder)  # by an actor that was killed
+    return time.monotonic() - started

@@ -16,7 +16,7 @@ from clickprompt.data.schema import matching_files
 from clickprompt.data.sources.files import file_parts
 from clickprompt.data.sources.raw import RawPart
 from clickprompt.errors import DataError, InputError
-from clickprompt.evaluation.predictor import check_scorable
+from clickprompt.evaluation.predictor import check_clicks
 from clickprompt.evaluation.raw_rows import RawPredictor, check_columns, score_part
 from clickprompt.export import dataset_of, export_of, read_info
 from clickprompt.new_folder import clear_unfinished, new_folder
@@ -47,7 +47,7 @@ def predict(
     export = export_of(storage.native(run))
     dataset = dataset_of(read_info(export).config, data)
     dataset.verify([])
-    check_scorable(export, dataset)
+    check_clicks(export, dataset)
     files = list(dict.fromkeys(uri for pattern in rows for uri in _files(storage.native(pattern))))
     for uri in files:
         check_columns(uri, [*dataset.columns, *keep])

@@ -1,24 +1,25 @@
 """The evaluation pool: actors that hold a trained model and score row groups with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 import ray
 import torch
+from ray.util import ActorPool
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.evaluation.attention import AttentionSums, PromptAttention
 from clickprompt.evaluation.latency import time_per_batch
-from clickprompt.evaluation.predictions import write_predictions
+from clickprompt.evaluation.predictions import part_uri, write_predictions
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.recovery import Recovery, write_recovery
 from clickprompt.export import weights_checksum
 from clickprompt.runtime.placement import group_selector
 
-__all__ = ["start_scorers"]
+__all__ = ["score_groups", "start_scorers"]
 
 _Model = TypeVar("_Model", Predictor, Recovery, PromptAttention)
 LATENCY_BATCH = 128  # rows, as in Table 8
@@ -30,6 +31,16 @@ def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) 
     if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
         options["label_selector"] = group_selector(runtime, "data")
     return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
+
+
+def score_groups(
+    actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, split: str, groups: Iterable[int]
+) -> Iterator[int]:
+    """Have a method of the actors, `score` or `recover`, do the row groups: the rows of each when it is done."""
+    # Each actor twice: it has its next row group already when it is done with one
+    pool = ActorPool([*actors, *actors])
+    scored: Any = pool.map_unordered(lambda actor, group: method(actor).remote(export, split, group, folder), list(groups))
+    yield from scored
 
 
 @ray.remote
@@ -49,12 +60,12 @@ class Scorer:
 
     def score(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])
-        write_predictions(_part(folder, group), self._held(Predictor, export).score(rows))
+        write_predictions(part_uri(folder, group), self._held(Predictor, export).score(rows))
         return len(rows)
 
     def recover(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])
-        write_recovery(_part(folder, group), self._held(Recovery.load, export).score(rows))
+        write_recovery(part_uri(folder, group), self._held(Recovery.load, export).score(rows))
         return len(rows)
 
     def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
@@ -65,7 +76,8 @@ class Scorer:
         rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
         calls = {}
         for export in exports:
-            predictor = self._load(Predictor, export)
+            # The one it holds is loaded once; the others are beside each other only here
+            predictor = self._held(Predictor, export) if len(exports) == 1 else self._load(Predictor, export)
             batch = predictor.batch(rows)
             calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
         times = time_per_batch(calls)
@@ -84,7 +96,3 @@ class Scorer:
     def _load(self, load: Callable[..., _Model], export: str) -> _Model:
         # Without a GPU of its own an actor sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in cluster.py)
         return load(export, self._dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
-
-
-def _part(folder: str, group: int) -> str:
-    return storage.join(folder, f"part-{group:05d}.parquet")

@@ -132,6 +132,22 @@ def test_safetensors(prepared, tmp_path):
     assert len([name for name in info.files or () if name.startswith("vocab/")]) == len(prepared[0].field_names)
 
 
+def test_a_dataset_that_has_moved(prepared, tmp_path, capsys):
+    """It needs no token table."""
+    run, moved = str(tmp_path / "run"), str(tmp_path / "moved")
+    write_run(run, prepared, objective="with_plm", data__path=str(tmp_path / "gone"))
+    storage.copy_tree(prepared[0].uri, moved)
+    storage.delete_tree(os.path.join(moved, "tokens"))
+    for options, code in (([], 2), (["--data", moved], 0)):
+        with pytest.raises(SystemExit) as stopped:
+            main(["export", "--run", run, "--out", str(tmp_path / "served"), *options])
+        assert stopped.value.code == code
+        assert os.path.exists(tmp_path / "served") is (code == 0)
+    assert f"{tmp_path / 'gone'}: there is nothing here" in capsys.readouterr().err
+    loaded, _ = load_export(str(tmp_path / "served"))
+    assert loaded.plm is not None
+
+
 @pytest.mark.parametrize("to", ["onnx", "torch-export"])
 def test_a_model_that_reads_text_is_no_graph(prepared, tmp_path, to):
     write_run(str(tmp_path / "run"), prepared, objective="with_plm")

@@ -10,7 +10,7 @@ from scipy import stats
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation import significance
 from clickprompt.evaluation.metrics import auc
-from clickprompt.evaluation.significance import RESAMPLES, cluster_interval, delong, paired_t_test, user_bootstrap
+from clickprompt.evaluation.significance import RESAMPLES, auc_interval, cluster_interval, delong, paired_t_test, user_bootstrap
 
 
 def test_equals_a_loop_over_the_same_draws():
@@ -212,3 +212,73 @@ def test_t_test_refuses_what_it_cannot_judge():
     with pytest.raises(InputError, match=r"differ by the same 0\.01"):
         paired_t_test([0.81, 0.82, 0.83], [0.8, 0.81, 0.82])
     assert paired_t_test([0.1, 0.2], [0.1, 0.2]) == (0, 0, 1, 1, (0, 0))
+
+
+def naive_interval(clusters, labels, scores):
+    """Obuchowski's variance by loops over all pairs, on the logit scale."""
+    clicks, others = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    right = np.array([[(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for j in others] for i in clicks])
+    area, m, n = right.mean(), len(clicks), len(others)
+    sums = []
+    for name in sorted(set(clusters.tolist())):
+        mine, theirs = clusters[clicks] == name, clusters[others] == name
+        u = sum(right[i].mean() for i in np.flatnonzero(mine)) - mine.sum() * area
+        v = sum(right[:, j].mean() for j in np.flatnonzero(theirs)) - theirs.sum() * area
+        sums.append((u, v, mine.any(), theirs.any()))
+    i10, i01, i = sum(one[2] for one in sums), sum(one[3] for one in sums), len(sums)
+    s10 = i10 / ((i10 - 1) * m) * sum(u * u for u, *_ in sums)
+    s01 = i01 / ((i01 - 1) * n) * sum(v * v for _, v, *_ in sums)
+    s11 = i / (i - 1) * sum(u * v for u, v, *_ in sums)
+    error = np.sqrt(s10 / m + s01 / n + 2 * s11 / (m * n)) / (area * (1 - area))
+    middle = np.log(area / (1 - area))
+    return tuple(1 / (1 + np.exp(-(middle + z * error))) for z in stats.norm.ppf([0.025, 0.975]))
+
+
+@pytest.mark.parametrize("decimals", [0, 8])
+def test_auc_interval_by_its_definition(decimals):
+    rng = np.random.default_rng(5)
+    labels, scores, _ = two_models(rng, 150, decimals)
+    clusters = rng.choice([4, 7, 8, 30, 31, 32, 33], 150)
+    assert auc_interval(clusters, labels, scores) == pytest.approx(naive_interval(clusters, labels, scores), abs=1e-12)
+
+
+def test_auc_interval_of_independent_rows_is_delongs():
+    labels, scores, _ = two_models(np.random.default_rng(6), 400)
+    _, error = delong_by_definition(labels, scores, np.zeros(400))  # a constant has no variance
+    area = auc(labels, scores)
+    half = stats.norm.ppf(0.975) * error / (area * (1 - area))
+    expected = tuple(1 / (1 + np.exp(-(np.log(area / (1 - area)) + side * half))) for side in (-1, 1))
+    assert auc_interval(np.arange(400), labels, scores) == pytest.approx(expected, abs=1e-9)
+
+
+def test_auc_interval_covers_the_truth_where_users_differ():
+    """Rows of a user share a taste that the model doesn't see: 95% intervals by user hold the true AUC, those by row far less often."""
+    rng = np.random.default_rng(7)
+
+    def world(users, rows_each):
+        seen, unseen = rng.normal(size=(2, users, 1))
+        logits = seen + 0.3 * rng.normal(size=(users, rows_each))
+        labels = rng.random((users, rows_each)) < 1 / (1 + np.exp(-logits - 2 * unseen))
+        return np.repeat(np.arange(users), rows_each), labels.reshape(-1).astype(int), logits.reshape(-1)
+
+    _, *everyone = world(200_000, 5)
+    truth, held, worlds = auc(*everyone), {"users": 0, "rows": 0}, 200
+    for _ in range(worlds):
+        users, labels, logits = world(60, 20)
+        for name, clusters in (("users", users), ("rows", np.arange(len(users)))):
+            low, high = auc_interval(clusters, labels, logits)
+            held[name] += low < truth < high
+    assert 0.89 < held["users"] / worlds < 0.99
+    assert held["rows"] / worlds < 0.7
+
+
+def test_auc_interval_is_none_where_nothing_says_how_wide():
+    scores = np.array([0.1, 0.4, 0.3, 0.8, 0.7, 0.9])
+    labels = np.array([0, 0, 1, 0, 1, 1])
+    assert auc_interval([0, 1, 2, 3, 4, 5], labels, scores) is not None
+    assert auc_interval([0, 0, 0, 0, 0, 0], labels, scores) is None, "one user"
+    assert auc_interval([0, 1, 9, 3, 9, 9], labels, scores) is None, "clicks of one user"
+    assert auc_interval([0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6]) is None, "an AUC of 1"
+    assert auc_interval([0, 1, 2, 3, 4, 5], labels, np.zeros(6)) is None, "all ties"
+    assert auc_interval([0, 1], [1, 1], [1, 2]) is None, "one class"
+    assert auc_interval([], [], []) is None

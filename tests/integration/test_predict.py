@@ -1,7 +1,9 @@
 """Scoring raw rows: as `evaluate` scores them, whatever the format and the number of actors; unknown values count by their text."""
 
+import glob
 import json
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.text import load_tokenizer, sentence
-from clickprompt.errors import DataError
+from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.export import export_of, load_export
 from clickprompt.runtime.predict import predict
 from tests.evaluation.test_serving import write_run
+from tests.integration.killing import one_actor_killed
 from tests.tiny import write_both
 
 pytestmark = pytest.mark.ray
@@ -134,3 +138,71 @@ def test_a_damaged_line_leaves_nothing(finetuned, prepared, tmp_path):
     with pytest.raises(DataError, match=r"rows\.jsonl, line 121: not JSON"):
         predict(run, [str(file)], str(tmp_path / "out"), runtime=RuntimeConfig())
     assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+def test_a_killed_actor_changes_nothing(finetuned, prepared, tmp_path):
+    table = prepared[2]
+    rows = pa.concat_tables([table] * 20)
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number in range(60):
+        pq.write_table(rows.slice(40 * number, 40), folder / f"rows-{number:02d}.parquet")
+    found = {}
+    for name in ("undisturbed", "killed"):
+        out = str(tmp_path / name)
+
+        def written(out=out):
+            return len(glob.glob(f"{out}.tmp-*/part-*.parquet"))
+
+        disturbed = one_actor_killed("RawScorer", lambda: written() > 3, lambda: 3 < written() < 55) if name == "killed" else nullcontext()
+        with disturbed:
+            predict(finetuned, [str(folder / "*.parquet")], out, runtime=RuntimeConfig(evaluation_actors=2))
+        found[name] = {file: storage.read_bytes(os.path.join(out, file)) for file in os.listdir(out)}
+    assert len(found["killed"]) == 60
+    assert found["killed"] == found["undisturbed"]
+    assert sorted(os.listdir(tmp_path)) == ["killed", "raw", "undisturbed"]
+
+
+def test_the_same_bits_however_the_rows_are_cut_into_files(ray_session, prepared, tmp_path):
+    """Without a PLM: with one, a batch is as long as its longest text."""
+    run = str(tmp_path / "run")
+    write_run(run, prepared[:2], finetune__eval_batch_size=16)
+    table = prepared[2]
+    found = []
+    for size in (len(table), 50, 7, 1):
+        os.makedirs(tmp_path / f"raw-{size}")
+        for number, start in enumerate(range(0, len(table), size)):
+            pq.write_table(table.slice(start, size), tmp_path / f"raw-{size}" / f"rows-{number:03d}.parquet")
+        out = str(tmp_path / f"out-{size}")
+        predict(run, [str(tmp_path / f"raw-{size}" / "*")], out, keep=["row_id"], runtime=RuntimeConfig(evaluation_actors=2))
+        found.append(predictions(out).select(["row_id", "logit", "probability"]).combine_chunks())
+    assert all(other.equals(found[0]) for other in found)
+
+
+def test_no_token_table_is_needed(finetuned, prepared, tmp_path):
+    """Texts are tokenized as they come."""
+    dataset, _, table = prepared
+    rows = str(tmp_path / "rows.parquet")
+    pq.write_table(table, rows)
+    moved = str(tmp_path / "moved")
+    storage.copy_tree(dataset.uri, moved)
+    storage.delete_tree(os.path.join(moved, "tokens"))
+    for out, data in (("with", None), ("without", moved)):
+        predict(finetuned, [rows], str(tmp_path / out), runtime=RuntimeConfig(), data=data)
+    assert predictions(str(tmp_path / "without")).equals(predictions(str(tmp_path / "with")))
+
+
+def test_from_a_bucket_and_to_it(finetuned, prepared, bucket, tmp_path):
+    pq.write_table(prepared[2], tmp_path / "rows.parquet")
+    storage.copy_tree(str(tmp_path), f"{bucket}/new")
+    storage.copy_tree(finetuned, f"{bucket}/run")
+    predict(finetuned, [str(tmp_path / "rows.parquet")], str(tmp_path / "out"), keep=["row_id"], runtime=RuntimeConfig())
+    result = predict(f"{bucket}/run", [f"{bucket}/new/*.parquet"], f"{bucket}/out", keep=["row_id"], runtime=RuntimeConfig())
+    assert (result["rows"], storage.list_names(f"{bucket}/out")) == (len(prepared[2]), ["part-00000.parquet"])
+    with storage.open_input(f"{bucket}/out/part-00000.parquet") as stream:
+        found = pq.read_table(stream)
+    assert found["file"].unique().to_pylist() == [f"{bucket}/new/rows.parquet"]
+    expected = predictions(str(tmp_path / "out"))
+    assert found.drop_columns("file").equals(expected.drop_columns("file"))
+    with pytest.raises(InputError, match="exists already"):
+        predict(f"{bucket}/run", [f"{bucket}/new/*.parquet"], f"{bucket}/out", runtime=RuntimeConfig())

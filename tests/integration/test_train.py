@@ -184,7 +184,9 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
 def evaluated(capsys, *arguments: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", "--split", "valid", "--set", "runtime.evaluation_actors=2", *arguments])
-    return stopped.value.code, capsys.readouterr().out if stopped.value.code == 0 else capsys.readouterr().err
+    output = capsys.readouterr()
+    assert stopped.value.code in (0, 2), f"exit status {stopped.value.code}: {output.err}"
+    return stopped.value.code, output.err if stopped.value.code else output.out
 
 
 def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):

@@ -1,0 +1,197 @@
+"""`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/evaluate.py), measured in two parts.
+
+1. The pool beside a loop in one process of one thread, which reads the same row groups, scores them with the same model and writes the same
+   files, by turns: how much of the loop's rate every actor keeps.
+2. `evaluate` itself over all rows: how fast, and whether memory grows on the way.
+
+The model is a CTR model after a few steps of finetuning; with many rows its figures are those of evaluation/streamed.py.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from clickprompt import storage
+from clickprompt.benchmark.measure import Arm, Figures, arm, figure
+from clickprompt.config import Config, replaced
+from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset
+from clickprompt.errors import ConfigError
+from clickprompt.evaluation.predictions import part_uri, write_predictions
+from clickprompt.evaluation.predictor import Predictor
+from clickprompt.progress import say
+from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.evaluate import evaluate
+from clickprompt.runtime.memory import Usage, usage_below
+from clickprompt.runtime.scorer import score_groups, start_scorers
+from clickprompt.runtime.train import run_training
+
+__all__ = ["measure_evaluate"]
+
+_SAMPLE_EVERY = 0.5  # seconds
+_STEPS = 20  # of finetuning
+_BATCH_SIZE = 4096
+_EMBEDDING_DIM = 16
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Length:
+    turns: int
+    groups: int
+    """row groups that an actor, or the loop, scores in a turn"""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Of all processes of this command."""
+
+    at: float
+    files: int
+    """of predictions so far"""
+    usage: Usage
+
+
+def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48)) -> tuple[Figures, list[str]]:
+    """Figures and remarks. Raises ConfigError without a local `data.path`."""
+    if config.data.path is None or "://" in config.data.path:
+        raise ConfigError(f"data.path={config.data.path}: give a local prepared dataset, such as one of clickprompt synth goodreads")
+    with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
+        dataset = _all_as_test(Dataset.open(config.data.path, config.data.version), storage.join(folder, "data"))
+        config = _settings(config, dataset)
+        actors = config.runtime.evaluation_actors
+        run = storage.join(folder, "run")
+        with connect(config.runtime):
+            export = run_training(config, "finetune", run)["export"]
+            say(f"{length.turns} turns of {length.groups} row groups an actor")
+            with arm("the loop", 1, _Loop, dataset, export, storage.join(folder, "loop")) as loop:
+                pool, alone = _turns(config, dataset, export, storage.join(folder, "pool"), loop, length)
+        # With a Ray of its own: what turns have left behind isn't in its memory
+        result, samples = _watched(run, config)
+    figures = {
+        "rows_per_second_kept": figure(
+            [ours / actors / theirs for ours, theirs in zip(pool[1:], alone[1:], strict=True)], "of the loop's rate, per actor"
+        ),
+        "rows_per_second_actor": figure([rate / actors for rate in pool[1:]], "rows/s"),
+        "rows_per_second_loop": figure(alone[1:], "rows/s"),
+        "rows": figure([result["rows"]], "rows"),
+        "rows_per_second": figure([result["rows_per_second"]], "rows/s, all of them"),
+        **_memory(samples, len(dataset.row_group_counts("test"))),
+        "auc_bound": figure([result["auc_bound"]], "of AUC"),
+    }
+    exact = "exact" if result["left_out"] is None else "from histograms"
+    return figures, [
+        f"{config.ctr.backbone}, {config.ctr.num_layers} layers of {config.ctr.hidden_dim}, {sum(dataset.field_sizes):,} values × "
+        f"{config.ctr.embedding_dim}; {actors} actors; AUC {result['auc']:.6f}, {exact}; memory: all processes of this command and its "
+        "embedded Ray with the object store, shared pages once",
+        "rates by turns: the first is left out; the loop runs alone on one core, the actors at once",
+    ]
+
+
+def _settings(config: Config, dataset: Dataset) -> Config:
+    changes: dict[str, Any] = {
+        "data.path": dataset.uri,
+        "data.version": None,
+        "finetune.with_plm": False,
+        "finetune.max_steps": _STEPS,
+        "finetune.embedding_optimizer": "lazy",
+        "runtime.num_workers": 1,
+    }
+    defaults = {
+        ("finetune", "global_batch_size"): _BATCH_SIZE,
+        ("finetune", "micro_batch_size"): _BATCH_SIZE,
+        ("ctr", "embedding_dim"): _EMBEDDING_DIM,
+    }
+    for (section, key), value in defaults.items():
+        if key not in getattr(config, section).model_fields_set:
+            changes[f"{section}.{key}"] = value
+    return replaced(config, changes)
+
+
+def _all_as_test(dataset: Dataset, folder: str) -> Dataset:
+    """The dataset in a folder of its own, by links: all its rows are the test split, also those of the others."""
+    shards = {split: dataset.manifest["shards"][split] for split in SPLITS}
+    shards["test"] = [shard for split in SPLITS for shard in shards[split]]
+    shards["valid"] = shards["valid"][:1]  # finetuning validates at its end
+    counts = {split: sum(shard["rows"] for shard in shards[split]) for split in SPLITS}
+    os.makedirs(folder)
+    for name in os.listdir(storage.native(dataset.uri)):
+        if name != MANIFEST:
+            os.symlink(os.path.join(storage.native(dataset.uri), name), os.path.join(folder, name))
+    storage.write_json(storage.join(folder, MANIFEST), {**dataset.manifest, "shards": shards, "counts": counts})
+    return Dataset.open(folder)
+
+
+class _Loop:
+    """In a process of its own."""
+
+    def __init__(self, dataset: Dataset, export: str, folder: str) -> None:
+        self._dataset, self._folder = dataset, folder
+        self._predictor = Predictor(export, dataset)
+
+    def score(self, groups: range) -> float:
+        """Rows per second."""
+        started, rows = time.perf_counter(), 0
+        for group in groups:
+            table = self._dataset.read_row_groups("test", [group])
+            write_predictions(part_uri(self._folder, group), self._predictor.score(table))
+            rows += len(table)
+        return rows / (time.perf_counter() - started)
+
+
+def _turns(config: Config, dataset: Dataset, export: str, folder: str, loop: Arm, length: Length) -> tuple[list[float], list[float]]:
+    """Rows per second of the pool and of the loop, turn by turn."""
+    actors = start_scorers(config.runtime, dataset, num_cpus=1)
+    total = len(dataset.row_group_counts("test"))
+    rates: dict[str, list[float]] = {"pool": [], "loop": []}
+    for turn in range(length.turns + 1):
+        first = turn * length.groups * len(actors) % total
+        groups = range(first, min(total, first + length.groups * len(actors)))
+        for whose in ("pool", "loop") if turn % 2 else ("loop", "pool"):  # who comes second finds the files in memory
+            if whose == "loop":
+                rates[whose].append(loop.call("score", groups[: length.groups]))
+                continue
+            started = time.perf_counter()
+            rows = sum(score_groups(actors, lambda actor: actor.score, export, folder, "test", groups))
+            rates[whose].append(rows / (time.perf_counter() - started))
+    return rates["pool"], rates["loop"]
+
+
+def _watched(run: str, config: Config) -> tuple[dict[str, Any], list[_Sample]]:
+    """The result of `evaluate`, and what memory it took on the way."""
+    samples: list[_Sample] = []
+    over = threading.Event()
+    predictions = storage.join(run, "predictions", "test")
+
+    def watch() -> None:
+        while not over.wait(_SAMPLE_EVERY):
+            files = len(os.listdir(predictions)) if os.path.isdir(predictions) else 0
+            samples.append(_Sample(time.monotonic(), files, usage_below(os.getpid())))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        [result] = evaluate([run], "test", config=config)
+    finally:
+        over.set()
+        watcher.join()
+    return result, samples
+
+
+def _memory(samples: list[_Sample], files: int) -> Figures:
+    """Peaks of the first and the last half of scoring, once it has begun, and of what comes after it."""
+    halves: dict[str, list[_Sample]] = {"first_half": [], "last_half": [], "figures": []}
+    for sample in samples:
+        if sample.files:
+            halves["figures" if sample.files >= files else "first_half" if sample.files <= files / 2 else "last_half"].append(sample)
+    peaks = {name: max(sample.usage.memory for sample in part) / _GIB for name, part in halves.items()}
+    scoring = [*halves["first_half"], *halves["last_half"]]
+    cpu = scoring[-1].usage.cpu_seconds - scoring[0].usage.cpu_seconds
+    return {
+        **{f"peak_memory_{name}": figure([peak], "GiB") for name, peak in peaks.items()},
+        "memory_growth": figure([peaks["last_half"] / peaks["first_half"]], "last half's peak / first half's"),
+        "cores_busy": figure([cpu / (scoring[-1].at - scoring[0].at)], "cores, while scoring"),
+        "seconds_figures": figure([halves["figures"][-1].at - halves["figures"][0].at], "s, after the last row was scored"),
+    }

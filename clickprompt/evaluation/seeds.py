@@ -1,0 +1,85 @@
+"""Several seeds of a model against the same seeds of another: their evaluations, and Student's paired t-test over the seeds."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from clickprompt import storage
+from clickprompt.errors import DataError, InputError
+from clickprompt.evaluation.metrics import relative_improvement
+from clickprompt.evaluation.significance import paired_t_test
+from clickprompt.export import export_of, weights_checksum
+
+__all__ = ["compare_runs", "compare_seeds"]
+
+
+def compare_runs(runs: Sequence[str], against: Sequence[str], split: str) -> dict[str, Any]:
+    """`compare_seeds` of what `clickprompt evaluate` found of the runs. Also raises DataError for a run that wasn't evaluated."""
+    for names in (runs, against):
+        if len(names) < 2:
+            raise InputError(f"{len(names)} run against {len(against)}: a t-test over seeds needs two pairs or more; train further seeds")
+    results, base_results = ([_evaluation_of(run, split) for run in names] for names in (runs, against))
+    return compare_seeds(results, base_results)
+
+
+def compare_seeds(results: Sequence[dict[str, Any]], base_results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `evaluate` returned of runs of one model and of another's, in any order; they pair up by their seeds.
+
+    Returns {"split", "rows", "runs", "auc", "log_loss"}. "runs" has for each seed "seed", "run", "auc", "log_loss" and the other run's
+    under "against"; the last two have "mean", "sd", "against_mean", "against_sd" and "t_test" (`paired_t_test`), "auc" also
+    "relative_improvement" (Table 2's Rel.Impr, of the means).
+
+    Raises InputError where seeds don't pair up, there are fewer than two pairs or t is undefined, DataError for different test sets.
+    """
+    first = results[0]
+    for result in (*results, *base_results):
+        if (result["dataset_fingerprint"], result["split"]) != (first["dataset_fingerprint"], first["split"]):
+            raise DataError(
+                f"{result['run']}: evaluated on another dataset's {result['split']} split than {first['run']}; only runs on the same rows "
+                "compare, evaluate both on one dataset"
+            )
+    ours, theirs = _by_seed(results), _by_seed(base_results)
+    if ours.keys() != theirs.keys():
+        seeds = (", ".join(map(str, sorted(arm))) for arm in (ours, theirs))
+        raise InputError("seeds {} against seeds {}: runs pair up by their seeds; give both models' runs of the same seeds".format(*seeds))
+    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours)]
+    figures = {metric: _compared([run[metric] for run, _ in pairs], [base[metric] for _, base in pairs]) for metric in ("auc", "log_loss")}
+    figures["auc"]["relative_improvement"] = relative_improvement(figures["auc"]["mean"], figures["auc"]["against_mean"])
+    lines = [{"seed": run["seed"], **_scores(run), "against": _scores(base)} for run, base in pairs]
+    return {"split": first["split"], "rows": first["rows"], "runs": lines, **figures}
+
+
+def _by_seed(results: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for result in results:
+        other = found.setdefault(result["seed"], result)
+        if other is not result:
+            raise InputError(f"{other['run']} and {result['run']} have the same seed {result['seed']}; give one run of each seed")
+    return found
+
+
+def _compared(values: list[float], base_values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": statistics.mean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "against_mean": statistics.mean(base_values),
+        "against_sd": statistics.stdev(base_values) if len(base_values) > 1 else None,
+        "t_test": paired_t_test(values, base_values)._asdict(),
+    }
+
+
+def _scores(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("run", "auc", "log_loss")}
+
+
+def _evaluation_of(run: str, split: str) -> dict[str, Any]:
+    """Raises DataError where the run's weights, as they are now, weren't scored on the split."""
+    run = storage.native(run)
+    export = export_of(run)
+    path = storage.join(run, f"evaluation-{split}.json")
+    result = storage.read_json(path) if storage.exists(path) else {}
+    if result.get("weights") != weights_checksum(export):
+        raise DataError(
+            f"{run}: its weights weren't evaluated on the {split} split; run `clickprompt evaluate --run {run} --split {split}` first"
+        )
+    return result

@@ -1,0 +1,172 @@
+"""What figures.py says of a split, without all of it in memory: a few row groups of its prediction files at a time.
+
+Memory grows with the vocabulary and not with the rows: every AUC is one of an `AucHistogram` (16 MiB at most), certain to its bound. GAUC
+is exact: rows wait in temporary files, 9 bytes each, until all of a user's are there. Left out, since they need all rows sorted or a
+histogram a value: intervals of AUCs, AUC by value.
+"""
+
+import math
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from clickprompt import storage
+from clickprompt.config import EvaluateConfig
+from clickprompt.data.dataset import Dataset
+from clickprompt.evaluation.auc_histogram import AucHistogram, LogitBins
+from clickprompt.evaluation.calibration import (
+    calibration_sums,
+    equal_mass_edges,
+    equal_width_edges,
+    expected_calibration_error,
+    reliability_curve,
+)
+from clickprompt.evaluation.group_auc import Gauc, gauc
+from clickprompt.evaluation.metrics import log_loss
+from clickprompt.evaluation.predictions import part_uri, read_part, rows_of
+from clickprompt.evaluation.slices import cold_rows, judged, tail_subsets, tails
+
+__all__ = ["streamed_figures"]
+
+_AT_ONCE = 1 << 17  # rows in memory
+_USERS_ROWS = 1 << 22  # rows of some of the users, about so many, sorted in memory
+_SAMPLE = 1 << 20  # logits that say where the histograms and the bins of equal mass have their edges
+
+
+class _Sums:
+    """Of a subset's rows."""
+
+    def __init__(self, bins: LogitBins) -> None:
+        self._histogram = AucHistogram(bins)
+        self._rows = self._clicks = 0
+        self._loss = 0.0
+
+    def add(self, labels: NDArray, logits: NDArray) -> None:
+        if len(labels):
+            self._histogram.add(labels, logits)
+            self._rows += len(labels)
+            self._clicks += int(labels.sum())
+            self._loss += len(labels) * log_loss(labels, logits)
+
+    def figures(self, *, always: bool = False) -> dict[str, Any]:
+        """As `figures_of` of slices.py. `always`: with an AUC however few rows there are, or DataError where none is defined."""
+        auc, bound = self._histogram.auc() if always or judged(self._rows, self._clicks) else (None, None)
+        return {
+            "rows": self._rows,
+            "clicks": self._clicks,
+            "auc": auc,
+            "auc_bound": bound,
+            "auc_interval": None,
+            "log_loss": self._loss / self._rows if self._rows else None,
+        }
+
+
+class _ByUser:
+    """Rows in files by user, so that GAUC is of some of the users at a time."""
+
+    _ROW = np.dtype([("user", "<i4"), ("label", "i1"), ("logit", "<f4")])
+
+    def __init__(self, folder: str, rows: int) -> None:
+        self._paths = [os.path.join(folder, str(part)) for part in range(math.ceil(rows / _USERS_ROWS))]
+
+    def add(self, users: NDArray, labels: NDArray, logits: NDArray) -> None:
+        rows = np.empty(len(users), dtype=self._ROW)
+        rows["user"], rows["label"], rows["logit"] = users, labels, logits
+        part = users % len(self._paths)
+        for number, path in enumerate(self._paths):
+            with storage.user_errors(path), open(path, "ab") as stream:
+                stream.write(rows[part == number].tobytes())
+
+    def gauc(self) -> Gauc:
+        found = (np.fromfile(path, self._ROW) for path in self._paths)
+        parts = [gauc(rows["user"], rows["label"], rows["logit"]) for rows in found]
+        counted = sum(part.rows for part in parts)
+        value = math.fsum(part.value * part.rows for part in parts if part.value is not None) / counted if counted else None
+        users, left_out = sum(part.users for part in parts), sum(part.users_left_out for part in parts)
+        return Gauc(value, users, counted, left_out, sum(part.rows_left_out for part in parts))
+
+
+def streamed_figures(
+    folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, *, user: str, item: str, few: list[str]
+) -> dict[str, Any]:
+    """As `split_figures` of figures.py, of the prediction files in `folder`, one per row group of the split.
+
+    user, item: fields that the long tail is of. few: fields whose values are listed.
+    Raises DataError where the files aren't of the split's rows, or all of these are of one class.
+    """
+    groups = dataset.row_group_counts(split)
+    sample = _sample(folder, groups)
+    bins = LogitBins.of_sample(sample)
+    edges = {"equal_width": equal_width_edges(), "equal_mass": equal_mass_edges(sample)}
+    counts = {name: dataset.vocabulary(number)["train_count"].to_numpy() for number, name in enumerate(dataset.field_names)}
+    tail = tails(counts[user], counts[item], settings.tail_share)
+    calibration = {name: np.zeros((len(of) - 1, 3)) for name, of in edges.items()}
+    values = {name: np.zeros((len(counts[name]), 2), dtype=np.int64) for name in few}  # rows, clicks
+    whole = _Sums(bins)
+    subsets: dict[tuple[str, bool, bool], _Sums] = defaultdict(lambda: _Sums(bins))
+    cold: dict[str, _Sums] = defaultdict(lambda: _Sums(bins))
+    with tempfile.TemporaryDirectory(prefix="clickprompt-") as scratch:
+        by_user = _ByUser(scratch, int(groups.sum()))
+        for rows, predictions in _chunks(folder, dataset, split, groups):
+            ids = {name: rows[column].to_numpy() for name, column in zip(dataset.field_names, dataset.columns, strict=True)}
+            labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
+            whole.add(labels, logits)
+            by_user.add(ids[user], labels, logits)
+            for name, of in edges.items():
+                calibration[name] += calibration_sums(labels, logits, of)
+            for reading, four in tail_subsets(ids[user], ids[item], tail).items():
+                for subset in four:
+                    subsets[reading, subset.tail_user, subset.tail_item].add(labels[subset.rows], logits[subset.rows])
+            for name, chosen in cold_rows(ids, counts).items():
+                if chosen.any() or name == "none":
+                    cold[name].add(labels[chosen], logits[chosen])
+            for name, sums in values.items():
+                of_value = (np.bincount(ids[name], weights, minlength=len(sums)) for weights in (None, labels))
+                sums += np.stack(list(of_value), axis=1).astype(np.int64)
+        users = by_user.gauc()
+    readings: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for (reading, tail_user, tail_item), sums in subsets.items():
+        readings[reading].append({"tail_user": tail_user, "tail_item": tail_item, **sums.figures()})
+    return {
+        **{name: figure for name, figure in whole.figures(always=True).items() if name != "clicks"},
+        "gauc": users._asdict(),
+        "calibration": {
+            name: {"error": expected_calibration_error(sums), "curve": reliability_curve(sums, edges[name])}
+            for name, sums in calibration.items()
+        },
+        "long_tail": {"user": user, "item": item, "share": settings.tail_share, **readings},
+        "cold_start": {name: cold[name].figures() for name in (*dataset.field_names, "none") if name in cold},
+        "by_value": {name: _by_value(sums, dataset.vocabulary(dataset.field_names.index(name))) for name, sums in values.items()},
+    }
+
+
+def _by_value(sums: NDArray[np.int64], vocabulary: pa.Table) -> list[dict[str, Any]]:
+    return [
+        {"value": vocabulary["value"][number].as_py(), "rows": int(sums[number, 0]), "clicks": int(sums[number, 1]), "auc": None}
+        for number in np.flatnonzero(sums[:, 0]).tolist()
+    ]
+
+
+def _sample(folder: str, groups: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The logits of whole row groups, evenly from the whole split."""
+    step = max(1, int(groups.sum()) // _SAMPLE)
+    return np.concatenate([read_part(part_uri(folder, group))["logit"].to_numpy() for group in range(0, len(groups), step)])
+
+
+def _chunks(folder: str, dataset: Dataset, split: str, groups: NDArray[np.int64]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """(rows, their predictions), both sorted by row_id, some row groups at a time."""
+    ends = np.cumsum(groups)
+    first = 0
+    while first < len(groups):
+        within = int(np.searchsorted(ends, ends[first] - groups[first] + _AT_ONCE, side="right"))
+        after = max(first + 1, within)
+        some = range(first, after)
+        predictions = pa.concat_tables([read_part(part_uri(folder, group)) for group in some]).sort_by("row_id")
+        yield rows_of(predictions, dataset.read_row_groups(split, some)), predictions
+        first = after
