@@ -429,8 +429,43 @@ def stop(job_id: JobArgument, address: AddressOption, as_json: JsonOption = Fals
 
 
 @app.command()
-def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Versions, CPUs, GPUs, memory, storage, auth: what will and won't run here."""
+def doctor(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", metavar="CONFIG", help="instead: what a training of this YAML file or preset will need")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="with --plan: pretrain or finetune; default: pretrain where there is a PLM")] = None,
+    rows: Annotated[int | None, typer.Option(help="with --plan: training rows, in place of the dataset's")] = None,
+    fields: Annotated[int | None, typer.Option(help="with --plan: fields, likewise")] = None,
+    features: Annotated[int | None, typer.Option(help="with --plan: feature values, likewise")] = None,
+    tokens: Annotated[int | None, typer.Option(help="with --plan: tokens of a long text, likewise")] = None,
+    step_seconds: Annotated[float | None, typer.Option(help="with --plan: seconds of a step, for the hours")] = None,
+    measured: Annotated[str | None, typer.Option(metavar="RUN", help="with --plan: a run of the same stage to take them from")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Versions, CPUs, GPUs, memory, storage, auth: what will and won't run here. With --plan: parameters, memory, steps of a training."""
+    about_plan = {
+        "rows": rows,
+        "fields": fields,
+        "features": features,
+        "tokens": tokens,
+        "step_seconds": step_seconds,
+        "measured": measured,
+    }
+    if plan is not None:
+        if config is not None:
+            raise InputError(f"--plan {plan} --config {config}: two configurations; give one")
+        settings = load_config(plan, overrides or [])
+        if stage not in (None, "pretrain", "finetune"):
+            raise InputError(f"--stage {stage}: give pretrain or finetune")
+        from clickprompt.runtime.plan import make_plan, plan_table
+
+        found = make_plan(settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan)
+        _finish(as_json, found, plan_table(found))
+        return
+    if stage or any(value is not None for value in about_plan.values()):
+        raise InputError("--stage, --rows, --fields, --features, --tokens, --step-seconds and --measured go with --plan CONFIG")
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.doctor import examine
 

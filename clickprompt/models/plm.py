@@ -52,11 +52,11 @@ class PromptedPLM(nn.Module):
         self.max_tokens = _max_tokens(self.config, family, prompt)
         self.frozen = False
         use_cpu_dropout(self.backbone)
-        self._family = family
+        self.family = family
         self._raw_prompts = prompt.prompt_injection == "key_value"
-        self._layers: list[Any] = [layer for path in family.layers for layer in self.backbone.get_submodule(path)]
-        self.num_layers = len(self._layers)
-        self._layer_of = {layer.get_submodule(family.self_attention): (index, layer) for index, layer in enumerate(self._layers)}
+        self.layers: list[Any] = [layer for path in family.layers for layer in self.backbone.get_submodule(path)]
+        self.num_layers = len(self.layers)
+        self._layer_of = {layer.get_submodule(family.self_attention): (index, layer) for index, layer in enumerate(self.layers)}
 
     @property
     def prompt_shape(self) -> tuple[int, int]:
@@ -105,7 +105,7 @@ class PromptedPLM(nn.Module):
 
     def _fusion(self, soft_prompts: Tensor, weights: dict[int, Tensor] | None = None) -> PromptFusion:
         assert soft_prompts.shape[1] == self.num_layers, f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
-        return PromptFusion(soft_prompts, self._layer_of, self._family, self.backbone, self._raw_prompts, weights=weights)
+        return PromptFusion(soft_prompts, self._layer_of, self.family, self.backbone, self._raw_prompts, weights=weights)
 
     def _fused(self, inputs: dict[str, Any], fusion: PromptFusion) -> Tensor:
         hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
@@ -131,7 +131,7 @@ class PromptedPLM(nn.Module):
         """Learning rate 0: the backbone gets no gradients and stays in eval mode (no dropout) from now on."""
         self.frozen = True
         self.backbone.requires_grad_(False)
-        for layer in self._layers:
+        for layer in self.layers:
             for name in ("dropout", "activation_dropout"):
                 if isinstance(getattr(layer, name, None), float):  # BART's layers drop out by their own flag, which `train` sets
                     setattr(layer, name, 0.0)
@@ -141,7 +141,7 @@ class PromptedPLM(nn.Module):
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
-            for layer in self._layers:
+            for layer in self.layers:
                 # The layer's own flag now only decides on gradient checkpointing, which a frozen PLM under trained prompts still needs.
                 layer.training = mode
         return self

@@ -48,6 +48,8 @@ class PLMFamily:
     """config → longest text that the position table holds"""
     depth: tuple[str, ...] = ("num_hidden_layers",)
     """config keys with the number of layers of each stack"""
+    gated: bool = False
+    """whether the MLP multiplies two maps of its input (SwiGLU, GeGLU)"""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     """config values that training here needs"""
 
@@ -107,6 +109,7 @@ _LLAMA = {
     "input_norm": "input_layernorm",
     "rotary_scale": lambda backbone, layer: backbone.rotary_emb.attention_scaling,
     "lm_transform": lambda model: nn.Identity(),
+    "gated": True,
     "config_changes": {"use_cache": False},
 }
 
@@ -151,6 +154,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         input_norm="attn_norm",
         rotary_scale=lambda backbone, layer: getattr(backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"),
         lm_transform=lambda model: model.head,
+        gated=True,
     ),
     "gpt2": PLMFamily(
         lm_kind="causal",

@@ -5,7 +5,7 @@ checkpoint's step, for whatever number of workers there is then.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from ray.data.block import BlockMetadata
 from clickprompt.data.dataset import Dataset, shard_schema
 from clickprompt.data.order import SENTINEL_STEP, Order, read_chunk
 
-__all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "worker_streams"]
+__all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "read_ahead_bytes", "worker_streams"]
 
 STREAM_NAME = "train"
 
@@ -84,17 +84,17 @@ def worker_streams(
     stream.context.execution_options.label_selector = nodes
     # Without a limit of its own the stream reads ahead until it fills its half of the object store, which a training that takes hours
     # has no use for
-    read_ahead = _READ_AHEAD * rows * _bytes_per_row(dataset)
+    read_ahead = read_ahead_bytes(dataset.columns, rows)
     stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=read_ahead)
     stream.context.enable_progress_bars = False
     stream.context.custom_execution_callback_classes = [_Pause]
     return list(stream.streaming_split(num_workers, equal=True))
 
 
-def _bytes_per_row(dataset: Dataset) -> int:
-    """Of a chunk: its columns of ids, and what read_chunk adds."""
-    schema = shard_schema(dataset.columns)
-    return sum(field.type.byte_width for field in schema) + 4 + 8
+def read_ahead_bytes(columns: Sequence[str], chunk_rows: int) -> int:
+    """What the stream keeps in the object store at most: of so many rows a chunk, columns of ids and what read_chunk adds."""
+    bytes_per_row = sum(field.type.byte_width for field in shard_schema(columns)) + 4 + 8
+    return _READ_AHEAD * chunk_rows * bytes_per_row
 
 
 class StepStream(ray.train.DataConfig):

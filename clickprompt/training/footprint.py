@@ -1,0 +1,191 @@
+"""What a worker's training takes of memory, by formula, of a model that need not be there (torch's meta device will do).
+
+With w bytes of weights, of which t are trained, AdamW's two moments and N workers (ZeRO, Rajbhandari et al. 2020, Figure 1, with fp32
+weights in place of mixed precision; ZeRO keeps a copy of the weights that it divides):
+
+    engine, stage   weights   gradients   optimizer
+    torch, 0        w         t           2t
+    1               w         t           3t / N
+    2               w         t / N       3t / N
+    3               w / N     t / N       3t / N
+
+lazy tables   rows · (12 · width + 8) bytes: weights, two moments, last step, position; whole on every worker (lazy_embedding.py).
+copies        the larger of two moments. As the backward pass begins, beside the activations: under autocast its casts of the matrices, 2
+              bytes an element (with gradient checkpointing not the layers'). As it ends: gradients in the buckets that plain torch and
+              ZeRO 0 average, t, where there are several workers; from ZeRO 1 on the largest parameter's gradient twice; in ZeRO 2 of
+              several micro-batches, and in ZeRO 3 as measured, one more share of the gradients, t / N. ZeRO 3 at both: the gathered
+              weights, w, which DeepSpeed releases above 1e9 elements only. On GPUs come DeepSpeed's buckets of 5e8 elements: two in ZeRO
+              1 and 2, one in ZeRO 3.
+activations   what the backward pass of a micro-batch of B rows of Z tokens needs (H hidden size, I intermediate size, A heads, L layers,
+              K prompts, V vocabulary, s = 4 bytes a number, or 2 under autocast):
+
+    a layer   B Z (38 H + 8 I) in fp32; B Z (28 H + 4 I) under autocast, which casts what each linear map reads and leaves norms in fp32.
+              A gated MLP has 8 I and 16 I. Attention weights, where no kernel recomputes them (eager; dropout on a CPU): A B Z (Z + K) 4 s
+    prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their gradients
+    LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
+
+    With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
+
+These are estimates; how near they come is in docs/sizing.md and held by tests/training/test_footprint.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from clickprompt.config import Config, StageConfig
+from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.layers import PackedEmbedding
+
+if TYPE_CHECKING:
+    from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
+
+__all__ = ["Footprint", "activation_bytes", "count_parameters", "footprint", "model_states"]
+
+_BUCKET = 500_000_000  # elements of DeepSpeed's buckets on GPUs, fp32
+_MAX_LIVE = 1_000_000_000  # elements that ZeRO 3 leaves gathered
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one worker at the peak of a step: on its GPU, or without one in its process, whose libraries come on top."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    lazy_tables: int
+    activations: int
+    copies: int
+    """at the peak, beside or in place of the activations"""
+    offloaded: int
+    """in the memory of the worker's machine (or, of `offload: nvme`, partly on its disk), not in the total"""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.lazy_tables + self.activations + self.copies
+
+
+def model_states(weights: float, trained: float, num_workers: int, zero_stage: int | None) -> tuple[float, float, float]:
+    """Bytes of one worker's (weights, gradients, optimizer) of so many bytes of weights, a part of them trained; None: plain torch."""
+    gradients, optimizer = trained, 2 * trained
+    if zero_stage:
+        optimizer = 3 * trained / num_workers
+        gradients = trained / num_workers if zero_stage >= 2 else trained
+        weights = weights / num_workers if zero_stage == 3 else weights
+    return weights, gradients, optimizer
+
+
+def count_parameters(model: ClickPrompt) -> dict[str, int]:
+    """Numbers of the model by part: plm, projector, heads, ctr (its tables apart), embeddings; tied ones once, frozen ones too."""
+    counts: dict[str, int] = dict.fromkeys(["plm", "projector", "heads", "ctr", "embeddings"], 0)
+    tables = set(map(id, _table_weights(model)))
+    prefixes = {"plm.backbone.": "plm", "prompt_projector.": "projector", "plm.lm_head.": "heads", "click_head.": "heads"}
+    for name, parameter in model.named_parameters():
+        part = next((part for prefix, part in prefixes.items() if name.startswith(prefix)), "ctr")
+        counts["embeddings" if id(parameter) in tables else part] += parameter.numel()
+    return counts
+
+
+def footprint(model: ClickPrompt, config: Config, stage: StageConfig, tokens: int, num_targets: float) -> Footprint:
+    """Of a worker that trains `model` on micro-batches of texts of so many tokens, `num_targets` of a text's tokens being targets."""
+    runtime = config.runtime
+    lazy = stage.embedding_optimizer == "lazy"
+    tables = _table_weights(model) if lazy else []
+    kept = set(map(id, tables))
+    parameters = [parameter for parameter in model.parameters() if id(parameter) not in kept]
+    whole = _bytes(parameters)
+    trained = _bytes(parameter for parameter in parameters if parameter.requires_grad)
+    num_workers = runtime.min_workers
+    zero_stage = runtime.zero_stage if runtime.engine == "deepspeed" else None
+    weights, gradients, optimizer = model_states(whole, trained, num_workers, zero_stage)
+    rows = len(tables[0]) if tables else 0
+    offloaded = 0.0
+    if runtime.offload != "none":
+        offloaded, optimizer = optimizer, 0.0
+        if zero_stage == 3:
+            offloaded, weights = offloaded + weights, 0.0
+    activations = activation_bytes(model, config, stage.micro_batch_size, tokens, num_targets)
+    begin, end = _moments(model, config, whole, trained, several=stage.micro_batches(num_workers) > 1)
+    return Footprint(
+        weights=int(weights),
+        gradients=int(gradients),
+        optimizer=int(optimizer),
+        lazy_tables=rows * (12 * sum(table.shape[1] for table in tables) + 8),
+        activations=activations,
+        copies=int(max(begin, end - activations)) + _buckets(config),
+        offloaded=int(offloaded),
+    )
+
+
+def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int, num_targets: float) -> int:
+    """Of a micro-batch (this file's docstring)."""
+    plm = model.plm
+    if plm is None:  # the CTR tower's own: what each of its maps reads and leaves
+        width = sum(sum(parameter.shape) for name, parameter in model.named_parameters() if name.startswith("ctr.backbone."))
+        return rows * 8 * width
+    low = config.runtime.precision != "fp32"
+    size = 2 if low else 4
+    hidden, heads = plm.hidden_size, plm.config.num_attention_heads
+    inner = (4 if plm.family.gated else 2) * size * _mlp_width(plm)
+    prompts = model.prompt_projector.shape[1] if model.prompt_projector is not None else 0
+    layer = rows * tokens * ((28 if low else 38) * hidden + inner)
+    on_cpu = not config.runtime.gpus_per_worker
+    if config.plm.attn_implementation == "eager" or (on_cpu and _attention_dropout(plm)):
+        layer += heads * rows * tokens * (tokens + prompts) * 4 * size
+    layers = plm.num_layers
+    held = layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
+    head = rows * num_targets * plm.vocab_size * (8 + size) if plm.lm_head is not None else 0
+    return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head)
+
+
+def _moments(model: ClickPrompt, config: Config, whole: float, trained: float, *, several: bool) -> tuple[float, float]:
+    """Bytes beside the model's states as a backward pass begins, without activations, and as it ends."""
+    runtime = config.runtime
+    begin = 2 * _matrix_elements(model, config) if runtime.precision != "fp32" else 0
+    if runtime.engine == "torch" or runtime.zero_stage == 0:
+        return begin, trained if runtime.min_workers > 1 else 0
+    largest = max(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    share = trained / runtime.min_workers if runtime.zero_stage == 3 or (runtime.zero_stage == 2 and several) else 0
+    gathered = min(whole, _MAX_LIVE * 4) if runtime.zero_stage == 3 else 0
+    return begin + gathered, gathered + 2 * largest + share
+
+
+def _buckets(config: Config) -> int:
+    runtime = config.runtime
+    if runtime.engine == "torch" or not runtime.gpus_per_worker:
+        return 0
+    return 4 * _BUCKET * (0, 2, 2, 1)[runtime.zero_stage]
+
+
+def _matrix_elements(model: ClickPrompt, config: Config) -> int:
+    """Of all that autocast casts and keeps for the backward pass; of the embeddings the word table where the LM head multiplies by it."""
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)}
+    if model.plm is not None and config.plm.gradient_checkpointing:  # cast again when they are recomputed
+        embeddings |= {id(parameter) for layer in model.plm.layers for parameter in layer.parameters()}
+    elements = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings)
+    if model.plm is not None and model.plm.lm_head is not None and model.plm.lm_head.weight is None:
+        elements += model.plm.backbone.get_input_embeddings().weight.numel()
+    return elements
+
+
+def _table_weights(model: ClickPrompt) -> list[nn.Parameter]:
+    return [module.weight for module in model.modules() if isinstance(module, PackedEmbedding)]
+
+
+def _mlp_width(plm: PromptedPLM) -> int:
+    """I, which transformers' configurations call by several names or leave at 4 H."""
+    named = getattr(plm.config, "intermediate_size", None)
+    return named or max(max(p.shape) for layer in plm.layers for p in layer.parameters() if p.ndim == 2)
+
+
+def _attention_dropout(plm: PromptedPLM) -> float:
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+    return max(float(getattr(plm.config, name, 0.0) or 0.0) for name in names)
+
+
+def _bytes(parameters: Iterable[Any]) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)

@@ -1,0 +1,109 @@
+"""The memory estimates beside peaks that were measured, and their parts by hand."""
+
+import os
+
+import pytest
+import torch
+
+from clickprompt import storage
+from clickprompt.benchmark.pamlm_step import SHAPES
+from clickprompt.config import load_config, replaced
+from clickprompt.models.clickprompt import build_model
+from clickprompt.training.footprint import activation_bytes, count_parameters, footprint, model_states
+from tests.synthetic import FIELDS
+from tests.tiny import tiny_config, write_plm
+
+GIB = 2**30
+LIBRARIES = 0.7  # GiB of a worker's process
+
+ROBERTA_LARGE = {
+    **SHAPES["roberta_base"].plm_config(1),
+    "num_hidden_layers": 24,
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+
+
+def on_meta(config, field_sizes, objective="pretrain"):
+    with torch.device("meta"):
+        return build_model(replaced(config, {"plm.random_init": True}), field_sizes, objective=objective)
+
+
+def with_shape(tmp_path, plm_config, preset, settings):
+    storage.write_json(os.path.join(tmp_path, "config.json"), plm_config)
+    return load_config(preset, [f"plm.path={tmp_path}", *settings])
+
+
+def test_model_states():
+    """1000 parameters of 4 bytes, 4 workers: 20 bytes of each, of which stages divide 12, then 16, then all; without ZeRO 16."""
+    assert [sum(model_states(4000, 4000, 4, stage)) for stage in (None, 0, 1, 2, 3)] == [16_000, 16_000, 11_000, 8_000, 5_000]
+    assert model_states(4000, 1000, 1, None) == (4000, 1000, 2000)  # the rest is frozen
+
+
+# `clickprompt benchmark memory`: RoBERTa-base's shape on MovieLens-100K, two workers on CPUs, fp32, K = 5, 4 rows of up to 45 tokens
+@pytest.mark.parametrize(("stage", "peak"), enumerate([4.20, 3.28, 3.15, 3.89]))
+def test_measured_on_cpus(tmp_path, stage, peak):
+    settings = ["pretrain.global_batch_size=8", "pretrain.micro_batch_size=4", "runtime.num_workers=2", "runtime.engine=deepspeed"]
+    config = with_shape(tmp_path, SHAPES["roberta_base"].plm_config(1), None, [*settings, f"runtime.zero_stage={stage}"])
+    model = on_meta(config, [944, 3, 62, 22, 796, 1683, 1660, 20])
+    assert sum(count_parameters(model).values()) == 184_332_825  # of the export
+    assert footprint(model, config, config.pretrain, 45, 0.15 * 45).total / GIB + LIBRARIES == pytest.approx(peak, rel=0.1)
+
+
+def test_a_large_one_measured_on_cpus(tmp_path):
+    """README: RoBERTa-large's shape on the synthetic GoodReads, two workers, 2 × 2 rows a worker, lazy tables: 10.1 GiB."""
+    settings = ["runtime.num_workers=2", "runtime.gpus_per_worker=0", "runtime.precision=fp32", "plm.gradient_checkpointing=true"]
+    batch = ["pretrain.global_batch_size=8", "pretrain.micro_batch_size=2"]
+    config = with_shape(tmp_path, ROBERTA_LARGE, "goodreads-roberta-large", [*settings, *batch])
+    model = on_meta(config, [4_565_431, *[1] * 14])
+    assert footprint(model, config, config.pretrain, 111, 0.15 * 111).total / GIB + LIBRARIES == pytest.approx(10.1, rel=0.1)
+
+
+# README, "On a GPU": RoBERTa-large's shape on the synthetic GoodReads, bf16, one worker on an H100, rows of 111 tokens
+@pytest.mark.parametrize(
+    ("peak", "settings"),
+    [
+        (44.6, ["pretrain.micro_batch_size=256"]),
+        (40.0, ["pretrain.micro_batch_size=256", "prompt.num_prompts=0"]),
+        (23.1, ["pretrain.micro_batch_size=64"]),
+        (11.0, ["pretrain.micro_batch_size=64", "runtime.engine=torch", "plm.gradient_checkpointing=true"]),
+        (17.0, ["pretrain.micro_batch_size=64", "plm.gradient_checkpointing=true"]),
+    ],
+)
+def test_measured_on_a_gpu(tmp_path, peak, settings):
+    config = with_shape(tmp_path, ROBERTA_LARGE, "goodreads-roberta-large", ["runtime.num_workers=1", *settings])
+    model = on_meta(config, [4_565_431, *[1] * 14])
+    assert footprint(model, config, config.pretrain, 111, 0.15 * 111).total / GIB == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart"])
+def test_activations_grow_with_rows_and_layers(tmp_path, family):
+    plm = write_plm(str(tmp_path / "plm"), family)
+    config = tiny_config("", plm)
+    sizes = [size + 1 for size in FIELDS.values()]
+    model = on_meta(config, sizes)
+    assert activation_bytes(model, config, 8, 16, 2) == 2 * activation_bytes(model, config, 4, 16, 2)
+    one = on_meta(replaced(config, {"plm.num_layers": 1}), sizes)
+    head = 4 * 2 * model.plm.vocab_size * 12
+    assert activation_bytes(model, config, 4, 16, 2) - head == 2 * (activation_bytes(one, config, 4, 16, 2) - head)
+
+
+def test_lazy_tables_are_whole_on_every_worker(tmp_path):
+    plm = write_plm(str(tmp_path / "plm"))
+    config = tiny_config("", plm, pretrain__embedding_optimizer="lazy", runtime__num_workers=2)
+    model = on_meta(config, [1000, 1, 1])
+    found = footprint(model, config, config.pretrain, 16, 2)
+    assert found.lazy_tables == 1002 * (3 * 4 * 8 + 8)
+    dense = replaced(config, {"pretrain.embedding_optimizer": "dense"})
+    assert footprint(model, dense, dense.pretrain, 16, 2).weights == found.weights + 1002 * 8 * 4
+
+
+def test_offloaded_state_leaves_the_gpu(tmp_path):
+    plm = write_plm(str(tmp_path / "plm"))
+    settings = {"runtime__engine": "deepspeed", "runtime__zero_stage": 2, "runtime__gpus_per_worker": 1}
+    config = tiny_config("", plm, **settings)
+    model = on_meta(config, [30, 3, 41])
+    there = footprint(model, config, config.pretrain, 16, 2)
+    gone = footprint(model, replaced(config, {"runtime.offload": "cpu"}), config.pretrain, 16, 2)
+    assert there.optimizer == gone.offloaded > 0 == gone.optimizer
