@@ -27,7 +27,7 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env demo demo-full test test-slow check fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
+.PHONY: help env demo demo-full test test-slow check docs fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ check: env ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: env ## docs/config.md, from the models in clickprompt/config.py
+	$(BIN)/python -m clickprompt.config_reference > docs/config.md.new && mv docs/config.md.new docs/config.md
 
 fetch-ml100k: env
 	$(BIN)/clickprompt fetch movielens-100k --to data/movielens-100k

@@ -79,9 +79,9 @@ class DataConfig(_Frozen):
 class FGCNNConfig(_Frozen):
     """FGCNN's convolutions, first to last (Appendix B.1); each list has one value per convolution."""
 
-    channels: tuple[PositiveInt, ...] = Field(default=(6, 8, 10, 12), min_length=1)
-    kernel_heights: tuple[PositiveInt, ...] = (7, 7, 7, 7)
-    pooling_sizes: tuple[PositiveInt, ...] = (2, 2, 2, 2)
+    channels: tuple[PositiveInt, ...] = Field(default=(6, 8, 10, 12), min_length=1, description="maps that it makes")
+    kernel_heights: tuple[PositiveInt, ...] = Field(default=(7, 7, 7, 7), description="fields that it reads at a time")
+    pooling_sizes: tuple[PositiveInt, ...] = Field(default=(2, 2, 2, 2), description="rows of which the largest stays")
     recombined_channels: tuple[PositiveInt, ...] = Field(default=(3, 3, 3, 3), description="new fields per pooled row")
     batch_norm: bool = Field(default=True, description="its statistics are of a worker's micro-batch, not of the global batch")
     share_embedding: bool = Field(default=False, description="convolve the embeddings themselves; default: a second table of the same size")
@@ -97,8 +97,8 @@ class FGCNNConfig(_Frozen):
 class CTRConfig(_Frozen):
     """The CTR tower. A key that names backbones concerns only those."""
 
-    backbone: str = "dcnv2"
-    embedding_dim: int = Field(default=32, ge=1)
+    backbone: str = Field(default="dcnv2", description="autoint, dcn, dcnv2, deepfm, dnn, fgcnn, fignn, fm, ipnn or xdeepfm")
+    embedding_dim: int = Field(default=32, ge=1, description="numbers of a feature value")
     hidden_dim: int = Field(default=256, ge=1, description="width of the deep part")
     num_layers: int = Field(
         default=3, ge=1, description="depth of the deep part, DCN's cross (Appendix B.1 has both alike), AutoInt's attention, FiGNN's graph"
@@ -109,7 +109,7 @@ class CTRConfig(_Frozen):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="of the deep part and of AutoInt's attention; FM and FiGNN have neither")
     structure: Literal["parallel", "stacked"] = Field(default="parallel", description="DCN, DCNv2: cross beside or below the deep part")
     attention_dim: int = Field(default=32, ge=1, description="AutoInt: total over the heads")
-    num_heads: int = Field(default=1, ge=1, description="AutoInt")
+    num_heads: int = Field(default=1, ge=1, description="AutoInt: heads of its attention")
     with_dnn: bool = Field(default=False, description="AutoInt: a deep part beside the attention, as in the authors' code")
     reuse_layer: bool = Field(default=False, description="FiGNN: one graph layer for every step, as in the authors' code")
     cin_dims: tuple[PositiveInt, ...] = Field(default=(25, 25, 25), min_length=1, description="xDeepFM: rows of each CIN layer")
@@ -134,8 +134,8 @@ class PLMConfig(_Frozen):
     num_layers: int | None = Field(default=None, ge=1, description="keep only the first so many layers")
     random_init: bool = Field(default=False, description="architecture only, weights drawn anew: for tests and scaling work")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the PLM's weights")
-    attn_implementation: Literal["sdpa", "eager", "flash"] = "sdpa"
-    gradient_checkpointing: bool = False
+    attn_implementation: Literal["sdpa", "eager", "flash"] = Field(default="sdpa", description="flash: needs the flash-attn package")
+    gradient_checkpointing: bool = Field(default=False, description="less memory, more time: activations are computed again")
     pooling: Pooling | None = Field(default=None, description="of Eq. 8; default: cls for encoders, last for decoders and encoder-decoders")
     max_length: int | None = Field(
         default=None,
@@ -168,7 +168,7 @@ class PromptConfig(_Frozen):
 class MaskingConfig(_Frozen):
     """Token masking (§3.5.1): `mask_rate` of the tokens; of those 8:1:1 [MASK], random token, unchanged."""
 
-    mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    mask_rate: float = Field(default=0.15, gt=0, lt=1, description="share of tokens (or values) that are targets")
     mask_scope: Literal["tokens", "values", "field"] = Field(
         default="tokens", description="what is drawn at mask_rate: any token (the paper's), tokens of values only, or whole values"
     )
@@ -179,22 +179,22 @@ class LearningRates(_Frozen):
 
     ctr: float = Field(default=5e-5, gt=0, description="embeddings and CTR tower")
     projector: float = Field(default=5e-5, gt=0, description="prompt projector")
-    plm: float = Field(default=5e-5, ge=0)
+    plm: float = Field(default=5e-5, ge=0, description="PLM; 0: frozen")
     heads: float = Field(default=5e-5, gt=0, description="LM head's own parameters in pretraining; click head in finetuning")
 
 
 class FinetuneLearningRates(LearningRates):
     """Finetuning's own defaults (§4.1.4)."""
 
-    ctr: float = Field(default=1e-3, gt=0)
-    projector: float = Field(default=1e-3, gt=0)
-    heads: float = Field(default=1e-3, gt=0)
+    ctr: float = Field(default=1e-3, gt=0, description="embeddings and CTR tower")
+    projector: float = Field(default=1e-3, gt=0, description="prompt projector")
+    heads: float = Field(default=1e-3, gt=0, description="click head")
 
 
 class StageConfig(_Frozen):
     """What pretraining and finetuning share."""
 
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1, description="times that each row is seen")
     max_steps: int | None = Field(default=None, ge=1, description="end after so many steps even if epochs are left")
     global_batch_size: int = Field(default=1024, ge=1, description="rows per optimizer step over all workers")
     micro_batch_size: int = Field(default=64, ge=1, description="rows per forward and backward pass of one worker")
@@ -206,9 +206,9 @@ class StageConfig(_Frozen):
         description="of the CTR embeddings: AdamW on the whole tables, or on the rows of the step, the others when next used "
         "(equal up to rounding; for tables of which a global batch touches a small part)",
     )
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rates rise from 0")
     schedule: Literal["linear", "constant"] = Field(default="linear", description="after the warmup: linear decay to 0, or none")
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between resume checkpoints")
     checkpoint_minutes: float | None = Field(default=None, gt=0, description="minutes between them, instead of steps")
     skip_loss_spikes: float | None = Field(
@@ -231,19 +231,19 @@ class StageConfig(_Frozen):
 class PretrainConfig(StageConfig):
     """PA-MLM (§3.5.1)."""
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=1, description="times that each row is seen")
 
 
 class FinetuneConfig(StageConfig):
     """Eq. 9 (`with_plm`) or Eq. 10; with no `init`, the model starts from scratch."""
 
-    with_plm: bool = True
+    with_plm: bool = Field(default=True, description="false: the CTR model alone")
     with_prompts: bool = Field(
         default=True, description="false: the two towers' logits are summed, nothing else joins them (Table 5, w/o Prompt)"
     )
     init: str | None = Field(default=None, description="a pretraining run (or its export) to start from")
-    epochs: int = Field(default=3, ge=1)
-    global_batch_size: int = Field(default=256, ge=1)
+    epochs: int = Field(default=3, ge=1, description="times that each row is seen")
+    global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
     validate_every: int = Field(
         default=200,
@@ -286,10 +286,10 @@ class TuneConfig(_Frozen):
 class PipelineConfig(_Frozen):
     """What `clickprompt pipeline` does before the first training: which log and which PLM it runs on."""
 
-    source: str = "movielens-100k"
+    source: str = Field(default="movielens-100k", description="as `clickprompt prepare` takes it")
     raw: str | None = Field(default=None, description="folder with the source's raw files; default: fetched into `downloads`")
     fetch_plm: str | None = Field(default=None, description="a PLM that `clickprompt fetch` knows, used as plm.path")
-    downloads: str = "data"
+    downloads: str = Field(default="data", description="folder of what is fetched")
     with_plm_steps: int | None = Field(
         default=None, ge=1, description="end the finetuning with the PLM, the costly one, after so many steps"
     )
@@ -300,7 +300,7 @@ class FaultsConfig(_Frozen):
     """`clickprompt benchmark faults`."""
 
     run: str = Field(default="runs/faults", description="local folder of the campaign; the same command again goes on with what is missing")
-    number: int = Field(default=32, ge=1)
+    number: int = Field(default=32, ge=1, description="of faults")
     kinds: tuple[FaultKind, ...] = Field(default=FAULT_KINDS, min_length=1, description="which of them, by turns")
     refuse_seconds: float = Field(default=30.0, gt=0, description="how long storage refuses")
 
@@ -317,10 +317,10 @@ class RuntimeConfig(_Frozen):
         description="training workers on nodes labelled clickprompt.io/group=training, data tasks and evaluation on CPUs on nodes labelled "
         "=data: auto: where there are such nodes; require: also where they are yet to be started",
     )
-    cpus_per_worker: float = Field(default=1, gt=0)
-    gpus_per_worker: float = Field(default=0, ge=0)
+    cpus_per_worker: float = Field(default=1, gt=0, description="Ray's logical CPUs")
+    gpus_per_worker: float = Field(default=0, ge=0, description="0: training on CPUs")
     logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")
-    engine: Literal["torch", "deepspeed"] = "torch"
+    engine: Literal["torch", "deepspeed"] = Field(default="torch", description="plain DistributedDataParallel, or ZeRO")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=2, description="what DeepSpeed divides among the workers")
     precision: Precision = Field(default="fp32", description="of forward and backward passes; the lower ones on GPUs only")
     bf16: bool = Field(default=False, exclude=True, description="an older name of precision=bf16")
@@ -378,7 +378,7 @@ class RuntimeConfig(_Frozen):
 class Config(_Frozen):
     """A run's whole configuration."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of weights, order, masks, dropout, hashed splits")
     data: DataConfig = DataConfig()
     ctr: CTRConfig = CTRConfig()
     plm: PLMConfig = PLMConfig()

@@ -17,6 +17,7 @@ ORDER = [
     {"environment", "progress", "storage", "tables"},
     {"new_folder"},
     {"config"},
+    {"config_reference"},
     {"data", "models"},
     {"export", "objectives"},
     {"evaluation"},

@@ -1,0 +1,39 @@
+"""docs/config.md is what the models say."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from clickprompt.config import Config, preset_names
+from clickprompt.config_reference import config_reference
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "config.md"
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        section = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found += keys(kind, f"{prefix}{name}.") if section else [f"{prefix}{name}"]
+    return found
+
+
+def test_it_is_current():
+    assert REFERENCE.read_text() == config_reference(), "docs/config.md is old; run make docs"
+
+
+def test_every_key_and_preset_is_in_it():
+    text = config_reference()
+    for key in keys(Config):
+        assert (f"| `{key}` |" in text) is (key != "runtime.bf16"), key  # an older name
+    assert all(f"| `{name}` |" in text for name in preset_names())
+
+
+def test_a_row_says_type_bounds_default_and_meaning():
+    text = config_reference()
+    assert "| `prompt.num_prompts` | whole number ≥ 0 | `5` | K, per layer; 0: no prompts |" in text
+    assert "| `data.version` | whole number ≥ 1 or none | none |" in text
+    assert "| `ctr.structure` | `parallel`, `stacked` | `parallel` |" in text
+    assert "| `runtime.num_workers` | whole number or [whole number, whole number] | `1` |" in text
+    assert "| `tune.plm_lr` | list: number | `[0.0, 3e-05, 5e-05]` |" in text
