@@ -15,7 +15,7 @@ import typer
 from clickprompt.config import Config, load_config, preset_names
 from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
-from clickprompt.tables import attention_table, comparison, job_line, recovery_table, seeds_table, slices_table, split_line
+from clickprompt.tables import attention_table, comparison, job_line, recovery_table, seeds_table, slices_table, split_line, sweep_table
 
 __all__ = ["app", "main"]
 
@@ -286,15 +286,24 @@ def export(
 
 
 @app.command()
-def tune(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Search K, warmup (pretraining) and the PLM learning rate (finetuning) with Ray Tune."""
+def tune(
+    run: RunOption,
+    yes: Annotated[bool, typer.Option("--yes", help="also where the space has more points than tune.max_points")] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A staged search over any config keys (tune.space): each pretraining once, the finetunings on top of it."""
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.tune import run_tune
 
-    result = run_tune(settings, run)
-    best = result["best"]
-    text = f"best of {len(result['trials'])}: valid AUC {best['valid_auc']:.4f} with {best['changes']}: {best['run']}"
-    _finish(as_json, result, text)
+    result = run_tune(settings, run, yes=yes)
+    best, counts = result["best"], result["trials"]
+    if counts["failed"]:
+        say(f"{counts['failed']} of {sum(counts.values())} trials failed, see {run}/trials.parquet; the same command tries them again")
+    trials = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    text = f"{sweep_table(result)}\n{len(result['pretrains'])} pretrainings; finetunings: {trials}"
+    _finish(as_json, result, f"{text}\nbest: point {best['point']}, valid AUC {best['valid_auc']:.4f}: {best['config']}")
 
 
 @app.command()

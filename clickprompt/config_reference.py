@@ -71,6 +71,12 @@ def _kind(kind: Any) -> str:
         return ", ".join(f"`{part}`" for part in parts)
     if origin is tuple:
         return f"list: {_kind(parts[0])}" if parts[-1] is ... else f"[{', '.join(map(_kind, parts))}]"
+    if origin is dict:
+        return "key → " + " or ".join(map(_kind, _choices(parts[1])))
+    if origin is list:
+        return "list"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"{{{', '.join(kind.model_fields)}}}"
     return _WORDS[kind]
 
 

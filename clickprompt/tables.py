@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-__all__ = ["attention_table", "comparison", "job_line", "recovery_table", "seeds_table", "slices_table", "split_line"]
+__all__ = ["attention_table", "comparison", "job_line", "recovery_table", "seeds_table", "slices_table", "split_line", "sweep_table"]
 
 _METRICS = ("auc", "log_loss")
 
@@ -126,3 +126,19 @@ def _difference(figures: dict[str, Any]) -> str:
         return "–"
     interval = figures["interval"]
     return f"{figures['difference']:+.2%}" + (f" [{interval[0]:+.2%}, {interval[1]:+.2%}]" if interval else " [one user only]")
+
+
+def sweep_table(result: dict[str, Any]) -> str:
+    """A line per point, the best one first: the searched keys' values and the mean AUC of its seeds."""
+    cells = [["point", *result["keys"], "valid AUC", *(["seeds: lowest, highest"] if result["points"][0]["seeds"] > 1 else []), "status"]]
+    for row in result["points"]:
+        auc = "–" if row["valid_auc"] is None else f"{row['valid_auc']:.4f}"
+        values = [_value(row["values"][key]) for key in result["keys"]]
+        spread = "–" if row["lowest"] is None else f"{row['lowest']:.4f}, {row['highest']:.4f}"
+        cells.append([str(row["point"]), *values, auc, *([spread] if row["seeds"] > 1 else []), row["status"]])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,7 +2,17 @@ import pydantic
 import pytest
 import yaml
 
-from clickprompt.config import Config, FinetuneConfig, PretrainConfig, RuntimeConfig, dump_config, load_config, preset_names, replaced
+from clickprompt.config import (
+    Config,
+    FinetuneConfig,
+    PretrainConfig,
+    RuntimeConfig,
+    SearchRange,
+    dump_config,
+    load_config,
+    preset_names,
+    replaced,
+)
 from clickprompt.errors import ConfigError, InputError
 
 
@@ -24,22 +34,21 @@ def test_defaults_are_the_papers():
         5e-5,
     )
     assert config.masking.mask_rate == 0.15  # §3.5.1
-    assert config.tune.num_prompts == (1, 3, 5, 7)
-    assert config.tune.warmup_ratio == (0.0, 0.05, 0.1)
-    assert config.tune.plm_lr == (0.0, 3e-5, 5e-5)
+    grid = {"prompt.num_prompts": [1, 3, 5, 7], "pretrain.warmup_ratio": [0, 0.05, 0.1], "finetune.lr.plm": [0, 3e-5, 5e-5]}
+    assert load_config("paper-grid").tune.space == grid
 
 
 def test_a_file_then_the_overrides_in_order(tmp_path):
     path = written(tmp_path, "prompt:\n  num_prompts: 3\nfinetune:\n  lr:\n    plm: 3e-5\n  epochs: 2\n")
     config = load_config(
-        path, ["finetune.lr.plm=0", "seed=1", "seed=2", "tune.num_prompts=[1, 3]", "data.path=s3://bucket/a=b", "plm.num_layers=null"]
+        path, ["finetune.lr.plm=0", "seed=1", "seed=2", "tune.seeds=[1, 3]", "data.path=s3://bucket/a=b", "plm.num_layers=null"]
     )
     assert config.prompt.num_prompts == 3
     assert config.finetune.epochs == 2
     assert config.finetune.lr.plm == 0
     assert config.finetune.lr.ctr == 1e-3  # the section's other defaults stay
     assert config.seed == 2
-    assert config.tune.num_prompts == (1, 3)
+    assert config.tune.seeds == (1, 3)
     assert config.data.path == "s3://bucket/a=b"
     assert config.plm.num_layers is None
 
@@ -47,12 +56,22 @@ def test_a_file_then_the_overrides_in_order(tmp_path):
 def test_exponents_without_a_dot_are_numbers():
     # YAML 1.1 reads 3e-5 as text
     assert load_config(None, ["pretrain.lr.plm=3e-5"]).pretrain.lr.plm == 3e-5
-    assert load_config(None, ["tune.plm_lr=[0, 3e-5]"]).tune.plm_lr == (0.0, 3e-5)
+    ranged = load_config(None, ["tune.search=random", "tune.space={finetune.lr.plm: {low: 1e-6, high: 3e-5}}"])
+    assert ranged.tune.space["finetune.lr.plm"] == SearchRange(low=1e-6, high=3e-5)
 
 
 def test_a_configuration_comes_back_from_its_dump(tmp_path):
     config = load_config(
-        None, ["seed=7", "finetune.lr.plm=3e-5", "tune.plm_lr=[1e-6]", "data.path=dÄta/1e-3", "finetune.init=null", "pretrain.max_steps=3"]
+        None,
+        [
+            "seed=7",
+            "finetune.lr.plm=3e-5",
+            "tune.search=tpe",
+            "tune.space={seed: [1], ctr.dropout: {low: 0, high: 0.5}}",
+            "data.path=dÄta/1e-3",
+            "finetune.init=null",
+            "pretrain.max_steps=3",
+        ],
     )
     assert load_config(written(tmp_path, dump_config(config))) == config
 
@@ -119,10 +138,17 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
         ("ctr.hidden_dims=[]", "ctr.hidden_dims=[]: tuple should have at least 1 item"),
         ("ctr.fgcnn.channels=[6, 8]", "ctr.fgcnn: channels has 2 values, kernel_heights 4; give as many"),
         ("ctr.fgcnn=3", "ctr.fgcnn=3: this is a section; set one of its keys, such as ctr.fgcnn.channels"),
-        ("tune.num_prompts=[1, -1]", "tune.num_prompts.1=-1: input should be greater than or equal to 0"),
-        ("tune.warmup_ratio=[2]", "tune.warmup_ratio.0=2: input should be less than 1"),
-        ("tune.plm_lr=[-1]", "tune.plm_lr.0=-1: input should be greater than or equal to 0"),
-        ("tune.plm_lr=[]", "tune: plm_lr is empty; give at least one value"),
+        ("tune.space.seed=[]", "tune: space.seed is empty; give at least one value"),
+        (
+            "tune.space.seed={low: 1, high: 3}",
+            "tune: space.seed is a range, which has no grid; give a list of values, or search=random or tpe",
+        ),
+        ("tune.space.seed={low: 3, high: 3}", "low=3 is not below high=3; give a range, or a list of values"),
+        ("tune.space.seed={low: 0, high: 3, log: true}", "a logarithmic range starts above 0"),
+        ("tune.space.seed={low: 0, high: 3.5, int: true}", "a range of whole numbers ends in whole numbers"),
+        ("tune.space.seed=3", "tune.space: seed=3 is no list; give the values to try, or {low, high}"),
+        ("tune.seeds=[1, 1]", "tune: seeds=[1, 1]: one comes twice; give each once"),
+        ("tune.num_prompts=[1, 3]", "unknown config key tune.num_prompts"),
         ("prompt=3", "prompt=3: this is a section; set one of its keys, such as prompt.num_prompts"),
         ("pretrain.lr=3", "pretrain.lr=3: this is a section; set one of its keys, such as pretrain.lr.ctr"),
         ("seed=[", "--set seed=[: the value is not valid YAML"),
@@ -182,8 +208,8 @@ def test_neither_preset_nor_file(tmp_path):
 
 def test_replaced_changes_a_copy():
     config = load_config(None, ["seed=7"])
-    changed = replaced(config, {"finetune.lr.plm": 0, "tune.plm_lr": (1e-6,), "data.path": "a", "finetune.init": None})
-    assert (changed.seed, changed.finetune.lr.plm, changed.tune.plm_lr, changed.data.path) == (7, 0, (1e-6,), "a")
+    changed = replaced(config, {"finetune.lr.plm": 0, "tune.seeds": (1,), "data.path": "a", "finetune.init": None})
+    assert (changed.seed, changed.finetune.lr.plm, changed.tune.seeds, changed.data.path) == (7, 0, (1,), "a")
     assert changed.finetune.lr.ctr == config.finetune.lr.ctr
     assert config == load_config(None, ["seed=7"])
     assert replaced(changed, {}) == changed

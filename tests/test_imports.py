@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 # A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
 ORDER = [
     {"errors"},
-    {"environment", "progress", "storage", "tables"},
+    {"environment", "halving", "progress", "storage", "tables"},
     {"new_folder"},
     {"config"},
     {"config_reference"},
-    {"data", "models"},
-    {"export", "objectives"},
+    {"data", "models", "search"},
+    {"export", "objectives", "sweep_results"},
     {"evaluation"},
     {"report", "training"},
     {"runtime"},

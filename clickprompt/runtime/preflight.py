@@ -5,13 +5,23 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from clickprompt import storage
-from clickprompt.config import Config, FinetuneConfig, ObjectiveName, RuntimeConfig, StageConfig, dump_config, load_config, replaced
+from clickprompt.config import (
+    Config,
+    FinetuneConfig,
+    ObjectiveName,
+    RuntimeConfig,
+    StageConfig,
+    dump_config,
+    load_config,
+    replaced,
+    value_of,
+)
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.lengths import check_lengths
@@ -28,15 +38,17 @@ from clickprompt.runtime.job import Job
 if TYPE_CHECKING:
     from clickprompt.models.plm import PLMFacts
 
-__all__ = ["check_batches", "check_training", "claim"]
+__all__ = ["begun_with", "check_batches", "check_training", "claim"]
 
 _SHOWN = 4  # keys or numbers in an error
 
 
-def check_training(config: Config, stage_name: str, run: str | None = None) -> Job:
+def check_training(config: Config, stage_name: str, run: str | None = None, *, again: bool = False) -> Job:
     """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible batch or worker count.
 
     Only when nothing is wrong, the configuration is stored in `run` (where one is given).
+
+    again: with a dataset that was checked just now; its files aren't read another time, and what there is to say was said.
     """
     config = _absolute(config)  # workers run in folders of their own
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
@@ -50,9 +62,10 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
     _check_tracking(config.runtime)
     if config.data.path is None:
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
-    dataset = Dataset.open(config.data.path, config.data.version or _begun_with(run, config.data.path))
+    dataset = Dataset.open(config.data.path, config.data.version or begun_with(run, config.data.path))
     config = replaced(config, {"data.version": dataset.version})
-    dataset.verify()
+    if not again:
+        dataset.verify()
     plm, truncation = None, None
     if objective != "without_plm":
         from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
@@ -64,7 +77,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None) -> J
         if objective == "pretrain":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
-        if truncation:
+        if truncation and not again:
             say(str(truncation))
     init = None
     if isinstance(stage, FinetuneConfig) and stage.init is not None:
@@ -180,7 +193,7 @@ def _absolute(config: Config) -> Config:
     return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
 
 
-def _begun_with(run: str | None, data: str) -> int | None:
+def begun_with(run: str | None, data: str) -> int | None:
     """The version of the dataset that an earlier part of the run used, which is not the newest any more where rows were appended since."""
     path = storage.join(run, "config.yaml") if run is not None else None
     if path is None or not storage.exists(path):
@@ -189,13 +202,14 @@ def _begun_with(run: str | None, data: str) -> int | None:
     return (earlier.version or 1) if earlier.path == data else None
 
 
-def claim(run: str, config: Config) -> None:
-    """Store the resolved configuration, or see that the run that is there has the same one (where it runs may differ)."""
+def claim(run: str, config: Config, free: Iterable[str] = ()) -> None:
+    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ, and keys of `free`."""
     path = storage.join(run, "config.yaml")
     if storage.exists(path):
         earlier = load_config(path)
         if config.data.version and not earlier.data.version:  # begun before there were versions
             earlier = replaced(earlier, {"data.version": 1})
+        earlier = replaced(earlier, {key: value_of(config, key) for key in free})
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
             raise ConfigError(
                 f"{run}: holds a run of another configuration: {_differences(earlier, config)}; "

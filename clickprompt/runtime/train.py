@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import asdict
 from typing import Any
@@ -30,13 +32,16 @@ from clickprompt.runtime.stopping import stop_signals
 from clickprompt.runtime.stream import STREAM_NAME, StepStream
 from clickprompt.runtime.validation import evaluation_pool
 
-__all__ = ["build_trainer", "run_training"]
+__all__ = ["Watch", "build_trainer", "run_training"]
+
+Watch = Callable[[dict[str, Any]], bool]
 
 
-def run_training(
-    config: Config, stage_name: str, run: str, *, callbacks: list | None = None, around: Around | None = None
-) -> dict[str, Any]:
-    """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint. Returns `result.json`."""
+def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | None = None, around: Around | None = None) -> dict[str, Any]:
+    """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint. Returns `result.json`.
+
+    watch: called twice a second with what is known of the latest step ({} before the first); True: stop, as a signal would.
+    """
     job = check_training(config, stage_name, run)
     run = job.run
     result_path = storage.join(run, "result.json")
@@ -49,7 +54,7 @@ def run_training(
     with connect(config.runtime):
         check_groups(config.runtime, validating=stage_name == "finetune")
         started = time.monotonic()
-        outcome = _fit(job, callbacks or [], around)
+        outcome = _fit(job, watch, around)
     result = {
         "stage": stage_name,
         "objective": job.objective,
@@ -68,12 +73,12 @@ def run_training(
     return result
 
 
-def _fit(job: Job, callbacks: list, around: Around | None) -> dict[str, Any]:
+def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]:
     board = _Board.options(max_restarts=-1, max_task_retries=-1).remote()
     with stop_signals() as signals, evaluation_pool(job) as scorers, kept_free(job.config.runtime, validating=bool(scorers)):
-        trainer = build_trainer(job, board, scorers, callbacks, around)
+        trainer = build_trainer(job, board, scorers, around)
         try:
-            outcome = _watched(trainer, board, job, signals).return_value or {}
+            outcome = _watched(trainer, board, job, signals, watch).return_value or {}
         except TrainingFailedError as error:
             raise _cause(error, job) from error
     if "interrupted" in outcome:
@@ -85,9 +90,7 @@ def _fit(job: Job, callbacks: list, around: Around | None) -> dict[str, Any]:
     return outcome
 
 
-def build_trainer(
-    job: Job, board: Any = None, scorers: list[Any] | None = None, callbacks: list | None = None, around: Around | None = None
-) -> Trainer:
+def build_trainer(job: Job, board: Any = None, scorers: list[Any] | None = None, around: Around | None = None) -> Trainer:
     """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers` (runtime/validation.py).
 
     around: gets each worker's batches and its rank, and gives them on.
@@ -100,7 +103,6 @@ def build_trainer(
             name="checkpoints",
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
-            callbacks=callbacks or [],
         )
     return Trainer(
         train_worker,
@@ -152,7 +154,7 @@ class _Board:
         return self._latest
 
 
-def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int]) -> ray.train.Result:
+def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int], watch: Watch | None) -> ray.train.Result:
     """`trainer.fit()`, with the board's state as progress meanwhile.
 
     It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where they are.
@@ -169,6 +171,8 @@ def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int]) -> ray.
         threading.Thread(target=fit, daemon=True).start()
         while not wait([fitted], timeout=0.5).done:
             metrics: Any = ray.get(board.read.remote(bool(signals)))
+            if watch is not None and not signals and watch(metrics or {}):
+                signals.append(signal.SIGTERM)
             if signals and metrics is None:
                 raise StoppedError(f"{job.run}: stopped before it had begun; the same command continues", signals[0])
             if metrics:

@@ -38,7 +38,7 @@ from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.loop import train
 from clickprompt.training.probe import Probe
 
-__all__ = ["work"]
+__all__ = ["build_collator", "work"]
 
 
 def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None = None) -> dict[str, Any] | None:
@@ -59,17 +59,7 @@ def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None 
     objective = OBJECTIVES[job.objective](model)
     engine = _build_engine(job, objective, num_workers)
     tokenizer = load_tokenizer(job.config.plm.path) if job.needs_text else None
-    table = TokenTable.open(job.dataset, tokenizer) if tokenizer is not None else None
-    masking = job.config.masking if job.objective == "pretrain" else None
-    collator = Collator(
-        job.dataset.columns,
-        table,
-        masking,
-        lm=job.lm_kind or "masked",
-        max_length=job.config.plm.max_length,
-        seed=job.config.seed,
-        id_dropout=job.config.data.id_dropout,
-    )
+    collator = build_collator(job, tokenizer)
 
     probe = Probe(engine, collator, job.dataset)
     if checkpoint:
@@ -115,9 +105,22 @@ def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None 
         if state.step < job.order.total_steps and not state.stopped:
             results.close()
             return {"interrupted": True, "step": state.step} if engine.rank == 0 else None
+        pace = results.seconds_per_step()
         outcome = results.finish(state)
         peaks = _peak_memory(engine)
-        return {**outcome, "peak_memory_gib": peaks} if outcome is not None else None
+        return {**outcome, "seconds_per_step": pace, "peak_memory_gib": peaks} if outcome is not None else None
+
+
+def build_collator(job: Job, tokenizer: Any) -> Collator:
+    return Collator(
+        job.dataset.columns,
+        TokenTable.open(job.dataset, tokenizer) if tokenizer is not None else None,
+        job.config.masking if job.objective == "pretrain" else None,
+        lm=job.lm_kind or "masked",
+        max_length=job.config.plm.max_length,
+        seed=job.config.seed,
+        id_dropout=job.config.data.id_dropout,
+    )
 
 
 def _peak_memory(engine: Engine) -> list[dict[str, float]]:
@@ -200,7 +203,9 @@ class _Results:
         self._latest: dict[str, Any] = {}
         self._stop = False
         self._preemption: Any = None
+        self._first: tuple[int, float] | None = None  # step and time of the first one here
         self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
+        self._validations = [scores for line in self._log for scores in json.loads(line).get("validations", ())]
         self._watchers = [Curves(job.run, state.step), Tracking(job)] if engine.rank == 0 else []
 
     def wishes(self) -> tuple[bool, bool]:
@@ -211,8 +216,10 @@ class _Results:
         return leaving, self._stop
 
     def on_step(self, metrics: dict[str, Any]) -> None:
+        self._first = self._first or (metrics["step"], time.monotonic())
         for found in (metrics, *metrics.get("validations", ())):
             self._latest |= {name: value for name, value in found.items() if name != "validations"}
+        self._validations += metrics.get("validations", ())
         if self._engine.rank:
             return
         self._log.append(json.dumps(metrics) + "\n")
@@ -222,7 +229,14 @@ class _Results:
         if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:  # a step never waits for the board
             self._posted = now
             self._stop = bool(ray.get(self._reply))
-            self._reply = self._board.post.remote(dict(self._latest))
+            known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
+            self._reply = self._board.post.remote({**self._latest, **known})
+
+    def seconds_per_step(self) -> float | None:
+        """From the first step here to now, validations that were waited for and checkpoints among them; None before the second one."""
+        if self._first is None or self._latest["step"] == self._first[0]:
+            return None
+        return round((time.monotonic() - self._first[1]) / (self._latest["step"] - self._first[0]), 6)
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
         log, state = "".join(self._log).encode(), replace(state)  # as they are now
