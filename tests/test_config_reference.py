@@ -35,5 +35,5 @@ def test_a_row_says_type_bounds_default_and_meaning():
     assert "| `prompt.num_prompts` | whole number ≥ 0 | `5` | K, per layer; 0: no prompts |" in text
     assert "| `data.version` | whole number ≥ 1 or none | none |" in text
     assert "| `ctr.structure` | `parallel`, `stacked` | `parallel` |" in text
+    assert "| `tune.seeds` | list: whole number | `[]` |" in text
     assert "| `runtime.num_workers` | whole number or [whole number, whole number] | `1` |" in text
-    assert "| `tune.plm_lr` | list: number | `[0.0, 3e-05, 5e-05]` |" in text
