@@ -93,7 +93,8 @@ class Trials(Searcher):
             best = max(result["validations"], key=lambda found: found["valid_auc"])
             facts = {"valid_auc": best["valid_auc"], "best_step": best["valid_step"], "steps": result["step"]}
             facts |= {"seconds": round(time.monotonic() - started, 1), "seconds_per_step": result["seconds_per_step"]}
-            storage.write_json(storage.join(self._run, trial.name, "stopped.json"), {**facts, "validations": result["validations"]})
+            kept = {**facts, "validations": result["validations"]}
+            storage.patiently(lambda: storage.write_json(storage.join(self._run, trial.name, "stopped.json"), kept))
             outcome = _outcome(trial, "stopped", facts)
         if outcome is None:
             reason = result.get("error") or "its process ended, as where memory runs out; see Ray's logs"
@@ -148,7 +149,7 @@ class Trials(Searcher):
         point = make_point(self._config, values, self.points)
         self.points.append(point)
         self._drawn.append({"values": point.values, "parameters": parameters})
-        storage.write_json(self._path, self._drawn)
+        storage.patiently(lambda: storage.write_json(self._path, self._drawn))
         self._add([point])
         return True
 

@@ -22,6 +22,7 @@ from clickprompt.environment import environment
 from clickprompt.errors import ClickPromptError, RunError, StoppedError
 from clickprompt.export import export_of
 from clickprompt.progress import Task, say
+from clickprompt.runtime.board import Board
 from clickprompt.runtime.cluster import connect, kept_free, storage_options
 from clickprompt.runtime.failures import Trainer
 from clickprompt.runtime.job import Around, Job, train_worker
@@ -74,7 +75,7 @@ def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | No
 
 
 def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]:
-    board = _Board.options(max_restarts=-1, max_task_retries=-1).remote()
+    board = Board.options(max_restarts=-1, max_task_retries=-1).remote()
     with stop_signals() as signals, evaluation_pool(job) as scorers, kept_free(job.config.runtime, validating=bool(scorers)):
         trainer = build_trainer(job, board, scorers, around)
         try:
@@ -96,7 +97,7 @@ def build_trainer(job: Job, board: Any = None, scorers: list[Any] | None = None,
     around: gets each worker's batches and its rank, and gives them on.
     """
     runtime = job.config.runtime
-    board = board or _Board.options(max_restarts=-1, max_task_retries=-1).remote()
+    board = board or Board.options(max_restarts=-1, max_task_retries=-1).remote()
     with storage.user_errors(job.run):
         run_config = ray.train.RunConfig(
             **storage_options(job.run),
@@ -133,25 +134,6 @@ def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
     memory = re.search(r"Memory on the node .*? limit", text)  # before pages of advice on Ray's own settings
     last = f"Ray ended a worker, {memory[0]}" if memory else " ".join(text.splitlines()[-1:]) or type(reason).__name__
     return RunError(f"{job.run}: training failed: {last}; the same command continues from the newest checkpoint in {job.checkpoints}")
-
-
-@ray.remote(num_cpus=0)
-class _Board:
-    """Where rank 0 writes how far it is, and the driver looks and leaves word that it is to stop."""
-
-    def __init__(self) -> None:
-        self._latest: dict[str, Any] | None = None
-        self._stop = False
-
-    def post(self, metrics: dict[str, Any]) -> bool:
-        """`metrics` of the latest step, {} before the first; whether to stop."""
-        self._latest = metrics
-        return self._stop
-
-    def read(self, stop: bool) -> dict[str, Any] | None:
-        """None where no worker has begun."""
-        self._stop = stop
-        return self._latest
 
 
 def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int], watch: Watch | None) -> ray.train.Result:
