@@ -18,7 +18,7 @@ from clickprompt import storage
 from clickprompt.benchmark.measure import Arm, Figures, arm, figure
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset
-from clickprompt.errors import ConfigError
+from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import part_uri, write_predictions
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.progress import say
@@ -55,7 +55,7 @@ class _Sample:
 
 
 def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48)) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises ConfigError without a local `data.path`."""
+    """Figures and remarks. Raises ConfigError without a local `data.path`, RunError where it has too few rows."""
     if config.data.path is None or "://" in config.data.path:
         raise ConfigError(f"data.path={config.data.path}: give a local prepared dataset, such as one of clickprompt synth goodreads")
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
@@ -186,6 +186,8 @@ def _memory(samples: list[_Sample], files: int) -> Figures:
     for sample in samples:
         if sample.files:
             halves["figures" if sample.files >= files else "first_half" if sample.files <= files / 2 else "last_half"].append(sample)
+    if not all(halves.values()):
+        raise RunError(f"{files} row groups were scored too fast to see what memory they take; give a dataset with more rows")
     peaks = {name: max(sample.usage.memory for sample in part) / _GIB for name, part in halves.items()}
     scoring = [*halves["first_half"], *halves["last_half"]]
     cpu = scoring[-1].usage.cpu_seconds - scoring[0].usage.cpu_seconds

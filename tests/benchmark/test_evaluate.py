@@ -6,6 +6,7 @@ import json
 import pytest
 
 from clickprompt.benchmark import BENCHMARKS
+from clickprompt.benchmark import evaluate as benchmark_evaluate
 from clickprompt.benchmark.evaluate import Length, measure_evaluate
 from clickprompt.cli import main
 from clickprompt.evaluation import figures
@@ -27,11 +28,13 @@ def benchmark(capfd, *options):
 
 def test_command_prints_its_figures(ray_session, tmp_path, monkeypatch, capfd):
     """All rows are scored, also those of the other splits."""
-    dataset = write_dataset(str(tmp_path / "data"), row_group_rows=10, train_rows=20_000, other_rows=100)
+    dataset = write_dataset(str(tmp_path / "data"), row_group_rows=10, train_rows=2000, other_rows=100)
     monkeypatch.setitem(BENCHMARKS, "evaluate", functools.partial(measure_evaluate, length=Length(turns=2, groups=3)))
+    monkeypatch.setattr(benchmark_evaluate, "_SAMPLE_EVERY", 0.01)
+    monkeypatch.setattr(benchmark_evaluate, "_STEPS", 2)
     monkeypatch.setattr(figures, "EXACT_ROWS", 1000)
     settings = [f"data.path={dataset.uri}", "runtime.evaluation_actors=2", "ctr.hidden_dim=8", "finetune.global_batch_size=24"]
-    settings += ["finetune.micro_batch_size=24", "ctr.embedding_dim=4", "finetune.max_steps=5"]
+    settings += ["finetune.micro_batch_size=24", "ctr.embedding_dim=4"]
     code, output = benchmark(capfd, *(part for setting in settings for part in ("--set", setting)))
     assert code == 0, output.err
     result = json.loads(output.out)
@@ -39,7 +42,7 @@ def test_command_prints_its_figures(ray_session, tmp_path, monkeypatch, capfd):
     assert found.keys() == FIGURES
     for key, values in found.items():
         assert 0 < values["min"] <= values["median"] <= values["max"], key
-    assert found["rows"]["median"] == 20_200
+    assert found["rows"]["median"] == 2200
     assert "from histograms" in result["notes"][0]
     assert "2 actors" in result["notes"][0]
 
