@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import ray.autoscaler
 import yaml
+from ray.autoscaler._private.util import prepare_config
 
 import clickprompt
 from tests.kubernetes import crd_schema, problems, strict
@@ -40,7 +41,8 @@ def cluster() -> dict:
 def test_ray_up(name):
     [config] = documents(CLUSTER / name)
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-    jsonschema.validate(config, schema)
+    for whole in (config, prepare_config(config)):  # as written, and with the provider's defaults as `ray up` adds them
+        jsonschema.validate(whole, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(config | {"head_nodes": 1}, schema)
     start = [command for kind in ("head", "worker") for command in config[f"{kind}_start_ray_commands"] if "ray start" in command]
