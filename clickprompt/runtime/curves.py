@@ -24,7 +24,7 @@ class Curves:
         if self._events is None:
             return
         try:
-            for name in metrics.keys() - {"step", "targets", "validations"}:
+            for name in metrics.keys() - {"step", "targets", "rows", "tokens", "validations"}:
                 self._events.add_scalar(name, metrics[name], metrics["step"])
             for scores in metrics.get("validations", ()):
                 for name in scores.keys() - {"valid_step"}:

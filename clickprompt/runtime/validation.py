@@ -7,6 +7,7 @@ metrics; and workers see a result only by waiting for all that was reported, whe
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from typing import Any
@@ -65,6 +66,7 @@ class PoolValidation:
         self._scorers = scorers
         self.exported: Future[None]  # of rank 0: over when the weights that were given last are in storage
         self._scores: Future[tuple[float, float]]
+        self.lag: float | None = None  # of rank 0: seconds from when weights were given until they were scored, of the last that were
         if validating is not None and engine.rank == 0:
             self._start(validating, None)
 
@@ -85,6 +87,7 @@ class PoolValidation:
     def _start(self, step: int, weights: dict[str, torch.Tensor] | None) -> None:
         # As futures of this validation: those of the one before are over
         exported, scores = self.exported, self._scores = Future[None](), Future[tuple[float, float]]()
+        given = time.monotonic()
 
         def validate() -> None:
             nonlocal weights
@@ -93,7 +96,9 @@ class PoolValidation:
                     self._exports.write(weights, step)
                     weights = None
                 exported.set_result(None)
-                scores.set_result(self._score(step))
+                found = self._score(step)
+                self.lag = time.monotonic() - given
+                scores.set_result(found)
             except BaseException as error:
                 for future in (exported, scores):
                     if not future.done():

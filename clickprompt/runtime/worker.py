@@ -28,6 +28,7 @@ from clickprompt.runtime.curves import Curves
 from clickprompt.runtime.exports import Exports
 from clickprompt.runtime.job import Around, Job
 from clickprompt.runtime.memory import peak_memory
+from clickprompt.runtime.metrics import RunMetrics
 from clickprompt.runtime.stream import STREAM_NAME, iterate_batches
 from clickprompt.runtime.tracking import Tracking
 from clickprompt.runtime.uploads import Uploads
@@ -207,6 +208,8 @@ class _Results:
         self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
         self._validations = [scores for line in self._log for scores in json.loads(line).get("validations", ())]
         self._watchers = [Curves(job.run, state.step), Tracking(job)] if engine.rank == 0 else []
+        self._metrics = RunMetrics(job.run, "finetune" if isinstance(job.stage, FinetuneConfig) else "pretrain", engine.rank)
+        self._stepped = time.monotonic()
 
     def wishes(self) -> tuple[bool, bool]:
         """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to stop."""
@@ -220,6 +223,8 @@ class _Results:
         for found in (metrics, *metrics.get("validations", ())):
             self._latest |= {name: value for name, value in found.items() if name != "validations"}
         self._validations += metrics.get("validations", ())
+        self._metrics.on_step(metrics, self._job.order.total_steps, self._validation.lag if self._validation else None)
+        self._stepped = time.monotonic()
         if self._engine.rank:
             return
         self._log.append(json.dumps(metrics) + "\n")
@@ -250,6 +255,7 @@ class _Results:
                 self._exports.prune(state)
 
         self._uploads.start(folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None)
+        self._metrics.on_checkpoint(time.monotonic() - self._stepped)  # since its last step the loop has done nothing else
 
     def close(self) -> None:
         for watcher in self._watchers:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clickprompt.config import StageConfig
+from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.order import Order
 from clickprompt.objectives import Objective
@@ -28,8 +29,9 @@ class Context(Protocol):
     """Where the loop's results go; every worker calls every method."""
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        """After each step: {"step", "loss", "targets", "lr_factor", "gradient_norm"}, "skipped" where `skip_loss_spikes` is on, and
-        "validations" where the results of earlier ones were used: [{"valid_step", "valid_auc", "valid_log_loss"}]."""
+        """After each step: {"step", "loss", "targets", "rows", "tokens" (of all workers), "lr_factor", "gradient_norm", "seconds" (this
+        worker's, since its last step or checkpoint), "wait_seconds" (of these, until there was data)}, "skipped" where `skip_loss_spikes`
+        is on, and "validations" where the results of earlier ones were used: [{"valid_step", "valid_auc", "valid_log_loss"}]."""
         ...
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
@@ -86,14 +88,17 @@ def train(
     cadence = _Cadence(stage, keep_every)
     num_micro_batches = stage.micro_batches(engine.world_size)
     engine.model.train()
+    began = time.perf_counter()
     for step, columns in batches:
+        waited = time.perf_counter() - began
         # Dropout is a function of (seed, step, rank), so a resumed run draws what the undisturbed one draws
         torch.manual_seed(int(np.random.SeedSequence([seed, step, engine.rank]).generate_state(1, np.uint64)[0] >> 1))
         micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step))
         assert len(micro_batches) == num_micro_batches
         micro_batches = [batch.to(engine.device) for batch in micro_batches]
 
-        targets = all_reduce_sum(torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()).item()
+        counts = torch.stack([_counts(objective, batch) for batch in micro_batches]).sum(0)
+        targets, rows, tokens = all_reduce_sum(counts).tolist()
         factor = schedule_factor(step, order.total_steps, stage)
         set_learning_rates(engine.optimizer, factor)
         engine.begin(micro_batches, step)
@@ -109,6 +114,7 @@ def train(
         if not overflow:
             refuse_non_finite(step + 1, loss, norm, columns)
         metrics: dict[str, Any] = {"step": step + 1, "loss": loss, "targets": int(targets), "lr_factor": factor, "gradient_norm": norm}
+        metrics |= {"rows": int(rows), "tokens": int(tokens), "wait_seconds": round(waited, 6)}
         if stage.skip_loss_spikes is not None:
             metrics["skipped"] = not overflow and is_spike(norm, state, stage.skip_loss_spikes)
         if overflow or metrics.get("skipped"):
@@ -122,13 +128,22 @@ def train(
         finished = state.step == order.total_steps
         if validation and (finished or state.step % validation.every == 0) and (used := _validate(validation, state, finished)):
             metrics["validations"] = used
+        metrics["seconds"] = round(time.perf_counter() - began, 6)
         context.on_step(metrics)
         if finished or state.stopped or checkpoint or stop or time_is_up or cadence.is_step(state.step):
             _checkpoint(engine, state, context, scratch, probe)
             cadence.restart()
         if state.stopped or stop:
             break
+        began = time.perf_counter()
     return state
+
+
+def _counts(objective: Objective, batch: Batch) -> torch.Tensor:
+    """[targets, rows, tokens] of a micro-batch, padding apart."""
+    lengths = torch.zeros_like(batch.row_weight) if batch.attention_mask is None else batch.attention_mask.sum(1)
+    tokens = (lengths * batch.row_weight).sum()
+    return torch.stack([objective.count_targets(batch).double(), batch.row_weight.sum().double(), tokens.double()])
 
 
 class _Cadence:

@@ -32,7 +32,7 @@ class Memory:
         self.folder, self.steps, self.states = folder, [], {}
 
     def on_step(self, metrics):
-        self.steps.append(metrics)
+        self.steps.append({name: value for name, value in metrics.items() if name not in ("seconds", "wait_seconds")})
 
     def on_checkpoint(self, folder, state):
         kept = self.folder / str(state.step)
