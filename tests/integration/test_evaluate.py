@@ -123,9 +123,8 @@ def test_the_table_has_intervals_and_dashes(ray_session, finetuned, capsys):
     subsets = [*result["long_tail"]["seen"], *result["cold_start"].values()]
     assert any(subset["auc"] is None for subset in subsets), "one says nothing"
     for subset in subsets:
-        auc, interval = (
-            ("–", "–") if subset["auc"] is None else (f"{subset['auc']:.4f}", "[{:.4f}, {:.4f}]".format(*subset["auc_interval"]))
-        )
+        auc = "–" if subset["auc"] is None else f"{subset['auc']:.4f}"
+        interval = "–" if subset["auc_interval"] is None else "[{:.4f}, {:.4f}]".format(*subset["auc_interval"])
         shown = f"{subset['rows']:>10,}{subset['clicks']:>10,}{auc:>9}{interval:>18}"
         assert [line for line in out if shown in line]
 
