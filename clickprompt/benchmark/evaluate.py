@@ -45,6 +45,14 @@ class Length:
 
 
 @dataclass(frozen=True)
+class _Rate:
+    """Rows per second, and per second of a core, of all processes that take part."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
 class _Sample:
     """Of all processes of this command."""
 
@@ -70,12 +78,14 @@ def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48
                 pool, alone = _turns(config, dataset, export, storage.join(folder, "pool"), loop, length)
         # With a Ray of its own: what turns have left behind isn't in its memory
         result, samples = _watched(run, config)
+    pairs = list(zip(pool[1:], alone[1:], strict=True))
     figures = {
-        "rows_per_second_kept": figure(
-            [ours / actors / theirs for ours, theirs in zip(pool[1:], alone[1:], strict=True)], "of the loop's rate, per actor"
+        "rows_per_second_kept": figure([ours.wall / actors / theirs.wall for ours, theirs in pairs], "of the loop's rate, per actor"),
+        "rows_per_core_kept": figure(
+            [ours.cpu / theirs.cpu for ours, theirs in pairs], "of the loop's rows a core-second, Ray's own included"
         ),
-        "rows_per_second_actor": figure([rate / actors for rate in pool[1:]], "rows/s"),
-        "rows_per_second_loop": figure(alone[1:], "rows/s"),
+        "rows_per_second_actor": figure([ours.wall / actors for ours, _ in pairs], "rows/s"),
+        "rows_per_second_loop": figure([theirs.wall for _, theirs in pairs], "rows/s"),
         "rows": figure([result["rows"]], "rows"),
         "rows_per_second": figure([result["rows_per_second"]], "rows/s, all of them"),
         **_memory(samples, len(dataset.row_group_counts("test"))),
@@ -86,7 +96,8 @@ def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48
         f"{config.ctr.backbone}, {config.ctr.num_layers} layers of {config.ctr.hidden_dim}, {sum(dataset.field_sizes):,} values × "
         f"{config.ctr.embedding_dim}; {actors} actors; AUC {result['auc']:.6f}, {exact}; memory: all processes of this command and its "
         "embedded Ray with the object store, shared pages once",
-        "rates by turns: the first is left out; the loop runs alone on one core, the actors at once",
+        "rates by turns, the first left out; the loop runs alone on one core, the actors at once, so other work on the machine takes cores "
+        "from them first; rows_per_core_kept counts only time that a core was had",
     ]
 
 
@@ -131,21 +142,20 @@ class _Loop:
         self._dataset, self._folder = dataset, folder
         self._predictor = Predictor(export, dataset)
 
-    def score(self, groups: range) -> float:
-        """Rows per second."""
-        started, rows = time.perf_counter(), 0
+    def score(self, groups: range) -> "_Rate":
+        started, cpu, rows = time.perf_counter(), time.process_time(), 0
         for group in groups:
             table = self._dataset.read_row_groups("test", [group])
             write_predictions(part_uri(self._folder, group), self._predictor.score(table))
             rows += len(table)
-        return rows / (time.perf_counter() - started)
+        return _Rate(rows / (time.perf_counter() - started), rows / (time.process_time() - cpu))
 
 
-def _turns(config: Config, dataset: Dataset, export: str, folder: str, loop: Arm, length: Length) -> tuple[list[float], list[float]]:
-    """Rows per second of the pool and of the loop, turn by turn."""
+def _turns(config: Config, dataset: Dataset, export: str, folder: str, loop: Arm, length: Length) -> tuple[list[_Rate], list[_Rate]]:
+    """Of the pool and of the loop, turn by turn."""
     actors = start_scorers(config.runtime, dataset, num_cpus=1)
     total = len(dataset.row_group_counts("test"))
-    rates: dict[str, list[float]] = {"pool": [], "loop": []}
+    rates: dict[str, list[_Rate]] = {"pool": [], "loop": []}
     for turn in range(length.turns + 1):
         first = turn * length.groups * len(actors) % total
         groups = range(first, min(total, first + length.groups * len(actors)))
@@ -153,9 +163,10 @@ def _turns(config: Config, dataset: Dataset, export: str, folder: str, loop: Arm
             if whose == "loop":
                 rates[whose].append(loop.call("score", groups[: length.groups]))
                 continue
-            started = time.perf_counter()
+            cpu, started = usage_below(os.getpid()).cpu_seconds, time.perf_counter()
             rows = sum(score_groups(actors, lambda actor: actor.score, export, folder, "test", groups))
-            rates[whose].append(rows / (time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            rates[whose].append(_Rate(rows / seconds, rows / (usage_below(os.getpid()).cpu_seconds - cpu)))
     return rates["pool"], rates["loop"]
 
 
