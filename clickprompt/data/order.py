@@ -10,6 +10,7 @@ Shape legend: G global batch, W workers, g = G / W rows of one worker's batch, m
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,8 @@ class Order:
         steps = epochs * -(-sum(rows) // global_batch_size)
         return cls(rows, global_batch_size, chunk_batches, seed, min(steps, max_steps or steps))
 
-    @property
+    # Cached, for they are asked for once a chunk, and 2 billion rows have half a million row groups
+    @cached_property
     def num_rows(self) -> int:
         return sum(self.row_group_rows)
 

@@ -65,3 +65,17 @@ def test_a_chunk_mixes_rows_of_its_row_groups(dataset):
     first = next(iter(read_local_batches(dataset, order)))[1]["row_id"]
     assert np.abs(np.diff(first)).min() >= 1
     assert len(np.unique(first // 37)) > 1
+
+
+def test_a_plan_adds_its_row_groups_up_once():
+    class Counted(tuple):
+        reads = 0
+
+        def __iter__(self):
+            Counted.reads += 1
+            return super().__iter__()
+
+    order = Order(Counted([4096] * 100), global_batch_size=64, chunk_batches=2, seed=0, total_steps=2 * 6400)
+    assert len(order.chunks_from(0)) == 6400
+    assert order.epoch_of(6400) == 1
+    assert Counted.reads == 1  # at 2 billion rows once takes milliseconds, once for each of 600,000 chunks an hour
