@@ -13,7 +13,7 @@ from clickprompt.cli import app, main
 from clickprompt.config import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / "cluster.md", ROOT / "docs" / "sizing.md"]
+PAGES = [ROOT / "docs" / name for name in ("cluster.md", "sizing.md", "beyond.md")]
 
 
 def commands(page: Path) -> list[tuple[str, bool]]:

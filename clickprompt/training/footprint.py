@@ -109,7 +109,8 @@ def footprint(model: ClickPrompt, config: Config, stage: StageConfig, tokens: in
         if zero_stage == 3:
             offloaded, weights = offloaded + weights, 0.0
     activations = activation_bytes(model, config, stage.micro_batch_size, tokens, num_targets)
-    begin, end = _moments(model, config, whole, trained, several=stage.micro_batches(num_workers) > 1)
+    largest = max(_bytes([parameter]) for parameter in parameters)
+    begin, end = _moments(model, config, whole, trained, largest, several=stage.micro_batches(num_workers) > 1)
     return Footprint(
         weights=int(weights),
         gradients=int(gradients),
@@ -142,13 +143,14 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head)
 
 
-def _moments(model: ClickPrompt, config: Config, whole: float, trained: float, *, several: bool) -> tuple[float, float]:
-    """Bytes beside the model's states as a backward pass begins, without activations, and as it ends."""
+def _moments(
+    model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool
+) -> tuple[float, float]:
+    """Bytes beside the model's states as a backward pass begins, without activations, and as it ends; `largest`: of one parameter."""
     runtime = config.runtime
     begin = 2 * _matrix_elements(model, config) if runtime.precision != "fp32" else 0
     if runtime.engine == "torch" or runtime.zero_stage == 0:
         return begin, trained if runtime.min_workers > 1 else 0
-    largest = max(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     share = trained / runtime.min_workers if runtime.zero_stage == 3 or (runtime.zero_stage == 2 and several) else 0
     gathered = min(whole, _MAX_LIVE * 4) if runtime.zero_stage == 3 else 0
     return begin + gathered, gathered + 2 * largest + share
