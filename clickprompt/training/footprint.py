@@ -143,9 +143,7 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head)
 
 
-def _moments(
-    model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool
-) -> tuple[float, float]:
+def _moments(model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool) -> tuple[float, float]:
     """Bytes beside the model's states as a backward pass begins, without activations, and as it ends; `largest`: of one parameter."""
     runtime = config.runtime
     begin = 2 * _matrix_elements(model, config) if runtime.precision != "fp32" else 0
