@@ -38,7 +38,7 @@ from clickprompt.runtime.job import Job
 if TYPE_CHECKING:
     from clickprompt.models.plm import PLMFacts
 
-__all__ = ["begun_with", "check_batches", "check_training", "claim"]
+__all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
 
 _SHOWN = 4  # keys or numbers in an error
 
@@ -220,16 +220,16 @@ def claim(run: str, config: Config, free: Iterable[str] = ()) -> None:
 
 def _differences(earlier: Config, now: Config) -> str:
     """The first keys that differ, with both values."""
-    before, after = (dict(_leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
+    before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
     changed = [f"{key} was {before.get(key)}, is {after.get(key)}" for key in {**before, **after} if before.get(key) != after.get(key)]
     more = len(changed) - _SHOWN
     return ", ".join(changed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key and value of everything that isn't a section."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -23,7 +23,7 @@ from clickprompt.config import preset_names
 from clickprompt.errors import InputError, RunError
 from clickprompt.progress import say
 
-__all__ = ["Submission", "follow_job", "job_logs", "job_status", "list_jobs", "stop_job", "submit_job"]
+__all__ = ["Submission", "follow_job", "job_logs", "job_status", "list_jobs", "pinned_requirements", "stop_job", "submit_job"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(clickprompt.__file__))
 _JOBS = os.path.join(os.path.dirname(_PACKAGE), "jobs")

@@ -14,6 +14,7 @@ from typing import Any
 from clickprompt import storage
 from clickprompt.progress import say
 from clickprompt.runtime.job import Job
+from clickprompt.runtime.preflight import leaves
 
 __all__ = ["Tracking"]
 
@@ -97,7 +98,7 @@ class MLflow:
             experiment = found.experiment_id if found else self._client.create_experiment(_PROJECT)
             tags = {"clickprompt.run": job.run}
             run_id = self._client.create_run(experiment, run_name=os.path.basename(job.run), tags=tags).info.run_id
-            params = [Param(key, str(value)) for key, value in _leaves(job.config.model_dump(mode="json"))]
+            params = [Param(key, str(value)) for key, value in leaves(job.config.model_dump(mode="json"))]
             for start in range(0, len(params), _PARAMS_AT_ONCE):
                 self._client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
             _remember(job, "mlflow", run_id)
@@ -127,7 +128,7 @@ class WandB:
             resume="allow",
             name=os.path.basename(job.run),
             dir=storage.resolve(job.run)[1] if storage.is_local(job.run) else storage.machine_folder(),
-            config=dict(_leaves(job.config.model_dump(mode="json"))),
+            config=dict(leaves(job.config.model_dump(mode="json"))),
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
         )
         self._run.define_metric("*", step_metric="step")  # W&B's own count would refuse the steps that come again after a checkpoint
@@ -150,11 +151,3 @@ def _remember(job: Job, name: str, run_id: str) -> str:
     path = storage.join(job.run, "tracking.json")
     storage.write_json(path, {**(storage.read_json(path) if storage.exists(path) else {}), name: run_id})
     return run_id
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
