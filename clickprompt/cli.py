@@ -308,7 +308,7 @@ def tune(
 
 @app.command()
 def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Fetch, prepare, pretrain, finetune three ways, evaluate: the whole job and its table."""
+    """Fetch, prepare, pretrain, finetune three ways, evaluate, report: the whole job and its table."""
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.pipeline import run_pipeline
 
@@ -322,7 +322,7 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
     if result["notice"]:
         lines.append(result["notice"])
     lines += [f"{row['model']}: {row['run']}" for row in result["rows"]]
-    _finish(as_json, result, "\n".join([*lines, f"everything: {run}"]))
+    _finish(as_json, result, "\n".join([*lines, f"everything: {run}; report: {result['report']}"]))
 
 
 @app.command()
@@ -356,7 +356,10 @@ def submit(
     context: typer.Context,
     job: Annotated[
         str,
-        typer.Argument(help="of jobs/: benchmark, evaluate, finetune, pipeline, predict, prepare, pretrain, synth, tokenize, tune"),
+        typer.Argument(
+            help="of jobs/: benchmark, compare, evaluate, export, finetune, pipeline, predict, prepare, pretrain, report, synth, "
+            "tokenize, tune"
+        ),
     ],
     address: AddressOption,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the log; the exit status is the job's")] = True,

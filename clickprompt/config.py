@@ -379,6 +379,11 @@ class RuntimeConfig(_Frozen):
         description="training workers on nodes labelled clickprompt.io/group=training, data tasks and evaluation on CPUs on nodes labelled "
         "=data: auto: where there are such nodes; require: also where they are yet to be started",
     )
+    autoscaling: bool = Field(
+        default=False,
+        description="the cluster adds nodes when they are asked for: a run without room on those that are there waits for them "
+        "(15 minutes) instead of being refused",
+    )
     cpus_per_worker: float = Field(default=1, gt=0, description="Ray's logical CPUs")
     gpus_per_worker: float = Field(default=0, ge=0, description="0: training on CPUs")
     logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")

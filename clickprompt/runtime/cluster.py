@@ -19,16 +19,19 @@ from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.progress import say
 
 __all__ = [
+    "MORE_NODES",
     "check_cpus",
     "check_room",
     "connect",
     "cpus_needed",
     "embedded_cpus",
     "kept_free",
+    "no_room",
     "storage_options",
     "validation_cpus",
 ]
 
+MORE_NODES = "add nodes, or set runtime.autoscaling=true where the cluster does that by itself"
 _DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
 
 # Read by Ray Train's controller. Defaults: health check 2 s (a worker killed within it loses its last checkpoint's registration),
@@ -49,7 +52,10 @@ def embedded_cpus(runtime: RuntimeConfig) -> int:
 
 
 def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
-    """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a connected cluster again."""
+    """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a connected cluster again.
+
+    A cluster that grows (runtime.autoscaling) is not held to the nodes it has; nor is it in the checks below and in placement.py.
+    """
     embedded = runtime.address == "local"
     if ray.is_initialized():
         available = int(ray.cluster_resources().get("CPU", 0))
@@ -60,13 +66,21 @@ def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
     needed = cpus_needed(runtime, runs)
     if needed > available:
         fitting = max(int((available / runs - _DATA_CPUS) // runtime.cpus_per_worker), 1)
-        remedy = f", or declare more with runtime.logical_cpus={needed}" if embedded else ", or add nodes"
+        remedy = f", or declare more with runtime.logical_cpus={needed}" if embedded else f", {MORE_NODES}"
         at_once = f"{runs} runs at a time of " if runs > 1 else ""
-        raise ConfigError(
+        no_room(
+            runtime,
             f"{at_once}runtime.num_workers={runtime.min_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
             f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has {available}; "
-            f"use at most {fitting} workers{remedy}"
+            f"use at most {fitting} workers{remedy}",
         )
+
+
+def no_room(runtime: RuntimeConfig, why: str) -> None:
+    """Raises ConfigError with `why`, or says that nodes are waited for on a cluster that grows: Ray asks its autoscaler for them."""
+    if runtime.address == "local" or not runtime.autoscaling:
+        raise ConfigError(why)
+    say(f"waiting for more nodes, up to {int(_START_TIMEOUT[False]) // 60} minutes: {why}")
 
 
 def validation_cpus(runtime: RuntimeConfig) -> int:
@@ -86,9 +100,10 @@ def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
     for kind, (of_worker, of_actor, data, remedy) in needs.items():
         needed, available = workers * of_worker + actors * of_actor + data, ray.cluster_resources().get(kind, 0)
         if needed > available:
-            raise ConfigError(
+            no_room(
+                runtime,
                 f"{workers} workers × {of_worker:g} {kind} + runtime.evaluation_actors={actors} × {of_actor:g} for validation"
-                f"{f' + {data} for data' if data else ''} need {needed:g} {kind}s, Ray has {available:g}; {remedy}, or add nodes"
+                f"{f' + {data} for data' if data else ''} need {needed:g} {kind}s, Ray has {available:g}; {remedy}, {MORE_NODES}",
             )
 
 

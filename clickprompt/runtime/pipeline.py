@@ -1,4 +1,4 @@
-"""The whole job from one configuration: fetch → prepare → pretrain → finetune (three ways) → evaluate → table.
+"""The whole job from one configuration: fetch → prepare → pretrain → finetune (three ways) → evaluate → report.
 
 Every stage is its own run below `<run>/` and is skipped when it is complete, so the same command continues after any interruption.
 """
@@ -15,6 +15,7 @@ from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
+from clickprompt.report.make import make_report
 from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.preflight import check_batches, claim
@@ -26,7 +27,7 @@ __all__ = ["run_pipeline"]
 
 
 def run_pipeline(config: Config, run: str) -> dict[str, Any]:
-    """Returns {"rows": one per model of the final table, "run", "notice", "counts"}; also in `<run>/result.json`.
+    """Returns {"rows": one per model of the final table, "run", "notice", "counts", "report"}; also in `<run>/result.json`.
 
     Raises InputError before anything starts where the configuration can't work.
     """
@@ -82,7 +83,8 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         }
         for name, result, score in zip(variants, trained, scores, strict=True)
     ]
-    result = {"rows": rows, "run": run, "notice": config.pipeline.notice, "counts": Dataset.open(data).counts}
+    report = make_report([*(result["run"] for result in trained), pretrained], storage.join(run, "report.html"))["report"]
+    result = {"rows": rows, "run": run, "notice": config.pipeline.notice, "counts": Dataset.open(data).counts, "report": report}
     storage.write_json(result_path, result)
     return result
 

@@ -9,9 +9,8 @@ from typing import Literal
 import ray
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.errors import ConfigError
 from clickprompt.progress import say
-from clickprompt.runtime.cluster import validation_cpus
+from clickprompt.runtime.cluster import MORE_NODES, no_room, validation_cpus
 
 __all__ = ["GROUP_LABEL", "Group", "check_groups", "group_selector"]
 
@@ -55,9 +54,10 @@ def check_groups(runtime: RuntimeConfig, *, validating: bool) -> None:
         for kind, needed in needs.items():
             available = sum(node["Resources"].get(kind, 0) for node in nodes)
             if nodes and needed > available:
-                raise ConfigError(
+                no_room(
+                    runtime,
                     f"{what} need {needed:g} {kind}s, the nodes labelled {GROUP_LABEL}={group} have {available:g}; use fewer, "
-                    "label more nodes, or set runtime.node_groups=ignore to use any node"
+                    f"set runtime.node_groups=ignore to use any node, {MORE_NODES}",
                 )
 
 

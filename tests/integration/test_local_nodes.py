@@ -57,7 +57,7 @@ def nodes(tmp_path):
 
 
 def run(environment, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
 def test_a_job_on_several_nodes(nodes, tmp_path):

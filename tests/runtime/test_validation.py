@@ -16,7 +16,7 @@ from clickprompt.errors import ConfigError, DataError, RunError
 from clickprompt.export import export_of, read_info, scores_of
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
-from clickprompt.runtime.cluster import check_room
+from clickprompt.runtime.cluster import check_cpus, check_room
 from clickprompt.runtime.exports import Exports
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.validation import PoolValidation, evaluation_pool
@@ -161,13 +161,26 @@ def test_exports_that_nothing_asks_for_are_deleted(config, tmp_path):
         (
             {"gpus_per_worker": 1, "num_workers": 2},
             r"2 workers × 1 GPU \+ runtime\.evaluation_actors=1 × 1 for validation need 3 GPUs, Ray has 0; "
-            r"set runtime\.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers, or add nodes",
+            r"set runtime\.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers, add nodes, or set runtime\.autoscaling=true",
         ),
     ],
 )
 def test_actors_that_have_no_room_beside_the_workers(ray_session, settings, message):
     with pytest.raises(ConfigError, match=message):
         check_room(RuntimeConfig(**settings))
+
+
+def test_a_cluster_that_grows_is_waited_for(ray_session, capsys):
+    grows = RuntimeConfig(address="auto", num_workers=40, gpus_per_worker=1, autoscaling=True)
+    check_cpus(grows)
+    check_room(grows)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3  # the workers' CPUs, workers and actors, their GPUs
+    assert all(line.startswith("waiting for more nodes, up to 15 minutes: ") and "Ray has" in line for line in said)
+    with pytest.raises(ConfigError, match=r"runtime\.autoscaling=true"):
+        check_cpus(RuntimeConfig(address="auto", num_workers=40))
+    with pytest.raises(ConfigError, match=r"runtime\.logical_cpus"):  # an embedded Ray doesn't grow
+        check_cpus(RuntimeConfig(num_workers=40, autoscaling=True))
 
 
 def test_actors_share_the_workers_cores_on_an_embedded_ray(ray_session):

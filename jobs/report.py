@@ -1,0 +1,11 @@
+"""Entry point for `ray job submit`: `clickprompt report` next to the storage that only the cluster reaches. It needs no Ray of its own.
+
+ray job submit --address http://HEAD:8265 --working-dir jobs -- python report.py RUN… --out FILE.html
+"""
+
+import sys
+
+from clickprompt.cli import main
+
+if __name__ == "__main__":
+    main(["report", *sys.argv[1:]])

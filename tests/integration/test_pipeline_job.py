@@ -1,0 +1,72 @@
+"""The pipeline as a job on several loopback nodes: MovieLens-100K from its raw files to the report; stopped half-way, and submitted again."""
+
+import json
+import os
+import time
+
+import pytest
+
+from clickprompt import storage
+from clickprompt.training.checkpoint import load_state, newest_complete
+from tests.integration.test_local_nodes import nodes, run  # noqa: F401 - nodes is a fixture
+from tests.integration.test_submit import ROOT, lines
+from tests.tiny import write_plm
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K is not set"),
+]
+CLICKPROMPT = ["-c", "from clickprompt.cli import main; main()"]
+SETTINGS = """
+ctr: {{embedding_dim: 8, hidden_dim: 16, num_layers: 2}}
+prompt: {{num_prompts: 2}}
+plm: {{path: {plm}, random_init: true}}
+pretrain: {{max_steps: 6, global_batch_size: 64, micro_batch_size: 64, checkpoint_every: 1000}}
+finetune: {{epochs: 1, global_batch_size: 64, micro_batch_size: 64, validate_every: 600, checkpoint_every: 1000}}
+pipeline: {{source: movielens-100k, raw: {raw}, with_plm_steps: 4}}
+runtime: {{num_workers: 2}}
+"""
+STEPS = 1250  # of 80,000 rows
+
+
+def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):  # noqa: F811 - the fixture
+    _, address, _, environment = nodes
+    config, folder = str(tmp_path / "run.yaml"), str(tmp_path / "run")
+    settings = SETTINGS.format(plm=write_plm(str(tmp_path / "plm")), raw=os.environ["CLICKPROMPT_ML100K"])
+    storage.write_bytes(config, settings.encode())
+    submit = [*CLICKPROMPT, "submit", "pipeline", "--address", address, "--json", "--config", config]
+
+    started = run(environment, *submit, "--run", folder, "--id", "stopped", "--no-wait")
+    assert started.returncode == 0, started.stderr
+    metrics = os.path.join(folder, "scratch", "metrics.jsonl")
+    until = time.monotonic() + 240
+    while len(lines(metrics)) < 5:
+        assert time.monotonic() < until, run(environment, *CLICKPROMPT, "job", "logs", "stopped", "--address", address).stdout
+        time.sleep(0.1)
+    stopped = run(environment, *CLICKPROMPT, "job", "stop", "stopped", "--address", address, "--json")
+    assert json.loads(stopped.stdout)["status"] == "STOPPED", stopped.stderr
+    assert 5 <= load_state(newest_complete(os.path.join(folder, "scratch", "checkpoints"))).step < STEPS
+    assert sorted(name for name in os.listdir(folder) if os.path.exists(os.path.join(folder, name, "result.json"))) == ["pretrain"]
+
+    # By Ray's own command, as the entry point's docstring has it
+    ray_submit = ["-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--working-dir", os.path.join(ROOT, "jobs")]
+    done = run(environment, *ray_submit, "--", "python", "pipeline.py", "--config", config, "--run", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check(folder)
+
+    other = str(tmp_path / "other")
+    done = run(environment, *submit, "--run", other, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "SUCCEEDED"
+    check(other)
+    rows = [storage.read_json(os.path.join(run_of, "result.json"))["rows"] for run_of in (folder, other)]
+    for one, two in zip(*rows, strict=True):  # what a stop changes is nothing
+        assert one["test_auc"] == pytest.approx(two["test_auc"], rel=1e-5), one["model"]
+
+
+def check(folder: str) -> None:
+    result = storage.read_json(os.path.join(folder, "result.json"))
+    assert [row["steps"] for row in result["rows"]] == [STEPS, STEPS, 4]
+    assert [json.loads(line)["step"] for line in lines(os.path.join(folder, "scratch", "metrics.jsonl"))] == list(range(1, STEPS + 1))
+    assert result["report"] == os.path.join(folder, "report.html")
+    assert "ClickPrompt" in storage.read_bytes(result["report"]).decode()
