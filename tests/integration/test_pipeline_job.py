@@ -1,4 +1,4 @@
-"""The pipeline as a job on several loopback nodes: MovieLens-100K from its raw files to the report; stopped half-way, and submitted again."""
+"""The pipeline as a job on several loopback nodes: MovieLens-100K from raw files to the report; stopped half-way, then submitted again."""
 
 import json
 import os
