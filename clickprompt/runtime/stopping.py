@@ -37,8 +37,6 @@ def stop_signals() -> Iterator[list[int]]:
         came.append(number)
         say(f"{signal.Signals(number).name}: stopping after this step, once a checkpoint is written; another one ends at once")
 
-    # A job of Ray's can begin with signals blocked, as its supervisor's threads have them
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield came
