@@ -1,0 +1,131 @@
+"""Every command in README.md runs, in its order and in one folder. Only sizes differ, as SHORTER says; the others run as they stand."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clickprompt.data.dataset import Dataset
+from tests.integration.test_submit import ROOT, head  # noqa: F401 - a fixture
+from tests.raw_movielens import ratings, write_1m
+from tests.tiny import write_plm
+
+README = Path(ROOT, "README.md")
+FETCHED = {"CLICKPROMPT_ML100K": "movielens-100k", "CLICKPROMPT_MINILM": "minilm-l6", "CLICKPROMPT_GPT2_BPE": "gpt2-bpe"}
+COMMAND = re.compile(r"(make|\.venv/bin/clickprompt|clickprompt|export|for) ")
+# (words that an argument list begins with or has, what is added to it); the first that fits. Settings that come last count.
+SHORTER = [
+    (("synth",), ["--rows", "3000"]),
+    (("prepare", "movielens-100k"), ["--sample-users", "0.03"]),
+    (("pretrain", "goodreads-roberta-large"), ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"]),
+    (("pretrain",), ["--set", "pretrain.max_steps=2"]),
+    (("finetune", "movielens-1m-dcnv2"), ["--set", "finetune.max_steps=3"]),
+    (("finetune",), ["--set", "finetune.max_steps=3"]),
+    (
+        ("tune",),
+        [
+            *("--set", "plm.path=data/minilm-l6", "--set", "plm.num_layers=1", "--set", "ctr.num_layers=1"),
+            *("--set", "tune.space={prompt.num_prompts: [1, 2], finetune.lr.plm: [0, 3.0e-5]}", "--set", "tune.max_concurrent_trials=2"),
+            *("--set", "pretrain.max_steps=1", "--set", "finetune.max_steps=2", "--set", "pretrain.global_batch_size=64"),
+        ],
+    ),
+]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FETCHED.keys() <= os.environ.keys(), reason=f"one of {', '.join(FETCHED)} is not set"),
+]
+
+
+def blocks() -> list[str]:
+    """The indented blocks, without their indentation."""
+    found = re.findall(r"(?:^    .*\n)+", README.read_text(), re.MULTILINE)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
+
+
+def shorter(arguments: list[str]) -> list[str]:
+    return [*arguments, *next((extra for words, extra in SHORTER if arguments[0] == words[0] and set(words) <= set(arguments)), [])]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A folder such as a reader has after `make demo`, whose clickprompt does less."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "data").mkdir()
+    for variable, name in FETCHED.items():
+        shutil.copytree(os.environ[variable], folder / "data" / name)
+    write_1m(str(folder / "ML-1M-FOLDER"), ratings(600))
+    write_plm(str(folder / "FOLDER"))
+    log = {
+        "user_id": [f"u{row % 9}" for row in range(540)],
+        "item_id": [f"i{row % 11}" for row in range(540)],
+        "rating": [(row * 7) % 6 for row in range(540)],
+        "time": list(range(540)),
+        "price": [float(row % 300) for row in range(540)],
+        "genres": [["Drama", "Comedy"][: 1 + row % 2] for row in range(540)],
+    }
+    (folder / "log").mkdir()
+    pq.write_table(pa.table(log), folder / "log" / "a.parquet")
+    [schema] = [block for block in blocks() if block.startswith("data: [log/")]
+    (folder / "log.yaml").write_text(schema)
+    program = folder / ".venv" / "bin" / "clickprompt"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {ROOT!r})\n"
+        "from tests.integration.test_readme import shorter\nfrom clickprompt.cli import main\nmain(shorter(sys.argv[1:]))\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return folder
+
+
+def bash(script: str, folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(["bash", "-euc", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if COMMAND.match(block)], ids=lambda block: block.splitlines()[0][:70])
+def test_a_block_of_commands(block, checkout, request):
+    environment = dict(os.environ)
+    if block.startswith("make "):  # CI runs these
+        steps = Path(ROOT, ".ci", "run").read_text()
+        for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
+            assert f"make {target}\n" in steps
+        return
+    if block.startswith("export RAY_AUTH_MODE"):
+        address, environment = request.getfixturevalue("head")
+        settings = checkout / "run.yaml"
+        settings.write_text("plm: {path: data/minilm-l6, num_layers: 1}\nctr: {num_layers: 1}\npretrain: {global_batch_size: 64}\n")
+        block = (
+            block.replace("http://HEAD:8265", address)
+            .replace("s3://bucket", str(checkout))
+            .replace("=…", f"={environment['RAY_AUTH_TOKEN_PATH']}")
+        )
+        block = block.replace(
+            "--config run.yaml", f"--config run.yaml --set data.path={checkout}/runs/ml-100k --set plm.path={checkout}/data/minilm-l6"
+        )
+        environment["PATH"] = f"{checkout}/.venv/bin:{environment['PATH']}"
+    bash(block, checkout, environment)
+
+
+def test_what_the_commands_have_left(checkout):
+    """After all blocks, in the same folder; and the serving program on what was exported."""
+    runs = checkout / "runs"
+    assert Dataset.open(str(runs / "log")).version == 1  # there was no new file to append
+    for name in ("recovery-dnn", "dcnv2-2", "pretrain", "finetune", "sweep", "best", "large"):
+        assert (runs / name / "result.json").exists(), name
+    assert (runs / "dcnv2-2" / "evaluation-test.json").exists()
+    assert (runs / "report.html").exists()
+    [serving] = [block for block in blocks() if "onnxruntime" in block]
+    dataset = Dataset.open(str(runs / "ml-100k"))
+    names = [field.name for field in dataset.fields]
+    program = (
+        f"import json\nimport numpy as np\nimport onnxruntime\nimport pyarrow.parquet as pq\nrows = [dict.fromkeys({names!r}, '1')] * 3\n"
+    )
+    check = "assert click_probability.shape == (3,) and ((0 < click_probability) & (click_probability < 1)).all()\n"
+    subprocess.run([sys.executable, "-c", program + serving + check], cwd=runs / "serving", check=True, timeout=120)
