@@ -13,7 +13,7 @@ from clickprompt.cli import app, main
 from clickprompt.config import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / name for name in ("cluster.md", "sizing.md", "beyond.md")]
+PAGES = [ROOT / "docs" / name for name in ("architecture.md", "cluster.md", "sizing.md", "troubleshooting.md", "beyond.md")]
 
 
 def commands(page: Path) -> list[tuple[str, bool]]:
@@ -22,7 +22,7 @@ def commands(page: Path) -> list[tuple[str, bool]]:
     for line in page.read_text().replace("\\\n", " ").splitlines():
         if line.startswith("#"):
             cloud = False
-        cloud = cloud or line.startswith("*cloud")
+        cloud = cloud or "*cloud" in line
         if line.startswith("    ") and re.match(r"(\w+=\S+ )*(clickprompt|cluster/|docker|ray|kubectl|export)\b", line.strip()):
             found.append((line.strip(), cloud))
     return found

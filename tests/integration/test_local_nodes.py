@@ -1,11 +1,14 @@
-"""cluster/local-nodes.sh: a head without CPUs and two nodes with addresses and labels of their own, which end with it."""
+"""The commands of docs/cluster.md for several nodes on one machine: a head without CPUs, two nodes of their own addresses and labels."""
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,8 @@ from tests.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 
+SECTION = Path(ROOT, "docs", "cluster.md").read_text().partition("## One machine, several nodes")[2]
+START, EXPORT, SUBMIT = re.findall(r"^    (.+)$", SECTION, re.MULTILINE)[:3]
 NODES = """
 import json, ray
 ray.init(address="{}", logging_level="ERROR")
@@ -31,10 +36,13 @@ def nodes(tmp_path):
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    assert EXPORT.split() == ["export", "RAY_AUTH_MODE=token"]
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     environment["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     port, dashboard = free_port(), free_port()
-    command = ["bash", os.path.join(ROOT, "cluster", "local-nodes.sh"), "training:2", "data:2"]
+    script, *groups, last = shlex.split(START)
+    assert (groups, last) == (["training:2", "data:2"], "&")
+    command = ["bash", os.path.join(ROOT, script), *groups]
     with open(tmp_path / "nodes.log", "w") as log:
         ports = {"PORT": str(port), "DASHBOARD_PORT": str(dashboard)}
         process = subprocess.Popen(command, env=environment | ports, stdout=log, stderr=log, start_new_session=True)
@@ -74,8 +82,11 @@ def test_a_job_on_several_nodes(nodes, tmp_path):
     config, folder = str(tmp_path / "run.yaml"), str(tmp_path / "run")
     settings = tiny_config(dataset.uri, plm, pretrain__max_steps=6, runtime__num_workers=2)
     storage.write_bytes(config, dump_config(settings).encode())
-    program = "from clickprompt.cli import main; main()"
-    done = run(environment, "-c", program, "submit", "pretrain", "--address", address, "--json", "--config", config, "--run", folder)
+    command, *arguments = shlex.split(SUBMIT)
+    assert command == "clickprompt"
+    for name, value in {"--address": address, "--config": config, "--run": folder}.items():
+        arguments[arguments.index(name) + 1] = value
+    done = run(environment, "-c", "from clickprompt.cli import main; main()", *arguments)
     assert done.returncode == 0, done.stderr
     assert storage.read_json(os.path.join(folder, "result.json"))["step"] == 6
 
