@@ -23,8 +23,9 @@ __all__ = ["Loop", "Pace", "Turn", "loops_in_turn"]
 
 _Item = TypeVar("_Item")
 
-Turn = list[tuple[float, float]]
-"""of each step: seconds that the loop waited for its batch; seconds from asking for it to asking for the next"""
+Turn = list[tuple[float, float, float]]
+"""of each step: seconds that the loop waited for its batch; seconds from asking for it to asking for the next; the process's CPU seconds
+meanwhile"""
 
 _START_TIMEOUT = 300  # seconds until all workers of a loop have asked for their first batch
 
@@ -47,7 +48,7 @@ class Pace:
             ray.get(self.turns.begin.remote(self.name, rank, number))
             marks: Turn = []
             for step in range(self.steps):
-                asked = time.perf_counter()
+                asked, worked = time.perf_counter(), time.process_time()
                 batch = next(rest, None)
                 had = time.perf_counter()
                 if batch is None:
@@ -55,7 +56,7 @@ class Pace:
                 yield batch
                 if step == self.steps - 1 and torch.cuda.is_initialized():
                     torch.cuda.synchronize()  # what the turn has begun isn't the next one's
-                marks.append((had - asked, time.perf_counter() - asked))
+                marks.append((had - asked, time.perf_counter() - asked, time.process_time() - worked))
             self.turns.end.remote(self.name, rank, number, marks)
 
 
