@@ -1,5 +1,6 @@
 """Raw log → dataset on a real Ray: against a plain reading of the same files, twice the same bytes, nothing left behind."""
 
+import collections
 import json
 import os
 
@@ -7,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.dataset import SPLITS, Dataset
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import encode, load_tokenizer, sentence
@@ -150,6 +151,19 @@ def test_layout_and_seed_change_neither_rows_nor_splits(ray_session, tmp_path):
     assert decoded(official, "train") == decoded(atomic, "train")
     assert official.read_split("test").equals(atomic.read_split("test"))
     assert not official.read_split("train").equals(atomic.read_split("train"))
+
+
+@pytest.mark.parametrize(("name", "write"), [("movielens-1m", write_1m), ("movielens-100k", write_100k)])
+def test_a_sample_of_the_users(ray_session, tmp_path, name, write):
+    rows = ratings(600)
+    of_each = collections.Counter(user for user, _, rating, _ in rows if rating != 3)
+    raw, samples = write(str(tmp_path / "raw"), rows), set()
+    for seed in range(4):
+        dataset = prepare(name, raw, str(tmp_path / f"out{seed}"), sample_users=0.6, seed=seed, **SMALL)
+        found = collections.Counter(fields[0] for split in SPLITS for _, _, fields in decoded(dataset, split).values())
+        assert found == {user: of_each[user] for user in found}
+        samples.add(frozenset(found))
+    assert len(samples) > 1
 
 
 def test_existing_dataset_is_returned_if_it_is_the_same_and_refused_otherwise(dataset, raw, tmp_path):

@@ -36,6 +36,7 @@ class BookCrossing(Source):
 
     name = "bookcrossing"
     fields = ("User ID", "Location", "Age", "ISBN", "Book title", "Author", "Publication year", "Publisher")
+    user, item = "user", "book"
     split = "hash"
     whole_tables = False
     joins = "inner"

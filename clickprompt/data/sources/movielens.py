@@ -114,6 +114,7 @@ _LOG_ATOMIC = _File("ml-100k.inter", "\t", "utf-8", _LOG_100K.expected, 4, "user
 
 class _MovieLens(Source):
     fields = (*USER_FIELDS, *ITEM_FIELDS)
+    user, item = "user", "item"
     where_to_get: str
     log: _File
     users: _File

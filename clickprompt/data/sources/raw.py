@@ -42,7 +42,7 @@ class Source(ABC):
     name: str
     fields: tuple[str, ...]  # in the order of the text (Eq. 4)
     split: str = "time"  # unless asked for hash; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
-    user: str  # log columns, for k_core and latest_only
+    user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
     k_core: int = 0  # rows that every user and item has at least
     latest_only: bool = False  # of the rows with the same user and item
