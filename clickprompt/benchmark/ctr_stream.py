@@ -67,11 +67,11 @@ def measure_ctr_stream(
         loops = {"stream": Loop(1, job=job), "steps": Loop(1, bare=_StepsAlone(job, num_steps))}
         with connect(job.config.runtime):
             measured, _, _ = loops_in_turn(loops, turns=length.turns, steps=length.steps)
-    seconds = {name: [statistics.median(step for _, step in marks) for [marks] in turns[1:]] for name, turns in measured.items()}
-    waits, wholes = zip(*(mark for [marks] in measured["stream"][1:] for mark in marks), strict=True)
+    seconds = {name: [statistics.median(mark.seconds for mark in marks) for [marks] in turns[1:]] for name, turns in measured.items()}
+    stream = [mark for [marks] in measured["stream"][1:] for mark in marks]
     figures = {
         "kept": figure([alone / whole for whole, alone in zip(seconds["stream"], seconds["steps"], strict=True)], "of the steps' rate"),
-        "wait": figure([sum(waits) / sum(wholes)], "of the time"),
+        "wait": figure([sum(mark.wait for mark in stream) / sum(mark.seconds for mark in stream)], "of the time"),
         "rows_per_second": figure([batch_size / value for value in seconds["stream"]], "rows/s"),
         "step_stream": figure([1e3 * value for value in seconds["stream"]], "ms"),
         "step_alone": figure([1e3 * value for value in seconds["steps"]], "ms"),

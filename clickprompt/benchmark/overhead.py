@@ -61,17 +61,17 @@ def measure_overhead(config: Config, shape: Shape | None = None, length: _Length
         setup.require_same(1, results["bare"])
     ours, bare = ([_step(turn) for turn in measured[name][1 : length.turns]] for name in ("ours", "bare"))
     # What other programs do to a step's time they hardly do to its CPU time, which is all threads' of the worker's process
-    worked = [[sum(cpu for _, _, cpu in marks) for [marks] in measured[name][1 : length.turns]] for name in ("ours", "bare")]
+    worked = [[sum(mark.cpu for mark in marks) for [marks] in measured[name][1 : length.turns]] for name in ("ours", "bare")]
     [extra] = measured["ours"][length.turns]
     # The step that writes a checkpoint beside the next one, or beside all where a turn is one step
-    rest = statistics.median([seconds for _, seconds, _ in extra[1:]] or ours)
-    waits = [wait for [turn] in measured["ours"][1 : length.turns] for wait, _, _ in turn]
+    rest = statistics.median([mark.seconds for mark in extra[1:]] or ours)
+    waits = [mark.wait for [turn] in measured["ours"][1 : length.turns] for mark in turn]
     figures = {
         "overhead": figure([mine / theirs for mine, theirs in zip(ours, bare, strict=True)], "x (Ray Train + engine + stream ÷ bare loop)"),
         "overhead_cpu": figure([mine / theirs for mine, theirs in zip(*worked, strict=True)], "x (the same of the processes' CPU time)"),
         "wait": figure([sum(waits) / (sum(ours) * length.steps)], "of a step's time"),
-        "checkpoint": figure([max(extra[0][1] - rest, 0) / (_DEFAULT_CADENCE * rest)], f"of the time, every {_DEFAULT_CADENCE} steps"),
-        "checkpoint_blocked": figure([max(extra[0][1] - rest, 0)], "s"),
+        "checkpoint": figure([max(extra[0].seconds - rest, 0) / (_DEFAULT_CADENCE * rest)], f"of the time, every {_DEFAULT_CADENCE} steps"),
+        "checkpoint_blocked": figure([max(extra[0].seconds - rest, 0)], "s"),
         "step_ours": figure(ours, "s"),
         "step_bare": figure(bare, "s"),
         "startup_ours": figure([startup["ours"]], "s"),
@@ -102,7 +102,7 @@ def measure_scaling(config: Config, shape: Shape = _SHAPE, length: _Length = _Le
 
 def _step(turn: list[Turn]) -> float:
     """Seconds of a step: the mean of the turn's, of the slowest worker."""
-    return max(statistics.fmean(seconds for _, seconds, _ in marks) for marks in turn)
+    return max(statistics.fmean(mark.seconds for mark in marks) for marks in turn)
 
 
 @dataclass(frozen=True)

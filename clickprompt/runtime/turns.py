@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 import torch
@@ -19,13 +19,23 @@ from clickprompt.runtime.job import Job
 from clickprompt.runtime.train import build_trainer
 from clickprompt.runtime.validation import evaluation_pool
 
-__all__ = ["Loop", "Pace", "Turn", "loops_in_turn"]
+__all__ = ["Loop", "Mark", "Pace", "Turn", "loops_in_turn"]
 
 _Item = TypeVar("_Item")
 
-Turn = list[tuple[float, float, float]]
-"""of each step: seconds that the loop waited for its batch; seconds from asking for it to asking for the next; the process's CPU seconds
-meanwhile"""
+
+class Mark(NamedTuple):
+    """Of a step."""
+
+    wait: float
+    """seconds that the loop waited for its batch"""
+    seconds: float
+    """from asking for it to asking for the next"""
+    cpu: float
+    """CPU seconds of this process meanwhile"""
+
+
+Turn = list[Mark]
 
 _START_TIMEOUT = 300  # seconds until all workers of a loop have asked for their first batch
 
@@ -56,7 +66,7 @@ class Pace:
                 yield batch
                 if step == self.steps - 1 and torch.cuda.is_initialized():
                     torch.cuda.synchronize()  # what the turn has begun isn't the next one's
-                marks.append((had - asked, time.perf_counter() - asked, time.process_time() - worked))
+                marks.append(Mark(had - asked, time.perf_counter() - asked, time.process_time() - worked))
             self.turns.end.remote(self.name, rank, number, marks)
 
 
