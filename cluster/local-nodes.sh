@@ -20,7 +20,7 @@ end() {
     trap - EXIT INT TERM
     kill "${nodes[@]}" 2>/dev/null || true # each ends what it has started
     wait
-    rm -r "$logs"
+    rm -rf "$logs"
 }
 trap end EXIT
 trap 'exit 130' INT
@@ -40,9 +40,9 @@ node --head --node-ip-address $head --port "$port" --num-cpus 0 --dashboard-host
 last=2
 for spec in "$@"; do
     group=${spec%%:*} cpus=${spec##*:}
-    labels=()
-    [[ -z $group ]] || labels=(--labels "clickprompt.io/group=$group")
-    node --address $head:"$port" --node-ip-address 127.0.0.$((++last)) --num-cpus "$cpus" "${labels[@]}"
+    options=(--temp-dir "$logs/ray-${#nodes[@]}") # in a folder that they shared, one node would unpack a job's files where another's job runs
+    [[ -z $group ]] || options+=(--labels "clickprompt.io/group=$group")
+    node --address $head:"$port" --node-ip-address 127.0.0.$((++last)) --num-cpus "$cpus" "${options[@]}"
 done
 echo "${#nodes[@]} nodes, job server on http://127.0.0.1:${DASHBOARD_PORT:-8265}, Ray on $head:$port"
 wait -n # a node that ends, ends all

@@ -120,7 +120,8 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
                 with evaluation_pool(loop.job) as scorers:
                     future.set_result(build_trainer(loop.job, scorers=scorers, around=pace).fit())
             else:
-                actors = [_Bare.options(num_cpus=1, num_gpus=loop.num_gpus).remote() for _ in range(loop.num_workers)]
+                # No CPUs, which the data streams may need: these work only while the others wait
+                actors = [_Bare.options(num_gpus=loop.num_gpus).remote() for _ in range(loop.num_workers)]
                 future.set_result(ray.get([actor.run.remote(loop.bare, rank, pace) for rank, actor in enumerate(actors)]))
         except BaseException as error:
             future.set_exception(error)
