@@ -261,10 +261,13 @@ def _encode(
     if not parsed:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
     names = [*tables, *(name for name in source.fields if not any(name in table.column_names for table in tables.values()))]
+    # Of a log cut to its k-core user and item are numbered even where neither is a field
+    unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
+    names += unnamed
     known = {key: table.column("key").combine_chunks() for key, table in tables.items()}
     uris = [file.uri for file in parsed]
     merged = _each(lambda name: tasks.merge_column.remote(uris, name, known.get(name), stage), names, "numbering the values of columns")
-    values = {name: found for name, found in zip(names, merged, strict=True) if found is not None}
+    values = {name: found for name, found in zip(names, merged, strict=True) if found is not None and name not in unnamed}
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = _each(
         lambda item: tasks.encode_file.remote(source, item[0], item[1], names, options, stage, files[item[0]]),

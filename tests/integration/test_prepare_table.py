@@ -110,6 +110,17 @@ def test_a_random_table_equals_pandas(ray_session, tmp_path, seed):
     assert dataset.manifest["statistics"] == {"unmatched_dropped": 0, "repeats_dropped": 0} | counted
 
 
+@pytest.mark.parametrize("left_out", [["Item"], ["User ID"]])
+def test_k_core_of_a_user_or_an_item_that_is_no_field(ray_session, tmp_path, left_out):
+    frame, schema = random_log(4)
+    schema["k_core"] = 3
+    schema["fields"] = [field for field in schema["fields"] if field["name"] not in left_out]
+    splits, values = naive_prepare(as_fields(frame).drop(columns=left_out), k_core=3)
+    dataset = prepare(write(str(tmp_path / "raw"), frame, schema, files=2), None, str(tmp_path / "out"), **SMALL)
+    assert dataset.manifest["statistics"]["k_core_dropped"] > 0
+    assert_equal(dataset, splits, values)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_min_count_equals_pandas(ray_session, tmp_path, seed):
     """Values with fewer training rows are id 0; 1 leaves none out, not even those without any."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import RobertaConfig
 
 from clickprompt.data.dataset import Dataset
 from tests.integration.test_submit import ROOT, head  # noqa: F401 - a fixture
 from tests.raw_movielens import ratings, write_1m
-from tests.tiny import write_plm
 
 README = Path(ROOT, "README.md")
 FETCHED = {"CLICKPROMPT_ML100K": "movielens-100k", "CLICKPROMPT_MINILM": "minilm-l6", "CLICKPROMPT_GPT2_BPE": "gpt2-bpe"}
@@ -23,6 +23,7 @@ COMMAND = re.compile(r"(make|\.venv/bin/clickprompt|clickprompt|export|for) ")
 # (words that an argument list begins with or has, what is added to it); the first that fits. Settings that come last count.
 SHORTER = [
     (("synth",), ["--rows", "3000"]),
+    (("tokenize", "FacebookAI/roberta-base"), ["--plm", "data/minilm-l6"]),  # the hub may be out of reach
     (("prepare", "movielens-100k"), ["--sample-users", "0.03"]),
     (("pretrain", "goodreads-roberta-large"), ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"]),
     (("pretrain",), ["--set", "pretrain.max_steps=2"]),
@@ -61,7 +62,9 @@ def checkout(tmp_path_factory) -> Path:
     for variable, name in FETCHED.items():
         shutil.copytree(os.environ[variable], folder / "data" / name)
     write_1m(str(folder / "ML-1M-FOLDER"), ratings(600))
-    write_plm(str(folder / "FOLDER"))
+    shutil.copytree(folder / "data" / "gpt2-bpe", folder / "FOLDER")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 514}
+    RobertaConfig(**sizes).save_pretrained(folder / "FOLDER")
     log = {
         "user_id": [f"u{row % 9}" for row in range(540)],
         "item_id": [f"i{row % 11}" for row in range(540)],
@@ -103,7 +106,7 @@ def test_a_block_of_commands(block, checkout, request):
         settings.write_text("plm: {path: data/minilm-l6, num_layers: 1}\nctr: {num_layers: 1}\npretrain: {global_batch_size: 64}\n")
         block = (
             block.replace("http://HEAD:8265", address)
-            .replace("s3://bucket", str(checkout))
+            .replace("s3://bucket", str(checkout / "bucket"))
             .replace("=…", f"={environment['RAY_AUTH_TOKEN_PATH']}")
         )
         block = block.replace(
