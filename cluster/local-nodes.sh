@@ -28,6 +28,7 @@ trap 'exit 143' TERM
 
 node() { # one after the other: nodes that start at once take the same names for their sockets
     local log=$logs/${#nodes[@]}
+    : >"$log"
     ray start --block --disable-usage-stats --num-gpus 0 --dashboard-agent-listen-port 0 "$@" >"$log" 2>&1 &
     nodes+=($!)
     until grep -q 'Ray runtime started' "$log"; do

@@ -20,7 +20,7 @@ CLICKPROMPT = ["-c", "from clickprompt.cli import main; main()"]
 SETTINGS = """
 ctr: {{embedding_dim: 8, hidden_dim: 16, num_layers: 2}}
 prompt: {{num_prompts: 2}}
-plm: {{path: {plm}, random_init: true}}
+plm: {{path: {plm}, random_init: true, max_length: 64}}
 pretrain: {{max_steps: 6, global_batch_size: 64, micro_batch_size: 32, checkpoint_every: 1000}}
 finetune: {{epochs: 1, global_batch_size: 64, micro_batch_size: 32, validate_every: 600, checkpoint_every: 100}}
 pipeline: {{source: movielens-100k, raw: {raw}, with_plm_steps: 4}}
