@@ -1,6 +1,7 @@
 """The import rules of CONTRIBUTING.md, checked on the source text of every file."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,12 @@ def test_file_keeps_the_rules(path):
     if path != "clickprompt/__init__.py":
         assert part_of(path) in RANK, f"{part_of(path)} is new: give it its place in ORDER, and in CONTRIBUTING.md"
     assert violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.name)
+def test_no_job_takes_the_place_of_a_module(path):
+    """A job's folder comes first on the import path of its processes and of Ray's workers."""
+    assert importlib.util.find_spec(path.stem) is None
 
 
 @pytest.mark.parametrize(

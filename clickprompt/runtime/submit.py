@@ -46,18 +46,19 @@ class Submission:
 
 
 def submit_job(job: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True) -> dict[str, Any]:
-    """Submit jobs/<job>.py; with `wait` follow its log on stderr until it ends. {"job_id", "status", "exit_code", "address"}.
+    """Submit jobs/<job>.py (or <job>_job.py); with `wait` follow its log on stderr until it ends. {"job_id", "status", "exit_code", "address"}.
 
     A file given as --config travels with the job. Raises InputError for an unknown job, an unreachable address, a wrong token, an id
     that is taken.
     """
-    known = sorted(name.removesuffix(".py") for name in os.listdir(_JOBS) if name.endswith(".py")) if os.path.isdir(_JOBS) else []
+    files = sorted(name for name in os.listdir(_JOBS) if name.endswith(".py")) if os.path.isdir(_JOBS) else []
+    known = {name.removesuffix(".py").removesuffix("_job"): name for name in files}
     if job not in known:
         raise InputError(f"submit {job}: no such job; jobs/ of this checkout has: {', '.join(known) or 'nothing (submit from a checkout)'}")
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="clickprompt-job-") as folder:
-        shutil.copy(os.path.join(_JOBS, f"{job}.py"), folder)
-        entrypoint = shlex.join(["python", f"{job}.py", *_carried(arguments, folder)])
+        shutil.copy(os.path.join(_JOBS, known[job]), folder)
+        entrypoint = shlex.join(["python", known[job], *_carried(arguments, folder)])
         environment: dict[str, Any] = {
             "working_dir": folder,
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", _GRACE), **how.env},

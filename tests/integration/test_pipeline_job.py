@@ -26,7 +26,7 @@ finetune: {{epochs: 1, global_batch_size: 64, micro_batch_size: 32, validate_eve
 pipeline: {{source: movielens-100k, raw: {raw}, with_plm_steps: 4}}
 runtime: {{num_workers: 2}}
 """
-STEPS = 1250  # of 80,000 rows
+STEPS = 911  # of 58,283 rows
 
 
 def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):  # noqa: F811 - the fixture
