@@ -46,7 +46,7 @@ class Submission:
 
 
 def submit_job(job: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True) -> dict[str, Any]:
-    """Submit jobs/<job>.py (or <job>_job.py); with `wait` follow its log on stderr until it ends. {"job_id", "status", "exit_code", "address"}.
+    """Submit jobs/<job>.py (or <job>_job.py); with `wait` follow its log until it ends. {"job_id", "status", "exit_code", "address"}.
 
     A file given as --config travels with the job. Raises InputError for an unknown job, an unreachable address, a wrong token, an id
     that is taken.
