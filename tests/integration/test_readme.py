@@ -27,6 +27,7 @@ SHORTER = [
     (("prepare", "movielens-100k"), ["--sample-users", "0.03"]),
     (("pretrain", "goodreads-roberta-large"), ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"]),
     (("pretrain",), ["--set", "pretrain.max_steps=2"]),
+    (("submit",), ["--set", "pretrain.max_steps=2"]),
     (("finetune", "movielens-1m-dcnv2"), ["--set", "finetune.max_steps=3"]),
     (("finetune",), ["--set", "finetune.max_steps=3"]),
     (
