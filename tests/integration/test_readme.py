@@ -127,6 +127,7 @@ def test_what_the_commands_have_left(checkout):
     assert (runs / "report.html").exists()
     [serving] = [block for block in blocks() if "onnxruntime" in block]
     dataset = Dataset.open(str(runs / "ml-100k"))
-    program = f"import json\nimport numpy as np\nimport onnxruntime\nimport pyarrow.parquet as pq\nrows = [dict.fromkeys({dataset.field_names!r}, '1')] * 3\n"
+    rows = f"rows = [dict.fromkeys({dataset.field_names!r}, '1')] * 3\n"
+    program = "import json\nimport numpy as np\nimport onnxruntime\nimport pyarrow.parquet as pq\n" + rows
     check = "assert click_probability.shape == (3,) and ((0 < click_probability) & (click_probability < 1)).all()\n"
     subprocess.run([sys.executable, "-c", program + serving + check], cwd=runs / "serving", check=True, timeout=120)
