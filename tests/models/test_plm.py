@@ -273,14 +273,14 @@ def test_rows_do_not_depend_on_the_padding_of_their_batch(load, tokens, variant,
 @every_variant
 @attentions
 @paddings
-def test_without_prompts_it_is_the_plain_model(tiny, tokens, variant, attention, padding) -> None:
+def test_without_prompts_it_is_exactly_the_plain_model(tiny, tokens, variant, attention, padding) -> None:
     plm = load_plm(PLMConfig(path=tiny(variant), attn_implementation=attention), NO_PROMPTS, lm_head=False).eval()
     input_ids, attention_mask = tokens(LENGTHS[padding])
     text = attention_mask.bool()
     with torch.no_grad():
         expected = plain_model(tiny(variant), attention).eval()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         for prompts in (None, random_prompts(plm, len(input_ids), num_prompts=0)):
-            torch.testing.assert_close(plm(input_ids, attention_mask, prompts)[text], expected[text], rtol=1e-6, atol=1e-6)
+            assert torch.equal(plm(input_ids, attention_mask, prompts)[text], expected[text])
 
 
 @some_variants
@@ -379,7 +379,7 @@ def test_a_copy_is_independent(tiny, tokens, variant) -> None:
     with torch.no_grad():
         for parameter in plm.parameters():
             parameter.zero_()
-    torch.testing.assert_close(other(*tokens([5]), prompts), before, rtol=1e-6, atol=1e-6)
+    assert torch.equal(other(*tokens([5]), prompts), before)
 
 
 def test_prompt_shape(tiny) -> None:
@@ -443,9 +443,10 @@ def test_config_dict_rebuilds_the_architecture(tiny, tokens, variant) -> None:
     rebuilt = plm_from_config(described, config.model_copy(update={"path": None}), PromptConfig()).eval()
     rebuilt.load_state_dict(plm.state_dict())
     prompts = random_prompts(plm, 1)
-    # Not bit for bit: which matmul kernel runs may depend on where weights lie in memory
-    torch.testing.assert_close(rebuilt(*tokens([5]), prompts), plm(*tokens([5]), prompts), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(rebuilt.lm_logits(torch.ones(1, 16)), plm.lm_logits(torch.ones(1, 16)), rtol=1e-6, atol=1e-6)
+    assert torch.equal(rebuilt(*tokens([5]), prompts), plm(*tokens([5]), prompts))
+    assert all(torch.equal(tensor, plm.state_dict()[name]) for name, tensor in rebuilt.state_dict().items())
+    # Of a single row not bit for bit: the same weights at other places in memory differ by up to 1e-6 in torch's product
+    torch.testing.assert_close(rebuilt.lm_logits(torch.ones(1, 16)), plm.lm_logits(torch.ones(1, 16)), rtol=1e-6, atol=2e-6)
 
 
 @every_variant
@@ -510,7 +511,7 @@ def test_hub_model_is_read_from_the_cache_without_a_network(monkeypatch, save_ti
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = PLMConfig(path="somebody/tiny")
     assert check_plm(config).model_type == "roberta"
-    torch.testing.assert_close(load_plm(config).eval()(*tokens([5])), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(load_plm(config).eval()(*tokens([5])), expected)
 
 
 def test_check_plm_tells_what_it_read(tiny) -> None:
