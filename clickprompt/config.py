@@ -389,7 +389,10 @@ class RuntimeConfig(_Frozen):
     logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")
     engine: Literal["torch", "deepspeed"] = Field(default="torch", description="plain DistributedDataParallel, or ZeRO")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=2, description="what DeepSpeed divides among the workers")
-    precision: Precision = Field(default="fp32", description="of forward and backward passes; the lower ones on GPUs only")
+    precision: Precision = Field(
+        default="fp32",
+        description="of forward and backward passes; bf16: for GPUs, and CPUs that compute in it (AVX512-BF16, AMX); fp16: GPUs only",
+    )
     bf16: bool = Field(default=False, exclude=True, description="an older name of precision=bf16")
     offload: Literal["none", "cpu", "nvme"] = Field(
         default="none",

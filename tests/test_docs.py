@@ -11,9 +11,11 @@ from clickprompt import storage
 from clickprompt.benchmark.pamlm_step import SHAPES
 from clickprompt.cli import app, main
 from clickprompt.config import load_config
+from tests import documented
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / name for name in ("architecture.md", "cluster.md", "sizing.md", "troubleshooting.md", "beyond.md")]
+TEXT = sorted({command for page in documented.PAGES for command in documented.commands_in_text(page)})
 
 
 def commands(page: Path) -> list[tuple[str, bool]]:
@@ -73,3 +75,22 @@ def test_what_it_names_is_there(page):
         assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([\w./-]+)\)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_every_command_in_a_sentence_is_run_by_something():
+    assert set(TEXT) == documented.RUN_BY.keys()
+
+
+@pytest.mark.parametrize("command", TEXT)
+def test_what_runs_it_is_there(command):
+    runs = documented.RUN_BY[command]
+    if runs in documented.scripts():
+        return  # tests/integration/test_readme.py does
+    if runs in ("cloud", "gpu"):
+        assert command.split()[0] in ("ray", "kubectl", "pytest")
+    elif runs.startswith("README.md: "):
+        assert any(runs.removeprefix("README.md: ") in block for block in documented.blocks(documented.README))
+    else:
+        text = (ROOT / runs).read_text()
+        name = command.split()[2] if "benchmark" in command else ""
+        assert not name or f'"benchmark", "{name}"' in text or f"measure_{name.replace('-', '_')}" in text

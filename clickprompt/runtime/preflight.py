@@ -116,9 +116,9 @@ def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
 
 def _check_device_options(runtime: RuntimeConfig) -> None:
     if not runtime.gpus_per_worker:
-        if runtime.precision != "fp32":
+        if runtime.precision == "fp16":
             raise ConfigError(
-                f"runtime.precision={runtime.precision} without GPUs would only be slower; set runtime.gpus_per_worker=1 or leave it out"
+                "runtime.precision=fp16 without GPUs would only be slower; set runtime.gpus_per_worker=1, use bf16 or leave it out"
             )
         if runtime.offload != "none":
             raise ConfigError(

@@ -5,9 +5,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ import pytest
 from clickprompt import storage
 from clickprompt.config import dump_config
 from clickprompt.runtime.processes import below, gone_within
-from tests.integration.test_submit import ROOT, free_port, wait_for
+from tests.integration.clusters import ROOT
 from tests.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
@@ -30,47 +27,11 @@ print(json.dumps([[n["NodeManagerAddress"], n["Resources"].get("CPU", 0), n["Lab
 """
 
 
-@pytest.fixture
-def nodes(tmp_path):
-    """(process, address of the job server, address of Ray, environment of a client)."""
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef" * 4)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    assert EXPORT.split() == ["export", "RAY_AUTH_MODE=token"]
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    environment["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    port, dashboard = free_port(), free_port()
-    script, *groups, last = shlex.split(START)
-    assert (groups, last) == (["training:2", "data:2"], "&")
-    command = ["bash", os.path.join(ROOT, script), *groups]
-    with open(tmp_path / "nodes.log", "w") as log:
-        ports = {"PORT": str(port), "DASHBOARD_PORT": str(dashboard)}
-        process = subprocess.Popen(command, env=environment | ports, stdout=log, stderr=log, start_new_session=True)
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_for(address, process, tmp_path / "nodes.log")
-        until = time.monotonic() + 120
-        while "3 nodes, job server" not in (said := (tmp_path / "nodes.log").read_text()):
-            assert process.poll() is None, said
-            assert time.monotonic() < until, said
-            time.sleep(0.5)
-        yield process, address, f"127.0.0.2:{port}", environment
-    finally:
-        if process.poll() is None:
-            started = below(process.pid)
-            process.terminate()
-            process.wait(timeout=60)
-            for pid, _ in gone_within(started, 20):
-                os.kill(pid, signal.SIGKILL)
-
-
-def run(environment, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=500, check=False)
-
-
 def test_a_job_on_several_nodes(nodes, tmp_path):
-    process, address, ray_address, environment = nodes
-    listed = run(environment, "-c", NODES.format(ray_address))
+    script, *groups, last = shlex.split(START)
+    assert (nodes.process.args, last) == (["bash", os.path.join(ROOT, script), *groups], "&")
+    assert EXPORT.split() == ["export", "RAY_AUTH_MODE=token"]
+    listed = nodes.python("-c", NODES.format(nodes.ray))
     assert listed.returncode == 0, listed.stderr
     assert sorted(json.loads(listed.stdout.splitlines()[-1])) == [
         ["127.0.0.2", 0, None],
@@ -84,14 +45,14 @@ def test_a_job_on_several_nodes(nodes, tmp_path):
     storage.write_bytes(config, dump_config(settings).encode())
     command, *arguments = shlex.split(SUBMIT)
     assert command == "clickprompt"
-    for name, value in {"--address": address, "--config": config, "--run": folder}.items():
+    for name, value in {"--address": nodes.jobs, "--config": config, "--run": folder}.items():
         arguments[arguments.index(name) + 1] = value
-    done = run(environment, "-c", "from clickprompt.cli import main; main()", *arguments)
+    done = nodes.clickprompt(*arguments)
     assert done.returncode == 0, done.stderr
     assert storage.read_json(os.path.join(folder, "result.json"))["step"] == 6
 
-    started = below(process.pid)
+    started = below(nodes.process.pid)
     assert len(started) > 10
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    nodes.process.send_signal(signal.SIGTERM)
+    assert nodes.process.wait(timeout=60) == 143
     assert gone_within(started, 20) == []

@@ -8,15 +8,13 @@ import pytest
 
 from clickprompt import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
-from tests.integration.test_local_nodes import nodes, run  # noqa: F401 - nodes is a fixture
-from tests.integration.test_submit import ROOT, lines
+from tests.integration.clusters import ROOT, lines
 from tests.tiny import write_plm
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif("CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K is not set"),
 ]
-CLICKPROMPT = ["-c", "from clickprompt.cli import main; main()"]
 SETTINGS = """
 ctr: {{embedding_dim: 8, hidden_dim: 16, num_layers: 2}}
 prompt: {{num_prompts: 2}}
@@ -26,36 +24,41 @@ finetune: {{epochs: 1, global_batch_size: 64, micro_batch_size: 32, validate_eve
 pipeline: {{source: movielens-100k, raw: {raw}, with_plm_steps: 4}}
 runtime: {{num_workers: 2}}
 """
+RAY_JOB = ["-m", "ray.scripts.scripts", "job"]
 STEPS = 911  # of 58,283 rows
 
 
-def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):  # noqa: F811 - the fixture
-    _, address, _, environment = nodes
+def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):
+    run, address = nodes.clickprompt, nodes.jobs
     config, folder = str(tmp_path / "run.yaml"), str(tmp_path / "run")
     settings = SETTINGS.format(plm=write_plm(str(tmp_path / "plm")), raw=os.environ["CLICKPROMPT_ML100K"])
     storage.write_bytes(config, settings.encode())
-    submit = [*CLICKPROMPT, "submit", "pipeline", "--address", address, "--json", "--config", config]
+    submit = ["submit", "pipeline", "--address", address, "--json", "--config", config]
 
-    started = run(environment, *submit, "--run", folder, "--id", "stopped", "--no-wait")
+    started = run(*submit, "--run", folder, "--id", "stopped", "--no-wait")
     assert started.returncode == 0, started.stderr
     metrics = os.path.join(folder, "scratch", "metrics.jsonl")
-    until = time.monotonic() + 240
+    look = time.monotonic() + 30
     while not lines(metrics):  # with the first checkpoint
-        assert time.monotonic() < until, run(environment, *CLICKPROMPT, "job", "logs", "stopped", "--address", address).stdout
+        if time.monotonic() > look:
+            status = json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)["status"]
+            assert status in ("PENDING", "RUNNING"), run("job", "logs", "stopped", "--address", address).stdout
+            look += 30
         time.sleep(0.1)
-    stopped = run(environment, *CLICKPROMPT, "job", "stop", "stopped", "--address", address, "--json")
-    assert json.loads(stopped.stdout)["status"] == "STOPPED", stopped.stderr
+    stopped = nodes.python(*RAY_JOB, "stop", "--address", address, "stopped")
+    assert stopped.returncode == 0, stopped.stderr
+    assert json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)["status"] == "STOPPED"
     assert 100 <= load_state(newest_complete(os.path.join(folder, "scratch", "checkpoints"))).step < STEPS
     assert sorted(name for name in os.listdir(folder) if os.path.exists(os.path.join(folder, name, "result.json"))) == ["pretrain"]
 
     # By Ray's own command, as the entry point's docstring has it
-    ray_submit = ["-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--working-dir", os.path.join(ROOT, "jobs")]
-    done = run(environment, *ray_submit, "--", "python", "pipeline.py", "--config", config, "--run", folder)
+    there = ["--address", address, "--working-dir", os.path.join(ROOT, "jobs")]
+    done = nodes.python(*RAY_JOB, "submit", *there, "--", "python", "pipeline.py", "--config", config, "--run", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     check(folder)
 
     other = str(tmp_path / "other")
-    done = run(environment, *submit, "--run", other, "--wait")
+    done = run(*submit, "--run", other, "--wait")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "SUCCEEDED"
     check(other)

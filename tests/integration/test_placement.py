@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -12,16 +11,11 @@ from ray.util.state import list_actors, list_tasks
 
 from clickprompt.config import dump_config
 from clickprompt.runtime.placement import GROUP_LABEL
+from tests.integration.clusters import free_port
 from tests.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 LOOPBACK = "127.0.0.2"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""The blocks of commands in README.md run, in their order and in one folder. Only sizes differ, as SHORTER says."""
+"""The blocks of commands in README.md run, in their order and in one folder, then other documented commands. Only sizes differ, as
+SHORTER says."""
 
 import os
 import re
@@ -14,10 +15,9 @@ import pytest
 from transformers import RobertaConfig
 
 from clickprompt.data.dataset import Dataset
-from tests.integration.test_submit import ROOT, head  # noqa: F401 - a fixture
+from tests.documented import README, ROOT, blocks, scripts
 from tests.raw_movielens import ratings, write_1m
 
-README = Path(ROOT, "README.md")
 FETCHED = {"CLICKPROMPT_ML100K": "movielens-100k", "CLICKPROMPT_MINILM": "minilm-l6", "CLICKPROMPT_GPT2_BPE": "gpt2-bpe"}
 COMMAND = re.compile(r"(make|\.venv/bin/clickprompt|clickprompt|export|for) ")
 # (words that an argument list begins with or has, what is added to it); the first that fits. Settings that come last count.
@@ -27,6 +27,13 @@ SHORTER = [
     (("prepare", "movielens-100k"), ["--sample-users", "0.03"]),
     (("pretrain", "goodreads-roberta-large"), ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"]),
     (("pretrain",), ["--set", "pretrain.max_steps=2"]),
+    (
+        ("pipeline",),
+        [
+            *("--set", "plm.num_layers=1", "--set", "pretrain.max_steps=1", "--set", "finetune.max_steps=2"),
+            *("--set", "pipeline.with_plm_steps=1", "--set", "pipeline.raw=data/movielens-100k"),
+        ],
+    ),
     (("submit",), ["--set", "pretrain.max_steps=2"]),
     (("finetune",), ["--set", "finetune.max_steps=3"]),
     (
@@ -42,12 +49,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not FETCHED.keys() <= os.environ.keys(), reason=f"one of {', '.join(FETCHED)} is not set"),
 ]
-
-
-def blocks() -> list[str]:
-    """The indented blocks, without their indentation."""
-    found = re.findall(r"(?:^    .*\n)+", README.read_text(), re.MULTILINE)
-    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
 
 
 def shorter(arguments: list[str]) -> list[str]:
@@ -75,12 +76,12 @@ def checkout(tmp_path_factory) -> Path:
     }
     (folder / "log").mkdir()
     pq.write_table(pa.table(log), folder / "log" / "a.parquet")
-    [schema] = [block for block in blocks() if block.startswith("data: [log/")]
+    [schema] = [block for block in blocks(README) if block.startswith("data: [log/")]
     (folder / "log.yaml").write_text(schema)
     program = folder / ".venv" / "bin" / "clickprompt"
     program.parent.mkdir(parents=True)
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {ROOT!r})\n"
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.integration.test_readme import shorter\nfrom clickprompt.cli import main\nmain(shorter(sys.argv[1:]))\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -92,7 +93,7 @@ def bash(script: str, folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize("block", [block for block in blocks() if COMMAND.match(block)], ids=lambda block: block.splitlines()[0][:70])
+@pytest.mark.parametrize("block", [block for block in blocks(README) if COMMAND.match(block)], ids=lambda block: block.splitlines()[0][:70])
 def test_a_block_of_commands(block, checkout, request):
     environment = dict(os.environ)
     if block.startswith("make "):  # CI runs these
@@ -101,11 +102,12 @@ def test_a_block_of_commands(block, checkout, request):
             assert f"make {target}\n" in steps
         return
     if block.startswith("export RAY_AUTH_MODE"):
-        address, environment = request.getfixturevalue("head")
+        head = request.getfixturevalue("head")
+        environment = dict(head.environment)
         settings = checkout / "run.yaml"
         settings.write_text("plm: {path: data/minilm-l6, num_layers: 1}\nctr: {num_layers: 1}\npretrain: {global_batch_size: 64}\n")
         block = (
-            block.replace("http://HEAD:8265", address)
+            block.replace("http://HEAD:8265", head.jobs)
             .replace("s3://bucket", str(checkout / "bucket"))
             .replace("=…", f"={environment['RAY_AUTH_TOKEN_PATH']}")
         )
@@ -116,15 +118,25 @@ def test_a_block_of_commands(block, checkout, request):
     bash(block, checkout, environment)
 
 
+@pytest.mark.parametrize("script", scripts(), ids=lambda script: script.removeprefix(".venv/bin/")[:70])
+def test_a_command_within_a_sentence(script, checkout):
+    (checkout / "new").mkdir(exist_ok=True)
+    names = [field.column for field in Dataset.open(str(checkout / "runs" / "ml-100k")).fields]
+    pq.write_table(pa.table({name: ["1", "no such value"] for name in names}), checkout / "new" / "a.parquet")
+    bash(script, checkout, {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
+
+
 def test_what_the_commands_have_left(checkout):
     """After all blocks, in the same folder; and the serving program on what was exported."""
     runs = checkout / "runs"
     assert Dataset.open(str(runs / "log")).version == 1  # there was no new file to append
-    for name in ("recovery-dnn", "dcnv2-2", "pretrain", "finetune", "sweep", "best", "large"):
+    assert pq.read_table(runs / "scores").num_rows == 2
+    assert (runs / "graph" / "model.pt2").exists()
+    for name in ("recovery-dnn", "dcnv2-2", "pretrain", "finetune", "sweep", "best", "large", "demo-full"):
         assert (runs / name / "result.json").exists(), name
     assert (runs / "dcnv2-2" / "evaluation-test.json").exists()
     assert (runs / "report.html").exists()
-    [serving] = [block for block in blocks() if "onnxruntime" in block]
+    [serving] = [block for block in blocks(README) if "onnxruntime" in block]
     dataset = Dataset.open(str(runs / "ml-100k"))
     rows = f"rows = [dict.fromkeys({dataset.field_names!r}, '1')] * 3\n"
     program = "import json\nimport numpy as np\nimport onnxruntime\nimport pyarrow.parquet as pq\n" + rows

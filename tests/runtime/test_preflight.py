@@ -134,7 +134,7 @@ def test_flash_attention_where_there_is_none(config) -> None:
     [
         ({"num_workers": [1, 4]}, r"num_workers=\[1, 4\]: global_batch_size=24 is not .* 12 × 3, 4, and Ray may choose any .* use 144 or"),
         ({"num_workers": [1, 64]}, r"12 × 3, 4, 5, 6 …, and Ray may choose any number; use a narrower range"),
-        ({"precision": "fp16"}, r"precision=fp16 without GPUs would only be slower; set runtime\.gpus_per_worker=1"),
+        ({"precision": "fp16"}, r"precision=fp16 without GPUs would only be slower; set runtime\.gpus_per_worker=1, use bf16"),
         ({"offload": "cpu"}, r"offload=cpu moves state off GPUs, and there are none"),
         ({"offload": "cpu", "gpus_per_worker": 1}, r"offload=cpu is DeepSpeed's; set runtime\.engine=deepspeed"),
         ({"offload": "cpu", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0}, r"needs runtime\.zero_stage=1 or more, not 0"),
@@ -148,6 +148,10 @@ def test_flash_attention_where_there_is_none(config) -> None:
 )
 def test_workers_precision_and_offload_that_cannot_be(config, settings, message) -> None:
     refused(replaced(config, {f"runtime.{key}": value for key, value in settings.items()}), "pretrain", message)
+
+
+def test_what_cpus_compute_in(config) -> None:
+    check_training(replaced(config, {"runtime.precision": "bf16"}), "pretrain")
 
 
 def test_a_range_of_workers_that_the_batch_fits(config) -> None:
