@@ -1,6 +1,7 @@
 """MLflow and Weights & Biases, where they are installed (extras `mlflow`, `wandb`), and that nothing of theirs stops a run."""
 
 import importlib.util
+import json
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ from clickprompt.config import replaced
 from clickprompt.errors import ConfigError
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.tracking import Tracking
+from clickprompt.runtime.train import run_training
 from tests.synthetic import write_dataset
 from tests.tiny import tiny_config
 
@@ -54,6 +56,26 @@ def test_mlflow_has_every_step_also_of_a_resumed_run(job, tmp_path):
         195: 0.7,
         295: 0.8,
     }
+
+
+@pytest.mark.ray
+def test_mlflow_has_a_real_training(ray_session, tmp_path):
+    """Drawn by the training's first worker, with the validation that the pool of actors has made meanwhile."""
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    uri, run = f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "run")
+    dataset = write_dataset(str(tmp_path / "data"))
+    settings = {"finetune__with_plm": False, "finetune__max_steps": 6, "finetune__validate_every": 3, "runtime__mlflow": uri}
+    result = run_training(tiny_config(dataset.uri, "none", **settings), "finetune", run)
+    client = mlflow.MlflowClient(uri)
+    [drawn] = client.search_runs([client.get_experiment_by_name("clickprompt").experiment_id])
+    losses = {metric.step: metric.value for metric in client.get_metric_history(drawn.info.run_id, "loss")}
+    lines = [json.loads(line) for line in storage.read_bytes(f"{run}/metrics.jsonl").splitlines()]
+    assert losses == {line["step"]: pytest.approx(line["loss"]) for line in lines}
+    assert len(losses) == 6
+    aucs = {metric.step: metric.value for metric in client.get_metric_history(drawn.info.run_id, "valid_auc")}
+    assert aucs.keys() == {3, 6}
+    assert max(aucs.values()) == pytest.approx(result["best_auc"])
 
 
 def test_weights_and_biases_offline(job, monkeypatch):
