@@ -40,8 +40,7 @@ _EXTRAS = "cd {} && python -m pip install --dry-run -c constraints.txt -e '.[{}]
 RUN_BY = {
     **{f"clickprompt benchmark {name}": f"tests/benchmark/{test}" for name, test in _BENCHMARK_TESTS.items()},
     "clickprompt benchmark ingest --set data.path=runs/goodreads --set plm.path=data/gpt2-bpe --set pretrain.global_batch_size=256 "
-    "--set ctr.embedding_dim=4": f"{_CLI} benchmark ingest --set data.path=runs/goodreads --set plm.path=data/gpt2-bpe "
-    "--set pretrain.global_batch_size=256 --set ctr.embedding_dim=4",
+    "--set ctr.embedding_dim=4": "tests/benchmark/test_ingest.py",
     "clickprompt compare RUN… --against RUN…": "for seed in 0 1; do "
     f"{_CLI} finetune --config movielens-1m-dnn --set finetune.with_plm=false --set data.path=runs/ml-1m --set seed=$seed "
     "--run runs/dnn-$seed; "
@@ -58,7 +57,7 @@ RUN_BY = {
     "clickprompt evaluate --run URI --attention ROWS": f"{_CLI} evaluate --run runs/best --attention 8",
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
     "clickprompt export --run RUN --to onnx --out FOLDER": "README.md: --to onnx --out",
-    "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/pretrain --out runs/weights; "
+    "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/finetune --out runs/weights; "
     f"{_CLI} export --run runs/finetune --to torch-export --out runs/graph",
     "clickprompt fetch movielens-100k --to DIR": "README.md: fetch movielens-100k --to",
     "clickprompt finetune --config movielens-1m-dcnv2 --set finetune.epochs=1": f"{_CLI} finetune --config movielens-1m-dcnv2 "

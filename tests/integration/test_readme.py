@@ -121,7 +121,7 @@ def test_a_block_of_commands(block, checkout, request):
 @pytest.mark.parametrize("script", scripts(), ids=lambda script: script.removeprefix(".venv/bin/")[:70])
 def test_a_command_within_a_sentence(script, checkout):
     (checkout / "new").mkdir(exist_ok=True)
-    names = [field.column for field in Dataset.open(str(checkout / "runs" / "ml-100k")).fields]
+    names = Dataset.open(str(checkout / "runs" / "ml-100k")).columns
     pq.write_table(pa.table({name: ["1", "no such value"] for name in names}), checkout / "new" / "a.parquet")
     bash(script, checkout, {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
 

@@ -52,16 +52,19 @@ def test_a_job_from_submission_to_its_end(head, tmp_path):
     assert nodes.returncode == 0, nodes.stderr
     assert "CPU" in nodes.stdout
 
+    finetuned = str(tmp_path / "finetuned")
+    settings = ["--config", config, "--run", finetuned, "--set", "finetune.with_plm=false", "--set", "finetune.max_steps=4"]
     for job, arguments, result in (
-        ("export", ["--run", folder, "--out", str(tmp_path / "serving")], "serving/model.safetensors"),
-        ("report", [folder, "--out", str(tmp_path / "report.html")], "report.html"),
+        ("finetune", settings, "finetuned/result.json"),
+        ("export", ["--run", finetuned, "--out", str(tmp_path / "serving")], "serving/model.safetensors"),
+        ("report", [folder, finetuned, "--out", str(tmp_path / "report.html")], "report.html"),
     ):
         done = run("submit", job, "--address", address, *arguments)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / result).exists()
-    pretrainings = run("submit", "compare", "--address", address, folder, folder, "--against", folder, "--against", folder)
-    assert pretrainings.returncode == 2, pretrainings.stderr
-    assert "Traceback" not in pretrainings.stderr
+    alone = run("submit", "compare", "--address", address, finetuned, "--against", finetuned)
+    assert alone.returncode == 2, alone.stderr
+    assert "Traceback" not in alone.stderr
 
 
 def test_a_job_that_is_stopped_leaves_a_run_that_continues(head, tmp_path):
