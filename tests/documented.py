@@ -17,6 +17,7 @@ TOOLS = {"clickprompt", "make", "pytest", "ray", "kubectl", "docker", "pip", "ba
 
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 _BENCHMARK_TESTS = {
+    "evaluate --set data.path=runs/goodreads --set runtime.evaluation_actors=2": "test_evaluate.py",
     "pamlm-step": "test_pamlm_step.py",
     "tokens": "test_tokens.py",
     "ctr-step": "test_ctr_step.py",
