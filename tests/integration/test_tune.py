@@ -10,6 +10,7 @@ import time
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import ray
 from ray.util import placement_group_table
 from ray.util.state import list_actors
 
@@ -133,7 +134,8 @@ def _placement_groups() -> list[str]:
 
 
 def _training_actors() -> list[str]:
-    names = [actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000)]
+    here = ray.get_runtime_context().gcs_address  # not the cluster that was started last on this machine
+    names = [actor.class_name for actor in list_actors(here, filters=[("state", "=", "ALIVE")], limit=1000)]
     return [name for name in names if "Scorer" in name or "TrainController" in name or "TrainWorker" in name]
 
 
