@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import sys
 import threading
 import uuid
@@ -37,6 +38,7 @@ _DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training w
 # Read by Ray Train's controller. Defaults: health check 2 s (a worker killed within it loses its last checkpoint's registration),
 # worker start 60 s (hides an impossible request on one machine, too short for an autoscaling cluster).
 _TRAIN_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120"}
+_API_SERVER = "RAY_API_SERVER_ADDRESS"
 _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 
@@ -144,7 +146,8 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         cores = os.cpu_count() or 1
         say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {cores} cores")
     try:
-        ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with _own_dashboard() if embedded else contextlib.nullcontext({}) as port:
+            ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, **options, **port)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"runtime.address={runtime.address}: no Ray could be reached ({reason}); check the address and the token") from error
@@ -157,6 +160,27 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_dashboard() -> Iterator[dict[str, int]]:
+    """The port where an embedded Ray's dashboard will be, if it has one, known to all processes that start meanwhile.
+
+    Because what Ray Train starts to free a stopped trial's CPUs (PlacementGroupCleaner, Ray 2.60) asks just any Ray of the machine whether
+    that trial is alive: beside another Ray it gets no answer, or a wrong one, frees nothing, and the next trial waits forever.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    before = os.environ.get(_API_SERVER)
+    os.environ[_API_SERVER] = f"http://127.0.0.1:{port}"
+    try:
+        yield {"dashboard_port": port}
+    finally:  # it would come before any address that this process itself gives Ray's clients
+        if before is None:
+            del os.environ[_API_SERVER]
+        else:
+            os.environ[_API_SERVER] = before
 
 
 def _check_token(runtime: RuntimeConfig) -> None:

@@ -111,7 +111,8 @@ def slow(config):
 
 
 @pytest.mark.slow
-def test_asha_stops_a_trial_and_nothing_of_it_goes_on(ray_session, slow, tmp_path):
+def test_asha_stops_a_trial_and_nothing_of_it_goes_on(ray_session, slow, tmp_path, head):
+    """`head`: beside another Ray, which what cleans up after the trial mustn't take for its own."""
     run = tmp_path / "tune"
     space = {"finetune.lr.ctr": [3e-2, 1e-9]}
     result = sweep(slow, run, space, pretrain=False, max_concurrent_trials=1)
