@@ -1,16 +1,20 @@
 """`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/evaluate.py), measured in two parts.
 
 1. The pool beside a loop in one process of one thread, which reads the same row groups, scores them with the same model and writes the same
-   files, by turns: how much of the loop's rate every actor keeps.
+   files, by turns: how much of the loop's rate every actor keeps. And beside as many such loops at once, which share the machine as the
+   actors do: what the pool itself costs.
 2. `evaluate` itself over all rows: how fast, and whether memory grows on the way.
 
 The model is a CTR model after a few steps of finetuning; with many rows its figures are those of evaluation/streamed.py.
 """
 
+import contextlib
 import os
+import statistics
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,18 +78,24 @@ def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48
         with connect(config.runtime):
             export = run_training(config, "finetune", run)["export"]
             say(f"{length.turns} turns of {length.groups} row groups an actor")
-            with arm("the loop", 1, _Loop, dataset, export, storage.join(folder, "loop")) as loop:
-                pool, alone = _turns(config, dataset, export, storage.join(folder, "pool"), loop, length)
+            with contextlib.ExitStack() as stack:
+                parts = [storage.join(folder, f"loop-{number}") for number in range(actors)]
+                loops = [stack.enter_context(arm("a loop", 1, _Loop, dataset, export, part)) for part in parts]
+                rates = _turns(config, dataset, export, storage.join(folder, "pool"), loops, length)
         # With a Ray of its own: what turns have left behind isn't in its memory
         result, samples = _watched(run, config)
-    pairs = list(zip(pool[1:], alone[1:], strict=True))
+    turns = list(zip(*(rates[whose][1:] for whose in ("pool", "loop", "loops")), strict=True))
     figures = {
-        "rows_per_second_kept": figure([ours.wall / actors / theirs.wall for ours, theirs in pairs], "of the loop's rate, per actor"),
+        "rows_per_second_kept": figure([pool.wall / actors / loop.wall for pool, loop, _ in turns], "of a loop's rate alone, per actor"),
+        "rows_per_second_kept_of_loops": figure([pool.wall / loops.wall for pool, _, loops in turns], "of as many loops' rate at once"),
         "rows_per_core_kept": figure(
-            [ours.cpu / theirs.cpu for ours, theirs in pairs], "of the loop's rows a core-second, Ray's own included"
+            [pool.cpu / loop.cpu for pool, loop, _ in turns], "of a loop's rows a core-second, Ray's own included"
         ),
-        "rows_per_second_actor": figure([ours.wall / actors for ours, _ in pairs], "rows/s"),
-        "rows_per_second_loop": figure([theirs.wall for _, theirs in pairs], "rows/s"),
+        "rows_per_core_kept_of_loops": figure(
+            [pool.cpu / loops.cpu for pool, _, loops in turns], "of the loops' at once, Ray's own included"
+        ),
+        "rows_per_second_actor": figure([pool.wall / actors for pool, _, _ in turns], "rows/s"),
+        "rows_per_second_loop": figure([loop.wall for _, loop, _ in turns], "rows/s"),
         "rows": figure([result["rows"]], "rows"),
         "rows_per_second": figure([result["rows_per_second"]], "rows/s, all of them"),
         **_memory(samples, len(dataset.row_group_counts("test"))),
@@ -96,8 +106,8 @@ def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48
         f"{config.ctr.backbone}, {config.ctr.num_layers} layers of {config.ctr.hidden_dim}, {sum(dataset.field_sizes):,} values × "
         f"{config.ctr.embedding_dim}; {actors} actors; AUC {result['auc']:.6f}, {exact}; memory: all processes of this command and its "
         "embedded Ray with the object store, shared pages once",
-        "rates by turns, the first left out; the loop runs alone on one core, the actors at once, so other work on the machine takes cores "
-        "from them first; rows_per_core_kept counts only time that a core was had",
+        f"rates by turns, the first left out; one loop has a core to itself, {actors} loops and {actors} actors run at once, so other work "
+        "on the machine takes cores from them first; rows_per_core counts only time that a core was had",
     ]
 
 
@@ -151,23 +161,29 @@ class _Loop:
         return _Rate(rows / (time.perf_counter() - started), rows / (time.process_time() - cpu))
 
 
-def _turns(config: Config, dataset: Dataset, export: str, folder: str, loop: Arm, length: Length) -> tuple[list[_Rate], list[_Rate]]:
-    """Of the pool and of the loop, turn by turn."""
+def _turns(config: Config, dataset: Dataset, export: str, folder: str, loops: list[Arm], length: Length) -> dict[str, list[_Rate]]:
+    """Of the pool, of one loop and of all loops at once, turn by turn."""
     actors = start_scorers(config.runtime, dataset, num_cpus=1)
     total = len(dataset.row_group_counts("test"))
-    rates: dict[str, list[_Rate]] = {"pool": [], "loop": []}
+    rates: dict[str, list[_Rate]] = {"pool": [], "loop": [], "loops": []}
+    names = list(rates)
     for turn in range(length.turns + 1):
         first = turn * length.groups * len(actors) % total
         groups = range(first, min(total, first + length.groups * len(actors)))
-        for whose in ("pool", "loop") if turn % 2 else ("loop", "pool"):  # who comes second finds the files in memory
+        for whose in names[turn % 3 :] + names[: turn % 3]:  # who comes later finds the files in memory
             if whose == "loop":
-                rates[whose].append(loop.call("score", groups[: length.groups]))
-                continue
-            cpu, started = usage_below(os.getpid()).cpu_seconds, time.perf_counter()
-            rows = sum(score_groups(actors, lambda actor: actor.score, export, folder, "test", groups))
-            seconds = time.perf_counter() - started
-            rates[whose].append(_Rate(rows / seconds, rows / (usage_below(os.getpid()).cpu_seconds - cpu)))
-    return rates["pool"], rates["loop"]
+                rates[whose].append(loops[0].call("score", groups[: length.groups]))
+            elif whose == "loops":
+                with ThreadPoolExecutor(len(loops)) as threads:
+                    parts = [part for number in range(len(loops)) if (part := groups[number :: len(loops)])]
+                    found = list(threads.map(lambda loop, part: loop.call("score", part), loops, parts))
+                rates[whose].append(_Rate(sum(rate.wall for rate in found), statistics.harmonic_mean(rate.cpu for rate in found)))
+            else:
+                cpu, started = usage_below(os.getpid()).cpu_seconds, time.perf_counter()
+                rows = sum(score_groups(actors, lambda actor: actor.score, export, folder, "test", groups))
+                seconds = time.perf_counter() - started
+                rates[whose].append(_Rate(rows / seconds, rows / (usage_below(os.getpid()).cpu_seconds - cpu)))
+    return rates
 
 
 def _watched(run: str, config: Config) -> tuple[dict[str, Any], list[_Sample]]:

@@ -146,8 +146,8 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         cores = os.cpu_count() or 1
         say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {cores} cores")
     try:
-        with _own_dashboard() if embedded else contextlib.nullcontext({}) as port:
-            ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, **options, **port)
+        with _own_dashboard() if embedded else contextlib.nullcontext() as port:
+            ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, dashboard_port=port, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"runtime.address={runtime.address}: no Ray could be reached ({reason}); check the address and the token") from error
@@ -163,7 +163,7 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_dashboard() -> Iterator[dict[str, int]]:
+def _own_dashboard() -> Iterator[int]:
     """The port where an embedded Ray's dashboard will be, if it has one, known to all processes that start meanwhile.
 
     Because what Ray Train starts to free a stopped trial's CPUs (PlacementGroupCleaner, Ray 2.60) asks just any Ray of the machine whether
@@ -175,7 +175,7 @@ def _own_dashboard() -> Iterator[dict[str, int]]:
     before = os.environ.get(_API_SERVER)
     os.environ[_API_SERVER] = f"http://127.0.0.1:{port}"
     try:
-        yield {"dashboard_port": port}
+        yield port
     finally:  # it would come before any address that this process itself gives Ray's clients
         if before is None:
             del os.environ[_API_SERVER]
