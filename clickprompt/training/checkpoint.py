@@ -10,8 +10,6 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch.distributed as dist
-
 from clickprompt import storage
 from clickprompt.errors import InputError
 
@@ -43,6 +41,8 @@ def checkpoint_name(step: int) -> str:
 
 def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None:
     """Make `folder` (each worker's own, local) ready to be uploaded: rank 0 adds the state and the manifest. Called by every worker."""
+    import torch.distributed as dist  # only here: Ray Train's controller and data manager import this file, and need no torch
+
     checksums = {name: storage.sha256(os.path.join(folder, name)) for name in _files(folder)}
     gathered: list[dict[str, str]] = [checksums]
     if dist.is_initialized():
