@@ -27,6 +27,7 @@ _BENCHMARK_TESTS = {
     "memory": "test_memory.py",
     "faults": "test_faults.py",
     "shuffle": "test_shuffle.py",
+    "auc": "test_auc.py",
     "ingest": "test_ingest.py",
 }
 _SUBMIT = "tests/integration/test_submit.py"
