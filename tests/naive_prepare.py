@@ -9,7 +9,7 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
     has a split_key, the splits are by that instead of the timestamp.
 
     min_count: field → training rows that a value needs. Returns {split: DataFrame with row_id, label, timestamp, fields} in the order of
-    the split, and {field: the values that are left, in the order in which they first came in the labelled log}.
+    the split, and {field: the values that are left, in the order in which they first came in the labelled log}; `unknown` is none of them.
     """
     rows = rows.reset_index(drop=True).rename_axis("row_id").reset_index()
     rows = labelled = rows[rows["label"].notna()]
@@ -20,7 +20,7 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
         rows = rows[enough]
     fields = [name for name in rows.columns if name not in ("row_id", "label", "timestamp", "user", "item", "split_key")]
     left = {name: set(rows[name].unique()) for name in fields}
-    values = {name: [value for value in pd.unique(labelled[name]) if value in left[name]] for name in fields}
+    values = {name: [value for value in pd.unique(labelled[name]) if value in left[name] and value != "unknown"] for name in fields}
     ordered = rows.sort_values(["split_key" if "split_key" in rows else "timestamp", "row_id"])
     if split_by == "column":  # the timestamp is the split's number
         sizes = [int((rows["timestamp"] == number).sum()) for number in range(3)]
@@ -36,8 +36,8 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
     return splits, values
 
 
-def assert_equal(dataset, splits, values):
-    """Row by row: splits, labels, times, the values behind the ids; and the vocabularies, their order and training counts."""
+def assert_equal(dataset, splits, values, unit=1_000_000):
+    """unit: of the timestamps, in microseconds. Row by row: splits, labels, times, the values behind the ids; and the vocabularies, their order and training counts."""
     for field, name in enumerate(dataset.field_names):
         assert dataset.vocabulary(field)["value"].to_pylist() == ["unknown", *values[name]]
     ids = {name: {value: number for number, value in enumerate(found, start=1)} for name, found in values.items()}
@@ -47,7 +47,8 @@ def assert_equal(dataset, splits, values):
             table, expected = table.sort_values("row_id"), expected.sort_values("row_id")
         assert table["row_id"].tolist() == expected["row_id"].tolist()
         assert table["label"].tolist() == expected["label"].astype(int).tolist()
-        assert table["timestamp"].tolist() == expected["timestamp"].tolist()
+        assert table["timestamp"].tolist() == (expected["timestamp"] * unit).tolist()
+        assert dataset.manifest["clicks"][split] == expected["label"].sum()
         for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
             assert table[column].tolist() == [ids[name].get(value, 0) for value in expected[name]], name
             if split == "train":
@@ -55,5 +56,6 @@ def assert_equal(dataset, splits, values):
                 assert dataset.vocabulary(field)["train_count"].to_pylist() == counts
     assert dataset.counts == {split: len(expected) for split, expected in splits.items()}
     for entry in dataset.manifest["fields"]:
-        seen = set(splits["train"][entry["name"]])
+        seen = {*splits["train"][entry["name"]], "unknown"}
+        assert entry["missing"] == {split: int((rows[entry["name"]] == "unknown").sum()) for split, rows in splits.items()}
         assert entry["unseen_in_train"] == {split: sum(v not in seen for v in splits[split][entry["name"]]) for split in ("valid", "test")}

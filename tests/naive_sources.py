@@ -55,4 +55,5 @@ def bookcrossing(folder):
     rows["label"] = (rows.pop("Book-Rating").astype(int) >= 5).astype(float).where(known)
     rows["timestamp"] = 0
     users, books = users[users["user"].isin(rows["user"][known])], books[books["item"].isin(rows["item"][known])]
-    return rows, {name: list(pd.unique(table[name])) for table in (users, books) for name in table.columns[1:]}
+    values = {name: pd.unique(table[name]) for table in (users, books) for name in table.columns[1:]}
+    return rows, {name: [value for value in found if value != "unknown"] for name, found in values.items()}

@@ -42,7 +42,7 @@ def _sample(source: Source, rows: int) -> tuple[pa.Table, int]:
     gathered, seen = [], 0
     for part in chosen:
         for piece in source.read_part(part):
-            table = piece.slice(0, -(-rows // len(chosen)))
+            table = pa.table({"label": piece.label, **piece.values}).slice(0, -(-rows // len(chosen)))
             seen += len(table)
             gathered.append(_joined(table.filter(table.column("label").is_valid()), tables, source))
             break  # the first piece of a part

@@ -1,8 +1,9 @@
 """The prepared format (DESIGN §3.1): a manifest, a vocabulary per field, Parquet shards of ids per split.
 
 manifest.json                       written last: a folder without it is not a dataset
-vocab/<nn>-<column>.parquet         id int32, value string, train_count int64; row i is id i, id 0 = unknown
-<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64, <column> int32 per field
+vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; row i is id i; id 0 = unknown: a missing value, a rare one,
+                                    one that came later
+<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC), f_<name> int32 per field
 tokens/<fingerprint>/               one token table per tokenizer (data/text.py)
 v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/append.py)
 versions/<n>.json                   the manifest of version n, once there is a newer one
@@ -21,9 +22,9 @@ import pyarrow.parquet as pq
 from clickprompt import storage
 from clickprompt.errors import DataError, InputError
 
-__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of"]
+__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "valid", "test")
 
@@ -78,7 +79,7 @@ class Dataset:
 
     @property
     def num_features(self) -> int:
-        """Feature values over all fields as Table 1 counts them: without the unknown ids."""
+        """Feature values over all fields as Table 1 counts them: a missing value is one where it occurs, the unknown ids are none."""
         return self.manifest["num_features"]
 
     @property
@@ -176,9 +177,29 @@ def _read_manifest(where: str) -> dict[str, Any]:
     return manifest
 
 
-def column_name(field_name: str) -> str:
-    """A field's name in the shards: "User ID" → "user_id"."""
-    return re.sub(r"\W+", "_", field_name.lower()).strip("_")
+def field_columns(names: Sequence[str]) -> list[str]:
+    """The fields' columns in the shards: "User ID" → "f_user_id". The prefix is theirs alone, so that no field's column is also
+    `row_id`, `label`, `timestamp` or what else travels with a row.
+
+    Raises DataError for two names that make one column.
+    """
+    columns: dict[str, str] = {}
+    for name in names:
+        column = f"f_{slug(name)}"
+        if column in columns:
+            raise DataError(f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give one of them another name")
+        columns[column] = name
+    return list(columns)
+
+
+def slug(name: str) -> str:
+    """A name in lower-case letters, digits and _: "User ID" → "user_id"; possibly nothing."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
+def vocabulary_file(number: int, name: str) -> str:
+    """Below the dataset's folder. The number tells fields apart; names may be longer than a file's."""
+    return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
 
 
 def shard_schema(columns: Sequence[str]) -> pa.Schema:

@@ -4,6 +4,8 @@ parsed/<part>-<n>.arrow     row_id (counted within the part), label, timestamp, 
 coded/<part>-<n>.arrow      row_id (of the log), label, timestamp, split_key, one int32 code per log column
 sorted/<part>-<n>.arrow     the same with `order`, one record batch per shard: a shard is batch i of every file
 
+A log's columns are named by its user, so in these files each has a prefix (`log_column`) that none of the others has.
+
 Shape legend: N rows of a file, V values of a log column.
 """
 
@@ -24,12 +26,18 @@ __all__ = [
     "as_dictionaries",
     "codes_of",
     "dictionary",
+    "log_column",
     "read_batch",
     "read_columns",
     "read_rows",
     "write_batches",
     "write_rows",
 ]
+
+
+def log_column(name: str) -> str:
+    """Of a log's column in the files."""
+    return f"log:{name}"
 
 
 def write_rows(uri: str, rows: pa.Table) -> None:
@@ -82,17 +90,17 @@ def dictionary(uri: str, column: str) -> pa.Array:
 
 
 class Numbering:
-    """The values of a log column and their codes, which count in the order of the log, however it was cut.
+    """The values of a log column and their codes, which count in the order of the log, however it was cut; code 0 is null: no value.
 
-    With `known` values no others are added; an unknown one has code −1.
+    With `known` values no others are added; another one, and null, has code −1.
     """
 
     def __init__(self, known: pa.Array | None) -> None:
-        self.values = pa.array([], pa.string()) if known is None else known
+        self.values = pa.array([None], pa.string()) if known is None else known
         self._grows = known is None
 
     def codes(self, dictionaries: Iterable[pa.Array]) -> Iterator[np.ndarray]:
-        """[V] int32 for each file's values in turn.
+        """[V + 1] int32 for each file's values in turn, last the code of null.
 
         So many files at a time as bring as many values as there are: looking values up costs as much as making a table to look in, so
         the cost grows with what the files bring and not with files × values.
@@ -114,10 +122,11 @@ class Numbering:
             new = together.filter(found.is_null()).dictionary_encode()
             codes[codes < 0] = len(self.values) + new.indices.to_numpy()
             self.values = pa.concat_arrays([self.values, new.dictionary])
-        return np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])
+        of_null = np.int32(0 if self._grows else -1)
+        return [np.append(part, of_null) for part in np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])]
 
 
 def codes_of(rows: pa.Table, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """[N] int32 per log column: each row's code, by the codes of its file's dictionaries."""
-    encoded = {name: rows.column(name).chunk(0) for name in maps}
-    return {name: codes[encoded[name].indices.to_numpy()] for name, codes in maps.items()}
+    encoded = {name: rows.column(log_column(name)).chunk(0) for name in maps}
+    return {name: codes[encoded[name].indices.fill_null(len(codes) - 1).to_numpy()] for name, codes in maps.items()}

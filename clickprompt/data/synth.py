@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from clickprompt import storage
 from clickprompt.data import synth_words as words
 from clickprompt.data.bayes import ScoreHistogram
-from clickprompt.data.dataset import column_name
+from clickprompt.data.dataset import slug
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.errors import InputError
 
@@ -136,10 +136,10 @@ class GoodReads:
             "data: [log/*.parquet]",
             "label: {column: rating, positive_from: 4}",
             "timestamp: timestamp",
-            f"user: {column_name(self.user)}",
-            f"item: {column_name(self.item)}",
+            f"user: {slug(self.user)}",
+            f"item: {slug(self.item)}",
             "fields:",
-            *(f"  - {{name: {name}, column: {column_name(name)}}}" for name in self.fields),
+            *(f"  - {{name: {name}, column: {slug(name)}}}" for name in self.fields),
         ]
         return "\n".join(lines) + "\n"
 
@@ -176,12 +176,12 @@ class GoodReads:
         logits = self.model.logits(self.seed, users, user_at, codes, book_at)
         clicked = random_uniform(_LABEL, self.seed, rows) < 1 / (1 + np.exp(-logits))
         columns = {
-            column_name(self.user): _column(_id_text(users, _USER), user_at),
-            column_name(self.item): _column(_id_text(books, _BOOK), book_at),
+            slug(self.user): _column(_id_text(users, _USER), user_at),
+            slug(self.item): _column(_id_text(books, _BOOK), book_at),
         }
         for name, (key, text) in _BOOK_FIELDS.items():
             distinct, code_at = _distinct(codes[key])
-            columns[column_name(name)] = _column(text(distinct), code_at[book_at])
+            columns[slug(name)] = _column(text(distinct), code_at[book_at])
         columns["rating"] = pa.array(self._ratings(rows, clicked))
         columns["timestamp"] = pa.array(self._timestamps(rows, session))
         return pa.table(columns), users, books, logits

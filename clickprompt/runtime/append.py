@@ -123,10 +123,10 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     rows = rows_per_code(log, starts, options, {name: len(found) for name, found in values.items()})
     fields, codes = [], {}
     for number, (name, column) in enumerate(zip(source.fields, dataset.columns, strict=True)):
-        field, ids = _extended(dataset, number, values[name], rows[name][0], source.min_count(name))
+        field, ids = _extended(dataset, number, values[name], rows[name], source.min_count(name))
         fields.append(field)
         codes[name] = {column: ids}
-    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
+    shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     storage.delete_half_written(uri)  # by a task whose worker was killed
@@ -134,30 +134,34 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     return {
         "version": dataset.version + 1,
         "fields": _below(folder, described),
-        "num_features": sum(len(field.values) for field in fields),
+        "num_features": sum(field.facts["features"] for field in fields),
         "counts": _sums(old["counts"], sizes),
+        "clicks": _sums(old["clicks"], clicks),
         "statistics": _sums(old["statistics"], statistics),
         "bounds": {split: _hull(old["bounds"][split], bounds.get(split)) for split in SPLITS},
         "shards": {split: [*old["shards"][split], *_below(folder, shards[split])] for split in SPLITS},
     }
 
 
-def _extended(dataset: Dataset, number: int, found: pa.Array, train: np.ndarray, min_count: int) -> tuple[FieldValues, np.ndarray]:
+def _extended(dataset: Dataset, number: int, found: pa.Array, rows: np.ndarray, min_count: int) -> tuple[FieldValues, np.ndarray]:
     """The field's old values and behind them the new ones of `found`; and the id of each of `found`.
 
-    train: training rows of each of `found`, which are in the order of their first appearance.
+    rows: [splits, codes], of each of `found`, of which the first is null and the others are in the order of their first appearance.
     """
+    train = rows[0]
     old = dataset.vocabulary(number)
     known = old.column("value").slice(1).combine_chunks()
     ids = pc.index_in(found, value_set=known).fill_null(-1).to_numpy() + 1
-    new = ids == 0
+    new = (ids == 0) & found.is_valid().to_numpy(zero_copy_only=False)
     if min_count > 1:
         new &= train >= min_count
     ids[new] = len(old) + np.arange(int(new.sum()))
     values = pa.concat_arrays([known, found.filter(pa.array(new))])
     train_count = np.bincount(ids, weights=train, minlength=len(values) + 1).astype(np.int64)
     train_count[: len(old)] += old.column("train_count").to_numpy()
-    facts = {"min_count": min_count} if min_count > 1 else {}
+    entry = dataset.manifest["fields"][number]
+    with_missing = entry["features"] >= entry["size"] or bool(rows[:, 0].any())
+    facts = {"features": len(values) + with_missing} | ({"min_count": min_count} if min_count > 1 else {})
     return FieldValues(dataset.field_names[number], values, train_count, facts), ids.astype(np.int32)
 
 
@@ -166,7 +170,7 @@ def _below(folder: str, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _sums(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
-    return {name: count + new[name] for name, count in old.items()}
+    return {name: old.get(name, 0) + new.get(name, 0) for name in [*old, *(name for name in new if name not in old)]}
 
 
 def _hull(old: list[int], new: list[int] | None) -> list[int]:

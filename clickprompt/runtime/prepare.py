@@ -14,8 +14,8 @@ import ray
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, column_name, vocabulary_schema
-from clickprompt.data.sources import Source, get_source
+from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns, vocabulary_file, vocabulary_schema
+from clickprompt.data.sources import Findings, Source, get_source
 from clickprompt.data.text import TEMPLATE, UNKNOWN
 from clickprompt.errors import DataError, InputError
 from clickprompt.new_folder import clear_unfinished, new_folder
@@ -66,6 +66,7 @@ def prepare(
     # Ray tasks run in folders of their own
     out_uri = storage.native(out_uri)
     source = get_source(source_name, raw_dir and storage.native(raw_dir))
+    field_columns(source.fields)  # raises where two names make one
     if rows_per_shard < 1 or row_group_rows < 1:
         raise InputError(f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1")
     split_by = split_by or source.split
@@ -112,12 +113,14 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     if source.remark:
         progress(f"note: {source.remark}")
     stage = storage.join(uri, _STAGE)
-    tables = source.tables()
+    tables = {key: _nulls(table) for key, table in source.tables().items()}
+    if source.joins == "left":  # what a row without its key has
+        tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
     if "sample_users" in options and source.user not in {*source.fields, *tables}:
         raise InputError("sample_users: no field is the user's; add one whose column is the schema's user")
     log, values, statistics = read_log(source, tables, options, stage)
     for name, found in values.items():
-        if len(found) == 1 and found[0].as_py() == UNKNOWN:  # JSON lines don't say which columns they have
+        if len(found) == 1:  # JSON lines don't say which columns they have
             raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
     if "sample_users" in options:
         before, log = log, _sample_users(source, log, options)
@@ -132,7 +135,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
         all_alike = f"all of the {log.rows:,} rows are clicks" if log.clicks else f"none of the {log.rows:,} rows is a click"
         raise DataError(f"{source.raw_dir}: {all_alike}: there is nothing to learn; check the label rule")
     if options["split"] == "time" and log.first_key == log.last_key and log.rows > 1:
-        raise DataError(f"{source.raw_dir}: all {log.rows:,} rows have the timestamp {log.first_key}: no order in time; use --split hash")
+        raise DataError(f"{source.raw_dir}: all {log.rows:,} rows have the same timestamp: no order in time; use --split hash")
     sizes, starts = cut_by_split(log, options, progress)
     for split in SPLITS:
         if not sizes[split]:
@@ -141,15 +144,17 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
             )
     lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
     fields, codes = _vocabulary(source, tables, values, rows_per_code(log, starts, options, lengths))
-    shards, bounds = write_shards(log, starts, sizes, options, stage, uri, codes, [column_name(field.name) for field in fields])
+    columns = field_columns(source.fields)
+    shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     return {
         "format_version": FORMAT_VERSION,
         "template": TEMPLATE,
         "fields": described,
-        "num_features": sum(len(field.values) for field in fields),
+        "num_features": sum(field.facts["features"] for field in fields),
         "counts": sizes,
+        "clicks": clicks,
         "statistics": statistics | {"clicks": log.clicks},
         "bounds": bounds,
         "row_group_rows": options["row_group_rows"],
@@ -190,10 +195,11 @@ def read_log(
 
     Raises DataError as `prepare` does for raw files that can't be read.
     """
-    parsed, raw_rows, labelled = _parse(source, stage, first_row_id)
-    log, values = _encode(source, tables, parsed, options, stage)
+    parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id)
+    log, values, unmatched = _encode(source, tables, parsed, options, stage)
     dropped = {"label_dropped": raw_rows - labelled, "unmatched_dropped": labelled - log.rows, "repeats_dropped": 0, "k_core_dropped": 0}
-    return log, values, {"raw_rows": raw_rows, **dropped}
+    found = {"unmatched": unmatched} if source.joins == "left" else {}
+    return log, values, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
 
 
 def cut_by_split(log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> tuple[dict[str, int], list[tuple[int, int]]]:
@@ -213,8 +219,8 @@ def write_shards(
     uri: str,
     codes: dict[str, dict[str, np.ndarray]],
     columns: list[str],
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]]]:
-    """Manifest entries of each split's shards below `uri`, and its first and last timestamp; a split without rows has neither."""
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
+    """Manifest entries of each split's shards below `uri`, its first and last timestamp, which a split without rows has not, and clicks."""
     pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
     codes_ref = ray.put(codes)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
@@ -224,30 +230,46 @@ def write_shards(
         "writing shards",
     )
     shards: dict[str, list[dict[str, Any]]] = {}
-    bounds = {}
+    bounds, clicks = {}, {}
     for split in SPLITS:
         written, done = done[: num_shards[split]], done[num_shards[split] :]
         keys = [key for shard in written for key in shard["keys"]]
         assert keys == sorted(keys), "shards out of order"
         shards[split] = [shard["entry"] for shard in written]
         assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
+        clicks[split] = sum(shard["clicks"] for shard in written)
         if written:
             bounds[split] = [min(shard["bounds"][0] for shard in written), max(shard["bounds"][1] for shard in written)]
-    return shards, bounds
+    return shards, bounds, clicks
 
 
-def _parse(source: Source, stage: str, first_row_id: int = 0) -> tuple[list[tasks.Parsed], int, int]:
-    """The parsed files, the rows of the log, and those of them that the label rule keeps."""
+def _nulls(table: pa.Table) -> pa.Table:
+    columns = zip(table.column_names, table.columns, strict=True)
+    return pa.table({name: column if name == "key" else tasks.with_nulls(column) for name, column in columns})
+
+
+def _no_values(table: pa.Table) -> pa.Table:
+    return pa.table({name: pa.array([None], pa.string()) for name in table.column_names})
+
+
+def _parse(source: Source, stage: str, first_row_id: int = 0) -> tuple[list[tasks.Parsed], int, int, Findings]:
+    """The parsed files, the rows of the log, those of them that the label rule keeps, and what there was to note."""
     parts = source.parts()
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
     read = _each(
         lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"), enumerate(parts), "reading the raw log"
     )
-    first_rows = first_row_id + np.cumsum([0, *(rows for rows, _, _ in read)])
+    findings = Findings()
+    for *_, found in read:
+        findings.merge(found)
+    source.check_findings(findings)
+    first_rows = first_row_id + np.cumsum([0, *(rows for rows, *_ in read)])
     files = [
-        tasks.Parsed(uri, part, int(first)) for part, first, (_, _, uris) in zip(parts, first_rows[:-1], read, strict=True) for uri in uris
+        tasks.Parsed(uri, part, int(first))
+        for part, first, (_, _, uris, _) in zip(parts, first_rows[:-1], read, strict=True)
+        for uri in uris
     ]
-    return files, int(first_rows[-1]) - first_row_id, sum(labelled for _, labelled, _ in read)
+    return files, int(first_rows[-1]) - first_row_id, sum(labelled for _, labelled, *_ in read), findings
 
 
 def _encode(
@@ -256,28 +278,34 @@ def _encode(
     parsed: list[tasks.Parsed],
     options: dict[str, Any],
     stage: str,
-) -> tuple[_Log, dict[str, pa.Array]]:
-    """The coded files, and the values of those log columns that no table has."""
+) -> tuple[_Log, dict[str, pa.Array], int]:
+    """The coded files, the values of those log columns that no table has (first null: none), and the rows whose key no table has."""
     if not parsed:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
     names = [*tables, *(name for name in source.fields if not any(name in table.column_names for table in tables.values()))]
     # Of a log cut to its k-core user and item are numbered even where neither is a field
     unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
     names += unnamed
-    known = {key: table.column("key").combine_chunks() for key, table in tables.items()}
+    known = {key: table.column("key").combine_chunks().drop_null() for key, table in tables.items()}
+    lengths = {name: len(known[name]) if name in known else None for name in names}
     uris = [file.uri for file in parsed]
-    merged = _each(lambda name: tasks.merge_column.remote(uris, name, known.get(name), stage), names, "numbering the values of columns")
+    merged = _each(
+        lambda item: tasks.merge_column.remote(uris, item[0], item[1], known.get(item[1]), stage),
+        enumerate(names),
+        "numbering the values of columns",
+    )
     values = {name: found for name, found in zip(names, merged, strict=True) if found is not None and name not in unnamed}
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = _each(
-        lambda item: tasks.encode_file.remote(source, item[0], item[1], names, options, stage, files[item[0]]),
+        lambda item: tasks.encode_file.remote(source, item[0], item[1], lengths, options, stage, files[item[0]]),
         enumerate(parsed),
         "encoding the rows",
     )
-    log = _Log.of(files, encoded, f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
+    stats, unmatched = zip(*encoded, strict=True)
+    log = _Log.of(files, stats, f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
     for done in ("parsed", "codes"):
         storage.delete_tree(storage.join(stage, done))
-    return log, values
+    return log, values, sum(unmatched)
 
 
 def _sample_users(source: Source, log: _Log, options: dict[str, Any]) -> _Log:
@@ -348,27 +376,37 @@ def _vocabulary(
 ) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]]]:
     """Each field's values in the order of the tables or of the log; per log column and field column, the id of each code.
 
-    A code that no row has and that adds no value has id 0, as have values with too few training rows.
+    Id 0 is for null, for values with too few training rows, and for a code that no row has and that adds no value.
     """
     fields = []
     codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
-    for name in source.fields:
+    for name, field_column in zip(source.fields, field_columns(source.fields), strict=True):
         key = next((key for key, table in tables.items() if name in table.column_names), name)
         column = values[key] if key in values else tables[key].column(name).combine_chunks()
-        chosen = np.ones(len(column), dtype=bool) if key in tables and source.whole_tables else rows[key].any(axis=0)
+        chosen = rows[key].any(axis=0)
+        if key in tables and source.whole_tables:
+            chosen |= tables[key].column("key").is_valid().to_numpy()
         encoded = column.filter(pa.array(chosen)).dictionary_encode()
-        value = encoded.indices.to_numpy()
-        per_value = [_sums(value, counts[chosen], len(encoded.dictionary)) for counts in rows[key]]
+        distinct = len(encoded.dictionary)
+        value = encoded.indices.fill_null(distinct).to_numpy()
+        per_value = np.stack([_sums(value, counts[chosen], distinct + 1) for counts in rows[key]])  # last those without a value
+        missing, per_value = per_value[:, -1], per_value[:, :-1]
         train = per_value[0]
         least = source.min_count(name)
-        kept = train >= least if least > 1 else np.ones(len(train), dtype=bool)
-        numbers = np.where(kept, np.cumsum(kept), 0)
+        kept = train >= least if least > 1 else np.ones(distinct, dtype=bool)
+        numbers = np.append(np.where(kept, np.cumsum(kept), 0), 0)
         ids = np.zeros(len(column), dtype=np.int32)
         ids[chosen] = numbers[value]
-        codes[key][column_name(name)] = ids
-        unseen = {split: int(counts[train == 0].sum()) for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)}
-        facts = {"unseen_in_train": unseen} | ({"min_count": least} if least > 1 else {})
-        fields.append(FieldValues(name, encoded.dictionary.filter(pa.array(kept)), _sums(numbers, train, int(kept.sum()) + 1), facts))
+        codes[key][field_column] = ids
+        train_count = _sums(numbers, np.append(train, missing[0]), int(kept.sum()) + 1)
+        facts = {
+            "features": int(kept.sum()) + int(encoded.null_count > 0),
+            "missing": {split: int(count) for split, count in zip(SPLITS, missing, strict=True)},
+            "unseen_in_train": {split: int(counts[train == 0].sum()) for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)},
+        }
+        if least > 1:
+            facts["min_count"] = least
+        fields.append(FieldValues(name, encoded.dictionary.filter(pa.array(kept)), train_count, facts))
     return fields, codes
 
 
@@ -486,12 +524,12 @@ def _sort_into_shards(
 def write_vocabularies(uri: str, fields: Sequence[FieldValues], progress: Callable[[str], None]) -> list[dict[str, Any]]:
     """The fields' manifest entries."""
     progress("writing the vocabularies")
-    return [_write_vocabulary(uri, number, field) for number, field in enumerate(fields)]
+    columns = field_columns([field.name for field in fields])
+    return [_write_vocabulary(uri, number, *of_field) for number, of_field in enumerate(zip(columns, fields, strict=True))]
 
 
-def _write_vocabulary(uri: str, number: int, field: FieldValues) -> dict[str, Any]:
+def _write_vocabulary(uri: str, number: int, column: str, field: FieldValues) -> dict[str, Any]:
     values = pa.concat_arrays([pa.array([UNKNOWN]), field.values])
     table = pa.table({"id": np.arange(len(values)), "value": values, "train_count": field.train_count}, schema=vocabulary_schema())
-    column = column_name(field.name)
-    entry = tasks.write_parquet(uri, f"vocab/{number:02d}-{column}.parquet", table, _VALUES_PER_PIECE)
+    entry = tasks.write_parquet(uri, vocabulary_file(number, field.name), table, _VALUES_PER_PIECE)
     return {"name": field.name, "column": column, "size": len(table)} | entry | field.facts

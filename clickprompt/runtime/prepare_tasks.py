@@ -3,6 +3,9 @@
 A task that runs a second time, because its worker died, writes the same again.
 """
 
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
 from clickprompt import storage
 from clickprompt.data import staging
-from clickprompt.data.dataset import SPLITS, column_name, shard_schema
+from clickprompt.data.dataset import SPLITS, shard_schema
 from clickprompt.data.keyed_random import random_bits, random_uniform
-from clickprompt.data.sources import RawPart, Source
+from clickprompt.data.sources import Findings, LogRows, RawPart, Source
+from clickprompt.data.staging import log_column
+from clickprompt.data.text import UNKNOWN
 from clickprompt.errors import DataError
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
@@ -41,61 +47,89 @@ class Parsed:
 
 
 @ray.remote
-def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, list[str]]:
-    """The rows of the part, those of them that the label rule keeps, and the files of the latter."""
-    rows, kept, files = 0, 0, []
-    for table in source.read_part(part):
-        columns = [name for name in table.column_names if name not in ("label", "timestamp")]
-        numbered = table.append_column("row_id", pa.array(np.arange(rows, rows + len(table), dtype=np.int64)))
-        rows += len(table)
-        labelled = numbered.filter(table.column("label").is_valid())
+def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, list[str], Findings]:
+    """The rows of the part, those of them that the label rule keeps, the files of the latter, and what there was to note."""
+    rows, kept, files, findings = 0, 0, [], Findings()
+    for piece in source.read_part(part):
+        findings.merge(piece.findings)
+        labelled = as_table(piece, rows).filter(piece.label.is_valid())
+        rows += len(piece)
         kept += len(labelled)
         if len(labelled):
             files.append(f"{prefix}-{len(files):04d}.arrow")
-            encoded = staging.as_dictionaries(labelled, columns)
-            _refuse_huge_values(part, encoded, columns)
+            encoded = staging.as_dictionaries(labelled, [log_column(name) for name in piece.values])
+            _refuse_huge_values(part, encoded, list(piece.values))
             staging.write_rows(files[-1], encoded)
-    return rows, kept, files
+    return rows, kept, files, findings
 
 
-def _refuse_huge_values(part: RawPart, rows: pa.Table, columns: list[str]) -> None:
-    for name in columns:
-        values = rows.column(name).chunk(0)
+def as_table(rows: LogRows, first: int) -> pa.Table:
+    """Rows as they are staged, numbered from `first`."""
+    numbers = pa.array(np.arange(first, first + len(rows), dtype=np.int64))
+    values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
+    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **values})
+
+
+def with_nulls(values: pa.Array) -> pa.Array:
+    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is the text of id 0."""
+    return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values)
+
+
+def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None:
+    for name in names:
+        values = rows.column(log_column(name)).chunk(0)
         sizes = np.diff(np.frombuffer(values.dictionary.buffers()[1], dtype=np.int32, count=len(values.dictionary) + 1))
         if sizes.max(initial=0) > _LONGEST_VALUE:
-            index = int(np.argmax(sizes[values.indices.to_numpy()] > _LONGEST_VALUE))
+            index = int(np.argmax(np.append(sizes, 0)[values.indices.fill_null(len(sizes)).to_numpy()] > _LONGEST_VALUE))
             place, size = part.place(rows.column("row_id")[index].as_py()), sizes[values.indices[index].as_py()]
             raise DataError(f"{place}: {name} has a value of {size:,} bytes; at most {_LONGEST_VALUE:,}; shorten it or leave the row out")
 
 
 @ray.remote
-def merge_column(files: list[str], name: str, known: pa.Array | None, stage: str) -> pa.Array | None:
-    """The values of a log column in the order of their codes, unless they are known; the codes of each file's values go to a file."""
+def merge_column(files: list[str], place: int, name: str, known: pa.Array | None, stage: str) -> pa.Array | None:
+    """The values of a log column in the order of their codes, unless they are known; the codes of each file's values go to a file.
+
+    place: the column's number among those that are merged.
+    """
     numbering = staging.Numbering(known)
-    for number, codes in enumerate(numbering.codes(staging.dictionary(file, name) for file in files)):
-        storage.write_bytes(_codes_file(stage, name, number), codes.tobytes())
+    for number, codes in enumerate(numbering.codes(staging.dictionary(file, log_column(name)) for file in files)):
+        storage.write_bytes(_codes_file(stage, place, number), codes.tobytes())
     return numbering.values if known is None else None
 
 
-def _codes_file(stage: str, name: str, number: int) -> str:
-    return f"{stage}/codes/{column_name(name)}-{number:06d}"
+def _codes_file(stage: str, place: int, number: int) -> str:
+    return f"{stage}/codes/{place:02d}-{number:06d}"
 
 
 @ray.remote
-def encode_file(source: Source, number: int, file: Parsed, names: list[str], options: dict[str, Any], stage: str, to: str) -> Stats | None:
+def encode_file(
+    source: Source, number: int, file: Parsed, lengths: dict[str, int | None], options: dict[str, Any], stage: str, to: str
+) -> tuple[Stats | None, int]:
+    """What was written, and how many rows have a key that is in no table.
+
+    lengths: rows of the table behind each log column, None where it has none.
+    """
     rows = staging.read_rows(file.uri)
-    maps = {name: np.frombuffer(storage.read_bytes(_codes_file(stage, name, number)), dtype=np.int32) for name in names}
+    maps = {
+        name: np.frombuffer(storage.read_bytes(_codes_file(stage, place, number)), dtype=np.int32) for place, name in enumerate(lengths)
+    }
     codes = staging.codes_of(rows, maps)
     matched = np.logical_and.reduce([column >= 0 for column in codes.values()])
-    if source.joins == "all" and not matched.all():
+    unmatched = int(len(matched) - matched.sum())
+    if source.joins == "all" and unmatched:
         index = int(np.argmin(matched))
-        name = next(name for name in names if codes[name][index] < 0)
-        place, value = file.part.place(rows.column("row_id")[index].as_py()), rows.column(name)[index].as_py()
+        name = next(name for name in lengths if codes[name][index] < 0)
+        place, value = file.part.place(rows.column("row_id")[index].as_py()), rows.column(log_column(name))[index].as_py()
         raise DataError(f"{place}: {name} {value!r} is not in the source's {name} table; get the raw files again")
+    if source.joins == "left":  # the row behind the table's last, which has no values
+        codes = {name: np.where(code < 0, np.int32(lengths[name] or 0), code) for name, code in codes.items()}
+        matched[:] = True
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
     key = _hash(_SPLIT, options["seed"], row_id) if options["split"] == "hash" else rows.column("timestamp").to_numpy()
-    table = pa.table({"row_id": row_id, "label": rows.column("label"), "timestamp": rows.column("timestamp"), "split_key": key, **codes})
-    return _write_coded(to, table.filter(pa.array(matched)))
+    table = pa.table({"row_id": row_id, "label": rows.column("label"), "timestamp": rows.column("timestamp"), "split_key": key})
+    for name, code in codes.items():
+        table = table.append_column(log_column(name), pa.array(code))
+    return _write_coded(to, table.filter(pa.array(matched))), unmatched
 
 
 def _write_coded(uri: str, table: pa.Table) -> Stats | None:
@@ -111,7 +145,7 @@ def _write_coded(uri: str, table: pa.Table) -> Stats | None:
 @ray.remote
 def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | None:
     rows = staging.read_rows(file)
-    return _write_coded(file, rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(user).to_numpy()) < share)))
+    return _write_coded(file, rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(log_column(user)).to_numpy()) < share)))
 
 
 @ray.remote
@@ -119,7 +153,7 @@ def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.n
     """row_id of the rows to drop, of the users of one bucket."""
     columns = []
     for file in files:
-        found = staging.read_columns(file, source.user, source.item, "timestamp", "row_id")
+        found = staging.read_columns(file, log_column(source.user), log_column(source.item), "timestamp", "row_id")
         columns.append([column[found[0] % buckets == bucket] for column in found])
     user, item, timestamp, row_id = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.lexsort((row_id, timestamp, item, user))
@@ -136,7 +170,7 @@ def without(file: str, dropped: np.ndarray) -> Stats | None:
 @ray.remote
 def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> list[np.ndarray]:
     """Rows per code of the user's and the item's column, of rows where both are kept."""
-    users, items = staging.read_columns(file, user, item)
+    users, items = staging.read_columns(file, log_column(user), log_column(item))
     if keep is None:
         return [np.bincount(users), np.bincount(items)]
     both = keep[0][users] & keep[1][items]
@@ -146,7 +180,8 @@ def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> li
 @ray.remote
 def within(file: str, user: str, item: str, keep: list[np.ndarray]) -> Stats | None:
     rows = staging.read_rows(file)
-    return _write_coded(file, rows.filter(pa.array(keep[0][rows.column(user).to_numpy()] & keep[1][rows.column(item).to_numpy()])))
+    users, items = (rows.column(log_column(name)).to_numpy() for name in (user, item))
+    return _write_coded(file, rows.filter(pa.array(keep[0][users] & keep[1][items])))
 
 
 def _hash(stream: int, seed: int, row_ids: np.ndarray) -> np.ndarray:
@@ -186,7 +221,7 @@ def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
 @ray.remote
 def rows_per_code(file: str, names: list[str], ordering: Ordering) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Split, code and number of rows, of every pair that occurs in each log column: a file has few of a large column's codes."""
-    key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *names)
+    key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *map(log_column, names))
     split = split_numbers(key, row_id, ordering)
     found = [np.unique(column.astype(np.int64) * len(SPLITS) + split, return_counts=True) for column in columns]
     return [(pairs % len(SPLITS), pairs // len(SPLITS), rows) for pairs, rows in found]
@@ -218,7 +253,9 @@ def write_shard(
     """Put one shard together, encode and write it. Returns its manifest entry and what the driver merges."""
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
     block = block.take(pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy()))))
-    encoded = {column: values[block.column(key).to_numpy()] for key, by_column in codes.items() for column, values in by_column.items()}
+    encoded = {
+        column: values[block.column(log_column(key)).to_numpy()] for key, by_column in codes.items() for column, values in by_column.items()
+    }
     schema = shard_schema(columns)
     table = pa.table({name: block.column(name) if name in block.column_names else encoded[name] for name in schema.names}, schema=schema)
     timestamps = block.column("timestamp").to_numpy()
@@ -228,6 +265,7 @@ def write_shard(
     return {
         "entry": entry | write_parquet(uri, file, table, row_group_rows),
         "keys": keys,
+        "clicks": int(block.column("label").to_numpy().sum(dtype=np.int64)),
         "bounds": (int(timestamps.min()), int(timestamps.max())),
     }
 

@@ -10,10 +10,11 @@ import pytest
 from clickprompt.data.sources import get_source
 from clickprompt.data.sources.goodreads import seconds
 from clickprompt.errors import DataError
+from tests.log_rows import as_dicts
 
 
 def read_all(source):
-    return [row for part in source.parts() for table in source.read_part(part) for row in table.to_pylist()]
+    return [row for part in source.parts() for rows in source.read_part(part) for row in as_dicts(rows)]
 
 
 def write_lines(folder, name, rows):
@@ -91,9 +92,9 @@ def test_amazon(tmp_path, ending):
     write_lines(tmp_path, f"meta_Toys_and_Games.json{ending}", ITEMS)
     source = get_source("amazon-toys", str(tmp_path))
     assert read_all(source) == [
-        {"label": 1, "timestamp": 100, "User ID": "A", "item": "1"},
-        {"label": 0, "timestamp": 200, "User ID": "A", "item": "1"},
-        {"label": 1, "timestamp": 50, "User ID": "Ü", "item": "?"},
+        {"label": 1, "timestamp": 100_000_000, "User ID": "A", "item": "1"},
+        {"label": 0, "timestamp": 200_000_000, "User ID": "A", "item": "1"},
+        {"label": 1, "timestamp": 50_000_000, "User ID": "Ü", "item": "?"},
     ]
     assert source.tables()["item"].to_pydict() == {
         "key": ["1", "2", "3"],

@@ -11,6 +11,7 @@ from clickprompt.data.sources import SOURCES, get_source
 from clickprompt.data.sources.files import file_parts, read_texts
 from clickprompt.data.sources.raw import cut_at_line_ends
 from clickprompt.errors import DataError, InputError
+from tests.log_rows import as_dicts, as_table
 from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
 
 WRITERS = {"movielens-1m": write_1m, "movielens-100k": write_100k, "atomic": write_atomic}
@@ -21,7 +22,7 @@ def source_of(layout, folder, rows):
 
 
 def read_all(source):
-    return [row for part in source.parts() for table in source.read_part(part) for row in table.to_pylist()]
+    return [row for part in source.parts() for rows in source.read_part(part) for row in as_dicts(rows)]
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -29,15 +30,17 @@ def test_every_row_is_read_with_its_position(tmp_path, layout):
     rows = ratings(50)
     read = read_all(pickle.loads(pickle.dumps(source_of(layout, tmp_path, rows))))
     labels = {1: 0, 2: 0, 3: None, 4: 1, 5: 1}
-    assert [(row["user"], row["item"], row["label"], row["timestamp"]) for row in read] == [(u, i, labels[r], t) for u, i, r, t in rows]
+    assert [(row["user"], row["item"], row["label"], row["timestamp"]) for row in read] == [
+        (u, i, labels[r], t * 1_000_000) for u, i, r, t in rows
+    ]
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_label_rule_drops_3_and_takes_4_and_5_as_positive(tmp_path, layout):
     rows = [("1", "1", rating, 100 + rating) for rating in (1, 2, 3, 4, 5)]
     source = source_of(layout, tmp_path, rows)
-    [table] = source.read_part(source.parts()[0])
-    assert table.column("label").to_pylist() == [0, 0, None, 1, 1]
+    [rows] = source.read_part(source.parts()[0])
+    assert rows.label.to_pylist() == [0, 0, None, 1, 1]
 
 
 def test_1m_codes_become_words(tmp_path):
@@ -160,7 +163,7 @@ def test_unknown_source_lists_the_known():
 def test_real_movielens_100k():
     source = get_source("movielens-100k", os.environ["CLICKPROMPT_ML100K"])
     assert sorted(len(table) for table in source.tables().values()) == [943, 1682]
-    rows = pa.concat_tables([table for part in source.parts() for table in source.read_part(part)])
+    rows = pa.concat_tables([as_table(rows) for part in source.parts() for rows in source.read_part(part)])
     assert len(rows) == 100_000
     assert rows["label"].null_count == 27_145  # ratings of 3
     assert sum(rows["label"].drop_null().to_pylist()) == 55_375  # 34,174 of 4 stars and 21,201 of 5

@@ -7,14 +7,15 @@ import pytest
 from clickprompt.data.staging import Numbering
 
 
-def naive(files: list[list[str]], known: list[str] | None) -> tuple[list[list[int]], list[str]]:
-    codes = {value: code for code, value in enumerate(known or [])}
+def naive(files: list[list[str]], known: list[str] | None) -> tuple[list[list[int]], list[str | None]]:
+    """Last of each file's codes is that of null."""
+    codes: dict[str | None, int] = {value: code for code, value in enumerate([None] if known is None else known)}
     found = []
     for file in files:
         if known is None:
             for value in file:
                 codes.setdefault(value, len(codes))
-        found.append([codes.get(value, -1) for value in file])
+        found.append([codes.get(value, -1) for value in [*file, None]])
     return found, list(codes)
 
 

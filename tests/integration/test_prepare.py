@@ -58,7 +58,7 @@ def test_rows_and_splits_equal_a_plain_reading(dataset):
     ages, jobs = {"1": "under 18", "56": "56+", "25": "25-34"}, {"10": "K-12 student", "16": "self-employed", "0": "other"}
     users = {user[0]: (user[0], genders[user[1]], ages[user[2]], jobs[user[3]], user[4]) for user in USERS}
     kept = [
-        (row_id, (int(rating >= 4), timestamp, (*users[user], movie, *titles[movie])))
+        (row_id, (int(rating >= 4), timestamp * 1_000_000, (*users[user], movie, *titles[movie])))
         for row_id, (user, movie, rating, timestamp) in enumerate(ratings(700))
         if rating != 3
     ]
@@ -127,8 +127,8 @@ def test_twice_the_same_bytes_however_the_log_is_cut(dataset, raw, tmp_path, mon
 def test_rows_of_equal_time_are_split_by_position(ray_session, tmp_path):
     raw = write_1m(str(tmp_path), [(user, movie, 5, 1_000_000_000) for user, movie, _, _ in ratings(90)])
     source, options, stage = get_source("movielens-1m", raw), {"split": "time"}, str(tmp_path / "stage")
-    log, _ = _encode(source, source.tables(), _parse(source, stage)[0], options, stage)
-    assert [_kth(log, k) for k in (0, 72, 81, 89)] == [(1_000_000_000, k) for k in (0, 72, 81, 89)]
+    log, *_ = _encode(source, source.tables(), _parse(source, stage)[0], options, stage)
+    assert [_kth(log, k) for k in (0, 72, 81, 89)] == [(1_000_000_000_000_000, k) for k in (0, 72, 81, 89)]
 
 
 def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):
@@ -327,5 +327,5 @@ def test_repeats_and_k_core_of_a_dump(ray_session, tmp_path):
     dataset = prepare("amazon-toys", str(tmp_path / "raw"), str(tmp_path / "d"), **SMALL)
     rows = {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()}
     assert sorted(rows) == list(range(1, 37))  # 36 pairs: row 0 came again as row 36, which is later than row 37
-    assert rows[36] == (1, 1000, ("u0", "i0", "Kites", "Title i0", "unknown"))
-    assert [size - 1 for size in dataset.field_sizes] == [6, 6, 1, 6, 1]
+    assert rows[36] == (1, 1_000_000_000, ("u0", "i0", "Kites", "Title i0", "unknown"))
+    assert [size - 1 for size in dataset.field_sizes] == [6, 6, 1, 6, 0]

@@ -4,11 +4,11 @@ from clickprompt.data.sources.amazon import AmazonToys
 from clickprompt.data.sources.bookcrossing import BookCrossing
 from clickprompt.data.sources.goodreads import GoodReads
 from clickprompt.data.sources.movielens import MovieLens1M, MovieLens100K
-from clickprompt.data.sources.raw import RawPart, Source
+from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.sources.table import Table
 from clickprompt.errors import InputError
 
-__all__ = ["SOURCES", "RawPart", "Source", "get_source", "require_source"]
+__all__ = ["SOURCES", "Findings", "LogRows", "RawPart", "Source", "get_source", "require_source"]
 
 _SCHEMA = (".yaml", ".yml")
 

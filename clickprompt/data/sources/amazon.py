@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from clickprompt.data.sources.files import in_pieces, read_objects
-from clickprompt.data.sources.raw import RawPart, Source, existing_files
+from clickprompt.data.sources.raw import LogRows, RawPart, Source, existing_files
 from clickprompt.errors import DataError
 
 __all__ = ["AmazonToys"]
@@ -51,8 +51,8 @@ class AmazonToys(Source):
     def parts(self) -> list[RawPart]:
         return [self._part(_REVIEWS)]
 
-    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
-        return map(_table, in_pieces(self._rows(part)))
+    def read_part(self, part: RawPart) -> Iterator[LogRows]:
+        return map(_log_rows, in_pieces(self._rows(part)))
 
     def _rows(self, part: RawPart) -> Iterator[tuple[int, int, str, str]]:
         for row, found in read_objects(part):
@@ -63,7 +63,7 @@ class AmazonToys(Source):
                 raise DataError(
                     f"{part.place(row)}: {type(error).__name__} {error}; expected reviewerID, asin, overall and unixReviewTime; {_WHERE}"
                 ) from error
-            yield (int(stars >= 4), time, word(user), word(item))
+            yield (int(stars >= 4), time * 1_000_000, word(user), word(item))
 
     def _part(self, name: str) -> RawPart:
         [(uri, _)] = existing_files(self.raw_dir, (name,), _WHERE).values()
@@ -75,6 +75,7 @@ def word(value: object) -> str:
     return (" ".join(str(value).split()) if value is not None else "") or "unknown"
 
 
-def _table(rows: list[tuple[int, int, str, str]]) -> pa.Table:
-    schema = pa.schema([("label", pa.int8()), ("timestamp", pa.int64()), ("User ID", pa.string()), ("item", pa.string())])
-    return pa.table([pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)], schema=schema)
+def _log_rows(rows: list[tuple[int, int, str, str]]) -> LogRows:
+    label, time, user, item = zip(*rows, strict=True)
+    values = {"User ID": pa.array(user, pa.string()), "item": pa.array(item, pa.string())}
+    return LogRows(pa.array(label, pa.int8()), pa.array(time, pa.int64()), values)

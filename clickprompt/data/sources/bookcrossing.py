@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from clickprompt import storage
-from clickprompt.data.sources.raw import RawPart, Source, cut_at_line_ends, read_part_bytes
+from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_part_bytes
 from clickprompt.errors import DataError
 
 __all__ = ["BookCrossing"]
@@ -79,7 +79,7 @@ class BookCrossing(Source):
     def parts(self) -> list[RawPart]:
         return cut_at_line_ends(storage.join(self.raw_dir, _LOG), header_lines=1)
 
-    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
+    def read_part(self, part: RawPart) -> Iterator[LogRows]:
         data = read_part_bytes(part)
         table = self._read(_LOG, data, header=False, first_line=part.line_number(0))
         rating = table["Book-Rating"]
@@ -87,14 +87,9 @@ class BookCrossing(Source):
         if not pc.all(known).as_py():
             row = int(np.argmin(known.to_numpy()))
             raise DataError(f"{part.place(row)}: rating {rating[row].as_py()!r} is not a whole number from 0 to 10; {_WHERE}")
-        yield pa.table(
-            {
-                "label": (rating.cast(pa.int64()).to_numpy() >= 5).astype(np.int8),
-                "timestamp": np.zeros(len(table), dtype=np.int64),
-                "user": table["User-ID"],
-                "book": table["ISBN"],
-            }
-        )
+        label = pa.array((rating.cast(pa.int64()).to_numpy() >= 5).astype(np.int8))
+        values = {"user": table["User-ID"].combine_chunks(), "book": table["ISBN"].combine_chunks()}
+        yield LogRows(label, pa.array(np.zeros(len(table), dtype=np.int64)), values)
 
     def _read(self, name: str, data: bytes, header: bool, first_line: int = 1) -> pa.Table:
         columns = _COLUMNS[name]

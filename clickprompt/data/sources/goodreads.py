@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from clickprompt.data.sources.amazon import word
 from clickprompt.data.sources.files import in_pieces, read_objects
-from clickprompt.data.sources.raw import RawPart, Source, existing_files
+from clickprompt.data.sources.raw import LogRows, RawPart, Source, existing_files
 from clickprompt.errors import DataError
 
 __all__ = ["GoodReads"]
@@ -94,8 +94,8 @@ class GoodReads(Source):
     def parts(self) -> list[RawPart]:
         return [self._part(_LOG)]
 
-    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
-        return map(_table, in_pieces(self._rows(part)))
+    def read_part(self, part: RawPart) -> Iterator[LogRows]:
+        return map(_log_rows, in_pieces(self._rows(part)))
 
     def _rows(self, part: RawPart) -> Iterator[tuple[Any, ...]]:
         for row, found in read_objects(part):
@@ -124,16 +124,12 @@ def _most_votes(genres: Any) -> str | None:
     return max(genres, key=genres.__getitem__) if isinstance(genres, dict) and genres else None
 
 
-def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
+def _log_rows(rows: list[tuple[Any, ...]]) -> LogRows:
     rating, time, user, book = zip(*rows, strict=True)
     stars = np.array(rating)
-    return pa.table(
-        {
-            "label": pa.array((stars >= 4).astype(np.int8), mask=stars == 0),
-            "timestamp": seconds(time),
-            "User ID": pa.array(user, pa.string()),
-            "book": pa.array(book, pa.string()),
-        }
+    label = pa.array((stars >= 4).astype(np.int8), mask=stars == 0)
+    return LogRows(
+        label, pa.array(seconds(time) * 1_000_000), {"User ID": pa.array(user, pa.string()), "book": pa.array(book, pa.string())}
     )
 
 

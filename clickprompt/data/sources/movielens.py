@@ -4,6 +4,9 @@ Fields and rules follow the paper's Table 1: ratings of 3 are dropped, 4 and 5 a
 counts. Age and job codes become the words of the data set's README, because text needs meaning.
 """
 
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from clickprompt import storage
-from clickprompt.data.sources.raw import RawPart, Source, cut_at_line_ends, read_lines, read_part_bytes
+from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_lines, read_part_bytes
 from clickprompt.errors import DataError
 
 __all__ = ["MovieLens1M", "MovieLens100K"]
@@ -138,7 +142,7 @@ class _MovieLens(Source):
     def parts(self) -> list[RawPart]:
         return cut_at_line_ends(self._uri(self.log), header_lines=1 if self.log.header else 0)
 
-    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
+    def read_part(self, part: RawPart) -> Iterator[LogRows]:
         # the CSV reader takes a separator of one character; these columns can't hold a tab
         data = read_part_bytes(part).rstrip(b"\r\n").replace(self.log.separator.encode(), b"\t")
         types = {"user": pa.string(), "item": pa.string(), "rating": pa.float64(), "timestamp": pa.int64()}
@@ -154,7 +158,13 @@ class _MovieLens(Source):
         rating = table.column("rating").to_numpy()
         if not np.isin(rating, (1, 2, 3, 4, 5)).all():
             raise self._malformed(part, data)
-        yield table.set_column(2, "label", pa.array((rating >= 4).astype(np.int8), mask=rating == 3))
+        columns = {name: table.column(name).combine_chunks() for name in types}
+        try:
+            timestamp = pc.multiply_checked(columns["timestamp"], 1_000_000)
+        except pa.ArrowInvalid as error:  # no time on Earth
+            raise self._malformed(part, data) from error
+        label = pa.array((rating >= 4).astype(np.int8), mask=rating == 3)
+        yield LogRows(label, timestamp, {name: columns[name] for name in ("user", "item")})
 
     def _uri(self, file: _File) -> str:
         return storage.join(self.raw_dir, file.name)
@@ -162,7 +172,7 @@ class _MovieLens(Source):
     def _malformed(self, part: RawPart, data: bytes) -> DataError:
         """Look at the lines one by one: slow, but only once, to say which one is wrong."""
         for row, line in enumerate(data.split(b"\n")):
-            if not re.fullmatch(rb"[!-~]+\t[!-~]+\t[1-5](\.0*)?\t-?\d{1,18}\r?", line):
+            if not re.fullmatch(rb"[!-~]+\t[!-~]+\t[1-5](\.0*)?\t-?\d{1,12}\r?", line):
                 shown = line.rstrip(b"\r").replace(b"\t", self.log.separator.encode()).decode("latin-1")[:80]
                 return DataError(f"{part.place(row)}: {shown!r} is malformed; expected {self.log.expected}")
         return DataError(f"{part.uri}: the lines from {part.line_number(0)} on can't be read; {self.where_to_get}")

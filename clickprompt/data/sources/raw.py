@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from clickprompt import storage
 from clickprompt.errors import DataError
 
-__all__ = ["RawPart", "Source", "cut_at_line_ends", "existing_files", "read_lines", "read_part_bytes"]
+__all__ = ["Findings", "LogRows", "RawPart", "Source", "cut_at_line_ends", "existing_files", "read_lines", "read_part_bytes"]
 
 PART_BYTES = 4 << 20  # small enough for several parts of a small log, so that reading it is parallel
 
@@ -33,6 +33,39 @@ class RawPart:
         return f"{self.uri}, line {self.line_number(row)}"
 
 
+@dataclass
+class Findings:
+    """What reading a log has met and its user should know; the findings of its parts are merged."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # of rows, by what was the matter with them
+    occurred: set[str] = field(default_factory=set)  # of the values that the label rule names
+    times: dict[str, str] = field(default_factory=dict)  # form of the timestamps (data/instants.py) → an example and its place
+
+    def merge(self, other: "Findings") -> None:
+        for what, rows in other.counts.items():
+            self.counts[what] = self.counts.get(what, 0) + rows
+        self.occurred |= other.occurred
+        self.times = other.times | self.times
+
+
+@dataclass(frozen=True)
+class LogRows:
+    """Rows of a log, in order. N of them.
+
+    label [N] int8, null where the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC; values: log column → [N]
+    strings, null or `unknown` where a value is missing; group [N] int64: whose rows are ranked against each other, if the log says so.
+    """
+
+    label: pa.Array
+    timestamp: pa.Array
+    values: dict[str, pa.Array]
+    group: pa.Array | None = None
+    findings: Findings = field(default_factory=Findings)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
 class Source(ABC):
     """A raw log: interactions, cut into parts, and tables with fields' values, joined by a key column of the log.
 
@@ -46,7 +79,7 @@ class Source(ABC):
     item: str
     k_core: int = 0  # rows that every user and item has at least
     latest_only: bool = False  # of the rows with the same user and item
-    joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped
+    joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has none
     remark: str = ""  # what a user of the prepared dataset should know
     joined: bool = True  # there are tables
     whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
@@ -74,19 +107,19 @@ class Source(ABC):
 
     @abstractmethod
     def tables(self) -> dict[str, pa.Table]:
-        """Key column of the log → table with a unique string column `key` and one string column per field; no nulls."""
+        """Key column of the log → table with a unique string column `key` and one string column per field, null or `unknown` where a
+        value is missing."""
 
     @abstractmethod
     def parts(self) -> list[RawPart]:
         """The interaction file in pieces that can be read independently."""
 
     @abstractmethod
-    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
-        """The part's rows in order: label int8, null where the label rule drops the row; timestamp int64; strings without nulls for every
-        key and every field that no table has.
+    def read_part(self, part: RawPart) -> Iterator[LogRows]:
+        """The part's rows in order; `values` has every key and every field that no table has. Raises DataError with file and line."""
 
-        Raises DataError with file and line.
-        """
+    def check_findings(self, findings: Findings) -> None:  # noqa: B027 - most logs have nothing to check
+        """Raises DataError where what the parts are alone can't be together."""
 
 
 def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:

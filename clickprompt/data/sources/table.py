@@ -16,7 +16,7 @@ from clickprompt import storage
 from clickprompt.data.dataset import SPLITS
 from clickprompt.data.schema import FieldSchema, data_files, load_schema
 from clickprompt.data.sources.files import column_names, file_parts, read_texts
-from clickprompt.data.sources.raw import RawPart, Source
+from clickprompt.data.sources.raw import LogRows, RawPart, Source
 from clickprompt.errors import DataError
 
 __all__ = ["Table"]
@@ -78,17 +78,17 @@ class Table(Source):
     def parts(self) -> list[RawPart]:
         return [part for uri in self.files() for part in file_parts(uri)]
 
-    def read_part(self, part: RawPart) -> Iterator[pa.Table]:
+    def read_part(self, part: RawPart) -> Iterator[LogRows]:
         rows = 0
         for texts in read_texts(part, self._columns()):
             columns = {field.name: self._values(part, rows, field, texts.column(field.column)) for field in self.schema.fields}
             for role, name in ((self.schema.user, self.user), (self.schema.item, self.item)):
                 if role and name not in columns and self.k_core > 1:
                     columns[name] = _filled(texts.column(role))
-            columns["label"] = self._labels(part, rows, texts.column(self.schema.label.column).combine_chunks())
-            columns["timestamp"] = self._timestamps(part, rows, texts)
+            label = self._labels(part, rows, texts.column(self.schema.label.column).combine_chunks())
+            timestamp = self._timestamps(part, rows, texts)
             rows += len(texts)
-            yield pa.table(columns)
+            yield LogRows(label, timestamp, columns)
 
     def _labels(self, part: RawPart, first: int, value: pa.Array) -> pa.Array:
         rule = self.schema.label
