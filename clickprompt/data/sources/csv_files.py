@@ -1,0 +1,301 @@
+"""CSV files of any dialect as text columns: delimiter found or given, with or without a header line, quotes, markers of missing values."""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+import contextlib
+import csv as python_csv
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from clickprompt.data.sources.formats import PIECE_ROWS, FileFormat, FilePart
+from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text, refuse_undecodable, too_long
+from clickprompt.errors import DataError
+
+__all__ = ["CsvRows", "csv_columns", "read_csv"]
+
+_DELIMITERS = (",", ";", "\t", "|")
+_BLANK = 32  # and below: blanks, tabs
+
+
+@dataclass(frozen=True)
+class CsvRows(FilePart):
+    """All rows of a CSV file."""
+
+    def line_number(self, row: int) -> int:
+        """Rows may have line ends in quotes, and empty lines between them, so the file is read again up to the row."""
+        with _wide_cells():
+            for index, (line, _) in enumerate(_records(self.uri, self.how)):
+                if index == row:
+                    return line
+        return row + (2 if self.how.names is None else 1)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the first line says. `stand_in`: the one character that replaces a longer delimiter while pyarrow reads."""
+
+    names: list[str]
+    delimiter: str
+    first: bytes  # rows that were read with it
+    lines: int  # before them
+    stand_in: str = ""
+
+
+def csv_columns(uri: str, how: FileFormat) -> dict[str, pa.DataType] | None:
+    """Column → string; None for a file without a line. Raises DataError for a header that can't be understood."""
+    with open_text(uri, how) as stream:
+        head = _head(uri, how, stream)
+    return None if head is None else {name: pa.string() for name in head.names if name}
+
+
+def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
+    """`columns` as strings, null where a cell is a marker of `how.nulls`.
+
+    Raises DataError naming the line of a row with too few or too many cells, or that isn't text of the encoding.
+    """
+    with open_text(part.uri, how) as stream:
+        head = _head(part.uri, how, stream)
+        if head is None:
+            return
+        partitions = dict(part.partitions)
+        missing = next((name for name in columns if name not in head.names and name not in partitions), None)
+        if missing is not None:
+            raise DataError(f"{part.uri}: has no column {missing!r}; it has {', '.join(filter(None, [*head.names, *partitions]))[:300]}")
+        body = _Body(part.uri, how, head, stream)
+        try:
+            for batch in _batches(how, head, body, [name for name in columns if name in head.names]):
+                made = {name: _cells(batch.column(name), how, head) for name in columns if name in head.names}
+                fixed = {name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in partitions.items()}
+                table = pa.table({name: made[name] if name in made else fixed[name] for name in columns})
+                for start in range(0, len(table), PIECE_ROWS):
+                    yield table.slice(start, PIECE_ROWS)
+        except pa.ArrowInvalid as error:
+            _refuse(part, how, head, error)
+    if body.quotes % 2:
+        _refuse_open_quote(part, how)
+
+
+def _batches(how: FileFormat, head: _Head, body: "_Body", columns: list[str]) -> Iterator[pa.RecordBatch]:
+    names = [name or f"\0{index}" for index, name in enumerate(head.names)]  # a column without a name can't be asked for
+    wanted = columns or names[:1]
+    try:
+        yield from csv.open_csv(
+            body,
+            read_options=csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False, column_names=names),
+            parse_options=csv.ParseOptions(
+                delimiter=head.stand_in or head.delimiter, quote_char=how.quote or False, newlines_in_values=bool(how.quote)
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=wanted,
+                null_values=list(how.nulls),
+                strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" not in str(error):
+            raise
+
+
+def _cells(column: pa.Array, how: FileFormat, head: _Head) -> pa.Array:
+    if head.stand_in and how.quote and pc.any(pc.match_substring(column, head.stand_in)).as_py():
+        column = pc.replace_substring(column, head.stand_in, head.delimiter)  # a delimiter in quotes
+    if how.nulls and _has_outer_blanks(column):
+        markers = pa.array(sorted({marker.strip() for marker in how.nulls}), pa.string())
+        column = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(column), value_set=markers), pa.scalar(None, pa.string()), column)
+    return column
+
+
+def _has_outer_blanks(column: pa.Array) -> bool:
+    _, offsets, content = column.buffers()
+    if content is None or not content.size:
+        return False
+    ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
+    some = ends[1:] > ends[:-1]
+    characters = np.frombuffer(content, np.uint8)
+    return bool((characters[ends[:-1][some]] <= _BLANK).any() or (characters[ends[1:][some] - 1] <= _BLANK).any())
+
+
+def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
+    """Reads the first line that isn't empty, which may go over several where quotes hold line ends. None for a file without one."""
+    lines = 0
+    while True:
+        first = _first_line(uri, how, stream, lines)
+        if not first:
+            return None
+        if first.strip(b"\r\n"):
+            break
+        lines += first.count(b"\n")
+    try:
+        text = first.decode()
+    except UnicodeDecodeError as error:
+        refuse_undecodable(uri, how, error)
+    place = f"{uri}, line {lines + 1}"
+    if "\r" in text.rstrip("\r\n") and not how.quote:
+        raise DataError(f"{place}: its lines end in carriage returns only; convert the file to line feeds")
+    delimiter = how.delimiter if how.delimiter is not None else _found_delimiter(place, how, text)
+    stand_in = "" if len(delimiter.encode()) == 1 else "\x1e" if "\x1f" in delimiter else "\x1f"
+    try:
+        cells = next(_reader([text], how, delimiter, stand_in))
+    except python_csv.Error as error:
+        raise DataError(f"{place}: not readable as CSV ({error}); mend the line, or set quote: and delimiter:") from error
+    if how.names is not None:
+        if len(cells) != len(how.names):
+            raise DataError(f"{place}: {_counted(len(cells))} and {len(how.names)} names; give a name for every cell, or set delimiter:")
+        return _Head(list(how.names), delimiter, first, lines, stand_in)
+    names = [cell.strip() for cell in cells]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{place}: two columns are named {twice!r}; rename one, or give names: for a file without a header line")
+    return _Head(names, delimiter, b"", lines + first.count(b"\n"), stand_in)
+
+
+def _first_line(uri: str, how: FileFormat, stream: io.BufferedReader, lines: int) -> bytes:
+    found = b""
+    while True:
+        line = stream.readline(LONGEST_LINE)
+        found += line
+        if len(found) >= LONGEST_LINE:
+            raise too_long(f"{uri}, line {lines + 1}")
+        if not line or not how.quote or found.count(how.quote.encode()) % 2 == 0:
+            return found
+
+
+def _found_delimiter(place: str, how: FileFormat, line: str) -> str:
+    quote = re.escape(how.quote or "")
+    bare = re.sub(f"{quote}(?:[^{quote}]|{quote}{quote})*{quote}", "", line) if quote else line
+    counts = {delimiter: bare.count(delimiter) for delimiter in _DELIMITERS}
+    if how.names is not None:
+        fitting = [delimiter for delimiter, count in counts.items() if count == len(how.names) - 1]
+        if len(fitting) == 1 or (fitting and len(how.names) == 1):
+            return fitting[0]
+    most = max(counts.values())
+    found = [delimiter for delimiter, count in counts.items() if count == most]
+    if most and len(found) > 1:
+        raise DataError(f"{place}: {' and '.join(map(repr, found))} occur equally often, so either may be the delimiter; set delimiter:")
+    return found[0]
+
+
+def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str) -> Any:
+    """Python's reader of the dialect, for headers and for finding lines."""
+    texts = (line.replace(delimiter, stand_in) for line in lines) if stand_in else lines
+    quoting = python_csv.QUOTE_MINIMAL if how.quote else python_csv.QUOTE_NONE
+    return python_csv.reader(texts, delimiter=stand_in or delimiter, quotechar=how.quote or None, quoting=quoting, strict=True)
+
+
+class _Body(io.RawIOBase):
+    """The bytes after the header for pyarrow: quotes are counted, and a delimiter of several bytes becomes one."""
+
+    def __init__(self, uri: str, how: FileFormat, head: _Head, stream: io.BufferedReader) -> None:
+        self.quotes = 0
+        self._uri, self._stream, self._lines, self._head = uri, stream, head.lines, head
+        self._quote = (how.quote or "").encode()
+        self._delimiter, self._stand_in = head.delimiter.encode(), head.stand_in.encode()
+        self._rest = head.first
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._taken(size) if not self._stand_in else self._replaced(size)
+        if self._quote:
+            self.quotes += data.count(self._quote)
+        return data
+
+    def _taken(self, size: int) -> bytes:
+        if not self._rest:
+            return self._stream.read(size)
+        first, self._rest = self._rest, b""
+        return first
+
+    def _replaced(self, size: int) -> bytes:
+        """Whole lines, so that no delimiter is cut."""
+        while True:
+            more = self._stream.read(size)
+            data = self._rest + more
+            end = data.rfind(b"\n") + 1 if more else len(data)
+            self._rest = data[end:]
+            if end or not more:
+                break
+            if len(data) > LONGEST_LINE:
+                raise too_long(f"{self._uri}, line {self._lines + 1}")
+        data = data[:end]
+        at = data.find(self._stand_in)
+        if at >= 0:
+            line = self._lines + data.count(b"\n", 0, at) + 1
+            raise DataError(
+                f"{self._uri}, line {line}: holds the control character {self._stand_in!r}; delete it, or use a shorter delimiter"
+            )
+        self._lines += data.count(b"\n")
+        return data.replace(self._delimiter, self._stand_in)
+
+
+def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid) -> NoReturn:
+    """Raises DataError for what pyarrow says, with the line."""
+    reason = " ".join(str(error).split())
+    if "straddl" in reason:
+        raise too_long(f"{part.uri}: a row is") from error
+    if "UTF8" in reason:
+        refuse_undecodable(part.uri, how, error)
+    with _wide_cells():
+        try:
+            for line, cells in _records(part.uri, how):
+                if len(cells) != len(head.names):
+                    has = "names: gives" if how.names is not None else "the header has"
+                    raise DataError(
+                        f"{part.uri}, line {line}: {_counted(len(cells))} where {has} {len(head.names)}; mend the line, or set delimiter:"
+                    ) from error
+        except python_csv.Error:
+            _refuse_open_quote(part, how)
+    raise DataError(f"{part.uri}: not readable as CSV ({reason[:200]}); mend the file") from error
+
+
+def _refuse_open_quote(part: FilePart, how: FileFormat) -> None:
+    """Raises DataError if a quote is never closed, or text follows a closed one. An odd quote inside a cell is no mistake."""
+    line = 0
+    with _wide_cells():
+        try:
+            for start, _ in _records(part.uri, how):
+                line = start
+        except python_csv.Error as error:
+            after = f"the row after line {line}" if line else "the first row"
+            raise DataError(f"{part.uri}: {after}: a quote {how.quote} that isn't closed ({error}); mend it, or set quote:") from error
+
+
+def _records(uri: str, how: FileFormat) -> Iterator[tuple[int, list[str]]]:
+    """(line where it begins, cells) of each row, by Python's reader."""
+    with open_text(uri, how) as stream:
+        head = _head(uri, how, stream)
+        if head is None:
+            return
+        text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
+        reader = _reader(itertools.chain([head.first.decode()] if head.first else [], text), how, head.delimiter, head.stand_in)
+        line = head.lines
+        for cells in reader:
+            if cells:
+                yield line + 1, cells
+            line = head.lines + reader.line_num
+
+
+@contextlib.contextmanager
+def _wide_cells() -> Iterator[None]:
+    """Python's reader takes cells up to 128 KiB unless told."""
+    before = python_csv.field_size_limit(LONGEST_LINE)
+    try:
+        yield
+    finally:
+        python_csv.field_size_limit(before)
+
+
+def _counted(cells: int) -> str:
+    return "1 cell" if cells == 1 else f"{cells} cells"

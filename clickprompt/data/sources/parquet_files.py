@@ -1,0 +1,290 @@
+"""Parquet files' columns with their own types, cut at row groups; also those of Delta and Iceberg tables, found by name or id."""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clickprompt import storage
+from clickprompt.data.sources.formats import PIECE_ROWS, DataFile, FileFormat, FilePart
+from clickprompt.errors import DataError, InputError
+
+__all__ = ["RowGroups", "leaves", "parquet_columns", "parquet_parts", "plain_type", "read_parquet"]
+
+_PART_BYTES = 64 << 20  # uncompressed
+_FIELD_ID = b"PARQUET:field_id"
+
+
+@dataclass(frozen=True)
+class RowGroups(FilePart):
+    """Row groups [start, stop) of a Parquet file."""
+
+    def place(self, row: int) -> str:
+        return f"{self.uri}, row {self.first_row + row + 1}"
+
+
+def parquet_columns(file: DataFile) -> dict[str, pa.DataType]:
+    """Column → type as `read_parquet` gives it; the children of structs as a.b. Raises DataError for a damaged file, or a name twice."""
+    if file.schema is not None:
+        return {name: plain_type(field.type) for name, (_, field) in leaves(file.schema).items()}
+    with _parquet(file.uri) as opened:
+        return {name: plain_type(field.type) for name, (_, field) in _leaves_of(file.uri, opened).items()}
+
+
+def parquet_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
+    """The file cut at row groups, into parts of about 64 MiB. Raises DataError for a damaged file."""
+    with _parquet(file.uri) as opened:
+        groups = [opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups)]
+    parts: list[FilePart] = []
+    start = first_row = rows = size = 0
+    for index, group in enumerate(groups):
+        rows, size = rows + group.num_rows, size + group.total_byte_size
+        if size >= _PART_BYTES or index == len(groups) - 1:
+            parts.append(RowGroups(file.uri, start, index + 1, first_row, 0, file.partitions, file.schema, how))
+            start, first_row, rows, size = index + 1, first_row + rows, 0, 0
+    return parts
+
+
+def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """`columns` of the part's rows. A column of the part's schema that the file lacks is its partition's value, or null.
+
+    Raises DataError naming file and row of text that isn't UTF-8, and for a column that is nowhere.
+    """
+    partitions = dict(part.partitions)
+    with _parquet(part.uri) as file:
+        have = _leaves_of(part.uri, file)
+        found, types = _places(part, have, columns)
+        names = list(dict.fromkeys(".".join(path) for path in found.values()))
+        first = 0
+        for batch in _batches(part, file, names):
+            made = {}
+            for name in columns:
+                wanted = types.get(name)
+                if name in found:
+                    column = _leaf(batch, found[name])
+                    made[name] = _plain(part, first, name, column if wanted is None else _as(part, name, column, wanted))
+                else:
+                    made[name] = _constant(part, name, partitions.get(name), wanted or pa.string(), len(batch))
+            yield pa.table(made)
+            first += len(batch)
+
+
+def leaves(schema: pa.Schema) -> dict[str, tuple[tuple[str, ...], pa.Field]]:
+    """Column, or a.b of a struct's child, → its path and field; a column whose own name has dots comes before such a child."""
+    found: dict[str, tuple[tuple[str, ...], pa.Field]] = {}
+    for field in schema:
+        if not pa.types.is_struct(field.type):
+            found[field.name] = ((field.name,), field)
+
+    def descend(path: tuple[str, ...], field: pa.Field) -> None:
+        for child in field.type:
+            if pa.types.is_struct(child.type):
+                descend((*path, child.name), child)
+            else:
+                found.setdefault(".".join((*path, child.name)), ((*path, child.name), child))
+
+    for field in schema:
+        if pa.types.is_struct(field.type):
+            descend((field.name,), field)
+    return found
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What a column of `kind` is read as: one kind of text, one kind of list, nothing encoded."""
+    if isinstance(kind, pa.UuidType):
+        return pa.string()
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if _is_text(kind):
+        return pa.string()
+    if _is_list(kind):
+        return pa.list_(plain_type(kind.value_type))
+    return kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Also bytes: older writers don't say of text that it is text."""
+    types = pa.types
+    return (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return (
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+    )
+
+
+def _leaves_of(uri: str, file: pq.ParquetFile) -> dict[str, tuple[tuple[str, ...], pa.Field]]:
+    names = file.schema_arrow.names
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{uri}: has two columns {twice!r}; rename one")
+    return leaves(file.schema_arrow)
+
+
+def _places(
+    part: FilePart, have: dict[str, tuple[tuple[str, ...], pa.Field]], columns: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, pa.DataType]]:
+    """Column → path in the file, of those it has; column → type that the part's schema asks for."""
+    partitions = dict(part.partitions)
+    if part.schema is None:
+        found = {name: have[name][0] for name in columns if name in have}
+        missing = next((name for name in columns if name not in found and name not in partitions), None)
+        if missing is not None:
+            raise DataError(f"{part.uri}: has no column {missing!r}; it has {', '.join([*have, *partitions])[:300]}")
+        return found, {}
+    wanted = leaves(part.schema)
+    missing = next((name for name in columns if name not in wanted), None)
+    if missing is not None:
+        raise DataError(f"{part.uri}: its table has no column {missing!r}; it has {', '.join(wanted)[:300]}")
+    by_id = {_field_id(field): path for path, field in have.values() if _field_id(field) is not None}
+    found = {}
+    for name in columns:
+        number = _field_id(wanted[name][1])
+        path = by_id.get(number) if number is not None and by_id else have[name][0] if name in have else None
+        if path is not None:
+            found[name] = path
+    return found, {name: wanted[name][1].type for name in columns}
+
+
+def _field_id(field: pa.Field) -> bytes | None:
+    return (field.metadata or {}).get(_FIELD_ID)
+
+
+def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    groups = list(range(part.start, part.stop))
+    if not names:  # a batch without columns would have no length
+        rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+        for start in range(0, rows, PIECE_ROWS):
+            yield pa.record_batch({"": pa.nulls(min(PIECE_ROWS, rows - start))})
+        return
+    batches = file.iter_batches(PIECE_ROWS, row_groups=groups, columns=names, use_threads=False)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError):
+            for group in groups:  # which of them it is
+                with _naming_damage(f"{part.uri}, row group {group + 1} of {file.num_row_groups}"):
+                    file.read_row_group(group, columns=names, use_threads=False)
+            raise
+        if batch is None:
+            return
+        yield batch
+
+
+def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
+    column = batch.column(path[0])
+    return pc.struct_field(column, list(path[1:])) if len(path) > 1 else column
+
+
+def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
+    """The column as `plain_type`; its text is UTF-8."""
+    kind = plain_type(column.type)
+    if isinstance(column.type, pa.UuidType):
+        return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()], pa.string())
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if column.type != kind:
+        try:
+            column = column.cast(kind)
+        except pa.ArrowInvalid as error:
+            if "UTF8" not in str(error):
+                raise DataError(f"{part.uri}: column {name} of type {column.type} can't be read ({str(error)[:150]})") from error
+            _refuse_text(part, first, name, column, kind, error)
+        except pa.ArrowNotImplementedError as error:
+            raise DataError(
+                f"{part.uri}: column {name} of type {column.type} can't be read; give text, numbers or lists of them"
+            ) from error
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    if pa.types.is_string(inner) and not _is_utf8(column):
+        _refuse_text(part, first, name, column, kind, None)
+    return column
+
+
+def _is_utf8(texts: pa.Array) -> bool:
+    """Parquet's reader takes any bytes for text."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _refuse_text(part: FilePart, first: int, name: str, column: pa.Array, kind: pa.DataType, cause: Exception | None) -> NoReturn:
+    """Raises DataError for the first row that isn't UTF-8, found by halving."""
+
+    def fine(start: int, stop: int) -> bool:
+        some = column.slice(start, stop - start)
+        try:
+            some = pa.concat_arrays([some]) if some.type == kind else some.cast(kind)
+            return all(_is_utf8(one) for one in (some, some.flatten() if pa.types.is_list(kind) else some))
+        except pa.ArrowInvalid:
+            return False
+
+    start, stop = 0, len(column)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        start, stop = (middle, stop) if fine(start, middle) else (start, middle)
+    raise DataError(f"{part.place(first + start)}: column {name} is not UTF-8 text; mend the row") from cause
+
+
+def _as(part: FilePart, name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """An older file's column as its table has it now (int32 as int64, …)."""
+    kind = plain_type(wanted)
+    if plain_type(column.type) == kind:
+        return column
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"{part.uri}: column {name} is {column.type}, of its table {wanted}: {' '.join(str(error).split())[:150]}"
+        ) from error
+
+
+def _constant(part: FilePart, name: str, value: str | None, wanted: pa.DataType, rows: int) -> pa.Array:
+    kind = plain_type(wanted)
+    try:
+        one = pa.scalar(None, kind) if value is None else pa.scalar(value, pa.string()).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{part.uri}: partition {name}={value!r} is no {kind}; mend the table") from error
+    return pa.repeat(one, rows)
+
+
+@contextmanager
+def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    with _naming_damage(uri), storage.open_input(uri) as stream:
+        yield pq.ParquetFile(stream)
+
+
+@contextmanager
+def _naming_damage(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DataError(f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it again") from error

@@ -1,0 +1,79 @@
+"""A text file's bytes as UTF-8, whatever its compression and encoding."""
+
+import codecs
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pyarrow as pa
+
+from clickprompt import storage
+from clickprompt.data.sources.formats import FileFormat, compression_of
+from clickprompt.errors import DataError, InputError
+
+__all__ = ["LONGEST_LINE", "open_text", "refuse_undecodable", "too_long"]
+
+LONGEST_LINE = 16 << 20  # bytes
+
+_BUFFER = 1 << 20
+_CHUNK = 4 << 20
+
+
+@contextmanager
+def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
+    """UTF-8 without a byte order mark; bytes that are no text of the encoding raise DataError with their line, if it isn't UTF-8.
+
+    Raises DataError for a damaged compressed file, while it is read.
+    """
+    with _unpacked(uri) as stream:
+        if not how.is_utf8:
+            stream = pa.transcoding_input_stream(stream, how.encoding, "utf-8")
+        text = io.BufferedReader(stream, _BUFFER)  # pyright: ignore[reportArgumentType] - it reads like a raw stream
+        try:
+            if text.peek(3).startswith(codecs.BOM_UTF8):
+                text.read(3)
+            yield text
+        except UnicodeDecodeError as error:
+            refuse_undecodable(uri, how, error)
+
+
+@contextmanager
+def _unpacked(uri: str) -> Iterator[pa.NativeFile]:
+    codec = compression_of(uri)
+    with storage.open_input(uri) as stream:
+        if codec is None:
+            yield stream  # pyright: ignore[reportReturnType]
+            return
+        try:
+            with pa.CompressedInputStream(stream, codec) as unpacked:
+                yield unpacked
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, InputError | pa.ArrowInvalid):
+                raise
+            reason = " ".join(str(error).split())[:150]
+            raise DataError(f"{uri}: a damaged or truncated {codec} file ({reason}); get it again") from error
+
+
+def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
+    """Raises DataError with the first line that isn't text of the encoding."""
+    decoder, lines = codecs.getincrementaldecoder(how.encoding)(), 0
+    with _unpacked(uri) as stream:
+        while True:
+            chunk = stream.read(_CHUNK)
+            try:
+                lines += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                lines += error.object[: error.start].decode(how.encoding, "ignore").count("\n")
+                wrong = error.object[error.start : error.end]
+                raise DataError(
+                    f"{uri}, line {lines + 1}: not {how.encoding} text ({error.reason}: {wrong!r}); convert the file, or set encoding:"
+                ) from cause
+            if not chunk:
+                raise DataError(f"{uri}: not {how.encoding} text; convert the file, or set encoding:") from cause
+
+
+def too_long(place: str) -> DataError:
+    return DataError(
+        f"{place}: longer than {LONGEST_LINE >> 20} MiB; not the text format that was expected, or a quote that is never closed"
+    )
