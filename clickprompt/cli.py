@@ -257,8 +257,9 @@ def predict(
     from clickprompt.runtime.predict import predict as run_predict
 
     result = run_predict(run, rows, to, keep=keep or [], runtime=settings.runtime, data=data)
+    unknown = ", ".join(f"{name} {share:.1%}" for name, share in result["unknown"].items() if share) or "none"
     figures = f"{result['rows']:,} rows of {result['files']} files, {result['rows_per_second']:,.0f} rows/s"
-    _finish(as_json, result, f"{figures}: {to}")
+    _finish(as_json, result, f"missing or not seen before: {unknown}\n{figures}: {to}")
 
 
 @app.command()

@@ -5,7 +5,7 @@ import pandas as pd
 
 
 def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
-    """rows: DataFrame in the order of the log with label (NaN = dropped), timestamp, user, item and one column of texts per field; if it
+    """rows: DataFrame in the order of the log with label (NaN = dropped), timestamp (µs), user, item and one column of texts per field; if it
     has a split_key, the splits are by that instead of the timestamp.
 
     min_count: field → training rows that a value needs. Returns {split: DataFrame with row_id, label, timestamp, fields} in the order of
@@ -36,8 +36,8 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
     return splits, values
 
 
-def assert_equal(dataset, splits, values, unit=1_000_000):
-    """unit: of the timestamps, in microseconds. Row by row: splits, labels, times, the values behind the ids; and the vocabularies, their order and training counts."""
+def assert_equal(dataset, splits, values):
+    """Row by row: splits, labels, times, the values behind the ids; and the vocabularies, their order and training counts."""
     for field, name in enumerate(dataset.field_names):
         assert dataset.vocabulary(field)["value"].to_pylist() == ["unknown", *values[name]]
     ids = {name: {value: number for number, value in enumerate(found, start=1)} for name, found in values.items()}
@@ -47,7 +47,7 @@ def assert_equal(dataset, splits, values, unit=1_000_000):
             table, expected = table.sort_values("row_id"), expected.sort_values("row_id")
         assert table["row_id"].tolist() == expected["row_id"].tolist()
         assert table["label"].tolist() == expected["label"].astype(int).tolist()
-        assert table["timestamp"].tolist() == (expected["timestamp"] * unit).tolist()
+        assert table["timestamp"].tolist() == expected["timestamp"].tolist()
         assert dataset.manifest["clicks"][split] == expected["label"].sum()
         for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
             assert table[column].tolist() == [ids[name].get(value, 0) for value in expected[name]], name

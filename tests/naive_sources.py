@@ -30,6 +30,7 @@ def movielens_1m(folder):
     # one colon between: three columns of nothing
     ratings = pd.read_csv(os.path.join(folder, "ratings.dat"), sep=":", header=None, usecols=[0, 2, 4, 6], dtype={0: str, 2: str})
     ratings.columns = ["user", "item", "stars", "timestamp"]
+    ratings["timestamp"] *= 1_000_000
     ratings["label"] = (ratings["stars"] >= 4).astype(float).where(ratings["stars"] != 3)
     rows = ratings.drop(columns="stars").merge(users, how="left", left_on="user", right_on="User ID", validate="many_to_one")
     rows = rows.merge(movies, how="left", left_on="item", right_on="Movie ID", validate="many_to_one")

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 
 from clickprompt import storage
 from clickprompt.data.dataset import FORMAT_VERSION, SPLITS, Dataset, shard_schema, vocabulary_schema
+from clickprompt.data.schema import FieldSchema
+from clickprompt.data.transform import FieldRule
 
 FIELDS = {"User ID": 30, "Gender": 2, "Movie ID": 40, "Film genre": 6}
 WORDS = ("red", "blue", "green", "old", "new", "quiet", "loud", "warm")
@@ -41,6 +43,7 @@ def write_dataset(folder: str, train_rows: int = 400, row_group_rows: int = 37, 
         groups = [pq.ParquetFile(path).metadata.row_group(i).num_rows for i in range(pq.ParquetFile(path).num_row_groups)]
         shards[split] = [{"file": file, "rows": rows, "row_groups": groups, "sha256": storage.sha256(path)}]
         counts[split], next_row = rows, next_row + rows
+    rules = [FieldRule(FieldSchema(name=name, column=column)) for name, column in zip(FIELDS, columns, strict=True)]
     manifest = {
         "format_version": FORMAT_VERSION,
         "source": "synthetic",
@@ -48,6 +51,7 @@ def write_dataset(folder: str, train_rows: int = 400, row_group_rows: int = 37, 
         "counts": counts,
         "shards": shards,
         "num_features": sum(FIELDS.values()),
+        "transform": {"fields": [rule.to_json() for rule in rules], "tables": {}, "explode": None, "options": {}},
     }
     storage.write_json(os.path.join(folder, "manifest.json"), manifest)
     return Dataset.open(folder)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickprompt.data.sources import Source
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
 
 __all__ = ["check_source"]
@@ -53,20 +54,21 @@ def _sample(source: Source, rows: int) -> tuple[pa.Table, int]:
 
 def _joined(rows: pa.Table, tables: dict[str, pa.Table], source: Source) -> pa.Table:
     for key, table in tables.items():
-        rows = rows.join(table, keys=key, right_keys="key", join_type="inner")
+        rows = rows.join(table, keys=key, right_keys=KEY, join_type="inner")
     return rows.select(["label", *source.fields])
 
 
 def _describe(column: pa.ChunkedArray, label: np.ndarray) -> dict[str, Any]:
     encoded = column.combine_chunks().dictionary_encode()
-    values, codes = encoded.dictionary, encoded.indices.to_numpy()
+    values, present = encoded.dictionary, encoded.indices.is_valid().to_numpy(zero_copy_only=False)
+    codes, label = encoded.indices.drop_null().to_numpy(), label[present]
     counts = np.bincount(codes, minlength=len(values))
-    missing = float(np.mean(codes == values.index("unknown").as_py())) if "unknown" in values.to_pylist() else 0.0
+    missing = 1 - float(np.mean(present))
     common = int(np.argmax(counts))
     warnings = []
     if len(values) > _FEW_REPEATS * len(codes) and len(codes) >= _REPEATED:
         warnings.append(f"{len(values):,} values in {len(codes):,} rows: most come once, so there is little to learn about them")
-    if len(values) == 1:
+    if len(values) == 1 and not missing:
         warnings.append("one value only: it says nothing")
     if missing > _FEW_REPEATS:
         warnings.append(f"missing in {missing:.0%} of the rows")

@@ -3,7 +3,9 @@
 manifest.json                       written last: a folder without it is not a dataset
 vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; row i is id i; id 0 = unknown: a missing value, a rare one,
                                     one that came later
-<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC), f_<name> int32 per field
+<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC), f_<name> int32 per field, and
+                                    `group` int64 where the log says which rows were shown together
+tables/<nn>.parquet                 a table that rows are joined to: its keys, and the texts of the fields that come from it
 tokens/<fingerprint>/               one token table per tokenizer (data/text.py)
 v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/append.py)
 versions/<n>.json                   the manifest of version n, once there is a newer one
@@ -22,7 +24,7 @@ import pyarrow.parquet as pq
 from clickprompt import storage
 from clickprompt.errors import DataError, InputError
 
-__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns"]
+__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table"]
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -78,6 +80,11 @@ class Dataset:
         return [field["size"] for field in self.manifest["fields"]]
 
     @property
+    def grouped(self) -> bool:
+        """Whether the shards have a column `group`: rows with the same number were shown together."""
+        return self.manifest.get("grouped", False)
+
+    @property
     def num_features(self) -> int:
         """Feature values over all fields as Table 1 counts them: a missing value is one where it occurs, the unknown ids are none."""
         return self.manifest["num_features"]
@@ -121,11 +128,11 @@ class Dataset:
 
     def shard_tables(self, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The split's shards in order, one table in memory at a time; all columns, or the given ones."""
-        return (_read_table(self._path(shard), columns) for shard in self._shards(split))
+        return (read_table(self._path(shard), columns) for shard in self._shards(split))
 
     def vocabulary(self, field: int) -> pa.Table:
         """id int32, value string, train_count int64 of one field; row i is id i."""
-        return _read_table(self._path(self.manifest["fields"][field]))
+        return read_table(self._path(self.manifest["fields"][field]))
 
     def vocabulary_pieces(self, field: int) -> int:
         """In how many pieces one field's vocabulary can be read."""
@@ -139,8 +146,9 @@ class Dataset:
             return pq.ParquetFile(stream).read_row_group(piece, use_threads=False)
 
     def verify(self, splits: Sequence[str] = SPLITS) -> None:
-        """Compare the sha256 of every shard of `splits` and every vocabulary file with the manifest. Raises DataError naming the file."""
-        entries = [*self.manifest["fields"], *(shard for split in splits for shard in self._shards(split))]
+        """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest. Raises DataError naming the file."""
+        joined = self.manifest.get("transform", {"tables": {}})["tables"].values()
+        entries = [*self.manifest["fields"], *joined, *(shard for split in splits for shard in self._shards(split))]
         for entry in entries:
             with _reading(self._path(entry)):
                 found = storage.sha256(self._path(entry))
@@ -159,7 +167,7 @@ class Dataset:
         return storage.join(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
-        return shard_schema(self.columns)
+        return shard_schema(self.columns, self.grouped)
 
 
 def version_uri(uri: str, version: int) -> str:
@@ -202,12 +210,15 @@ def vocabulary_file(number: int, name: str) -> str:
     return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
 
 
-def shard_schema(columns: Sequence[str]) -> pa.Schema:
+def shard_schema(columns: Sequence[str], grouped: bool = False) -> pa.Schema:
+    """grouped: the log says which rows were shown together."""
+    group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
     return pa.schema(
         [
             pa.field("row_id", pa.int64(), nullable=False),
             pa.field("label", pa.int8(), nullable=False),
             pa.field("timestamp", pa.int64(), nullable=False),
+            *group,
             *(pa.field(column, pa.int32(), nullable=False) for column in columns),
         ]
     )
@@ -231,6 +242,6 @@ def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
-def _read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     with _reading(path), storage.open_input(path) as stream:
         return pq.ParquetFile(stream).read(columns, use_threads=False)

@@ -19,6 +19,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset, version_uri
 from clickprompt.data.sources import Source, get_source
 from clickprompt.data.sources.table import Table
+from clickprompt.data.transform import FieldRule
 from clickprompt.errors import DataError, InputError
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import connect
@@ -63,6 +64,7 @@ def append(
         return dataset
     source = source.only(new)
     source.raw_files()  # raises where one of them can't be right
+    source = source.continued([FieldRule.from_json(rule) for rule in dataset.manifest["transform"]["fields"]])
     dataset.verify([])  # the vocabularies go on in the new version
     folder = f"v{dataset.version + 1}-{uuid.uuid4().hex[:8]}"  # another append at the same time writes elsewhere
     try:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray.util import ActorPool
@@ -12,9 +13,9 @@ from ray.util import ActorPool
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.schema import matching_files
-from clickprompt.data.sources.files import file_parts
-from clickprompt.data.sources.raw import RawPart
+from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
+from clickprompt.data.sources.table import file_format
+from clickprompt.data.transform import RowTransform
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.predictor import check_clicks
 from clickprompt.evaluation.raw_rows import RawPredictor, check_columns, score_part
@@ -31,7 +32,7 @@ def predict(
 ) -> dict[str, Any]:
     """Score the rows of files and patterns with a finetuned run: `to`/part-<n>.parquet for each part of a file (`score_part`).
 
-    A file has a column for every field, named as in the dataset's manifest; those of `keep` are carried along.
+    A file has the columns of the log that the dataset was prepared from; those of `keep` are carried along.
 
     Raises InputError when `to` exists or a column can't be kept, DataError for a run that can't score, a pattern without files or a file
     without a column.
@@ -48,22 +49,26 @@ def predict(
     dataset = dataset_of(read_info(export).config, data)
     dataset.verify([])
     check_clicks(export, dataset)
-    files = list(dict.fromkeys(uri for pattern in rows for uri in _files(storage.native(pattern))))
-    for uri in files:
-        check_columns(uri, [*dataset.columns, *keep])
-    parts = [part for uri in files for part in file_parts(uri)]
+    transform = RowTransform.of_dataset(dataset)
+    how = file_format(transform.options)
+    files = list({file.uri: file for pattern in rows for file in _files(storage.native(pattern), how)}.values())
+    for file in files:
+        check_columns(file, transform, keep)
+    parts = [part for file in files for part in file_parts(file, how)]
     with new_folder(to) as work, connect(runtime):
         options = {"num_cpus": 1, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
         actors = [RawScorer.options(**options).remote(export, dataset) for _ in range(runtime.evaluation_actors)]
         jobs = [(part, f"{work}/part-{index:05d}.parquet") for index, part in enumerate(parts)]
-        done, started = 0, time.monotonic()
+        done, known, started = 0, np.zeros(len(dataset.columns), dtype=np.int64), time.monotonic()
         with Task(f"scoring {len(files)} files, in parts", len(parts)) as task:
             scored: Any = ActorPool(actors).map_unordered(lambda actor, job: actor.score.remote(job[0], keep, job[1]), jobs)
-            for finished, count in enumerate(scored, start=1):
+            for finished, (count, of_fields) in enumerate(scored, start=1):
                 done += count
+                known += of_fields
                 task.update(finished, f"{done:,} rows, {done / (time.monotonic() - started):,.0f} rows/s")
         seconds = time.monotonic() - started
-    return {"path": to, "files": len(files), "rows": done, "rows_per_second": done / seconds}
+    unknown = {name: 1 - int(rows) / max(done, 1) for name, rows in zip(dataset.field_names, known, strict=True)}
+    return {"path": to, "files": len(files), "rows": done, "rows_per_second": done / seconds, "unknown": unknown}
 
 
 @ray.remote
@@ -74,12 +79,12 @@ class RawScorer:
         torch.set_num_threads(1)  # as many actors as cores share the machine
         self._predictor = RawPredictor(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
 
-    def score(self, part: RawPart, keep: list[str], uri: str) -> int:
+    def score(self, part: FilePart, keep: list[str], uri: str) -> tuple[int, list[int]]:
         return score_part(self._predictor, part, keep, uri)
 
 
-def _files(pattern: str) -> list[str]:
-    found = [uri for uri, _ in matching_files(pattern)]
+def _files(pattern: str, how: FileFormat) -> list[DataFile]:
+    found = find_files(pattern, how)
     if not found:
         raise DataError(f"{pattern}: no such file; give files or patterns with * and ?")
     return found

@@ -5,7 +5,8 @@ so that memory grows with the vocabulary and not with the log.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ import ray
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
+from clickprompt.data.buckets import bucket, quantile_edges
 from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns, vocabulary_file, vocabulary_schema
 from clickprompt.data.sources import Findings, Source, get_source
+from clickprompt.data.sources.raw import table_key
 from clickprompt.data.text import TEMPLATE, UNKNOWN
+from clickprompt.data.transform import KEY, FieldRule
 from clickprompt.errors import DataError, InputError
 from clickprompt.new_folder import clear_unfinished, new_folder
 from clickprompt.progress import Task, say
@@ -28,6 +32,7 @@ __all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code"
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
 _VALUES_PER_PIECE = 1 << 16  # row groups of a vocabulary: what one task tokenizes
+_MUCH_UNSEEN = 0.01  # share of a split's rows from which on it is worth a word
 _STAGE = "staging"  # below the target's temporary name
 
 
@@ -118,7 +123,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
         tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
     if "sample_users" in options and source.user not in {*source.fields, *tables}:
         raise InputError("sample_users: no field is the user's; add one whose column is the schema's user")
-    log, values, statistics = read_log(source, tables, options, stage)
+    log, values, statistics = read_log(source, tables, options, stage, progress=progress)
     for name, found in values.items():
         if len(found) == 1:  # JSON lines don't say which columns they have
             raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
@@ -143,13 +148,17 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is empty; at least 3 are needed"
             )
     lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
-    fields, codes = _vocabulary(source, tables, values, rows_per_code(log, starts, options, lengths))
+    fields, codes, rules = _vocabulary(source, tables, values, rows_per_code(log, starts, options, lengths))
     columns = field_columns(source.fields)
     shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
+    _say_what_was_found(source, described, sizes, clicks, bounds, progress)
     return {
         "format_version": FORMAT_VERSION,
+        "transform": write_transform(uri, source, rules, tables),
+        "roles": source.roles(),
+        "grouped": source.grouped,
         "template": TEMPLATE,
         "fields": described,
         "num_features": sum(field.facts["features"] for field in fields),
@@ -190,12 +199,13 @@ def read_log(
     options: dict[str, Any],
     stage: str,
     first_row_id: int = 0,
+    progress: Callable[[str], None] = say,
 ) -> tuple[_Log, dict[str, pa.Array], dict[str, int]]:
     """The coded log, the values of those of its columns that no table has, and how many rows there were and were dropped.
 
     Raises DataError as `prepare` does for raw files that can't be read.
     """
-    parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id)
+    parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id, progress)
     log, values, unmatched = _encode(source, tables, parsed, options, stage)
     dropped = {"label_dropped": raw_rows - labelled, "unmatched_dropped": labelled - log.rows, "repeats_dropped": 0, "k_core_dropped": 0}
     found = {"unmatched": unmatched} if source.joins == "left" else {}
@@ -243,16 +253,58 @@ def write_shards(
     return shards, bounds, clicks
 
 
+def write_transform(uri: str, source: Source, rules: Sequence[FieldRule], tables: dict[str, pa.Table]) -> dict[str, Any]:
+    """What the manifest says of the transform (data/transform.py); the tables that rows are joined to are written."""
+    joined = {}
+    for number, table in enumerate(dict.fromkeys(rule.table for rule in rules if rule.table is not None)):
+        fields = [rule.schema.name for rule in rules if rule.table == table]
+        rows = tables[table_key(table)].select([KEY, *fields])
+        rows = rows.filter(rows.column(KEY).is_valid())
+        joined[table] = tasks.write_parquet(uri, f"tables/{number:02d}.parquet", rows, _VALUES_PER_PIECE)
+    return {"fields": [rule.to_json() for rule in rules], "tables": joined, **source.reading()}
+
+
+def _say_what_was_found(
+    source: Source,
+    fields: list[dict[str, Any]],
+    sizes: dict[str, int],
+    clicks: dict[str, int],
+    bounds: dict[str, list[int]],
+    progress: Callable[[str], None],
+) -> None:
+    """Dates, click rates and what is new to the model, split by split: what a split can't tell is better known before the training."""
+    for split in SPLITS:
+        rows, clicked = sizes[split], clicks[split]
+        dates = f", {' to '.join(map(_day, bounds[split]))}" if source.split == "time" else ""
+        shares = [(entry["unseen_in_train"].get(split, 0) / rows, entry["name"]) for entry in fields] if split != "train" else []
+        unseen = "; ".join(f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:3] if share >= _MUCH_UNSEEN)
+        progress(f"{split}: {rows:,} rows, {clicked / rows:.1%} clicks{dates}{f'; never seen in training: {unseen}' if unseen else ''}")
+        if clicked in (0, rows):
+            lacks = "finetuning can't choose the best step by it" if split == "valid" else "its AUC is undefined"
+            if split == "train":
+                lacks = "there is nothing to learn"
+            progress(f"warning: {split} has {'clicks' if clicked else 'no clicks'} only: {lacks}; split by hash, or prepare more rows")
+
+
+def _day(microseconds: int) -> str:
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).date().isoformat()
+    except OverflowError:
+        return f"{microseconds / 1e6:.0f} s"
+
+
 def _nulls(table: pa.Table) -> pa.Table:
     columns = zip(table.column_names, table.columns, strict=True)
-    return pa.table({name: column if name == "key" else tasks.with_nulls(column) for name, column in columns})
+    return pa.table({name: column if name == KEY else tasks.with_nulls(column) for name, column in columns})
 
 
 def _no_values(table: pa.Table) -> pa.Table:
     return pa.table({name: pa.array([None], pa.string()) for name in table.column_names})
 
 
-def _parse(source: Source, stage: str, first_row_id: int = 0) -> tuple[list[tasks.Parsed], int, int, Findings]:
+def _parse(
+    source: Source, stage: str, first_row_id: int = 0, progress: Callable[[str], None] = say
+) -> tuple[list[tasks.Parsed], int, int, Findings]:
     """The parsed files, the rows of the log, those of them that the label rule keeps, and what there was to note."""
     parts = source.parts()
     # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
@@ -263,13 +315,16 @@ def _parse(source: Source, stage: str, first_row_id: int = 0) -> tuple[list[task
     for *_, found in read:
         findings.merge(found)
     source.check_findings(findings)
+    labelled = sum(labelled for _, labelled, *_ in read)
+    for warning in source.warnings(findings) if labelled else ():
+        progress(f"warning: {warning}")
     first_rows = first_row_id + np.cumsum([0, *(rows for rows, *_ in read)])
     files = [
         tasks.Parsed(uri, part, int(first))
         for part, first, (_, _, uris, _) in zip(parts, first_rows[:-1], read, strict=True)
         for uri in uris
     ]
-    return files, int(first_rows[-1]) - first_row_id, sum(labelled for _, labelled, *_ in read), findings
+    return files, int(first_rows[-1]) - first_row_id, labelled, findings
 
 
 def _encode(
@@ -286,7 +341,7 @@ def _encode(
     # Of a log cut to its k-core user and item are numbered even where neither is a field
     unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
     names += unnamed
-    known = {key: table.column("key").combine_chunks().drop_null() for key, table in tables.items()}
+    known = {key: table.column(KEY).combine_chunks().drop_null() for key, table in tables.items()}
     lengths = {name: len(known[name]) if name in known else None for name in names}
     uris = [file.uri for file in parsed]
     merged = _each(
@@ -373,19 +428,23 @@ class FieldValues:
 
 def _vocabulary(
     source: Source, tables: dict[str, pa.Table], values: dict[str, pa.Array], rows: dict[str, np.ndarray]
-) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]]]:
-    """Each field's values in the order of the tables or of the log; per log column and field column, the id of each code.
+) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]], list[FieldRule]]:
+    """Each field's values in the order of the tables or of the log; per log column and field column, the id of each code; the fitted rules.
 
     Id 0 is for null, for values with too few training rows, and for a code that no row has and that adds no value.
     """
-    fields = []
+    fields, rules = [], []
     codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
-    for name, field_column in zip(source.fields, field_columns(source.fields), strict=True):
+    for rule, field_column in zip(source.rules(), field_columns(source.fields), strict=True):
+        name = rule.schema.name
         key = next((key for key, table in tables.items() if name in table.column_names), name)
         column = values[key] if key in values else tables[key].column(name).combine_chunks()
+        if rule.schema.quantiles is not None:
+            rule, column = _fit_quantiles(rule, column, rows[key][0])
+        rules.append(rule)
         chosen = rows[key].any(axis=0)
         if key in tables and source.whole_tables:
-            chosen |= tables[key].column("key").is_valid().to_numpy()
+            chosen |= tables[key].column(KEY).is_valid().to_numpy()
         encoded = column.filter(pa.array(chosen)).dictionary_encode()
         distinct = len(encoded.dictionary)
         value = encoded.indices.fill_null(distinct).to_numpy()
@@ -407,7 +466,19 @@ def _vocabulary(
         if least > 1:
             facts["min_count"] = least
         fields.append(FieldValues(name, encoded.dictionary.filter(pa.array(kept)), train_count, facts))
-    return fields, codes
+    return fields, codes, rules
+
+
+def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tuple[FieldRule, pa.Array]:
+    """The rule with edges that cut the training rows, and the buckets in place of the numbers. train: rows of each of `column`."""
+    numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    counted = (train > 0) & ~np.isnan(numbers)
+    assert rule.schema.quantiles is not None
+    try:
+        edges = quantile_edges(numbers[counted], train[counted], rule.schema.quantiles)
+    except ValueError as error:
+        raise DataError(f"field {rule.schema.name}: {error}; leave the field out, or give edges") from error
+    return replace(rule, edges=edges), bucket(column.cast(pa.float64()), edges)
 
 
 def _sums(groups: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:

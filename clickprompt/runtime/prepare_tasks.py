@@ -67,7 +67,8 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     """Rows as they are staged, numbered from `first`."""
     numbers = pa.array(np.arange(first, first + len(rows), dtype=np.int64))
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
-    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **values})
+    group = {} if rows.group is None else {"group": rows.group}
+    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **group, **values})
 
 
 def with_nulls(values: pa.Array) -> pa.Array:
@@ -127,6 +128,8 @@ def encode_file(
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
     key = _hash(_SPLIT, options["seed"], row_id) if options["split"] == "hash" else rows.column("timestamp").to_numpy()
     table = pa.table({"row_id": row_id, "label": rows.column("label"), "timestamp": rows.column("timestamp"), "split_key": key})
+    if "group" in rows.column_names:
+        table = table.append_column("group", rows.column("group"))
     for name, code in codes.items():
         table = table.append_column(log_column(name), pa.array(code))
     return _write_coded(to, table.filter(pa.array(matched))), unmatched
@@ -256,7 +259,7 @@ def write_shard(
     encoded = {
         column: values[block.column(log_column(key)).to_numpy()] for key, by_column in codes.items() for column, values in by_column.items()
     }
-    schema = shard_schema(columns)
+    schema = shard_schema(columns, grouped="group" in block.column_names)
     table = pa.table({name: block.column(name) if name in block.column_names else encoded[name] for name in schema.names}, schema=schema)
     timestamps = block.column("timestamp").to_numpy()
     keys = [(block.column("order")[row].as_py(), block.column("row_id")[row].as_py()) for row in (0, len(block) - 1)]

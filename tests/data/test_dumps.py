@@ -9,6 +9,7 @@ import pytest
 
 from clickprompt.data.sources import get_source
 from clickprompt.data.sources.goodreads import seconds
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
 from tests.log_rows import as_dicts
 
@@ -51,7 +52,7 @@ def test_bookcrossing(tmp_path):
     ]
     users, books = (source.tables()[key].to_pydict() for key in ("user", "book"))
     assert users == {
-        "key": ["1", "2", "3"],
+        KEY: ["1", "2", "3"],
         "User ID": ["1", "2", "3"],
         "Location": ["usa", "spain", "unknown"],
         "Age": ["unknown", "18", "40"],
@@ -97,7 +98,7 @@ def test_amazon(tmp_path, ending):
         {"label": 1, "timestamp": 50_000_000, "User ID": "Ü", "item": "?"},
     ]
     assert source.tables()["item"].to_pydict() == {
-        "key": ["1", "2", "3"],
+        KEY: ["1", "2", "3"],
         "Item ID": ["1", "2", "3"],
         "Category": ["Outdoor", "unknown", "Toys & Games"],
         "Title": ["Kite red", "unknown", "unknown"],
@@ -145,7 +146,7 @@ def test_goodreads(tmp_path):
     table = source.tables()["book"].to_pylist()
     assert len(source.fields) == 15
     assert table[0] == {
-        "key": "1",
+        KEY: "1",
         "Book ID": "1",
         "Book title": "Ü",
         "Book genres": "poetry",

@@ -12,6 +12,7 @@ from clickprompt import storage
 from clickprompt.data.gpt2_bpe import write_gpt2_bpe
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import encode, load_tokenizer, sentence
+from clickprompt.data.transform import KEY
 from tests.log_rows import as_dicts
 
 REAL = ("CLICKPROMPT_ROBERTA_TOKENIZER", "CLICKPROMPT_GPT2_BPE", "CLICKPROMPT_ML100K")
@@ -43,7 +44,7 @@ def test_real_sentences_are_cut_as_roberta_cuts_them():
     ours = load_tokenizer(os.environ["CLICKPROMPT_GPT2_BPE"])
 
     source = get_source("movielens-100k", os.environ["CLICKPROMPT_ML100K"])
-    sides = {key: {row["key"]: row for row in table.to_pylist()} for key, table in source.tables().items()}
+    sides = {key: {row[KEY]: row for row in table.to_pylist()} for key, table in source.tables().items()}
     rows = as_dicts(next(source.read_part(source.parts()[0])))[:ROWS]
     texts = []
     for row in rows:

@@ -10,6 +10,7 @@ import pytest
 from clickprompt.data.sources import SOURCES, get_source
 from clickprompt.data.sources.files import file_parts, read_texts
 from clickprompt.data.sources.raw import cut_at_line_ends
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError, InputError
 from tests.log_rows import as_dicts, as_table
 from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
@@ -46,12 +47,12 @@ def test_label_rule_drops_3_and_takes_4_and_5_as_positive(tmp_path, layout):
 def test_1m_codes_become_words(tmp_path):
     tables = source_of("movielens-1m", tmp_path, ratings(9)).tables()
     users, items = tables["user"].to_pydict(), tables["item"].to_pydict()
-    assert users["key"] == users["User ID"] == [user[0] for user in USERS]
+    assert users[KEY] == users["User ID"] == [user[0] for user in USERS]
     assert users["Gender"] == ["female", "male", "male"]
     assert users["Age"] == ["under 18", "56+", "25-34"]
     assert users["Job"] == ["K-12 student", "self-employed", "other"]
     assert users["Zipcode"] == ["48067", "70072-1234", "02460"]
-    assert items["key"] == items["Movie ID"] == [movie[0] for movie in MOVIES]
+    assert items[KEY] == items["Movie ID"] == [movie[0] for movie in MOVIES]
     assert items["Title"] == ["Toy Tale", "Café <mask> (a.k.a. [SEP])", "Toy Tale", "1984"]
     assert items["Film genre"] == ["Animation", "Drama", "Animation", "Sci-Fi"]
 

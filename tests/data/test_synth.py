@@ -10,7 +10,7 @@ import yaml
 
 from clickprompt.data import synth_words as words
 from clickprompt.data.bayes import ScoreHistogram
-from clickprompt.data.dataset import column_name
+from clickprompt.data.dataset import slug
 from clickprompt.data.keyed_random import random_uniform
 from clickprompt.data.synth import _BOOK_FIELDS, MAX_ROWS, MIN_ROWS, ClickModel, GoodReads, _id_text, check_rows, get_synthetic
 from clickprompt.errors import InputError
@@ -73,7 +73,7 @@ def test_files_hold_dictionary_encoded_strings_and_what_is_said_of_them(tmp_path
     assert part.entry["bytes"] == os.path.getsize(path)
     file = pq.ParquetFile(path)
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [256, 256, 128]
-    assert file.schema_arrow.names == [column_name(name) for name in log.fields] + ["rating", "timestamp"]
+    assert file.schema_arrow.names == [slug(name) for name in log.fields] + ["rating", "timestamp"]
     types = {field.name: str(field.type) for field in file.schema_arrow}
     assert {types.pop("rating"), types.pop("timestamp")} == {"int8", "int64"}
     assert set(types.values()) == {"string"}
@@ -110,7 +110,7 @@ def test_field_sizes_are_the_distinct_values(block, columns):
     log = GoodReads(7)
     _, users, books, _ = block
     sizes = log.field_sizes(len(users), books)
-    assert sizes == {name: len(set(columns[column_name(name)])) for name in log.fields}
+    assert sizes == {name: len(set(columns[slug(name)])) for name in log.fields}
 
 
 def test_different_codes_have_different_texts():

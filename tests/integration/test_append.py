@@ -55,6 +55,7 @@ class Naive:
         self.split_by, self.min_count = split_by, min_count
         self.values = {name: [] for name in FIELDS}
         self.splits = {split: [] for split in SPLITS}
+        self.missing = dict.fromkeys(FIELDS, False)
         self.raw_rows = 0
 
     def append(self, frame):
@@ -72,6 +73,7 @@ class Naive:
                 coded["timestamp"] = 0
             for name, known in self.values.items():
                 ids = {value: number for number, value in enumerate(known, start=1)}
+                self.missing[name] |= bool((found[name] == "unknown").any())
                 coded[name] = [ids.get(value, 0) for value in found[name]]
             self.splits[split].append(coded)
         self.raw_rows += len(frame)
@@ -94,8 +96,10 @@ class Naive:
         rows = pd.concat([batch for batches in self.splits.values() for batch in batches])
         assert rows["row_id"].is_unique
         counted = {"raw_rows": self.raw_rows, "label_dropped": self.raw_rows - len(rows), "clicks": int(rows["label"].sum())}
-        assert dataset.manifest["statistics"] == {"unmatched_dropped": 0, "repeats_dropped": 0, "k_core_dropped": 0} | counted
-        assert dataset.num_features == sum(map(len, self.values.values()))
+        nothing = dict.fromkeys(("label_missing", "unmatched_dropped", "repeats_dropped", "k_core_dropped"), 0)
+        assert dataset.manifest["statistics"] == nothing | counted
+        assert dataset.manifest["clicks"] == {split: sum(int(batch["label"].sum()) for batch in self.splits[split]) for split in SPLITS}
+        assert dataset.num_features == sum(map(len, self.values.values())) + sum(self.missing.values())
         dataset.verify()
 
 

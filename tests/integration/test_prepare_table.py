@@ -82,7 +82,7 @@ def as_fields(frame):
     return pd.DataFrame(
         {
             "label": np.where(stars == 3, np.nan, stars >= 4),
-            "timestamp": frame["when"],
+            "timestamp": frame["when"] * 1_000_000,
             "user": frame["uid"],
             "item": frame["iid"],
             "User ID": frame["uid"],
@@ -106,7 +106,13 @@ def test_a_random_table_equals_pandas(ray_session, tmp_path, seed):
     assert_equal(dataset, splits, values)
     kept, dropped = sum(map(len, splits.values())), int((frame["stars"] == 3).sum())
     clicks = sum(int(split["label"].sum()) for split in splits.values())
-    counted = {"raw_rows": len(frame), "label_dropped": dropped, "k_core_dropped": len(frame) - dropped - kept, "clicks": clicks}
+    counted = {
+        "label_missing": 0,
+        "raw_rows": len(frame),
+        "label_dropped": dropped,
+        "k_core_dropped": len(frame) - dropped - kept,
+        "clicks": clicks,
+    }
     assert dataset.manifest["statistics"] == {"unmatched_dropped": 0, "repeats_dropped": 0} | counted
 
 
@@ -359,22 +365,22 @@ BAD = {
     "missing column": (missing_column, r"log-0\.parquet: has no column 'colour', which the schema names; it has uid, iid, stars, when"),
     "missing column in CSV": (missing_column_in_csv, r"log-2\.csv: has no column 'colour', which the schema names"),
     "missing key": (missing_key, r"schema\.yaml: no row of the log has a Colour; correct its column or leave the field out"),
-    "two columns of a name in CSV": (two_columns_of_a_name_in_csv, r"log-1\.csv: has two columns 'colour'"),
+    "two columns of a name in CSV": (two_columns_of_a_name_in_csv, r"log-1\.csv, line 1: two columns are named 'colour'"),
     "two columns of a name": (two_columns_of_a_name, r"log-1\.parquet: has two columns 'colour'"),
     "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is no number"),
     "label not binary": (change_schema(label={"column": "stars"}), r"log-\d\.parquet, row \d+: stars='\d' is neither 0 nor 1"),
     "no positive row": (change_schema(label={"column": "stars", "positive_from": 9}), "none of the .* rows is a click"),
     "no negative row": (change_schema(label={"column": "stars", "positive_from": 0}), "all of the .* rows are clicks"),
-    "one time": (same_time, "rows have the timestamp 5: no order in time"),
+    "one time": (same_time, "rows have the same timestamp: no order in time"),
     "k-core": (change_schema(k_core=1000), "no user and item are left with 1000 rows each"),
     "truncated parquet": (truncated_parquet, r"log-1\.parquet: a damaged or truncated Parquet file"),
     "corrupt parquet": (corrupt_pages, r"log-1\.parquet, row group 1 of \d: a damaged or truncated Parquet file"),
     "corrupt row group": (one_row_group, r"log-0\.parquet, row group 3 of \d+: a damaged or truncated Parquet file"),
-    "truncated CSV gzip": (truncated_csv_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file .* after \d+ bytes"),
+    "truncated CSV gzip": (truncated_csv_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file"),
     "corrupt gzip": (corrupt_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file"),
-    "truncated CSV": (truncated_csv, r"log-0\.csv: not readable as CSV .* got 3"),
+    "truncated CSV": (truncated_csv, r"log-0\.csv, line \d+: 3 cells where the header has 5"),
     "truncated gzip": (truncated_gzip, r"log-2\.jsonl\.gz: a damaged or truncated gzip file"),
-    "invalid UTF-8 in CSV": (invalid_utf8, r"log-0\.csv: not readable as CSV .*UTF8"),
+    "invalid UTF-8 in CSV": (invalid_utf8, r"log-0\.csv, line \d+: not utf-8 text"),
     "invalid UTF-8 in Parquet": (invalid_utf8_in_parquet, r"log-0\.parquet, row 20: column colour is not UTF-8 text"),
     "invalid UTF-8 in JSON lines": (invalid_utf8_line, r"log-0\.jsonl\.gz, line 2: not UTF-8 text"),
     "broken JSON": (broken_json, r"log-0\.jsonl\.gz, line 2: not JSON"),
@@ -382,10 +388,10 @@ BAD = {
     "10 MB value in CSV": (huge_value_in("csv"), r"log-0\.csv, line 32: Colour has a value of 10,000,000 bytes; at most 65,536"),
     "10 MB value in JSON lines": (huge_value_in("jsonl.gz"), r"log-0\.jsonl\.gz, line 31: Colour has a value of 10,000,000 bytes"),
     "no rows": (no_rows, r"schema\.yaml: no rows are left"),
-    "a struct among texts": (a_struct, r"log-1\.parquet: column colour of type struct.* can't be read as text"),
+    "a struct among texts": (a_struct, r"log-1\.parquet: has no column 'colour', which the schema names; it has .*colour\.name"),
     "an object among texts": (an_object, r"log-1\.jsonl\.gz, line 1: .*'red'.* is nested"),
-    "a word among times": (time_is_text, r"log-1\.parquet, row 1: when='soon' is neither a whole number nor a date"),
-    "lists": (a_list, r"log-\d\.parquet, row 1: column colour holds lists; set kind: multi"),
+    "a word among times": (time_is_text, r"log-1\.parquet, row 1: when='soon' is neither a number nor a date"),
+    "lists": (a_list, r"log-\d\.parquet, row 1: colour=.* is a list; set kind: multi"),
     "no file": (change_schema(data=["nothing-*"]), r"nothing-\*: no such file"),
 }
 

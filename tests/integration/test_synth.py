@@ -12,7 +12,7 @@ import ray
 from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.bayes import ScoreHistogram
-from clickprompt.data.dataset import column_name
+from clickprompt.data.dataset import slug
 from clickprompt.data.synth import GoodReads
 from clickprompt.errors import InputError
 from clickprompt.evaluation.metrics import auc
@@ -53,7 +53,7 @@ def test_files_and_facts(made, table):
         assert storage.sha256(os.path.join(uri, entry["file"])) == entry["sha256"]
         assert os.path.getsize(os.path.join(uri, entry["file"])) == entry["bytes"]
     assert facts["bytes"] == sum(entry["bytes"] for entry in facts["files"])
-    assert facts["field_sizes"] == {name: len(table[column_name(name)].unique()) for name in GoodReads(5).fields}
+    assert facts["field_sizes"] == {name: len(table[slug(name)].unique()) for name in GoodReads(5).fields}
     assert facts["num_features"] == sum(facts["field_sizes"].values())
     timestamps = table["timestamp"].to_numpy()
     assert facts["timestamps"] == [timestamps.min(), timestamps.max()]

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from clickprompt.data.sources.files import in_pieces, read_objects
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, existing_files
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
 
 __all__ = ["AmazonToys"]
@@ -23,6 +24,7 @@ class AmazonToys(Source):
     fields = ("User ID", "Item ID", "Category", "Title", "Brand")
     user = "User ID"
     item = "item"
+    item_field = "Item ID"
     k_core = 5
     latest_only = True
     joins = "inner"
@@ -32,7 +34,7 @@ class AmazonToys(Source):
         return {name: size for name, (_, size) in existing_files(self.raw_dir, (_REVIEWS, _ITEMS), _WHERE).items()}
 
     def tables(self) -> dict[str, pa.Table]:
-        columns: dict[str, list[str]] = {name: [] for name in ("key", *self.fields[1:])}
+        columns: dict[str, list[str]] = {name: [] for name in (KEY, *self.fields[1:])}
         seen = set()
         part = self._part(_ITEMS)
         for row, found in read_objects(part):

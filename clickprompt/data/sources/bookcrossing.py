@@ -18,6 +18,7 @@ from pyarrow import csv
 
 from clickprompt import storage
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_part_bytes
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
 
 __all__ = ["BookCrossing"]
@@ -37,6 +38,7 @@ class BookCrossing(Source):
     name = "bookcrossing"
     fields = ("User ID", "Location", "Age", "ISBN", "Book title", "Author", "Publication year", "Publisher")
     user, item = "user", "book"
+    item_field = "ISBN"
     split = "hash"
     whole_tables = False
     joins = "inner"
@@ -61,9 +63,9 @@ class BookCrossing(Source):
         age = pc.if_else(pc.equal(users["Age"], "NULL"), "", users["Age"])
         country = [location.rsplit(",", 1)[-1] for location in users["Location"].to_pylist()]
         values = {
-            "user": {"key": users["User-ID"], "User ID": users["User-ID"], "Location": country, "Age": age},
+            "user": {KEY: users["User-ID"], "User ID": users["User-ID"], "Location": country, "Age": age},
             "book": {
-                "key": books["ISBN"],
+                KEY: books["ISBN"],
                 "ISBN": books["ISBN"],
                 "Book title": books["Book-Title"],
                 "Author": books["Book-Author"],
@@ -72,7 +74,7 @@ class BookCrossing(Source):
             },
         }
         return {
-            key: pa.table({name: column if name == "key" else _words(column) for name, column in columns.items()})
+            key: pa.table({name: column if name == KEY else _words(column) for name, column in columns.items()})
             for key, columns in values.items()
         }
 

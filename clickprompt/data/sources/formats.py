@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from clickprompt.data.schema import NULLS
 from clickprompt.data.sources.raw import RawPart
 from clickprompt.errors import ConfigError, DataError
 
@@ -21,7 +22,6 @@ __all__ = [
 ]
 
 FORMATS = ("parquet", "csv", "jsonl", "json", "delta", "iceberg")
-NULLS = ("", "NULL", "\\N", "NA", "N/A", "NaN", "nan", "None", "null")
 PIECE_ROWS = 1 << 17
 
 ENDINGS = {
@@ -99,6 +99,10 @@ class FilePart(RawPart):
     partitions: tuple[tuple[str, str | None], ...] = ()
     schema: pa.Schema | None = None
     how: FileFormat = FileFormat()
+
+    @property
+    def file(self) -> DataFile:
+        return DataFile(self.uri, 0, self.partitions, self.schema)
 
 
 def ending_format(uri: str) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from clickprompt.data.sources.amazon import word
 from clickprompt.data.sources.files import in_pieces, read_objects
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, existing_files
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
 
 __all__ = ["GoodReads"]
@@ -48,6 +49,7 @@ class GoodReads(Source):
     )
     user = "User ID"
     item = "book"
+    item_field = "Book ID"
     k_core = 10
     latest_only = True
     joins = "inner"
@@ -62,7 +64,7 @@ class GoodReads(Source):
         names = {found["author_id"]: found.get("name") for _, found in self._objects(_AUTHORS, "author_id")}
         media = {found["work_id"]: found.get("media_type") for _, found in self._objects(_WORKS, "work_id")}
         genres = {found["book_id"]: _most_votes(found.get("genres")) for _, found in self._objects(_GENRES, "book_id")}
-        columns: dict[str, list[str]] = {name: [] for name in ("key", *self.fields[1:])}
+        columns: dict[str, list[str]] = {name: [] for name in (KEY, *self.fields[1:])}
         seen = set()
         for _, found in self._objects(_BOOKS, "book_id"):
             book = found["book_id"]

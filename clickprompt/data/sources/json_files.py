@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ from clickprompt.data.sources.formats import PIECE_ROWS, FileFormat, FilePart
 from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text, refuse_undecodable, too_long
 from clickprompt.errors import DataError
 
-__all__ = ["JsonRows", "open_objects", "read_json"]
+__all__ = ["JsonRows", "json_columns", "open_objects", "read_json"]
 
 _CHUNK = 1 << 20
+_LOOKED_INTO = 1000  # objects, whose keys may be left out where there is no value
 _EXACT = 2.0**53  # from here on a float may be another whole number than the one that was written
 _BLANKS = " \t\r\n"
 
@@ -36,6 +38,22 @@ class JsonRows(FilePart):
                 if index == row:
                     return f"{self.uri}, {unit} {number}"
         return f"{self.uri}, row {row + 1}"
+
+
+def json_columns(uri: str, how: FileFormat) -> list[str]:
+    """The keys, and a.b for those of objects within objects, of the file's first objects."""
+    found: dict[str, None] = {}
+
+    def add(value: dict[str, Any], prefix: str) -> None:
+        for key, below in value.items():
+            if isinstance(below, dict):
+                add(below, f"{prefix}{key}.")
+            found[f"{prefix}{key}"] = None
+
+    with open_objects(uri, how) as (_, objects):
+        for _, value in itertools.islice(objects, _LOOKED_INTO):
+            add(value, "")
+    return list(found)
 
 
 def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:

@@ -19,6 +19,7 @@ from pyarrow import csv
 
 from clickprompt import storage
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_lines, read_part_bytes
+from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
 
 __all__ = ["MovieLens1M", "MovieLens100K"]
@@ -119,6 +120,7 @@ _LOG_ATOMIC = _File("ml-100k.inter", "\t", "utf-8", _LOG_100K.expected, 4, "user
 class _MovieLens(Source):
     fields = (*USER_FIELDS, *ITEM_FIELDS)
     user, item = "user", "item"
+    item_field = "Movie ID"
     where_to_get: str
     log: _File
     users: _File
@@ -190,7 +192,7 @@ class _MovieLens(Source):
                 raise DataError(f"{uri}, line {number}: {cells[0]!r} is there a second time; expected one line each")
             rows[cells[0]] = [cell.strip() or "unknown" for cell in cells]
         columns = {name: pa.array([cells[index] for cells in rows.values()], pa.string()) for index, name in enumerate(names)}
-        return pa.table({"key": columns[names[0]], **columns})
+        return pa.table({KEY: columns[names[0]], **columns})
 
 
 class MovieLens1M(_MovieLens):

@@ -3,13 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from clickprompt import storage
+from clickprompt.data.dataset import slug
+from clickprompt.data.schema import FieldSchema
+from clickprompt.data.transform import FieldRule
 from clickprompt.errors import DataError
 
-__all__ = ["Findings", "LogRows", "RawPart", "Source", "cut_at_line_ends", "existing_files", "read_lines", "read_part_bytes"]
+__all__ = ["Findings", "LogRows", "RawPart", "Source", "cut_at_line_ends", "existing_files", "read_lines", "read_part_bytes", "table_key"]
 
 PART_BYTES = 4 << 20  # small enough for several parts of a small log, so that reading it is parallel
 
@@ -77,11 +81,13 @@ class Source(ABC):
     split: str = "time"  # unless asked for hash; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
+    item_field: str | None = None  # that says which item a row is of
     k_core: int = 0  # rows that every user and item has at least
     latest_only: bool = False  # of the rows with the same user and item
     joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has none
     remark: str = ""  # what a user of the prepared dataset should know
     joined: bool = True  # there are tables
+    grouped: bool = False  # its rows say which of them were shown together
     whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
 
     def __init__(self, raw_dir: str) -> None:
@@ -118,8 +124,29 @@ class Source(ABC):
     def read_part(self, part: RawPart) -> Iterator[LogRows]:
         """The part's rows in order; `values` has every key and every field that no table has. Raises DataError with file and line."""
 
+    def rules(self) -> list[FieldRule]:
+        """How raw values become the fields' texts: as they are, in columns called as the fields."""
+        return [FieldRule(FieldSchema(name=name, column=slug(name))) for name in self.fields]
+
+    def roles(self) -> dict[str, str | None]:
+        """The fields that say whose a row is and of which item, by what they are for."""
+        return {"user": "User ID", "item": self.item_field}
+
+    def reading(self) -> dict[str, Any]:
+        """How its files are read, for the transform: "explode" and "options" (data/schema.py)."""
+        return {"explode": None, "options": {}}
+
+    def warnings(self, findings: Findings) -> list[str]:
+        """What a user should know of what was read."""
+        return []
+
     def check_findings(self, findings: Findings) -> None:  # noqa: B027 - most logs have nothing to check
         """Raises DataError where what the parts are alone can't be together."""
+
+
+def table_key(table: str) -> str:
+    """The log column, as the machinery knows it, with the keys of a table; no field can have the name."""
+    return f"key\t{table}"
 
 
 def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:

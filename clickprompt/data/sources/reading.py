@@ -15,10 +15,10 @@ import pyarrow as pa
 from clickprompt.data.sources.csv_files import CsvRows, csv_columns, read_csv
 from clickprompt.data.sources.finding import find_files
 from clickprompt.data.sources.formats import DataFile, FileFormat, FilePart, format_of
-from clickprompt.data.sources.json_files import JsonRows, read_json
+from clickprompt.data.sources.json_files import JsonRows, json_columns, read_json
 from clickprompt.data.sources.parquet_files import parquet_columns, parquet_parts, read_parquet
 
-__all__ = ["DataFile", "FileFormat", "FilePart", "file_columns", "file_parts", "find_files", "read_rows"]
+__all__ = ["DataFile", "FileFormat", "FilePart", "file_columns", "file_parts", "find_files", "known_columns", "read_rows"]
 
 
 def file_columns(file: DataFile, how: FileFormat) -> dict[str, pa.DataType] | None:
@@ -31,6 +31,15 @@ def file_columns(file: DataFile, how: FileFormat) -> dict[str, pa.DataType] | No
     if found is None:
         return None
     return found | {name: pa.string() for name, _ in file.partitions if name not in found}
+
+
+def known_columns(file: DataFile, how: FileFormat) -> list[str]:
+    """`file_columns`, of JSON those that its first objects have; none for a file without rows."""
+    found = file_columns(file, how)
+    if found is not None:
+        return list(found)
+    names = json_columns(file.uri, how) if format_of(file.uri, how) != "csv" else []
+    return names and [*names, *(name for name, _ in file.partitions if name not in names)]
 
 
 def file_parts(file: DataFile, how: FileFormat) -> list[FilePart]:

@@ -1,12 +1,13 @@
-"""A log of your own, described by a YAML schema (data/schema.py): Parquet, CSV or JSON lines, one file or thousands."""
+"""A log of your own, described by a YAML schema (data/schema.py): one file or thousands, and tables joined to it by a key."""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,20 +15,20 @@ import pyarrow.compute as pc
 
 from clickprompt import storage
 from clickprompt.data.dataset import SPLITS
-from clickprompt.data.schema import FieldSchema, data_files, load_schema
-from clickprompt.data.sources.files import column_names, file_parts, read_texts
-from clickprompt.data.sources.raw import LogRows, RawPart, Source
+from clickprompt.data.instants import instants
+from clickprompt.data.schema import FieldSchema, FileOptions, JoinedTable, load_schema
+from clickprompt.data.sources.formats import format_of
+from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source, table_key
+from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_columns, file_parts, find_files, read_rows
+from clickprompt.data.transform import KEY, FieldRule, exploded, field_texts, key_texts
+from clickprompt.data.values import BadValue, kind_of, labels, require, texts
 from clickprompt.errors import DataError
 
-__all__ = ["Table"]
-
-_NOT_CLICKED, _CLICKED = ("0", "false", "False"), ("1", "true", "True")
+__all__ = ["Table", "file_format", "nulls_of"]
 
 
 class Table(Source):
-    """Every field is a column of the log; a missing value is the text `unknown`."""
-
-    joined = False
+    """Every field is a column of the log, or of a table that is joined to it."""
 
     def __init__(self, schema_uri: str) -> None:
         super().__init__(storage.native(schema_uri))
@@ -37,25 +38,42 @@ class Table(Source):
         self.fields = tuple(field.name for field in self.schema.fields)
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
-        by_column = {field.column: field.name for field in self.schema.fields}
-        self.user, self.item = (by_column.get(column or "", column or "") for column in (self.schema.user, self.schema.item))
+        self.joined = bool(self.schema.tables)
+        self.joins = "left" if self.joined else "all"
+        self.grouped = self.schema.group is not None
+        self.user, self.item = (self._role(column, role) for column, role in ((self.schema.user, "user"), (self.schema.item, "item")))
+        self._rules: list[FieldRule] | None = None
+
+    def _role(self, column: str | None, role: str) -> str:
+        """The log column that the machinery knows a role by: the field's name, or one that no field can have."""
+        return next((field.name for field in self.schema.fields if field.column == column), f"{role}\t{column or ''}")
 
     def files(self) -> dict[str, int]:
         """`raw_files`, not looked into."""
-        return {uri: size for uri, size in data_files(self.raw_dir, self.schema) if self._only is None or uri in self._only}
+        return {file.uri: file.size for file in self._files()}
+
+    def _files(self) -> list[DataFile]:
+        found = self._matching(self.schema.data, self.schema)
+        return [file for file in found if self._only is None or file.uri in self._only]
+
+    def _matching(self, patterns: Sequence[str], options: FileOptions) -> list[DataFile]:
+        folder = self.raw_dir.rsplit("/", 1)[0]
+        found: dict[str, DataFile] = {}
+        for pattern in patterns:
+            uri = pattern if "://" in pattern or pattern.startswith("/") else storage.join(folder, pattern)
+            matches = find_files(uri, file_format(options))
+            if not matches:
+                raise DataError(f"{uri}: no such file; correct data in {self.raw_dir}")
+            found |= {file.uri: file for file in matches}
+        return list(found.values())
 
     def raw_files(self) -> dict[str, int]:
-        files = self.files()
-        wanted = self._columns()
-        for uri in files:
-            names = column_names(uri)
-            if names is None:
-                continue
-            for name in wanted:
-                if names.count(name) != 1:
-                    has = "has two columns" if name in names else "has no column"
-                    raise DataError(f"{uri}: {has} {name!r}, which the schema names; it has {', '.join(map(str, names))[:300]}")
-        return files
+        files = self._files()
+        self._rules = self._rules_of(files)
+        sizes = {file.uri: file.size for file in files}
+        for table in self.schema.tables.values():
+            sizes |= {file.uri: file.size for file in self._matching([table.data], table)}
+        return sizes
 
     def only(self, files: Mapping[str, int]) -> "Table":
         """The same log with the rows of some of its files."""
@@ -72,132 +90,254 @@ class Table(Source):
     def _field(self, name: str) -> FieldSchema:
         return next(field for field in self.schema.fields if field.name == name)
 
+    def rules(self) -> list[FieldRule]:
+        if self._rules is None:
+            self._rules = self._rules_of(self._files())
+        return self._rules
+
+    def continued(self, fitted: Sequence[FieldRule]) -> "Table":
+        """With the rules that earlier files were read by. Raises DataError where a column of these files is of another kind."""
+        for before, now in zip(fitted, self.rules(), strict=True):
+            kinds = {*before.kinds, *now.kinds}
+            if before.schema.kind == "categorical" and before.kinds and now.kinds:
+                _one_kind(before.schema, dict.fromkeys(before.kinds, "the files before") | dict.fromkeys(now.kinds, "the new ones"))
+                if before.number != replace(before, kinds=tuple(sorted(kinds))).number:
+                    was, is_ = " and ".join(before.kinds), " and ".join(now.kinds)
+                    raise DataError(
+                        f"{before.schema.column} was {was} in the files before, and is {is_} in the new ones; write it as it was"
+                    )
+        some = copy.copy(self)
+        some._rules = list(fitted)
+        return some
+
+    def reading(self) -> dict[str, Any]:
+        explode = self.schema.explode
+        options = {name: getattr(self.schema, name) for name in FileOptions.model_fields}
+        return {
+            "explode": explode and explode.model_dump(mode="json"),
+            "options": FileOptions(**options).model_dump(mode="json", exclude_defaults=True),
+        }
+
+    def roles(self) -> dict[str, str | None]:
+        return {role: name if name in self.fields else None for role, name in (("user", self.user), ("item", self.item))}
+
+    def _rules_of(self, files: Sequence[DataFile]) -> list[FieldRule]:
+        """Looks at what all files say of their columns. Raises DataError for a column that one lacks, or that differs in kind."""
+        kinds = self._kinds(files, self.schema, self._columns())
+        tables = {
+            name: self._kinds(self._matching([table.data], table), table, [table.key, *(column for _, column in self._fields_of(name))])
+            for name, table in self.schema.tables.items()
+        }
+        rules = []
+        for field in self.schema.fields:
+            of_table = self.schema.table_of(field.column)
+            found = kinds[field.column] if of_table is None else tables[of_table[0]][of_table[1]]
+            if field.kind == "categorical":
+                _one_kind(field, found)
+            table = of_table and of_table[0]
+            rules.append(FieldRule(field, table, self._on(table) if table else None, tuple(sorted(found.keys() - {"null"}))))
+        return rules
+
+    def _kinds(self, files: Sequence[DataFile], options: FileOptions, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Column → kind of its type (values.py) → a file that has it so."""
+        found: dict[str, dict[str, str]] = {name: {} for name in wanted}
+        explode = self.schema.explode if options is self.schema else None
+        for file in files:
+            columns = file_columns(file, file_format(options))
+            if columns is None:
+                continue
+            for name in wanted:
+                if explode and explode.into and name in explode.into:
+                    found[name].setdefault("text", file.uri)
+                    continue
+                if name not in columns:
+                    names = ", ".join(map(str, columns))[:300]
+                    raise DataError(f"{file.uri}: has no column {name!r}, which the schema names; it has {names}")
+                type_ = columns[name]
+                if explode and name in explode.columns and pa.types.is_list(type_):
+                    type_ = type_.value_type
+                found[name].setdefault(kind_of(type_), file.uri)
+        return found
+
+    def _on(self, table: str) -> str:
+        joined = self.schema.tables[table]
+        return joined.on or joined.key
+
+    def _fields_of(self, table: str) -> list[tuple[FieldSchema, str]]:
+        """The fields that are joined from a table, and their columns there."""
+        found = ((field, self.schema.table_of(field.column)) for field in self.schema.fields)
+        return [(field, place[1]) for field, place in found if place and place[0] == table]
+
     def tables(self) -> dict[str, pa.Table]:
-        return {}
+        return {table_key(name): self._table(name, table) for name, table in self.schema.tables.items()}
+
+    def _table(self, name: str, table: JoinedTable) -> pa.Table:
+        """`key` and a column of texts per field. Raises DataError for a row without a key, and for a key that comes twice."""
+        rules = {rule.schema.name: rule for rule in self.rules()}
+        fields = self._fields_of(name)
+        columns = list(dict.fromkeys([table.key, *(column for _, column in fields)]))
+        pieces, places = [], []
+        for file in self._matching([table.data], table):
+            for part in file_parts(file, file_format(table)):
+                rows, nulls = 0, nulls_of(part)
+                for piece in read_rows(part, columns, file_format(table)):
+                    made = {}
+                    for column_name, field in ((table.key, None), *((column, field) for field, column in fields)):
+                        column = piece.column(column_name).combine_chunks()
+                        try:
+                            made[field.name if field else KEY] = (
+                                field_texts(rules[field.name], column, nulls) if field else key_texts(column, nulls)
+                            )
+                        except BadValue as error:
+                            error.column = column_name
+                            raise DataError(f"{part.place(rows + error.index)}: {error}") from error
+                    pieces.append(pa.table(made))
+                    places.append((part, rows))
+                    rows += len(piece)
+        if not pieces:
+            raise DataError(f"{table.data}: the table {name} has no rows; give its files, or leave it out of tables")
+        whole = pa.concat_tables(pieces).combine_chunks()
+        key = whole.column(KEY).combine_chunks()
+        ends = np.cumsum([len(piece) for piece in pieces])
+
+        def place(index: int) -> str:
+            piece = int(np.searchsorted(ends, index, side="right"))
+            part, first = places[piece]
+            return part.place(first + index - int(ends[piece] - len(pieces[piece])))
+
+        if key.null_count:
+            raise DataError(f"{place(pc.index(key.is_null(), True).as_py())}: has no {table.key}; every row of a table needs its key")
+        encoded = key.dictionary_encode()
+        if len(encoded.dictionary) < len(key):
+            codes = encoded.indices.to_numpy()
+            _, first = np.unique(codes, return_index=True)
+            again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
+            before = int(first[codes[again]])
+            shown = f"{table.key}={key[again].as_py()!r}"
+            raise DataError(f"{place(again)}: {shown} is there a second time, after {place(before)}; a table has one row a key")
+        return pa.table({KEY: key, **{field.name: whole.column(field.name) for field, _ in fields}})
 
     def parts(self) -> list[RawPart]:
-        return [part for uri in self.files() for part in file_parts(uri)]
+        return [part for file in self._files() for part in file_parts(file, file_format(self.schema))]
 
     def read_part(self, part: RawPart) -> Iterator[LogRows]:
-        rows = 0
-        for texts in read_texts(part, self._columns()):
-            columns = {field.name: self._values(part, rows, field, texts.column(field.column)) for field in self.schema.fields}
-            for role, name in ((self.schema.user, self.user), (self.schema.item, self.item)):
-                if role and name not in columns and self.k_core > 1:
-                    columns[name] = _filled(texts.column(role))
-            label = self._labels(part, rows, texts.column(self.schema.label.column).combine_chunks())
-            timestamp = self._timestamps(part, rows, texts)
-            rows += len(texts)
-            yield LogRows(label, timestamp, columns)
+        assert isinstance(part, FilePart)
+        first = 0
+        for piece in read_rows(part, self._raw_columns(), file_format(self.schema)):
+            yield self._rows(part, first, piece)
+            first += len(piece)
 
-    def _labels(self, part: RawPart, first: int, value: pa.Array) -> pa.Array:
+    def _rows(self, part: FilePart, first: int, rows: pa.Table) -> LogRows:
+        schema, nulls, findings = self.schema, nulls_of(part), Findings()
+        origin = np.arange(len(rows))
+
+        def note(what: str, count: int) -> None:
+            findings.counts[what] = findings.counts.get(what, 0) + count
+
+        name = ""
+        try:
+            if schema.explode:
+                name = schema.explode.columns[0]
+                rows, origin = exploded(rows, schema.explode)
+            columns = {name: rows.column(name).combine_chunks() for name in self._columns()}
+            name = schema.label.column
+            rule = schema.label
+            label, counts = labels(
+                columns[name], positive_from=rule.positive_from, positive=rule.positive, drop=rule.drop, missing=rule.missing, nulls=nulls
+            )
+            note("label_missing", counts.missing)
+            findings.occurred |= counts.occurred
+            values = {}
+            for field_rule in self.rules():
+                if field_rule.table is None:
+                    name = field_rule.column
+                    values[field_rule.schema.name] = field_texts(field_rule, columns[name], nulls, note)
+            for table in schema.tables:
+                name = self._on(table)
+                values[table_key(table)] = key_texts(columns[name], nulls)
+            for role, column in ((self.user, schema.user), (self.item, schema.item)):
+                if column and role not in values and self.k_core > 1:
+                    name = column
+                    values[role] = texts(columns[name], nulls)
+            group = None
+            if schema.group:
+                name = schema.group
+                group = _hashes(texts(columns[name], nulls))
+            name = (schema.timestamp.column if schema.timestamp else schema.split) or ""
+            timestamp, forms = self._timestamps(columns.get(name), len(rows), nulls)
+        except BadValue as error:
+            error.column = error.column or name
+            index = int(origin[error.index]) if name not in (schema.explode.columns if schema.explode else ()) else error.index
+            raise DataError(f"{part.place(first + index)}: {error}") from error
+        for form, index in forms.items():
+            findings.times[form] = f"{part.place(first + int(origin[index]))}: {name}={columns[name][index]}"
+        return LogRows(label, timestamp, values, group, findings)
+
+    def _timestamps(self, column: pa.Array | None, rows: int, nulls: Sequence[str]) -> tuple[pa.Array, dict[str, int]]:
+        """Microseconds; of a split column the split's number, 0 without either."""
+        if column is None:
+            return pa.array(np.zeros(rows, dtype=np.int64)), {}
+        if self.schema.split:
+            found = pc.index_in(texts(column, nulls), value_set=pa.array(list(SPLITS)))
+            require(found.is_valid(), column, f"is none of {', '.join(SPLITS)}; mend the row or leave it out")
+            return found.cast(pa.int64()), {}
+        assert self.schema.timestamp is not None
+        found, forms = instants(column, self.schema.timestamp.unit, nulls)
+        require(found.is_valid(), column, "is no time; mend the row or leave it out")
+        return found, forms
+
+    def check_findings(self, findings: Findings) -> None:
+        if len(findings.times) > 1:
+            (one, here), (other, there), *_ = findings.times.items()
+            raise DataError(
+                f"{here} is {one}, {there} is {other}: one column of times has one unit and zone; mend the files, or give timestamp.unit"
+            )
+
+    def warnings(self, findings: Findings) -> list[str]:
         rule = self.schema.label
-        dropped = pc.or_kleene(pc.is_null(value), pc.is_in(value, value_set=pa.array(("", *rule.drop), pa.string())))
-        kept = pc.if_else(dropped, pa.scalar(None, pa.string()), value)
-        if rule.positive_from is not None:
-            numbers = _numbers(kept)
-            wrong, why = numbers.is_null(), f"is no number (label.positive_from={rule.positive_from:g})"
-            label = pc.greater_equal(numbers, rule.positive_from)
-        elif rule.positive is not None:
-            label = pc.if_else(dropped, pa.scalar(None, pa.bool_()), pc.is_in(kept, value_set=pa.array(rule.positive, pa.string())))
-            wrong, why = label.is_null(), ""
-        else:
-            found = pc.index_in(kept, value_set=pa.array([*_NOT_CLICKED, *_CLICKED]))
-            label = pc.greater_equal(found, len(_NOT_CLICKED))
-            wrong, why = found.is_null(), "is neither 0 nor 1; say with positive_from or positive which labels are clicks"
-        _refuse(part, first, rule.column, value, pc.and_not(wrong, dropped), why)
-        return label.cast(pa.int8())
+        never = [value for value in (*rule.drop, *(rule.positive or ())) if value not in findings.occurred]
+        found = [f"label {rule.column}: {', '.join(map(repr, never))} never occurred; check drop and positive"] if never else []
+        cut = {what.removesuffix(" cut"): rows for what, rows in findings.counts.items() if what.endswith(" cut")}
+        return found + [f"{name}: {rows:,} values were longer than max_characters, and are cut" for name, rows in cut.items()]
 
     def _columns(self) -> list[str]:
+        """Of the log, exploded if it is to be."""
         schema = self.schema
-        named = [schema.label.column, schema.timestamp, schema.split, schema.user, schema.item]
-        return list(dict.fromkeys([*(field.column for field in schema.fields), *(name for name in named if name)]))
+        fields = [field.column for field in schema.fields if schema.table_of(field.column) is None]
+        keys = [self._on(table) for table in schema.tables]
+        time = schema.timestamp.column if schema.timestamp else None
+        named = [*fields, *keys, schema.label.column, time, schema.split, schema.user, schema.item, schema.group]
+        return list(dict.fromkeys(name for name in named if name))
 
-    def _values(self, part: RawPart, first: int, field: FieldSchema, column: pa.ChunkedArray) -> pa.Array:
-        values = column.combine_chunks()
-        if pa.types.is_list(values.type) != (field.kind == "multi"):
-            if field.kind != "multi":
-                raise DataError(f"{part.place(first)}: column {field.column} holds lists; set kind: multi for the field {field.name}")
-        elif field.kind == "multi":
-            texts = values.to_pylist()
-            present = [[item for item in items or [] if item] for items in texts]
-            values = pa.array(
-                [(items[0] if field.take == "first" else ", ".join(items)) if items else None for items in present], pa.string()
-            )
-        if field.kind == "numeric":
-            values = self._buckets(part, first, field, values)
-        return _filled(values)
-
-    def _buckets(self, part: RawPart, first: int, field: FieldSchema, values: pa.Array) -> pa.Array:
-        values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-        numbers = _numbers(values)
-        wrong = pc.and_(values.is_valid(), numbers.is_null())
-        _refuse(part, first, field.column, values, wrong, "is no number; make it one, or set kind: categorical")
-        if field.round is not None:
-            digits = max(field.round, 0)
-            rounded = pc.round(numbers, ndigits=field.round)
-            return pa.array([None if value is None else f"{value:.{digits}f}" for value in rounded.to_pylist()], pa.string())
-        edges = [f"{edge:g}" for edge in field.edges or ()]
-        names = [f"below {edges[0]}", *(f"{low} to {high}" for low, high in pairwise(edges)), f"{edges[-1]} or more"]
-        places = np.searchsorted(np.array(field.edges), np.nan_to_num(numbers.to_numpy(zero_copy_only=False)), side="right")
-        found = pa.array(names).take(pa.array(places))
-        return pc.if_else(numbers.is_valid(), found, pa.scalar(None, pa.string()))
-
-    def _timestamps(self, part: RawPart, first: int, texts: pa.Table) -> pa.Array:
-        """Whole numbers as they are, dates as microseconds; of a split column the split's number, 0 without either."""
-        name = self.schema.timestamp or self.schema.split
-        if name is None:
-            return pa.array(np.zeros(len(texts), dtype=np.int64))
-        values = texts.column(name).combine_chunks()
-        if self.schema.split:
-            found = pc.index_in(values, value_set=pa.array(list(SPLITS)))
-            _refuse(part, first, name, values, found.is_null(), f"is none of {', '.join(SPLITS)}; mend the row or leave it out")
-            return found.cast(pa.int64())
-        for kind in (pa.int64(), pa.timestamp("us")):
-            with contextlib.suppress(pa.ArrowInvalid):
-                found = values.cast(kind)
-                break
-        else:
-            found = pa.array([_instant(value) for value in values.to_pylist()], pa.int64())
-        why = "is neither a whole number nor a date such as 2024-05-01 or 2024-05-01 12:30:00; mend the row or leave it out"
-        _refuse(part, first, name, values, found.is_null(), why)
-        return found.cast(pa.int64())
+    def _raw_columns(self) -> list[str]:
+        """Of the log's files."""
+        explode = self.schema.explode
+        if not explode:
+            return self._columns()
+        return [*explode.columns, *(name for name in self._columns() if name not in explode.made)]
 
 
-def _refuse(part: RawPart, first: int, column: str, values: pa.Array, wrong: pa.Array, why: str) -> None:
-    """Raises DataError for the first row that is `wrong`."""
-    flags = wrong.to_numpy(zero_copy_only=False)
-    if flags.any():
-        index = int(np.argmax(flags))
-        shown = values[index].as_py()
-        raise DataError(f"{part.place(first + index)}: {column}={shown if shown is None else repr(shown[:80])} {why}")
+def file_format(options: FileOptions) -> FileFormat:
+    return FileFormat(**{name: getattr(options, name) for name in FileOptions.model_fields})
 
 
-def _instant(value: str | None) -> int | None:
-    for kind in (pa.int64(), pa.timestamp("us")):
-        with contextlib.suppress(pa.ArrowInvalid):
-            return pa.array([value]).cast(kind).cast(pa.int64())[0].as_py()
-    return None
+def nulls_of(part: FilePart) -> tuple[str, ...]:
+    """Texts that say that there is no value: the markers of a CSV, also within its lists. Elsewhere null is what says it."""
+    return part.how.nulls if format_of(part.uri, part.how) == "csv" else ("",)
 
 
-def _numbers(values: pa.Array) -> pa.Array:
-    """float64, null where a text is no number."""
-    try:
-        return values.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return pa.array([_number(value) for value in values.to_pylist()], pa.float64())
+def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:
+    """Raises DataError where ids are whole numbers in one file and floats, which can't hold all of them, in another."""
+    if field.type != "integer" and {"integer", "float"} <= kinds.keys():
+        raise DataError(
+            f"{field.column} is whole numbers in {kinds['integer']} and floats in {kinds['float']}, which can't hold all of them; "
+            f"write both alike, or give the field {field.name} type: integer, with which a fraction is an error"
+        )
 
 
-def _number(value: str | None) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except ValueError:
-        return None
-
-
-def _filled(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Without nulls and surrounding blanks."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    values = pc.utf8_trim_whitespace(values)
-    return pc.if_else(pc.or_kleene(values.is_null(), pc.equal(values, "")), "unknown", values)
+def _hashes(values: pa.Array) -> pa.Array:
+    """int64 that tells values apart; −1 where there is none."""
+    encoded = values.dictionary_encode()
+    digests = [hashlib.blake2b(value.encode(), digest_size=8).digest() for value in encoded.dictionary.to_pylist()]
+    numbers = np.append(np.frombuffer(b"".join(digests), dtype=np.int64) & np.int64(2**62 - 1), np.int64(-1))
+    return pa.array(numbers[encoded.indices.fill_null(len(digests)).to_numpy()])
