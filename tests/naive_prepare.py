@@ -5,7 +5,7 @@ import pandas as pd
 
 
 def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
-    """rows: DataFrame in the order of the log with label (NaN = dropped), timestamp (µs), user, item and one column of texts per field; if it
+    """rows: frame in the order of the log with label (NaN: dropped), timestamp (µs), user, item and one column of texts per field; if it
     has a split_key, the splits are by that instead of the timestamp.
 
     min_count: field → training rows that a value needs. Returns {split: DataFrame with row_id, label, timestamp, fields} in the order of
