@@ -221,7 +221,7 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
             with tempfile.TemporaryFile() as buffer:
                 yield buffer
                 buffer.seek(0)
-                with filesystem.open_output_stream(path) as stream:
+                with filesystem.open_output_stream(path, compression=None) as stream:  # else it packs .gz once more
                     shutil.copyfileobj(buffer, stream, _COPY_CHUNK)
             return
         if os.path.exists(path) and not os.path.isfile(path):  # renaming would replace a device such as /dev/null

@@ -25,6 +25,13 @@ def test_bytes_come_back(place):
         assert stream.read(2) == b"tw"
 
 
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.zst", "a.bz2"])
+def test_bytes_are_not_packed_for_their_name(place, name):
+    uri = storage.join(place, name)
+    storage.write_bytes(uri, b"content")
+    assert storage.read_bytes(uri) == b"content"
+
+
 def test_a_local_path_may_be_a_uri(tmp_path):
     storage.write_bytes(str(tmp_path / "a"), b"one")
     assert storage.read_bytes(f"file://{tmp_path}/a") == b"one"
