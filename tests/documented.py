@@ -97,7 +97,7 @@ RUN_BY = {
     "pip freeze": "python -m pip freeze",
     "pip install -c constraints.txt .": "cluster/install.sh",  # run by tests/test_cluster_files.py
     "pip install -c constraints.txt …": "cluster/install.sh",
-    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "mlflow", "onnx")},
+    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "mlflow", "onnx")},
     "cluster/install.sh TARGET cpu|cuda": "tests/test_cluster_files.py",
     "pytest -m gpu": "gpu",
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",

@@ -34,7 +34,7 @@ def find_files(pattern: str, how: FileFormat) -> list[DataFile]:
         if kind == fs.FileType.Directory or _ICEBERG_METADATA.fullmatch(path):
             lake = lake_kind(filesystem, path, how)
             if lake is not None:
-                return lake_files(lake, f"{scheme}{path}", how)
+                return lake_files(lake, f"{scheme}{path}")
         if how.format in ("delta", "iceberg"):
             raise DataError(f"{pattern}: no {how.format} table; name the table's folder")
         if kind == fs.FileType.File:

@@ -123,8 +123,6 @@ def compression_of(uri: str) -> str | None:
 
 def format_of(uri: str, how: FileFormat) -> str:
     """parquet, csv, jsonl or json. Raises DataError for a name that says no format."""
-    if how.format in ("delta", "iceberg"):
-        return "parquet"  # what their tables' files are
     kind = how.format or ending_format(uri)
     if kind is None:
         known = f"{', '.join(ENDINGS)}, text also with {', '.join(_COMPRESSIONS)}"

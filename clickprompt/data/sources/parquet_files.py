@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -208,6 +209,8 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
         return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()], pa.string())
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        column = _without_views(column)
     if column.type != kind:
         try:
             column = column.cast(kind)
@@ -223,6 +226,13 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
     if pa.types.is_string(inner) and not _is_utf8(column):
         _refuse_text(part, first, name, column, kind, None)
     return column
+
+
+def _without_views(column: pa.Array) -> pa.Array:
+    """pyarrow's own cast of list views makes arrays that are too short."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.flatten(), mask=column.is_null())
 
 
 def _is_utf8(texts: pa.Array) -> bool:
@@ -277,7 +287,7 @@ def _constant(part: FilePart, name: str, value: str | None, wanted: pa.DataType,
 @contextmanager
 def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
     with _naming_damage(uri), storage.open_input(uri) as stream:
-        yield pq.ParquetFile(stream)
+        yield pq.ParquetFile(stream, page_checksum_verification=True)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def file_columns(file: DataFile, how: FileFormat) -> dict[str, pa.DataType] | No
 
     Raises DataError for a damaged file, and for two columns of one name.
     """
-    kind = format_of(file.uri, how)
+    kind = _kind(file, how)
     found = parquet_columns(file) if kind == "parquet" else csv_columns(file.uri, how) if kind == "csv" else None
     if found is None:
         return None
@@ -44,7 +44,7 @@ def known_columns(file: DataFile, how: FileFormat) -> list[str]:
 
 def file_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
     """The file in pieces that can be read independently: Parquet at row groups, text whole. Raises DataError for a damaged Parquet file."""
-    kind = format_of(file.uri, how)
+    kind = _kind(file, how)
     if kind == "parquet":
         return parquet_parts(file, how)
     rows = CsvRows if kind == "csv" else JsonRows
@@ -58,7 +58,11 @@ def read_rows(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterat
     A column that the file itself has comes before a partition's of the same name.
     Raises DataError naming file and line (Parquet: row) of what can't be read, and for a column that is nowhere.
     """
-    kind = format_of(part.uri, how)
+    kind = _kind(part, how)
     if kind == "parquet":
         return read_parquet(part, columns)
     return read_csv(part, columns, how) if kind == "csv" else read_json(part, columns, how)
+
+
+def _kind(file: DataFile | FilePart, how: FileFormat) -> str:
+    return "parquet" if file.schema is not None else format_of(file.uri, how)
