@@ -119,8 +119,8 @@ def test_csv_cells_stay_what_they_are(tmp_path, content, how, expected):
         (b"a,caf\xe9\n1,x\n", {}, "FILE, line 1: not utf-8 text"),
         (b"a,b\n1,x\n2,\x81\n", {"encoding": "cp1252"}, "FILE, line 3: not cp1252 text"),
         ("a,b\n1,x\n", {"columns": ["c"]}, "FILE: has no column 'c'; it has a, b"),
-        ("x" * (17 << 20), {}, "FILE, line 1: longer than 16 MiB"),
-        ('a,b\n1,"' + "x\n" * (10 << 20), {}, "FILE: the first row: a quote \" that isn't closed"),
+        ("x" * (17 << 20), {}, "FILE, line 1 is longer than 16 MiB"),
+        ('a,b\n1,"' + "x\n" * (10 << 20), {}, "FILE: a row is longer than 16 MiB"),
     ],
 )
 def test_csv_that_is_refused(tmp_path, content, how, expected):

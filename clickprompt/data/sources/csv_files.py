@@ -73,7 +73,7 @@ def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterato
             raise DataError(f"{part.uri}: has no column {missing!r}; it has {', '.join(filter(None, [*head.names, *partitions]))[:300]}")
         body = _Body(part.uri, how, head, stream)
         try:
-            for batch in _batches(how, head, body, [name for name in columns if name in head.names]):
+            for batch in _batches(part, how, head, body, [name for name in columns if name in head.names]):
                 made = {name: _cells(batch.column(name), how, head) for name in columns if name in head.names}
                 fixed = {name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in partitions.items()}
                 table = pa.table({name: made[name] if name in made else fixed[name] for name in columns})
@@ -81,30 +81,34 @@ def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterato
                     yield table.slice(start, PIECE_ROWS)
         except pa.ArrowInvalid as error:
             _refuse(part, how, head, error)
-    if body.quotes % 2:
-        _refuse_open_quote(part, how)
 
 
-def _batches(how: FileFormat, head: _Head, body: "_Body", columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(part: FilePart, how: FileFormat, head: _Head, body: "_Body", columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Without the row that `body` ends in, which isn't there if a quote before it was never closed: pyarrow doesn't mind."""
     names = [name or f"\0{index}" for index, name in enumerate(head.names)]  # a column without a name can't be asked for
     wanted = columns or names[:1]
-    try:
-        yield from csv.open_csv(
-            body,
-            read_options=csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False, column_names=names),
-            parse_options=csv.ParseOptions(
-                delimiter=head.stand_in or head.delimiter, quote_char=how.quote or False, newlines_in_values=bool(how.quote)
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()),
-                include_columns=wanted,
-                null_values=list(how.nulls),
-                strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" not in str(error):
-            raise
+    reader = csv.open_csv(
+        body,
+        read_options=csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False, column_names=names),
+        parse_options=csv.ParseOptions(
+            delimiter=head.stand_in or head.delimiter, quote_char=how.quote or False, newlines_in_values=bool(how.quote)
+        ),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=wanted,
+            null_values=list(how.nulls),
+            strings_can_be_null=True,
+        ),
+    )
+    last = None
+    for batch in reader:
+        if len(batch):
+            if last is not None:
+                yield last
+            last = batch
+    if last is None or last.column(0)[-1].as_py() != body.end_mark:
+        _refuse_open_quote(part, how)
+    yield last.slice(0, len(last) - 1)
 
 
 def _cells(column: pa.Array, how: FileFormat, head: _Head) -> pa.Array:
@@ -120,10 +124,13 @@ def _has_outer_blanks(column: pa.Array) -> bool:
     _, offsets, content = column.buffers()
     if content is None or not content.size:
         return False
-    ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
-    some = ends[1:] > ends[:-1]
     characters = np.frombuffer(content, np.uint8)
-    return bool((characters[ends[:-1][some]] <= _BLANK).any() or (characters[ends[1:][some] - 1] <= _BLANK).any())
+    if characters.min() > _BLANK:
+        return False
+    ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
+    # Those of an empty cell are its neighbours': one look too many at worst
+    outer = (characters.take(ends[:-1], mode="clip"), characters.take(ends[1:] - 1, mode="clip"))
+    return any(bool((one <= _BLANK).any()) for one in outer)
 
 
 def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
@@ -194,22 +201,22 @@ def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str
 
 
 class _Body(io.RawIOBase):
-    """The bytes after the header for pyarrow: quotes are counted, and a delimiter of several bytes becomes one."""
+    """The bytes after the header for pyarrow: a delimiter of several bytes becomes one, and a row of `end_mark` is added."""
 
     def __init__(self, uri: str, how: FileFormat, head: _Head, stream: io.BufferedReader) -> None:
-        self.quotes = 0
-        self._uri, self._stream, self._lines, self._head = uri, stream, head.lines, head
-        self._quote = (how.quote or "").encode()
+        self.end_mark = 8 * next(mark for mark in "\x02\x03\x04" if mark not in (head.delimiter, how.quote))
+        self._uri, self._stream, self._lines = uri, stream, head.lines
         self._delimiter, self._stand_in = head.delimiter.encode(), head.stand_in.encode()
         self._rest = head.first
+        self._end = f"\n{(head.stand_in or head.delimiter).join([self.end_mark] * len(head.names))}\n".encode()
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self._taken(size) if not self._stand_in else self._replaced(size)
-        if self._quote:
-            self.quotes += data.count(self._quote)
+        data = self._replaced(size) if self._stand_in else self._taken(size)
+        if not data:
+            data, self._end = self._end, b""
         return data
 
     def _taken(self, size: int) -> bytes:
@@ -244,7 +251,7 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
     """Raises DataError for what pyarrow says, with the line."""
     reason = " ".join(str(error).split())
     if "straddl" in reason:
-        raise too_long(f"{part.uri}: a row is") from error
+        raise too_long(f"{part.uri}: a row") from error
     if "UTF8" in reason:
         refuse_undecodable(part.uri, how, error)
     with _wide_cells():
@@ -260,16 +267,17 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
     raise DataError(f"{part.uri}: not readable as CSV ({reason[:200]}); mend the file") from error
 
 
-def _refuse_open_quote(part: FilePart, how: FileFormat) -> None:
-    """Raises DataError if a quote is never closed, or text follows a closed one. An odd quote inside a cell is no mistake."""
-    line = 0
+def _refuse_open_quote(part: FilePart, how: FileFormat) -> NoReturn:
+    """Raises DataError with the row where Python's reader, which minds, stops."""
+    line, reason = 0, "unexpected end of data"
     with _wide_cells():
         try:
             for start, _ in _records(part.uri, how):
                 line = start
         except python_csv.Error as error:
-            after = f"the row after line {line}" if line else "the first row"
-            raise DataError(f"{part.uri}: {after}: a quote {how.quote} that isn't closed ({error}); mend it, or set quote:") from error
+            reason = str(error)
+    after = f"the row after line {line}" if line else "the first row"
+    raise DataError(f"{part.uri}: {after}: a quote {how.quote} that isn't closed ({reason}); mend it, or set quote:")
 
 
 def _records(uri: str, how: FileFormat) -> Iterator[tuple[int, list[str]]]:

@@ -75,5 +75,5 @@ def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
 
 def too_long(place: str) -> DataError:
     return DataError(
-        f"{place}: longer than {LONGEST_LINE >> 20} MiB; not the text format that was expected, or a quote that is never closed"
+        f"{place} is longer than {LONGEST_LINE >> 20} MiB; not the text format that was expected, or a quote that is never closed"
     )
