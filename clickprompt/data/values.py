@@ -51,7 +51,7 @@ class BadValue(Exception):  # noqa: N818
         self.index, self.value, self.why, self.column = index, value, why, column
 
     def __str__(self) -> str:
-        shown = "nothing" if self.value is None else repr(self.value[:80] if isinstance(self.value, str) else str(self.value)[:80])
+        shown = "nothing" if self.value is None else repr(self.value[:80]) if isinstance(self.value, str) else str(self.value)[:80]
         return f"{self.column}={shown} {self.why}" if self.column else f"{shown} {self.why}"
 
 

@@ -49,7 +49,8 @@ class Findings:
         for what, rows in other.counts.items():
             self.counts[what] = self.counts.get(what, 0) + rows
         self.occurred |= other.occurred
-        self.times = other.times | self.times
+        for form, example in other.times.items():
+            self.times.setdefault(form, example)
 
 
 @dataclass(frozen=True)
