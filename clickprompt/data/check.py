@@ -64,6 +64,8 @@ def _describe(column: pa.ChunkedArray, label: np.ndarray) -> dict[str, Any]:
     codes, label = encoded.indices.drop_null().to_numpy(), label[present]
     counts = np.bincount(codes, minlength=len(values))
     missing = 1 - float(np.mean(present))
+    if not len(values):
+        return {"distinct": 0, "missing": missing, "example": "", "warnings": ["missing in every row"]}
     common = int(np.argmax(counts))
     warnings = []
     if len(values) > _FEW_REPEATS * len(codes) and len(codes) >= _REPEATED:
