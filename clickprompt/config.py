@@ -263,9 +263,10 @@ class FinetuneConfig(StageConfig):
 class EvaluateConfig(_Frozen):
     """What `clickprompt evaluate` looks at beside the split as a whole."""
 
-    user: str | None = Field(default=None, description="the field that says whose a row is; default: the first")
+    user: str | None = Field(default=None, description="the field that says whose a row is; default: the log's user, else the first")
     item: str | None = Field(
-        default=None, description="the field that says which item it is of; default: of the others the one with most values"
+        default=None,
+        description="the field that says which item it is of; default: the log's item, else the one with most values",
     )
     tail_share: float = Field(default=0.1, gt=0, lt=1, description="of users and of items, the rarest in training, are long-tail (Table 6)")
 

@@ -81,6 +81,8 @@ def split_line(result: dict[str, Any]) -> str:
     gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
     error = result["calibration"]["equal_mass"]["error"]
     latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
+    of_requests = (result.get("auc_by_request") or {}).get("value")
+    gauc += "" if of_requests is None else f", AUC by request {of_requests:.4f}"
     figures = f"AUC {result['auc']:.4f}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}"
     left_out = f"{result['left_out']}\n" if result["left_out"] else ""
     return f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"

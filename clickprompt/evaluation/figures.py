@@ -32,14 +32,17 @@ _MANY = 1000
 
 
 def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
-    """The numbers of the user's and the item's field. Raises ConfigError for a field that the dataset doesn't have."""
+    """The numbers of the user's and the item's field: the settings', else the log's own (a schema's user and item), else the first field
+    and, of the others, the one with most values. Raises ConfigError for a field that the dataset doesn't have."""
     names = dataset.field_names
     for key, name in (("user", settings.user), ("item", settings.item)):
         if name is not None and name not in names:
             raise ConfigError(f"evaluate.{key}={name}: {dataset.uri} has no such field; its fields are {', '.join(names)}")
-    user = names.index(settings.user) if settings.user is not None else 0
-    if settings.item is not None:
-        item = names.index(settings.item)
+    roles = dataset.manifest.get("roles", {})
+    by_whom, of_what = settings.user or roles.get("user"), settings.item or roles.get("item")
+    user = names.index(by_whom) if by_whom is not None else 0
+    if of_what is not None:
+        item = names.index(of_what)
     else:
         item = max((number for number in range(len(names)) if number != user), key=lambda number: dataset.field_sizes[number], default=user)
     return user, item
@@ -49,14 +52,16 @@ def figures_of_files(folder: str, dataset: Dataset, split: str, settings: Evalua
     """`split_figures` of the prediction files in `folder`, one per row group of the split; above `EXACT_ROWS` without all of them in memory
     (streamed.py).
 
-    "left_out" says what is None for that (None where nothing is): every "auc_interval", the AUCs of "by_value". The other AUCs there are
-    histograms', within their "auc_bound"; GAUC is exact.
+    "left_out" says what is None for that (None where nothing is): every "auc_interval", "auc_by_request", the AUCs of "by_value". The other
+    AUCs there are histograms', within their "auc_bound"; GAUC is exact.
     """
     rows = dataset.counts[split]
     if rows <= EXACT_ROWS:
         return {**split_figures(read_predictions(folder), dataset, split, settings, base), "left_out": None}
     user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
     figures = streamed_figures(folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset))
+    if dataset.grouped:
+        figures["auc_by_request"] = None
     why = f"{rows:,} rows, more than the {EXACT_ROWS:,} that are sorted in memory"
     return {**figures, "left_out": f"{why}: no intervals, no AUC by value; the other AUCs are within their bounds (auc_bound)"}
 
@@ -65,8 +70,8 @@ def split_figures(
     predictions: pa.Table, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
 ) -> dict[str, Any]:
     """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc",
-    "calibration", "long_tail", "cold_start", "by_value"}; the last has, field by field, each value's rows, clicks and AUC, where the field
-    has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`).
+    "auc_by_request" (GAUC of requests, where the log has groups), "calibration", "long_tail", "cold_start", "by_value"}; the last has,
+    field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`).
 
     base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in the subsets of the long tail.
     Raises DataError where predictions, base and split aren't of the same rows, or all of them are of one class.
@@ -93,6 +98,7 @@ def split_figures(
         "auc_interval": auc_interval(ids[user], labels, logits),
         "log_loss": log_loss(labels, logits),
         "gauc": gauc(ids[user], labels, logits)._asdict(),
+        **({"auc_by_request": gauc(_groups(predictions, dataset, split), labels, logits)._asdict()} if dataset.grouped else {}),
         "calibration": {
             name: _calibration(labels, logits, edges)
             for name, edges in (("equal_width", equal_width_edges()), ("equal_mass", equal_mass_edges(logits)))
@@ -123,6 +129,11 @@ def _calibration(labels: np.ndarray, logits: np.ndarray, edges: np.ndarray) -> d
 
 def _named(figures: list[dict[str, Any]], values: pa.ChunkedArray) -> list[dict[str, Any]]:
     return [{**of_value, "value": values[of_value["value"]].as_py()} for of_value in figures]
+
+
+def _groups(predictions: pa.Table, dataset: Dataset, split: str) -> np.ndarray:
+    """Which rows were shown together, in the order of the predictions."""
+    return rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", "group"])))["group"].to_numpy()
 
 
 def _ids(predictions: pa.Table, dataset: Dataset, split: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,45 @@
+"""What a schema says of user, item and group decides whose figures `evaluate` gives."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from clickprompt.config import EvaluateConfig
+from clickprompt.evaluation.figures import check_fields, split_figures
+from clickprompt.evaluation.group_auc import gauc
+from clickprompt.runtime.prepare import prepare
+
+pytestmark = pytest.mark.ray
+
+SCHEMA = {
+    "data": "log.csv",
+    "fields": [{"name": "Page", "column": "page"}, {"name": "Who", "column": "who"}, {"name": "What", "column": "what"}],
+    "label": {"column": "y"},
+    "user": "who",
+    "item": "page",
+}
+
+
+@pytest.mark.parametrize(("group", "named"), [(None, None), ("request", "Page")])
+def test_user_item_and_group_of_the_schema(ray_session, tmp_path, group, named):
+    rng = np.random.default_rng(0)
+    lines = [f"p{rng.integers(3)},u{rng.integers(9)},i{rng.integers(40)},r{row // 4},{rng.integers(2)}\n" for row in range(400)]
+    (tmp_path / "log.csv").write_text("page,who,what,request,y\n" + "".join(lines))
+    (tmp_path / "log.yaml").write_text(yaml.safe_dump(SCHEMA | ({"group": group} if group else {})))
+    dataset = prepare(str(tmp_path / "log.yaml"), None, str(tmp_path / "d"), progress=lambda line: None)
+    assert dataset.manifest["roles"] == {"user": "Who", "item": "Page"}
+    assert check_fields(dataset, EvaluateConfig()) == (1, 0)
+    assert check_fields(dataset, EvaluateConfig(user="What", item=named)) == (2, 0)
+
+    rows = dataset.read_split("test").select(["row_id", "label"])
+    logits = rng.normal(size=len(rows)).astype(np.float32)
+    predictions = rows.append_column("logit", pa.array(logits)).sort_by("row_id")
+    figures = split_figures(predictions, dataset, "test", EvaluateConfig())
+    if group is None:
+        assert "auc_by_request" not in figures
+        return
+    requests = predictions["row_id"].to_numpy() // 4
+    expected = gauc(requests, predictions["label"].to_numpy(), predictions["logit"].to_numpy())
+    assert expected.users > 0
+    assert figures["auc_by_request"] == expected._asdict()
