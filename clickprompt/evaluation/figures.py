@@ -71,7 +71,8 @@ def split_figures(
 ) -> dict[str, Any]:
     """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc",
     "auc_by_request" (GAUC of requests, where the log has groups), "calibration", "long_tail", "cold_start", "by_value"}; the last has,
-    field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`).
+    field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values. Intervals are 95%, by user
+    (`auc_interval`).
 
     base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in the subsets of the long tail.
     Raises DataError where predictions, base and split aren't of the same rows, or all of them are of one class.
