@@ -394,7 +394,6 @@ class RuntimeConfig(_Frozen):
         default="fp32",
         description="of forward and backward passes; bf16: for GPUs, and CPUs that compute in it (AVX512-BF16, AMX); fp16: GPUs only",
     )
-    bf16: bool = Field(default=False, exclude=True, description="an older name of precision=bf16")
     offload: Literal["none", "cpu", "nvme"] = Field(
         default="none",
         description="DeepSpeed on GPUs: optimizer state in CPU memory (ZeRO 1-3), parameters too (ZeRO 3), or these on disk (nvme)",
@@ -417,13 +416,6 @@ class RuntimeConfig(_Frozen):
         default=None, description="also send metrics to this project of Weights & Biases; who asks says the environment"
     )
     deterministic: bool = Field(default=False, description="torch's deterministic algorithms only, in workers; slower")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bf16_is_a_precision(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("bf16") is True:
-            return {"precision": "bf16", **{key: value for key, value in values.items() if key != "bf16"}}
-        return values
 
     @field_validator("num_workers", mode="before")
     @classmethod
@@ -553,11 +545,17 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
+_RENAMED = {"runtime.bf16": "runtime.precision=bf16"}
+"""a key of an older version → what says the same"""
+
+
 def _check_keys(values: dict[str, Any], model: type[BaseModel], prefix: str) -> None:
     """Pydantic would refuse an unknown key too, but not name the nearest known one."""
     for key, value in values.items():
         field = model.model_fields.get(str(key))
         if field is None:
+            if new := _RENAMED.get(f"{prefix}{key}"):
+                raise ConfigError(f"{prefix}{key} is called otherwise now: set {new}")
             known = _dotted_keys(Config)
             near = difflib.get_close_matches(f"{prefix}{key}".lower(), known, n=1, cutoff=0.0)
             raise ConfigError(f"unknown config key {prefix}{key}; the nearest known key is {near[0]}")

@@ -237,12 +237,10 @@ def test_a_number_of_workers_or_a_range():
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
 
 
-def test_bf16_is_an_older_name_of_a_precision():
-    config = load_config(None, ["runtime.bf16=true"])
-    assert config.runtime.precision == "bf16"
-    assert "bf16:" not in dump_config(config)
-    assert replaced(config, {}) == config == load_config(None, ["runtime.precision=bf16"])
-    assert load_config(None, ["runtime.bf16=false"]) == Config()
+def test_bf16_is_a_precision():
+    for value in ("true", "false"):
+        with pytest.raises(ConfigError, match="runtime.bf16 is called otherwise now: set runtime.precision=bf16"):
+            load_config(None, [f"runtime.bf16={value}", "runtime.precision=fp32"])
 
 
 def test_sections_can_be_built_in_python():

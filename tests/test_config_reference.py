@@ -26,7 +26,7 @@ def test_it_is_current():
 def test_every_key_and_preset_is_in_it():
     text = config_reference()
     for key in keys(Config):
-        assert (f"| `{key}` |" in text) is (key != "runtime.bf16"), key  # an older name
+        assert f"| `{key}` |" in text, key
     assert all(f"| `{name}` |" in text for name in preset_names())
 
 

@@ -124,8 +124,6 @@ def _check_device_options(runtime: RuntimeConfig) -> None:
             raise ConfigError(
                 f"runtime.offload={runtime.offload} moves state off GPUs, and there are none; set runtime.gpus_per_worker=1 or leave it out"
             )
-    if runtime.engine == "deepspeed" and runtime.precision == "fp16" and runtime.zero_stage == 0:
-        raise ConfigError("runtime.precision=fp16 needs a loss scale, which ZeRO 0 doesn't take; use runtime.zero_stage=1 or more, or bf16")
     if runtime.offload == "none":
         return
     if runtime.engine != "deepspeed":

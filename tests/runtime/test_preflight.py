@@ -140,10 +140,6 @@ def test_flash_attention_where_there_is_none(config) -> None:
         ({"offload": "cpu", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0}, r"needs runtime\.zero_stage=1 or more, not 0"),
         ({"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed"}, r"offload=nvme needs runtime\.zero_stage=3, not 2"),
         ({"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 3}, r"needs runtime\.offload_path, a folder"),
-        (
-            {"precision": "fp16", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0},
-            r"use runtime\.zero_stage=1 or more, or bf16",
-        ),
     ],
 )
 def test_workers_precision_and_offload_that_cannot_be(config, settings, message) -> None:
