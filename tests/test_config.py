@@ -239,7 +239,7 @@ def test_a_number_of_workers_or_a_range():
 
 def test_bf16_is_a_precision():
     for value in ("true", "false"):
-        with pytest.raises(ConfigError, match="runtime.bf16 is called otherwise now: set runtime.precision=bf16"):
+        with pytest.raises(ConfigError, match=r"runtime\.bf16 is called otherwise now: set runtime\.precision=bf16"):
             load_config(None, [f"runtime.bf16={value}", "runtime.precision=fp32"])
 
 
