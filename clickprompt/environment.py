@@ -1,8 +1,9 @@
 """The versions and the machine that a result came from."""
 
 import importlib.metadata
-import os
 import platform
+
+from clickprompt.cpus import usable_cores
 
 __all__ = ["PACKAGES", "environment"]
 
@@ -17,4 +18,4 @@ def environment() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {**found, "system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count())}
+    return {**found, "system": f"{platform.system()} {platform.machine()}", "cores": str(usable_cores())}

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
 ORDER = [
-    {"errors"},
+    {"cpus", "errors"},
     {"environment", "halving", "progress", "storage", "tables"},
     {"new_folder"},
     {"config"},

@@ -1,7 +1,6 @@
 """`clickprompt benchmark NAME`: what is claimed about speed, measured against the obvious way to do the same on the same machine."""
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.shuffle import measure_shuffle
 from clickprompt.benchmark.tokens import measure_tokens
 from clickprompt.config import Config
+from clickprompt.cpus import usable_cores
 from clickprompt.errors import InputError
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
@@ -51,4 +51,4 @@ def run_benchmark(name: str, config: Config, command: str) -> dict[str, Any]:
         raise InputError(f"benchmark {name!r} is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}")
     figures, notes = BENCHMARKS[name](config)
     versions = {"python": platform.python_version(), **{package: importlib.metadata.version(package) for package in _PACKAGES}}
-    return {"benchmark": name, "figures": figures, "notes": notes, "command": command, "versions": versions, "cpus": os.cpu_count()}
+    return {"benchmark": name, "figures": figures, "notes": notes, "command": command, "versions": versions, "cpus": usable_cores()}

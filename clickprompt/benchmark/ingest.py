@@ -6,7 +6,6 @@
 A training worker without Ray Train around it: gradients aren't exchanged, so no worker waits for another.
 """
 
-import os
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, check_vocabulary
 from clickprompt.config import Config, replaced
+from clickprompt.cpus import usable_cores, worker_threads
 from clickprompt.data.collate import Collator
 from clickprompt.data.order import Order
 from clickprompt.data.text import load_tokenizer
@@ -108,7 +108,7 @@ def _waited_figures(waited: list[Waited]) -> Figures:
 
 
 def _notes(epoch: Order, run: Order, workers: int, start_step: int, figures: Figures) -> list[str]:
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     share = figures["cpu_per_batch"]["median"] / (cores * figures["step"]["median"])
     return [
         f"{epoch.num_rows:,} rows, {len(epoch.row_group_rows):,} row groups, {workers} workers; memory: all processes of this command and "
@@ -141,7 +141,7 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
 
     def loop(batches: Batches) -> None:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        torch.set_num_threads(worker_threads(workers, 1, shared=False))
         torch.set_flush_denormal(True)
         state = TrainState(step=start_step)
         train(engine, objective, collator, order, batches, stage=stage, seed=config.seed, state=state, context=_Nowhere())

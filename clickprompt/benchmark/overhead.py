@@ -5,7 +5,6 @@ Both train on the same rows at the same time, a few steps at a turn, and must re
 
 import contextlib
 import json
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from clickprompt.benchmark.bare import BareLoop
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
+from clickprompt.cpus import usable_cores
 from clickprompt.errors import RunError
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
@@ -54,7 +54,7 @@ def measure_overhead(config: Config, shape: Shape | None = None, length: _Length
     length = length or (_Length(turns=12, steps=10) if on_gpu else _Length(turns=16, steps=1))
     engine = {} if "engine" in config.runtime.model_fields_set else {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}
     with _prepared(replaced(config, engine), shape, length) as setup:
-        threads = os.cpu_count() or 1
+        threads = usable_cores()
         loops = setup.loops(1, threads)
         with connect(setup.config.runtime):
             measured, startup, results = loops_in_turn(loops, turns=length.turns, steps=length.steps, once_more="ours")

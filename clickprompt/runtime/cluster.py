@@ -16,6 +16,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
+from clickprompt.cpus import usable_cores
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.progress import say
 
@@ -50,7 +51,7 @@ def cpus_needed(runtime: RuntimeConfig, runs: int = 1) -> int:
 
 def embedded_cpus(runtime: RuntimeConfig) -> int:
     """Logical CPUs an embedded Ray declares: some more than there are cores, since data tasks mostly wait for the workers."""
-    return runtime.logical_cpus or (os.cpu_count() or 1) + 2
+    return runtime.logical_cpus or usable_cores() + 2
 
 
 def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
@@ -143,8 +144,7 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         os.makedirs(os.path.join(os.environ["RAY_TMPDIR"], "ray"), exist_ok=True)
     options = {"num_cpus": embedded_cpus(runtime), "include_dashboard": dashboard} if embedded else {}
     if embedded:
-        cores = os.cpu_count() or 1
-        say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {cores} cores")
+        say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {usable_cores()} cores")
     try:
         with _own_dashboard() if embedded else contextlib.nullcontext() as port:
             ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, dashboard_port=port, **options)

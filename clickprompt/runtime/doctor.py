@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from clickprompt.config import Config
+from clickprompt.cpus import usable_cores
 from clickprompt.errors import ClickPromptError
 from clickprompt.runtime.cluster import check_cpus, cpus_needed, embedded_cpus
 
@@ -49,7 +50,7 @@ def _version(package: str) -> str:
 
 
 def _cpus(config: Config) -> dict[str, Any]:
-    found = f"{os.cpu_count()} cores, {embedded_cpus(config.runtime)} logical declared, {cpus_needed(config.runtime)} needed"
+    found = f"{usable_cores()} cores, {embedded_cpus(config.runtime)} logical declared, {cpus_needed(config.runtime)} needed"
     try:
         check_cpus(config.runtime)
     except ClickPromptError as error:

@@ -17,6 +17,7 @@ from ray import tune
 
 from clickprompt import storage
 from clickprompt.config import Config, dump_config, replaced
+from clickprompt.cpus import usable_cores, worker_threads
 from clickprompt.errors import ConfigError, RunError, StoppedError
 from clickprompt.halving import Rungs
 from clickprompt.progress import Task, say
@@ -109,8 +110,9 @@ def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan
     # A dashboard, because without one a finished trial's placement group leaks and the next trial waits forever
     with connect(runtime, dashboard=True), stop_signals() as signals:  # in this order: Ray takes SIGTERM for itself when it starts
         check_room(config.runtime, runs=at_once)
-        cores = os.cpu_count() or 1 if embedded else int(ray.cluster_resources()["CPU"])
-        threads = Threads(max(1, cores // (at_once * config.runtime.min_workers)))
+        cores = usable_cores() if embedded else int(ray.cluster_resources()["CPU"])
+        workers = at_once * config.runtime.min_workers
+        threads = Threads(worker_threads(workers, config.runtime.cpus_per_worker, shared=not embedded, cores=cores))
         trials.start()
         _forget(run)
         plan = measure(plan, run, trials, threads.number)

@@ -16,6 +16,7 @@ from ray.train.v2._internal.execution.context import get_train_context
 
 from clickprompt import storage
 from clickprompt.config import FinetuneConfig
+from clickprompt.cpus import worker_threads
 from clickprompt.data.collate import Collator
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
@@ -46,7 +47,9 @@ def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None 
     """One worker: build, restore, run the loop, and leave the export; rank 0's outcome ("interrupted" where it was asked to stop)."""
     context = ray.train.get_context()
     num_workers = context.get_world_size()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    runtime = job.config.runtime
+    shared = runtime.address != "local"
+    torch.set_num_threads(worker_threads(context.get_local_world_size(), runtime.cpus_per_worker, shared=shared))
     torch.set_flush_denormal(True)
     if job.config.runtime.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts, so before anything is put on a GPU
