@@ -385,7 +385,7 @@ class RuntimeConfig(_Frozen):
         description="the cluster adds nodes when they are asked for: a run without room on those that are there waits for them "
         "(15 minutes) instead of being refused",
     )
-    cpus_per_worker: float = Field(default=1, gt=0, description="Ray's logical CPUs")
+    cpus_per_worker: float = Field(default=1, gt=0, description="Ray's logical CPUs, and a worker's threads; on one machine, 1 is no limit")
     gpus_per_worker: float = Field(default=0, ge=0, description="0: training on CPUs")
     logical_cpus: int | None = Field(default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs")
     engine: Literal["torch", "deepspeed"] = Field(default="torch", description="plain DistributedDataParallel, or ZeRO")

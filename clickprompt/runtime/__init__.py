@@ -4,6 +4,10 @@ import os
 import secrets
 import sys
 
+from clickprompt.runtime.home import make_home
+
+make_home()  # Ray's modules ask for it when they are imported
+
 # Ray binds its ports on every interface, and reads how it authenticates once, when it is imported. So an embedded Ray gets a token
 # of this process's own, unless the user has chosen a mode or has a token (which is then also that of the cluster to connect to). A job's
 # entry point has from its cluster what it needs, which may be no token.

@@ -19,6 +19,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.cpus import usable_cores
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.progress import say
+from clickprompt.runtime.surroundings import check_temporary, keep_loopback_direct
 
 __all__ = [
     "MORE_NODES",
@@ -133,6 +134,8 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         yield
         return
     check_cpus(runtime)
+    check_temporary(runtime)
+    keep_loopback_direct()
     embedded = runtime.address == "local"
     os.environ.update({key: value for key, value in _TRAIN_SETTINGS.items() if key not in os.environ})
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT[embedded])
@@ -148,9 +151,11 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     try:
         with _own_dashboard() if embedded else contextlib.nullcontext() as port:
             ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, dashboard_port=port, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"runtime.address={runtime.address}: no Ray could be reached ({reason}); check the address and the token") from error
+        remedy = "`clickprompt doctor` looks at what it needs" if embedded else "check the address and the token"
+        failed = "Ray didn't start" if embedded else "no Ray could be reached"
+        raise RunError(f"runtime.address={runtime.address}: {failed} ({reason}); {remedy}") from error
     # Ray prints what its raylets warn of, whatever log_to_driver says; stdout is for the result
     with contextlib.redirect_stdout(sys.stderr):
         try:

@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import tempfile
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from clickprompt.config import Config
 from clickprompt.cpus import usable_cores
 from clickprompt.errors import ClickPromptError
 from clickprompt.runtime.cluster import check_cpus, cpus_needed, embedded_cpus
+from clickprompt.runtime.surroundings import check_temporary, shared_memory, temporary_folder
 
 __all__ = ["examine"]
 
@@ -30,10 +30,7 @@ def examine(config: Config) -> list[dict[str, Any]]:
     wanted = f", {runtime.gpus_per_worker:g} wanted per worker" if runtime.gpus_per_worker else ""
     findings.append(_finding("gpu", f"{gpus}{wanted}", ok=not runtime.gpus_per_worker or gpus > 0 or runtime.address != "local"))
     findings.append(_finding("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB", ok=True))
-    for what, folder in (("storage", os.getcwd()), ("temporary", os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())):
-        free = shutil.disk_usage(folder).free
-        usable = os.access(folder, os.W_OK) and free >= _MIN_FREE
-        findings.append(_finding(what, f"{folder}: {free / 2**30:.0f} GiB free", ok=usable))
+    findings += [_folder("storage", os.getcwd()), _temporary(config), *_shared_memory(config), *_home(), *_environment(runtime.address)]
     findings.append(_auth(runtime.address))
     return findings
 
@@ -56,6 +53,52 @@ def _cpus(config: Config) -> dict[str, Any]:
     except ClickPromptError as error:
         return _finding("cpu", str(error), ok=False)
     return _finding("cpu", found, ok=True)
+
+
+def _folder(what: str, folder: str) -> dict[str, Any]:
+    free = shutil.disk_usage(folder).free
+    return _finding(what, f"{folder}: {free / 2**30:.0f} GiB free", ok=os.access(folder, os.W_OK) and free >= _MIN_FREE)
+
+
+def _temporary(config: Config) -> dict[str, Any]:
+    try:
+        check_temporary(config.runtime)
+    except ClickPromptError as error:
+        return _finding("temporary", str(error), ok=False)
+    folder, _ = temporary_folder()
+    while not os.path.isdir(folder):  # it will be made
+        folder = os.path.dirname(folder) or "/"
+    return _folder("temporary", folder)
+
+
+def _shared_memory(config: Config) -> list[dict[str, Any]]:
+    """Too little is slow, but works, except between GPUs."""
+    if (found := shared_memory()) is None:
+        return []
+    free, wanted = found
+    text = f"/dev/shm: {free / 2**20:,.0f} MiB free"  # noqa: S108
+    if free >= wanted:
+        return [_finding("shared memory", text, ok=True)]
+    remedy = f"{wanted / 2**20:,.0f} MiB (docker run --shm-size; a memory-backed emptyDir at /dev/shm on Kubernetes) would be faster"
+    return [_finding("shared memory", f"{text}, so Ray's objects are on disk; {remedy}", ok=not config.runtime.gpus_per_worker)]
+
+
+def _home() -> list[dict[str, Any]]:
+    home = os.path.expanduser("~")
+    usable = os.access(home, os.W_OK)
+    return [_finding("home", home if usable else f"{home}: can't be written; caches stay empty, set HOME to a folder of your own", ok=True)]
+
+
+def _environment(address: str) -> list[dict[str, Any]]:
+    """Variables that look as if they mattered."""
+    findings = []
+    if given := os.environ.get("RAY_ADDRESS"):
+        used = "used" if address == "auto" else f"not used, since runtime.address={address}"
+        findings.append(_finding("RAY_ADDRESS", f"{given}: {used}", ok=True))
+    proxies = sorted(name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"))
+    if proxies:
+        findings.append(_finding("proxy", f"{', '.join(proxies)}: not for this machine's own addresses", ok=True))
+    return findings
 
 
 def _auth(address: str) -> dict[str, Any]:

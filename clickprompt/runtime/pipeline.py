@@ -20,6 +20,7 @@ from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.preflight import check_batches, claim
 from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.surroundings import check_temporary
 from clickprompt.runtime.tokenize import tokenize
 from clickprompt.runtime.train import run_training
 
@@ -39,6 +40,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
             "prompt.num_prompts=0: the pipeline pretrains a CTR tower, which the PLM reaches through prompts only; use at least 1"
         )
     check_cpus(config.runtime)
+    check_temporary(config.runtime)
     for stage in (config.pretrain, config.finetune):
         check_batches(stage, config.runtime)
     claim(run, config)

@@ -34,6 +34,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus
 from clickprompt.runtime.job import Job
+from clickprompt.runtime.surroundings import check_temporary
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PLMFacts
@@ -57,6 +58,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
         objective = "with_plm" if stage.with_plm else "without_plm"
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)
+    check_temporary(config.runtime)
     check_batches(stage, config.runtime)
     _check_device_options(config.runtime)
     _check_tracking(config.runtime)

@@ -22,6 +22,7 @@ import clickprompt
 from clickprompt.config import preset_names
 from clickprompt.errors import InputError, RunError
 from clickprompt.progress import say
+from clickprompt.runtime.surroundings import keep_loopback_direct
 
 __all__ = ["Submission", "follow_job", "job_logs", "job_status", "list_jobs", "pinned_requirements", "stop_job", "submit_job"]
 
@@ -202,6 +203,7 @@ def _run_of(arguments: Sequence[str]) -> dict[str, str]:
 
 def _client(address: str) -> JobSubmissionClient:
     with _answers(address):
+        keep_loopback_direct()  # a tunnel to the cluster ends here
         return JobSubmissionClient(address)
 
 
