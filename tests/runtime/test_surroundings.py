@@ -1,4 +1,4 @@
-"""A container's circumstances: the real command in each, as a process of its own; refused in one line before Ray starts, and by doctor too."""
+"""A container's circumstances: the real command in each, refused in one line before Ray starts, and doctor says so too."""
 
 import json
 import os
