@@ -20,7 +20,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.2", "::1")
 
 def temporary_folder() -> tuple[str, str]:
     """Where Ray makes its `ray` folder, and the variable that says so."""
-    for variable in ("RAY_TMPDIR", "TMPDIR"):
+    for variable in ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",):  # as Ray 2.60 does
         if variable in os.environ:
             return os.environ[variable], variable
     return "/tmp", "RAY_TMPDIR (not set)"  # noqa: S108 - Ray's own default

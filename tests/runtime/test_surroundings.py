@@ -90,8 +90,8 @@ def test_a_temporary_folder_of_somebody_elses() -> None:
 
 
 @needs_root
-def test_a_read_only_root(synth) -> None:
-    """Everything read-only for the command, in a mount namespace of its own, but the output's folder isn't reached at all."""
+def test_a_read_only_temporary_folder(synth) -> None:
+    """As under a read-only root: a mount in a namespace of the command's own."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespaces here")
     before = ["unshare", "-m", "bash", "-c", 'mount -t tmpfs -o ro tmpfs /mnt && exec "$@"', "_"]
