@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clickprompt.config import Config, load_config, preset_names
+from clickprompt.config import Config, load_config, preset_names, require_split
 from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
 from clickprompt.tables import attention_table, comparison, job_line, recovery_table, seeds_table, slices_table, split_line, sweep_table
@@ -25,6 +25,7 @@ ConfigOption = Annotated[str | None, typer.Option("--config", help="a YAML file,
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")]
 RunOption = Annotated[str, typer.Option("--run", help="folder or URI of the run; give it again to continue")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+SplitOption = Annotated[str, typer.Option(help="whose rows: train, valid or test", callback=lambda split: require_split(split))]
 AddressOption = Annotated[str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")]
 JobArgument = Annotated[str, typer.Argument(help="the id that `clickprompt submit` printed")]
 
@@ -176,7 +177,7 @@ def finetune(run: RunOption, config: ConfigOption = None, overrides: SetOption =
 @app.command()
 def evaluate(
     run: RunOption,
-    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    split: SplitOption = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     against: Annotated[str | None, typer.Option(help="a run of the same kind, already evaluated, to compare this one with")] = None,
     attention: Annotated[
@@ -210,7 +211,7 @@ def evaluate(
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="finetuned runs of one model, a seed each, already evaluated")],
     against: Annotated[list[str], typer.Option("--against", help="a run of the other model; repeatable, the same seeds")],
-    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    split: SplitOption = "test",
     as_json: JsonOption = False,
 ) -> None:
     """Several seeds of two models: means, Rel.Impr, and whether the difference is more than the seeds make (paired t-test)."""
@@ -225,7 +226,7 @@ def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="folders or URIs of runs: pretrained, finetuned, sweeps")],
     out: Annotated[str | None, typer.Option("--out", help="file or URI to write; default: report.html in the first run's folder")] = None,
     base: Annotated[str | None, typer.Option("--base", help="the run that the others are compared with; default: the first")] = None,
-    split: Annotated[str, typer.Option(help="whose figures: train, valid or test")] = "test",
+    split: SplitOption = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="print the tables in Markdown, too")] = False,
     as_json: JsonOption = False,

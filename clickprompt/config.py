@@ -13,10 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from clickprompt import storage
-from clickprompt.errors import ConfigError
+from clickprompt.errors import ConfigError, InputError
 
 __all__ = [
     "FAULT_KINDS",
+    "SPLITS",
     "CTRConfig",
     "Config",
     "DataConfig",
@@ -44,6 +45,7 @@ __all__ = [
     "load_config",
     "preset_names",
     "replaced",
+    "require_split",
     "value_of",
 ]
 
@@ -454,6 +456,16 @@ class Config(_Frozen):
     pipeline: PipelineConfig = PipelineConfig()
     faults: FaultsConfig = FaultsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def require_split(split: str) -> str:
+    """The split. Raises InputError for another name."""
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} is unknown; known splits: {', '.join(SPLITS)}")
+    return split
 
 
 def preset_names() -> list[str]:

@@ -107,17 +107,30 @@ def write_export(
 
 
 def publish(folder: str, uri: str) -> None:
-    """Copy a finished folder to `uri`: locally it appears whole by a rename; elsewhere its last file, `export.json`, decides."""
-    storage.delete_tree(uri)
+    """Copy a finished folder to `uri`. What was there stays until all is copied.
+
+    Locally the new folder takes the old one's place by a rename. Elsewhere `export.json` goes last, and then what it doesn't list is
+    deleted; whoever reads in between finds files that the old `export.json` doesn't list, and is told so.
+    """
     if storage.is_local(uri):
-        temporary = f"{uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}"
+        temporary, before = (f"{uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}" for _ in range(2))
         try:
             storage.copy_tree(folder, temporary)
+            if storage.exists(uri):
+                storage.move(uri, before)
             storage.move(temporary, uri)
         finally:
+            if not storage.exists(uri) and storage.exists(before):
+                storage.move(before, uri)
             storage.delete_tree(temporary)
+            storage.delete_tree(before)
         return
-    storage.copy_tree(folder, uri)
+    names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
+    for name in sorted(names, key=lambda name: name == INFO):
+        storage.copy_file(os.path.join(folder, name), storage.join(uri, name))
+    for name in storage.list_files(uri):
+        if name not in names:
+            storage.delete_file(storage.join(uri, name))
 
 
 def dataset_of(config: dict[str, Any], uri: str | None = None) -> Dataset:

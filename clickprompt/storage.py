@@ -25,6 +25,7 @@ from pyarrow import fs
 from clickprompt.errors import InputError, RunError
 
 __all__ = [
+    "copy_file",
     "copy_tree",
     "delete_file",
     "delete_half_written",
@@ -34,6 +35,7 @@ __all__ = [
     "is_local",
     "is_refusal",
     "join",
+    "list_files",
     "list_names",
     "local_copy",
     "machine_folder",
@@ -274,6 +276,21 @@ def copy_tree(source: str, target: str) -> None:
     with user_errors(f"{source} → {target}"):
         target_fs.create_dir(target_path, recursive=True)
         fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy one file, across filesystems, a piece at a time."""
+    with open_input(source) as read, open_output(target) as written:
+        while chunk := read.read(_COPY_CHUNK):
+            written.write(chunk)
+
+
+def list_files(uri: str) -> list[str]:
+    """Sorted names of all files below `uri`, folders and all; empty when it does not exist."""
+    filesystem, path = resolve(uri)
+    with user_errors(uri):
+        infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return sorted(info.path[len(path.rstrip("/")) + 1 :] for info in infos if info.is_file)
 
 
 @contextmanager

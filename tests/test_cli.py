@@ -193,3 +193,11 @@ def test_doctor_prints_one_json_object(capsys):
     output = json.loads(capsys.readouterr().out)
     assert stopped.value.code == (0 if output["ok"] else 1)
     assert {"ray", "torch", "deepspeed", "cpu", "storage", "auth"} <= {item["what"] for item in output["findings"]}
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--run", "r"], ["compare", "r", "--against", "s"], ["report", "r"]])
+def test_a_split_that_does_not_exist_is_one_line(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--split", "typo"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: split 'typo' is unknown; known splits: train, valid, test\n"

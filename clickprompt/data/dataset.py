@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickprompt import storage
+from clickprompt.config import SPLITS, require_split
 from clickprompt.errors import DataError, InputError
 
 __all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table"]
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-SPLITS = ("train", "valid", "test")
 
 
 class Dataset:
@@ -159,9 +159,7 @@ class Dataset:
                 )
 
     def _shards(self, split: str) -> list[dict[str, Any]]:
-        if split not in SPLITS:
-            raise InputError(f"split {split!r} is unknown; known splits: {', '.join(SPLITS)}")
-        return self.manifest["shards"][split]
+        return self.manifest["shards"][require_split(split)]
 
     def _path(self, entry: dict[str, Any]) -> str:
         return storage.join(self.uri, entry["file"])

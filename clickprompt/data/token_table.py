@@ -54,6 +54,8 @@ class TokenTable:
         if not storage.exists(storage.join(uri, META)):
             tables = storage.join(dataset.uri, "tokens")
             present = [name for name in storage.list_names(tables) if storage.exists(storage.join(tables, name, META))]
+            if any(name.split("-v")[0] == wanted for name in present):
+                raise DataError(f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one has; {remedy}")
             described = ", ".join(f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present)
             has = f"has only token tables of other tokenizers or an older clickprompt ({described})" if present else "has no token table"
             raise DataError(f"{dataset.uri}: {has}, not of {type(tokenizer).__name__} {wanted}; {remedy}")

@@ -10,7 +10,7 @@ import ray
 from ray.util import ActorPool
 
 from clickprompt import storage
-from clickprompt.config import Config
+from clickprompt.config import Config, require_split
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.attention import AttentionSums, check_prompted, summarise_attention
@@ -36,6 +36,7 @@ def evaluate(
     run's own configuration any more. `against` is a finetuned run that was evaluated on the same split before. Also in
     `<run>/evaluation-<split>.json`.
     """
+    require_split(split)
     config = config or Config()
     runtime = config.runtime
     runs = [storage.native(run) for run in runs]
@@ -84,6 +85,7 @@ def evaluate_recovery(
     `against` is another pretraining run, such as one with K = 0, evaluated on the same split before; `data` as in `evaluate`. Also in
     `<run>/recovery-<split>.json`.
     """
+    require_split(split)
     runtime = (config or Config()).runtime
     run = storage.native(run)
     export = export_of(run)
@@ -120,6 +122,7 @@ def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None
 
     `data` as in `evaluate`. Also in `<run>/attention-<split>.json`. Raises InputError for no rows.
     """
+    require_split(split)
     if rows < 1:
         raise InputError(f"--attention {rows}: give a number of rows from 1 up")
     runtime = (config or Config()).runtime

@@ -23,6 +23,7 @@ from clickprompt.export import dataset_of, export_of, read_info
 from clickprompt.new_folder import clear_unfinished, new_folder
 from clickprompt.progress import Task
 from clickprompt.runtime.cluster import connect
+from clickprompt.runtime.scorer import actor_options
 
 __all__ = ["predict"]
 
@@ -56,7 +57,7 @@ def predict(
         check_columns(file, transform, keep)
     parts = [part for file in files for part in file_parts(file, how)]
     with new_folder(to) as work, connect(runtime):
-        options = {"num_cpus": 1, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+        options = actor_options(runtime, num_cpus=1)
         actors = [RawScorer.options(**options).remote(export, dataset) for _ in range(runtime.evaluation_actors)]
         jobs = [(part, f"{work}/part-{index:05d}.parquet") for index, part in enumerate(parts)]
         done, known, started = 0, np.zeros(len(dataset.columns), dtype=np.int64), time.monotonic()

@@ -19,7 +19,7 @@ from clickprompt.evaluation.recovery import Recovery, write_recovery
 from clickprompt.export import weights_checksum
 from clickprompt.runtime.placement import group_selector
 
-__all__ = ["score_groups", "start_scorers"]
+__all__ = ["actor_options", "score_groups", "start_scorers"]
 
 _Model = TypeVar("_Model", Predictor, Recovery, PromptAttention)
 LATENCY_BATCH = 128  # rows, as in Table 8
@@ -27,10 +27,16 @@ LATENCY_BATCH = 128  # rows, as in Table 8
 
 def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
     """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does its row group again."""
+    options = actor_options(runtime, num_cpus)
+    return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
+
+
+def actor_options(runtime: RuntimeConfig, num_cpus: float) -> dict[str, Any]:
+    """Where an actor that scores goes, and that it is started again."""
     options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
     if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
         options["label_selector"] = group_selector(runtime, "data")
-    return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
+    return options
 
 
 def score_groups(
