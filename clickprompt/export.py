@@ -1,7 +1,7 @@
 """What a trained model leaves: safetensors weights and one JSON file, read by evaluators, predictors and servers.
 
     export.json         format, objective, configuration, fields, PLM architecture, where it came from, SHA-256 of the rest
-    model.safetensors
+    model.safetensors   (on object stores with a part of its checksum in the name)
     tokenizer/          only with a PLM
 
 `export.json` is written last; a folder without it, or whose files differ from its checksums, is not an export.
@@ -109,8 +109,8 @@ def write_export(
 def publish(folder: str, uri: str) -> None:
     """Copy a finished folder to `uri`. What was there stays until all is copied.
 
-    Locally the new folder takes the old one's place by a rename. Elsewhere `export.json` goes last, and then what it doesn't list is
-    deleted; whoever reads in between finds files that the old `export.json` doesn't list, and is told so.
+    Locally the new folder takes the old one's place by a rename. Elsewhere the weights get a name of their own, `export.json` goes last,
+    and then what it doesn't list is deleted: at any moment `export.json` lists files that are there.
     """
     if storage.is_local(uri):
         temporary, before = (f"{uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}" for _ in range(2))
@@ -125,8 +125,13 @@ def publish(folder: str, uri: str) -> None:
             storage.delete_tree(temporary)
             storage.delete_tree(before)
         return
-    names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
-    for name in sorted(names, key=lambda name: name == INFO):
+    info = storage.read_json(os.path.join(folder, INFO))
+    own = f"model-{info['files'][_WEIGHTS][:12]}.safetensors"
+    os.rename(os.path.join(folder, _WEIGHTS), os.path.join(folder, own))
+    files = {own if name == _WEIGHTS else name: checksum for name, checksum in info["files"].items()}
+    storage.write_json(os.path.join(folder, INFO), info | {"files": files})
+    names = [*files, INFO]
+    for name in names:
         storage.copy_file(os.path.join(folder, name), storage.join(uri, name))
     for name in storage.list_files(uri):
         if name not in names:
@@ -175,7 +180,13 @@ def add_scores(uri: str, valid_auc: float, valid_log_loss: float) -> None:
 
 
 def weights_checksum(uri: str) -> str:
-    return storage.read_json(storage.join(uri, INFO))["files"][_WEIGHTS]
+    files = storage.read_json(storage.join(uri, INFO))["files"]
+    return files[_weights_file(files)]
+
+
+def _weights_file(files: Mapping[str, str] | None) -> str:
+    """Its name: `model.safetensors`, on object stores with a part of its checksum."""
+    return next(name for name in files or () if name.startswith("model") and name.endswith(".safetensors"))
 
 
 def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[ClickPrompt, ExportInfo]:
@@ -184,7 +195,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     config = replaced(Config.model_validate(info.config), changes or {})
     model = build_model(config, info.field_sizes, objective=info.objective, plm_config=info.plm)
     with storage.local_copy(uri) as folder:
-        tensors = load_file(os.path.join(folder, _WEIGHTS))
+        tensors = load_file(os.path.join(folder, _weights_file(info.files)))
     own = unique_tensors(model)
     assert tensors.keys() == own.keys(), sorted(tensors.keys() ^ own.keys())
     load_matching(model, tensors)
@@ -193,6 +204,6 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
 
 def load_weights(uri: str) -> dict[str, torch.Tensor]:
     """The tensors of an export by name, to start another model from."""
-    read_info(uri)
+    info = read_info(uri)
     with storage.local_copy(uri) as folder:
-        return load_file(os.path.join(folder, _WEIGHTS))
+        return load_file(os.path.join(folder, _weights_file(info.files)))

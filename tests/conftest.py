@@ -8,9 +8,13 @@ import time
 import uuid
 
 import pytest
+from hypothesis import settings
 from pyarrow import fs
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+settings.register_profile("shared machine", deadline=None)  # a slow example says nothing there
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def words(draw, rows, text_only):
 def whole(draw, values, text_only):
     """Whole numbers, None where missing, in one of the types that hold them."""
     gone = any(value is None for value in values)
-    large = any(value is not None and abs(value) > 2**53 for value in values)
+    large = any(value is not None and abs(value) >= 2**53 for value in values)
     negative = any(value is not None and value < 0 for value in values)
     if text_only:
         return [spell_missing(draw, True) if value is None else str(value) for value in values]

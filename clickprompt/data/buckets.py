@@ -1,92 +1,122 @@
-"""Numbers → the names of their buckets, which are a numeric field's values. Shape legend: N rows."""
+"""From numbers to the texts of numeric fields: buckets between edges, rounded, by powers; and edges from quantiles."""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickprompt.data.spelling import without_exponent
+
 __all__ = ["bucket", "bucket_names", "log_bucket", "quantile_edges", "rounded", "significant"]
+
+_STRING = pa.string()
 
 
 def bucket_names(edges: Sequence[float]) -> list[str]:
-    """Edges as short as they stay apart."""
-    digits = next(digits for digits in range(6, 18) if digits == 17 or len({f"{edge:.{digits}g}" for edge in edges}) == len(edges))
-    shown = [f"{edge:.{digits}g}" for edge in edges]
+    """[len(edges) + 1] names: below 4, 4 to 10, 10 or more."""
+    shown = [_edge(edge) for edge in edges]
     return [f"below {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"{shown[-1]} or more"]
 
 
-def bucket(numbers: pa.Array, edges: Sequence[float]) -> pa.Array:
-    """[N] strings: an edge belongs to the bucket above it; null stays null."""
-    values = numbers.to_numpy(zero_copy_only=False)
-    missing = np.isnan(values)
-    places = np.searchsorted(np.array(edges, dtype=np.float64), np.where(missing, 0, values), side="right")
-    return pa.array(bucket_names(edges)).take(pa.array(places, mask=missing))
+def bucket(numbers: pa.DoubleArray, edges: Sequence[float]) -> pa.StringArray:
+    """The name of each number's bucket; an edge belongs to the bucket above it."""
+    places = np.searchsorted(np.array(edges, np.float64), _filled(numbers), side="right")
+    return pa.array(bucket_names(edges), _STRING).take(pa.array(places, mask=_nulls(numbers)))
 
 
-def rounded(numbers: pa.Array, digits: int) -> pa.Array:
-    """[N] strings with so many digits after the point, ties to even; negative `digits`: before it."""
-    found = pc.round(numbers, ndigits=digits, round_mode="half_to_even").dictionary_encode()
-    names = [f"{value + 0.0 if value else 0.0:.{max(digits, 0)}f}" for value in found.dictionary.to_pylist()]
-    return pa.array(names, pa.string()).take(found.indices)
+def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
+    """Numbers with `digits` digits after the point (3.50), or rounded to tens and hundreds with -1, -2; halves go to the even digit."""
+    short = pc.add(pc.round(numbers, ndigits=digits), 0.0)  # -0.0 + 0.0 is 0.0
+    shown = max(digits, 0)
+    if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (15 - shown):  # few enough digits for the decimal to be the float's
+        return without_exponent(short.cast(pa.decimal128(38, shown), safe=False).cast(_STRING))
+    return _spelled(short.dictionary_encode(), lambda value: f"{value:.{shown}f}")
 
 
-def log_bucket(numbers: pa.Array, base: float) -> pa.Array:
-    """[N] strings: `8 to 16`, between powers of the base, the lower one included; `0`; `-16 to -8`, the same mirrored."""
-    values = numbers.to_numpy(zero_copy_only=False)
-    missing = np.isnan(values)
-    sizes = np.abs(np.where(missing | (values == 0), 1, values))
-    power = np.floor(np.log(sizes) / np.log(base))
-    with np.errstate(over="ignore", under="ignore"):
-        power += np.power(base, power + 1) <= sizes  # a logarithm just below a whole number
-        power -= np.power(base, power) > sizes
-    keys = np.where(missing | (values == 0), 0, np.sign(values) * (power + _SHIFT)).astype(np.int64)
-    distinct, places = np.unique(keys, return_inverse=True)
-    return pa.array([_log_name(int(key), base) for key in distinct], pa.string()).take(pa.array(places, mask=missing))
+def log_bucket(numbers: pa.DoubleArray, base: float) -> pa.StringArray:
+    """The powers of `base` a number lies between: 8 to 16, 0.25 to 0.5, -16 to -8; 0 for 0.
+
+    The power nearer to 0 belongs to the bucket: 8 is in 8 to 16, -8 in -16 to -8.
+    """
+    values = _filled(numbers)
+    sizes = np.abs(values)
+    powers = _powers(base, sizes[sizes > 0])
+    places = np.searchsorted(powers, sizes, side="right") - 1
+    places = np.where(sizes > 0, (places + 1) * np.sign(values).astype(np.int64), 0)  # 0; 1, 2, … and -1, -2, …
+    distinct = pa.array(places, mask=_nulls(numbers)).dictionary_encode()
+    shown = [_edge(power) for power in powers]
+
+    def name(place: int) -> str:
+        if place == 0:
+            return "0"
+        return f"{shown[place - 1]} to {shown[place]}" if place > 0 else f"-{shown[-place]} to -{shown[-place - 1]}"
+
+    return _spelled(distinct, name)
 
 
-_SHIFT = 1 << 20  # so that a power's sign is the number's
-
-
-def _log_name(key: int, base: float) -> str:
-    if key == 0:
-        return "0"
-    power = abs(key) - _SHIFT
-    low, high = (f"{_power(base, exponent):g}" for exponent in (power, power + 1))
-    return f"{low} to {high}" if key > 0 else f"-{high} to -{low}"
-
-
-def _power(base: float, exponent: int) -> float:
-    try:
-        return float(base**exponent)
-    except OverflowError:
-        return float("inf")
-
-
-def significant(numbers: pa.Array, digits: int = 5) -> pa.Array:
-    """[N] float64 of so many significant digits, so that there are few distinct ones."""
-    values = numbers.to_numpy(zero_copy_only=False)
-    missing = np.isnan(values)
-    sizes = np.abs(np.where(missing | (values == 0), 1, values))
-    scale = np.power(10.0, digits - 1 - np.clip(np.floor(np.log10(sizes)), -280, 280))
-    return pa.array(np.where(missing, 0, np.rint(np.where(missing, 0, values) * scale) / scale), mask=missing)
+def significant(numbers: pa.DoubleArray, digits: int = 5) -> pa.DoubleArray:
+    """Rounded to `digits` significant digits, so that a column has few distinct numbers; rounding twice changes nothing."""
+    values = _filled(numbers)
+    sizes = np.abs(values)
+    usual = (sizes > 1e-280) & (sizes < 1e280)  # beyond that powers of ten overflow: left as they are
+    places = np.floor(np.log10(np.where(usual, sizes, 1.0))).astype(np.int64)
+    shift = digits - 1 - places
+    up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)  # one of them is 1
+    short = np.rint(np.where(usual, values, 0.0) * up / down) / up * down
+    return pa.array(np.where(usual, short, values), mask=_nulls(numbers))
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, ...]:
-    """At most n − 1 increasing edges that cut rows with these distinct values into n parts, as equal as equal values allow.
+    """At most n - 1 increasing edges for `bucket`: each is the distinct value before which the rows come nearest to i / n of all.
 
-    Raises ValueError where all rows have one value.
+    values [V], distinct; counts [V], their rows. Raises ValueError where all rows have one value.
     """
     order = np.argsort(values)
-    values, below = values[order], np.cumsum(counts[order]) - counts[order]  # rows below each value
+    values, below = values[order], np.cumsum(counts[order])
     if len(values) < 2:
-        raise ValueError("its training rows have one value, or none: there are no quantiles")
-    wanted = counts.sum() * np.arange(1, n) / n
-    above = np.clip(np.searchsorted(below, wanted), 1, len(values) - 1)
-    lower = np.maximum(above - 1, 1)
-    nearest = np.where(wanted - below[lower] <= below[above] - wanted, lower, above)
-    return tuple(float(edge) for edge in values[np.unique(nearest)])
+        raise ValueError(f"{len(values)} distinct values, which can't be cut into {n} parts")
+    cuts = below[:-1]  # a cut before values[1], values[2], …
+    edges = []
+    for part in range(1, n):
+        target = below[-1] * part / n
+        after = min(int(np.searchsorted(cuts, target)), len(cuts) - 1)
+        before = max(after - 1, 0)
+        edges.append(values[1 + (before if target - cuts[before] <= cuts[after] - target else after)])
+    return tuple(sorted({float(edge) for edge in edges}))
+
+
+def _edge(value: float) -> str:
+    """As short as it is true: 4, 0.5, 1e+06; two edges never look the same."""
+    short = f"{value:g}"
+    return short if float(short) == value else np.format_float_positional(value, trim="-")
+
+
+def _powers(base: float, sizes: np.ndarray) -> np.ndarray:
+    """[P] float64, from one not above the smallest size to one above the largest; each is the float nearest to the power."""
+    low, high = (float(sizes.min()), float(sizes.max())) if len(sizes) else (1.0, 1.0)
+    exact, first, last = Fraction(base), 0, 1
+    while exact**first > low:
+        first -= 1
+    while exact**last <= high:
+        last += 1
+    while exact ** (first + 1) <= low:
+        first += 1
+    return np.array([float(exact**power) for power in range(first, last + 1)])
+
+
+def _filled(numbers: pa.DoubleArray) -> np.ndarray:
+    return pc.fill_null(numbers, 0.0).to_numpy(zero_copy_only=False)
+
+
+def _nulls(numbers: pa.DoubleArray) -> np.ndarray:
+    return numbers.is_null().to_numpy(zero_copy_only=False)
+
+
+def _spelled(distinct: pa.DictionaryArray, spell) -> pa.StringArray:
+    return pa.array([spell(value) for value in distinct.dictionary.to_pylist()], _STRING).take(distinct.indices)

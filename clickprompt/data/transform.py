@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from clickprompt import storage
 from clickprompt.data.buckets import bucket, log_bucket, rounded, significant
+from clickprompt.data.columns import BadValue, plain, refuse
 from clickprompt.data.dataset import Dataset, read_table
 from clickprompt.data.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text import UNKNOWN
-from clickprompt.data.values import BadValue, all_of, canonical_number, cut, elements, first_of, kind_of, lists, numbers, texts
+from clickprompt.data.values import all_of, canonical_number, cut, first_of, kind_of, lists, numbers, texts
 
 __all__ = ["KEY", "FieldRule", "RowTransform", "Transformed", "exploded", "field_texts"]
 
@@ -78,7 +79,7 @@ def field_texts(rule: FieldRule, column: pa.Array, nulls: Sequence[str], note: C
         several = lists(column, schema.separator, nulls)
         return first_of(several) if schema.take == "first" else all_of(several)
     if kind_of(column.type) == "list":
-        raise BadValue(0, column[0].as_py() if len(column) else None, f"is a list; set kind: multi for the field {schema.name}")
+        refuse(column, np.ones(len(column), dtype=bool), f"is a list; set kind: multi for the field {schema.name}")
     if schema.kind == "numeric":
         found = numbers(column, nulls)
         if schema.edges is not None:
@@ -123,7 +124,7 @@ def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
     """
     parts = {}
     for name in rule.columns:
-        parts[name] = _no_nulls(elements(rows.column(name).combine_chunks(), rule.separator))
+        parts[name] = _no_nulls(_elements(rows.column(name).combine_chunks(), rule.separator))
     sizes = {name: pc.list_value_length(found).to_numpy() for name, found in parts.items()}
     first, *others = sizes
     for name in others:
@@ -139,6 +140,18 @@ def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
     for name, column in flat.items():
         kept = kept.append_column(name, column)
     return kept, origin
+
+
+def _elements(column: pa.Array, separator: str | None) -> pa.Array:
+    """[B] lists of a column that has them, or of texts cut at the separator."""
+    column = plain(column)
+    if kind_of(column.type) == "list":
+        return column
+    if kind_of(column.type) != "text" or separator is None:
+        refuse(column, column.is_valid(), "is no list; say what stands between its entries, as separator: ' '")
+        return pa.nulls(len(column), pa.list_(pa.string()))
+    trimmed = pc.utf8_trim_whitespace(column)
+    return pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed), separator)
 
 
 def _no_nulls(lists: pa.Array) -> pa.Array:

@@ -18,14 +18,15 @@ from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
+from clickprompt.data.columns import BadValue
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.segments import find_encoder
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
+from clickprompt.data.spelling import as_text
 from clickprompt.data.text import load_tokenizer, special_ids, surrounding
 from clickprompt.data.token_table import TokenTable
 from clickprompt.data.transform import RowTransform, Transformed, exploded
-from clickprompt.data.values import BadValue, as_text
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import filled_up
 from clickprompt.export import TOKENIZER_FOLDER, load_export

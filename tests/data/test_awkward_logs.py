@@ -157,30 +157,35 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
         (
             {"1.csv": "a,b,y,t\n" + LINE.format(MAY), "2.csv": "a,b,y,t\n" + LINE.format(MAY * 1000)},
             {"timestamp": "t"},
-            r"1\.csv, line 2: t=1714557600 is seconds.*2\.csv, line 2: t=1714557600000 is milliseconds",
+            r"1\.csv, line 2: t=1714557600 \(seconds\) stands beside .*2\.csv, line 2: t=1714557600000 \(milliseconds\)",
         ),
         (
             {"1.parquet": PARQUET, "2.csv": "a,b,y,t\n" + LINE.format("2024-05-01")},
             {"timestamp": "t"},
-            r"is seconds since 1970, .*2\.csv, line 2: t=2024-05-01 is a date",
+            r"\(seconds\) stands beside .*2\.csv, line 2: t=2024-05-01 \(date or time without zone\)",
         ),
         (
             {"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01") + LINE.format(MAY)},
             {"timestamp": "t"},
-            r"line 3: t='1714557600' is a number",
+            r"line 3: t='1714557600' \(seconds\) stands beside 2024-05-01",
         ),
         (
             {"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01T10:00:00Z") + LINE.format("2024-05-01T10:00:00")},
             {"timestamp": "t"},
-            r"line 3: .* without a zone.* one unit and zone",
+            r"line 3: .*\(date or time without zone\) stands beside .*one unit and zone",
         ),
-        ({"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01") + LINE.format("")}, {"timestamp": "t"}, r"line 3: t=nothing is no time"),
-        ({"1.csv": "a,b,y,t\n" + LINE.format("2024-13-01")}, {"timestamp": "t"}, r"line 2: t='2024-13-01' is neither a number nor a date"),
+        ({"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01") + LINE.format("")}, {"timestamp": "t"}, r"line 3: t=None is no time"),
+        ({"1.csv": "a,b,y,t\n" + LINE.format("2024-13-01")}, {"timestamp": "t"}, r"line 2: t='2024-13-01' is no date of the calendar"),
+        (
+            {"1.csv": "a,b,y,t\n" + LINE.format(7), "2.csv": "a,b,y,t\n" + LINE.format(MAY * 1000)},
+            {"timestamp": "t"},
+            r"1\.csv, line 2: t=7 is so near 0 that it could be of any unit; give timestamp\.unit",
+        ),
         ({"1.csv": "a,b,y,t\n" + LINE.format("soon")}, {"timestamp": "t"}, r"line 2: t='soon' is neither a number nor a date"),
         (
             {"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01")},
             {"timestamp": {"column": "t", "unit": "ms"}},
-            r"line 2: t='2024-05-01' is a date, and timestamp.unit=ms is for numbers",
+            r"line 2: t='2024-05-01' is no number of unit: ms",
         ),
         (
             {"1.parquet": columns(a=pa.array([2**53 + 1, 1, 2])), "2.parquet": columns(a=pa.array([9007199254740992.0, 1, 2]))},

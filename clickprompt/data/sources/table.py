@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt import storage
-from clickprompt.data.dataset import SPLITS
-from clickprompt.data.instants import instants
+from clickprompt.config import SPLITS
+from clickprompt.data.columns import BadValue, refuse
+from clickprompt.data.instants import conflict, instants, unit_of
 from clickprompt.data.schema import FieldSchema, FileOptions, JoinedTable, load_schema
 from clickprompt.data.sources.formats import format_of
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source, table_key
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_columns, file_parts, find_files, read_rows
 from clickprompt.data.transform import KEY, FieldRule, exploded, field_texts, key_texts
-from clickprompt.data.values import BadValue, kind_of, labels, require, texts
+from clickprompt.data.values import kind_of, labels, texts
 from clickprompt.errors import DataError
 
 __all__ = ["Table", "file_format", "nulls_of"]
@@ -246,7 +247,7 @@ class Table(Source):
                 columns[name], positive_from=rule.positive_from, positive=rule.positive, drop=rule.drop, missing=rule.missing, nulls=nulls
             )
             note("label_missing", counts.missing)
-            findings.occurred |= counts.occurred
+            findings.occurred |= counts.found
             values = {}
             for field_rule in self.rules():
                 if field_rule.table is None:
@@ -279,19 +280,21 @@ class Table(Source):
             return pa.array(np.zeros(rows, dtype=np.int64)), {}
         if self.schema.split:
             found = pc.index_in(texts(column, nulls), value_set=pa.array(list(SPLITS)))
-            require(found.is_valid(), column, f"is none of {', '.join(SPLITS)}; mend the row or leave it out")
+            refuse(column, found.is_null(), f"is none of {', '.join(SPLITS)}; mend the row or leave it out")
             return found.cast(pa.int64()), {}
         assert self.schema.timestamp is not None
         found, forms = instants(column, self.schema.timestamp.unit, nulls)
-        require(found.is_valid(), column, "is no time; mend the row or leave it out")
+        refuse(column, found.is_null(), "is no time; mend the row or leave it out")
         return found, forms
 
     def check_findings(self, findings: Findings) -> None:
-        if len(findings.times) > 1:
-            (one, here), (other, there), *_ = findings.times.items()
-            raise DataError(
-                f"{here} is {one}, {there} is {other}: one column of times has one unit and zone; mend the files, or give timestamp.unit"
-            )
+        if (pair := conflict(findings.times)) is not None:
+            one, other = pair
+            here, there = f"{findings.times[one]} ({one})", f"{findings.times[other]} ({other})"
+            raise DataError(f"{here} stands beside {there}: a column has one unit and zone; mend the files, or give timestamp.unit")
+        small = [example for form, example in findings.times.items() if unit_of([form]) == "s" and unit_of(findings.times) != "s"]
+        if small:  # read as seconds, where the others are none
+            raise DataError(f"{small[0]} is so near 0 that it could be of any unit; give timestamp.unit")
 
     def warnings(self, findings: Findings) -> list[str]:
         rule = self.schema.label
