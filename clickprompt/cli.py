@@ -15,7 +15,17 @@ import typer
 from clickprompt.config import Config, load_config, preset_names, require_split
 from clickprompt.errors import ClickPromptError, InputError
 from clickprompt.progress import say
-from clickprompt.tables import attention_table, comparison, job_line, recovery_table, seeds_table, slices_table, split_line, sweep_table
+from clickprompt.tables import (
+    attention_table,
+    check_table,
+    comparison,
+    job_line,
+    recovery_table,
+    seeds_table,
+    slices_table,
+    split_line,
+    sweep_table,
+)
 
 __all__ = ["app", "main"]
 
@@ -80,8 +90,8 @@ def prepare(
         from clickprompt.data.check import check_source
         from clickprompt.data.sources import get_source
 
-        found = check_source(get_source(source, raw))
-        _finish(as_json, found, f"{_check_table(found)}\nnothing was written")
+        found = check_source(get_source(source, raw), split_by=split)
+        _finish(as_json, found, f"{check_table(found)}\nnothing was written")
         return
     if not out:
         raise InputError("--out is missing: give the folder or URI of the prepared dataset, or --check to look at a sample only")
@@ -104,15 +114,6 @@ def prepare(
     result["fingerprint"] = dataset.fingerprint
     rows = f"{' / '.join(f'{count:,}' for count in counts.values())} rows ({' / '.join(counts)})"
     _finish(as_json, result, f"{rows}, {fields} fields, {features:,} features: {out}, version {dataset.version}")
-
-
-def _check_table(found: dict[str, Any]) -> str:
-    lines = [f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {found['dropped']:,} more dropped by the label rule"]
-    lines.append(f"{'field':<28}{'kind':<12}{'distinct':>10}{'missing':>9}  example")
-    for field in found["fields"]:
-        lines.append(f"{field['name']:<28}{field['kind']:<12}{field['distinct']:>10,}{field['missing']:>9.1%}  {field['example']}")
-        lines += [f"  warning: {warning}" for warning in field["warnings"]]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in found["warnings"])])
 
 
 def _whole_number(value: str) -> int:

@@ -1,9 +1,21 @@
 """What commands print: a result's figures as tables for people."""
 
 import time
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["attention_table", "comparison", "job_line", "recovery_table", "seeds_table", "slices_table", "split_line", "sweep_table"]
+__all__ = [
+    "attention_table",
+    "check_table",
+    "comparison",
+    "job_line",
+    "recovery_table",
+    "seeds_table",
+    "slices_table",
+    "split_line",
+    "sweep_table",
+]
 
 _METRICS = ("auc", "log_loss")
 
@@ -16,6 +28,66 @@ def attention_table(result: dict[str, Any]) -> str:
         scores = "".join(f"{score:>9.4f}" for score in field["scores"])
         lines.append(f"{name:<20}{scores}{field['on_prompts'][-1]:>12.2%}")
     return "\n".join(lines)
+
+
+def check_table(found: dict[str, Any]) -> str:
+    """What `prepare --check` found: the files, the splits, a line a field, and what to look at."""
+    files = found["files"]
+    lines = []
+    if files:
+        dates = f", {files['first']} to {files['last']}" if "first" in files else ""
+        lines.append(f"{files['rows']:,} rows of Parquet, {files['row_groups']:,} row groups{dates}")
+    dropped = f"{found['dropped']:,} more dropped by the label rule or for want of a key"
+    lines.append(f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {dropped}; all below is of the sample:")
+    for name, split in found["splits"].items():
+        if split["rows"]:
+            dates = f", {split['first']} to {split['last']}" if split["first"] else ""
+            unseen = sorted(((share, field) for field, share in split["unseen"].items() if share >= 0.01), reverse=True)[:3]
+            new = f"; never seen in train: {', '.join(f'{field} {share:.0%}' for share, field in unseen)}" if unseen else ""
+            lines.append(f"{name}, split by {found['split']}: {split['rows']:,} rows, {split['label_rate']:.1%} clicks{dates}{new}")
+    head = ["field", "kind", "distinct", "missing", "in all files", "example"]
+    rows = [
+        [
+            _fit(field["name"], 40),
+            field["kind"],
+            f"{field['distinct']:,}",
+            f"{field['missing']:.1%}",
+            "" if field["missing_in_files"] is None else f"{field['missing_in_files']:.1%}",
+            _fit(field["example"], 60),
+        ]
+        for field in found["fields"]
+    ]
+    if not files:
+        head, rows = [*head[:4], head[5]], [[*row[:4], row[5]] for row in rows]
+    written = _aligned([head, *rows], left={0, 1, len(head) - 1})
+    lines.append(written[0])
+    for line, field in zip(written[1:], found["fields"], strict=True):
+        lines += [line, *(f"  warning: {warning}" for warning in field["warnings"])]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in found["warnings"])])
+
+
+def _fit(text: str, width: int) -> str:
+    """On one line, of at most `width` signs."""
+    text = "".join(sign if sign.isprintable() else " " for sign in text)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
+    """Lines of columns as wide as their widest cell; those not in `left` end in one place."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = []
+        for place, cell in enumerate(row):
+            blanks = " " * (widths[place] - _width(cell))
+            padded.append(cell + blanks if place in left else blanks + cell)
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    """Places in a terminal: wide signs take two, combining ones none."""
+    return sum(0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
 def comparison(result: dict[str, Any]) -> str:
