@@ -5,6 +5,7 @@ Imports of torch and ray wait until a command needs them, so that --help and mis
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,27 @@ def fetch(name: str, to: Annotated[str, typer.Option("--to", help="folder to put
 
     result = run_fetch(name, to)
     _finish(as_json, {"name": name, "path": result.path, "origin": result.origin}, f"{name}: {result.path} ({result.origin})")
+
+
+@app.command()
+def init(
+    files: Annotated[list[str], typer.Argument(help="files, folders and patterns: the log's, and those of items and users")],
+    out: Annotated[str | None, typer.Option("--out", help="file or URI of the schema; default: it is printed")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft the YAML schema of your own log from its files: fields, label, time, joins, each with a comment to check it by."""
+    from clickprompt import storage
+    from clickprompt.data.sources.draft import draft_schema
+
+    if out and storage.exists(out):
+        raise InputError(f"--out {out}: it exists; delete it first, or give another name")
+    draft = draft_schema(files, storage.native(out).rpartition("/")[0] if out else os.getcwd())
+    for note in draft.notes:
+        say(note)
+    if out:
+        storage.write_bytes(out, draft.text.encode())
+    result = {"schema": draft.text, "complete": draft.complete, "notes": draft.notes, "path": out}
+    _finish(as_json, result, f"{out}: look at it with clickprompt prepare {out} --check" if out else draft.text.rstrip("\n"))
 
 
 @app.command()

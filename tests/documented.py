@@ -73,6 +73,7 @@ RUN_BY = {
     "clickprompt predict --run URI --rows FILES --to URI": f"{_CLI} predict --run runs/finetune --rows 'new/*.parquet' --to runs/scores",
     "clickprompt prepare SOURCE --raw DIR --out URI": "README.md: prepare movielens-1m",
     "clickprompt prepare … --check": "README.md: --check",
+    "clickprompt init FILES > log.yaml": "tests/data/test_draft.py",
     "clickprompt pretrain --run URI": "README.md: pretrain --config",
     "clickprompt pretrain …": "README.md: pretrain --config",
     "clickprompt report RUN… [--out FILE.html]": "README.md: report runs/pretrain",

@@ -1,0 +1,162 @@
+"""What the name of a column says: words that a reader can read, and what columns of that name usually are."""
+
+import re
+from collections.abc import Iterable
+
+from clickprompt.data.dataset import slug
+
+__all__ = [
+    "EVENTS",
+    "LABELS",
+    "RATINGS",
+    "are_alike",
+    "is_id",
+    "is_item",
+    "is_request",
+    "is_session",
+    "is_split",
+    "is_time",
+    "is_user",
+    "plain_name",
+    "readable",
+    "unused",
+]
+
+LABELS = (
+    "click",
+    "clicked",
+    "isclick",
+    "isclicked",
+    "label",
+    "target",
+    "converted",
+    "conversion",
+    "isconversion",
+    "purchased",
+    "bought",
+    "liked",
+    "y",
+)
+RATINGS = ("rating", "ratings", "stars", "score", "overall", "grade", "bookrating", "userrating", "reviewrating", "starrating")
+EVENTS = (
+    "event",
+    "eventtype",
+    "eventname",
+    "action",
+    "actiontype",
+    "behavior",
+    "behaviour",
+    "behaviortype",
+    "interaction",
+    "interactiontype",
+    "activity",
+)
+
+_USERS = ("user", "customer", "member", "visitor", "reviewer", "viewer", "client", "person", "account", "shopper")
+_ITEMS = (
+    *("item", "product", "movie", "film", "book", "news", "article", "ad", "creative", "video", "song", "track", "business", "listing"),
+    *("post", "page", "game", "app", "course", "recipe", "anime", "isbn", "asin", "sku", "document", "doc", "content", "goods"),
+)
+_IDS = ("id", "ids", "key", "code", "uuid", "guid", "isbn", "asin", "sku", "zip", "zipcode", "postcode", "hash", "no", "nr")
+_TIMES = (
+    "time",
+    "timestamp",
+    "ts",
+    "date",
+    "datetime",
+    "dt",
+    "day",
+    "at",
+    "unixtime",
+    "epoch",
+    "created",
+    "when",
+    "unixreviewtime",
+    "eventtime",
+)
+_REQUESTS = ("request", "impression", "query", "requestid", "impressionid", "queryid", "searchid", "search")
+_UPPER = {"id": "ID", "ids": "IDs", "url": "URL", "isbn": "ISBN", "asin": "ASIN", "sku": "SKU", "ip": "IP", "uuid": "UUID", "os": "OS"}
+_LONGEST = 60  # characters of a field's name
+
+
+def words(name: str) -> list[str]:
+    """In lower case: movieId, movie_id and movie.id are movie and id."""
+    apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1 \2", name))
+    return [word.lower() for word in re.findall(r"[^\W_]+", apart)]
+
+
+def plain_name(name: str) -> str:
+    """One word, in lower case."""
+    return "".join(words(name))
+
+
+def readable(name: str) -> str:
+    """movieId → Movie ID; possibly nothing."""
+    found = words(name)
+    if len(found) == 1 and found[0].endswith("id") and found[0][:-2] in (*_USERS, *_ITEMS, "session", "category", "brand"):
+        found = [found[0][:-2], "id"]
+    text = " ".join(_UPPER.get(word, word) for word in found)
+    return (text[:1].upper() + text[1:])[:_LONGEST].strip()
+
+
+def unused(wanted: Iterable[str], taken: set[str]) -> str:
+    """The first name whose column isn't `taken` (data/dataset.py), else the last one with a number; it is taken then."""
+    last = ""
+    for last in wanted:
+        if slug(last) and slug(last) not in taken:
+            break
+    else:
+        base, number = last or "Field", 2
+        while slug(last) in taken or not slug(last):
+            last, number = f"{base} {number}", number + 1
+    taken.add(slug(last))
+    return last
+
+
+def is_user(name: str) -> bool:
+    return _is_of(name, _USERS) or plain_name(name) in ("uid", "userno", "usernumber")
+
+
+def is_item(name: str) -> bool:
+    return _is_of(name, _ITEMS) or plain_name(name) in ("iid", "itemno", "itemnumber")
+
+
+def _is_of(name: str, kinds: tuple[str, ...]) -> bool:
+    whole = plain_name(name)
+    return any(whole in (kind, f"{kind}s", f"{kind}id", f"{kind}key", f"{kind}uuid", f"{kind}code") for kind in kinds)
+
+
+def is_id(name: str) -> bool:
+    """Whether numbers of this name are no quantities."""
+    found = words(name)
+    return is_user(name) or is_item(name) or is_session(name) or (bool(found) and (found[-1] in _IDS or readable(name).endswith(" ID")))
+
+
+def is_time(name: str) -> bool:
+    found = words(name)
+    return bool(found) and (found[-1] in _TIMES or plain_name(name) in _TIMES or found[0] in ("timestamp", "datetime"))
+
+
+def is_split(name: str) -> bool:
+    return plain_name(name) in ("split", "fold", "set", "subset", "partition", "part")
+
+
+def is_session(name: str) -> bool:
+    return "session" in words(name) or plain_name(name).endswith("sessionid")
+
+
+def is_request(name: str) -> bool:
+    found = words(name)
+    return plain_name(name) in _REQUESTS or (len(found) == 2 and found[0] in _REQUESTS and found[1] in _IDS)
+
+
+def are_alike(column: str, key: str, table: str) -> bool:
+    """Whether a log's column may hold the keys of a table: movieId and movie_id; movie_id and id of movies; movie and movie_id."""
+    column, key, table = plain_name(column), plain_name(key), plain_name(table)
+    if column == key or _stem(column) == _stem(key) != "":
+        return True
+    return key in _IDS and _stem(column) in (table, table.removesuffix("s"), table.removesuffix("es"), re.sub("ies$", "y", table)) != ("",)
+
+
+def _stem(name: str) -> str:
+    return re.sub("(?<=.)(id|key|uuid)$", "", name)
