@@ -136,7 +136,7 @@ def _time_rule(source: Source) -> TimeRule | None:
 def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
     tables = {key: _nulls(table) for key, table in source.tables().items()}
     keys = {key: table.column(KEY).combine_chunks() for key, table in tables.items()}
-    lost = dict.fromkeys(tables, (0, ""))  # rows, and an example
+    lost: dict[str, tuple[int, str]] = dict.fromkeys(tables, (0, ""))  # rows, and an example
     chosen = parts[:: -(-len(parts) // _PLACES) or 1]
     quota, findings, seen = -(-rows // max(len(chosen), 1)), Findings(), 0
     labels, times, gathered = [], [], {name: [] for name in source.fields}
