@@ -4,6 +4,7 @@ Results go to stdout (one JSON object with --json), progress to stderr; exit sta
 Imports of torch and ray wait until a command needs them, so that --help and mistakes answer at once.
 """
 
+import importlib.util
 import json
 import os
 import shlex
@@ -308,6 +309,38 @@ def export(
         figures = ", ".join(f"{name} {figure['median']:.3f} (p99 {figure['p99']:.3f})" for name, figure in times.items())
         lines.insert(1, f"ms per batch of {result['batch']}, one thread, median: {figures}")
     _finish(as_json, result, "\n".join(lines))
+
+
+@app.command()
+def serve(
+    run: Annotated[str, typer.Option("--run", help="a finetuned run, or the folder of an export; a new export there takes over")],
+    host: Annotated[str, typer.Option(help="address to listen on; any but loopback needs a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    replicas: Annotated[int, typer.Option(help="processes with the model")] = 2,
+    watch: Annotated[float, typer.Option(metavar="SECONDS", help="between two looks for a new export")] = 5.0,
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", help="file with the token that requests must have; or CLICKPROMPT_SERVE_TOKEN")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer POST /predict with logits and probabilities of raw rows, until Ctrl-C or SIGTERM."""
+    settings = load_config(config, overrides or [])
+    if missing := [name for name in ("fastapi", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
+        raise InputError(f"serve needs {', '.join(missing)}, which isn't installed; run pip install 'clickprompt[serve]'")
+    from clickprompt.runtime.serve import TOKEN, ServeOptions, serve_run
+
+    token = "required" if token_file or os.environ.get(TOKEN) else "none"
+    args = {"run": run, "data": data, "replicas": replicas, "gpus": settings.runtime.evaluation_gpus, "watch_s": watch}
+    options = ServeOptions.of({**args, "token": token, "token_file": token_file})
+
+    def listening(url: str) -> None:
+        _finish(as_json, {"url": url, "run": run, "replicas": replicas, "token": token == "required"}, f"{run}: listening on {url}")  # noqa: S105
+        sys.stdout.flush()
+
+    serve_run(options, host=host, port=port, runtime=settings.runtime, listening=listening)
 
 
 @app.command()

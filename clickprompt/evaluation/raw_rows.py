@@ -20,19 +20,19 @@ from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.columns import BadValue
 from clickprompt.data.dataset import Dataset
-from clickprompt.data.segments import find_encoder
+from clickprompt.data.segments import SegmentEncoder, find_encoder
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.spelling import as_text
-from clickprompt.data.text import load_tokenizer, special_ids, surrounding
+from clickprompt.data.text import load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.token_table import TokenTable
 from clickprompt.data.transform import RowTransform, Transformed, exploded
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import filled_up
-from clickprompt.export import TOKENIZER_FOLDER, load_export
+from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
 from clickprompt.objectives import model_inputs
 
-__all__ = ["RawPredictor", "check_columns", "score_part"]
+__all__ = ["RawPredictor", "check_columns", "open_predictor", "score_part", "served_dataset"]
 
 _ROWS_AT_ONCE = 1 << 14  # whose text is in memory
 
@@ -48,10 +48,37 @@ def check_columns(file: DataFile, transform: RowTransform, keep: Sequence[str]) 
             raise DataError(f"{file.uri}: has no column {name!r}, which is needed; it has {shown}; name its columns as the log's")
 
 
+def open_predictor(run_or_folder: str, data: str | None = None, device: torch.device | None = None) -> "RawPredictor":
+    """Of a finetuned run, whose dataset is read (`data`: where it has moved to), or of a folder for a server, which needs none.
+
+    Raises DataError where there is no export, a file isn't what the export lists, or it has no click logit.
+    """
+    export = export_of(run_or_folder)
+    info = read_info(export)
+    if info.objective == "pretrain":
+        raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
+    if data is None and info.serving and "transform" in info.serving:
+        return RawPredictor(export, served_dataset(export, info), device)
+    dataset = dataset_of(info.config, data)
+    if dataset.fingerprint != info.dataset_fingerprint:
+        raise DataError(f"{dataset.uri}: not the dataset {run_or_folder} was trained on; its ids would mean other values")
+    dataset.verify([])
+    return RawPredictor(export, dataset, device)
+
+
+def served_dataset(folder: str, info: ExportInfo) -> Dataset:
+    """Fields, vocabularies and transform of an export for a server, read as the dataset's own; it has no rows."""
+    assert info.serving is not None
+    sizes = zip(info.serving["fields"], info.field_sizes, strict=True)
+    fields = [{"name": field["name"], "column": field["column"], "file": field["vocabulary"], "size": size} for field, size in sizes]
+    return Dataset(folder, {"fields": fields, "transform": info.serving["transform"]})
+
+
 class RawPredictor:
     """A trained model and the transform of its dataset."""
 
     def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):
+        """`dataset`: the one it was trained on, or what an export for a server has of it (`served_dataset`)."""
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._model.to(self._device)
@@ -62,7 +89,8 @@ class RawPredictor:
         self._texts: _Texts | None = None
         if self._model.plm is not None:
             with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
-                self._texts = _Texts(dataset, folder, config.plm.max_length or self._model.plm.max_tokens)
+                separated = (info.serving or {}).get("separated")
+                self._texts = _Texts(dataset, folder, config.plm.max_length or self._model.plm.max_tokens, separated)
 
     def score(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> tuple[np.ndarray, Transformed]:
         """[B] float32 logits of rows with the transform's columns, in their order. Raises BadValue for a value that can't be read."""
@@ -96,11 +124,13 @@ class RawPredictor:
 class _Texts:
     """Batches of rows whose values needn't be in any vocabulary: a token table is made of the distinct ones of each chunk."""
 
-    def __init__(self, dataset: Dataset, tokenizer: str, max_length: int) -> None:
+    def __init__(self, dataset: Dataset, tokenizer: str, max_length: int, separated: bool | None) -> None:
+        """`separated`: how segments join, where that was found before (data/segments.py)."""
         loaded = load_tokenizer(tokenizer)
         self._columns = dataset.columns
         self._max_length = max_length
-        self._encoder = find_encoder(dataset, loaded)
+        known = separated is not None
+        self._encoder = SegmentEncoder(dataset, tokenizer_json(loaded), separated) if known else find_encoder(dataset, loaded)
         prefix, suffix = surrounding(loaded)
         special = special_ids(loaded)
         self._meta = {"prefix": prefix, "suffix": suffix, "special_ids": special, "all_special_ids": sorted(loaded.all_special_ids)}

@@ -3,6 +3,9 @@
 export.json         fields in order with their vocabulary files, configuration, SHA-256 of the rest
 model.*             safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (evaluation/graphs.py)
 vocab/              a Parquet file per field; row i is id i, row 0 stands for every unknown value
+tables/             tables that raw rows are joined to, if the log has such
+
+With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform.py).
 """
 
 import os
@@ -15,11 +18,13 @@ import torch
 
 from clickprompt import storage
 from clickprompt.data.dataset import Dataset
+from clickprompt.data.segments import find_encoder
+from clickprompt.data.text import load_tokenizer
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.graphs import GRAPHS, GraphFormat
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictor import check_clicks
-from clickprompt.export import INFO, dataset_of, export_of, load_export
+from clickprompt.export import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export
 from clickprompt.models.ctr import CTRModel
 from clickprompt.new_folder import clear_unfinished, new_folder
 
@@ -62,16 +67,20 @@ def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | 
             "or use --to safetensors"
         )
     fields = [{"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)} for field in dataset.manifest["fields"]]
-    serving: dict[str, Any] = {"format": to, "fields": fields}
+    serving: dict[str, Any] = {"format": to, "fields": fields, "transform": dataset.manifest["transform"]}
     with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         if graph:
             assert model.ctr is not None
             serving |= {"input": "field_ids", "output": "logit", **_write_graph(graph, model.ctr, dataset, folder)}
         else:
             storage.copy_tree(export, folder)
-        os.makedirs(os.path.join(folder, "vocab"))
-        for field in dataset.manifest["fields"]:
-            storage.write_bytes(os.path.join(folder, _vocabulary(field)), storage.read_bytes(storage.join(dataset.uri, field["file"])))
+            if model.plm is not None:
+                serving["separated"] = find_encoder(dataset, load_tokenizer(os.path.join(folder, TOKENIZER_FOLDER))).separated
+        joined = [entry["file"] for entry in dataset.manifest["transform"]["tables"].values()]
+        copied = {field["file"]: _vocabulary(field) for field in dataset.manifest["fields"]} | {file: file for file in joined}
+        for file, copy in copied.items():
+            os.makedirs(os.path.dirname(os.path.join(folder, copy)), exist_ok=True)
+            storage.write_bytes(os.path.join(folder, copy), storage.read_bytes(storage.join(dataset.uri, file)))
         names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
         files = {name: storage.sha256(os.path.join(folder, name)) for name in sorted(names) if name != INFO}
         storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))

@@ -1,0 +1,81 @@
+"""What a server answers to requests, several of which are scored at a time; knows nothing of HTTP but the status.
+
+200  {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256}
+422  {"errors": [{"row", "column", "error"}]}: of each row that can't be read, the first _MOST_ERRORS of them; nothing is scored then
+400  {"error"}: the body is no request
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from clickprompt.data.json_rows import RowError, parse_rows, tables_of
+from clickprompt.data.values import BadValue
+from clickprompt.evaluation.raw_rows import RawPredictor
+
+__all__ = ["MOST_ROWS", "Answer", "answers"]
+
+MOST_ROWS = 1024
+"""of a request"""
+_MOST_ERRORS = 100
+_NULLS = ("",)  # null says it, as in JSON files (data/sources/table.py)
+
+Answer = tuple[int, dict[str, Any]]
+
+
+def answers(predictor: RawPredictor, bodies: Sequence[bytes]) -> list[Answer]:
+    """(status, JSON) of each request. A row's logit is the same whatever comes with it, up to rounding."""
+    made: dict[int, Answer] = {}
+    rows: list[Any] = []
+    owners: list[int] = []  # the request of each row
+    starts: dict[int, int] = {}
+    lenient: list[int] = []
+    for number, body in enumerate(bodies):
+        try:
+            own, ignore_unknown = parse_rows(body, MOST_ROWS)
+        except ValueError as error:
+            made[number] = 400, {"error": " ".join(str(error).split())}
+            continue
+        starts[number] = len(rows)
+        if ignore_unknown:
+            lenient += range(len(rows), len(rows) + len(own))
+        rows += own
+        owners += [number] * len(own)
+    tables, errors = tables_of(rows, predictor.transform.columns, lenient)
+    logits = np.zeros(len(rows), np.float32)
+    for places, table in tables:
+        logits[places] = _scored(predictor, places, table, owners, errors)
+    probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
+    for number, start in starts.items():
+        listed = sorted((error for error in errors if owners[error.row] == number), key=lambda error: error.row)
+        if listed:
+            shown = [{"row": error.row - start, "column": error.column, "error": error.why} for error in listed[:_MOST_ERRORS]]
+            made[number] = 422, {"errors": shown}
+            continue
+        own = slice(start, start + owners.count(number))
+        pairs = zip(logits[own].tolist(), probabilities[own].tolist(), strict=True)
+        made[number] = 200, {"predictions": [{"logit": logit, "probability": probability} for logit, probability in pairs]}
+    return [made[number] for number in range(len(bodies))]
+
+
+def _scored(predictor: RawPredictor, places: np.ndarray, table: pa.Table, owners: Sequence[int], errors: list[RowError]) -> np.ndarray:
+    """[B] logits; rows that the transform refuses are added to `errors`, and have none."""
+    left = np.arange(len(places))
+    logits = np.zeros(len(places), np.float32)
+    refused: dict[int, int] = {}
+    while len(left):
+        try:
+            logits[left], _ = predictor.score(table.take(pa.array(left)) if len(left) < len(places) else table, _NULLS)
+            break
+        except BadValue as error:
+            bad = int(left[error.index])
+            request = owners[int(places[bad])]
+            refused[request] = refused.get(request, 0) + 1
+            errors.append(RowError(int(places[bad]), error.column, str(error)))
+            left = left[left != bad]
+            if refused[request] >= _MOST_ERRORS:  # each costs a reading of the rest
+                left = np.array([place for place in left if owners[int(places[place])] != request], np.int64)
+    return logits
