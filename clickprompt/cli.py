@@ -388,8 +388,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, overhead, pamlm-step, scaling, shuffle, "
-            "tokens"
+            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, overhead, pamlm-step, scaling, serve, "
+            "shuffle, tokens"
         ),
     ],
     config: ConfigOption = None,

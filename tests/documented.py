@@ -77,6 +77,7 @@ RUN_BY = {
     "clickprompt pretrain --run URI": "README.md: pretrain --config",
     "clickprompt pretrain …": "README.md: pretrain --config",
     "clickprompt report RUN… [--out FILE.html]": "README.md: report runs/pretrain",
+    "clickprompt serve --run URI": "tests/integration/test_serve.py",
     "clickprompt submit JOB --address http://HEAD:8265 …": _SUBMIT,
     "clickprompt submit …": _SUBMIT,
     "clickprompt synth goodreads --rows 1000000 --out runs/synthetic": f"{_CLI} synth goodreads --rows 1000000 --out runs/synthetic",

@@ -55,12 +55,12 @@ def test_ray_up(name):
 
 
 @needs_crds
-@pytest.mark.parametrize(("file", "kind"), [("raycluster.yaml", "rayclusters"), ("rayjob.yaml", "rayjobs")])
+@pytest.mark.parametrize(("file", "kind"), [("raycluster.yaml", "rayclusters"), ("rayjob.yaml", "rayjobs"), ("rayservice.yaml", "rayservices")])
 def test_kuberay_manifests(file, kind):
     schema = crd_schema(CRDS, kind)
     [manifest] = documents(KUBERAY / file)
     assert problems(manifest, schema) == []
-    spec = manifest["spec"].get("rayClusterSpec", manifest["spec"])
+    spec = manifest["spec"].get("rayClusterSpec") or manifest["spec"].get("rayClusterConfig") or manifest["spec"]
     spec["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resource"] = {}
     [problem] = problems(manifest, schema)
     assert "'resource' was unexpected" in problem
@@ -99,6 +99,23 @@ def test_the_job_has_the_cluster(cluster):
     assert job["spec"]["metadata"]["run"] == arguments[arguments.index("--run") + 1]
 
 
+def test_the_service_is_the_server_of_the_command():
+    """What Serve itself reads of it, and the application built from its arguments."""
+    from ray.serve.schema import ServeDeploySchema
+
+    from clickprompt.runtime.serve import TOKEN, ServeOptions, app
+
+    [service] = documents(KUBERAY / "rayservice.yaml")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    [application] = config.applications
+    assert application.import_path == f"{app.__module__}:{app.__name__}"
+    assert ServeOptions.of(application.args).token == "required"
+    assert app(application.args) is not None
+    for pod in pods(service["spec"]["rayClusterConfig"]):
+        [container] = pod["spec"]["containers"]
+        assert [variable["name"] for variable in container["env"]] == [TOKEN]
+
+
 def test_the_cluster_is_what_the_design_says(cluster):
     spec = cluster["spec"]
     assert spec["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
@@ -115,12 +132,14 @@ def test_the_cluster_is_what_the_design_says(cluster):
 def test_pods_are_locked_down(cluster):
     redis = [document["spec"]["template"] for document in documents(KUBERAY / "redis.yaml") if document["kind"] == "StatefulSet"]
     [job] = documents(KUBERAY / "rayjob.yaml")
-    for pod in [*pods(cluster["spec"]), *redis, job["spec"]["submitterPodTemplate"]]:
+    [service] = documents(KUBERAY / "rayservice.yaml")
+    serving = pods(service["spec"]["rayClusterConfig"])
+    for pod in [*pods(cluster["spec"]), *serving, *redis, job["spec"]["submitterPodTemplate"]]:
         assert pod["spec"]["securityContext"]["runAsNonRoot"]
         for container in pod["spec"]["containers"]:
             assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
             assert container["resources"].keys() == {"requests", "limits"}
-    for pod in [*pods(cluster["spec"]), *redis]:
+    for pod in [*pods(cluster["spec"]), *serving, *redis]:
         for container in pod["spec"]["containers"]:
             assert container.keys() >= {"readinessProbe", "livenessProbe"}
 

@@ -15,6 +15,7 @@ from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory
 from clickprompt.benchmark.overhead import measure_overhead, measure_scaling
 from clickprompt.benchmark.pamlm_step import measure_pamlm_step
+from clickprompt.benchmark.serve import measure_serve
 from clickprompt.benchmark.shuffle import measure_shuffle
 from clickprompt.benchmark.tokens import measure_tokens
 from clickprompt.config import Config
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
     "overhead": measure_overhead,
     "pamlm-step": measure_pamlm_step,
     "scaling": measure_scaling,
+    "serve": measure_serve,
     "shuffle": measure_shuffle,
     "tokens": measure_tokens,
 }

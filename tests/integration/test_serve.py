@@ -1,0 +1,272 @@
+"""Training and serving are one: a split's rows score alike by `evaluate`, `predict`, the folder for a server, and over HTTP; and the server
+answers every request while processes are killed and exports change."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from clickprompt.config import RuntimeConfig
+from clickprompt.data.text import load_tokenizer
+from clickprompt.data.token_table_build import build_token_table
+from clickprompt.evaluation.predictor import Predictor
+from clickprompt.evaluation.raw_rows import open_predictor
+from clickprompt.evaluation.serving import export_for_serving
+from clickprompt.export import export_of
+from clickprompt.runtime.predict import predict
+from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.processes import below, title
+from tests.evaluation.test_serving import write_run
+from tests.tiny import write_plm
+
+pytestmark = pytest.mark.ray
+
+FIELDS = [
+    {"name": "User", "column": "user"},
+    {"name": "Word", "column": "word"},
+    {"name": "Price", "column": "price", "kind": "numeric", "edges": [1, 2.5, 10]},
+    {"name": "Score", "column": "score", "kind": "numeric", "round": 1},
+    {"name": "Views", "column": "views", "kind": "numeric", "log": 2},
+    {"name": "Age", "column": "age", "kind": "numeric", "quantiles": 4},
+    {"name": "Tags", "column": "tags", "kind": "multi"},
+    {"name": "Title", "column": "items.title"},
+]
+
+
+def log_rows(count: int = 400) -> list[dict]:
+    """Of every kind of field; a fifth of the cells are missing."""
+    rng = np.random.default_rng(3)
+    words = ["red", "blue", "007", "3.0", "naïve"]
+
+    def row(number):
+        values = {
+            "user": int(rng.integers(2**53, 2**53 + 30)),
+            "word": str(rng.choice(words)),
+            "price": float(rng.choice([0.5, 1.0, 2.0, 2.5, 30.0])),
+            "score": float(np.round(rng.normal(), 3)),
+            "views": int(rng.integers(0, 1000)),
+            "age": int(rng.integers(0, 90)),
+            "tags": [str(tag) for tag in rng.choice(words, rng.integers(0, 3))],
+            "item": int(rng.integers(0, 25)),  # of 20
+        }
+        lost = rng.random(len(values)) < 0.2
+        shown = {name: None if gone else value for (name, value), gone in zip(values.items(), lost, strict=True)}
+        return shown | {"click": int(rng.integers(0, 2)), "when": number}
+
+    return [row(number) for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_session, tmp_path_factory):
+    """(dataset, PLM, the test split's rows as JSON, its shards' rows, their file)"""
+    folder = str(tmp_path_factory.mktemp("serve"))
+    rows = log_rows()
+    pq.write_table(pa.Table.from_pylist(rows), os.path.join(folder, "log.parquet"))
+    pq.write_table(
+        pa.table({"item": list(range(20)), "title": [f"title {i % 7}" for i in range(20)]}), os.path.join(folder, "items.parquet")
+    )
+    schema = {
+        "data": ["log.parquet"],
+        "tables": {"items": {"data": "items.parquet", "key": "item"}},
+        "fields": FIELDS,
+        "label": {"column": "click"},
+        "timestamp": "when",
+    }
+    with open(os.path.join(folder, "schema.yaml"), "w") as stream:
+        yaml.safe_dump(schema, stream)
+    dataset = prepare(os.path.join(folder, "schema.yaml"), None, os.path.join(folder, "data"), progress=lambda line: None)
+    plm = write_plm(os.path.join(folder, "plm"))
+    build_token_table(dataset, load_tokenizer(plm))
+    split = dataset.read_split("test")
+    when = [int(stamp) // 1_000_000 for stamp in split["timestamp"].to_pylist()]
+    own = [rows[second] for second in when]
+    file = os.path.join(folder, "test.parquet")
+    pq.write_table(pa.Table.from_pylist(own, pq.read_schema(os.path.join(folder, "log.parquet"))), file)
+    columns = [*(field["column"] for field in FIELDS[:-1]), "item"]
+    return dataset, plm, [{name: row[name] for name in columns} for row in own], split, file
+
+
+@pytest.fixture(scope="module", params=["without_plm", "with_plm"])
+def finetuned(prepared, request, tmp_path_factory):
+    run = str(tmp_path_factory.mktemp("run") / "run")
+    write_run(run, prepared[:2], objective=request.param, finetune__eval_batch_size=16)
+    return run
+
+
+class Server:
+    """`clickprompt serve` in a process of its own."""
+
+    def __init__(self, run: str, folder: str, *options: str, **environment: str):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.err = os.path.join(folder, "err")
+        program = [sys.executable, "-c", "from clickprompt.cli import main; main()", "serve", "--run", run, "--port", str(self.port)]
+        clean = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CLICKPROMPT_SERVE_TOKEN")}
+        with open(self.err, "w") as err:
+            self.process = subprocess.Popen(
+                [*program, "--json", *options], stdout=subprocess.PIPE, stderr=err, text=True, env=clean | environment
+            )
+
+    def __enter__(self) -> "Server":
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        if not self.said:
+            self.process.wait()
+            raise AssertionError(open(self.err).read())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.status = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def ask(self, path: str, body: bytes | dict | None = None, **headers: str) -> tuple[int, dict | str]:
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as found:
+                status, text = found.status, found.read().decode()
+        except urllib.error.HTTPError as found:
+            status, text = found.code, found.read().decode()
+        return status, json.loads(text) if text.startswith("{") else text
+
+    def models(self) -> list[int]:
+        return [process[0] for process in below(self.process.pid) if "Model" in title(process)]
+
+
+def test_parity(finetuned, prepared, tmp_path):
+    dataset, _, rows, split, file = prepared
+    assert min(np.mean([row[name] is None for row in rows]) for name in rows[0]) > 0.05
+    scores = Predictor(export_of(finetuned), dataset).score(split)
+    expected = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
+    expected = np.array([expected[row] for row in split["row_id"].to_pylist()])
+    assert np.ptp(expected) > 0.1
+
+    predict(finetuned, [file], str(tmp_path / "out"), runtime=RuntimeConfig())
+    found = pa.concat_tables(pq.read_table(tmp_path / "out" / name) for name in sorted(os.listdir(tmp_path / "out")))
+    np.testing.assert_allclose(found["logit"].to_numpy(), expected, atol=1e-6, rtol=0)
+
+    served = str(tmp_path / "served")
+    export_for_serving(finetuned, served)
+    logits, transformed = open_predictor(served).score(pq.read_table(file), ("",))
+    np.testing.assert_allclose(logits, expected, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(transformed.field_ids, np.stack([split[column].to_numpy() for column in dataset.columns], axis=1))
+
+    with Server(served, str(tmp_path), "--replicas", "1") as server:
+        status, answer = server.ask("/predict", {"rows": rows})
+        assert status == 200, answer
+        np.testing.assert_allclose([found["logit"] for found in answer["predictions"]], expected, atol=1e-6, rtol=0)
+        alone = [server.ask("/predict", {"rows": [row]})[1]["predictions"][0]["logit"] for row in rows[:8]]
+        np.testing.assert_allclose(alone, expected[:8], atol=1e-6, rtol=0)
+        bad = rows[0] | {"price": "cheap"}
+        status, answer = server.ask("/predict", {"rows": [rows[0], bad, {"prise": 1}, bad]})
+        assert (status, [(error["row"], error["column"]) for error in answer["errors"]]) == (
+            422,
+            [(1, "price"), (2, "prise"), (3, "price")],
+        )
+        assert "is no number" in answer["errors"][0]["error"]
+        assert server.ask("/predict", {"rows": [rows[0] | {"click": 1}], "ignore_unknown": True})[0] == 200
+        assert server.ask("/predict", b"{")[0] == 400
+        assert server.ask("/ready")[0] == 200
+    assert server.status == 0
+
+
+def test_no_request_fails_while_processes_are_killed_and_exports_change(prepared, tmp_path):
+    _, _, rows, _, _ = prepared
+    for number in (0, 1):
+        write_run(str(tmp_path / f"run{number}"), prepared[:2], ctr__hidden_dim=16 + 8 * number)
+        export_for_serving(str(tmp_path / f"run{number}"), str(tmp_path / f"served{number}"))
+    link = tmp_path / "now"
+    link.symlink_to(tmp_path / "served0")
+    until = time.monotonic() + 120
+    over: list[bool] = []
+    with Server(str(link), str(tmp_path), "--watch", "0.5") as server:
+
+        def client(_):
+            found = []
+            while not over:
+                found.append(server.ask("/predict", {"rows": rows[:3]}))
+            return found
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(client, number) for number in range(4)]
+            try:
+                before = server.models()
+                assert len(before) == 2
+                os.kill(before[0], signal.SIGKILL)
+                while time.monotonic() < until and (len(server.models()) < 2 or before[0] in server.models()):
+                    time.sleep(0.2)
+                assert before[0] not in server.models()
+                first = server.ask("/predict", {"rows": []})[1]["export"]
+                os.symlink(tmp_path / "served1", tmp_path / "next")
+                os.replace(tmp_path / "next", link)
+                seen = 0
+                while time.monotonic() < until and seen < 20:
+                    seen = seen + 1 if server.ask("/predict", {"rows": []})[1]["export"] != first else 0
+                assert seen == 20
+            finally:
+                over.append(True)
+            answers = [answer for one in clients for answer in one.result()]
+    assert len(answers) > 50
+    assert {status for status, _ in answers} == {200}
+    assert len({answer["export"] for _, answer in answers}) == 2
+    assert len({round(answer["predictions"][0]["logit"], 4) for _, answer in answers}) == 2
+    assert server.status == 0
+
+
+def test_a_token_opens_the_door(prepared, tmp_path):
+    write_run(str(tmp_path / "run"), prepared[:2])
+    token = "correct-horse-battery"
+    (tmp_path / "token").write_text(token + "\n")
+    with Server(
+        str(tmp_path / "run"), str(tmp_path), "--host", "0.0.0.0", "--replicas", "1", "--token-file", str(tmp_path / "token")
+    ) as server:
+        assert server.ask("/ready")[0] == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}, {"Authorization": "Bearer"}):
+            for path, body in (("/predict", {"rows": []}), ("/metrics", None)):
+                assert server.ask(path, body, **headers)[0] == 401
+        assert server.ask("/predict", {"rows": [{}]}, Authorization=f"Bearer {token}")[0] == 200
+        until = time.monotonic() + 40
+        while time.monotonic() < until:
+            status, text = server.ask("/metrics", Authorization=f"Bearer {token}")
+            if status == 200 and "ray_clickprompt_serve_requests_total" in text:
+                break
+            time.sleep(1)
+        assert "ray_clickprompt_serve_requests_total" in text
+    with open(server.err) as err:
+        assert token not in err.read() + server.said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "give a token"),
+        (["--token-file", "nowhere"], "no token can be read"),
+        (["--replicas", "0"], "at least 1"),
+        (["--run", "nothing"], "holds no export"),
+    ],
+)
+def test_bad_options(prepared, tmp_path, options, said):
+    write_run(str(tmp_path / "run"), prepared[:2])
+    server = Server(str(tmp_path / "run"), str(tmp_path), *options)
+    assert server.process.wait(120) == 2
+    with open(server.err) as err:
+        [line] = err.read().splitlines()
+    assert said in line
