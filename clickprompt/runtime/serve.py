@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -298,9 +299,11 @@ def serve_run(options: ServeOptions, *, host: str, port: int, runtime: RuntimeCo
     say(f"{options.run}: columns {', '.join(predictor.transform.columns)}")
     del predictor
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    results = sys.stdout  # a connection sends what is printed meanwhile to stderr
     with connect(runtime), _stopping() as stop:
         _start(options, host, port)
-        listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        with contextlib.redirect_stdout(results):
+            listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         while not stop.wait(1):
             pass
         serve.shutdown()

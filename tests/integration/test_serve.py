@@ -101,7 +101,7 @@ def prepared(ray_session, tmp_path_factory):
 @pytest.fixture(scope="module", params=["without_plm", "with_plm"])
 def finetuned(prepared, request, tmp_path_factory):
     run = str(tmp_path_factory.mktemp("run") / "run")
-    write_run(run, prepared[:2], objective=request.param, finetune__eval_batch_size=16)
+    write_run(run, prepared[:2], objective=request.param, finetune__eval_batch_size=16, plm__max_length=64)
     return run
 
 
