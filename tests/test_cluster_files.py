@@ -55,7 +55,9 @@ def test_ray_up(name):
 
 
 @needs_crds
-@pytest.mark.parametrize(("file", "kind"), [("raycluster.yaml", "rayclusters"), ("rayjob.yaml", "rayjobs"), ("rayservice.yaml", "rayservices")])
+@pytest.mark.parametrize(
+    ("file", "kind"), [("raycluster.yaml", "rayclusters"), ("rayjob.yaml", "rayjobs"), ("rayservice.yaml", "rayservices")]
+)
 def test_kuberay_manifests(file, kind):
     schema = crd_schema(CRDS, kind)
     [manifest] = documents(KUBERAY / file)
