@@ -3,6 +3,7 @@
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -42,7 +43,7 @@ def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
 def log_bucket(numbers: pa.DoubleArray, base: float) -> pa.StringArray:
     """The powers of `base` a number lies between: 8 to 16, 0.25 to 0.5, -16 to -8; 0 for 0.
 
-    The power nearer to 0 belongs to the bucket: 8 is in 8 to 16, -8 in -16 to -8.
+    The power nearer to 0 belongs to the bucket: 8 is in 8 to 16, -8 in -16 to -8. `base` is above 1, and enough for few powers (1.1, say).
     """
     values = _filled(numbers)
     sizes = np.abs(values)
@@ -98,16 +99,18 @@ def _edge(value: float) -> str:
 
 
 def _powers(base: float, sizes: np.ndarray) -> np.ndarray:
-    """[P] float64, from one not above the smallest size to one above the largest; each is the float nearest to the power."""
+    """[P] float64, from one not above the smallest size to one above the largest; a whole base's are exact to the float."""
     low, high = (float(sizes.min()), float(sizes.max())) if len(sizes) else (1.0, 1.0)
-    exact, first, last = Fraction(base), 0, 1
-    while exact**first > low:
-        first -= 1
-    while exact**last <= high:
-        last += 1
-    while exact ** (first + 1) <= low:
-        first += 1
-    return np.array([float(exact**power) for power in range(first, last + 1)])
+    first, last = (math.floor(math.log(size) / math.log(base)) for size in (low, high))
+    powers = [_power(base, exponent) for exponent in range(first - 1, last + 3)]  # a logarithm may be off by one at a power
+    return np.array(powers[1:] if powers[1] <= low else powers)
+
+
+def _power(base: float, exponent: int) -> float:
+    try:
+        return float(Fraction(base) ** exponent) if base == int(base) else base**exponent
+    except OverflowError:
+        return math.inf
 
 
 def _filled(numbers: pa.DoubleArray) -> np.ndarray:

@@ -55,7 +55,7 @@ _NO_DAY = "is no date of the calendar or no time of a day; mend the row or leave
 _TOO_FAR = "is too far from 1970 for a time in microseconds; mend the row, or set its unit"
 
 
-def instants(column: pa.Array, unit: Unit | None, nulls: Sequence[str] = NULLS) -> tuple[pa.Int64Array, Forms]:
+def instants(column: pa.Array, unit: Unit | None = None, nulls: Sequence[str] = NULLS) -> tuple[pa.Int64Array, Forms]:
     """int64 microseconds since 1970 UTC, null where missing, and the form found, with the first row that has it; none without a value.
 
     Numbers are of the `unit`, or of the one their size tells; numbers near 0 fit any, and have the unit of the column's others, seconds

@@ -83,10 +83,10 @@ class LabelCounts:
 def labels(
     column: pa.Array,
     *,
-    positive_from: float | None,
-    positive: Sequence[str] | None,
-    drop: Sequence[str],
-    missing: Literal["drop", "negative"],
+    positive_from: float | None = None,
+    positive: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    missing: Literal["drop", "negative"] = "drop",
     nulls: Sequence[str] = NULLS,
 ) -> tuple[pa.Int8Array, LabelCounts]:
     """1 and 0, null where the row is left out: by `drop`, or because its label is missing, unless a missing label is a negative one.
