@@ -373,9 +373,10 @@ def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption =
     result = run_pipeline(settings, run)
     lines = [f"{'model':<26}{'steps':>7}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"]
     for row in result["rows"]:
-        improvement = f"{row['relative_improvement']:+.2%}"
+        gain, auc = (row["relative_improvement"], row["test_auc"])
+        improvement, auc = "–" if gain is None else f"{gain:+.2%}", "undefined" if auc is None else f"{auc:.4f}"
         lines.append(
-            f"{row['model']:<26}{row['steps']:>7}{row['test_auc']:>10.4f}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
+            f"{row['model']:<26}{row['steps']:>7}{auc:>10}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
         )
     if result["notice"]:
         lines.append(result["notice"])

@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 _METRICS = ("auc", "log_loss")
+_ONE_CLASS = "undefined (all rows are of one class)"
 
 
 def attention_table(result: dict[str, Any]) -> str:
@@ -92,8 +93,10 @@ def _width(text: str) -> int:
 
 def comparison(result: dict[str, Any]) -> str:
     against = result["against"]
+    if against["auc"] is None:
+        return f"against {result['base']}: AUC and Rel.Impr {_ONE_CLASS}, log loss {against['log_loss']:.4f}"
     base = f"AUC {against['auc']:.4f}, log loss {against['log_loss']:.4f}"
-    lines = [f"against {result['base']}: {base}, Rel.Impr {against['relative_improvement']:+.2%}"]
+    lines = [f"against {result['base']}: {base}, Rel.Impr {_gain(against['relative_improvement'])}"]
     for name, key in (("DeLong, rows independent", "delong"), ("bootstrap by user", "user_bootstrap")):
         if test := against[key]:
             low, high = test["interval"]
@@ -117,18 +120,33 @@ def seeds_table(result: dict[str, Any]) -> str:
         lines.append(_seeds_line(f"seed {run['seed']}", *((run[metric], run["against"][metric]) for metric in _METRICS)))
     for key in ("mean", "sd"):
         lines.append(_seeds_line(key, *((result[metric][key], result[metric][f"against_{key}"]) for metric in _METRICS)))
-    lines.append(f"Rel.Impr {result['auc']['relative_improvement']:+.2%}; paired t-tests over the seeds:")
+    lines.append(f"Rel.Impr {_gain(result['auc']['relative_improvement'])}; paired t-tests over the seeds:")
     for label, metric in (("AUC", "auc"), ("log loss", "log_loss")):
         test = result[metric]["t_test"]
+        if test is None:
+            lines.append(f"  {label}: {_ONE_CLASS}")
+            continue
         low, high = test["interval"]
         figures = f"t = {test['t']:.2f} on {test['degrees_of_freedom']} degrees of freedom, p = {test['p_value']:.3g}"
         lines.append(f"  {label}: difference {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], {figures}")
     return "\n".join(lines)
 
 
-def _seeds_line(label: str, *pairs: tuple[float, float]) -> str:
-    differences = [f"{ours - base:+.4f}" if label != "sd" else "" for ours, base in pairs]
-    return f"{label:<14}" + "".join(f"{ours:>9.4f}{base:>9.4f}{less:>12}" for (ours, base), less in zip(pairs, differences, strict=True))
+def _seeds_line(label: str, *pairs: tuple[float | None, float | None]) -> str:
+    line = f"{label:<14}"
+    for ours, base in pairs:
+        less = "" if ours is None or base is None or label == "sd" else f"{ours - base:+.4f}"
+        line += f"{_metric(ours):>9}{_metric(base):>9}{less:>12}"
+    return line
+
+
+def _metric(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _gain(value: float | None) -> str:
+    """Rel.Impr."""
+    return "–" if value is None else f"{value:+.2%}"
 
 
 def slices_table(result: dict[str, Any]) -> str:
@@ -155,7 +173,8 @@ def split_line(result: dict[str, Any]) -> str:
     latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
     of_requests = (result.get("auc_by_request") or {}).get("value")
     gauc += "" if of_requests is None else f", AUC by request {of_requests:.4f}"
-    figures = f"AUC {result['auc']:.4f}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}"
+    auc = _ONE_CLASS if result["auc"] is None else f"{result['auc']:.4f}"
+    figures = f"AUC {auc}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}"
     left_out = f"{result['left_out']}\n" if result["left_out"] else ""
     return f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
 
@@ -163,7 +182,7 @@ def split_line(result: dict[str, Any]) -> str:
 def _slice_line(label: str, figures: dict[str, Any]) -> str:
     auc = "–" if figures["auc"] is None else f"{figures['auc']:.4f}"
     loss = "–" if figures["log_loss"] is None else f"{figures['log_loss']:.4f}"
-    improvement = f"{figures['against']['relative_improvement']:>+10.2%}" if figures.get("against") else ""
+    improvement = f"{_gain(figures['against']['relative_improvement']):>10}" if figures.get("against") else ""
     return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{_interval(figures):>18}{loss:>10}{improvement}"
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clickprompt.errors import DataError
-from clickprompt.evaluation.metrics import auc, log_loss, relative_improvement
+from clickprompt.evaluation.metrics import auc_or_none, log_loss, relative_improvement
 from clickprompt.evaluation.significance import delong, user_bootstrap
 
 __all__ = ["compare", "paired_logits"]
@@ -34,15 +34,16 @@ def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
 def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArray) -> dict[str, Any]:
     """{"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and whether the difference is chance:
     "delong", which takes rows as independent, and "user_bootstrap", which doesn't (None where all rows are of one user).
+    Where all rows are of one class, only "log_loss" isn't None.
 
-    All [N]; users are ids of any kind. Raises DataError as `auc` does.
+    All [N]; users are ids of any kind. Raises DataError as `auc_or_none` does.
     """
-    base_auc = auc(labels, base_logits)
+    base_auc = auc_or_none(labels, base_logits)
     several = len(np.unique(users)) > 1
     return {
         "auc": base_auc,
         "log_loss": log_loss(labels, base_logits),
-        "relative_improvement": relative_improvement(auc(labels, logits), base_auc),
-        "delong": delong(labels, logits, base_logits)._asdict(),
-        "user_bootstrap": user_bootstrap(users, labels, logits, base_logits)._asdict() if several else None,
+        "relative_improvement": relative_improvement(auc_or_none(labels, logits), base_auc),
+        "delong": delong(labels, logits, base_logits)._asdict() if base_auc is not None else None,
+        "user_bootstrap": user_bootstrap(users, labels, logits, base_logits)._asdict() if several and base_auc is not None else None,
     }

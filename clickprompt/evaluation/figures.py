@@ -17,7 +17,7 @@ from clickprompt.evaluation.calibration import (
 )
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.group_auc import auc_by_value, gauc
-from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.evaluation.metrics import auc_or_none, log_loss
 from clickprompt.evaluation.predictions import read_predictions, rows_of
 from clickprompt.evaluation.significance import auc_interval
 from clickprompt.evaluation.slices import TailSubset, cold_rows, figures_of, tail_subsets, tails
@@ -75,7 +75,8 @@ def split_figures(
     (`auc_interval`).
 
     base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in the subsets of the long tail.
-    Raises DataError where predictions, base and split aren't of the same rows, or all of them are of one class.
+    Where all rows are of one class, no AUC is defined: those of the split, their bounds and intervals are None.
+    Raises DataError where predictions, base and split aren't of the same rows.
     """
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     base_logits = None if base is None else paired_logits(predictions, base)
@@ -90,13 +91,14 @@ def split_figures(
             figures["against"] = None if figures["auc"] is None else compare(*chosen)
         return figures
 
+    whole = auc_or_none(labels, logits)
     subsets = tail_subsets(ids[user], ids[item], tails(counts[user], counts[item], settings.tail_share))
     cold = {name: rows for name, rows in cold_rows(ids, counts).items() if rows.any() or name == "none"}
     return {
         "rows": len(labels),
-        "auc": auc(labels, logits),
-        "auc_bound": 0.0,
-        "auc_interval": auc_interval(ids[user], labels, logits),
+        "auc": whole,
+        "auc_bound": None if whole is None else 0.0,
+        "auc_interval": None if whole is None else auc_interval(ids[user], labels, logits),
         "log_loss": log_loss(labels, logits),
         "gauc": gauc(ids[user], labels, logits)._asdict(),
         **({"auc_by_request": gauc(_groups(predictions, dataset, split), labels, logits)._asdict()} if dataset.grouped else {}),

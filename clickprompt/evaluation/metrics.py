@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clickprompt.errors import DataError
 
-__all__ = ["auc", "checked", "log_loss", "relative_improvement", "run_starts"]
+__all__ = ["auc", "auc_or_none", "checked", "log_loss", "relative_improvement", "run_starts"]
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -34,6 +34,12 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     return twice_right / (2 * num_pairs)
 
 
+def auc_or_none(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """`auc`, or None where there are rows but all are of one class. Raises DataError as `auc` does for the rest."""
+    clicked, _ = checked(labels, scores, "score")
+    return None if len(clicked) and clicked.all() == clicked.any() else auc(labels, scores)
+
+
 def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     """Binary cross-entropy of Eq. 2, the mean over rows of −log σ((2y − 1)·logit), in float64.
 
@@ -49,9 +55,9 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     return float(np.mean(np.logaddexp(0.0, signed)))
 
 
-def relative_improvement(auc: float, base: float) -> float:
-    """Rel.Impr of Table 2: AUC / AUC_base − 1."""
-    return auc / base - 1
+def relative_improvement(auc: float | None, base: float | None) -> float | None:
+    """Rel.Impr of Table 2: AUC / AUC_base − 1; None where an AUC is undefined, or the base's is 0."""
+    return auc / base - 1 if auc is not None and base else None
 
 
 def run_starts(*columns: NDArray) -> NDArray[np.int64]:

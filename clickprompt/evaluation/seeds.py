@@ -12,6 +12,8 @@ from clickprompt.export import export_of, weights_checksum
 
 __all__ = ["compare_runs", "compare_seeds"]
 
+_UNDEFINED: dict[str, Any] = {"mean": None, "sd": None, "against_mean": None, "against_sd": None, "t_test": None}
+
 
 def compare_runs(runs: Sequence[str], against: Sequence[str], split: str) -> dict[str, Any]:
     """`compare_seeds` of what `clickprompt evaluate` found of the runs. Also raises DataError for a run that wasn't evaluated."""
@@ -29,6 +31,8 @@ def compare_seeds(results: Sequence[dict[str, Any]], base_results: Sequence[dict
     under "against"; the last two have "mean", "sd", "against_mean", "against_sd" and "t_test" (`paired_t_test`), "auc" also
     "relative_improvement" (Table 2's Rel.Impr, of the means).
 
+    Where all rows are of one class, all of "auc" is None.
+
     Raises InputError where seeds don't pair up, there are fewer than two pairs or t is undefined, DataError for different test sets.
     """
     first = results[0]
@@ -43,7 +47,11 @@ def compare_seeds(results: Sequence[dict[str, Any]], base_results: Sequence[dict
         seeds = (", ".join(map(str, sorted(arm))) for arm in (ours, theirs))
         raise InputError("seeds {} against seeds {}: runs pair up by their seeds; give both models' runs of the same seeds".format(*seeds))
     pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours)]
-    figures = {metric: _compared([run[metric] for run, _ in pairs], [base[metric] for _, base in pairs]) for metric in ("auc", "log_loss")}
+    figures = {
+        metric: _compared(found, base_found) if None not in (*found, *base_found) else _UNDEFINED.copy()
+        for metric in ("auc", "log_loss")
+        for found, base_found in [([run[metric] for run, _ in pairs], [base[metric] for _, base in pairs])]
+    }
     figures["auc"]["relative_improvement"] = relative_improvement(figures["auc"]["mean"], figures["auc"]["against_mean"])
     lines = [{"seed": run["seed"], **_scores(run), "against": _scores(base)} for run, base in pairs]
     return {"split": first["split"], "rows": first["rows"], "runs": lines, **figures}

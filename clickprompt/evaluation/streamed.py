@@ -55,8 +55,10 @@ class _Sums:
             self._loss += len(labels) * log_loss(labels, logits)
 
     def figures(self, *, always: bool = False) -> dict[str, Any]:
-        """As `figures_of` of slices.py. `always`: with an AUC however few rows there are, or DataError where none is defined."""
-        auc, bound = self._histogram.auc() if always or judged(self._rows, self._clicks) else (None, None)
+        """As `figures_of` of slices.py. `always`: with an AUC however few rows there are, if both classes are there."""
+        auc, bound = (
+            self._histogram.auc() if (0 < self._clicks < self._rows if always else judged(self._rows, self._clicks)) else (None, None)
+        )
         return {
             "rows": self._rows,
             "clicks": self._clicks,
@@ -98,7 +100,7 @@ def streamed_figures(
     """As `split_figures` of figures.py, of the prediction files in `folder`, one per row group of the split.
 
     user, item: fields that the long tail is of. few: fields whose values are listed.
-    Raises DataError where the files aren't of the split's rows, or all of these are of one class.
+    Raises DataError where the files aren't of the split's rows.
     """
     groups = dataset.row_group_counts(split)
     sample = _sample(folder, groups)

@@ -12,8 +12,7 @@ from clickprompt import storage
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.comparison import compare, paired_logits
-from clickprompt.evaluation.metrics import auc as exact_auc
-from clickprompt.evaluation.metrics import log_loss, relative_improvement
+from clickprompt.evaluation.metrics import auc_or_none, log_loss, relative_improvement
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.significance import paired_t_test
 from clickprompt.progress import say
@@ -30,7 +29,8 @@ _MOST_ROWS = 20_000_000  # what `evaluate` sorts in memory, too
 @dataclass(frozen=True)
 class Comparison:
     run: Run
-    auc: float
+    auc: float | None
+    """None where all rows are of one class"""
     log_loss: float
     figures: dict[str, Any] | None
     """evaluation/comparison.py; None for the base itself"""
@@ -64,11 +64,11 @@ def compare_runs(runs: Sequence[Run], base: Run, split: str, data: str | None) -
     others = [(run, _paired(run, base, base_table, places[run.number])) for run in scored if run is not base]
     users, note = _users(base, base_table, split, data)
     labels, base_logits = base_table["label"].to_numpy(), base_table["logit"].to_numpy()
-    found = [Comparison(base, exact_auc(labels, base_logits), log_loss(labels, base_logits), None)]
+    found = [Comparison(base, auc_or_none(labels, base_logits), log_loss(labels, base_logits), None)]
     for run, logits in others:
         say(f"comparing {run.name} with {base.name}")
         figures = compare(users, labels, logits, base_logits)
-        found.append(Comparison(run, exact_auc(labels, logits), log_loss(labels, logits), figures))
+        found.append(Comparison(run, auc_or_none(labels, logits), log_loss(labels, logits), figures))
     return found, note
 
 
@@ -104,7 +104,7 @@ def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | Non
     differences = interval_of(signed)
     columns = [
         Column("run"),
-        Column("AUC", auc),
+        Column("AUC", auc, "undefined"),
         Column("log loss", auc),
         Column("Rel.Impr", signed_percent),
         Column("difference in AUC", signed),
@@ -114,7 +114,10 @@ def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | Non
     rows, drawn = [], []
     for one in found:
         if one.figures is None:
-            rows.append([f"{one.run.name} (base)", one.auc, one.log_loss, 0.0, *[None] * 5])
+            rows.append([f"{one.run.name} (base)", one.auc, one.log_loss, None if one.auc is None else 0.0, *[None] * 5])
+            continue
+        if one.auc is None or found[0].auc is None:  # one class: nothing to compare but the log loss
+            rows.append([one.run.name, one.auc, one.log_loss, *[None] * 6])
             continue
         by_user, by_row = one.figures["user_bootstrap"] or {}, one.figures["delong"]
         tests = [by_user.get("interval"), by_user.get("p_value"), by_row["interval"], by_row["p_value"]]
@@ -132,14 +135,17 @@ def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | Non
     kind = "bootstrap by user" if note.startswith("Users") else "DeLong"
     blocks = [
         Block(title, Table(columns, rows), note="the same test rows for all"),
-        Block(
-            f"Difference in AUC from {base.name}",
-            Table([columns[0], columns[4]], [[row[0], row[4]] for row in rows[1:]]),
-            lambda width: bars("Difference in AUC", drawn, width, base=0.0, axis="difference in AUC"),
-            f"lines are 95% intervals ({kind})",
-            in_markdown=False,
-        ),
     ]
+    if drawn:
+        blocks.append(
+            Block(
+                f"Difference in AUC from {base.name}",
+                Table([columns[0], columns[4]], [[row[0], row[4]] for row in rows[1:]]),
+                lambda width: bars("Difference in AUC", drawn, width, base=0.0, axis="difference in AUC"),
+                f"lines are 95% intervals ({kind})",
+                in_markdown=False,
+            )
+        )
     return Section("Comparison", intro, [*blocks, *_over_seeds(found, base)])
 
 
@@ -147,7 +153,7 @@ def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
     """The paired t-test of every configuration of which the base's has two seeds or more in common."""
     groups: dict[str, dict[str, Comparison]] = defaultdict(dict)
     for one in found:
-        if "seed" in one.run.config:
+        if "seed" in one.run.config and one.auc is not None:
             groups[same_but_for_the_seed(one.run)].setdefault(str(one.run.config["seed"]), one)
     base_key = same_but_for_the_seed(base)
     bases = groups.get(base_key, {})
@@ -159,7 +165,7 @@ def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
         seeds = sorted(set(members) & set(bases))
         if key == base_key or len(seeds) < 2:
             continue
-        values, base_values = ([of[seed].auc for seed in seeds] for of in (members, bases))
+        values, base_values = ([value for seed in seeds if (value := of[seed].auc) is not None] for of in (members, bases))
         mean, base_mean = float(np.mean(values)), float(np.mean(base_values))
         names = [", ".join(of[seed].run.name for seed in seeds) for of in (members, bases)]
         try:

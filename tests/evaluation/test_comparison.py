@@ -7,6 +7,7 @@ import pytest
 from clickprompt.errors import DataError
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.metrics import auc
+from clickprompt.tables import comparison
 
 
 def table(row_ids, labels, logits) -> pa.Table:
@@ -25,6 +26,13 @@ def test_a_better_model_is_told_from_an_equal_one():
     assert better["user_bootstrap"]["difference"] == pytest.approx(better["delong"]["difference"])
     assert compare(users, labels, base + 0.01 * noise, base)["delong"]["p_value"] > 0.01
     assert compare(np.zeros(4000), labels, base + noise, base)["user_bootstrap"] is None
+
+
+def test_where_all_rows_are_of_one_class_only_log_loss_is_compared():
+    found = compare(np.arange(4), np.ones(4), np.arange(4.0), np.zeros(4))
+    assert found.pop("log_loss") == pytest.approx(np.log(2))
+    assert set(found.values()) == {None}
+    assert "AUC and Rel.Impr undefined" in comparison({"base": "b", "against": {**found, "log_loss": 0.7}})
 
 
 def test_other_rows_or_labels_are_refused():

@@ -12,6 +12,7 @@ from clickprompt.cli import main
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.seeds import compare_seeds
 from clickprompt.export import export_of, weights_checksum
+from clickprompt.tables import seeds_table
 from tests.evaluation.test_serving import write_run
 from tests.tiny import write_both
 
@@ -37,6 +38,14 @@ def test_means_and_students_test_in_the_order_of_the_seeds():
         assert found[metric]["mean"] == pytest.approx(sum(ours) / 3)
         assert found[metric]["against_sd"] == pytest.approx(np.std(theirs, ddof=1))
     assert found["auc"]["relative_improvement"] == pytest.approx((0.846 + 0.848 + 0.845) / (0.843 + 0.8465 + 0.841) - 1)
+
+
+def test_without_an_auc_log_loss_is_compared_all_the_same():
+    ours, theirs = ({seed: (None, loss) for seed, (_, loss) in figures.items()} for figures in (OURS, THEIRS))
+    found = compare_seeds(results("a", ours), results("b", theirs))
+    assert set(found["auc"].values()) == {None}
+    assert found["log_loss"]["t_test"]["p_value"] > 0
+    assert "AUC: undefined (all rows are of one class)" in seeds_table(found)
 
 
 @pytest.mark.parametrize(

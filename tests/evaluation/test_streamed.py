@@ -12,6 +12,7 @@ from clickprompt.errors import DataError
 from clickprompt.evaluation import figures, streamed
 from clickprompt.evaluation.figures import figures_of_files, split_figures
 from clickprompt.evaluation.predictions import Scores, part_uri, read_predictions, write_predictions
+from clickprompt.tables import split_line
 from tests.synthetic import write_dataset
 
 SETTINGS = EvaluateConfig(tail_share=0.3)
@@ -72,6 +73,33 @@ def test_equal_to_the_exact_figures_within_the_bounds(predicted, monkeypatch, at
     for name, subset in found["cold_start"].items():
         same_figures(subset, exact["cold_start"][name])
     assert found["by_value"] == {name: [{**of, "auc": None} for of in values] for name, values in exact["by_value"].items()}
+
+
+@pytest.mark.parametrize("limit", [5000, 4999])
+@pytest.mark.parametrize("label", [0, 1])
+def test_where_all_rows_are_of_one_class_only_the_auc_is_undefined(tmp_path, monkeypatch, limit, label):
+    dataset = write_dataset(str(tmp_path / "data"), other_rows=5000)
+    for shard in dataset.manifest["shards"]["test"]:
+        path = os.path.join(dataset.uri, shard["file"])
+        table, groups = pq.read_table(path), pq.ParquetFile(path).metadata.row_group(0).num_rows
+        place = table.column_names.index("label")
+        pq.write_table(
+            table.set_column(place, table.schema.field(place), pa.array([label] * len(table), pa.int8())), path, row_group_size=groups
+        )
+    write(dataset, str(tmp_path / "predictions"))
+    monkeypatch.setattr(figures, "EXACT_ROWS", limit)
+    found = figures_of_files(str(tmp_path / "predictions"), dataset, "test", SETTINGS)
+    assert (found["rows"], found["auc"], found["auc_bound"], found["auc_interval"], found["gauc"]["value"]) == (
+        5000,
+        None,
+        None,
+        None,
+        None,
+    )
+    assert found["log_loss"] > 0
+    assert found["calibration"]["equal_mass"]["error"] > 0
+    printed = {**found, "split": "test", "batch": 128, "ms_per_batch": 1.0, "ms_per_batch_p99": 1.0, "predictions": "p"}
+    assert "AUC undefined (all rows are of one class), log loss 0." in split_line(printed) or "log loss 1." in split_line(printed)
 
 
 def same_figures(found, exact):
