@@ -28,7 +28,7 @@ from clickprompt.data.lengths import check_lengths
 from clickprompt.data.order import Order
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
-from clickprompt.errors import ConfigError
+from clickprompt.errors import ConfigError, DataError
 from clickprompt.export import ExportInfo, export_of, read_info
 from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
@@ -68,6 +68,8 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     config = replaced(config, {"data.version": dataset.version})
     if not again:
         dataset.verify()
+    if isinstance(stage, FinetuneConfig):
+        _check_validation(dataset)
     plm, truncation = None, None
     if objective != "without_plm":
         from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
@@ -96,6 +98,16 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     if run is not None:
         claim(run, config)
     return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, plm.lm_kind if plm else None, truncation)
+
+
+def _check_validation(dataset: Dataset) -> None:
+    """Raises DataError where no validation AUC would be defined, by which a finetuning's best weights are chosen."""
+    rows, clicks = dataset.counts["valid"], dataset.manifest.get("clicks", {}).get("valid")  # older datasets have no counts of clicks
+    if clicks in (0, rows):
+        raise DataError(
+            f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them clicks, and the best weights are "
+            "those of the highest validation AUC, which needs both classes; prepare again with --split hash, or with more rows"
+        )
 
 
 def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:

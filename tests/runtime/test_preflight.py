@@ -53,6 +53,19 @@ def test_a_good_configuration_says_what_it_will_do(config) -> None:
     assert check_training(replaced(config, {"prompt.num_prompts": 0}), "pretrain").objective == "pretrain"
 
 
+@pytest.mark.parametrize(("all_clicked", "said"), [(False, "none of them clicks"), (True, "all of them clicks")])
+def test_a_validation_split_of_one_class(config, monkeypatch, all_clicked, said) -> None:
+    opened = Dataset.open
+
+    def of_one_class(*arguments) -> Dataset:
+        dataset = opened(*arguments)
+        dataset.manifest["clicks"] = {"valid": dataset.counts["valid"] * all_clicked}
+        return dataset
+
+    monkeypatch.setattr(Dataset, "open", of_one_class)
+    refused(config, "finetune", f"{said}.*needs both classes; prepare again with --split hash", DataError)
+
+
 def test_unknown_backbone_and_family_name_the_known_ones(config, tmp_path) -> None:
     refused(replaced(config, {"ctr.backbone": "deepfms"}), "pretrain", r"ctr\.backbone='deepfms'.*autoint.*xdeepfm")
     refused(with_plm_config(config, tmp_path / "t5", model_type="t5"), "pretrain", r"model_type='t5'.*bart.*roberta")
