@@ -142,7 +142,9 @@ def _lines(uri: str) -> list[dict[str, Any]]:
 def _trials(uri: str) -> list[dict[str, Any]]:
     try:
         with storage.open_input(uri) as stream:
-            return pq.read_table(stream).to_pylist()
+            rows = pq.read_table(stream).to_pylist()
+            # Trials are grouped by a key's values
+            return [{key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows]
     except pa.ArrowException as error:
         raise DataError(f"{uri}: not a readable Parquet file; run clickprompt tune again") from error
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from statistics import mean
+from typing import Any
 
 from clickprompt import storage
 from clickprompt.config import Config
@@ -121,9 +122,15 @@ def _combinations(config: Config, points: int) -> int:
 
 
 def _size(point: Point, points: list[Point]) -> float:
-    """Rough: more prompts, layers, rows and rates that aren't 0 make a step longer."""
-    numbers = {key: value for key, value in point.values.items() if isinstance(value, int | float)}
-    return sum(value / (max(other.values[key] for other in points) or 1) for key, value in numbers.items())
+    """Rough: more prompts, layers, rows and rates that aren't 0 make a step longer; null is no limit, a list (of widths) counts its sum."""
+
+    def amount(value: Any) -> float:
+        if isinstance(value, list):
+            return sum(map(amount, value))
+        return value if isinstance(value, int | float) else 0
+
+    largest = {key: max(amount(other.values[key]) for other in points) or 1 for key in point.values}
+    return sum(1 if value is None else amount(value) / largest[key] for key, value in point.values.items())
 
 
 def _range(steps: list[int]) -> str:

@@ -265,8 +265,12 @@ def test_a_searched_key_may_be_of_any_kind(tmp_path):
     numbers = np.random.default_rng(0).uniform(1e-6, 1e-2, len(table)).tolist()
     table = table.append_column("plm.attn", [drawn]).append_column("finetune.lr.ctr", [numbers]).append_column("on", [[True, False] * 36])
     pq.write_table(table, tmp_path / "sweep" / "trials.parquet")
+    table = table.append_column("ctr.hidden_dims", [[[256, 256], [512]] * 36]).append_column("plm.max_length", [[None, 64, 32] * 24])
+    pq.write_table(table, tmp_path / "sweep" / "trials.parquet")
     result = make_report([str(tmp_path / "sweep")])
     text = storage.read_bytes(result["report"]).decode()
+    assert "AUC along ctr.hidden_dims" in text
+    assert "AUC along plm.max_length" in text
     assert "AUC along finetune.lr.ctr" in text
     assert "AUC along plm.attn" in text
     assert "best.yaml, ready for --config" in text
