@@ -77,6 +77,9 @@ class DataConfig(_Frozen):
 
     path: str | None = Field(default=None, description="folder written by `clickprompt prepare` (path or URI)")
     version: int | None = Field(default=None, ge=1, description="of the dataset; default: the newest, and the same ever after in a run")
+    rows: Literal["all", "new"] = Field(
+        default="all", description="what is trained on; new: only the training rows that this version has more than the one before"
+    )
     chunk_batches: int = Field(default=64, ge=1, description="global batches that one read task shuffles together")
     id_dropout: float = Field(default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0")
 
@@ -236,6 +239,11 @@ class StageConfig(_Frozen):
 class PretrainConfig(StageConfig):
     """PA-MLM (§3.5.1)."""
 
+    init: str | None = Field(
+        default=None,
+        description="a pretraining run (or its export) to start from: of this dataset, of an earlier version, or of another one with the "
+        "same fields, whose embeddings are then matched by value",
+    )
     epochs: int = Field(default=20, ge=1, description="times that each row is seen")
 
 
@@ -246,7 +254,7 @@ class FinetuneConfig(StageConfig):
     with_prompts: bool = Field(
         default=True, description="false: the two towers' logits are summed, nothing else joins them (Table 5, w/o Prompt)"
     )
-    init: str | None = Field(default=None, description="a pretraining run (or its export) to start from")
+    init: str | None = Field(default=None, description="a run (or its export) to start from, of a dataset as in pretrain.init")
     epochs: int = Field(default=3, ge=1, description="times that each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]

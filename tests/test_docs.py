@@ -14,7 +14,7 @@ from clickprompt.config import load_config
 from tests import documented
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / name for name in ("architecture.md", "cluster.md", "sizing.md", "troubleshooting.md", "beyond.md")]
+PAGES = [ROOT / "docs" / name for name in ("architecture.md", "cluster.md", "daily.md", "sizing.md", "troubleshooting.md", "beyond.md")]
 TEXT = sorted({command for page in documented.PAGES for command in documented.commands_in_text(page)})
 
 

@@ -34,9 +34,11 @@ MANIFEST = "manifest.json"
 class Dataset:
     """A prepared dataset, open for reading. Holds the address and the manifest only, so it is cheap to send to a task."""
 
-    def __init__(self, uri: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, uri: str, manifest: dict[str, Any], *, new_rows: bool = False) -> None:
+        """new_rows: as `only_new` gives it."""
         self.uri = uri
         self.manifest = manifest
+        self._new_rows = new_rows
 
     @classmethod
     def open(cls, uri: str, version: int | None = None) -> "Dataset":
@@ -65,6 +67,21 @@ class Dataset:
                 raise DataError(f"{uri}: the {split} split is empty; prepare a log with more rows")
         return cls(uri, manifest)
 
+    def only_new(self) -> "Dataset":
+        """The same dataset, version and fingerprint, of whose training rows only those are read that the version before doesn't have.
+
+        The other splits stay whole. Raises DataError where there are no such rows.
+        """
+        if self.version == 1:
+            raise DataError(
+                f"{self.uri}: data.rows=new, but version 1 is the first; append a day's rows with clickprompt prepare --append "
+                "(a run that began before keeps its version: choose another --run), or set data.rows=all"
+            )
+        new = Dataset(self.uri, self.manifest, new_rows=True)
+        if not new.counts["train"]:
+            raise DataError(f"{self.uri}: data.rows=new, but version {self.version} has no training rows of its own; set data.rows=all")
+        return new
+
     @property
     def field_names(self) -> list[str]:
         return [field["name"] for field in self.manifest["fields"]]
@@ -91,7 +108,8 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        return dict(self.manifest["counts"])
+        counts = dict(self.manifest["counts"])
+        return counts | {"train": int(self.row_group_counts("train").sum())} if self._new_rows else counts
 
     @property
     def version(self) -> int:
@@ -159,7 +177,10 @@ class Dataset:
                 )
 
     def _shards(self, split: str) -> list[dict[str, Any]]:
-        return self.manifest["shards"][require_split(split)]
+        shards = self.manifest["shards"][require_split(split)]
+        if split == "train" and self._new_rows:
+            return [shard for shard in shards if shard["file"].startswith(version_folder(self.version))]
+        return shards
 
     def _path(self, entry: dict[str, Any]) -> str:
         return storage.join(self.uri, entry["file"])
@@ -171,6 +192,11 @@ class Dataset:
 def version_uri(uri: str, version: int) -> str:
     """Where the manifest of a version is that is not the newest."""
     return storage.join(uri, "versions", f"{version}.json")
+
+
+def version_folder(version: int) -> str:
+    """How the name of the folder begins that has the rows which only this version and later ones have."""
+    return f"v{version}-"
 
 
 def _read_manifest(where: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset, version_uri
+from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
 from clickprompt.data.sources import Source, get_source
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform import FieldRule
@@ -66,7 +66,7 @@ def append(
     source.raw_files()  # raises where one of them can't be right
     source = source.continued([FieldRule.from_json(rule) for rule in dataset.manifest["transform"]["fields"]])
     dataset.verify([])  # the vocabularies go on in the new version
-    folder = f"v{dataset.version + 1}-{uuid.uuid4().hex[:8]}"  # another append at the same time writes elsewhere
+    folder = f"{version_folder(dataset.version + 1)}{uuid.uuid4().hex[:8]}"  # another append at the same time writes elsewhere
     try:
         filesystem, path = storage.resolve(storage.join(out_uri, folder))
         with storage.user_errors(out_uri):  # a place that can't be written shows before the work starts

@@ -154,6 +154,8 @@ def _sizes(config: Config, objective: ObjectiveName, global_batch_size: int, giv
             raise InputError(f"--{name} {value}: give a number from 1 up")
     path = config.data.path
     dataset = Dataset.open(path, config.data.version) if path and storage.exists(storage.join(path, "manifest.json")) else None
+    if dataset is not None and config.data.rows == "new":
+        dataset = dataset.only_new()
     source = config.pipeline.source if "source" in config.pipeline.model_fields_set else None
     known: dict[str, int] = {}
     if dataset is not None:

@@ -29,7 +29,7 @@ from clickprompt.data.order import Order
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError
-from clickprompt.export import ExportInfo, export_of, read_info
+from clickprompt.export import ExportInfo, dataset_of, export_of, read_info
 from clickprompt.models.backbones import get_backbone
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
 
 _SHOWN = 4  # keys or numbers in an error
+_OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same dataset
 
 
 def check_training(config: Config, stage_name: str, run: str | None = None, *, again: bool = False) -> Job:
@@ -66,6 +67,8 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
     dataset = Dataset.open(config.data.path, config.data.version or begun_with(run, config.data.path))
     config = replaced(config, {"data.version": dataset.version})
+    if config.data.rows == "new":
+        dataset = dataset.only_new()
     if not again:
         dataset.verify()
     if isinstance(stage, FinetuneConfig):
@@ -83,10 +86,10 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
             say(str(truncation))
-    init = None
-    if isinstance(stage, FinetuneConfig) and stage.init is not None:
+    init, earlier = None, None
+    if stage.init is not None:
         init = export_of(stage.init)
-        _check_init(stage.init, read_info(init), config, dataset, objective, plm)
+        earlier = _check_init(f"{stage_name}.init={stage.init}", read_info(init), config, dataset, objective, plm)
     order = Order.of(
         dataset,
         global_batch_size=stage.global_batch_size,
@@ -96,8 +99,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
         max_steps=stage.max_steps,
     )
     if run is not None:
-        claim(run, config)
-    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, plm.lm_kind if plm else None, truncation)
+        claim(run, config, stage_name=stage_name)
+    lm_kind = plm.lm_kind if plm else None
+    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, earlier, lm_kind, truncation)
 
 
 def _check_validation(dataset: Dataset) -> None:
@@ -163,22 +167,25 @@ def _check_tracking(runtime: RuntimeConfig) -> None:
             raise ConfigError(f"runtime.{name}={getattr(runtime, name)}: {name} isn't installed; {remedy}")
 
 
-def _check_init(given: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None) -> None:
-    """What a finetuning takes over from an export must fit its own model."""
-    what = f"finetune.init={given}"
-    if info.field_sizes != [int(size) for size in dataset.field_sizes]:
-        raise ConfigError(
-            f"{what}: its fields have the sizes {info.field_sizes} of version {info.dataset_version}, those of {dataset.uri} "
-            f"{dataset.field_sizes} in version {dataset.version}; set data.path and data.version to what it was trained on"
-        )
+def _check_init(
+    what: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None
+) -> Dataset | None:
+    """What a training takes over from an export must fit its own model.
+
+    Returns the dataset of the export where that is another one or another version, and its embeddings are to be matched by value.
+    """
+    if objective == "pretrain" and info.objective != "pretrain":
+        raise ConfigError(f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining it started from")
     earlier = Config.model_validate(info.config)
     has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
     if not has_ctr and objective == "without_plm":
         raise ConfigError(f"{what}: pretrained without prompts, so it has no CTR tower to start from; set finetune.init=null")
+    before = None
     if has_ctr:
         _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout"})
+        before = _trained_on(what, info, dataset)
     if plm is None or info.plm is None:
-        return
+        return before
     from clickprompt.models.plm import plm_facts  # as above
 
     found = plm_facts(info.plm)
@@ -187,8 +194,31 @@ def _check_init(given: str, info: ExportInfo, config: Config, dataset: Dataset, 
             f"{what}: its PLM is a {found.model_type} of {found.num_layers} layers and hidden size {found.hidden_size}, that of "
             f"plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} and {plm.hidden_size}; use the PLM of the pretraining"
         )
-    if earlier.prompt.num_prompts and config.prompt.num_prompts and config.finetune.with_prompts:
+    prompted = earlier.prompt.num_prompts and config.prompt.num_prompts and config.finetune.with_prompts
+    if objective == "pretrain" or prompted:
         _same(what, "prompt", earlier.prompt, config.prompt, apart_from=set())
+    return before
+
+
+def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None:
+    """The export's dataset in the version that it was trained on; None where it is `dataset`."""
+    if info.dataset_fingerprint == dataset.fingerprint:
+        return None
+    if info.field_names != dataset.field_names:
+        raise ConfigError(
+            f"{what}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has {', '.join(dataset.field_names)}; "
+            "give a run on the same fields in the same order"
+        )
+    where = f"version {info.dataset_version} of {info.config['data']['path']}"
+    remedy = "its embeddings are matched by the values of that dataset's vocabularies: bring it back, or start without init"
+    try:
+        earlier = dataset_of(info.config)
+    except DataError as error:
+        raise DataError(f"{what}: trained on {where}, which can't be read any more ({error}); {remedy}") from error
+    if earlier.fingerprint != info.dataset_fingerprint:
+        raise DataError(f"{what}: trained on {where}, and there is another dataset in that place now; {remedy}")
+    earlier.verify([])
+    return earlier
 
 
 def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_from: set[str]) -> None:
@@ -199,7 +229,7 @@ def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_
 
 def _absolute(config: Config) -> Config:
     """Local paths made absolute, so that they mean the same in every process and in a stored configuration."""
-    paths = {"data.path": config.data.path, "finetune.init": config.finetune.init}
+    paths = {"data.path": config.data.path, "pretrain.init": config.pretrain.init, "finetune.init": config.finetune.init}
     if config.plm.path and os.path.isdir(os.path.expanduser(config.plm.path)):  # else a hub's name
         paths["plm.path"] = config.plm.path
     return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
@@ -214,8 +244,11 @@ def begun_with(run: str | None, data: str) -> int | None:
     return (earlier.version or 1) if earlier.path == data else None
 
 
-def claim(run: str, config: Config, free: Iterable[str] = ()) -> None:
-    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ, and keys of `free`."""
+def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | None = None) -> None:
+    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ, and keys of `free`.
+
+    stage_name: of a training, which says how to start a new one from it.
+    """
     path = storage.join(run, "config.yaml")
     if storage.exists(path):
         earlier = load_config(path)
@@ -225,9 +258,23 @@ def claim(run: str, config: Config, free: Iterable[str] = ()) -> None:
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
             raise ConfigError(
                 f"{run}: holds a run of another configuration: {_differences(earlier, config)}; "
-                f"choose another --run, or continue it with --config {path}"
+                f"{_start_from(stage_name, run, earlier, config)}choose another --run, or continue it with --config {path}"
             )
     storage.write_bytes(path, dump_config(config).encode())
+
+
+def _start_from(stage_name: str | None, run: str, earlier: Config, now: Config) -> str:
+    """The command for who wants to train on with another plan; nothing where it is the model that differs."""
+    before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
+    changed = [key for key in after if before[key] != after[key]]
+    plan = [key for key in changed if key.rpartition(".")[0] in (stage_name, f"{stage_name}.lr") or key in _OTHER_ROWS]
+    if plan != changed or any(key.rpartition(".")[2] in ("init", "with_plm", "with_prompts") for key in changed):
+        return ""
+    settings = " ".join(f"--set {key}={'null' if after[key] is None else after[key]}" for key in changed)
+    return (
+        f"a run keeps its plan, for its rates follow it; once it is finished, start a new run from it: clickprompt {stage_name} "
+        f"--config {storage.join(run, 'config.yaml')} --run NEW --set {stage_name}.init={run} {settings}; or "
+    )
 
 
 def _differences(earlier: Config, now: Config) -> str:

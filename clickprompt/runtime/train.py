@@ -32,6 +32,7 @@ from clickprompt.runtime.resume import clear_checkpoints
 from clickprompt.runtime.stopping import stop_signals
 from clickprompt.runtime.stream import STREAM_NAME, StepStream
 from clickprompt.runtime.validation import evaluation_pool
+from clickprompt.training.carry_over import FieldCarried, match_values, values_of
 
 __all__ = ["Watch", "build_trainer", "run_training"]
 
@@ -52,6 +53,7 @@ def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | No
     clear_checkpoints(run)
     job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
     say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
+    carried = _carried_over(job)
     with connect(config.runtime):
         check_groups(config.runtime, validating=stage_name == "finetune")
         started = time.monotonic()
@@ -61,6 +63,7 @@ def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | No
         "objective": job.objective,
         "run": run,
         "dataset": {"path": job.dataset.uri, "version": job.dataset.version, "fingerprint": job.dataset.fingerprint},
+        "carried_over": [asdict(field) for field in carried] if carried else None,
         "export": export_of(run),
         "rows": job.order.num_rows,
         "planned_steps": job.order.total_steps,
@@ -72,6 +75,17 @@ def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | No
     }
     storage.patiently(lambda: storage.write_json(result_path, result))
     return result
+
+
+def _carried_over(job: Job) -> list[FieldCarried] | None:
+    """Which embeddings a run starts with that comes from other data, also said; None where there is nothing to match."""
+    if job.earlier is None:
+        return None
+    _, carried = match_values(values_of(job.earlier), values_of(job.dataset))
+    say(f"embeddings from {job.init}, of {job.earlier.uri}, version {job.earlier.version}, matched by value:")
+    for field in carried:
+        say(f"  {field.field}: {field.kept:,} kept, {field.new:,} new, {field.gone:,} gone")
+    return carried
 
 
 def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]:

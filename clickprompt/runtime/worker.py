@@ -34,6 +34,7 @@ from clickprompt.runtime.stream import STREAM_NAME, iterate_batches
 from clickprompt.runtime.tracking import Tracking
 from clickprompt.runtime.uploads import Uploads
 from clickprompt.runtime.validation import PoolValidation
+from clickprompt.training.carry_over import carry_rows, match_values, tables_of, values_of
 from clickprompt.training.checkpoint import TrainState, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
@@ -161,7 +162,11 @@ def _saved(error: NonFiniteError, job: Job, state: TrainState) -> RunError:
 def _initial_model(job: Job) -> ClickPrompt:
     model = build_model(job.config, job.dataset.field_sizes, objective=job.objective)
     if job.init:
-        load_matching(model, load_weights(job.init))
+        weights = load_weights(job.init)
+        if job.earlier is not None:
+            rows, _ = match_values(values_of(job.earlier), values_of(job.dataset))
+            weights = carry_rows(weights, tables_of(model), rows)
+        load_matching(model, weights)
     return model
 
 
