@@ -266,7 +266,7 @@ def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | 
 def _start_from(stage_name: str | None, run: str, earlier: Config, now: Config) -> str:
     """The command for who wants to train on with another plan; nothing where it is the model that differs."""
     before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
-    changed = [key for key in after if before[key] != after[key]]
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     plan = [key for key in changed if key.rpartition(".")[0] in (stage_name, f"{stage_name}.lr") or key in _OTHER_ROWS]
     if plan != changed or any(key.rpartition(".")[2] in ("init", "with_plm", "with_prompts") for key in changed):
         return ""

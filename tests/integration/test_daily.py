@@ -97,20 +97,21 @@ def by_value(dataset, weights, table):
     return found
 
 
-def assert_carried(days, before, now, table):
+def assert_carried(days, before, now, table, other=None):
     earlier, later = (
-        by_value(dataset, load_weights(days.results[name]["export"]), table) for dataset, name in ((days.first, before), (days.second, now))
+        by_value(dataset, load_weights(days.results[name]["export"]), table)
+        for dataset, name in ((days.first, before), (other or days.second, now))
     )
     for name, rows in later.items():
         for value, row in rows.items():
             assert torch.allclose(row, earlier[name].get(value, earlier[name][None]), atol=1e-7), (name, value)
 
 
-def counts_of(days):
+def counts_of(days, other=None):
     """What result.json has to say, from the vocabularies."""
     found = []
     for number, name in enumerate(days.first.field_names):
-        old, new = (set(dataset.vocabulary(number)["value"].to_pylist()[1:]) for dataset in (days.first, days.second))
+        old, new = (set(dataset.vocabulary(number)["value"].to_pylist()[1:]) for dataset in (days.first, other or days.second))
         found.append({"field": name, "kept": len(old & new), "new": len(new - old), "gone": len(old - new)})
     return found
 
@@ -144,6 +145,19 @@ def test_a_finetuning_goes_on_from_yesterdays_finetuning_linear_terms_too(days):
     days.results["onwards"] = days.train("finetune", "onwards", **changes)
     for table in ("ctr.embedding.weight", "ctr.linear_terms.weight"):
         assert_carried(days, "finetune-1", "onwards", table)
+
+
+def test_another_dataset_with_the_same_fields(days):
+    """Ids are in another order there, and values of the first day are gone."""
+    path = write(os.path.join(days.folder, "other-raw"), day(2, range(10, 40)), SCHEMA, files=1)
+    other = prepare(path, None, os.path.join(days.folder, "other"), **QUIET)
+    changes = {"data__path": other.uri, "finetune__init": days.run("finetune-1"), "finetune__lr": STILL, "finetune__weight_decay": 0}
+    days.results["other"] = days.train("finetune", "other", **changes)
+    expected = counts_of(days, other)
+    assert days.results["other"]["carried_over"] == expected
+    assert all(field["kept"] and field["new"] and field["gone"] for field in expected)
+    for table in ("ctr.embedding.weight", "ctr.linear_terms.weight"):
+        assert_carried(days, "finetune-1", "other", table, other)
 
 
 def test_only_the_new_rows_are_read(days):

@@ -183,3 +183,24 @@ def test_a_run_continues_anywhere_but_with_the_same_settings(config, tmp_path) -
     }
     with pytest.raises(ConfigError, match=r"seed was 0, is 1, .* and 2 more; choose"):
         claim(run, replaced(config, many))
+
+
+def test_another_plan_for_a_run_is_refused_with_the_command_for_a_new_one(config, tmp_path) -> None:
+    run = str(tmp_path / "run")
+    claim(run, config)
+
+    def refusal(stage_name: str, changes: dict) -> str:
+        with pytest.raises(ConfigError) as caught:
+            claim(run, replaced(config, changes), stage_name=stage_name)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    start = f"start a new run from it: clickprompt pretrain --config {run}/config.yaml --run NEW --set pretrain.init={run} "
+    plans = {"pretrain.epochs": 7, "pretrain.global_batch_size": 48, "pretrain.lr.ctr": 0.5, "pretrain.max_steps": 9, "data.rows": "new"}
+    for key, value in plans.items():
+        assert f"{start}--set {key}={value}; or choose another --run" in refusal("pretrain", {key: value})
+    both = refusal("pretrain", {"pretrain.epochs": 7, "pretrain.lr.ctr": 0.5})
+    assert f"{start}--set pretrain.epochs=7 --set pretrain.lr.ctr=0.5; or" in both
+    others = {"finetune.epochs": 7, "seed": 1, "pretrain.init": str(tmp_path), "tune.space": {"pretrain.lr.ctr": [0.1]}}
+    for key, value in others.items():  # another stage's, or another model
+        assert "start a new run" not in refusal("pretrain", {"pretrain.epochs": 7, key: value})
