@@ -125,7 +125,7 @@ def _size(point: Point, points: list[Point]) -> float:
     """Rough: more prompts, layers, rows and rates that aren't 0 make a step longer; null is no limit, a list (of widths) counts its sum."""
 
     def amount(value: Any) -> float:
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return sum(map(amount, value))
         return value if isinstance(value, int | float) else 0
 

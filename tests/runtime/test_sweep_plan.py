@@ -2,16 +2,17 @@
 
 import pyarrow.parquet as pq
 
-from clickprompt.config import Config
+from clickprompt.config import Config, TuneConfig
 from clickprompt.runtime.sweep_plan import _size
 from clickprompt.search import make_point
 from clickprompt.sweep_results import _COLUMNS, write_trials
 
 
 def points_of(*values):
-    points = []
+    space = {"ctr.hidden_dims": [dims for dims, _ in values], "plm.max_length": [length for _, length in values]}
+    config, points = Config(tune=TuneConfig(space=space, search="random")), []
     for dims, length in values:
-        points.append(make_point(Config(), {"ctr.hidden_dims": dims, "plm.max_length": length}, points))
+        points.append(make_point(config, {"ctr.hidden_dims": dims, "plm.max_length": length}, points))
     return points
 
 
