@@ -3,6 +3,7 @@
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
 
+import itertools
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -183,7 +184,12 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
         for start in range(0, rows, PIECE_ROWS):
             yield pa.record_batch({"": pa.nulls(min(PIECE_ROWS, rows - start))})
         return
-    batches = file.iter_batches(PIECE_ROWS, row_groups=groups, columns=names, use_threads=False)
+    # pyarrow can't join lists of dictionaries, one of each row group
+    nested = any(pa.types.is_nested(file.schema_arrow.field(index).type) for index in range(len(file.schema_arrow)))
+    pieces = [[group] for group in groups] if nested else [groups]
+    batches = itertools.chain.from_iterable(
+        file.iter_batches(PIECE_ROWS, row_groups=piece, columns=names, use_threads=False) for piece in pieces
+    )
     while True:
         try:
             batch = next(batches, None)
@@ -294,6 +300,8 @@ def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
 def _naming_damage(place: str) -> Iterator[None]:
     try:
         yield
+    except pa.ArrowNotImplementedError as error:
+        raise DataError(f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it another way") from error
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, InputError):
             raise

@@ -34,7 +34,7 @@ def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
             if text.peek(3).startswith(codecs.BOM_UTF8):
                 text.read(3)
             yield text
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:  # of UTF-16 without a byte order mark a plain one
             refuse_undecodable(uri, how, error)
 
 
@@ -69,6 +69,8 @@ def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
                 raise DataError(
                     f"{uri}, line {lines + 1}: not {how.encoding} text ({error.reason}: {wrong!r}); convert the file, or set encoding:"
                 ) from cause
+            except UnicodeError as error:
+                raise DataError(f"{uri}: not {how.encoding} text ({error}); convert the file, or set encoding:") from cause
             if not chunk:
                 raise DataError(f"{uri}: not {how.encoding} text; convert the file, or set encoding:") from cause
 
