@@ -169,6 +169,7 @@ def test_a_wrong_line_far_down_is_found_fast_and_in_pieces(tmp_path):
     ("name", "content", "lines"),
     [
         ("log.csv", 'a,b\n1,"x\ny"\n\n2,z\n', [2, 5]),
+        ("log.csv", 'a,b\n"1"x,y\n2,z\n', [2, 3]),
         ("log.jsonl", '{"a":1}\n\n\n{"a":2}\n', [1, 4]),
     ],
 )

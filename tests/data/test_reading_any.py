@@ -23,7 +23,9 @@ ANY = settings(max_examples=150, deadline=None, derandomize=True, suppress_healt
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 names = st.lists(st.text("abcdeü_ 7", min_size=1, max_size=6).map(str.strip).filter(bool), min_size=1, max_size=5, unique=True)
-cells = st.one_of(texts, st.sampled_from([*NULLS, " ", " NA ", "x, y", 'say "x"', "a;b|c\td", "1::2", "two\nlines", "two\r\nlines"]))
+cells = st.one_of(
+    texts, st.sampled_from([*NULLS, " ", " NA ", "\xa0", "NA\u3000", "x, y", 'say "x"', "a;b|c\td", "1::2", "two\nlines", "two\r\nlines"])
+)
 
 
 # CSV

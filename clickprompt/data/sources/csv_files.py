@@ -25,6 +25,8 @@ __all__ = ["CsvRows", "csv_columns", "read_csv"]
 
 _DELIMITERS = (",", ";", "\t", "|")
 _BLANK = 32  # and below: blanks, tabs
+_BLANKS_BEGIN = np.isin(np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3])  # also Unicode's others, as UTF-8
+_BLANKS_END = np.isin(np.arange(256), [*range(_BLANK + 1), *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class CsvRows(FilePart):
     def line_number(self, row: int) -> int:
         """Rows may have line ends in quotes, and empty lines between them, so the file is read again up to the row."""
         with _wide_cells():
-            for index, (line, _) in enumerate(_records(self.uri, self.how)):
+            for index, (line, _) in enumerate(_records(self.uri, self.how, strict=False)):
                 if index == row:
                     return line
         return row + (2 if self.how.names is None else 1)
@@ -125,12 +127,12 @@ def _has_outer_blanks(column: pa.Array) -> bool:
     if content is None or not content.size:
         return False
     characters = np.frombuffer(content, np.uint8)
-    if characters.min() > _BLANK:
+    if characters.min() > _BLANK and characters.max() < 128:
         return False
     ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
     # Those of an empty cell are its neighbours': one look too many at worst
-    outer = (characters.take(ends[:-1], mode="clip"), characters.take(ends[1:] - 1, mode="clip"))
-    return any(bool((one <= _BLANK).any()) for one in outer)
+    first, last = characters.take(ends[:-1], mode="clip"), characters.take(ends[1:] - 1, mode="clip")
+    return bool(_BLANKS_BEGIN[first].any() or _BLANKS_END[last].any())
 
 
 def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
@@ -193,11 +195,11 @@ def _found_delimiter(place: str, how: FileFormat, line: str) -> str:
     return found[0]
 
 
-def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str) -> Any:
+def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str, strict: bool = True) -> Any:
     """Python's reader of the dialect, for headers and for finding lines."""
     texts = (line.replace(delimiter, stand_in) for line in lines) if stand_in else lines
     quoting = python_csv.QUOTE_MINIMAL if how.quote else python_csv.QUOTE_NONE
-    return python_csv.reader(texts, delimiter=stand_in or delimiter, quotechar=how.quote or None, quoting=quoting, strict=True)
+    return python_csv.reader(texts, delimiter=stand_in or delimiter, quotechar=how.quote or None, quoting=quoting, strict=strict)
 
 
 class _Body(io.RawIOBase):
@@ -280,14 +282,14 @@ def _refuse_open_quote(part: FilePart, how: FileFormat) -> NoReturn:
     raise DataError(f"{part.uri}: {after}: a quote {how.quote} that isn't closed ({reason}); mend it, or set quote:")
 
 
-def _records(uri: str, how: FileFormat) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, cells) of each row, by Python's reader."""
+def _records(uri: str, how: FileFormat, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """(line where it begins, cells) of each row, by Python's reader. `strict`: it raises its Error for quotes that pyarrow takes."""
     with open_text(uri, how) as stream:
         head = _head(uri, how, stream)
         if head is None:
             return
         text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
-        reader = _reader(itertools.chain([head.first.decode()] if head.first else [], text), how, head.delimiter, head.stand_in)
+        reader = _reader(itertools.chain([head.first.decode()] if head.first else [], text), how, head.delimiter, head.stand_in, strict)
         line = head.lines
         for cells in reader:
             if cells:

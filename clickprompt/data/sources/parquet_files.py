@@ -185,7 +185,8 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
             yield pa.record_batch({"": pa.nulls(min(PIECE_ROWS, rows - start))})
         return
     # pyarrow can't join lists of dictionaries, one of each row group
-    nested = any(pa.types.is_nested(file.schema_arrow.field(index).type) for index in range(len(file.schema_arrow)))
+    wanted = {name for path in names for name in (path, path.split(".")[0])}
+    nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow if field.name in wanted)
     pieces = [[group] for group in groups] if nested else [groups]
     batches = itertools.chain.from_iterable(
         file.iter_batches(PIECE_ROWS, row_groups=piece, columns=names, use_threads=False) for piece in pieces
