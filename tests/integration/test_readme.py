@@ -15,6 +15,7 @@ import pytest
 from transformers import RobertaConfig
 
 from clickprompt.data.dataset import Dataset
+from clickprompt.data.transform import RowTransform
 from tests.documented import README, ROOT, blocks, scripts
 from tests.raw_movielens import ratings, write_1m
 
@@ -121,7 +122,7 @@ def test_a_block_of_commands(block, checkout, request):
 @pytest.mark.parametrize("script", scripts(), ids=lambda script: script.removeprefix(".venv/bin/")[:70])
 def test_a_command_within_a_sentence(script, checkout):
     (checkout / "new").mkdir(exist_ok=True)
-    names = Dataset.open(str(checkout / "runs" / "ml-100k")).columns
+    names = RowTransform.of_dataset(Dataset.open(str(checkout / "runs" / "ml-100k"))).columns
     pq.write_table(pa.table({name: ["1", "no such value"] for name in names}), checkout / "new" / "a.parquet")
     bash(script, checkout, {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
 
