@@ -368,7 +368,7 @@ BAD = {
     "two columns of a name in CSV": (two_columns_of_a_name_in_csv, r"log-1\.csv, line 1: two columns are named 'colour'"),
     "two columns of a name": (two_columns_of_a_name, r"log-1\.parquet: has two columns 'colour'"),
     "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is no number"),
-    "label not binary": (change_schema(label={"column": "stars"}), r"log-\d\.parquet, row \d+: stars='\d' is neither 0 nor 1"),
+    "label not binary": (change_schema(label={"column": "stars"}), r"log-\d\.parquet, row \d+: stars=\d is neither 0 nor 1"),
     "no positive row": (change_schema(label={"column": "stars", "positive_from": 9}), "none of the .* rows is a click"),
     "no negative row": (change_schema(label={"column": "stars", "positive_from": 0}), "all of the .* rows are clicks"),
     "one time": (same_time, "rows have the same timestamp: no order in time"),
