@@ -1,6 +1,5 @@
 """What a sweep leaves: its points by their mean AUC, `trials.parquet`, the best one's configuration."""
 
-import json
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +58,6 @@ def write_trials(uri: str, points: list[Point], outcomes: list[dict[str, Any]]) 
     columns: dict[str, pa.Array] = {name: pa.array([outcome[name] for outcome in outcomes], kind) for name, kind in _COLUMNS.items()}
     for key in points[0].values:
         values = [points[outcome["point"]].values[key] for outcome in outcomes]
-        values = [json.dumps(value) if isinstance(value, list | tuple) else value for value in values]  # a report groups trials by them
         try:
             columns[key] = pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError):

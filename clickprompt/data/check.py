@@ -19,15 +19,14 @@ import pyarrow.compute as pc
 
 from clickprompt.data.buckets import bucket, quantile_edges
 from clickprompt.data.check_files import FileStatistics, read_statistics
-from clickprompt.data.dataset import SPLITS
+from clickprompt.data.dataset import SPLITS, split_sizes
 from clickprompt.data.instants import instants
 from clickprompt.data.leaks import decides_label
 from clickprompt.data.schema import TimeRule
 from clickprompt.data.sources import Findings, Source
 from clickprompt.data.sources.raw import LogRows, RawPart
 from clickprompt.data.sources.table import Table
-from clickprompt.data.text import UNKNOWN
-from clickprompt.data.transform import KEY, FieldRule
+from clickprompt.data.transform import KEY, FieldRule, with_nulls
 from clickprompt.data.values import BadValue
 from clickprompt.errors import DataError, InputError
 
@@ -162,7 +161,7 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
             for name, column in gathered.items():
                 key = next((key for key, table in tables.items() if name in table.column_names), None)
                 values = piece.values[name] if key is None else tables[key].column(name).combine_chunks().take(places[key])
-                column.append(_without_unknown(values.filter(chosen_rows)))
+                column.append(with_nulls(values.filter(chosen_rows)))
             if wanted <= 0:
                 break
     if not labels:
@@ -185,12 +184,8 @@ def _first(rows: LogRows, count: int) -> LogRows:
 
 
 def _nulls(table: pa.Table) -> pa.Table:
-    columns = {name: _without_unknown(table.column(name).combine_chunks()) for name in table.column_names if name != KEY}
+    columns = {name: with_nulls(table.column(name).combine_chunks()) for name in table.column_names if name != KEY}
     return pa.table({KEY: table.column(KEY), **columns})
-
-
-def _without_unknown(column: pa.Array) -> pa.Array:
-    return pc.if_else(pc.equal(column, UNKNOWN), pa.scalar(None, pa.string()), column.cast(pa.string()))
 
 
 def _splits(sample: _Sample, split_by: str) -> np.ndarray:
@@ -199,11 +194,8 @@ def _splits(sample: _Sample, split_by: str) -> np.ndarray:
         return sample.times
     rows = len(sample.label)
     order = np.argsort(sample.times, kind="stable") if split_by == "time" else np.random.default_rng(0).permutation(rows)
-    test = -(-rows // 10)
-    valid = -(-(rows - test) // 9)
-    splits = np.zeros(rows, dtype=np.int64)
-    splits[order[rows - test - valid :]] = 1
-    splits[order[rows - test :]] = 2
+    splits = np.empty(rows, dtype=np.int64)
+    splits[order] = np.repeat(np.arange(len(SPLITS)), list(split_sizes(rows).values()))
     return splits
 
 

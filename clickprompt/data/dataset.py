@@ -25,7 +25,7 @@ from clickprompt import storage
 from clickprompt.config import SPLITS, require_split
 from clickprompt.errors import DataError, InputError
 
-__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table"]
+__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table", "split_sizes"]
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -222,6 +222,13 @@ def field_columns(names: Sequence[str]) -> list[str]:
             raise DataError(f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give one of them another name")
         columns[column] = name
     return list(columns)
+
+
+def split_sizes(rows: int) -> dict[str, int]:
+    """8:1:1 as the paper's Table 1 rounds it: test = ⌈N/10⌉, valid = ⌈(N − test)/9⌉, train = the rest."""
+    test = -(-rows // 10)
+    valid = -(-(rows - test) // 9)
+    return {"train": rows - test - valid, "valid": valid, "test": test}
 
 
 def slug(name: str) -> str:

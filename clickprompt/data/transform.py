@@ -25,7 +25,7 @@ from clickprompt.data.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text import UNKNOWN
 from clickprompt.data.values import all_of, canonical_number, cut, first_of, kind_of, lists, numbers, texts
 
-__all__ = ["KEY", "FieldRule", "RowTransform", "Transformed", "exploded", "field_texts"]
+__all__ = ["KEY", "FieldRule", "RowTransform", "Transformed", "exploded", "field_texts", "key_texts", "with_nulls"]
 
 KEY = "\tkey"
 """a table's column with its keys: no field can have the name"""
@@ -277,3 +277,8 @@ class RowTransform:
 def key_texts(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
     """[B] keys as they are compared: 3 and 3.0 are one, 007 and 7 are two."""
     return canonical_number(texts(column, nulls))
+
+
+def with_nulls(values: pa.Array) -> pa.Array:
+    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is the text of id 0."""
+    return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values.cast(pa.string()))

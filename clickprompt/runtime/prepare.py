@@ -16,31 +16,33 @@ import ray
 from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.buckets import bucket, quantile_edges
-from clickprompt.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns, vocabulary_file, vocabulary_schema
+from clickprompt.data.dataset import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SPLITS,
+    Dataset,
+    field_columns,
+    split_sizes,
+    vocabulary_file,
+    vocabulary_schema,
+)
 from clickprompt.data.sources import Findings, Source, get_source
 from clickprompt.data.sources.raw import table_key
 from clickprompt.data.text import TEMPLATE, UNKNOWN
-from clickprompt.data.transform import KEY, FieldRule
+from clickprompt.data.transform import KEY, FieldRule, with_nulls
 from clickprompt.errors import DataError, InputError
 from clickprompt.new_folder import clear_unfinished, new_folder
 from clickprompt.progress import Task, say
 from clickprompt.runtime import prepare_tasks as tasks
 from clickprompt.runtime.cluster import connect
 
-__all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code", "split_sizes", "write_shards", "write_vocabularies"]
+__all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code", "write_shards", "write_vocabularies"]
 
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
 _VALUES_PER_PIECE = 1 << 16  # row groups of a vocabulary: what one task tokenizes
 _MUCH_UNSEEN = 0.01  # share of a split's rows from which on it is worth a word
 _STAGE = "staging"  # below the target's temporary name
-
-
-def split_sizes(rows: int) -> dict[str, int]:
-    """8:1:1 as the paper's Table 1 rounds it: test = ⌈N/10⌉, valid = ⌈(N − test)/9⌉, train = the rest."""
-    test = -(-rows // 10)
-    valid = -(-(rows - test) // 9)
-    return {"train": rows - test - valid, "valid": valid, "test": test}
 
 
 def prepare(
@@ -295,7 +297,7 @@ def _day(microseconds: int) -> str:
 
 def _nulls(table: pa.Table) -> pa.Table:
     columns = zip(table.column_names, table.columns, strict=True)
-    return pa.table({name: column if name == KEY else tasks.with_nulls(column) for name, column in columns})
+    return pa.table({name: column if name == KEY else with_nulls(column) for name, column in columns})
 
 
 def _no_values(table: pa.Table) -> pa.Table:

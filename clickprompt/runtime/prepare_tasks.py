@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
@@ -23,7 +22,7 @@ from clickprompt.data.dataset import SPLITS, shard_schema
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.sources import Findings, LogRows, RawPart, Source
 from clickprompt.data.staging import log_column
-from clickprompt.data.text import UNKNOWN
+from clickprompt.data.transform import with_nulls
 from clickprompt.errors import DataError
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
@@ -69,11 +68,6 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
     group = {} if rows.group is None else {"group": rows.group}
     return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **group, **values})
-
-
-def with_nulls(values: pa.Array) -> pa.Array:
-    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is the text of id 0."""
-    return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values)
 
 
 def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None:

@@ -157,15 +157,20 @@ class Model:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._options.watch_s)
+            found = None
             try:
                 found = await loop.run_in_executor(self._load, _checksum, self._options.run)
-                if found in (self._export, self._refused):
+                if found == self._export:
                     continue
                 self._predictor, self._export = await loop.run_in_executor(self._load, self._open)
-            except Exception as error:  # the model that answers goes on; half-copied exports are looked at again
+            except Exception as error:  # the model that answers goes on; what can't be loaded may be half-copied: it is tried again
+                if found is not None and found == self._refused:  # and told once
+                    continue
+                self._refused = found or ""
                 self._swaps.inc(1, {"outcome": "refused"})
                 logging.getLogger("ray.serve").warning("%s: not loaded: %s", self._options.run, " ".join(str(error).split()))
                 continue
+            self._refused = ""
             self._loaded_at.set(time.time())
             self._swaps.inc(1, {"outcome": "loaded"})
 

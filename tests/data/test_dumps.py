@@ -183,3 +183,17 @@ def test_goodreads_bad_time_and_missing_file(tmp_path):
     os.unlink(tmp_path / "goodreads_book_works.json")
     with pytest.raises(DataError, match=r"goodreads_book_works\.json: this raw file is missing"):
         get_source("goodreads", folder).raw_files()
+
+
+def test_half_a_surrogate_pair_is_one_line(tmp_path):
+    """And a whole pair, or one that is spelled in the text, is text."""
+    write_lines(tmp_path, "Toys_and_Games.json", REVIEWS)
+    lines = [{**ITEMS[0], "title": "\U0001f600 \\ud800"}, {**ITEMS[0], "asin": "9", "title": "?"}]
+    content = "".join(json.dumps(line) + "\n" for line in lines)
+    path = tmp_path / "meta_Toys_and_Games.json"
+    path.write_text(content)
+    titles = get_source("amazon-toys", str(tmp_path)).tables()["item"]["Title"].to_pylist()
+    assert titles == ["\U0001f600 \\ud800", "?"]
+    path.write_text(content.replace('"?"', '"\\ud800"'))
+    with pytest.raises(DataError, match=r"meta_Toys_and_Games\.json, line 2: half of a surrogate pair"):
+        get_source("amazon-toys", str(tmp_path)).tables()

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.data.sources import SOURCES, get_source
-from clickprompt.data.sources.files import file_parts, read_texts
 from clickprompt.data.sources.raw import cut_at_line_ends
+from clickprompt.data.sources.reading import DataFile, FileFormat, file_parts, read_rows
 from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError, InputError
 from tests.log_rows import as_dicts, as_table
@@ -152,7 +152,7 @@ def test_bytes_that_are_no_text_in_lists_are_named_by_their_row(tmp_path):
     values = pa.StringArray.from_buffers(len(good.values), offsets, pa.py_buffer(data.to_pybytes().replace(b"?", b"\xff")))
     pq.write_table(pa.table({"x": pa.ListArray.from_arrays(good.offsets, values)}), tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"log\.parquet, row 4: column x is not UTF-8 text"):
-        list(read_texts(file_parts(str(tmp_path / "log.parquet"))[0], ["x"]))
+        list(read_rows(file_parts(DataFile(str(tmp_path / "log.parquet"), 0), FileFormat())[0], ["x"], FileFormat()))
 
 
 def test_unknown_source_lists_the_known():

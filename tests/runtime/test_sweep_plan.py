@@ -26,5 +26,5 @@ def test_trials_of_such_points_are_a_table(tmp_path):
     outcomes = [dict.fromkeys(_COLUMNS) | {"point": number} for number in range(2)]
     write_trials(str(tmp_path / "trials.parquet"), points, outcomes)
     table = pq.read_table(tmp_path / "trials.parquet")
-    assert table["ctr.hidden_dims"].to_pylist() == ["[256, 256]", "[512]"]
+    assert table["ctr.hidden_dims"].to_pylist() == [[256, 256], [512]]
     assert table["plm.max_length"].to_pylist() == [None, 64]

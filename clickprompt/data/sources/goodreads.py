@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickprompt.data.sources.amazon import word
-from clickprompt.data.sources.files import in_pieces, read_objects
+from clickprompt.data.sources.json_lines import in_pieces, read_objects
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, existing_files
 from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
