@@ -211,6 +211,8 @@ def read_log(
     log, values, unmatched = _encode(source, tables, parsed, options, stage)
     dropped = {"label_dropped": raw_rows - labelled, "unmatched_dropped": labelled - log.rows, "repeats_dropped": 0, "k_core_dropped": 0}
     found = {"unmatched": unmatched} if source.joins == "left" else {}
+    if source.joins == "left" and unmatched:
+        progress(f"{unmatched:,} rows have a key that no table has: they are kept, without the table's values")
     return log, values, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
 
 

@@ -68,3 +68,14 @@ def test_small_files_in_the_same_format(ray_session, tmp_path):
 def test_the_real_files(ray_session, tmp_path):
     own = same_bytes(os.environ["CLICKPROMPT_ML1M"], str(tmp_path), progress=lambda line: None)
     assert own.num_features == 17_251  # Table 1
+
+
+def test_keys_that_no_table_has_are_said_and_counted(ray_session, tmp_path):
+    raw = write_1m(str(tmp_path / "raw"), [*ratings(90), ("99", "1", 5, 5), ("1", "98", 1, 6), ("99", "98", 4, 7)])
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(SCHEMA | {"data": os.path.join(raw, "ratings.dat")} | {"tables": tables(raw)}))
+    said = []
+    dataset = prepare(str(tmp_path / "schema.yaml"), None, str(tmp_path / "d"), progress=said.append)
+    assert "3 rows have a key that no table has: they are kept, without the table's values" in said
+    assert dataset.manifest["statistics"]["unmatched"] == 3
+    missing = {field["name"]: sum(field["missing"].values()) for field in dataset.manifest["fields"]}
+    assert (missing["User ID"], missing["Job"], missing["Movie ID"]) == (2, 2, 2)
