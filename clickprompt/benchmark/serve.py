@@ -154,7 +154,7 @@ def _start_load(port: int, bodies: list[bytes], seconds: float, folder: str) -> 
     with open(path, "w") as stream:
         json.dump({"port": port, "bodies": [body.decode() for body in bodies], "seconds": seconds, "out": f"{path}.out"}, stream)
     program = f"from clickprompt.benchmark.serve import load; load({path!r})"
-    return subprocess.Popen([sys.executable, "-c", program])  # noqa: S603 - ours
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)  # noqa: S603 - ours
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float, folder: str) -> dict[str, Any]:
@@ -174,7 +174,8 @@ def _load_apart(port: int, bodies: list[bytes], seconds: float, folder: str) -> 
 def _under_load(port: int, bodies: list[bytes], folder: str, strike: Any, exports: int | None) -> dict[str, Any]:
     seconds = 20.0
     process = _start_load(port, bodies, seconds, folder)
-    time.sleep(7)  # Python and its packages take some
+    assert process.stdout is not None
+    process.stdout.readline()  # as many answers as connections; nothing, where the process has ended
     what = strike()
     found = _ended(process, seconds, folder)
     _none_failed(found, what)
@@ -203,7 +204,7 @@ def _swap(export: str, link: str) -> str:
 
 
 def load(path: str) -> None:
-    """In a process of its own: `_CONNECTIONS` connections, each asking as soon as it was answered."""
+    """In a process of its own: `_CONNECTIONS` connections, each asking as soon as it was answered; a line after as many answers."""
     with open(path) as stream:
         spec = json.load(stream)
     found = asyncio.run(_ask(spec["port"], [body.encode() for body in spec["bodies"]], spec["seconds"]))
@@ -232,6 +233,8 @@ async def _ask(port: int, bodies: list[bytes], seconds: float) -> dict[str, Any]
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 failed.append(f"{type(error).__name__}: {error}"[:200])
             times.append(time.monotonic() - started)
+            if len(times) == _CONNECTIONS:
+                print("answered", flush=True)
 
     connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
