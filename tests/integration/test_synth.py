@@ -188,7 +188,7 @@ def test_prepare_reads_it_by_its_schema(made, table, tmp_path):
     assert dataset.field_names == list(facts["field_sizes"])
     test = dataset.read_split("test")
     rows = table.take(test["row_id"])
-    assert test["timestamp"].to_pylist() == rows["timestamp"].to_pylist()
+    assert test["timestamp"].to_pylist() == [seconds * 1_000_000 for seconds in rows["timestamp"].to_pylist()]
     assert test["label"].to_pylist() == [int(rating >= 4) for rating in rows["rating"].to_pylist()]
-    for field, column in enumerate(dataset.columns):
-        assert dataset.vocabulary(field)["value"].take(test[column]).to_pylist() == rows[column].to_pylist(), column
+    for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
+        assert dataset.vocabulary(field)["value"].take(test[column]).to_pylist() == rows[slug(name)].to_pylist(), name
