@@ -292,6 +292,7 @@ def export(
     run: RunOption,
     to: Annotated[str, typer.Option("--to", help="safetensors, or the CTR model alone as a graph: onnx, torch-export")] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="onnx: the graph takes the log's columns instead of ids")] = False,
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -301,11 +302,11 @@ def export(
     if not out:
         meant = "" if to in FORMATS else f", such as --out {to} (--to is the format: {', '.join(FORMATS)})"
         raise InputError(f"--out is missing: give the folder or URI to write{meant}")
-    result = export_for_serving(run, out, to, data)
+    result = export_for_serving(run, out, to, data, raw=raw)
     lines = [f"{result['objective']}, {result['parameters']:,} parameters, {to}: {out}"]
     if times := result.get("ms_per_batch"):
-        rows, difference = result["checked_rows"], result["largest_difference"]
-        lines.insert(0, f"logits of {rows:,} test rows: at most {difference:.1e} from the trained model's, in batches of several sizes")
+        rows, difference = f"{result['checked_rows']:,} {'drawn' if raw else 'test'} rows", result["largest_difference"]
+        lines.insert(0, f"logits of {rows}: at most {difference:.1e} from the trained model's, in batches of several sizes")
         figures = ", ".join(f"{name} {figure['median']:.3f} (p99 {figure['p99']:.3f})" for name, figure in times.items())
         lines.insert(1, f"ms per batch of {result['batch']}, one thread, median: {figures}")
     _finish(as_json, result, "\n".join(lines))

@@ -17,6 +17,8 @@ from clickprompt.data.spelling import without_exponent
 __all__ = ["bucket", "bucket_names", "log_bucket", "quantile_edges", "rounded", "significant"]
 
 _STRING = pa.string()
+_HUGE = 1e290
+"""from here on pyarrow's rounding overflows; the next float is farther away than what is rounded"""
 
 
 def bucket_names(edges: Sequence[float]) -> list[str]:
@@ -33,7 +35,9 @@ def bucket(numbers: pa.DoubleArray, edges: Sequence[float]) -> pa.StringArray:
 
 def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
     """Numbers with `digits` digits after the point (3.50), or rounded to tens and hundreds with -1, -2; halves go to the even digit."""
-    short = pc.add(pc.round(numbers, ndigits=digits), 0.0)  # -0.0 + 0.0 is 0.0
+    huge = pc.greater(pc.abs(numbers), _HUGE)
+    short = pc.round(pc.if_else(huge, 0.0, numbers), ndigits=digits)
+    short = pc.add(pc.if_else(huge, numbers, short), 0.0)  # -0.0 + 0.0 is 0.0
     shown = max(digits, 0)
     if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (15 - shown):  # few enough digits for the decimal to be the float's
         return without_exponent(short.cast(pa.decimal128(38, shown), safe=False).cast(_STRING))

@@ -200,8 +200,8 @@ class RowTransform:
         self.rules = list(rules)
         self.explode = explode
         self.options = options or FileOptions()
-        self._tables = dict(tables)
-        self._vocabularies = list(vocabularies)
+        self.tables = dict(tables)
+        self.vocabularies = list(vocabularies)
         self._numbers: dict[int, pa.Array] = {}
 
     @classmethod
@@ -248,7 +248,7 @@ class RowTransform:
                 if rule.table is None:
                     found.append(field_texts(rule, column, nulls))
                 else:
-                    table = self._tables[rule.table]
+                    table = self.tables[rule.table]
                     if rule.table not in places:
                         places[rule.table] = pc.index_in(key_texts(column, nulls), value_set=table.column(KEY).combine_chunks())
                     found.append(table.column(rule.schema.name).combine_chunks().take(places[rule.table]))
@@ -261,7 +261,7 @@ class RowTransform:
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
         """[B] int64."""
         encoded = found.dictionary_encode()
-        vocabulary = self._vocabularies[field]
+        vocabulary = self.vocabularies[field]
         # UNKNOWN is the first value, so that its text is the missing value here, as it is to prepare
         ids = pc.index_in(encoded.dictionary, value_set=vocabulary).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
         rule = self.rules[field]

@@ -139,7 +139,8 @@ def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS)
     if kind == "text":
         whole = stripped(column, nulls)
         if separator is not None:
-            split = pc.split_pattern(whole, separator)
+            # not `whole`, whose trimmed blanks may be a separator's
+            split = pc.split_pattern(pc.if_else(whole.is_null(), _NO_TEXT, column), separator)
             return _regrouped(stripped(pc.list_flatten(split), nulls), list_rows(split), len(column))
         refuse(column, whole.is_valid(), "is a text, not a list; say what stands between its values, as separator: '|'")
     refuse(column, pc.invert(is_missing(column)), f"is of type {column.type}, neither a list nor a text; set kind: categorical or numeric")

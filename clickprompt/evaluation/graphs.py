@@ -1,24 +1,28 @@
 """The CTR model as a graph that runs without this package: ONNX, or a program of torch.export.
 
 Both take `field_ids` [B, F] int64, each field counting from 0, and give `logit` [B] float32 (Eq. 10 before the sigmoid), for any B ≥ 1.
+An ONNX graph may have the transform's look-ups before that, and then takes raw rows (raw_graph.py).
 """
 
 import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 
+from clickprompt.data.transform import RowTransform
 from clickprompt.errors import InputError
+from clickprompt.evaluation.raw_graph import OPSET, add_lookups
 from clickprompt.models.ctr import CTRModel
 
 __all__ = ["GRAPHS", "GraphFormat"]
 
-Logits = Callable[[torch.Tensor], torch.Tensor]
+Logits = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+"""input name → [B, …] to logits [B]"""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class GraphFormat:
     file: str
     needs: tuple[str, ...]
     """packages that aren't installed with clickprompt"""
-    save: Callable[[Any, str], None]
+    save: Callable[[torch.export.ExportedProgram, str, RowTransform | None], None]
     load: Callable[[str], Logits]
     """the logits by the graph in the file, on one thread"""
 
@@ -36,19 +40,22 @@ class GraphFormat:
         if missing:
             raise InputError(f"{self.file} needs {', '.join(missing)}, which isn't installed; run pip install {' '.join(self.needs)}")
 
-    def write(self, model: CTRModel, num_fields: int, path: str) -> None:
-        """`model` in eval mode, on the CPU."""
+    def write(self, model: CTRModel, num_fields: int, path: str, lookups: RowTransform | None = None) -> None:
+        """`model` in eval mode, on the CPU. lookups: what comes before it, in an ONNX graph."""
         batch = torch.export.Dim("batch", min=1)
         example = torch.zeros(3, num_fields, dtype=torch.int64)  # sizes 0 and 1 would be taken for constants
         with torch.no_grad(), _quiet():
             program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
-            self.save(program, path)
+            self.save(program, path, lookups)
 
 
-def _save_onnx(program: torch.export.ExportedProgram, path: str) -> None:
-    written = torch.onnx.export(program, input_names=["field_ids"], output_names=["logit"], dynamo=True, verbose=False)
+def _save_onnx(program: torch.export.ExportedProgram, path: str, lookups: RowTransform | None) -> None:
+    opset = OPSET if lookups else None
+    written = torch.onnx.export(program, input_names=["field_ids"], output_names=["logit"], opset_version=opset, dynamo=True, verbose=False)
     assert written is not None
-    written.save(path)
+    if lookups:
+        add_lookups(written.model, lookups)
+    written.save(path)  # weights of more than 1.5 GiB are in model.onnx.data, beside it
 
 
 def _load_onnx(path: str) -> Logits:
@@ -57,10 +64,11 @@ def _load_onnx(path: str) -> Logits:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda field_ids: torch.from_numpy(session.run(["logit"], {"field_ids": field_ids.numpy()})[0])
+    return lambda inputs: np.asarray(session.run(["logit"], dict(inputs))[0])
 
 
-def _save_program(program: torch.export.ExportedProgram, path: str) -> None:
+def _save_program(program: torch.export.ExportedProgram, path: str, lookups: RowTransform | None) -> None:
+    assert lookups is None
     program.example_inputs = None  # the only thing in the archive that would be a pickle: weights are raw bytes, the graph is JSON
     torch.export.save(program, path)
 
@@ -71,8 +79,8 @@ def _load_program(path: str) -> Logits:
         module = torch.export.load(path).module()
 
     @torch.no_grad()
-    def logits(field_ids: torch.Tensor) -> torch.Tensor:
-        return module(field_ids)
+    def logits(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        return module(torch.from_numpy(inputs["field_ids"])).numpy()
 
     return logits
 

@@ -5,7 +5,8 @@ model.*             safetensors (an export as it is), or onnx or pt2: the CTR mo
 vocab/              a Parquet file per field; row i is id i, row 0 stands for every unknown value
 tables/             tables that raw rows are joined to, if the log has such
 
-With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform.py).
+With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform.py); an ONNX graph can have
+it in itself ("inputs", evaluation/raw_graph.py).
 """
 
 import os
@@ -20,10 +21,12 @@ from clickprompt import storage
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.segments import find_encoder
 from clickprompt.data.text import load_tokenizer
+from clickprompt.data.transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.graphs import GRAPHS, GraphFormat
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictor import check_clicks
+from clickprompt.evaluation.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.export import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export
 from clickprompt.models.ctr import CTRModel
 from clickprompt.new_folder import clear_unfinished, new_folder
@@ -38,17 +41,20 @@ _LATENCY_BATCH = 128  # rows, as in Table 8
 _LATENCY_REPEATS = 200
 
 
-def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | None = None) -> dict[str, Any]:
+def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | None = None, *, raw: bool = False) -> dict[str, Any]:
     """Write a finetuned run's model as `to`, with its dataset's vocabulary, to the new folder `out`.
 
-    A graph is compared with the model on rows of the test split, and timed beside it, before the folder appears. `data` is where the
-    dataset has moved to.
+    A graph is compared with the model on rows of the test split, and timed beside it, before the folder appears; `raw`: an ONNX graph that
+    takes raw rows, compared with transform and model on rows drawn from the vocabularies. `data` is where the dataset has moved to.
 
     Raises InputError for an unknown format, missing packages or when `out` exists; DataError when the run isn't finetuned, has a PLM that
-    the format can't hold, or its dataset is gone; RunError where the graph computes something else than the model.
+    the format can't hold, its dataset is gone, or a graph can't follow its transform; RunError where the graph computes something else
+    than the model.
     """
     if to not in FORMATS:
         raise InputError(f"--to {to}: no format; known formats: {', '.join(FORMATS)}; the folder to write goes with --out")
+    if raw and to != "onnx":
+        raise InputError(f"--raw goes with --to onnx; {to} has no look-ups, so leave --raw out")
     graph = GRAPHS.get(to)
     if graph:
         graph.require()
@@ -66,12 +72,16 @@ def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | 
             f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned with finetune.with_plm=false, "
             "or use --to safetensors"
         )
+    transform = RowTransform.of_dataset(dataset) if raw else None
+    if transform:
+        check_lookups(transform)
     fields = [{"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)} for field in dataset.manifest["fields"]]
     serving: dict[str, Any] = {"format": to, "fields": fields, "transform": dataset.manifest["transform"]}
     with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         if graph:
             assert model.ctr is not None
-            serving |= {"input": "field_ids", "output": "logit", **_write_graph(graph, model.ctr, dataset, folder)}
+            inputs = {"inputs": [one.to_json() for one in raw_inputs(transform)]} if transform else {"input": "field_ids"}
+            serving |= {**inputs, "output": "logit", **_write_graph(graph, model.ctr, dataset, folder, transform)}
         else:
             storage.copy_tree(export, folder)
             if model.plm is not None:
@@ -93,39 +103,57 @@ def _vocabulary(field: dict[str, Any]) -> str:
     return f"vocab/{field['file'].rsplit('/', 1)[-1]}"
 
 
-def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str) -> dict[str, Any]:
+def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str, transform: RowTransform | None) -> dict[str, Any]:
     """What `export.json` says of it. Raises RunError where its logits aren't the model's."""
     path = os.path.join(folder, graph.file)
-    graph.write(model, len(dataset.field_names), path)
+    graph.write(model, len(dataset.field_names), path, transform)
     exported = graph.load(path)
-    counts = dataset.row_group_counts("test")
-    groups = np.flatnonzero(np.cumsum(counts) - counts < _CHECKED_ROWS)
-    rows = dataset.read_row_groups("test", groups).slice(0, _CHECKED_ROWS)
-    real = torch.stack([torch.from_numpy(rows.column(column).to_numpy().astype("int64")) for column in dataset.columns], dim=1)
-    field_ids = torch.cat([torch.zeros_like(real[:1]), real])  # also a row of unknown values
+    field_ids, inputs = _drawn(transform) if transform else _of_test_split(dataset)
 
     @torch.no_grad()
-    def trained(batch: torch.Tensor) -> torch.Tensor:
-        return model(batch)
+    def trained(rows: slice) -> torch.Tensor:
+        return model(field_ids[rows])
+
+    def of_graph(rows: slice) -> torch.Tensor:
+        return torch.from_numpy(exported({name: column[rows] for name, column in inputs.items()}))
 
     difference = 0.0
     for size in _CHECKED_BATCHES:
-        for batch in field_ids.split(size):
-            logits = exported(batch)
-            assert logits.shape == (len(batch),), logits.shape
-            largest = float((logits - trained(batch)).abs().max())
+        for start in range(0, len(field_ids), size):
+            rows = slice(start, min(start + size, len(field_ids)))
+            logits, expected = of_graph(rows), trained(rows)
+            assert logits.shape == expected.shape, logits.shape
+            largest = float((logits - expected).abs().max())
             if not largest <= _TOLERANCE:  # also where it is no number
                 raise RunError(
-                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of {len(batch)} rows (at most "
+                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of {len(logits)} rows (at most "
                     f"{_TOLERANCE:g}); nothing was written, use another --to"
                 )
             difference = max(difference, largest)
-    batch = field_ids[torch.arange(_LATENCY_BATCH) % len(field_ids)]
+    checked = len(field_ids) if transform else len(field_ids) - 1
+    order = np.arange(_LATENCY_BATCH) % len(field_ids)
+    field_ids, inputs = field_ids[torch.from_numpy(order)], {name: column[order] for name, column in inputs.items()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = time_per_batch({"exported": lambda: exported(batch), "torch": lambda: trained(batch)}, repeats=_LATENCY_REPEATS, warmup=20)
+        runs = {"exported": lambda: of_graph(slice(None)), "torch": lambda: trained(slice(None))}
+        times = time_per_batch(runs, repeats=_LATENCY_REPEATS, warmup=20)
     finally:
         torch.set_num_threads(threads)
     ms = {name: {figure: values[figure] for figure in ("median", "p99")} for name, values in times.items()}
-    return {"checked_rows": len(real), "largest_difference": difference, "ms_per_batch": ms, "batch": _LATENCY_BATCH}
+    return {"checked_rows": checked, "largest_difference": difference, "ms_per_batch": ms, "batch": _LATENCY_BATCH}
+
+
+def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    """(field_ids [B, F], the graph's inputs) of rows of the test split, and of one of unknown values."""
+    counts = dataset.row_group_counts("test")
+    groups = np.flatnonzero(np.cumsum(counts) - counts < _CHECKED_ROWS)
+    rows = dataset.read_row_groups("test", groups).slice(0, _CHECKED_ROWS)
+    real = np.stack([rows.column(column).to_numpy().astype("int64") for column in dataset.columns], axis=1)
+    field_ids = np.concatenate([np.zeros_like(real[:1]), real])
+    return torch.from_numpy(field_ids), {"field_ids": field_ids}
+
+
+def _drawn(transform: RowTransform) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    rows, inputs = drawn_inputs(transform, _CHECKED_ROWS)
+    return torch.from_numpy(transform(rows, ("",)).field_ids), inputs

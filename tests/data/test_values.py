@@ -505,6 +505,7 @@ def test_many_distinct_labels_are_as_few():
         (strings("a.b", "c"), ".", [["a", "b"], ["c"]]),
         (pa.nulls(2), None, [None, None]),
         (strings(None, "NA"), None, [None, None]),
+        (strings("a, b", "a, ", ", a", ",", " , "), ", ", [["a", "b"], ["a"], ["a"], [","], None]),
     ],
 )
 def test_lists(column, separator, expected):

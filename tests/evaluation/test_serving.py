@@ -15,7 +15,9 @@ import torch
 from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
+from clickprompt.data.transform import RowTransform
 from clickprompt.errors import DataError, RunError
+from clickprompt.evaluation.raw_graph import drawn_inputs
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import load_export, read_info, write_export
 from clickprompt.models.backbones import BACKBONES
@@ -100,6 +102,39 @@ def test_onnx(prepared, tmp_path, backbone):
     assert 0 <= result["largest_difference"] <= 1e-5
     for times in result["ms_per_batch"].values():
         assert 0 < times["median"] <= times["p99"]
+
+
+def test_onnx_that_takes_raw_rows(prepared, tmp_path, capsys):
+    """The log's own columns; the rest is in tests/integration/test_serve.py and test_raw_graph.py."""
+    run, out = str(tmp_path / "run"), str(tmp_path / "served")
+    model = write_run(run, prepared)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", "--run", run, "--to", "onnx", "--raw", "--out", out])
+    assert stopped.value.code == 0
+    assert "logits of 512 drawn rows" in capsys.readouterr().out
+    with open(os.path.join(out, "export.json")) as stream:
+        inputs = json.load(stream)["serving"]["inputs"]
+    assert [one["column"] for one in inputs] == RowTransform.of_dataset(prepared[0]).columns
+    rows, feed = drawn_inputs(RowTransform.of_dataset(prepared[0]), 300, seed=1)
+    ids = RowTransform.of_dataset(prepared[0])(rows, ("",)).field_ids
+    session = onnxruntime.InferenceSession(os.path.join(out, "model.onnx"))
+    check_logits(model, lambda some: session.run(["logit"], {name: column[: len(some)] for name, column in feed.items()})[0], ids)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_weights_too_large_for_one_file_are_listed_copied_and_checked(prepared, tmp_path, monkeypatch, raw):
+    """Beyond 1.5 GiB they lie beside the graph; here beyond 1 KB."""
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1 << 10)
+    run, out = str(tmp_path / "run"), str(tmp_path / "served")
+    write_run(run, prepared)
+    export_for_serving(run, out, "onnx", raw=raw)
+    assert sorted(os.listdir(out)) == ["export.json", "model.onnx", "model.onnx.data", "vocab"]
+    with open(os.path.join(out, "export.json")) as stream:
+        info = json.load(stream)
+    assert info["files"]["model.onnx.data"] == storage.sha256(os.path.join(out, "model.onnx.data"))
+    assert os.path.getsize(os.path.join(out, "model.onnx.data")) > 1 << 10
+    assert info["serving"]["largest_difference"] <= 1e-5  # of the graph with those weights
+    assert onnxruntime.InferenceSession(os.path.join(out, "model.onnx")).get_outputs()[0].name == "logit"
 
 
 @pytest.mark.parametrize("backbone", some(fast=BACKBONES.keys() - {"fgcnn", "fignn", "xdeepfm"}))
@@ -190,6 +225,7 @@ def test_a_graph_is_no_export_to_score_with(prepared, tmp_path):
         (["--to", "FOLDER"], "--out is missing.*such as --out FOLDER"),
         ([], "--out is missing"),
         (["--to", "tflite", "--out", "{out}"], "tflite.*safetensors, onnx, torch-export"),
+        (["--to", "torch-export", "--raw", "--out", "{out}"], "--raw goes with --to onnx"),
         (["--to", "onnx", "--out", "{out}"], "pip install onnx onnxscript onnxruntime"),
     ],
 )

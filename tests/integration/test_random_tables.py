@@ -40,27 +40,32 @@ def check(folder, seed):
         truth["split_key"] = _hash(8, 0, np.arange(len(truth)))
     options = {"rows_per_shard": 40, "row_group_rows": 16, "progress": lambda line: None}
     if cannot_be_prepared(log):
-        with pytest.raises(DataError, match=r"rows are left|no user and item|is a click|are clicks|no row of the log has a"):
+        with pytest.raises(DataError, match=r"rows are left|no user and item|is a click|are clicks|no row of the log has a|can't be cut"):
             prepare(log.schema, None, str(folder / "out"), **options)
         assert [entry.name for entry in folder.iterdir()] == ["raw"]
         return
     dataset = prepare(log.schema, None, str(folder / "out"), **options)
+    _, left = naive_prepare(truth, k_core=log.k_core, split_by=log.split_by)
+    buckets = {}
     for rule in dataset.manifest["transform"]["fields"]:
-        name = rule["schema"]["name"]
-        if rule["edges"] is not None:
-            assert len(rule["edges"]) < rule["schema"]["quantiles"]
-            truth[name] = [named(rule["edges"], value) if isinstance(value, Number) else value for value in truth[name]]
+        name, edges = rule["schema"]["name"], rule["edges"]
+        if edges is not None:
+            assert len(edges) < rule["schema"]["quantiles"]
+            truth[name] = [named(edges, value) if isinstance(value, Number) else value for value in truth[name]]
+            buckets[name] = [*dict.fromkeys(named(edges, value) for value in left[name])]  # in the order of the numbers that are left
     splits, values = naive_prepare(truth, k_core=log.k_core, split_by=log.split_by)
-    assert_equal(dataset, splits, values | log.tables)
+    assert_equal(dataset, splits, values | log.tables | buckets)
     transform_gives_the_datasets_ids(log, dataset)
 
 
 def cannot_be_prepared(log):
-    """A split would be empty, there is one class only, or a column of the log never has a value."""
+    """A split would be empty, there is one class only, a column never has a value, or quantiles no two numbers in training rows."""
     splits, _ = naive_prepare(log.truth, k_core=log.k_core, split_by=log.split_by)
     labels = np.concatenate([split["label"] for split in splits.values()])
     fields = log.truth[log.truth["label"].notna()].drop(columns=["label", *log.tables])
-    return min(map(len, splits.values())) == 0 or len(set(labels)) < 2 or (fields == "unknown").all().any()
+    cut = [name for name in fields if any(isinstance(value, Number) for value in log.truth[name])]
+    uncut = any(len({value for value in splits["train"][name] if isinstance(value, Number)}) < 2 for name in cut)
+    return min(map(len, splits.values())) == 0 or len(set(labels)) < 2 or (fields == "unknown").all().any() or uncut
 
 
 def named(edges, value):

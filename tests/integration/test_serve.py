@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +25,7 @@ from clickprompt.data.token_table_build import build_token_table
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.raw_rows import open_predictor
 from clickprompt.evaluation.serving import export_for_serving
-from clickprompt.export import export_of
+from clickprompt.export import export_of, read_info
 from clickprompt.runtime.predict import predict
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.processes import below, title
@@ -151,6 +152,24 @@ class Server:
         return [process[0] for process in below(self.process.pid) if "Model" in title(process)]
 
 
+def by_graph(folder: str, rows: list[dict]) -> np.ndarray:
+    """[B] logits of raw rows, as a server without clickprompt gets them."""
+    with open(os.path.join(folder, "export.json")) as stream:
+        inputs = json.load(stream)["serving"]["inputs"]
+    feed = {}
+    for one in inputs:
+        values, missing = [row[one["column"]] for row in rows], float("nan") if one["missing"] == "NaN" else one["missing"]
+        if len(one["shape"]) == 2:
+            longest = max(len(value or ()) for value in values)
+            values = [[*(value or ()), *[""] * (longest - len(value or ()))] for value in values]
+        elif one["type"] == "string":
+            values = ["" if value is None else str(value) for value in values]
+        else:
+            values = [missing if value is None else value for value in values]
+        feed[one["column"]] = np.array(values, {"int64": np.int64, "double": np.float64, "string": object}[one["type"]])
+    return onnxruntime.InferenceSession(os.path.join(folder, "model.onnx")).run(["logit"], feed)[0]
+
+
 def test_parity(finetuned, prepared, tmp_path):
     dataset, _, rows, split, file = prepared
     assert min(np.mean([row[name] is None for row in rows]) for name in rows[0]) > 0.05
@@ -162,6 +181,10 @@ def test_parity(finetuned, prepared, tmp_path):
     predict(finetuned, [file], str(tmp_path / "out"), runtime=RuntimeConfig())
     found = pa.concat_tables(pq.read_table(tmp_path / "out" / name) for name in sorted(os.listdir(tmp_path / "out")))
     np.testing.assert_allclose(found["logit"].to_numpy(), expected, atol=1e-6, rtol=0)
+
+    if read_info(export_of(finetuned)).objective == "without_plm":
+        export_for_serving(finetuned, str(tmp_path / "graph"), "onnx", raw=True)
+        np.testing.assert_allclose(by_graph(str(tmp_path / "graph"), rows), expected, atol=1e-6, rtol=0)
 
     served = str(tmp_path / "served")
     export_for_serving(finetuned, served)

@@ -1,0 +1,360 @@
+"""The transform's look-ups (data/transform.py) as the first nodes of an ONNX graph, which then takes raw rows: opsets 20 and ai.onnx.ml 4.
+
+An input per column of the log, named as it is:
+
+    int64   [B]     whole numbers; `MISSING_INTEGER` where there is none
+    double  [B]     numbers; NaN where there is none
+    string  [B]     texts without blanks around them, true and false, dates in ISO form; "" where there is none
+    string  [B, L]  lists, filled up with ""
+
+Categories are dictionaries (LabelEncoder). The buckets of a numeric field, whatever its rule, are intervals of float64: their ends are
+found by the transform itself and are exact, and a row's interval by a binary search. What a table adds is a dictionary of its keys.
+What the transform refuses (an infinite number, a code that `values` lacks) is unknown here.
+
+Shape legend: B rows, L values of a list, V values that have an id.
+"""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickprompt.data.buckets import bucket_names
+from clickprompt.data.spelling import texts
+from clickprompt.data.transform import KEY, FieldRule, RowTransform, field_texts
+from clickprompt.errors import DataError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["MISSING_INTEGER", "OPSET", "RawInput", "add_lookups", "check_lookups", "drawn_inputs", "raw_inputs"]
+
+MISSING_INTEGER = -(2**63)
+OPSET = 20
+_ML = "ai.onnx.ml"
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
+_LARGEST = float(np.finfo(np.float64).max)
+
+Type = Literal["int64", "double", "string"]
+
+
+@dataclass(frozen=True)
+class RawInput:
+    """A column of the log, and how the graph takes it."""
+
+    column: str
+    type: Type
+    shape: tuple[str, ...]
+    separator: str | None = None
+    """what stands between the values of a text"""
+
+    def to_json(self) -> dict[str, Any]:
+        missing: dict[Type, Any] = {"int64": MISSING_INTEGER, "double": "NaN", "string": ""}
+        return {"column": self.column, "type": self.type, "shape": self.shape, "missing": missing[self.type]}
+
+
+def check_lookups(transform: RowTransform) -> None:
+    """Raises DataError for a rule that a graph can't follow."""
+    kinds: dict[str, set[str]] = {}
+    for rule in transform.rules:
+        schema = rule.schema
+        if rule.table is None:
+            for option in ("remove", "max_characters"):
+                if getattr(schema, option) is not None:
+                    raise DataError(f"--raw: the field {schema.name} has {option}, and a graph can't cut texts; export without --raw")
+            if schema.kind == "multi" and schema.take == "all":
+                raise DataError(f"--raw: the field {schema.name} has take: all, and a graph can't join texts; export without --raw")
+        kinds.setdefault(rule.column, set()).add("categorical" if rule.table else schema.kind)
+    for column, found in kinds.items():
+        if len(found) > 1:
+            raise DataError(
+                f"--raw: the column {column!r} is a table's key and a {(found - {'categorical'}).pop()} field; export without --raw"
+            )
+
+
+def raw_inputs(transform: RowTransform) -> list[RawInput]:
+    """In the order of the fields."""
+    own = {
+        rule.column: (rule, vocabulary) for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True) if not rule.table
+    }
+    made = []
+    for column in transform.columns:
+        if column not in own:
+            made.append(RawInput(column, "string", ("batch",)))
+            continue
+        rule, vocabulary = own[column]
+        if rule.schema.kind == "multi":
+            shape = ("batch",) if rule.schema.separator else ("batch", "values")
+            made.append(RawInput(column, "string", shape, rule.schema.separator))
+        else:
+            type_ = "double" if rule.schema.kind == "numeric" else _type_of(rule, _categories(rule, vocabulary)[0])
+            made.append(RawInput(column, type_, ("batch",)))
+    return made
+
+
+def _categories(rule: FieldRule, vocabulary: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """(texts [V] that have an id, their ids [V])."""
+    if rule.schema.values is None:
+        return vocabulary.slice(1), np.arange(1, len(vocabulary))
+    codes = pa.array(list(rule.schema.values), pa.string())
+    ids = pc.fill_null(pc.index_in(pa.array(list(rule.schema.values.values())), value_set=vocabulary), 0).to_numpy()
+    return codes.filter(pa.array(ids > 0)), ids[ids > 0]
+
+
+def _type_of(rule: FieldRule, values: pa.Array) -> Type:
+    """Numbers are numbers where the log has nothing else and the type can tell all of them apart."""
+    if not rule.number:
+        return "string"
+    whole = rule.schema.type == "integer" or set(rule.kinds) == {"integer"}
+    if whole and pc.all(_are_int64(values), min_count=0).as_py():
+        return "int64"
+    return "string" if whole or not pc.all(_are_doubles(values), min_count=0).as_py() else "double"
+
+
+def _are_int64(values: pa.Array) -> pa.BooleanArray:
+    try:
+        return pc.and_(pc.match_substring_regex(values, _WHOLE), pc.not_equal(values.cast(pa.int64()), MISSING_INTEGER))
+    except pa.ArrowInvalid:  # some are no numbers, or too large
+        found = [bool(re.match(_WHOLE, value)) and -(2**63) < int(value) < 2**63 for value in values.to_pylist()]
+        return pa.array(found, pa.bool_())
+
+
+def _are_doubles(values: pa.Array) -> pa.BooleanArray:
+    """Whether each text is how its own float64 is spelled."""
+
+    def is_one(value: str) -> bool:
+        try:
+            number = float(value)
+        except ValueError:
+            return False
+        return abs(number) < 2**53 and texts(pa.array([number])).to_pylist() == [value]
+
+    return pa.array([is_one(value) for value in values.to_pylist()], pa.bool_())
+
+
+def _typed(type_: Type, values: pa.Array, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(keys [V] of the type, ids [V]) of those texts that are values of the type."""
+    if type_ == "string":
+        return values.to_numpy(zero_copy_only=False), ids
+    some = _are_int64(values) if type_ == "int64" else _are_doubles(values)
+    keys = values.filter(some).cast(pa.int64() if type_ == "int64" else pa.float64())
+    return keys.to_numpy(zero_copy_only=False), ids[some.to_numpy(zero_copy_only=False)]
+
+
+@dataclass(frozen=True)
+class _Intervals:
+    """lows [V] float64 in increasing order, highs [V]: the numbers from low to high, both included, have the id."""
+
+    lows: np.ndarray
+    highs: np.ndarray
+    ids: np.ndarray
+
+
+def _intervals(rule: FieldRule, vocabulary: pa.Array) -> _Intervals:
+    """Of a numeric field: every rule of it gives a number its text by a function that goes up, and is constant on intervals."""
+    names = vocabulary.slice(1)
+    inside = np.array([_number_in(rule, name) for name in names.to_pylist()])
+
+    def is_own(numbers: np.ndarray) -> np.ndarray:
+        found = field_texts(rule, pa.array(numbers), ("",))
+        return pc.fill_null(pc.equal(found, names), False).to_numpy(zero_copy_only=False)
+
+    assert is_own(inside).all(), rule.schema.name
+    lows, highs = (_farthest(inside, np.full(len(inside), end), is_own) for end in (-_LARGEST, _LARGEST))
+    order = np.argsort(lows)
+    return _Intervals(lows[order], highs[order], np.arange(1, len(vocabulary))[order])
+
+
+def _number_in(rule: FieldRule, name: str) -> float:
+    """A number of the bucket."""
+    edges = rule.schema.edges or rule.edges
+    if edges is not None:
+        return (-_LARGEST, *edges)[bucket_names(edges).index(name)]
+    ends = name.split(" to ")
+    return float(ends[1] if len(ends) == 2 and ends[0].startswith("-") else ends[0])
+
+
+def _farthest(near: np.ndarray, far: np.ndarray, is_own: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """[V] the last float64 on the way from `near` (which is) to `far` that `is_own`, by halving what is between."""
+    known, beyond = _places(near), _places(far)
+    known = np.where(is_own(far), beyond, known)
+    for _ in range(64):
+        middle = (known >> 1) + (beyond >> 1) + (known & beyond & 1)
+        own = is_own(_at(middle))
+        known, beyond = np.where(own, middle, known), np.where(own, beyond, middle)
+    return _at(known)
+
+
+def _places(numbers: np.ndarray) -> np.ndarray:
+    """[V] int64: their place among all float64 in order, 0 for 0.0."""
+    bits = np.ascontiguousarray(numbers, np.float64).view(np.int64)
+    return np.where(bits >= 0, bits, np.int64(-(2**63)) - bits)
+
+
+def _at(places: np.ndarray) -> np.ndarray:
+    return np.where(places >= 0, places, np.int64(-(2**63)) - places).view(np.float64)
+
+
+class _Nodes:
+    """Nodes that will stand before the model's."""
+
+    def __init__(self) -> None:
+        self.made: list[ir.Node] = []
+        self.constants: list[ir.Value] = []
+
+    def add(self, operator: str, *inputs: "ir.Value", domain: str = "", outputs: int = 1, **attributes: Any) -> "ir.Value":
+        """The first of the outputs."""
+        import onnx_ir
+
+        name = f"raw/{len(self.made)}"
+        values = [onnx_ir.Value(name=f"{name}:{number}") for number in range(outputs)]
+        self.made.append(onnx_ir.node(operator, inputs, attributes, domain=domain, name=name, outputs=values))
+        return values[0]
+
+    def constant(self, values: Any) -> "ir.Value":
+        import onnx_ir
+
+        name = f"raw/constant/{len(self.constants)}"
+        array = np.asarray(values)
+        tensor = onnx_ir.tensor(array, name=name)
+        shape = onnx_ir.Shape(array.shape)
+        self.constants.append(onnx_ir.Value(name=name, const_value=tensor, type=onnx_ir.TensorType(tensor.dtype), shape=shape))
+        return self.constants[-1]
+
+    def look_up(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray, default: int = 0) -> "ir.Value":
+        """int64 of the shape of `values`: a key's id, `default` for what is none of the keys."""
+        import onnx_ir
+
+        if not len(keys):  # a dictionary has at least one
+            keys, ids = np.zeros(1, keys.dtype), np.full(1, default)
+        attributes: dict[str, Any]
+        if keys.dtype == object:
+            attributes = {"keys_strings": [str(key) for key in keys], "values_int64s": ids.tolist(), "default_int64": default}
+        else:
+            tensors = {"keys_tensor": keys, "values_tensor": ids.astype(np.int64), "default_tensor": np.array([default])}
+            attributes = {name: onnx_ir.tensor(tensor) for name, tensor in tensors.items()}
+        return self.add("LabelEncoder", values, domain=_ML, **attributes)
+
+    def find(self, numbers: "ir.Value", found: _Intervals) -> "ir.Value":
+        """[B] int64: the id of the interval that a number lies in; 0 where there is none, and for NaN."""
+        steps = len(found.lows).bit_length()
+        padding = 2**steps - 1 - len(found.lows)
+        lows = self.constant(np.concatenate([[-np.inf], found.lows, np.full(padding, np.inf)]))
+        highs = self.constant(np.concatenate([[-np.inf], found.highs, np.full(padding, -np.inf)]))
+        ids = self.constant(np.concatenate([[0], found.ids, np.zeros(padding)]).astype(np.int64))
+        none = place = self.constant(np.int64(0))
+        for step in reversed(range(steps)):
+            ahead = self.add("Add", place, self.constant(np.int64(2**step)))
+            reached = self.add("GreaterOrEqual", numbers, self.add("Gather", lows, ahead))
+            place = self.add("Where", reached, ahead, place)
+        inside = self.add("LessOrEqual", numbers, self.add("Gather", highs, place))
+        return self.add("Where", inside, self.add("Gather", ids, place), none)
+
+    def first(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray) -> "ir.Value":
+        """[B] int64: the id of the first of `values` [B, L] that isn't missing; 0 where all are."""
+        column = self.add("Concat", self.add("Shape", values, start=0, end=1), self.constant([1]), axis=0)
+        last = (self.add("Expand", self.constant([[end]]), column) for end in (0, 1))  # L may be 0
+        found, present = self.look_up(values, keys, ids), self.look_up(values, np.array([""], object), np.array([0]), default=1)
+        found, present = (self.add("Concat", own, more, axis=1) for own, more in zip((found, present), last, strict=True))
+        place = self.add("ArgMax", present, axis=1, keepdims=1)
+        return self.add("Squeeze", self.add("GatherElements", found, place, axis=1), self.constant([1]))
+
+
+def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
+    """Puts the look-ups before the graph of `field_ids` [B, F], whose place the columns' inputs take.
+
+    Raises DataError for a column whose name the graph needs itself.
+    """
+    import onnx_ir
+
+    nodes, graph = _Nodes(), model.graph
+    types = {"int64": onnx_ir.DataType.INT64, "double": onnx_ir.DataType.DOUBLE, "string": onnx_ir.DataType.STRING}
+    described = raw_inputs(transform)
+    inputs = {
+        one.column: onnx_ir.Value(name=one.column, type=onnx_ir.TensorType(types[one.type]), shape=onnx_ir.Shape(one.shape))
+        for one in described
+    }
+    known = {one.column: one for one in described}
+    rows: dict[str, ir.Value] = {}  # of each table
+    columns = []
+    for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True):
+        column, schema = inputs[rule.column], rule.schema
+        if rule.table is not None:
+            table = transform.tables[rule.table]
+            if rule.table not in rows:
+                keys = table.column(KEY).combine_chunks()
+                rows[rule.table] = nodes.look_up(column, *_typed(known[rule.column].type, keys, np.arange(1, len(keys) + 1)))
+            joined = table.column(schema.name).combine_chunks()
+            ids = pc.fill_null(pc.index_in(joined, value_set=vocabulary), 0).to_numpy()
+            found = nodes.add("Gather", nodes.constant(np.concatenate([[0], ids]).astype(np.int64)), rows[rule.table])
+        elif schema.kind == "numeric":
+            found = nodes.find(column, _intervals(rule, vocabulary))
+        elif schema.kind == "multi":
+            values = nodes.add("StringSplit", column, outputs=2, delimiter=schema.separator) if schema.separator else column
+            found = nodes.first(values, *_typed("string", *_categories(rule, vocabulary)))
+        else:
+            found = nodes.look_up(column, *_typed(known[rule.column].type, *_categories(rule, vocabulary)))
+        columns.append(nodes.add("Unsqueeze", found, nodes.constant([1])))
+    [ids] = graph.inputs
+    onnx_ir.convenience.replace_all_uses_with(ids, nodes.add("Concat", *columns, axis=1))
+    taken = {value.name for node in [*nodes.made, *graph] for value in node.outputs} | set(graph.initializers)
+    for column in inputs:
+        if column in taken:
+            raise DataError(f"--raw: the column {column!r} has the name of a value in the graph; export without --raw")
+    graph.inputs[:] = inputs.values()
+    for constant in nodes.constants:
+        graph.register_initializer(constant)
+    graph.insert_before(graph[0], nodes.made)
+    graph.opset_imports[_ML] = 4
+
+
+def drawn_inputs(transform: RowTransform, count: int, seed: int = 0) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """(`count` rows for the transform, the same as the graph takes them): values that have an id, that have none, and missing ones."""
+    rng = np.random.default_rng(seed)
+    columns, inputs = {}, {}
+    for one in raw_inputs(transform):
+        known = _some_values(transform, one, rng)
+        chosen = rng.integers(0, len(known), (count, 3))
+        lost = rng.random((count, 3)) < 0.2
+        values = [[None if gone else known[place] for place, gone in zip(*row, strict=True)] for row in zip(chosen, lost, strict=True)]
+        if one.separator is not None:
+            texts_ = [one.separator.join(value or "" for value in row) for row in values]
+            columns[one.column], inputs[one.column] = pa.array(texts_, pa.string()), np.array(texts_, object)
+        elif len(one.shape) == 2:
+            columns[one.column] = pa.array(values, pa.list_(pa.string()))
+            inputs[one.column] = np.array([[value or "" for value in row] for row in values], object)
+        else:
+            type_ = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string()}[one.type]
+            columns[one.column] = pa.array([row[0] for row in values], type_)
+            missing = {"int64": MISSING_INTEGER, "double": np.nan, "string": ""}[one.type]
+            inputs[one.column] = pc.fill_null(columns[one.column], missing).to_numpy(zero_copy_only=False)
+    return pa.table(columns), inputs
+
+
+def _some_values(transform: RowTransform, one: RawInput, rng: np.random.Generator) -> list[Any]:
+    """Of a column: at most some hundreds; the ends of intervals and their neighbours; unknown ones, where the rule takes such."""
+    found: list[Any] = []
+    for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True):
+        if rule.column != one.column:
+            continue
+        if rule.table is None and rule.schema.kind == "numeric":
+            ends = _intervals(rule, vocabulary)
+            numbers = np.concatenate([ends.lows, ends.highs])
+            with np.errstate(over="ignore"):
+                numbers = np.concatenate([numbers, np.nextafter(numbers, -np.inf), np.nextafter(numbers, np.inf), [0.0, -1.5, 1e9]])
+            found += numbers[np.isfinite(numbers)].tolist()
+            continue
+        table = rule.table and transform.tables[rule.table]
+        keys = table.column(KEY).combine_chunks() if table else _categories(rule, vocabulary)[0]
+        found += _typed(one.type, keys, np.zeros(len(keys)))[0].tolist()
+        if rule.table or rule.schema.values is None:
+            text = "-987654321" if rule.schema.type == "integer" else "never seen"
+            found += {"int64": [-987654321, 2**62 + 1], "double": [-98765.4321, 1e15], "string": [text]}[one.type]
+    return [found[place] for place in rng.permutation(len(found))[:500]]
