@@ -5,6 +5,8 @@ the rule and the remedy in one line, and the command line turns it into exit sta
 `ClickPromptError` is a failed run and becomes exit status 1.
 """
 
+import re
+
 __all__ = ["ClickPromptError", "ConfigError", "DataError", "InputError", "RunError", "StoppedError"]
 
 
@@ -12,6 +14,10 @@ class ClickPromptError(Exception):
     """Base of all; `exit_code` is what a command that ends with it returns."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """One line, whatever the user's values in it hold."""
+        return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], super().__str__())
 
 
 class InputError(ClickPromptError, ValueError):

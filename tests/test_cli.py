@@ -201,3 +201,13 @@ def test_a_split_that_does_not_exist_is_one_line(command, capsys):
         main([*command, "--split", "typo"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: split 'typo' is unknown; known splits: train, valid, test\n"
+
+
+@pytest.mark.parametrize("breaking", ["\n", "\r\n", "\x1b[2J", "\x85", "\u2028"])
+def test_an_error_is_one_line_whatever_the_value(tmp_path, capsys, breaking):
+    with pytest.raises(SystemExit) as stopped:
+        main(["init", f"{tmp_path}/a{breaking}b"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert said.strip().isprintable()

@@ -17,6 +17,7 @@ from clickprompt.data.spelling import without_exponent
 __all__ = ["bucket", "bucket_names", "log_bucket", "quantile_edges", "rounded", "significant"]
 
 _STRING = pa.string()
+_POWERS_OF_10 = np.array([float(f"1e{exponent}") for exponent in range(300)])
 _HUGE = 1e290
 """from here on pyarrow's rounding overflows; the next float is farther away than what is rounded"""
 
@@ -41,7 +42,7 @@ def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
     shown = max(digits, 0)
     if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (15 - shown):  # few enough digits for the decimal to be the float's
         return without_exponent(short.cast(pa.decimal128(38, shown), safe=False).cast(_STRING))
-    return _spelled(short.dictionary_encode(), lambda value: f"{value:.{shown}f}")
+    return _spelled(short.dictionary_encode(), lambda value: f"{value:z.{shown}f}")  # z: no -0
 
 
 def log_bucket(numbers: pa.DoubleArray, base: float) -> pa.StringArray:
@@ -72,9 +73,16 @@ def significant(numbers: pa.DoubleArray, digits: int = 5) -> pa.DoubleArray:
     usual = (sizes > 1e-280) & (sizes < 1e280)  # beyond that powers of ten overflow: left as they are
     places = np.floor(np.log10(np.where(usual, sizes, 1.0))).astype(np.int64)
     shift = digits - 1 - places
-    up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)  # one of them is 1
-    short = np.rint(np.where(usual, values, 0.0) * up / down) / up * down
+    whole = np.rint(np.where(usual, values, 0.0) * _power_of_10(shift) / _power_of_10(-shift))
+    up = np.abs(whole) >= 10.0**digits  # 9.996 is 10.00: one spelling for a number, so that it is rounded to itself
+    whole, shift = np.where(up, whole / 10, whole), np.where(up, shift - 1, shift)
+    short = whole / _power_of_10(shift) * _power_of_10(-shift)
     return pa.array(np.where(usual, short, values), mask=_nulls(numbers))
+
+
+def _power_of_10(exponents: np.ndarray) -> np.ndarray:
+    """As a literal would be, which 10.0**199 isn't; 1 for a negative one."""
+    return _POWERS_OF_10[np.maximum(exponents, 0)]
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, ...]:

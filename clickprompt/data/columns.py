@@ -20,6 +20,7 @@ __all__ = [
     "any_true",
     "first_uncastable",
     "flags",
+    "has_outer_blanks",
     "is_missing",
     "kind_of",
     "list_rows",
@@ -32,6 +33,10 @@ __all__ = [
 
 
 Kind = Literal["integer", "float", "decimal", "boolean", "time", "text", "list", "null", "other"]
+
+_BLANK = 32  # and below: blanks, tabs
+_BLANKS_BEGIN = np.isin(np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3])  # also Unicode's others, as UTF-8
+_BLANKS_END = np.isin(np.arange(256), [*range(_BLANK + 1), *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
 
 _LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
 _TEXTS = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary, types.is_binary_view)
@@ -109,12 +114,45 @@ def is_missing(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.BooleanArra
 
 def stripped(column: pa.StringArray, nulls: Sequence[str]) -> pa.StringArray:
     """Texts without surrounding blanks; null where that leaves nothing, or one of `nulls`."""
-    found = pc.utf8_trim_whitespace(column)
+    found = pc.utf8_trim_whitespace(column) if has_outer_blanks(column) else column
     markers = sorted({"", *(null.strip() for null in nulls)})
-    shortest = pc.min(pc.binary_length(found)).as_py()
-    if shortest is None or shortest > max(len(marker.encode()) for marker in markers):
+    if not _may_hold(found, markers):
         return found
     return pc.if_else(pc.is_in(found, value_set=pa.array(markers, pa.string())), pa.scalar(None, pa.string()), found)
+
+
+def _may_hold(column: pa.StringArray, markers: Sequence[str]) -> bool:
+    """Whether a text may be one of `markers`, by its length and first byte; no, if it says so. Far faster than looking texts up."""
+    _, offsets, content = column.buffers()
+    if not len(column) or content is None or not content.size:
+        return column.null_count < len(column)
+    ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
+    lengths = np.diff(ends)
+    empty = lengths == 0
+    if empty.any() and (empty & column.is_valid().to_numpy(zero_copy_only=False)).any():
+        return True
+    some = [marker.encode() for marker in markers if marker]
+    begins = np.zeros(256, bool)
+    begins[[marker[0] for marker in some]] = True
+    first = np.frombuffer(content, np.uint8).take(ends[:-1], mode="clip")
+    return bool((begins[first] & (lengths <= max(map(len, some), default=0))).any())
+
+
+def has_outer_blanks(column: pa.StringArray) -> bool:
+    """Whether trimming may change a text; no, if it says so. A tenth of the time that trimming takes."""
+    _, offsets, content = column.buffers()
+    if not len(column) or content is None or not content.size:
+        return False
+    characters = np.frombuffer(content, np.uint8)
+    ascii_only = characters.max() < 128
+    if ascii_only and characters.min() > _BLANK:
+        return False
+    ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
+    # Those of an empty cell are its neighbours': one look too many at worst
+    first, last = characters.take(ends[:-1], mode="clip"), characters.take(ends[1:] - 1, mode="clip")
+    if ascii_only:  # the pace of all other columns
+        return bool(first.min() <= _BLANK or last.min() <= _BLANK)
+    return bool(_BLANKS_BEGIN[first].any() or _BLANKS_END[last].any())
 
 
 def may_be_values(nulls: Sequence[str]) -> bool:

@@ -39,11 +39,14 @@ def _texts_of(value: Any) -> Any:
     return [_texts_of(one) for one in value] if isinstance(value, list) else value
 
 
+_Column = Annotated[str, Field(min_length=1)]
+
+
 class FieldSchema(_Frozen):
     """One field of the text (Eq. 4): its name there, and how its column becomes a value."""
 
     name: Annotated[str, Field(min_length=1)]
-    column: Annotated[str, Field(min_length=1, description="of the log, or table.column of one of the tables")]
+    column: Annotated[_Column, Field(description="of the log, or table.column of one of the tables")]
     kind: Literal["categorical", "numeric", "multi"] = "categorical"
     type: Literal["integer"] | None = Field(default=None, description="categorical: whole numbers, however they are stored")
     values: dict[str, str] | None = Field(default=None, description="categorical: words for codes; another code is an error")
@@ -105,7 +108,7 @@ _RULES = {
 class LabelRule(_Frozen):
     """Which rows are clicks: those with a number of at least `positive_from`, or one of the values `positive`; without either, 1 and 0."""
 
-    column: str
+    column: _Column
     positive_from: float | None = None
     positive: tuple[str, ...] | None = None
     drop: tuple[str, ...] = Field(default=(), description="rows with these values are left out")
@@ -119,7 +122,7 @@ class LabelRule(_Frozen):
 
 
 class TimeRule(_Frozen):
-    column: str
+    column: _Column
     unit: Literal["s", "ms", "us", "ns"] | None = Field(default=None, description="of numbers since 1970; default: found from their size")
 
 
@@ -138,17 +141,19 @@ class JoinedTable(FileOptions):
     """A further file, such as items or users; the field of `column: items.title` is its column."""
 
     data: str = Field(description="file, folder or pattern, as the log's")
-    key: str = Field(description="its column with the keys, each once")
-    on: str | None = Field(default=None, description="the log's column with the same keys; default: of the same name")
+    key: _Column = Field(description="its column with the keys, each once")
+    on: _Column | None = Field(default=None, description="the log's column with the same keys; default: of the same name")
 
 
 class Explode(_Frozen):
     """One row of the file, many of the log: of lists, or of texts such as `N1-1 N2-0` (separator ' ', split '-', into [news, clicked])."""
 
-    columns: Annotated[tuple[str, ...], Field(min_length=1, description="of lists, or of texts with a separator; all as long in each row")]
+    columns: Annotated[
+        tuple[_Column, ...], Field(min_length=1, description="of lists, or of texts with a separator, equally long in a row")
+    ]
     separator: str | None = Field(default=None, min_length=1, description="between the entries, where they are one text")
     split: str | None = Field(default=None, min_length=1, description="between the parts of an entry; the last one counts")
-    into: tuple[str, str] | None = Field(default=None, description="with split: the columns that the two parts make")
+    into: tuple[_Column, _Column] | None = Field(default=None, description="with split: the columns that the two parts make")
 
     @model_validator(mode="after")
     def _parts_have_names(self) -> "Explode":
@@ -169,10 +174,10 @@ class TableSchema(FileOptions):
     fields: Annotated[tuple[FieldSchema, ...], Field(min_length=2)]
     label: LabelRule
     timestamp: TimeRule | None = Field(default=None, description="column of times; the split is by it")
-    split: str | None = Field(default=None, description="column that says train, valid or test")
-    user: str | None = Field(default=None, description="column, for k_core, and for figures by user where it is a field")
-    item: str | None = Field(default=None, description="column, for k_core, and for the long tail where it is a field")
-    group: str | None = Field(default=None, description="column that says which rows were shown together, for AUC by request")
+    split: _Column | None = Field(default=None, description="column that says train, valid or test")
+    user: _Column | None = Field(default=None, description="column, for k_core, and for figures by user where it is a field")
+    item: _Column | None = Field(default=None, description="column, for k_core, and for the long tail where it is a field")
+    group: _Column | None = Field(default=None, description="column that says which rows were shown together, for AUC by request")
     k_core: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("data", mode="before")

@@ -147,6 +147,22 @@ def test_times_with_fractions_and_of_int96_and_dates(tmp_path):
     assert times == [2 * 86_400_000_000]
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_places_are_looked_for_only_when_something_is_wrong(tmp_path, monkeypatch, name):
+    """In such files that means reading them from the beginning, for every piece of them."""
+    lines = {"log.csv": "a,b,y,t\nx,y,1,1\nx,y,0,2\n", "log.jsonl": '{"a": 1, "b": 1, "y": 1, "t": "2024-05-01"}\n'}
+
+    def place(*_):
+        raise AssertionError("looked for")
+
+    monkeypatch.setattr("clickprompt.data.sources.csv_files.CsvRows.place", place)
+    monkeypatch.setattr("clickprompt.data.sources.json_files.JsonRows.place", place)
+    *_, findings, _ = rows_of(str(tmp_path), {name: lines[name]}, timestamp="t")
+    assert len(findings.times) == 1
+    with pytest.raises(AssertionError, match="looked for"):
+        str(*findings.times.values())
+
+
 LINE = "x,y,1,{}\n"
 PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
 

@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 import pickle
+import subprocess
+import sys
 import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -120,7 +122,7 @@ def test_csv_cells_stay_what_they_are(tmp_path, content, how, expected):
         (b"a,b\n1,x\n2,\x81\n", {"encoding": "cp1252"}, "FILE, line 3: not cp1252 text"),
         ("a,b\n1,x\n", {"columns": ["c"]}, "FILE: has no column 'c'; it has a, b"),
         ("x" * (17 << 20), {}, "FILE, line 1 is longer than 16 MiB"),
-        ('a,b\n1,"' + "x\n" * (10 << 20), {}, "FILE: a row is longer than 16 MiB"),
+        ('a,b\n1,"' + "x\n" * (10 << 20), {}, "FILE: a row is longer than 2 MiB"),
     ],
 )
 def test_csv_that_is_refused(tmp_path, content, how, expected):
@@ -163,6 +165,35 @@ def test_a_wrong_line_far_down_is_found_fast_and_in_pieces(tmp_path):
     assert sum(pieces) == count
     assert max(pieces) <= PIECE_ROWS
     assert refusal(write(str(tmp_path), "log.csv", text + "1\n")).startswith(f"FILE, line {count + 2}: 1 cell")
+
+
+_PEAK = """
+import resource, sys
+from clickprompt.data.sources.reading import FileFormat, file_parts, find_files, read_rows
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+how, before = FileFormat(), peak()
+rows = sum(len(table) for file in find_files(sys.argv[1], how) for part in file_parts(file, how) for table in read_rows(part, ["b"], how))
+print(rows, peak() - before)
+"""
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json"])
+def test_memory_does_not_grow_with_the_file(tmp_path, ending):
+    """pyarrow reads blocks of CSV ahead, 32 of them."""
+    row = {"csv": "1," + "x" * 100_000 + "\n", "jsonl": '{"b": "' + "x" * 100_000 + '"}\n', "json": '{"b": "' + "x" * 100_000 + '"},'}[
+        ending
+    ]
+    uri, count = str(tmp_path / f"log.{ending}"), 3000  # 300 MB
+    with open(uri, "w") as stream:
+        stream.write({"csv": "a,b\n", "jsonl": "", "json": "["}[ending])
+        for _ in range(count):
+            stream.write(row)
+        stream.write('{"b": null}]' if ending == "json" else "")
+    found = subprocess.run([sys.executable, "-c", _PEAK, uri], check=True, capture_output=True, text=True).stdout
+    rows, grown = map(int, found.split())
+    assert rows == count + (ending == "json")
+    assert grown < 200
 
 
 @pytest.mark.parametrize(
@@ -233,6 +264,7 @@ def test_json_long_arrays_are_read_in_pieces(tmp_path):
     ("content", "expected"),
     [
         ('{"a": 1}\n\n{"a": "\\ud800"}\n', "FILE, line 3: a: '\\ud800' holds half a surrogate pair"),
+        ('{"a": "x"}\n{"a": "\\ud800"}\n', "FILE, line 2: a: '\\ud800' holds half a surrogate pair"),
         ('{"a": 1}\n{"a": ["\\udc00x"]}\n', "FILE, line 2: a: '\\udc00x' holds half a surrogate pair"),
         ('{"a": 1}\n{"a": {"b": 1}}\n', "FILE, line 2: a: \"{'b': 1}\" is nested"),
         ('{"a": 1}\n{"a": [[1]]}\n', "FILE, line 2: a: '[1]' is nested"),
@@ -342,6 +374,14 @@ def test_parquet_is_cut_at_row_groups_and_read_in_pieces(tmp_path, monkeypatch):
     found = [table for part in pickle.loads(pickle.dumps(parts)) for table in read_rows(part, ["y", "x"], how)]
     assert [len(table) for table in found] == [PIECE_ROWS, 100] * 3
     assert pa.concat_tables(found).column("x").to_pylist() == list(range(3 * count))
+
+
+def test_parquet_pieces_of_long_rows_are_short(tmp_path):
+    uri = str(tmp_path / "log.parquet")
+    pq.write_table(pa.table({"x": [f"{row:0100000}" for row in range(1500)]}), uri, use_dictionary=False)
+    lengths = [len(table) for _, table in tables(uri)]
+    assert sum(lengths) == 1500
+    assert max(lengths) < 700
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.list_(pa.string())], ids=str)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from clickprompt.data.columns import has_outer_blanks
 from clickprompt.data.sources.formats import PIECE_ROWS, FileFormat, FilePart
 from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text, refuse_undecodable, too_long
 from clickprompt.errors import DataError
@@ -24,9 +24,7 @@ from clickprompt.errors import DataError
 __all__ = ["CsvRows", "csv_columns", "read_csv"]
 
 _DELIMITERS = (",", ";", "\t", "|")
-_BLANK = 32  # and below: blanks, tabs
-_BLANKS_BEGIN = np.isin(np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3])  # also Unicode's others, as UTF-8
-_BLANKS_END = np.isin(np.arange(256), [*range(_BLANK + 1), *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
+_BLOCK = 2 << 20  # bytes; pyarrow reads up to 32 blocks ahead, whatever becomes of the rows
 
 
 @dataclass(frozen=True)
@@ -116,23 +114,10 @@ def _batches(part: FilePart, how: FileFormat, head: _Head, body: "_Body", column
 def _cells(column: pa.Array, how: FileFormat, head: _Head) -> pa.Array:
     if head.stand_in and how.quote and pc.any(pc.match_substring(column, head.stand_in)).as_py():
         column = pc.replace_substring(column, head.stand_in, head.delimiter)  # a delimiter in quotes
-    if how.nulls and _has_outer_blanks(column):
+    if how.nulls and has_outer_blanks(column):
         markers = pa.array(sorted({marker.strip() for marker in how.nulls}), pa.string())
         column = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(column), value_set=markers), pa.scalar(None, pa.string()), column)
     return column
-
-
-def _has_outer_blanks(column: pa.Array) -> bool:
-    _, offsets, content = column.buffers()
-    if content is None or not content.size:
-        return False
-    characters = np.frombuffer(content, np.uint8)
-    if characters.min() > _BLANK and characters.max() < 128:
-        return False
-    ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
-    # Those of an empty cell are its neighbours': one look too many at worst
-    first, last = characters.take(ends[:-1], mode="clip"), characters.take(ends[1:] - 1, mode="clip")
-    return bool(_BLANKS_BEGIN[first].any() or _BLANKS_END[last].any())
 
 
 def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
@@ -203,7 +188,10 @@ def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str
 
 
 class _Body(io.RawIOBase):
-    """The bytes after the header for pyarrow: a delimiter of several bytes becomes one, and a row of `end_mark` is added."""
+    """The bytes after the header for pyarrow: a delimiter of several bytes becomes one, and a row of `end_mark` is added.
+
+    Blocks are short, but hold at least a line.
+    """
 
     def __init__(self, uri: str, how: FileFormat, head: _Head, stream: io.BufferedReader) -> None:
         self.end_mark = 8 * next(mark for mark in "\x02\x03\x04" if mark not in (head.delimiter, how.quote))
@@ -216,16 +204,20 @@ class _Body(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self._replaced(size) if self._stand_in else self._taken(size)
+        data = self._replaced(_BLOCK) if self._stand_in else self._taken(size)
         if not data:
             data, self._end = self._end, b""
         return data
 
     def _taken(self, size: int) -> bytes:
-        if not self._rest:
-            return self._stream.read(size)
-        first, self._rest = self._rest, b""
-        return first
+        if self._rest:
+            first, self._rest = self._rest, b""
+            return first
+        data = more = self._stream.read(_BLOCK)
+        while more and b"\n" not in more and len(data) < size:
+            more = self._stream.read(_BLOCK)
+            data += more
+        return data
 
     def _replaced(self, size: int) -> bytes:
         """Whole lines, so that no delimiter is cut."""
@@ -253,7 +245,7 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
     """Raises DataError for what pyarrow says, with the line."""
     reason = " ".join(str(error).split())
     if "straddl" in reason:
-        raise too_long(f"{part.uri}: a row") from error
+        _refuse_long_row(part, how, error)
     if "UTF8" in reason:
         refuse_undecodable(part.uri, how, error)
     with _wide_cells():
@@ -267,6 +259,18 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
         except python_csv.Error:
             _refuse_open_quote(part, how)
     raise DataError(f"{part.uri}: not readable as CSV ({reason[:200]}); mend the file") from error
+
+
+def _refuse_long_row(part: FilePart, how: FileFormat, error: pa.ArrowInvalid) -> NoReturn:
+    """Raises DataError with the row, if Python's reader comes to it: one of a long line, or of several lines in quotes."""
+    with _wide_cells(), contextlib.suppress(python_csv.Error):
+        for line, cells in _records(part.uri, how, strict=False):
+            if sum(map(len, cells)) > _BLOCK // 4:  # characters of at most four bytes
+                size = sum(len(cell.encode("utf-8", "surrogateescape")) for cell in cells)
+                limit = _BLOCK if any("\n" in cell for cell in cells) else LONGEST_LINE
+                if size > limit:
+                    raise too_long(f"{part.uri}, line {line}", limit) from error
+    raise too_long(f"{part.uri}: a row", _BLOCK) from error
 
 
 def _refuse_open_quote(part: FilePart, how: FileFormat) -> NoReturn:

@@ -20,11 +20,12 @@ from clickprompt.errors import DataError
 __all__ = ["JsonRows", "json_columns", "open_objects", "read_json"]
 
 _CHUNK = 1 << 20
+_PIECE_CHARACTERS = 32 << 20
 _LOOKED_INTO = 1000  # objects, whose keys may be left out where there is no value
 _EXACT = 2.0**53  # from here on a float may be another whole number than the one that was written
 _BLANKS = " \t\r\n"
 
-Objects = Iterator[tuple[int, dict[str, Any]]]
+Objects = Iterator[tuple[int, dict[str, Any], int]]  # number from 1, object, characters
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class JsonRows(FilePart):
     def place(self, row: int) -> str:
         """Empty lines are lines but no rows, so the file is read again up to the row."""
         with open_objects(self.uri, self.how) as (unit, objects):
-            for index, (number, _) in enumerate(objects):
+            for index, (number, _, _) in enumerate(objects):
                 if index == row:
                     return f"{self.uri}, {unit} {number}"
         return f"{self.uri}, row {row + 1}"
@@ -51,7 +52,7 @@ def json_columns(uri: str, how: FileFormat) -> list[str]:
             found[f"{prefix}{key}"] = None
 
     with open_objects(uri, how) as (_, objects):
-        for _, value in itertools.islice(objects, _LOOKED_INTO):
+        for _, value, _ in itertools.islice(objects, _LOOKED_INTO):
             add(value, "")
     return list(found)
 
@@ -70,20 +71,23 @@ def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterat
         def place(index: int) -> str:
             return f"{part.uri}, {unit} {numbers[index]}"
 
-        for number, found in objects:
+        size = 0
+        for number, found, characters in objects:
             numbers.append(number)
             gathered.append(found)
-            if len(gathered) == PIECE_ROWS:
+            size += characters
+            if len(gathered) == PIECE_ROWS or size >= _PIECE_CHARACTERS:
                 yield _table(place, gathered, columns, partitions)
                 gathered.clear()
                 numbers.clear()
+                size = 0
         if gathered:
             yield _table(place, gathered, columns, partitions)
 
 
 @contextmanager
 def open_objects(uri: str, how: FileFormat) -> Iterator[tuple[str, Objects]]:
-    """(what is counted: line or item, (its number from 1, object) of each). Numbers with a point are canonical text, NaN is None.
+    """(what is counted: line or item, (its number from 1, object, length) of each). Numbers with a point are canonical text, NaN is None.
 
     Raises DataError naming the place of what is no object.
     """
@@ -141,7 +145,7 @@ def _lines(uri: str, stream: io.BufferedReader) -> Objects:
             raise DataError(f"{uri}, line {number}: text follows the object ({text[end : end + 80]!r}); expected one object a line")
         if type(found) is not dict:
             raise DataError(f"{uri}, line {number}: {text[:80]!r} is no JSON object; expected one object a line")
-        yield number, found
+        yield number, found, len(text)
 
 
 def _items(uri: str, how: FileFormat, stream: io.BufferedReader) -> Objects:
@@ -155,10 +159,10 @@ def _items(uri: str, how: FileFormat, stream: io.BufferedReader) -> Objects:
         place = f"{uri}, item {number}"
         if text.next() == "]" and number == 1:
             break
-        found = text.value(place)
+        found, length = text.value(place)
         if type(found) is not dict:
             raise DataError(f"{place}: {str(found)[:80]!r} is no JSON object; expected an array of objects")
-        yield number, found
+        yield number, found, length
         mark = text.next()
         if mark == "]":
             break
@@ -198,12 +202,13 @@ class _Characters:
             if not self.more():
                 return ""
 
-    def value(self, place: str) -> Any:
-        """The value that begins at `at`, which is then behind it."""
+    def value(self, place: str) -> tuple[Any, int]:
+        """(the value that begins at `at`, its length); `at` is then behind it."""
         while True:
             try:
-                found, self.at = _decode(self.text, self.at)
-                return found
+                found, end = _decode(self.text, self.at)
+                length, self.at = end - self.at, end
+                return found, length
             except (ValueError, RecursionError) as error:
                 unfinished = isinstance(error, json.JSONDecodeError) and len(self.text) - self.at < LONGEST_LINE
                 if not (unfinished and self.more()):

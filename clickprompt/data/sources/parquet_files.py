@@ -22,6 +22,7 @@ from clickprompt.errors import DataError, InputError
 __all__ = ["RowGroups", "leaves", "parquet_columns", "parquet_parts", "plain_type", "read_parquet"]
 
 _PART_BYTES = 64 << 20  # uncompressed
+_PIECE_BYTES = 64 << 20
 _FIELD_ID = b"PARQUET:field_id"
 
 
@@ -189,7 +190,7 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
     nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow if field.name in wanted)
     pieces = [[group] for group in groups] if nested else [groups]
     batches = itertools.chain.from_iterable(
-        file.iter_batches(PIECE_ROWS, row_groups=piece, columns=names, use_threads=False) for piece in pieces
+        file.iter_batches(_piece_rows(file, groups), row_groups=piece, columns=names, use_threads=False) for piece in pieces
     )
     while True:
         try:
@@ -202,6 +203,13 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
         if batch is None:
             return
         yield batch
+
+
+def _piece_rows(file: pq.ParquetFile, groups: list[int]) -> int:
+    """Fewer where rows are long: a piece stays below about 64 MiB."""
+    found = [file.metadata.row_group(group) for group in groups]
+    row_bytes = sum(group.total_byte_size for group in found) / max(sum(group.num_rows for group in found), 1)
+    return max(min(PIECE_ROWS, int(_PIECE_BYTES / max(row_bytes, 1))), 1)
 
 
 def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
@@ -303,7 +311,7 @@ def _naming_damage(place: str) -> Iterator[None]:
         yield
     except pa.ArrowNotImplementedError as error:
         raise DataError(f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it another way") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column's name
         if isinstance(error, InputError):
             raise
         raise DataError(f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it again") from error

@@ -13,7 +13,18 @@ from clickprompt.data.schema import FieldSchema
 from clickprompt.data.transform import FieldRule
 from clickprompt.errors import DataError
 
-__all__ = ["Findings", "LogRows", "RawPart", "Source", "cut_at_line_ends", "existing_files", "read_lines", "read_part_bytes", "table_key"]
+__all__ = [
+    "Example",
+    "Findings",
+    "LogRows",
+    "RawPart",
+    "Source",
+    "cut_at_line_ends",
+    "existing_files",
+    "read_lines",
+    "read_part_bytes",
+    "table_key",
+]
 
 PART_BYTES = 4 << 20  # small enough for several parts of a small log, so that reading it is parallel
 
@@ -37,13 +48,25 @@ class RawPart:
         return f"{self.uri}, line {self.line_number(row)}"
 
 
+@dataclass(frozen=True)
+class Example:
+    """Row `row` of the part, counting from 0, and what it holds. Its place is found when it is asked for: that may read the file again."""
+
+    part: RawPart
+    row: int
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.part.place(self.row)}: {self.value}"
+
+
 @dataclass
 class Findings:
     """What reading a log has met and its user should know; the findings of its parts are merged."""
 
     counts: dict[str, int] = field(default_factory=dict)  # of rows, by what was the matter with them
     occurred: set[str] = field(default_factory=set)  # of the values that the label rule names
-    times: dict[str, str] = field(default_factory=dict)  # form of the timestamps (data/instants.py) → an example and its place
+    times: dict[str, Example] = field(default_factory=dict)  # form of the timestamps (data/instants.py) → its first row
 
     def merge(self, other: "Findings") -> None:
         for what, rows in other.counts.items():

@@ -19,7 +19,7 @@ from clickprompt.data.columns import BadValue, refuse
 from clickprompt.data.instants import conflict, instants, unit_of
 from clickprompt.data.schema import FieldSchema, FileOptions, JoinedTable, load_schema
 from clickprompt.data.sources.formats import format_of
-from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source, table_key
+from clickprompt.data.sources.raw import Example, Findings, LogRows, RawPart, Source, table_key
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_columns, file_parts, find_files, read_rows
 from clickprompt.data.transform import KEY, FieldRule, exploded, field_texts, key_texts
 from clickprompt.data.values import kind_of, labels, texts
@@ -271,7 +271,7 @@ class Table(Source):
             index = int(origin[error.index]) if name not in (schema.explode.columns if schema.explode else ()) else error.index
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
-            findings.times[form] = f"{part.place(first + int(origin[index]))}: {name}={columns[name][index]}"
+            findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
         return LogRows(label, timestamp, values, group, findings)
 
     def _timestamps(self, column: pa.Array | None, rows: int, nulls: Sequence[str]) -> tuple[pa.Array, dict[str, int]]:

@@ -75,7 +75,5 @@ def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
                 raise DataError(f"{uri}: not {how.encoding} text; convert the file, or set encoding:") from cause
 
 
-def too_long(place: str) -> DataError:
-    return DataError(
-        f"{place} is longer than {LONGEST_LINE >> 20} MiB; not the text format that was expected, or a quote that is never closed"
-    )
+def too_long(place: str, limit: int = LONGEST_LINE) -> DataError:
+    return DataError(f"{place} is longer than {limit >> 20} MiB; not the text format that was expected, or a quote that is never closed")
