@@ -32,7 +32,7 @@ START = datetime(2024, 5, 1, tzinfo=UTC)
 class RandomLog:
     schema: str  # path
     truth: pd.DataFrame
-    tables: dict  # field → values of the whole table, in its order, where the field is joined
+    tables: dict  # field → values of the whole table, in its order, where the field is joined; Numbers of a field with quantiles
     split_by: str
     k_core: int
 
@@ -256,18 +256,24 @@ def codes(draw, rows, text_only):
 
 
 def joined_table(draw, folder, schema, truth, tables, item):
-    """Items with a title; some items of the log are none of the table's, some of the table's are in no row."""
+    """Items with a title, perhaps a size; some items of the log are none of the table's, some of the table's are in no row."""
     known = draw.sample(range(16), draw.randint(3, 13))
     titles = {number: draw.choice(["Kite", "Ball", "Ünïcode", None, f"Thing {number}"]) for number in known}
     written = draw.choice(["parquet", "csv"])
     keys = [str(number) for number in known] if written == "csv" or draw.random() < 0.5 else known
     path = os.path.join(folder, f"things.{written}")
     frame = pd.DataFrame({"id": keys, "title": pd.Series(list(titles.values()), dtype=object)})
+    sizes = {number: draw.choice([None, Number(draw.randint(0, 9) / 4)]) if draw.random() < 0.3 else Number(number / 2) for number in known}
+    frame["size"] = pd.Series(list(sizes.values()), dtype="Float64")
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path) if written == "parquet" else frame.to_csv(path, index=False)
     schema["tables"] = {"things": {"data": f"things.{written}", "key": "id", "on": "item_no"}}
     schema["fields"].append({"name": "Title", "column": "things.title"})
     truth["Title"] = [titles.get(number) for number in item]
     tables["Title"] = list(dict.fromkeys(title for title in titles.values() if title is not None))
+    if draw.random() < 0.5:
+        schema["fields"].append({"name": "Size", "column": "things.size", "kind": "numeric", "quantiles": draw.choice([2, 3])})
+        truth["Size"] = [sizes.get(number) for number in item]
+        tables["Size"] = [size for size in sizes.values() if size is not None]
 
 
 def labels(draw, rows, schema, columns, text_only):

@@ -219,6 +219,12 @@ class TableSchema(FileOptions):
 class _PlainYaml(yaml.SafeLoader):
     """YAML as it is read today (1.2): `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they look like."""
 
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        found = super().construct_scalar(node)
+        if isinstance(found, str) and re.search("[\ud800-\udfff]", found):
+            raise yaml.constructor.ConstructorError(None, None, f"{found!r} holds half a surrogate pair, which is no text", node.start_mark)
+        return found
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := next((key for key in keys if keys.count(key) > 1), None):

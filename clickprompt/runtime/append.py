@@ -1,6 +1,7 @@
 """Rows of new raw files → the next version of a prepared dataset, in the same place (layout: data/dataset.py).
 
-The new rows are split among themselves, so none that was ever held out becomes a training row; ids, once given, stay.
+The new rows are split among themselves, so none that was ever held out becomes a training row; ids, once given, stay. New rows are
+joined to the tables as they are now, and so is what is predicted from this version on; the rows before keep what they had.
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -23,7 +24,18 @@ from clickprompt.data.transform import FieldRule
 from clickprompt.errors import DataError, InputError
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.prepare import FieldValues, cut_by_split, read_log, rows_per_code, write_shards, write_vocabularies
+from clickprompt.runtime.prepare import (
+    FieldValues,
+    chosen_codes,
+    cut_by_split,
+    joined_tables,
+    read_log,
+    rows_per_code,
+    rows_per_value,
+    write_shards,
+    write_transform,
+    write_vocabularies,
+)
 
 __all__ = ["append"]
 
@@ -74,7 +86,7 @@ def append(
         progress(f"appending {len(new)} raw files to version {dataset.version}")
         with connect(runtime or RuntimeConfig()):
             manifest = _write_files(dataset, source, folder, progress)
-        manifest["raw_files"] = dataset.manifest["raw_files"] | new
+        manifest["raw_files"] = dataset.manifest["raw_files"] | new | source.table_files()
         if Dataset.open(out_uri).fingerprint != dataset.fingerprint:
             raise InputError(f"{out_uri}: another append came first; give the same command again to append to its version")
         storage.write_json(version_uri(out_uri, dataset.version), dataset.manifest)
@@ -103,8 +115,10 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
 
 
 def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
-    found, known = source.files(), dataset.manifest["raw_files"]
+    found, known, tables = source.files(), dataset.manifest["raw_files"], source.table_files()
     for name, size in known.items():
+        if name in tables:
+            continue
         if name not in found:
             raise DataError(f"{name}: gone, but its rows are in {dataset.uri}; put it back, or prepare the log in a new place")
         if found[name] != size:
@@ -120,21 +134,29 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     old, options = dataset.manifest, dataset.manifest["options"]
     uri = storage.join(dataset.uri, folder)
     stage = storage.join(uri, "staging")
-    log, values, statistics = read_log(source, {}, options, stage, first_row_id=old["statistics"]["raw_rows"])
+    tables = joined_tables(source)
+    log, values, statistics = read_log(source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress)
     sizes, starts = cut_by_split(log, options, progress)
-    rows = rows_per_code(log, starts, options, {name: len(found) for name, found in values.items()})
-    fields, codes = [], {}
+    lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
+    rows = rows_per_code(log, starts, options, lengths)
+    fields = []
+    codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
     for number, (name, column) in enumerate(zip(source.fields, dataset.columns, strict=True)):
-        field, ids = _extended(dataset, number, values[name], rows[name], source.min_count(name))
+        key = next((key for key, table in tables.items() if name in table.column_names), name)
+        of_codes = values[key] if key in values else tables[key].column(name).combine_chunks()
+        chosen = chosen_codes(source, rows[key], tables.get(key))
+        field, codes[key][column] = _extended(dataset, number, of_codes, chosen, rows[key], source.min_count(name))
         fields.append(field)
-        codes[name] = {column: ids}
     shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     storage.delete_half_written(uri)  # by a task whose worker was killed
     statistics["clicks"] = log.clicks
+    transform = write_transform(uri, source, source.rules(), tables)
+    joined = {name: entry | {"file": f"{folder}/{entry['file']}"} for name, entry in transform["tables"].items()}
     return {
         "version": dataset.version + 1,
+        "transform": old["transform"] | {"tables": joined},
         "fields": _below(folder, described),
         "num_features": sum(field.facts["features"] for field in fields),
         "counts": _sums(old["counts"], sizes),
@@ -145,26 +167,32 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     }
 
 
-def _extended(dataset: Dataset, number: int, found: pa.Array, rows: np.ndarray, min_count: int) -> tuple[FieldValues, np.ndarray]:
-    """The field's old values and behind them the new ones of `found`; and the id of each of `found`.
+def _extended(
+    dataset: Dataset, number: int, column: pa.Array, chosen: np.ndarray, rows: np.ndarray, min_count: int
+) -> tuple[FieldValues, np.ndarray]:
+    """The field's old values and behind them the new ones, in the order of `column`, which has a value for each code; and each code's id.
 
-    rows: [splits, codes], of each of `found`, of which the first is null and the others are in the order of their first appearance.
+    chosen: of the codes; rows: [splits, codes].
     """
-    train = rows[0]
+    found, value, per_value = rows_per_value(column, chosen, rows)
+    train, missing = per_value[0, :-1], per_value[:, -1]
     old = dataset.vocabulary(number)
     known = old.column("value").slice(1).combine_chunks()
     ids = pc.index_in(found, value_set=known).fill_null(-1).to_numpy() + 1
-    new = (ids == 0) & found.is_valid().to_numpy(zero_copy_only=False)
+    new = ids == 0
     if min_count > 1:
         new &= train >= min_count
     ids[new] = len(old) + np.arange(int(new.sum()))
+    ids = np.append(ids, 0).astype(np.int32)
     values = pa.concat_arrays([known, found.filter(pa.array(new))])
-    train_count = np.bincount(ids, weights=train, minlength=len(values) + 1).astype(np.int64)
+    train_count = np.bincount(ids, weights=per_value[0], minlength=len(values) + 1).astype(np.int64)
     train_count[: len(old)] += old.column("train_count").to_numpy()
     entry = dataset.manifest["fields"][number]
-    with_missing = entry["features"] >= entry["size"] or bool(rows[:, 0].any())
+    with_missing = entry["features"] >= entry["size"] or bool(missing.any())
     facts = {"features": len(values) + with_missing} | ({"min_count": min_count} if min_count > 1 else {})
-    return FieldValues(dataset.field_names[number], values, train_count, facts), ids.astype(np.int32)
+    of_codes = np.zeros(len(column), dtype=np.int32)
+    of_codes[chosen] = ids[value]
+    return FieldValues(dataset.field_names[number], values, train_count, facts), of_codes
 
 
 def _below(folder: str, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -36,7 +36,19 @@ from clickprompt.progress import Task, say
 from clickprompt.runtime import prepare_tasks as tasks
 from clickprompt.runtime.cluster import connect
 
-__all__ = ["FieldValues", "cut_by_split", "prepare", "read_log", "rows_per_code", "write_shards", "write_vocabularies"]
+__all__ = [
+    "FieldValues",
+    "chosen_codes",
+    "cut_by_split",
+    "joined_tables",
+    "prepare",
+    "read_log",
+    "rows_per_code",
+    "rows_per_value",
+    "write_shards",
+    "write_transform",
+    "write_vocabularies",
+]
 
 SPLIT_BY = ("time", "hash", "column")
 _ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
@@ -107,9 +119,12 @@ def _existing(uri: str, identity: dict[str, Any], source: Source, progress: Call
         raise InputError(f"{uri}: something other than a prepared dataset is there; give an empty or new place")
     dataset = Dataset.open(uri)
     if any(dataset.manifest.get(key) != value for key, value in identity.items()):
-        grown = all(dataset.manifest.get(key) == identity[key] for key in ("source", "options")) and (
-            dataset.manifest["raw_files"].items() < identity["raw_files"].items() and not source.needs_all_rows()
+        tables = source.table_files()
+        known, now = (
+            {file for file in files.items() if file[0] not in tables} for files in (dataset.manifest["raw_files"], identity["raw_files"])
         )
+        same = all(dataset.manifest.get(key) == identity[key] for key in ("source", "options"))
+        grown = same and known < now and not source.needs_all_rows()
         remedy = "add the rows of the new ones with --append, or delete it" if grown else "delete it or give another place"
         raise InputError(f"{uri}: holds a dataset prepared from other raw files or with other options; {remedy}")
     return dataset
@@ -120,9 +135,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     if source.remark:
         progress(f"note: {source.remark}")
     stage = storage.join(uri, _STAGE)
-    tables = {key: _nulls(table) for key, table in source.tables().items()}
-    if source.joins == "left":  # what a row without its key has
-        tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
+    tables = joined_tables(source)
     if "sample_users" in options and source.user not in {*source.fields, *tables}:
         raise InputError("sample_users: no field is the user's; add one whose column is the schema's user")
     log, values, statistics = read_log(source, tables, options, stage, progress=progress)
@@ -158,7 +171,7 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
     return {
         "format_version": FORMAT_VERSION,
-        "transform": write_transform(uri, source, rules, tables),
+        "transform": write_transform(uri, source, rules, {key: _in_buckets(table, rules) for key, table in tables.items()}),
         "roles": source.roles(),
         "grouped": source.grouped,
         "template": TEMPLATE,
@@ -193,6 +206,14 @@ class _Log:
         names, stats = zip(*kept, strict=True)
         rows, clicks, first, last, row_id = zip(*stats, strict=True)
         return cls(list(names), sum(rows), sum(clicks), min(first), max(last), max(row_id))
+
+
+def joined_tables(source: Source) -> dict[str, pa.Table]:
+    """Key column of the log → table, as the rows are joined to it."""
+    tables = {key: _nulls(table) for key, table in source.tables().items()}
+    if source.joins == "left":  # what a row without its key has
+        tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
+    return tables
 
 
 def read_log(
@@ -300,6 +321,16 @@ def _day(microseconds: int) -> str:
 def _nulls(table: pa.Table) -> pa.Table:
     columns = zip(table.column_names, table.columns, strict=True)
     return pa.table({name: column if name == KEY else with_nulls(column) for name, column in columns})
+
+
+def _in_buckets(table: pa.Table, rules: Sequence[FieldRule]) -> pa.Table:
+    """With the buckets of fitted rules in place of numbers."""
+    for rule in rules:
+        name = rule.schema.name
+        if rule.edges is not None and name in table.column_names:
+            column = table.column(name).combine_chunks().cast(pa.float64())
+            table = table.set_column(table.column_names.index(name), name, bucket(column, rule.edges))
+    return table
 
 
 def _no_values(table: pa.Table) -> pa.Table:
@@ -446,31 +477,45 @@ def _vocabulary(
         if rule.schema.quantiles is not None:
             rule, column = _fit_quantiles(rule, column, rows[key][0])
         rules.append(rule)
-        chosen = rows[key].any(axis=0)
-        if key in tables and source.whole_tables:
-            chosen |= tables[key].column(KEY).is_valid().to_numpy()
-        encoded = column.filter(pa.array(chosen)).dictionary_encode()
-        distinct = len(encoded.dictionary)
-        value = encoded.indices.fill_null(distinct).to_numpy()
-        per_value = np.stack([_sums(value, counts[chosen], distinct + 1) for counts in rows[key]])  # last those without a value
+        chosen = chosen_codes(source, rows[key], tables.get(key))
+        found, value, per_value = rows_per_value(column, chosen, rows[key])
         missing, per_value = per_value[:, -1], per_value[:, :-1]
         train = per_value[0]
         least = source.min_count(name)
-        kept = train >= least if least > 1 else np.ones(distinct, dtype=bool)
+        kept = train >= least if least > 1 else np.ones(len(found), dtype=bool)
         numbers = np.append(np.where(kept, np.cumsum(kept), 0), 0)
         ids = np.zeros(len(column), dtype=np.int32)
         ids[chosen] = numbers[value]
         codes[key][field_column] = ids
         train_count = _sums(numbers, np.append(train, missing[0]), int(kept.sum()) + 1)
         facts = {
-            "features": int(kept.sum()) + int(encoded.null_count > 0),
+            "features": int(kept.sum()) + int((value == len(found)).any()),
             "missing": {split: int(count) for split, count in zip(SPLITS, missing, strict=True)},
             "unseen_in_train": {split: int(counts[train == 0].sum()) for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)},
         }
         if least > 1:
             facts["min_count"] = least
-        fields.append(FieldValues(name, encoded.dictionary.filter(pa.array(kept)), train_count, facts))
+        fields.append(FieldValues(name, found.filter(pa.array(kept)), train_count, facts))
     return fields, codes, rules
+
+
+def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np.ndarray:
+    """[codes] which of a log column's codes may give their fields values: those of rows, or all that its table has."""
+    chosen = np.asarray(rows.any(axis=0))
+    if table is not None and source.whole_tables:
+        chosen |= table.column(KEY).is_valid().to_numpy()
+    return chosen
+
+
+def rows_per_value(column: pa.Array, chosen: np.ndarray, rows: np.ndarray) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """(distinct values [V] of the chosen codes, the value of each chosen code, V for none, [splits, V + 1] rows of each value).
+
+    column: each code's value; chosen: of the codes; rows: [splits, codes].
+    """
+    encoded = column.filter(pa.array(chosen)).dictionary_encode()
+    distinct = len(encoded.dictionary)
+    value = encoded.indices.fill_null(distinct).to_numpy()
+    return encoded.dictionary, value, np.stack([_sums(value, counts[chosen], distinct + 1) for counts in rows])
 
 
 def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tuple[FieldRule, pa.Array]:

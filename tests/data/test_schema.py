@@ -86,6 +86,9 @@ def test_a_column_of_times_alone_or_with_its_unit(tmp_path):
         (("data: [log.csv]", "data: [log.csv]\nexplode: {columns: [a], split: '-'}"), "split and into belong together"),
         (("data: [log.csv]", "- a"), "not valid YAML"),
         (("data: [log.csv]", "data: &a [*a]"), "data"),
+        (("data: [log.csv]", 'data: "\\ud800"'), "holds half a surrogate pair"),
+        (("{name: A, column: a}", '{name: A, "\\ud800": a}'), "holds half a surrogate pair"),
+        (("{column: y}", "{column: ''}"), "label.column: String should have at least 1 character"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, change, said):

@@ -19,6 +19,7 @@ from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import load_config
 from clickprompt.data.dataset import SPLITS, Dataset
+from clickprompt.data.transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.export import dataset_of
 from clickprompt.runtime.append import append
@@ -362,3 +363,58 @@ def test_order_of_first_appearance(ray_session, tmp_path):
     assert second.vocabulary(0)["value"].to_pylist() == [*old.vocabulary(0)["value"].to_pylist(), "y", "x", "z"]
     assert second.vocabulary(0).slice(0, old.field_sizes[0]).column("id").equals(old.vocabulary(0).column("id"))
     assert isinstance(second.read_split("train"), pa.Table)
+
+
+def test_rows_are_joined_to_the_tables_of_their_day(ray_session, tmp_path):
+    rng = np.random.default_rng(0)
+    items = pd.DataFrame({"id": range(40), "title": [f"title {i % 7}" for i in range(40)], "price": rng.integers(0, 400, 40) / 4})
+    log = pd.DataFrame({"item": rng.integers(0, 45, 200), "click": rng.integers(0, 2, 200), "when": range(200)})
+    later = items.assign(title=items["title"].where(items["id"] % 5 > 0, "renamed"))
+    more = pd.DataFrame({"id": range(40, 60), "title": "new", "price": 7.25})
+    days = [(log, items), (log.assign(item=rng.integers(0, 60, 200), when=range(200, 400)), pd.concat([later, more]))]
+    schema = {
+        "data": "log-*.parquet",
+        "tables": {"items": {"data": "items.csv", "key": "id", "on": "item"}},
+        "label": {"column": "click"},
+        "timestamp": "when",
+        "fields": [
+            {"name": "Item", "column": "item"},
+            {"name": "Title", "column": "items.title"},
+            {"name": "Price", "column": "items.price", "kind": "numeric", "quantiles": 3},
+        ],
+    }
+    path, uri = str(tmp_path / "schema.yaml"), str(tmp_path / "data")
+    with open(path, "w") as stream:
+        yaml.safe_dump(schema, stream)
+    for number, (rows, table) in enumerate(days):
+        rows.to_parquet(tmp_path / f"log-{number}.parquet", index=False)
+        table.to_csv(tmp_path / "items.csv", index=False)
+        if number:
+            with pytest.raises(InputError, match="add the rows of the new ones with --append"):
+                prepare(path, None, uri, **QUIET)
+            append(path, None, uri, **QUIET)
+        else:
+            prepare(path, None, uri, **QUIET)
+    dataset = Dataset.open(uri)
+    assert dataset.version == 2
+    dataset.verify()
+    assert prepare(path, None, uri, **QUIET).fingerprint == dataset.fingerprint, "prepared already"
+    values = [dataset.vocabulary(field)["value"].to_pylist() for field in range(3)]
+    first = Dataset.open(uri, 1)
+    for field, known in enumerate(values):
+        assert known[: first.field_sizes[field]] == first.vocabulary(field)["value"].to_pylist(), "ids stay"
+    assert values[1][first.field_sizes[1] :] == ["renamed", "new"]
+    assert len(values[2]) == first.field_sizes[2], "the buckets stay"
+    found = pd.concat(dataset.read_split(split).to_pandas() for split in SPLITS).sort_values("row_id")
+    assert found["row_id"].tolist() == list(range(400))
+    titles = [values[1][code] for code in found[dataset.columns[1]]]
+    expected = [rows.merge(table, left_on="item", right_on="id", how="left")["title"].fillna("unknown") for rows, table in days]
+    assert titles == pd.concat(expected).tolist()
+    for version, (rows, _), part in ((first, days[0], slice(0, 200)), (dataset, days[1], slice(200, 400))):
+        ids = RowTransform.of_dataset(version)(pa.Table.from_pandas(rows)).field_ids
+        np.testing.assert_array_equal(ids, found[dataset.columns].to_numpy()[part])
+    counts = [
+        np.bincount(dataset.read_split("train").to_pandas()[column], minlength=len(values[f])) for f, column in enumerate(dataset.columns)
+    ]
+    for field, counted in enumerate(counts):
+        assert dataset.vocabulary(field)["train_count"].to_pylist() == counted.tolist()

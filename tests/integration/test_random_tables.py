@@ -52,7 +52,8 @@ def check(folder, seed):
         if edges is not None:
             assert len(edges) < rule["schema"]["quantiles"]
             truth[name] = [named(edges, value) if isinstance(value, Number) else value for value in truth[name]]
-            buckets[name] = [*dict.fromkeys(named(edges, value) for value in left[name])]  # in the order of the numbers that are left
+            # in the order of the numbers that are left, or of the table
+            buckets[name] = [*dict.fromkeys(named(edges, value) for value in log.tables.get(name, left[name]))]
     splits, values = naive_prepare(truth, k_core=log.k_core, split_by=log.split_by)
     assert_equal(dataset, splits, values | log.tables | buckets)
     transform_gives_the_datasets_ids(log, dataset)

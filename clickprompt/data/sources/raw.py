@@ -110,7 +110,7 @@ class Source(ABC):
     latest_only: bool = False  # of the rows with the same user and item
     joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has none
     remark: str = ""  # what a user of the prepared dataset should know
-    joined: bool = True  # there are tables
+    joined: bool = True  # there are tables, of which the rows of a batch don't say how they were
     grouped: bool = False  # its rows say which of them were shown together
     whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
 
@@ -134,6 +134,10 @@ class Source(ABC):
     @abstractmethod
     def raw_files(self) -> dict[str, int]:
         """Name → bytes of every raw file. Raises DataError naming a missing one and where to get it."""
+
+    def table_files(self) -> dict[str, int]:
+        """Those of `raw_files` that rows are joined to, where they may change from one batch of rows to the next."""
+        return {}
 
     @abstractmethod
     def tables(self) -> dict[str, pa.Table]:

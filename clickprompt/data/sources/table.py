@@ -39,8 +39,8 @@ class Table(Source):
         self.fields = tuple(field.name for field in self.schema.fields)
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
-        self.joined = bool(self.schema.tables)
-        self.joins = "left" if self.joined else "all"
+        self.joined = False  # the tables of the day say what its rows are joined to
+        self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.user, self.item = (self._role(column, role) for column, role in ((self.schema.user, "user"), (self.schema.item, "item")))
         self._rules: list[FieldRule] | None = None
@@ -71,10 +71,10 @@ class Table(Source):
     def raw_files(self) -> dict[str, int]:
         files = self._files()
         self._rules = self._rules_of(files)
-        sizes = {file.uri: file.size for file in files}
-        for table in self.schema.tables.values():
-            sizes |= {file.uri: file.size for file in self._matching([table.data], table)}
-        return sizes
+        return {file.uri: file.size for file in files} | self.table_files()
+
+    def table_files(self) -> dict[str, int]:
+        return {file.uri: file.size for table in self.schema.tables.values() for file in self._matching([table.data], table)}
 
     def only(self, files: Mapping[str, int]) -> "Table":
         """The same log with the rows of some of its files."""
