@@ -3,8 +3,11 @@
 import json
 import os
 import random
+import time
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
@@ -13,6 +16,8 @@ from clickprompt import storage
 from clickprompt.config import replaced
 from clickprompt.data.text import load_tokenizer
 from clickprompt.errors import ConfigError, DataError
+from clickprompt.evaluation.raw_rows import open_predictor
+from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import dataset_of, load_weights, read_info
 from clickprompt.runtime.append import append
 from clickprompt.runtime.evaluate import evaluate
@@ -21,6 +26,7 @@ from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.tokenize import tokenize
 from clickprompt.runtime.train import run_training
 from tests.integration.test_prepare_table import write
+from tests.integration.test_serve import Server
 from tests.tiny import tiny_config, write_plm
 
 pytestmark = pytest.mark.ray
@@ -138,6 +144,30 @@ def test_the_second_day_goes_on_from_the_first(days, capsys):
     assert days.results["finetune-2"]["carried_over"] is None  # the same version: nothing to match
     assert days.results["finetune-2"]["rows"] == new
     assert evaluate([days.run("finetune-2")], "test", config=days.config)[0]["rows"] == days.second.counts["test"]
+
+
+def test_the_server_goes_over_to_the_second_day(days, tmp_path):
+    """After the test above. A user of the second day alone is nobody until then."""
+    for number in (1, 2):
+        export_for_serving(days.run(f"finetune-{number}"), str(tmp_path / f"served-{number}"))
+    os.symlink(tmp_path / "served-1", tmp_path / "now")
+    rows = [{"uid": "u5", "iid": 6}, {"uid": "u35", "iid": 6}, {"uid": "nobody", "iid": 6}]
+    seen = []
+    with Server(str(tmp_path / "now"), str(tmp_path), "--watch", "0.5", "--replicas", "1") as server:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and len({answer["export"] for _, answer in seen}) < 2:
+            seen.append(server.ask("/predict", {"rows": rows}))
+            if len(seen) == 5:
+                os.symlink(tmp_path / "served-2", tmp_path / "next")
+                os.replace(tmp_path / "next", tmp_path / "now")
+    assert {status for status, _ in seen} == {200}
+    first, last = ([prediction["logit"] for prediction in answer["predictions"]] for answer in (seen[0][1], seen[-1][1]))
+    for number, found in ((1, first), (2, last)):
+        logits, _ = open_predictor(str(tmp_path / f"served-{number}")).score(pa.Table.from_pylist(rows))
+        np.testing.assert_allclose(found, logits, atol=1e-6, rtol=0)
+    assert first[1] == pytest.approx(first[2], abs=1e-6)
+    assert last[1] != pytest.approx(last[2], abs=1e-6)
+    assert seen[0][1]["export"] != seen[-1][1]["export"]
 
 
 def test_a_finetuning_goes_on_from_yesterdays_finetuning_linear_terms_too(days):
