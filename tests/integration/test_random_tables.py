@@ -4,6 +4,7 @@ from bisect import bisect_right
 
 import numpy as np
 import pytest
+import yaml
 
 from clickprompt.data.dataset import SPLITS
 from clickprompt.data.sources import get_source
@@ -64,7 +65,8 @@ def cannot_be_prepared(log):
     splits, _ = naive_prepare(log.truth, k_core=log.k_core, split_by=log.split_by)
     labels = np.concatenate([split["label"] for split in splits.values()])
     fields = log.truth[log.truth["label"].notna()].drop(columns=["label", *log.tables])
-    cut = [name for name in fields if any(isinstance(value, Number) for value in log.truth[name])]
+    with open(log.schema) as stream:
+        cut = [field["name"] for field in yaml.safe_load(stream)["fields"] if "quantiles" in field]
     uncut = any(len({value for value in splits["train"][name] if isinstance(value, Number)}) < 2 for name in cut)
     return min(map(len, splits.values())) == 0 or len(set(labels)) < 2 or (fields == "unknown").all().any() or uncut
 
