@@ -61,6 +61,7 @@ def _save_onnx(program: torch.export.ExportedProgram, path: str, lookups: RowTra
 def _load_onnx(path: str) -> Logits:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

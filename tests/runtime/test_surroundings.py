@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clickprompt.config import Config
 from clickprompt.runtime.doctor import examine
 from clickprompt.runtime.surroundings import keep_loopback_direct
+from tests.tiny import tiny_config, write_both
 
 ROOT = Path(__file__).parents[2]
 RAY = ("RAY_TMPDIR", "TMPDIR", "RAY_ADDRESS")
@@ -104,6 +106,37 @@ def test_no_home_and_a_random_user() -> None:
     done = clickprompt("finetune", "--run", "/tmp/never", before=STRANGER, without=("HOME",))
     assert done.returncode == 2, done.stderr
     assert "data.path is not set" in done.stderr
+
+
+@needs_root
+def test_a_training_in_a_hardened_container(tmp_path) -> None:
+    """A read-only root, a random user without a home, 64 MB of shared memory, proxies that nothing answers behind."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    write_both(str(tmp_path / "both"))
+    config = tiny_config("/tmp/both/data", "/tmp/both/plm", pretrain__max_steps=6)
+    (tmp_path / "both" / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    inside = " && ".join(
+        [
+            f"cd {tmp_path}",
+            "mount --make-rprivate /",
+            "mount --bind / /",
+            "mount -o remount,ro,bind /",
+            "mount -t tmpfs -o mode=1777 tmpfs /tmp",
+            "mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm",
+            "cp -r both /tmp/both",
+            "chown -R 12345:12345 /tmp/both",
+            "! touch /usr/written 2>/dev/null",
+            'exec "$@"',
+        ]
+    )
+    before = ["unshare", "-m", "bash", "-c", inside, "_", *STRANGER]
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = clickprompt(
+        "pretrain", "--config", "/tmp/both/run.yaml", "--run", "/tmp/both/run", "--json", before=before, without=("HOME",), **proxies
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == 6
 
 
 @pytest.mark.parametrize("folder", ["/tmp/ü", "/tmp/" + "x" * 60, "/dev/null"])
