@@ -22,7 +22,7 @@ from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.answers import answers
-from clickprompt.evaluation.raw_rows import RawPredictor, open_predictor
+from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import dataset_of, export_of, read_info
 from clickprompt.progress import say
@@ -47,7 +47,7 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
             export_for_serving(run, export, data=config.data.path)
         # the same weights under another checksum: what is swapped is told apart by it
         _rewrite(os.path.join(exports[1], "export.json"))
-        predictor = open_predictor(exports[0])
+        predictor = open_predictor(exports[0], most_rows=SERVED_ROWS)
         bodies = _bodies(predictor, dataset_of(read_info(export_of(run)).config, config.data.path))
         link = os.path.join(folder, "now")
         os.symlink(exports[0], link)

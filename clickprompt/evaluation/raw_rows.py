@@ -32,7 +32,10 @@ from clickprompt.evaluation.predictor import filled_up
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
 from clickprompt.objectives import model_inputs
 
-__all__ = ["RawPredictor", "check_columns", "open_predictor", "score_part", "served_dataset"]
+__all__ = ["SERVED_ROWS", "RawPredictor", "check_columns", "open_predictor", "score_part", "served_dataset"]
+
+SERVED_ROWS = 64
+"""`most_rows` of a server: every forward pass is filled up to so many, for one row, too"""
 
 _ROWS_AT_ONCE = 1 << 14  # whose text is in memory
 
@@ -48,8 +51,12 @@ def check_columns(file: DataFile, transform: RowTransform, keep: Sequence[str]) 
             raise DataError(f"{file.uri}: has no column {name!r}, which is needed; it has {shown}; name its columns as the log's")
 
 
-def open_predictor(run_or_folder: str, data: str | None = None, device: torch.device | None = None) -> "RawPredictor":
+def open_predictor(
+    run_or_folder: str, data: str | None = None, device: torch.device | None = None, most_rows: int | None = None
+) -> "RawPredictor":
     """Of a finetuned run, whose dataset is read (`data`: where it has moved to), or of a folder for a server, which needs none.
+
+    most_rows: of a forward pass, where `finetune.eval_batch_size` is more.
 
     Raises DataError where there is no export, a file isn't what the export lists, or it has no click logit.
     """
@@ -58,12 +65,12 @@ def open_predictor(run_or_folder: str, data: str | None = None, device: torch.de
     if info.objective == "pretrain":
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
     if data is None and info.serving and "transform" in info.serving:
-        return RawPredictor(export, served_dataset(export, info), device)
+        return RawPredictor(export, served_dataset(export, info), device, most_rows)
     dataset = dataset_of(info.config, data)
     if dataset.fingerprint != info.dataset_fingerprint:
         raise DataError(f"{dataset.uri}: not the dataset {run_or_folder} was trained on; its ids would mean other values")
     dataset.verify([])
-    return RawPredictor(export, dataset, device)
+    return RawPredictor(export, dataset, device, most_rows)
 
 
 def served_dataset(folder: str, info: ExportInfo) -> Dataset:
@@ -77,13 +84,13 @@ def served_dataset(folder: str, info: ExportInfo) -> Dataset:
 class RawPredictor:
     """A trained model and the transform of its dataset."""
 
-    def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):
+    def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None, most_rows: int | None = None):
         """`dataset`: the one it was trained on, or what an export for a server has of it (`served_dataset`)."""
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._model.to(self._device)
         config = Config.model_validate(info.config)
-        self._batch_size = config.finetune.eval_batch_size
+        self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
         self._columns = dataset.columns
         self.transform = RowTransform.of_dataset(dataset)
         self._texts: _Texts | None = None

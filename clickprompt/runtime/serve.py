@@ -38,7 +38,7 @@ from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, InputError, RunError
 from clickprompt.evaluation.answers import Answer, answers
-from clickprompt.evaluation.raw_rows import RawPredictor, open_predictor
+from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 from clickprompt.export import INFO, export_of
 from clickprompt.progress import say
 from clickprompt.runtime.cluster import connect
@@ -122,7 +122,8 @@ class Model:
 
     def _open(self) -> tuple[RawPredictor, str]:
         checksum = _checksum(self._options.run)
-        predictor = open_predictor(_real(self._options.run), self._options.data, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+        device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+        predictor = open_predictor(_real(self._options.run), self._options.data, device, SERVED_ROWS)
         if _checksum(self._options.run) != checksum:
             raise RunError(f"{self._options.run}: changed while it was read")
         return predictor, checksum
