@@ -34,7 +34,7 @@ from clickprompt.new_folder import clear_unfinished, new_folder
 __all__ = ["FORMATS", "export_for_serving"]
 
 FORMATS = ("safetensors", *GRAPHS)
-_TOLERANCE = 1e-5  # of a logit
+_TOLERANCE = 1e-5  # of a logit; of one above 1 or below -1 relative to it
 _CHECKED_ROWS = 512
 _CHECKED_BATCHES = (1, 2, 7, 128, _CHECKED_ROWS + 1)
 _LATENCY_BATCH = 128  # rows, as in Table 8
@@ -123,7 +123,7 @@ def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: 
             rows = slice(start, min(start + size, len(field_ids)))
             logits, expected = of_graph(rows), trained(rows)
             assert logits.shape == expected.shape, logits.shape
-            largest = float((logits - expected).abs().max())
+            largest = float(((logits - expected).abs() / expected.abs().clamp(min=1)).max())
             if not largest <= _TOLERANCE:  # also where it is no number
                 raise RunError(
                     f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of {len(logits)} rows (at most "
