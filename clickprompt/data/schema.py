@@ -54,8 +54,8 @@ class FieldSchema(_Frozen):
     max_characters: int | None = Field(default=None, ge=1, description="categorical: longer text is cut")
     edges: tuple[float, ...] | None = Field(default=None, description="numeric: buckets between these increasing values, as '4 to 10'")
     round: int | None = Field(default=None, ge=-15, le=15, description="numeric: digits after the point (negative: before it)")
-    quantiles: int | None = Field(default=None, ge=2, description="numeric: so many buckets with as many training rows each")
-    log: float | None = Field(default=None, gt=1, description="numeric: buckets between the powers of this base, as '8 to 16'")
+    quantiles: int | None = Field(default=None, ge=2, le=10_000, description="numeric: so many buckets with as many training rows each")
+    log: float | None = Field(default=None, ge=1.01, description="numeric: buckets between the powers of this base, as '8 to 16'")
     separator: str | None = Field(default=None, min_length=1, description="multi: what stands between the values where they are one text")
     take: Literal["first", "all"] = Field(
         default="first", description="multi: the first value, or all as one text, with commas: each combination is a value of its own"

@@ -88,6 +88,8 @@ def test_a_column_of_times_alone_or_with_its_unit(tmp_path):
         (("data: [log.csv]", "data: &a [*a]"), "data"),
         (("data: [log.csv]", 'data: "\\ud800"'), "holds half a surrogate pair"),
         (("{name: A, column: a}", '{name: A, "\\ud800": a}'), "holds half a surrogate pair"),
+        (("{name: A, column: a}", "{name: A, column: a, kind: numeric, quantiles: 1000000000000}"), "less than or equal to 10000"),
+        (("{name: A, column: a}", "{name: A, column: a, kind: numeric, log: 1.000001}"), "greater than or equal to 1.01"),
         (("{column: y}", "{column: ''}"), "label.column: String should have at least 1 character"),
     ],
 )
