@@ -110,7 +110,7 @@ class Source(ABC):
     latest_only: bool = False  # of the rows with the same user and item
     joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has none
     remark: str = ""  # what a user of the prepared dataset should know
-    joined: bool = True  # there are tables, of which the rows of a batch don't say how they were
+    tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
     grouped: bool = False  # its rows say which of them were shown together
     whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
 
@@ -127,7 +127,7 @@ class Source(ABC):
 
     def needs_all_rows(self) -> str:
         """What can't be done batch by batch, so that rows can't be appended to the prepared dataset; empty for nothing."""
-        if self.joined:
+        if not self.tables_may_change:
             return "tables beside its log"
         return f"k_core={self.k_core}" if self.k_core > 1 else "latest_only" if self.latest_only else ""
 

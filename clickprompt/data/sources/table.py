@@ -31,6 +31,8 @@ __all__ = ["Table", "file_format", "nulls_of"]
 class Table(Source):
     """Every field is a column of the log, or of a table that is joined to it."""
 
+    tables_may_change = True
+
     def __init__(self, schema_uri: str) -> None:
         super().__init__(storage.native(schema_uri))
         self._only: frozenset[str] | None = None
@@ -39,7 +41,6 @@ class Table(Source):
         self.fields = tuple(field.name for field in self.schema.fields)
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
-        self.joined = False  # the tables of the day say what its rows are joined to
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.user, self.item = (self._role(column, role) for column, role in ((self.schema.user, "user"), (self.schema.item, "item")))
