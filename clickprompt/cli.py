@@ -16,7 +16,7 @@ import typer
 
 from clickprompt.config import Config, load_config, preset_names, require_split
 from clickprompt.errors import ClickPromptError, InputError
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 from clickprompt.tables import (
     attention_table,
     check_table,
@@ -76,8 +76,8 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Draft the YAML schema of your own log from its files: fields, label, time, joins, each with a comment to check it by."""
-    from clickprompt import storage
     from clickprompt.data.sources.draft import draft_schema
+    from clickprompt.io import storage
 
     if out and storage.exists(out):
         raise InputError(f"--out {out}: it exists; delete it first, or give another name")

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from clickprompt import storage
 from clickprompt.errors import ConfigError, InputError
+from clickprompt.io import storage
 
 __all__ = [
     "FAULT_KINDS",

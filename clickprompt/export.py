@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from clickprompt import storage
 from clickprompt.config import Config, ObjectiveName, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
 
 if TYPE_CHECKING:

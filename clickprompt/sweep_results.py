@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.config import Config, replaced
+from clickprompt.io import storage
 from clickprompt.search import Point
 
 __all__ = ["best_config", "ranked", "write_trials"]

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.data.dataset import FORMAT_VERSION, SPLITS, Dataset, shard_schema, vocabulary_schema
 from clickprompt.data.schema import FieldSchema
 from clickprompt.data.transform import FieldRule
+from clickprompt.io import storage
 
 FIELDS = {"User ID": 30, "Gender": 2, "Movie ID": 40, "Film genre": 6}
 WORDS = ("red", "blue", "green", "old", "new", "quiet", "loud", "warm")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import ray
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.text import load_tokenizer
+from clickprompt.io import storage
 from tests.tiny import write_both
 
 

@@ -7,8 +7,8 @@ import urllib.request
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.cli import main
+from clickprompt.io import storage
 from tests.raw_movielens import ratings, write_1m
 from tests.tiny import write_both
 

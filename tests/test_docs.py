@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from clickprompt import storage
 from clickprompt.benchmark.pamlm_step import SHAPES
 from clickprompt.cli import app, main
 from clickprompt.config import load_config
+from clickprompt.io import storage
 from tests import documented
 
 ROOT = Path(__file__).parents[1]

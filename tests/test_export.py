@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.errors import InputError
 from clickprompt.export import INFO, publish
+from clickprompt.io import storage
 
 
 def made(folder, number, more=()):

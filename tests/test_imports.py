@@ -14,9 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 # A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
 ORDER = [
-    {"cpus", "errors"},
-    {"environment", "halving", "progress", "storage", "tables"},
-    {"new_folder"},
+    {"errors"},
+    {"io", "halving", "tables"},
     {"config"},
     {"config_reference"},
     {"data", "models", "search"},
@@ -37,7 +36,7 @@ HOMES = {
     "transformers": "clickprompt/models/plm*.py",
 }
 TOKENIZERS = {"AutoTokenizer": "clickprompt/data/text.py", "PreTrainedTokenizerBase": "*"}  # not models; the latter is but a type
-LIGHT = {"clickprompt/config.py", "clickprompt/errors.py", "clickprompt/progress.py", "clickprompt/storage.py"}
+LIGHT = {"clickprompt/config.py", "clickprompt/errors.py", "clickprompt/io/progress.py", "clickprompt/io/storage.py"}
 HEAVY = {"numpy", "torch", "transformers"}
 
 
@@ -111,9 +110,9 @@ def test_no_job_takes_the_place_of_a_module(path):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("clickprompt/storage.py", "from clickprompt.config import Config"),
-        ("clickprompt/storage.py", "import clickprompt.config"),
-        ("clickprompt/errors.py", "from clickprompt import storage"),
+        ("clickprompt/io/storage.py", "from clickprompt.config import Config"),
+        ("clickprompt/io/storage.py", "import clickprompt.config"),
+        ("clickprompt/errors.py", "from clickprompt.io import storage"),
         ("clickprompt/data/text.py", "from clickprompt.models.plm import load_plm"),
         ("clickprompt/models/ctr.py", "from clickprompt.data.dataset import Dataset"),
         ("clickprompt/models/ctr.py", "from clickprompt.data import dataset"),
@@ -132,11 +131,11 @@ def test_no_job_takes_the_place_of_a_module(path):
         ("clickprompt/data/text.py", "from transformers import AutoTokenizer, AutoModel"),
         ("clickprompt/data/text.py", "import transformers"),
         ("clickprompt/data/collate.py", "from transformers import AutoTokenizer"),
-        ("clickprompt/storage.py", "from transformers import PreTrainedTokenizerBase"),
+        ("clickprompt/io/storage.py", "from transformers import PreTrainedTokenizerBase"),
         ("clickprompt/evaluation/metrics.py", "import clickprompt.training.loop"),
         ("clickprompt/config.py", "import torch.nn as nn"),
         ("clickprompt/config.py", "from numpy import ndarray"),
-        ("clickprompt/storage.py", "import ray"),
+        ("clickprompt/io/storage.py", "import ray"),
     ],
 )
 def test_a_broken_rule_is_found(path, source):
@@ -157,7 +156,7 @@ def test_a_broken_rule_is_found(path, source):
             "import ray\nfrom clickprompt.training import loop\nfrom clickprompt.evaluation.metrics import auc",
         ),
         ("jobs/pretrain.py", "from clickprompt.runtime.train import train"),
-        ("clickprompt/cli.py", "from clickprompt import __version__, storage"),
+        ("clickprompt/cli.py", "from clickprompt import __version__\nfrom clickprompt.io import storage"),
         ("clickprompt/config.py", "import yaml, raylib"),
     ],
 )

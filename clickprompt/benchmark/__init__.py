@@ -19,8 +19,8 @@ from clickprompt.benchmark.serve import measure_serve
 from clickprompt.benchmark.shuffle import measure_shuffle
 from clickprompt.benchmark.tokens import measure_tokens
 from clickprompt.config import Config
-from clickprompt.cpus import usable_cores
 from clickprompt.errors import InputError
+from clickprompt.io.cpus import usable_cores
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 

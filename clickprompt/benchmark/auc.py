@@ -16,7 +16,7 @@ from clickprompt.benchmark.measure import Figures, arm, figure, interleaved
 from clickprompt.config import Config
 from clickprompt.errors import InputError
 from clickprompt.evaluation.auc_histogram import AucHistogram, LogitBins
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 
 __all__ = ["measure_auc"]
 

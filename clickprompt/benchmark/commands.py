@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.errors import RunError
+from clickprompt.io import storage
 from clickprompt.runtime.processes import Process, below, end, gone_within
 
 __all__ = ["Command", "losses", "make_writable", "refusing"]

@@ -22,9 +22,9 @@ from clickprompt.benchmark.measure import Figures, arm, figure, interleaved
 from clickprompt.benchmark.pamlm_step import require_same
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
+from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
-from clickprompt.progress import say
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 

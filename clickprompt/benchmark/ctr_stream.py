@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from clickprompt import storage
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.order import read_local_batches
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
-from clickprompt.progress import say
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.job import Job
 from clickprompt.runtime.preflight import check_training

@@ -18,14 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.benchmark.measure import Arm, Figures, arm, figure
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import part_uri, write_predictions
 from clickprompt.evaluation.predictor import Predictor
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.memory import Usage, usage_below

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from clickprompt import storage
 from clickprompt.benchmark.audit import Attempt, Audit, audit, read_attempts
 from clickprompt.benchmark.commands import Command, losses, make_writable, refusing
 from clickprompt.benchmark.measure import Figures, figure
@@ -30,7 +29,8 @@ from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ClickPromptError, ConfigError, InputError, RunError
 from clickprompt.evaluation.predictions import read_predictions
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.nodes import Nodes, loopback_nodes
 from clickprompt.runtime.processes import end, gone_within, title
 

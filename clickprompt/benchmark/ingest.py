@@ -15,14 +15,14 @@ from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, check_vocabulary
 from clickprompt.config import Config, replaced
-from clickprompt.cpus import usable_cores, worker_threads
 from clickprompt.data.collate import Collator
 from clickprompt.data.order import Order
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError
+from clickprompt.io.cpus import usable_cores, worker_threads
+from clickprompt.io.progress import say
 from clickprompt.objectives import PromptAugmentedLM
-from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.ingest import Batches, Drained, Waited, drain, require_every_row_once, wait_for_batches
 from clickprompt.training.checkpoint import TrainState

@@ -1,11 +1,11 @@
 """What a benchmark runs on: the configured dataset and tokenizer, or MovieLens-100K and GPT-2's BPE."""
 
-from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.fetch import fetch
 from clickprompt.data.text import load_tokenizer
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.tokenize import tokenize
 

@@ -7,11 +7,11 @@ import tempfile
 from dataclasses import replace
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.plan import make_plan
 from clickprompt.runtime.train import run_training
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clickprompt import storage
 from clickprompt.benchmark.bare import BareLoop
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
-from clickprompt.cpus import usable_cores
 from clickprompt.errors import RunError
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.cpus import usable_cores
+from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.turns import Loop, Turn, loops_in_turn

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt import storage
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import (
     Arm,
@@ -33,9 +32,10 @@ from clickprompt.data.order import Order, read_local_batches
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError, RunError
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
-from clickprompt.progress import say
 from clickprompt.runtime.memory import peak_memory
 from clickprompt.training.engine import TorchEngine
 

@@ -25,7 +25,7 @@ from clickprompt.evaluation.answers import answers
 from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import dataset_of, export_of, read_info
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 from clickprompt.runtime.processes import below, end, gone_within, title
 
 __all__ = ["load", "measure_serve"]

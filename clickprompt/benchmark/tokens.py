@@ -28,7 +28,7 @@ from clickprompt.data.order import Order, read_local_batches
 from clickprompt.data.text import UNKNOWN, load_tokenizer, sentence
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import RunError
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 
 __all__ = ["Tokens", "measure_tokens", "require_same_tokens"]
 

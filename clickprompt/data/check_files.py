@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.data.sources.parquet_files import RowGroups
 from clickprompt.data.sources.raw import RawPart
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 
 __all__ = ["ColumnStatistics", "FileStatistics", "read_statistics"]
 

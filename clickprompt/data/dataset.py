@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.config import SPLITS, require_split
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 
 __all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table", "split_sizes"]
 

@@ -13,9 +13,9 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clickprompt import storage
 from clickprompt.data.gpt2_bpe import GPT2_FILES, write_gpt2_bpe
 from clickprompt.errors import InputError, RunError
+from clickprompt.io import storage
 
 __all__ = ["DOWNLOADS", "Fetched", "fetch"]
 

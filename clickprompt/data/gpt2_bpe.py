@@ -9,7 +9,7 @@ import os
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 
-from clickprompt import storage
+from clickprompt.io import storage
 
 __all__ = ["GPT2_FILES", "write_gpt2_bpe"]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from clickprompt import storage
 from clickprompt.data.dataset import field_columns
 from clickprompt.errors import ConfigError, DataError
+from clickprompt.io import storage
 
 __all__ = ["NULLS", "Explode", "FieldSchema", "FileOptions", "JoinedTable", "LabelRule", "TableSchema", "load_schema"]
 

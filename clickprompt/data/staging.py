@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt import storage
+from clickprompt.io import storage
 
 __all__ = [
     "Numbering",

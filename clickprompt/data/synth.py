@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.data import synth_words as words
 from clickprompt.data.bayes import ScoreHistogram
 from clickprompt.data.dataset import slug
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 
 __all__ = ["SYNTHETIC", "ClickModel", "GoodReads", "Part", "check_rows", "get_synthetic"]
 

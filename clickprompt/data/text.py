@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clickprompt import storage
 from clickprompt.errors import ConfigError, DataError
+from clickprompt.io import storage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clickprompt import storage
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.text import tokenizer_fingerprint
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

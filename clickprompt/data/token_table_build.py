@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clickprompt import storage
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.segments import Encoded, SegmentEncoder, find_encoder
 from clickprompt.data.text import TEMPLATE, special_ids, surrounding, tokenizer_fingerprint
 from clickprompt.data.token_table import ARRAYS, META, TokenTable, array_file, table_uri
-from clickprompt.new_folder import new_folder
-from clickprompt.progress import Task
+from clickprompt.io import storage
+from clickprompt.io.folders import new_folder
+from clickprompt.io.progress import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt import storage
 from clickprompt.data.buckets import bucket, log_bucket, rounded, significant
 from clickprompt.data.columns import BadValue, plain, refuse
 from clickprompt.data.dataset import Dataset, read_table
 from clickprompt.data.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text import UNKNOWN
 from clickprompt.data.values import all_of, canonical_number, cut, first_of, kind_of, lists, numbers, texts
+from clickprompt.io import storage
 
 __all__ = ["KEY", "FieldRule", "RowTransform", "Transformed", "exploded", "field_texts", "key_texts", "with_nulls"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["SCHEMA", "Scores", "part_uri", "read_part", "read_predictions", "rows_of", "write_predictions"]
 

@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
@@ -14,6 +13,7 @@ from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictions import Scores
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info
+from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
 
 __all__ = ["Predictor", "check_clicks", "check_dataset", "check_scorable", "filled_up", "token_table"]

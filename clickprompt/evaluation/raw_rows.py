@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
@@ -30,6 +29,7 @@ from clickprompt.data.transform import RowTransform, Transformed, exploded
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import filled_up
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
+from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
 
 __all__ = ["SERVED_ROWS", "RawPredictor", "check_columns", "open_predictor", "score_part", "served_dataset"]

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.keyed_random import random_bits
@@ -28,6 +27,7 @@ from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import check_dataset, token_table
 from clickprompt.evaluation.significance import cluster_interval
 from clickprompt.export import ExportInfo, load_export, read_info
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt
 
 __all__ = ["SCHEMA", "Recovery", "check_recoverable", "compare", "read_recovery", "summarise", "write_recovery"]

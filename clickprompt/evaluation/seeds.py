@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.evaluation.significance import paired_t_test
 from clickprompt.export import export_of, weights_checksum
+from clickprompt.io import storage
 
 __all__ = ["compare_runs", "compare_seeds"]
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt import storage
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.segments import find_encoder
 from clickprompt.data.text import load_tokenizer
@@ -28,8 +27,9 @@ from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictor import check_clicks
 from clickprompt.evaluation.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.export import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export
+from clickprompt.io import storage
+from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.models.ctr import CTRModel
-from clickprompt.new_folder import clear_unfinished, new_folder
 
 __all__ = ["FORMATS", "export_for_serving"]
 

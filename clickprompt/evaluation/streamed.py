@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from clickprompt import storage
 from clickprompt.config import EvaluateConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.evaluation.auc_histogram import AucHistogram, LogitBins
@@ -31,6 +30,7 @@ from clickprompt.evaluation.group_auc import Gauc, gauc
 from clickprompt.evaluation.metrics import log_loss
 from clickprompt.evaluation.predictions import part_uri, read_part, rows_of
 from clickprompt.evaluation.slices import cold_rows, judged, tail_subsets, tails
+from clickprompt.io import storage
 
 __all__ = ["streamed_figures"]
 

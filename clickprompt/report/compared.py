@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt import storage
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.metrics import auc_or_none, log_loss, relative_improvement
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.significance import paired_t_test
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.report.charts import Bar, Value, bars
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run, same_but_for_the_seed

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import clickprompt
-from clickprompt import storage
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 from clickprompt.report import evaluated, prompts, settings, training
 from clickprompt.report.compared import check_same_rows, compare_runs, compared
 from clickprompt.report.page import markdown, page

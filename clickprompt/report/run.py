@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clickprompt import storage
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 
 __all__ = ["Run", "dotted", "finite", "read_runs", "same_but_for_the_seed"]
 

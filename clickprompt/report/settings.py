@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clickprompt.environment import environment as machine
+from clickprompt.io.environment import environment as machine
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run
 from clickprompt.report.table import Column, Table

@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
 from clickprompt.data.sources import Source, get_source
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform import FieldRule
 from clickprompt.errors import DataError, InputError
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.prepare import (
     FieldValues,

@@ -14,11 +14,11 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
-from clickprompt.cpus import usable_cores
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.cpus import usable_cores
+from clickprompt.io.progress import say
 from clickprompt.runtime.surroundings import check_temporary, keep_loopback_direct
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from clickprompt import storage
+from clickprompt.io import storage
 
 __all__ = ["Curves"]
 

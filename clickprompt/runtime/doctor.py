@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from clickprompt.config import Config
-from clickprompt.cpus import usable_cores
 from clickprompt.errors import ClickPromptError
+from clickprompt.io.cpus import usable_cores
 from clickprompt.runtime.cluster import check_cpus, cpus_needed, embedded_cpus
 from clickprompt.runtime.surroundings import check_temporary, shared_memory, temporary_folder
 

@@ -9,7 +9,6 @@ import pyarrow as pa
 import ray
 from ray.util import ActorPool
 
-from clickprompt import storage
 from clickprompt.config import Config, require_split
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import DataError, InputError
@@ -19,7 +18,8 @@ from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.predictor import check_scorable
 from clickprompt.evaluation.recovery import MASK_RATE, check_recoverable, compare, read_recovery, summarise
 from clickprompt.export import ExportInfo, dataset_of, export_of, weights_checksum
-from clickprompt.progress import Task
+from clickprompt.io import storage
+from clickprompt.io.progress import Task
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.scorer import score_groups, start_scorers
 

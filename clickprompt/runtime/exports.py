@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from clickprompt import storage
 from clickprompt.data.text import tokenizer_fingerprint
 from clickprompt.errors import DataError, InputError
 from clickprompt.export import publish, write_export
+from clickprompt.io import storage
 from clickprompt.runtime.job import Job
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state
 

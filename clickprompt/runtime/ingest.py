@@ -14,7 +14,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.order import Order
 from clickprompt.errors import RunError
-from clickprompt.progress import Task
+from clickprompt.io.progress import Task
 from clickprompt.runtime.memory import Usage, usage_below
 from clickprompt.runtime.stream import iterate_batches, worker_streams
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.lengths import TextLengths
 from clickprompt.data.order import Order
+from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
 
 __all__ = ["Around", "Job", "train_worker"]

@@ -5,7 +5,6 @@ Every stage is its own run below `<run>/` and is skipped when it is complete, so
 
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.fetch import fetch
@@ -13,8 +12,9 @@ from clickprompt.data.sources import require_source
 from clickprompt.data.text import load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
-from clickprompt.progress import say
 from clickprompt.report.make import make_report
 from clickprompt.runtime.cluster import check_cpus, connect
 from clickprompt.runtime.evaluate import evaluate

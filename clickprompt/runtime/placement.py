@@ -9,7 +9,7 @@ from typing import Literal
 import ray
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import MORE_NODES, no_room, validation_cpus
 
 __all__ = ["GROUP_LABEL", "Group", "check_groups", "group_selector"]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt import storage
 from clickprompt.config import Config, FinetuneConfig, ObjectiveName, load_config, replaced
 from clickprompt.data.dataset import Dataset, columns_of
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError, InputError
+from clickprompt.io import storage
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.runtime.preflight import check_batches

@@ -10,7 +10,6 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
@@ -20,8 +19,9 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.predictor import check_clicks
 from clickprompt.evaluation.raw_rows import RawPredictor, check_columns, score_part
 from clickprompt.export import dataset_of, export_of, read_info
-from clickprompt.new_folder import clear_unfinished, new_folder
-from clickprompt.progress import Task
+from clickprompt.io import storage
+from clickprompt.io.folders import clear_unfinished, new_folder
+from clickprompt.io.progress import Task
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.scorer import actor_options
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from clickprompt import storage
 from clickprompt.config import (
     Config,
     FinetuneConfig,
@@ -30,8 +29,9 @@ from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.export import ExportInfo, dataset_of, export_of, read_info
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
-from clickprompt.progress import say
 from clickprompt.runtime.cluster import check_cpus
 from clickprompt.runtime.job import Job
 from clickprompt.runtime.surroundings import check_temporary

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.buckets import bucket, quantile_edges
 from clickprompt.data.dataset import (
@@ -31,8 +30,9 @@ from clickprompt.data.sources.raw import table_key
 from clickprompt.data.text import TEMPLATE, UNKNOWN
 from clickprompt.data.transform import KEY, FieldRule, with_nulls
 from clickprompt.errors import DataError, InputError
-from clickprompt.new_folder import clear_unfinished, new_folder
-from clickprompt.progress import Task, say
+from clickprompt.io import storage
+from clickprompt.io.folders import clear_unfinished, new_folder
+from clickprompt.io.progress import Task, say
 from clickprompt.runtime import prepare_tasks as tasks
 from clickprompt.runtime.cluster import connect
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from clickprompt import storage
 from clickprompt.data import staging
 from clickprompt.data.dataset import SPLITS, shard_schema
 from clickprompt.data.keyed_random import random_bits, random_uniform
@@ -24,6 +23,7 @@ from clickprompt.data.sources import Findings, LogRows, RawPart, Source
 from clickprompt.data.staging import log_column
 from clickprompt.data.transform import with_nulls
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 

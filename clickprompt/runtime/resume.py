@@ -1,8 +1,8 @@
 """What an interrupted run left among its checkpoints, seen to before it is continued."""
 
-from clickprompt import storage
 from clickprompt.errors import DataError, InputError
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.training.checkpoint import damage_of, newest_complete
 
 __all__ = ["clear_checkpoints"]

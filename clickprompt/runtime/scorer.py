@@ -8,7 +8,6 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.dataset import Dataset
 from clickprompt.evaluation.attention import AttentionSums, PromptAttention
@@ -17,6 +16,7 @@ from clickprompt.evaluation.predictions import part_uri, write_predictions
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.recovery import Recovery, write_recovery
 from clickprompt.export import weights_checksum
+from clickprompt.io import storage
 from clickprompt.runtime.placement import group_selector
 
 __all__ = ["actor_options", "score_groups", "start_scorers"]

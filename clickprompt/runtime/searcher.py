@@ -9,10 +9,10 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from clickprompt import storage
 from clickprompt.config import Config
 from clickprompt.halving import Rungs
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.tpe import TPE
 from clickprompt.runtime.trials import validations_of
 from clickprompt.search import Point, Trial, draw_points, make_point, trials_of

@@ -34,13 +34,13 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, InputError, RunError
 from clickprompt.evaluation.answers import Answer, answers
 from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 from clickprompt.export import INFO, export_of
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import connect
 
 __all__ = ["TOKEN", "ServeOptions", "app", "serve_run"]

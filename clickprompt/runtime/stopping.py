@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clickprompt.errors import StoppedError
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 
 __all__ = ["stop_signals"]
 

@@ -18,7 +18,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from clickprompt import storage
+from clickprompt.io import storage
 from clickprompt.runtime.uploads import Uploads
 from clickprompt.training import loop, slices
 from clickprompt.training.checkpoint import load_state, newest_complete

@@ -9,10 +9,10 @@ import sys
 import threading
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig, load_config
 from clickprompt.errors import ClickPromptError
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 
 _ROWS, _ROW_GROUP = 1600, 8
 

@@ -21,7 +21,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 import clickprompt
 from clickprompt.config import preset_names
 from clickprompt.errors import InputError, RunError
-from clickprompt.progress import say
+from clickprompt.io.progress import say
 from clickprompt.runtime.surroundings import keep_loopback_direct
 
 __all__ = ["Submission", "follow_job", "job_logs", "job_status", "list_jobs", "pinned_requirements", "stop_job", "submit_job"]

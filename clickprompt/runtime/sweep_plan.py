@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.config import Config
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import check_cpus
 from clickprompt.runtime.job import Job
 from clickprompt.runtime.preflight import check_training

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import ray
 
-from clickprompt import storage
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.bayes import ScoreHistogram
 from clickprompt.data.synth import GoodReads, Part, check_rows, get_synthetic
 from clickprompt.errors import InputError
-from clickprompt.new_folder import clear_unfinished, new_folder
-from clickprompt.progress import Task, say
+from clickprompt.io import storage
+from clickprompt.io.folders import clear_unfinished, new_folder
+from clickprompt.io.progress import Task, say
 from clickprompt.runtime.cluster import connect
 
 __all__ = ["synth"]

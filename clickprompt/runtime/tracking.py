@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from clickprompt import storage
-from clickprompt.progress import say
+from clickprompt.io import storage
+from clickprompt.io.progress import say
 from clickprompt.runtime.job import Job
 from clickprompt.runtime.preflight import leaves
 

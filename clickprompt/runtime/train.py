@@ -16,12 +16,12 @@ import ray.train
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from clickprompt import storage
 from clickprompt.config import Config
-from clickprompt.environment import environment
 from clickprompt.errors import ClickPromptError, RunError, StoppedError
 from clickprompt.export import export_of
-from clickprompt.progress import Task, say
+from clickprompt.io import storage
+from clickprompt.io.environment import environment
+from clickprompt.io.progress import Task, say
 from clickprompt.runtime.board import Board
 from clickprompt.runtime.cluster import connect, kept_free, storage_options
 from clickprompt.runtime.failures import Trainer

@@ -10,9 +10,9 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.errors import StoppedError
+from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from clickprompt.search import make_point, pretrain_config
 

@@ -15,12 +15,12 @@ from typing import Any
 import ray
 from ray import tune
 
-from clickprompt import storage
 from clickprompt.config import Config, dump_config, replaced
-from clickprompt.cpus import usable_cores, worker_threads
 from clickprompt.errors import ConfigError, RunError, StoppedError
 from clickprompt.halving import Rungs
-from clickprompt.progress import Task, say
+from clickprompt.io import storage
+from clickprompt.io.cpus import usable_cores, worker_threads
+from clickprompt.io.progress import Task, say
 from clickprompt.runtime.cluster import check_cpus, check_room, connect, embedded_cpus, storage_options
 from clickprompt.runtime.preflight import begun_with, check_training, claim
 from clickprompt.runtime.searcher import Halving, Trials

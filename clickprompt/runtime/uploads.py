@@ -11,7 +11,7 @@ from typing import Any
 import ray.train
 from ray.train import Checkpoint, CheckpointUploadMode
 
-from clickprompt import storage
+from clickprompt.io import storage
 from clickprompt.training.checkpoint import checkpoint_name
 
 __all__ = ["Uploads"]

@@ -14,16 +14,16 @@ import torch.distributed as dist
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution.context import get_train_context
 
-from clickprompt import storage
 from clickprompt.config import FinetuneConfig
-from clickprompt.cpus import worker_threads
 from clickprompt.data.collate import Collator
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
 from clickprompt.export import load_weights
+from clickprompt.io import storage
+from clickprompt.io.cpus import worker_threads
+from clickprompt.io.folders import scratch_folder
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
-from clickprompt.new_folder import scratch_folder
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.runtime.curves import Curves
 from clickprompt.runtime.exports import Exports

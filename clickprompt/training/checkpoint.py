@@ -10,8 +10,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clickprompt import storage
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 
 __all__ = ["TrainState", "checkpoint_name", "damage_of", "load_state", "newest_complete", "seal"]
 

@@ -1,7 +1,7 @@
 """Files made for a test, and read."""
 
-from clickprompt import storage
 from clickprompt.data.sources.reading import FileFormat, file_columns, file_parts, find_files, read_rows
+from clickprompt.io import storage
 
 
 def write(place, name, content):

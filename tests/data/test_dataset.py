@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clickprompt import storage
 from clickprompt.data.dataset import FORMAT_VERSION, Dataset
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 from tests.synthetic import FIELDS, write_dataset
 
 

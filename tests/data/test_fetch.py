@@ -9,9 +9,9 @@ import zipfile
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.data.fetch import DOWNLOADS, FINISHERS, Origin, fetch
 from clickprompt.errors import InputError, RunError
+from clickprompt.io import storage
 
 FILES = {"a.txt": b"first", "b.txt": b"second"}
 

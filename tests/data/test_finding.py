@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.data.sources.reading import FileFormat, find_files
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 from tests.data.reading import write
 
 FILES = [

@@ -8,11 +8,11 @@ from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 from transformers import RobertaTokenizer
 
-from clickprompt import storage
 from clickprompt.data.gpt2_bpe import write_gpt2_bpe
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import encode, load_tokenizer, sentence
 from clickprompt.data.transform import KEY
+from clickprompt.io import storage
 from tests.log_rows import as_dicts
 
 REAL = ("CLICKPROMPT_ROBERTA_TOKENIZER", "CLICKPROMPT_GPT2_BPE", "CLICKPROMPT_ML100K")

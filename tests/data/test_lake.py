@@ -21,9 +21,9 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import DoubleType, LongType
 from pyroaring import BitMap
 
-from clickprompt import storage
 from clickprompt.data.sources.reading import FileFormat, file_columns, find_files
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 from tests.data.reading import rows
 
 DAY = date(2024, 5, 1)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt import storage
 from clickprompt.data import text
 from clickprompt.data.dataset import vocabulary_schema
 from clickprompt.data.segments import SegmentEncoder, find_encoder
@@ -20,6 +19,7 @@ from clickprompt.data.text import encode, load_tokenizer, segment, sentence, tok
 from clickprompt.data.token_table import TokenTable, kept_segments
 from clickprompt.data.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError
+from clickprompt.io import storage
 from tests.synthetic import write_dataset
 from tests.tokenizers_made_up import (
     byte_level_bpe,

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.collate import Collator
 from clickprompt.data.masking import IGNORED, mask_tokens
@@ -23,6 +22,7 @@ from clickprompt.evaluation.recovery import (
     write_recovery,
 )
 from clickprompt.export import write_export
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.training.engine import weights_of

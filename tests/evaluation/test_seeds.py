@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.seeds import compare_seeds
 from clickprompt.export import export_of, weights_checksum
+from clickprompt.io import storage
 from clickprompt.tables import seeds_table
 from tests.evaluation.test_serving import write_run
 from tests.tiny import write_both

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.transform import RowTransform
@@ -20,6 +19,7 @@ from clickprompt.errors import DataError, RunError
 from clickprompt.evaluation.raw_graph import drawn_inputs
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import load_export, read_info, write_export
+from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model
 from clickprompt.training.engine import weights_of

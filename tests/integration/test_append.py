@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import load_config
 from clickprompt.data.dataset import SPLITS, Dataset
 from clickprompt.data.transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.export import dataset_of
+from clickprompt.io import storage
 from clickprompt.runtime.append import append
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.prepare import prepare

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from clickprompt import storage
 from clickprompt.config import replaced
 from clickprompt.data.text import load_tokenizer
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.evaluation.raw_rows import open_predictor
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import dataset_of, load_weights, read_info
+from clickprompt.io import storage
 from clickprompt.runtime.append import append
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.preflight import check_training

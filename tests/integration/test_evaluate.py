@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import Config, replaced
 from clickprompt.data.text import load_tokenizer
@@ -15,6 +14,7 @@ from clickprompt.errors import InputError
 from clickprompt.evaluation import figures
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.export import export_of
+from clickprompt.io import storage
 from clickprompt.runtime import evaluate as runtime_evaluate
 from clickprompt.runtime.evaluate import evaluate, evaluate_attention
 from tests.evaluation.test_serving import write_run

@@ -10,10 +10,10 @@ import time
 import psutil
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import dump_config
 from clickprompt.data.dataset import Dataset
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 from clickprompt.training.checkpoint import newest_complete
 from tests.integration.test_prepare import files_below
 from tests.raw_movielens import ratings, write_1m

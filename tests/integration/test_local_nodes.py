@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import dump_config
+from clickprompt.io import storage
 from clickprompt.runtime.processes import below, gone_within
 from tests.integration.clusters import ROOT
 from tests.tiny import tiny_config, write_both

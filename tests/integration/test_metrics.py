@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from clickprompt import storage
+from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from tests.tiny import tiny_config, write_both
 

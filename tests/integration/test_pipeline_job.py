@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from clickprompt import storage
+from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
 from tests.integration.clusters import ROOT, lines
 from tests.tiny import write_plm

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import load_config
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table_build import build_token_table
+from clickprompt.io import storage
 from clickprompt.runtime.evaluate import evaluate_recovery
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.train import run_training

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import dump_config
+from clickprompt.io import storage
 from clickprompt.runtime.submit import pinned_requirements
 from clickprompt.training.checkpoint import load_state, newest_complete
 from tests.integration.clusters import free_port, lines

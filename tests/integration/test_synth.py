@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.data.bayes import ScoreHistogram
 from clickprompt.data.dataset import slug
 from clickprompt.data.synth import GoodReads
 from clickprompt.errors import InputError
 from clickprompt.evaluation.metrics import auc
+from clickprompt.io import storage
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.synth import synth
 

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import replaced
 from clickprompt.data.dataset import Dataset
@@ -25,6 +24,7 @@ from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.recovery import Recovery, read_recovery
 from clickprompt.evaluation.serving import export_for_serving
 from clickprompt.export import export_of, load_export, load_weights
+from clickprompt.io import storage
 from clickprompt.report.make import make_report
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.train import run_training

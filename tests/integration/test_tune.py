@@ -14,9 +14,9 @@ import ray
 from ray.util import placement_group_table
 from ray.util.state import list_actors
 
-from clickprompt import storage
 from clickprompt.config import dump_config, load_config, replaced
 from clickprompt.errors import ConfigError, RunError
+from clickprompt.io import storage
 from clickprompt.runtime.tune import run_tune
 from tests.tiny import tiny_config, write_both
 

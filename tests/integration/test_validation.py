@@ -10,10 +10,10 @@ import numpy as np
 import psutil
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import replaced
 from clickprompt.errors import StoppedError
 from clickprompt.export import export_of, load_weights, read_info, scores_of
+from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
 from tests.in_process import InProcessValidation

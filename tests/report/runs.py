@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.config import dump_config, load_config
 from clickprompt.data.dataset import Dataset
 from clickprompt.evaluation.comparison import paired_logits
 from clickprompt.evaluation.figures import split_figures
 from clickprompt.evaluation.predictions import Scores, read_predictions, write_predictions
+from clickprompt.io import storage
 
 FIELDS = ("User ID", "Gender", "Movie ID", "Film genre")
 

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.evaluation.predictions import read_predictions
+from clickprompt.io import storage
 from clickprompt.report.make import make_report
 from clickprompt.report.run import read_runs, same_but_for_the_seed
 from clickprompt.report.svg import Scale

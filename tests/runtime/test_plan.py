@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.cli import main
 from clickprompt.config import dump_config, load_config
 from clickprompt.data.order import Order
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model
 from clickprompt.runtime.plan import make_plan, plan_table

@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.errors import DataError
-from clickprompt.new_folder import scratch_folder
+from clickprompt.io import storage
+from clickprompt.io.folders import scratch_folder
 from clickprompt.runtime.resume import clear_checkpoints
 from clickprompt.training.checkpoint import checkpoint_name
 from tests.training.test_checkpoint import write_checkpoint

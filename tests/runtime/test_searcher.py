@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.halving import Rungs
+from clickprompt.io import storage
 from clickprompt.runtime.searcher import Halving, Trials
 
 

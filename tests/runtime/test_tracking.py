@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.config import replaced
 from clickprompt.errors import ConfigError
+from clickprompt.io import storage
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.tracking import Tracking
 from clickprompt.runtime.train import run_training

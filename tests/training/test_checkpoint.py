@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.errors import InputError, RunError
+from clickprompt.io import storage
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, damage_of, newest_complete, seal
 
 

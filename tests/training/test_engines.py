@@ -13,7 +13,6 @@ import torch.multiprocessing as mp
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from clickprompt import storage
 from clickprompt.config import Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset, columns_of
@@ -21,6 +20,7 @@ from clickprompt.data.order import Order, read_local_batches
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training import guards

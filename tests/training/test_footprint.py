@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from clickprompt import storage
 from clickprompt.benchmark.pamlm_step import SHAPES
 from clickprompt.config import load_config, replaced
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.training.footprint import activation_bytes, count_parameters, footprint, model_states
 from tests.synthetic import FIELDS

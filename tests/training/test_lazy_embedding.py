@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from clickprompt import storage
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.dataset import Dataset, columns_of
 from clickprompt.data.order import Order, read_local_batches
 from clickprompt.data.text import load_tokenizer
 from clickprompt.data.token_table import TokenTable
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model, load_matching, unique_tensors
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from clickprompt import storage
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_part_bytes
 from clickprompt.data.transform import KEY
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["BookCrossing"]
 

@@ -6,9 +6,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from clickprompt import storage
 from clickprompt.data.sources.formats import DataFile
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["delta_files"]
 

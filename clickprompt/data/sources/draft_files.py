@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from clickprompt import storage
 from clickprompt.data.sources.finding import find_files
 from clickprompt.data.sources.formats import DataFile, FileFormat, ending_format
 from clickprompt.data.sources.reading import file_columns, file_parts, known_columns, read_rows
 from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text
 from clickprompt.data.values import BadValue, kind_of, texts
 from clickprompt.errors import ConfigError, DataError, InputError
+from clickprompt.io import storage
 
 __all__ = ["FileGroup", "group_files", "read_keys"]
 

@@ -7,10 +7,10 @@ from urllib.parse import unquote
 
 from pyarrow import fs
 
-from clickprompt import storage
 from clickprompt.data.sources.formats import ENDINGS, DataFile, FileFormat, ending_format, format_of
 from clickprompt.data.sources.lake import DELTA_LOG, lake_files, lake_kind
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["find_files"]
 

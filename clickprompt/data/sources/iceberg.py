@@ -14,9 +14,9 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import StaticTable
 from pyiceberg.transforms import IdentityTransform
 
-from clickprompt import storage
 from clickprompt.data.sources.formats import DataFile
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["iceberg_files"]
 

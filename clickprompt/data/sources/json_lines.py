@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from clickprompt import storage
 from clickprompt.data.sources.raw import RawPart
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["in_pieces", "read_objects"]
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickprompt import storage
 from clickprompt.data.sources.formats import PIECE_ROWS, DataFile, FileFormat, FilePart
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 
 __all__ = ["RowGroups", "leaves", "parquet_columns", "parquet_parts", "plain_type", "read_parquet"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from clickprompt import storage
 from clickprompt.data.dataset import slug
 from clickprompt.data.schema import FieldSchema
 from clickprompt.data.transform import FieldRule
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = [
     "Example",

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt import storage
 from clickprompt.config import SPLITS
 from clickprompt.data.columns import BadValue, refuse
 from clickprompt.data.instants import conflict, instants, unit_of
@@ -24,6 +23,7 @@ from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, fil
 from clickprompt.data.transform import KEY, FieldRule, exploded, field_texts, key_texts
 from clickprompt.data.values import kind_of, labels, texts
 from clickprompt.errors import DataError
+from clickprompt.io import storage
 
 __all__ = ["Table", "file_format", "nulls_of"]
 

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import pyarrow as pa
 
-from clickprompt import storage
 from clickprompt.data.sources.formats import FileFormat, compression_of
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 
 __all__ = ["LONGEST_LINE", "open_text", "refuse_undecodable", "too_long"]
 

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.errors import InputError
-from clickprompt.new_folder import clear_unfinished, new_folder
+from clickprompt.io import storage
+from clickprompt.io.folders import clear_unfinished, new_folder
 
 WRITER = """
 import sys
-from clickprompt.new_folder import new_folder
+from clickprompt.io.folders import new_folder
 with new_folder(sys.argv[1]) as folder:
     open(f"{folder}/half", "w").close()
     print(folder, flush=True)
@@ -44,7 +44,7 @@ def test_it_is_renamed_when_it_is_complete(tmp_path):
 
 
 def test_what_a_killed_writer_was_at_is_not_in_it(tmp_path):
-    script = "import os, signal, sys\nfrom clickprompt import storage\nwith storage.open_output(sys.argv[1]) as stream:\n"
+    script = "import os, signal, sys\nfrom clickprompt.io import storage\nwith storage.open_output(sys.argv[1]) as stream:\n"
     script += "    stream.write(b'half'); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     with new_folder(str(tmp_path / "out")) as folder:
         killed = subprocess.run([sys.executable, "-c", script, f"{folder}/below/part"], check=False)
@@ -122,7 +122,9 @@ def test_nothing_is_left_of_a_new_folder_that_failed(place, name, error):
 
 
 def test_what_a_killed_process_left_of_a_new_folder_is_known_and_cleared(bucket):
-    code = "import os, sys; from clickprompt import storage; from clickprompt.new_folder import new_folder; new = new_folder(sys.argv[1]); "
+    code = (
+        "import os, sys; from clickprompt.io import storage; from clickprompt.io.folders import new_folder; new = new_folder(sys.argv[1]); "
+    )
     code += "storage.write_bytes(new.__enter__() + '/x/1', b'one'); os._exit(9)"
     done = subprocess.run([sys.executable, "-c", code, f"{bucket}/new"], check=False)
     assert done.returncode == 9

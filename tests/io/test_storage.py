@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clickprompt import storage
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 
 
 def names_below(folder: Path) -> list[str]:

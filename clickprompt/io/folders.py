@@ -7,8 +7,8 @@ import socket
 import uuid
 from collections.abc import Iterator
 
-from clickprompt import storage
 from clickprompt.errors import InputError
+from clickprompt.io import storage
 
 __all__ = ["clear_unfinished", "new_folder", "scratch_folder"]
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 
-from clickprompt.cpus import usable_cores
+from clickprompt.io.cpus import usable_cores
 
 __all__ = ["PACKAGES", "environment"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from clickprompt.cpus import usable_cores, worker_threads
+from clickprompt.io.cpus import usable_cores, worker_threads
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ALLOWED = len(os.sched_getaffinity(0))
-ASKED = "from clickprompt.cpus import usable_cores; print(usable_cores())"
+ASKED = "from clickprompt.io.cpus import usable_cores; print(usable_cores())"
 
 
 def tree(root: Path, cgroup: str, **quotas: str) -> str:
