@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 # A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
 ORDER = [
     {"errors"},
-    {"io", "halving", "tables"},
+    {"io", "tables"},
     {"config"},
     {"config_reference"},
-    {"data", "models", "search"},
-    {"export", "objectives", "sweep_results"},
+    {"data", "models", "tuning"},
+    {"export", "objectives"},
     {"evaluation"},
     {"report", "training"},
     {"runtime"},

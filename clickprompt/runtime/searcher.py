@@ -10,12 +10,12 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from clickprompt.config import Config
-from clickprompt.halving import Rungs
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.tpe import TPE
 from clickprompt.runtime.trials import validations_of
-from clickprompt.search import Point, Trial, draw_points, make_point, trials_of
+from clickprompt.tuning.halving import Rungs
+from clickprompt.tuning.points import Point, Trial, draw_points, make_point, trials_of
 
 __all__ = ["Halving", "Trials"]
 

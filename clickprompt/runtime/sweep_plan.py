@@ -13,7 +13,7 @@ from clickprompt.runtime.job import Job
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.searcher import Trials
 from clickprompt.runtime.step_time import time_step
-from clickprompt.search import Point, changes_pretraining, pretrain_config
+from clickprompt.tuning.points import Point, changes_pretraining, pretrain_config
 
 __all__ = ["Plan", "make_plan", "measure"]
 

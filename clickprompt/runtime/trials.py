@@ -14,7 +14,7 @@ from clickprompt.config import Config, replaced
 from clickprompt.errors import StoppedError
 from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
-from clickprompt.search import make_point, pretrain_config
+from clickprompt.tuning.points import make_point, pretrain_config
 
 __all__ = ["Sweep", "Threads", "finetune_trial", "validations_of"]
 

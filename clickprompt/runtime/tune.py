@@ -1,6 +1,6 @@
 """`clickprompt tune`, the driver: a staged search with Ray Tune over any keys of the configuration.
 
-One Tuner, whose trials are the finetunings. Keys that change the pretraining (clickprompt/search.py says which) give pretrainings that
+One Tuner, whose trials are the finetunings. Keys that change the pretraining (clickprompt/tuning/points.py says which) give pretrainings that
 trials share: the first trial that needs one has it made (runtime/trials.py) and goes on as soon as it is there.
 """
 
@@ -17,7 +17,6 @@ from ray import tune
 
 from clickprompt.config import Config, dump_config, replaced
 from clickprompt.errors import ConfigError, RunError, StoppedError
-from clickprompt.halving import Rungs
 from clickprompt.io import storage
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import Task, say
@@ -28,8 +27,9 @@ from clickprompt.runtime.stopping import stop_signals
 from clickprompt.runtime.sweep_plan import Plan, make_plan, measure
 from clickprompt.runtime.tpe import check_optuna
 from clickprompt.runtime.trials import Sweep, Threads, finetune_trial
-from clickprompt.search import Point, changes_pretraining, check_space, corners, make_point, wants_pretraining
-from clickprompt.sweep_results import best_config, ranked, write_trials
+from clickprompt.tuning.halving import Rungs
+from clickprompt.tuning.points import Point, changes_pretraining, check_space, corners, make_point, wants_pretraining
+from clickprompt.tuning.results import best_config, ranked, write_trials
 
 __all__ = ["run_tune"]
 

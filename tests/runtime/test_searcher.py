@@ -5,9 +5,9 @@ import json
 import pytest
 
 from clickprompt.config import Config, replaced
-from clickprompt.halving import Rungs
 from clickprompt.io import storage
 from clickprompt.runtime.searcher import Halving, Trials
+from clickprompt.tuning.halving import Rungs
 
 
 def searched(space, **tune) -> Config:

@@ -4,8 +4,8 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import Config, TuneConfig
 from clickprompt.runtime.sweep_plan import _size
-from clickprompt.search import make_point
-from clickprompt.sweep_results import _COLUMNS, write_trials
+from clickprompt.tuning.points import make_point
+from clickprompt.tuning.results import _COLUMNS, write_trials
 
 
 def points_of(*values):

@@ -2,7 +2,7 @@ import pytest
 
 from clickprompt.config import Config, load_config, replaced
 from clickprompt.errors import ConfigError
-from clickprompt.search import check_space, corners, draw_points, make_point, pretrain_config, trials_of
+from clickprompt.tuning.points import check_space, corners, draw_points, make_point, pretrain_config, trials_of
 
 
 def searched(space, **settings) -> Config:

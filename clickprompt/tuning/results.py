@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import Config, replaced
 from clickprompt.io import storage
-from clickprompt.search import Point
+from clickprompt.tuning.points import Point
 
 __all__ = ["best_config", "ranked", "write_trials"]
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from clickprompt.halving import Rungs
+from clickprompt.tuning.halving import Rungs
 
 
 def test_compared_at_rungs_with_those_that_started_earlier():

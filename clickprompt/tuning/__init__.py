@@ -1,0 +1,1 @@
+"""The points of a sweep, which of them go on, and what it leaves. No ray here."""
