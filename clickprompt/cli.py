@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @app.command()
 def fetch(name: str, to: Annotated[str, typer.Option("--to", help="folder to put it in")], as_json: JsonOption = False) -> None:
     """Fetch public data or PLM weights, checksum verified."""
-    from clickprompt.data.fetch import fetch as run_fetch
+    from clickprompt.data.sources.fetch import fetch as run_fetch
 
     result = run_fetch(name, to)
     _finish(as_json, {"name": name, "path": result.path, "origin": result.origin}, f"{name}: {result.path} ({result.origin})")
@@ -110,15 +110,15 @@ def prepare(
     """Raw log → Parquet shards, vocabulary and manifest."""
     settings = load_config(config, overrides or [])
     if check:
-        from clickprompt.data.check import check_source
         from clickprompt.data.sources import get_source
+        from clickprompt.data.sources.check import check_source
 
         found = check_source(get_source(source, raw), split_by=split)
         _finish(as_json, found, f"{check_table(found)}\nnothing was written")
         return
     if not out:
         raise InputError("--out is missing: give the folder or URI of the prepared dataset, or --check to look at a sample only")
-    from clickprompt.data.dataset import SPLITS
+    from clickprompt.data.prepared.dataset import SPLITS
 
     if append:
         if sample_users is not None:
@@ -176,8 +176,8 @@ def tokenize(
 ) -> None:
     """Build a prepared dataset's token table for one PLM's tokenizer."""
     settings = load_config(config, overrides or [])
-    from clickprompt.data.dataset import Dataset
-    from clickprompt.data.text import load_tokenizer
+    from clickprompt.data.prepared.dataset import Dataset
+    from clickprompt.data.text.template import load_tokenizer
     from clickprompt.runtime.tokenize import tokenize as run_tokenize
 
     table = run_tokenize(Dataset.open(dataset, version), load_tokenizer(plm), settings.runtime)

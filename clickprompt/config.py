@@ -73,7 +73,7 @@ class _Frozen(BaseModel):
 
 
 class DataConfig(_Frozen):
-    """Which prepared dataset a run reads, and how its epoch order is cut (data/order.py)."""
+    """Which prepared dataset a run reads, and how its epoch order is cut (data/prepared/order.py)."""
 
     path: str | None = Field(default=None, description="folder written by `clickprompt prepare` (path or URI)")
     version: int | None = Field(default=None, ge=1, description="of the dataset; default: the newest, and the same ever after in a run")

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clickprompt.config import Config, ObjectiveName, replaced
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors

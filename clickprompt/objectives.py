@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickprompt.data.batch import Batch
-from clickprompt.data.masking import IGNORED
+from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
 
 __all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PromptAugmentedLM", "model_inputs"]

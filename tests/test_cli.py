@@ -11,9 +11,9 @@ import pytest
 import ray
 
 from clickprompt.cli import main
-from clickprompt.data.text import load_tokenizer
+from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
-from tests.tiny import write_both
+from tests.support.tiny import write_both
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from clickprompt.cli import main
 from clickprompt.io import storage
-from tests.raw_movielens import ratings, write_1m
-from tests.tiny import write_both
+from tests.support.raw_movielens import ratings, write_1m
+from tests.support.tiny import write_both
 
 SCHEMA = """
 data: [DATA]

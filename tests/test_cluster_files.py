@@ -15,7 +15,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config
 
 import clickprompt
-from tests.kubernetes import crd_schema, problems, strict
+from tests.support.kubernetes import crd_schema, problems, strict
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

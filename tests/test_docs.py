@@ -11,7 +11,7 @@ from clickprompt.benchmark.pamlm_step import SHAPES
 from clickprompt.cli import app, main
 from clickprompt.config import load_config
 from clickprompt.io import storage
-from tests import documented
+from tests.support import documented
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / name for name in ("architecture.md", "cluster.md", "daily.md", "sizing.md", "troubleshooting.md", "beyond.md")]

@@ -35,7 +35,7 @@ HOMES = {
     "deepspeed": "clickprompt/training/deepspeed_engine.py",
     "transformers": "clickprompt/models/plm*.py",
 }
-TOKENIZERS = {"AutoTokenizer": "clickprompt/data/text.py", "PreTrainedTokenizerBase": "*"}  # not models; the latter is but a type
+TOKENIZERS = {"AutoTokenizer": "clickprompt/data/text/template.py", "PreTrainedTokenizerBase": "*"}  # not models; the latter is but a type
 LIGHT = {"clickprompt/config.py", "clickprompt/errors.py", "clickprompt/io/progress.py", "clickprompt/io/storage.py"}
 HEAVY = {"numpy", "torch", "transformers"}
 
@@ -113,9 +113,9 @@ def test_no_job_takes_the_place_of_a_module(path):
         ("clickprompt/io/storage.py", "from clickprompt.config import Config"),
         ("clickprompt/io/storage.py", "import clickprompt.config"),
         ("clickprompt/errors.py", "from clickprompt.io import storage"),
-        ("clickprompt/data/text.py", "from clickprompt.models.plm import load_plm"),
-        ("clickprompt/models/ctr.py", "from clickprompt.data.dataset import Dataset"),
-        ("clickprompt/models/ctr.py", "from clickprompt.data import dataset"),
+        ("clickprompt/data/text/template.py", "from clickprompt.models.plm import load_plm"),
+        ("clickprompt/models/ctr.py", "from clickprompt.data.prepared.dataset import Dataset"),
+        ("clickprompt/models/ctr.py", "from clickprompt.data.prepared import dataset"),
         ("clickprompt/models/ctr.py", "from .layers import MLP"),
         ("clickprompt/objectives.py", "from clickprompt.training.loop import run"),
         ("clickprompt/training/loop.py", "def f():\n    from clickprompt.runtime import train"),
@@ -128,8 +128,8 @@ def test_no_job_takes_the_place_of_a_module(path):
         ("clickprompt/runtime/train.py", "try:\n    import deepspeed\nexcept ImportError: pass"),
         ("clickprompt/training/engine.py", "from deepspeed.ops import adam"),
         ("clickprompt/models/projector.py", "from transformers import AutoModel"),
-        ("clickprompt/data/text.py", "from transformers import AutoTokenizer, AutoModel"),
-        ("clickprompt/data/text.py", "import transformers"),
+        ("clickprompt/data/text/template.py", "from transformers import AutoTokenizer, AutoModel"),
+        ("clickprompt/data/text/template.py", "import transformers"),
         ("clickprompt/data/collate.py", "from transformers import AutoTokenizer"),
         ("clickprompt/io/storage.py", "from transformers import PreTrainedTokenizerBase"),
         ("clickprompt/evaluation/metrics.py", "import clickprompt.training.loop"),
@@ -148,7 +148,7 @@ def test_a_broken_rule_is_found(path, source):
         ("clickprompt/models/ctr.py", "from clickprompt.data.batch import Batch"),
         ("clickprompt/models/ctr.py", "from clickprompt.models.layers import MLP"),
         ("clickprompt/models/plm_families.py", "from transformers import AutoModel"),
-        ("clickprompt/data/text.py", "from transformers import AutoTokenizer\nimport tokenizers"),
+        ("clickprompt/data/text/template.py", "from transformers import AutoTokenizer\nimport tokenizers"),
         ("clickprompt/runtime/preflight.py", "from transformers import PreTrainedTokenizerBase"),
         ("clickprompt/training/deepspeed_engine.py", "import deepspeed"),
         (

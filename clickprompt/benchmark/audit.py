@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
 
 __all__ = ["Attempt", "Audit", "audit", "read_attempts"]
 

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.training.optimizers import build_optimizer, schedule_factor, set_learning_rates

@@ -16,7 +16,7 @@ from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.order import read_local_batches
+from clickprompt.data.prepared.order import read_local_batches
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import build_model

@@ -20,7 +20,7 @@ from typing import Any
 
 from clickprompt.benchmark.measure import Arm, Figures, arm, figure
 from clickprompt.config import Config, replaced
-from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset
+from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import part_uri, write_predictions
 from clickprompt.evaluation.predictor import Predictor

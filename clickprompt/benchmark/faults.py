@@ -23,10 +23,10 @@ from clickprompt.benchmark.audit import Attempt, Audit, audit, read_attempts
 from clickprompt.benchmark.commands import Command, losses, make_writable, refusing
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.config import FAULT_KINDS, Config, FaultKind, FaultsConfig, dump_config, replaced
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ClickPromptError, ConfigError, InputError, RunError
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.io import storage

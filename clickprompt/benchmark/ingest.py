@@ -16,9 +16,9 @@ from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, check_vocabulary
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.order import Order
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import say

@@ -1,9 +1,9 @@
 """What a benchmark runs on: the configured dataset and tokenizer, or MovieLens-100K and GPT-2's BPE."""
 
 from clickprompt.config import Config, replaced
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.fetch import fetch
-from clickprompt.data.text import load_tokenizer
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.sources.fetch import fetch
+from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.prepare import prepare

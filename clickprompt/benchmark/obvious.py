@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.masking import IGNORED
+from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.plm import PromptedPLM
 from clickprompt.models.plm_dropout import CPUDropout

@@ -27,10 +27,10 @@ from clickprompt.benchmark.obvious import ObviousPAMLM, row_order_micro_batches
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.io import storage
 from clickprompt.io.progress import say

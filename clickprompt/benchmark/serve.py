@@ -19,7 +19,7 @@ import numpy as np
 
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.config import Config
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.answers import answers
 from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor

@@ -1,6 +1,6 @@
 """`clickprompt benchmark shuffle`: how much of a full permutation the epoch's order is, for several `data.chunk_batches`.
 
-From the plan alone (data/shuffle_quality.py): no row is read, and without `data.path` not even a dataset is needed.
+From the plan alone (data/prepared/shuffle_quality.py): no row is read, and without `data.path` not even a dataset is needed.
 """
 
 import math
@@ -10,9 +10,9 @@ import numpy as np
 
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.config import Config
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order
-from clickprompt.data.shuffle_quality import expected_distinct, shuffle_quality
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order
+from clickprompt.data.prepared.shuffle_quality import expected_distinct, shuffle_quality
 from clickprompt.errors import ConfigError
 
 __all__ = ["even_layout", "measure_shuffle"]

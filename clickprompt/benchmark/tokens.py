@@ -23,10 +23,10 @@ import numpy as np
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, arm, figure, interleaved
 from clickprompt.config import Config
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import UNKNOWN, load_tokenizer, sentence
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import UNKNOWN, load_tokenizer, sentence
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import RunError
 from clickprompt.io.progress import say
 

@@ -11,8 +11,8 @@ import torch
 from clickprompt.config import LMKind, MaskingConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.keyed_random import random_uniform
-from clickprompt.data.masking import mask_tokens, next_token_labels, restoring_labels
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.text.masking import mask_tokens, next_token_labels, restoring_labels
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 
 __all__ = ["Collator"]

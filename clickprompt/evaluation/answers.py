@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clickprompt.data.json_rows import RowError, parse_rows, tables_of
-from clickprompt.data.values import BadValue
+from clickprompt.data.transform.json_rows import RowError, parse_rows, tables_of
+from clickprompt.data.transform.values import BadValue
 from clickprompt.evaluation.raw_rows import RawPredictor
 
 __all__ = ["MOST_ROWS", "Answer", "answers"]

@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 
 from clickprompt.config import Config
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import check_dataset, token_table
 from clickprompt.export import ExportInfo, load_export, read_info

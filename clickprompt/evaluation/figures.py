@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickprompt.config import EvaluateConfig
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.calibration import (
     calibration_sums,

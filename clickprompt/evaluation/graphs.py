@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from clickprompt.data.transform import RowTransform
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.evaluation.raw_graph import OPSET, add_lookups
 from clickprompt.models.ctr import CTRModel

@@ -7,9 +7,9 @@ import torch
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset, columns_of
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictions import Scores
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, load_export, read_info

@@ -1,4 +1,4 @@
-"""The transform's look-ups (data/transform.py) as the first nodes of an ONNX graph, which then takes raw rows: opsets 20 and ai.onnx.ml 4.
+"""The transform's look-ups (data/transform/row_transform.py) as the first nodes of an ONNX graph, which then takes raw rows: opsets 20 and ai.onnx.ml 4.
 
 An input per column of the log, named as it is:
 
@@ -26,9 +26,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt.data.buckets import bucket_names
-from clickprompt.data.spelling import texts
-from clickprompt.data.transform import KEY, FieldRule, RowTransform, field_texts
+from clickprompt.data.transform.buckets import bucket_names
+from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform, field_texts
+from clickprompt.data.transform.spelling import texts
 from clickprompt.errors import DataError
 
 if TYPE_CHECKING:

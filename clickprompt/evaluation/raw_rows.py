@@ -1,4 +1,4 @@
-"""Scoring raw rows: the dataset's own transform turns them into ids and texts (data/transform.py), also values that have no id.
+"""Scoring raw rows: the dataset's own transform turns them into ids and texts (data/transform/row_transform.py), also values that have no id.
 
 Shape legend: B rows, F fields, V distinct values of one field in a chunk.
 """
@@ -17,15 +17,15 @@ import torch
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.columns import BadValue
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.segments import SegmentEncoder, find_encoder
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
-from clickprompt.data.spelling import as_text
-from clickprompt.data.text import load_tokenizer, special_ids, surrounding, tokenizer_json
-from clickprompt.data.token_table import TokenTable
-from clickprompt.data.transform import RowTransform, Transformed, exploded
+from clickprompt.data.text.segments import SegmentEncoder, find_encoder
+from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.data.transform.columns import BadValue
+from clickprompt.data.transform.row_transform import RowTransform, Transformed, exploded
+from clickprompt.data.transform.spelling import as_text
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import filled_up
 from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
@@ -132,7 +132,7 @@ class _Texts:
     """Batches of rows whose values needn't be in any vocabulary: a token table is made of the distinct ones of each chunk."""
 
     def __init__(self, dataset: Dataset, tokenizer: str, max_length: int, separated: bool | None) -> None:
-        """`separated`: how segments join, where that was found before (data/segments.py)."""
+        """`separated`: how segments join, where that was found before (data/text/segments.py)."""
         loaded = load_tokenizer(tokenizer)
         self._columns = dataset.columns
         self._max_length = max_length

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import torch
 
 from clickprompt.config import Config
-from clickprompt.data.dataset import Dataset
 from clickprompt.data.keyed_random import random_bits
-from clickprompt.data.masking import IGNORED, mask_tokens
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.masking import IGNORED, mask_tokens
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.predictor import check_dataset, token_table
 from clickprompt.evaluation.significance import cluster_interval
@@ -34,7 +34,7 @@ __all__ = ["SCHEMA", "Recovery", "check_recoverable", "compare", "read_recovery"
 
 MASK_RATE = 0.15
 _SEED = 0
-_PARTNER = 7  # stream of the keyed generator, see data/masking.py
+_PARTNER = 7  # stream of the keyed generator, see data/text/masking.py
 
 SCHEMA = pa.schema(
     [

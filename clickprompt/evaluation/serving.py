@@ -5,7 +5,7 @@ model.*             safetensors (an export as it is), or onnx or pt2: the CTR mo
 vocab/              a Parquet file per field; row i is id i, row 0 stands for every unknown value
 tables/             tables that raw rows are joined to, if the log has such
 
-With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform.py); an ONNX graph can have
+With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform/row_transform.py); an ONNX graph can have
 it in itself ("inputs", evaluation/raw_graph.py).
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.segments import find_encoder
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.transform import RowTransform
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.segments import find_encoder
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.graphs import GRAPHS, GraphFormat
 from clickprompt.evaluation.latency import time_per_batch

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clickprompt.config import EvaluateConfig
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.evaluation.auc_histogram import AucHistogram, LogitBins
 from clickprompt.evaluation.calibration import (
     calibration_sums,

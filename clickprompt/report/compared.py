@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.metrics import auc_or_none, log_loss, relative_improvement

@@ -1,4 +1,4 @@
-"""Rows of new raw files → the next version of a prepared dataset, in the same place (layout: data/dataset.py).
+"""Rows of new raw files → the next version of a prepared dataset, in the same place (layout: data/prepared/dataset.py).
 
 The new rows are split among themselves, so none that was ever held out becomes a training row; ids, once given, stay. New rows are
 joined to the tables as they are now, and so is what is predicted from this version on; the rows before keep what they had.
@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
+from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
 from clickprompt.data.sources import Source, get_source
 from clickprompt.data.sources.table import Table
-from clickprompt.data.transform import FieldRule
+from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say

@@ -10,7 +10,7 @@ import ray
 from ray.util import ActorPool
 
 from clickprompt.config import Config, require_split
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.attention import AttentionSums, check_prompted, summarise_attention
 from clickprompt.evaluation.figures import EXACT_ROWS, check_fields, figures_of_files

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from clickprompt.data.text import tokenizer_fingerprint
+from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError, InputError
 from clickprompt.export import publish, write_export
 from clickprompt.io import storage

@@ -11,8 +11,8 @@ import numpy as np
 import ray
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order
 from clickprompt.errors import RunError
 from clickprompt.io.progress import Task
 from clickprompt.runtime.memory import Usage, usage_below

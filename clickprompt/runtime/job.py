@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.lengths import TextLengths
-from clickprompt.data.order import Order
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.lengths import TextLengths
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
 

@@ -6,10 +6,10 @@ Every stage is its own run below `<run>/` and is skipped when it is complete, so
 from typing import Any
 
 from clickprompt.config import Config, replaced
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.fetch import fetch
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources import require_source
-from clickprompt.data.text import load_tokenizer
+from clickprompt.data.sources.fetch import fetch
+from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.io import storage

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from clickprompt.config import Config, FinetuneConfig, ObjectiveName, load_config, replaced
-from clickprompt.data.dataset import Dataset, columns_of
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.models.backbones import get_backbone

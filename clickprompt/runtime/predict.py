@@ -11,10 +11,10 @@ import torch
 from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
 from clickprompt.data.sources.table import file_format
-from clickprompt.data.transform import RowTransform
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.predictor import check_clicks
 from clickprompt.evaluation.raw_rows import RawPredictor, check_columns, score_part

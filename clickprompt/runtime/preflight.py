@@ -22,11 +22,11 @@ from clickprompt.config import (
     value_of,
 )
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.lengths import check_lengths
-from clickprompt.data.order import Order
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.lengths import check_lengths
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.export import ExportInfo, dataset_of, export_of, read_info
 from clickprompt.io import storage

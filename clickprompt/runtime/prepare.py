@@ -1,6 +1,6 @@
 """Raw log → prepared dataset (DESIGN §3.1), on Ray.
 
-Rows go through files (data/staging.py): a task holds one file's rows or one shard's, the driver counts, histograms and the vocabulary,
+Rows go through files (data/prepared/staging.py): a task holds one file's rows or one shard's, the driver counts, histograms and the vocabulary,
 so that memory grows with the vocabulary and not with the log.
 """
 
@@ -14,8 +14,7 @@ import pyarrow as pa
 import ray
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.buckets import bucket, quantile_edges
-from clickprompt.data.dataset import (
+from clickprompt.data.prepared.dataset import (
     FORMAT_VERSION,
     MANIFEST,
     SPLITS,
@@ -27,8 +26,9 @@ from clickprompt.data.dataset import (
 )
 from clickprompt.data.sources import Findings, Source, get_source
 from clickprompt.data.sources.raw import table_key
-from clickprompt.data.text import TEMPLATE, UNKNOWN
-from clickprompt.data.transform import KEY, FieldRule, with_nulls
+from clickprompt.data.text.template import TEMPLATE, UNKNOWN
+from clickprompt.data.transform.buckets import bucket, quantile_edges
+from clickprompt.data.transform.row_transform import KEY, FieldRule, with_nulls
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
@@ -279,7 +279,7 @@ def write_shards(
 
 
 def write_transform(uri: str, source: Source, rules: Sequence[FieldRule], tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """What the manifest says of the transform (data/transform.py); the tables that rows are joined to are written."""
+    """What the manifest says of the transform (data/transform/row_transform.py); the tables that rows are joined to are written."""
     joined = {}
     for number, table in enumerate(dict.fromkeys(rule.table for rule in rules if rule.table is not None)):
         fields = [rule.schema.name for rule in rules if rule.table == table]
@@ -607,7 +607,7 @@ def _sort_into_shards(
     """Files with one record batch per shard, in the order of train, valid, test; and the number of shards of each.
 
     Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw logs are sorted by user or by
-    time, and the order of an epoch (data/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group
+    time, and the order of an epoch (data/prepared/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group
     has to be a uniform sample of the log if the batches are to be one.
 
     Shards are cut at boundaries found from histograms, so they don't depend on how the log was cut.

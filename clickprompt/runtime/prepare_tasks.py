@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from clickprompt.data import staging
-from clickprompt.data.dataset import SPLITS, shard_schema
 from clickprompt.data.keyed_random import random_bits, random_uniform
+from clickprompt.data.prepared import staging
+from clickprompt.data.prepared.dataset import SPLITS, shard_schema
+from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources import Findings, LogRows, RawPart, Source
-from clickprompt.data.staging import log_column
-from clickprompt.data.transform import with_nulls
+from clickprompt.data.transform.row_transform import with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 

@@ -9,7 +9,7 @@ import torch
 from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.evaluation.attention import AttentionSums, PromptAttention
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictions import part_uri, write_predictions

@@ -29,8 +29,8 @@ def _timed(job: Job, threads: int) -> StepTime:
     import torch  # and what needs it: the driver does without
 
     from clickprompt.config import FinetuneConfig
-    from clickprompt.data.dataset import columns_of
-    from clickprompt.data.text import load_tokenizer
+    from clickprompt.data.prepared.dataset import columns_of
+    from clickprompt.data.text.template import load_tokenizer
     from clickprompt.models.clickprompt import build_model
     from clickprompt.objectives import OBJECTIVES, model_inputs
     from clickprompt.runtime.worker import build_collator

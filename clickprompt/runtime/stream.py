@@ -1,4 +1,4 @@
-"""Ray Data → Ray Train: the step-addressed order of data/order.py as a `DataConfig`.
+"""Ray Data → Ray Train: the step-addressed order of data/prepared/order.py as a `DataConfig`.
 
 Ray Train calls `configure` at every start of a worker group, so a restart after a failure plans again from the newest complete
 checkpoint's step, for whatever number of workers there is then.
@@ -18,8 +18,8 @@ from ray.data import DataIterator, Datasource, ReadTask
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
-from clickprompt.data.dataset import Dataset, shard_schema
-from clickprompt.data.order import SENTINEL_STEP, Order, read_chunk
+from clickprompt.data.prepared.dataset import Dataset, shard_schema
+from clickprompt.data.prepared.order import SENTINEL_STEP, Order, read_chunk
 
 __all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "read_ahead_bytes", "worker_streams"]
 

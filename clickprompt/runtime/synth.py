@@ -1,4 +1,4 @@
-"""Synthetic logs of any length (data/synth.py), one Ray task a file: the driver sees histograms and who and what occurs, never rows."""
+"""Synthetic logs of any length (data/synth/synth.py), one Ray task a file: the driver sees histograms and who and what occurs, never rows."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import numpy as np
 import ray
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.bayes import ScoreHistogram
-from clickprompt.data.synth import GoodReads, Part, check_rows, get_synthetic
+from clickprompt.data.synth.bayes import ScoreHistogram
+from clickprompt.data.synth.synth import GoodReads, Part, check_rows, get_synthetic
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder

@@ -7,10 +7,10 @@ import ray
 from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.segments import Encoded, SegmentEncoder
-from clickprompt.data.token_table import TokenTable
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.segments import Encoded, SegmentEncoder
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.runtime.cluster import connect
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from ray.train.v2._internal.execution.context import get_train_context
 
 from clickprompt.config import FinetuneConfig
 from clickprompt.data.collate import Collator
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
 from clickprompt.export import load_weights
 from clickprompt.io import storage

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.models.layers import PackedEmbedding
 
 __all__ = ["FieldCarried", "carry_rows", "match_values", "tables_of", "values_of"]

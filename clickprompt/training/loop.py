@@ -15,7 +15,7 @@ import torch
 from clickprompt.config import StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
-from clickprompt.data.order import Order
+from clickprompt.data.prepared.order import Order
 from clickprompt.objectives import Objective
 from clickprompt.training.checkpoint import TrainState, seal
 from clickprompt.training.engine import Engine, all_reduce_sum

@@ -5,7 +5,7 @@ import math
 import torch
 
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset, columns_of
+from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.errors import RunError
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import Engine

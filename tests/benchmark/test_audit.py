@@ -5,8 +5,8 @@ import json
 import pytest
 
 from clickprompt.benchmark.audit import Attempt, audit, read_attempts
-from clickprompt.data.order import Order, read_local_batches
-from tests.synthetic import write_dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from tests.support.synthetic import write_dataset
 
 STEPS = 34  # two epochs, the last batch of each is short
 

@@ -5,7 +5,7 @@ import pytest
 from clickprompt.benchmark.ctr_stream import Length, measure_ctr_stream
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
-from tests.synthetic import write_dataset
+from tests.support.synthetic import write_dataset
 
 
 @pytest.mark.ray

@@ -10,7 +10,7 @@ from clickprompt.benchmark import evaluate as benchmark_evaluate
 from clickprompt.benchmark.evaluate import Length, measure_evaluate
 from clickprompt.cli import main
 from clickprompt.evaluation import figures
-from tests.synthetic import write_dataset
+from tests.support.synthetic import write_dataset
 
 pytestmark = pytest.mark.ray
 

@@ -12,7 +12,7 @@ from clickprompt.benchmark.faults import ARMS, measure_faults, plan
 from clickprompt.config import FAULT_KINDS, FaultsConfig, load_config
 from clickprompt.errors import ConfigError, InputError, RunError
 from clickprompt.runtime.processes import below, end, gone_within, title
-from tests.tiny import write_both
+from tests.support.tiny import write_both
 
 FINETUNE = {"finetune": ARMS["finetune"]}
 

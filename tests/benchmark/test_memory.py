@@ -7,7 +7,7 @@ import pytest
 from clickprompt.benchmark.memory import measure_memory
 from clickprompt.benchmark.pamlm_step import SHAPES, Shape
 from clickprompt.config import load_config
-from tests.tiny import write_both
+from tests.support.tiny import write_both
 
 TINY = Shape(2, 16, 2, 24, global_batch_size=8, micro_batch_size=4, repeats=1, vocab_size=60)
 

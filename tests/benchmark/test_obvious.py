@@ -6,10 +6,10 @@ import torch
 from clickprompt.benchmark.obvious import row_order_micro_batches
 from clickprompt.benchmark.pamlm_step import Setting, Shape, build_objective
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import columns_of
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
-from tests.tiny import tiny_config, write_both
+from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from tests.support.tiny import tiny_config, write_both
 
 SHAPE = Shape(3, 16, 4, 24, global_batch_size=12, micro_batch_size=5, repeats=1, vocab_size=60, dropout=0.0)
 

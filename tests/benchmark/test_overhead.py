@@ -7,7 +7,7 @@ from clickprompt.benchmark.pamlm_step import Shape
 from clickprompt.config import load_config
 from clickprompt.errors import RunError
 from clickprompt.runtime.turns import Loop, loops_in_turn
-from tests.tiny import write_both
+from tests.support.tiny import write_both
 
 pytestmark = pytest.mark.ray
 

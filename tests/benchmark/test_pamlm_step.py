@@ -10,7 +10,7 @@ from clickprompt.benchmark.pamlm_step import Shape, measure_pamlm_step, require_
 from clickprompt.cli import main
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError, RunError
-from tests.tiny import write_both
+from tests.support.tiny import write_both
 
 TINY = Shape(2, 16, 2, 24, global_batch_size=8, micro_batch_size=4, repeats=3, vocab_size=60)
 

@@ -6,7 +6,7 @@ from clickprompt.benchmark import serve
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
 from tests.evaluation.test_serving import write_run
-from tests.tiny import write_both
+from tests.support.tiny import write_both
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from clickprompt.benchmark.shuffle import even_layout, measure_shuffle
 from clickprompt.cli import main
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
-from tests.synthetic import write_dataset
+from tests.support.synthetic import write_dataset
 
 MEASURES = ("row_groups_per_batch", "row_groups_ratio", "files_per_batch", "files_ratio", "overlap", "rows_read")
 

@@ -9,10 +9,10 @@ import pytest
 from clickprompt.benchmark import tokens
 from clickprompt.benchmark.tokens import ARMS, require_same_tokens
 from clickprompt.cli import main
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import RunError
-from tests.synthetic import write_dataset
-from tests.tokenizers_made_up import byte_level_bpe, gpt2, sentencepiece, unigram, wordpiece
+from tests.support.synthetic import write_dataset
+from tests.support.tokenizers_made_up import byte_level_bpe, gpt2, sentencepiece, unigram, wordpiece
 
 FAMILIES = {make.__name__: make for make in (wordpiece, byte_level_bpe, gpt2, sentencepiece, unigram)}
 

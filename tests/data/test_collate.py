@@ -6,11 +6,11 @@ import torch
 
 from clickprompt.config import MaskingConfig
 from clickprompt.data.collate import Collator
-from clickprompt.data.masking import IGNORED
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.text.masking import IGNORED
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError
-from tests.synthetic import write_dataset
-from tests.tokenizers_made_up import gpt2, wordpiece
+from tests.support.synthetic import write_dataset
+from tests.support.tokenizers_made_up import gpt2, wordpiece
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from clickprompt.config import replaced
-from clickprompt.data.dataset import columns_of
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.attention import AttentionSums, PromptAttention, check_prompted, summarise_attention
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.training.engine import weights_of
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import columns_of
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.training.engine import weights_of
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 
 @pytest.mark.parametrize("max_length", [None, 18])

@@ -6,9 +6,9 @@ import onnxruntime
 import pyarrow as pa
 import pytest
 
-from clickprompt.data.schema import FieldSchema
-from clickprompt.data.text import UNKNOWN
-from clickprompt.data.transform import KEY, FieldRule, RowTransform, field_texts
+from clickprompt.data.sources.schema import FieldSchema
+from clickprompt.data.text.template import UNKNOWN
+from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform, field_texts
 from clickprompt.errors import DataError
 from clickprompt.evaluation.raw_graph import MISSING_INTEGER, OPSET, add_lookups, check_lookups, drawn_inputs, raw_inputs
 

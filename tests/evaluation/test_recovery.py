@@ -7,9 +7,9 @@ import torch
 
 from clickprompt.cli import main
 from clickprompt.data.collate import Collator
-from clickprompt.data.masking import IGNORED, mask_tokens
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.text.masking import IGNORED, mask_tokens
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.recovery import (
     MASK_RATE,
@@ -26,7 +26,7 @@ from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.training.engine import weights_of
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 
 @pytest.fixture(scope="module")

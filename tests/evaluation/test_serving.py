@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from clickprompt.cli import main
-from clickprompt.data.text import load_tokenizer, tokenizer_fingerprint
-from clickprompt.data.transform import RowTransform
+from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, RunError
 from clickprompt.evaluation.raw_graph import drawn_inputs
 from clickprompt.evaluation.serving import export_for_serving
@@ -23,7 +23,7 @@ from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model
 from clickprompt.training.engine import weights_of
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 
 def some(fast):

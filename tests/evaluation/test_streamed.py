@@ -13,7 +13,7 @@ from clickprompt.evaluation import figures, streamed
 from clickprompt.evaluation.figures import figures_of_files, split_figures
 from clickprompt.evaluation.predictions import Scores, part_uri, read_predictions, write_predictions
 from clickprompt.tables import split_line
-from tests.synthetic import write_dataset
+from tests.support.synthetic import write_dataset
 
 SETTINGS = EvaluateConfig(tail_share=0.3)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.clusters import LocalCluster, local_cluster
+from tests.support.clusters import LocalCluster, local_cluster
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import yaml
 
 from clickprompt.cli import main
 from clickprompt.config import load_config
-from clickprompt.data.dataset import SPLITS, Dataset
-from clickprompt.data.transform import RowTransform
+from clickprompt.data.prepared.dataset import SPLITS, Dataset
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.export import dataset_of
 from clickprompt.io import storage
@@ -28,7 +28,7 @@ from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.prepare_tasks import _hash
 from tests.integration.test_prepare import files_below
 from tests.integration.test_prepare_table import SMALL, as_fields, random_log, write
-from tests.naive_prepare import naive_prepare
+from tests.support.naive_prepare import naive_prepare
 
 pytestmark = pytest.mark.ray
 

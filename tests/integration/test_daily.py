@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from clickprompt.config import replaced
-from clickprompt.data.text import load_tokenizer
+from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.evaluation.raw_rows import open_predictor
 from clickprompt.evaluation.serving import export_for_serving
@@ -27,7 +27,7 @@ from clickprompt.runtime.tokenize import tokenize
 from clickprompt.runtime.train import run_training
 from tests.integration.test_prepare_table import write
 from tests.integration.test_serve import Server
-from tests.tiny import tiny_config, write_plm
+from tests.support.tiny import tiny_config, write_plm
 
 pytestmark = pytest.mark.ray
 

@@ -8,8 +8,8 @@ import pytest
 
 from clickprompt.cli import main
 from clickprompt.config import Config, replaced
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import InputError
 from clickprompt.evaluation import figures
 from clickprompt.evaluation.predictor import Predictor
@@ -18,9 +18,9 @@ from clickprompt.io import storage
 from clickprompt.runtime import evaluate as runtime_evaluate
 from clickprompt.runtime.evaluate import evaluate, evaluate_attention
 from tests.evaluation.test_serving import write_run
-from tests.integration.killing import one_actor_killed
-from tests.synthetic import write_dataset
-from tests.tiny import write_plm
+from tests.support.killing import one_actor_killed
+from tests.support.synthetic import write_dataset
+from tests.support.tiny import write_plm
 
 pytestmark = pytest.mark.ray
 GROUPS = 200

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from clickprompt.cli import main
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.runtime.prepare import prepare
-from tests.log_rows import decoded_rows
+from tests.support.log_rows import decoded_rows
 
 pytestmark = pytest.mark.ray
 
@@ -81,7 +81,7 @@ def test_names_that_would_be_one_column_are_refused(tmp_path, capsys, names, sai
 
 def test_a_dataset_of_the_format_before_is_refused_with_the_remedy(tmp_path):
     from clickprompt.errors import DataError
-    from tests.synthetic import write_dataset
+    from tests.support.synthetic import write_dataset
 
     dataset = write_dataset(str(tmp_path / "d"))
     manifest = {**dataset.manifest, "format_version": 1}

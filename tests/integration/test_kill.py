@@ -11,13 +11,13 @@ import psutil
 import pytest
 
 from clickprompt.config import dump_config
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import newest_complete
 from tests.integration.test_prepare import files_below
-from tests.raw_movielens import ratings, write_1m
-from tests.tiny import tiny_config, write_both
+from tests.support.raw_movielens import ratings, write_1m
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 STEPS = 60

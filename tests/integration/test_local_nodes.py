@@ -12,8 +12,8 @@ import pytest
 from clickprompt.config import dump_config
 from clickprompt.io import storage
 from clickprompt.runtime.processes import below, gone_within
-from tests.integration.clusters import ROOT
-from tests.tiny import tiny_config, write_both
+from tests.support.clusters import ROOT
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 

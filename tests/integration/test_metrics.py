@@ -11,7 +11,7 @@ import ray
 
 from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.ray
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "monitoring" / "grafana-dashboard.json"

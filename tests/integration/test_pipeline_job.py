@@ -8,8 +8,8 @@ import pytest
 
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
-from tests.integration.clusters import ROOT, lines
-from tests.tiny import write_plm
+from tests.support.clusters import ROOT, lines
+from tests.support.tiny import write_plm
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,8 +11,8 @@ from ray.util.state import list_actors, list_tasks
 
 from clickprompt.config import dump_config
 from clickprompt.runtime.placement import GROUP_LABEL
-from tests.integration.clusters import free_port
-from tests.tiny import tiny_config, write_both
+from tests.support.clusters import free_port
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 LOOPBACK = "127.0.0.2"

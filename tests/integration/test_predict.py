@@ -14,15 +14,15 @@ import torch
 
 from clickprompt.cli import main
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.text import load_tokenizer, sentence
+from clickprompt.data.text.template import load_tokenizer, sentence
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.export import export_of, load_export
 from clickprompt.io import storage
 from clickprompt.runtime.predict import predict
 from tests.evaluation.test_serving import write_run
-from tests.integration.killing import one_actor_killed
-from tests.tiny import write_both
+from tests.support.killing import one_actor_killed
+from tests.support.tiny import write_both
 
 pytestmark = pytest.mark.ray
 

@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.data.dataset import SPLITS, Dataset, split_sizes
 from clickprompt.data.keyed_random import random_bits
+from clickprompt.data.prepared.dataset import SPLITS, Dataset, split_sizes
 from clickprompt.data.sources import get_source
-from clickprompt.data.text import encode, load_tokenizer, sentence
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.text.template import encode, load_tokenizer, sentence
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare import _encode, _kth, _parse, prepare
-from tests import naive_sources
-from tests.naive_prepare import assert_equal, naive_prepare
-from tests.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
+from tests.support import naive_sources
+from tests.support.naive_prepare import assert_equal, naive_prepare
+from tests.support.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
 
 pytestmark = pytest.mark.ray
 

@@ -15,14 +15,14 @@ import pytest
 import yaml
 
 from clickprompt.cli import main
-from clickprompt.data.check import check_source
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources import get_source
+from clickprompt.data.sources.check import check_source
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.append import append
 from clickprompt.runtime.prepare import prepare
 from tests.integration.test_prepare import files_below
-from tests.naive_prepare import assert_equal, naive_prepare
+from tests.support.naive_prepare import assert_equal, naive_prepare
 
 pytestmark = pytest.mark.ray
 

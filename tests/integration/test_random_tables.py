@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import yaml
 
-from clickprompt.data.dataset import SPLITS
+from clickprompt.data.prepared.dataset import SPLITS
 from clickprompt.data.sources import get_source
 from clickprompt.data.sources.reading import file_parts, find_files, read_rows
 from clickprompt.data.sources.table import file_format
-from clickprompt.data.transform import RowTransform
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.prepare_tasks import _hash
-from tests.naive_prepare import assert_equal, naive_prepare
-from tests.random_logs import Number, random_log
+from tests.support.naive_prepare import assert_equal, naive_prepare
+from tests.support.random_logs import Number, random_log
 
 pytestmark = pytest.mark.ray
 

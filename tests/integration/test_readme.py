@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import RobertaConfig
 
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.transform import RowTransform
-from tests.documented import README, ROOT, blocks, scripts
-from tests.raw_movielens import ratings, write_1m
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.transform.row_transform import RowTransform
+from tests.support.documented import README, ROOT, blocks, scripts
+from tests.support.raw_movielens import ratings, write_1m
 
 FETCHED = {"CLICKPROMPT_ML100K": "movielens-100k", "CLICKPROMPT_MINILM": "minilm-l6", "CLICKPROMPT_GPT2_BPE": "gpt2-bpe"}
 COMMAND = re.compile(r"(make|\.venv/bin/clickprompt|clickprompt|export|for) ")

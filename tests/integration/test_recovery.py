@@ -6,8 +6,8 @@ import os
 import pytest
 
 from clickprompt.config import load_config
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.io import storage
 from clickprompt.runtime.evaluate import evaluate_recovery
 from clickprompt.runtime.prepare import prepare

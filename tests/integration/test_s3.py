@@ -19,16 +19,16 @@ import pytest
 import yaml
 
 from clickprompt.cli import main
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.export import export_of, load_weights
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.synth import synth
 from clickprompt.training.checkpoint import newest_complete
-from tests.tiny import write_plm
+from tests.support.tiny import write_plm
 
 pytestmark = pytest.mark.ray
 

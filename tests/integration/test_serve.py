@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.evaluation.predictor import Predictor
 from clickprompt.evaluation.raw_rows import open_predictor
 from clickprompt.evaluation.serving import export_for_serving
@@ -30,7 +30,7 @@ from clickprompt.runtime.predict import predict
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.processes import below, title
 from tests.evaluation.test_serving import write_run
-from tests.tiny import write_plm
+from tests.support.tiny import write_plm
 
 pytestmark = pytest.mark.ray
 

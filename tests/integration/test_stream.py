@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.runtime.stream import iterate_batches, worker_streams
-from tests.synthetic import write_dataset
+from tests.support.synthetic import write_dataset
 
 pytestmark = pytest.mark.ray
 

@@ -11,8 +11,8 @@ from clickprompt.config import dump_config
 from clickprompt.io import storage
 from clickprompt.runtime.submit import pinned_requirements
 from clickprompt.training.checkpoint import load_state, newest_complete
-from tests.integration.clusters import free_port, lines
-from tests.tiny import tiny_config, write_both
+from tests.support.clusters import free_port, lines
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.slow
 

@@ -13,15 +13,15 @@ import psutil
 import pytest
 
 from clickprompt.config import dump_config, replaced
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import DataError, RunError, StoppedError
 from clickprompt.export import export_of, read_info
 from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config
+from tests.support.synthetic import write_dataset
+from tests.support.tiny import tiny_config
 from tests.training.test_guards import Memory
 from tests.training.test_guards import run as run_plainly
 

@@ -10,9 +10,9 @@ import pytest
 import ray
 
 from clickprompt.cli import main
-from clickprompt.data.bayes import ScoreHistogram
-from clickprompt.data.dataset import slug
-from clickprompt.data.synth import GoodReads
+from clickprompt.data.prepared.dataset import slug
+from clickprompt.data.synth.bayes import ScoreHistogram
+from clickprompt.data.synth.synth import GoodReads
 from clickprompt.errors import InputError
 from clickprompt.evaluation.metrics import auc
 from clickprompt.io import storage

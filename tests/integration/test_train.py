@@ -15,7 +15,7 @@ import torch
 
 from clickprompt.cli import main
 from clickprompt.config import replaced
-from clickprompt.data.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, RunError
 from clickprompt.evaluation.attention import PromptAttention, summarise_attention
 from clickprompt.evaluation.metrics import auc, log_loss
@@ -29,7 +29,7 @@ from clickprompt.report.make import make_report
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import newest_complete
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 from tests.training.test_engines import losses_of
 
 pytestmark = pytest.mark.ray

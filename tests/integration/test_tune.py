@@ -18,7 +18,7 @@ from clickprompt.config import dump_config, load_config, replaced
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.io import storage
 from clickprompt.runtime.tune import run_tune
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.ray
 

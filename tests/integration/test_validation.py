@@ -16,9 +16,9 @@ from clickprompt.export import export_of, load_weights, read_info, scores_of
 from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
-from tests.in_process import InProcessValidation
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config
+from tests.support.in_process import InProcessValidation
+from tests.support.synthetic import write_dataset
+from tests.support.tiny import tiny_config
 from tests.training.test_loop import Watching
 from tests.training.test_loop import run as run_in_process
 

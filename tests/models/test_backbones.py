@@ -13,7 +13,7 @@ from clickprompt.config import CTRConfig, FGCNNConfig
 from clickprompt.errors import ConfigError
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.ctr import CTRModel
-from tests.models import golden_ctr, naive_ctr
+from tests.support import golden_ctr, naive_ctr
 
 GOLDEN = Path(os.environ.get("CLICKPROMPT_GOLDEN", Path(__file__).parents[1] / "golden" / "ctr"))
 FILES = sorted(GOLDEN.rglob("*.npz"))

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.report import runs as made
-from tests.synthetic import write_dataset
+from tests.support import report_runs as made
+from tests.support.synthetic import write_dataset
 
 
 @pytest.fixture(scope="session")

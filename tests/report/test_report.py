@@ -25,8 +25,8 @@ from clickprompt.report.run import read_runs, same_but_for_the_seed
 from clickprompt.report.svg import Scale
 from clickprompt.report.sweep import importance
 from clickprompt.report.table import Column, Table, auc, count
-from tests.report import runs as made
-from tests.synthetic import write_dataset
+from tests.support import report_runs as made
+from tests.support.synthetic import write_dataset
 from tests.test_cli import fails
 
 ATTACK = '</script><img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'

@@ -7,13 +7,13 @@ import pytest
 
 from clickprompt.cli import main
 from clickprompt.config import dump_config, load_config
-from clickprompt.data.order import Order
+from clickprompt.data.prepared.order import Order
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model
 from clickprompt.runtime.plan import make_plan, plan_table
-from tests.tiny import tiny_config, write_both, write_plm
+from tests.support.tiny import tiny_config, write_both, write_plm
 
 
 @pytest.fixture(scope="module")

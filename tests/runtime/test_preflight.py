@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from clickprompt.config import Config, replaced
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.export import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.runtime.preflight import check_training, claim
 from clickprompt.training.engine import weights_of
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import yaml
 from clickprompt.config import Config
 from clickprompt.runtime.doctor import examine
 from clickprompt.runtime.surroundings import keep_loopback_direct
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 
 ROOT = Path(__file__).parents[2]
 RAY = ("RAY_TMPDIR", "TMPDIR", "RAY_ADDRESS")

@@ -6,11 +6,11 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.token_table_build import build_token_table
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.runtime.tokenize import tokenize
-from tests.synthetic import write_dataset
-from tests.tokenizers_made_up import sentencepiece_doubling, unigram, wordpiece
+from tests.support.synthetic import write_dataset
+from tests.support.tokenizers_made_up import sentencepiece_doubling, unigram, wordpiece
 
 pytestmark = pytest.mark.ray
 

@@ -14,8 +14,8 @@ from clickprompt.io import storage
 from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.tracking import Tracking
 from clickprompt.runtime.train import run_training
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config
+from tests.support.synthetic import write_dataset
+from tests.support.tiny import tiny_config
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.validation import PoolValidation, evaluation_pool
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
-from tests.in_process import InProcessValidation
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config
+from tests.support.in_process import InProcessValidation
+from tests.support.synthetic import write_dataset
+from tests.support.tiny import tiny_config
 
 pytestmark = pytest.mark.ray
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from clickprompt.config import Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset, columns_of
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
@@ -29,8 +29,8 @@ from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
 from clickprompt.training.optimizers import parameter_groups
 from clickprompt.training.probe import Probe
-from tests.in_process import InProcessValidation
-from tests.tiny import tiny_config, write_both, write_plm
+from tests.support.in_process import InProcessValidation
+from tests.support.tiny import tiny_config, write_both, write_plm
 
 STEPS = 20
 ENGINES = ["torch", "0", "1", "2", "3"]

@@ -10,8 +10,8 @@ from clickprompt.config import load_config, replaced
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.training.footprint import activation_bytes, count_parameters, footprint, model_states
-from tests.synthetic import FIELDS
-from tests.tiny import tiny_config, write_plm
+from tests.support.synthetic import FIELDS
+from tests.support.tiny import tiny_config, write_plm
 
 GIB = 2**30
 LIBRARIES = 0.7  # GiB of a worker's process

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clickprompt.config import replaced
-from tests.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config, write_both
 from tests.training.test_engines import ENGINES, LOWER, OBJECTIVE_NAMES, SMALL, STEPS, Case, distributed, losses_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]

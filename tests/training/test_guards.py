@@ -9,8 +9,8 @@ import torch
 
 from clickprompt.config import load_config, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import ConfigError
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
@@ -19,8 +19,8 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.guards import NonFiniteError, is_spike
 from clickprompt.training.loop import train
-from tests.synthetic import write_dataset
-from tests.tiny import tiny_config
+from tests.support.synthetic import write_dataset
+from tests.support.tiny import tiny_config
 
 STEPS = 30
 

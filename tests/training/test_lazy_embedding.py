@@ -12,18 +12,18 @@ import torch.multiprocessing as mp
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset, columns_of
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model, load_matching, unique_tensors
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
-from tests.in_process import InProcessValidation
-from tests.tiny import tiny_config, write_both
+from tests.support.in_process import InProcessValidation
+from tests.support.tiny import tiny_config, write_both
 
 STEPS = 30
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ import torch
 
 from clickprompt.config import Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedLM
@@ -17,8 +17,8 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
 from clickprompt.training.optimizers import parameter_groups, schedule_factor
-from tests.in_process import InProcessValidation
-from tests.tiny import tiny_config, write_both
+from tests.support.in_process import InProcessValidation
+from tests.support.tiny import tiny_config, write_both
 
 
 @pytest.fixture(scope="module")

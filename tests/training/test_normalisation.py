@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.dataset import Dataset
-from clickprompt.data.order import Order, read_local_batches
-from clickprompt.data.text import load_tokenizer
-from clickprompt.data.token_table import TokenTable
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.plm import check_plm
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.engine import TorchEngine, all_reduce_sum
-from tests.tiny import tiny_config, write_both, write_plm
+from tests.support.tiny import tiny_config, write_both, write_plm
 
 CASES = {
     "PA-MLM": ("bert", "pretrain", {}),

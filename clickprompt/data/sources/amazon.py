@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from clickprompt.data.sources.json_lines import in_pieces, read_objects
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, existing_files
-from clickprompt.data.transform import KEY
+from clickprompt.data.transform.row_transform import KEY
 from clickprompt.errors import DataError
 
 __all__ = ["AmazonToys"]

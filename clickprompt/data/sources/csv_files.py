@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from clickprompt.data.columns import has_outer_blanks
 from clickprompt.data.sources.formats import PIECE_ROWS, FileFormat, FilePart
 from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text, refuse_undecodable, too_long
+from clickprompt.data.transform.columns import has_outer_blanks
 from clickprompt.errors import DataError
 
 __all__ = ["CsvRows", "csv_columns", "read_csv"]

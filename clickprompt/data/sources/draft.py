@@ -1,4 +1,4 @@
-"""`clickprompt init`: a commented schema (data/schema.py) for files that nothing is known of but what a sample of them shows.
+"""`clickprompt init`: a commented schema (data/sources/schema.py) for files that nothing is known of but what a sample of them shows.
 
 Which of them are the log and which are joined to it, what is a click, when, whose, of which item, and what is a field: each a guess that
 the draft gives a reason for, where the user can correct it.
@@ -16,17 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt.data.dataset import SPLITS, slug
-from clickprompt.data.leaks import decides_label
-from clickprompt.data.schema import Explode
+from clickprompt.data.prepared.dataset import SPLITS, slug
 from clickprompt.data.sources import draft_names
 from clickprompt.data.sources.draft_columns import Look, field_rule, is_impressions, look, looks_like_times, times_of, why_not
 from clickprompt.data.sources.draft_files import FileGroup, group_files, read_keys
 from clickprompt.data.sources.draft_label import Label, label_candidates
 from clickprompt.data.sources.draft_names import are_alike, readable, unused
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
-from clickprompt.data.transform import exploded, key_texts
-from clickprompt.data.values import BadValue, kind_of
+from clickprompt.data.sources.leaks import decides_label
+from clickprompt.data.sources.schema import Explode
+from clickprompt.data.transform.row_transform import exploded, key_texts
+from clickprompt.data.transform.values import BadValue, kind_of
 from clickprompt.errors import InputError
 
 __all__ = ["Draft", "draft_schema"]

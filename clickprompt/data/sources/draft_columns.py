@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt.data.instants import instants
-from clickprompt.data.schema import FieldSchema
 from clickprompt.data.sources import draft_names
-from clickprompt.data.transform import FieldRule, field_texts
-from clickprompt.data.values import BadValue, kind_of, lists, numbers, texts
+from clickprompt.data.sources.schema import FieldSchema
+from clickprompt.data.transform.instants import instants
+from clickprompt.data.transform.row_transform import FieldRule, field_texts
+from clickprompt.data.transform.values import BadValue, kind_of, lists, numbers, texts
 
 __all__ = ["Look", "field_rule", "is_impressions", "look", "looks_like_times", "times_of", "why_not"]
 

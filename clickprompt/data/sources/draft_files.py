@@ -17,7 +17,7 @@ from clickprompt.data.sources.finding import find_files
 from clickprompt.data.sources.formats import DataFile, FileFormat, ending_format
 from clickprompt.data.sources.reading import file_columns, file_parts, known_columns, read_rows
 from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text
-from clickprompt.data.values import BadValue, kind_of, texts
+from clickprompt.data.transform.values import BadValue, kind_of, texts
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.io import storage
 
@@ -41,7 +41,7 @@ class FileGroup:
     settings: dict[str, Any]
     sample: pa.Table
     kinds: dict[str, set[str]]
-    """column → kinds of its types (data/values.py), over all files"""
+    """column → kinds of its types (data/transform/values.py), over all files"""
     made_names: bool = False
     """the files don't say what the columns are called"""
     notes: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from clickprompt.data.sources.draft_columns import Look
 from clickprompt.data.sources.draft_names import EVENTS, LABELS, RATINGS, plain_name
 from clickprompt.data.sources.draft_yaml import flow, shown
-from clickprompt.data.values import BadValue, kind_of, labels
+from clickprompt.data.transform.values import BadValue, kind_of, labels
 
 __all__ = ["Label", "label_candidates"]
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from clickprompt.data.dataset import slug
+from clickprompt.data.prepared.dataset import slug
 
 __all__ = [
     "EVENTS",
@@ -100,7 +100,7 @@ def readable(name: str) -> str:
 
 
 def unused(wanted: Iterable[str], taken: set[str]) -> str:
-    """The first name whose column isn't `taken` (data/dataset.py), else the last one with a number; it is taken then."""
+    """The first name whose column isn't `taken` (data/prepared/dataset.py), else the last one with a number; it is taken then."""
     last = ""
     for last in wanted:
         if slug(last) and slug(last) not in taken:

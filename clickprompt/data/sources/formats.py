@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from clickprompt.data.schema import NULLS
 from clickprompt.data.sources.raw import RawPart
+from clickprompt.data.sources.schema import NULLS
 from clickprompt.errors import ConfigError, DataError
 
 __all__ = [

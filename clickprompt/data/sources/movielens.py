@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_lines, read_part_bytes
-from clickprompt.data.transform import KEY
+from clickprompt.data.transform.row_transform import KEY
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 

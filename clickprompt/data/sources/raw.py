@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from clickprompt.data.dataset import slug
-from clickprompt.data.schema import FieldSchema
-from clickprompt.data.transform import FieldRule
+from clickprompt.data.prepared.dataset import slug
+from clickprompt.data.sources.schema import FieldSchema
+from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
@@ -66,7 +66,7 @@ class Findings:
 
     counts: dict[str, int] = field(default_factory=dict)  # of rows, by what was the matter with them
     occurred: set[str] = field(default_factory=set)  # of the values that the label rule names
-    times: dict[str, Example] = field(default_factory=dict)  # form of the timestamps (data/instants.py) → its first row
+    times: dict[str, Example] = field(default_factory=dict)  # form of the timestamps (data/transform/instants.py) → its first row
 
     def merge(self, other: "Findings") -> None:
         for what, rows in other.counts.items():
@@ -161,7 +161,7 @@ class Source(ABC):
         return {"user": "User ID", "item": self.item_field}
 
     def reading(self) -> dict[str, Any]:
-        """How its files are read, for the transform: "explode" and "options" (data/schema.py)."""
+        """How its files are read, for the transform: "explode" and "options" (data/sources/schema.py)."""
         return {"explode": None, "options": {}}
 
     def warnings(self, findings: Findings) -> list[str]:

@@ -1,4 +1,4 @@
-"""A log of your own, described by a YAML schema (data/schema.py): one file or thousands, and tables joined to it by a key."""
+"""A log of your own, described by a YAML schema (data/sources/schema.py): one file or thousands, and tables joined to it by a key."""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.config import SPLITS
-from clickprompt.data.columns import BadValue, refuse
-from clickprompt.data.instants import conflict, instants, unit_of
-from clickprompt.data.schema import FieldSchema, FileOptions, JoinedTable, load_schema
 from clickprompt.data.sources.formats import format_of
 from clickprompt.data.sources.raw import Example, Findings, LogRows, RawPart, Source, table_key
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_columns, file_parts, find_files, read_rows
-from clickprompt.data.transform import KEY, FieldRule, exploded, field_texts, key_texts
-from clickprompt.data.values import kind_of, labels, texts
+from clickprompt.data.sources.schema import FieldSchema, FileOptions, JoinedTable, load_schema
+from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.instants import conflict, instants, unit_of
+from clickprompt.data.transform.row_transform import KEY, FieldRule, exploded, field_texts, key_texts
+from clickprompt.data.transform.values import kind_of, labels, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 

@@ -1,0 +1,278 @@
+"""The prepared format (DESIGN §3.1): a manifest, a vocabulary per field, Parquet shards of ids per split.
+
+manifest.json                       written last: a folder without it is not a dataset
+vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; row i is id i; id 0 = unknown: a missing value, a rare one,
+                                    one that came later
+<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC), f_<name> int32 per field, and
+                                    `group` int64 where the log says which rows were shown together
+tables/<nn>.parquet                 a table that rows are joined to: its keys, and the texts of the fields that come from it
+tokens/<fingerprint>/               one token table per tokenizer (data/text/template.py)
+v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/append.py)
+versions/<n>.json                   the manifest of version n, once there is a newer one
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clickprompt.config import SPLITS, require_split
+from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
+
+__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table", "split_sizes"]
+
+FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+
+
+class Dataset:
+    """A prepared dataset, open for reading. Holds the address and the manifest only, so it is cheap to send to a task."""
+
+    def __init__(self, uri: str, manifest: dict[str, Any], *, new_rows: bool = False) -> None:
+        """new_rows: as `only_new` gives it."""
+        self.uri = uri
+        self.manifest = manifest
+        self._new_rows = new_rows
+
+    @classmethod
+    def open(cls, uri: str, version: int | None = None) -> "Dataset":
+        """The newest version, or the given one.
+
+        Raises DataError when nothing is there, it is no dataset, it has another format version, no such version or an empty split.
+        """
+        where = storage.join(uri, MANIFEST)
+        if not storage.exists(where):
+            found = "no prepared dataset (no manifest.json)" if storage.exists(uri) else "nothing"
+            raise DataError(f"{uri}: there is {found} here; make one with clickprompt prepare SOURCE --raw DIR --out {uri}")
+        manifest = _read_manifest(where)
+        newest = manifest.get("version", 1)
+        if version is not None and version != newest:
+            where = version_uri(uri, version)
+            if not 1 <= version < newest or not storage.exists(where):
+                raise DataError(f"{uri}: has no version {version}; the newest is {newest}; set data.version to that or an earlier one")
+            manifest = _read_manifest(where)
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise DataError(
+                f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads {FORMAT_VERSION}; "
+                "run clickprompt prepare again"
+            )
+        for split in SPLITS:
+            if not manifest["counts"][split]:
+                raise DataError(f"{uri}: the {split} split is empty; prepare a log with more rows")
+        return cls(uri, manifest)
+
+    def only_new(self) -> "Dataset":
+        """The same dataset, version and fingerprint, of whose training rows only those are read that the version before doesn't have.
+
+        The other splits stay whole. Raises DataError where there are no such rows.
+        """
+        if self.version == 1:
+            raise DataError(
+                f"{self.uri}: data.rows=new, but version 1 is the first; append a day's rows with clickprompt prepare --append "
+                "(a run that began before keeps its version: choose another --run), or set data.rows=all"
+            )
+        new = Dataset(self.uri, self.manifest, new_rows=True)
+        if not new.counts["train"]:
+            raise DataError(f"{self.uri}: data.rows=new, but version {self.version} has no training rows of its own; set data.rows=all")
+        return new
+
+    @property
+    def field_names(self) -> list[str]:
+        return [field["name"] for field in self.manifest["fields"]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The fields' column names in the shards, in the order of `field_names`."""
+        return [field["column"] for field in self.manifest["fields"]]
+
+    @property
+    def field_sizes(self) -> list[int]:
+        """Ids per field, the unknown id 0 included."""
+        return [field["size"] for field in self.manifest["fields"]]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the shards have a column `group`: rows with the same number were shown together."""
+        return self.manifest.get("grouped", False)
+
+    @property
+    def num_features(self) -> int:
+        """Feature values over all fields as Table 1 counts them: a missing value is one where it occurs, the unknown ids are none."""
+        return self.manifest["num_features"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts = dict(self.manifest["counts"])
+        return counts | {"train": int(self.row_group_counts("train").sum())} if self._new_rows else counts
+
+    @property
+    def version(self) -> int:
+        """Counts from 1; `clickprompt prepare --append` makes the next."""
+        return self.manifest.get("version", 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the manifest, which holds the checksum of every shard and vocabulary file."""
+        return storage.sha256_bytes(json.dumps(self.manifest, sort_keys=True).encode())
+
+    def row_group_counts(self, split: str) -> np.ndarray:
+        """[row groups of the split] int64: rows of each, in shard order."""
+        return np.array([rows for shard in self._shards(split) for rows in shard["row_groups"]], dtype=np.int64)
+
+    def read_row_groups(self, split: str, indices: Sequence[int] | np.ndarray) -> pa.Table:
+        """Rows of the given row groups (indices as in `row_group_counts`), concatenated in the given order."""
+        shards = self._shards(split)
+        starts = np.cumsum([0, *(len(shard["row_groups"]) for shard in shards)])
+        files: dict[int, pq.ParquetFile] = {}
+        tables = []
+        for index in np.asarray(indices, dtype=np.int64):
+            if not 0 <= index < starts[-1]:
+                raise IndexError(f"row group {index} of split {split}, which has {starts[-1]}")
+            shard = int(np.searchsorted(starts, index, side="right")) - 1
+            with _reading(self._path(shards[shard])):
+                if shard not in files:
+                    files[shard] = pq.ParquetFile(storage.open_input(self._path(shards[shard])))
+                tables.append(files[shard].read_row_group(int(index - starts[shard]), use_threads=False))
+        return pa.concat_tables(tables) if tables else self._schema().empty_table()
+
+    def read_split(self, split: str) -> pa.Table:
+        return pa.concat_tables(self.shard_tables(split))
+
+    def shard_tables(self, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The split's shards in order, one table in memory at a time; all columns, or the given ones."""
+        return (read_table(self._path(shard), columns) for shard in self._shards(split))
+
+    def vocabulary(self, field: int) -> pa.Table:
+        """id int32, value string, train_count int64 of one field; row i is id i."""
+        return read_table(self._path(self.manifest["fields"][field]))
+
+    def vocabulary_pieces(self, field: int) -> int:
+        """In how many pieces one field's vocabulary can be read."""
+        path = self._path(self.manifest["fields"][field])
+        with _reading(path), storage.open_input(path) as stream:
+            return pq.ParquetFile(stream).num_row_groups
+
+    def vocabulary_piece(self, field: int, piece: int) -> pa.Table:
+        path = self._path(self.manifest["fields"][field])
+        with _reading(path), storage.open_input(path) as stream:
+            return pq.ParquetFile(stream).read_row_group(piece, use_threads=False)
+
+    def verify(self, splits: Sequence[str] = SPLITS) -> None:
+        """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest. Raises DataError naming the file."""
+        joined = self.manifest.get("transform", {"tables": {}})["tables"].values()
+        entries = [*self.manifest["fields"], *joined, *(shard for split in splits for shard in self._shards(split))]
+        for entry in entries:
+            with _reading(self._path(entry)):
+                found = storage.sha256(self._path(entry))
+            if found != entry["sha256"]:
+                raise DataError(
+                    f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's {entry['sha256'][:12]}…; "
+                    "run clickprompt prepare again"
+                )
+
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        shards = self.manifest["shards"][require_split(split)]
+        if split == "train" and self._new_rows:
+            return [shard for shard in shards if shard["file"].startswith(version_folder(self.version))]
+        return shards
+
+    def _path(self, entry: dict[str, Any]) -> str:
+        return storage.join(self.uri, entry["file"])
+
+    def _schema(self) -> pa.Schema:
+        return shard_schema(self.columns, self.grouped)
+
+
+def version_uri(uri: str, version: int) -> str:
+    """Where the manifest of a version is that is not the newest."""
+    return storage.join(uri, "versions", f"{version}.json")
+
+
+def version_folder(version: int) -> str:
+    """How the name of the folder begins that has the rows which only this version and later ones have."""
+    return f"v{version}-"
+
+
+def _read_manifest(where: str) -> dict[str, Any]:
+    try:
+        manifest = storage.read_json(where)
+    except InputError as error:
+        raise DataError(f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})") from error
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise DataError(f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt prepare")
+    return manifest
+
+
+def field_columns(names: Sequence[str]) -> list[str]:
+    """The fields' columns in the shards: "User ID" → "f_user_id". The prefix is theirs alone, so that no field's column is also
+    `row_id`, `label`, `timestamp` or what else travels with a row.
+
+    Raises DataError for two names that make one column.
+    """
+    columns: dict[str, str] = {}
+    for name in names:
+        column = f"f_{slug(name)}"
+        if column in columns:
+            raise DataError(f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give one of them another name")
+        columns[column] = name
+    return list(columns)
+
+
+def split_sizes(rows: int) -> dict[str, int]:
+    """8:1:1 as the paper's Table 1 rounds it: test = ⌈N/10⌉, valid = ⌈(N − test)/9⌉, train = the rest."""
+    test = -(-rows // 10)
+    valid = -(-(rows - test) // 9)
+    return {"train": rows - test - valid, "valid": valid, "test": test}
+
+
+def slug(name: str) -> str:
+    """A name in lower-case letters, digits and _: "User ID" → "user_id"; possibly nothing."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
+def vocabulary_file(number: int, name: str) -> str:
+    """Below the dataset's folder. The number tells fields apart; names may be longer than a file's."""
+    return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
+
+
+def shard_schema(columns: Sequence[str], grouped: bool = False) -> pa.Schema:
+    """grouped: the log says which rows were shown together."""
+    group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64(), nullable=False),
+            pa.field("label", pa.int8(), nullable=False),
+            pa.field("timestamp", pa.int64(), nullable=False),
+            *group,
+            *(pa.field(column, pa.int32(), nullable=False) for column in columns),
+        ]
+    )
+
+
+def vocabulary_schema() -> pa.Schema:
+    return pa.schema([pa.field("id", pa.int32()), pa.field("value", pa.string()), pa.field("train_count", pa.int64())])
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Name the file in any error while reading it."""
+    try:
+        yield
+    except (InputError, pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again") from error
+
+
+def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """A table's columns as arrays, by name."""
+    return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    with _reading(path), storage.open_input(path) as stream:
+        return pq.ParquetFile(stream).read(columns, use_threads=False)

@@ -1,0 +1,359 @@
+"""`clickprompt prepare SOURCE --check`: what a sample of the log looks like to the schema, before anything is prepared.
+
+Where the log is Parquet, its footers say of all rows how many there are and what is missing; everything else is of the sample.
+Shape legend: N rows of the sample.
+"""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickprompt.data.prepared.dataset import SPLITS, split_sizes
+from clickprompt.data.sources import Findings, Source
+from clickprompt.data.sources.check_files import FileStatistics, read_statistics
+from clickprompt.data.sources.leaks import decides_label
+from clickprompt.data.sources.raw import LogRows, RawPart
+from clickprompt.data.sources.schema import TimeRule
+from clickprompt.data.sources.table import Table
+from clickprompt.data.transform.buckets import bucket, quantile_edges
+from clickprompt.data.transform.instants import instants
+from clickprompt.data.transform.row_transform import KEY, FieldRule, with_nulls
+from clickprompt.data.transform.values import BadValue
+from clickprompt.errors import DataError, InputError
+
+__all__ = ["check_source"]
+
+_SAMPLE = 200_000  # rows
+_PLACES = 8  # parts of the log that they come from
+_FEW_REPEATS = 0.5  # distinct values a row from which on a value is hardly seen again
+_ENOUGH = 20  # rows, before it means something that a value comes once
+_RARE = 0.01  # label rate, or 1 − label rate
+_NEAR_CONSTANT = 0.99  # share of the rows with one value
+_UNSEEN = 0.01  # share of a split's rows with values that training hasn't, from which on it is worth a word
+_SHOWN = 60  # characters of a value in a warning
+
+
+_LACKS = {
+    "train": "there is nothing to learn",
+    "valid": "finetuning can't choose the best step by it",
+    "test": "its AUC is undefined",
+}
+"""what can't be done with a split of one class"""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Rows that the label rule keeps. label [N] int8, times [N] int64; fields: name → [N] texts, null where missing."""
+
+    label: np.ndarray
+    times: np.ndarray
+    fields: dict[str, pa.Array]
+    seen: int  # rows that were read for them
+    tables: list[dict[str, Any]]
+    findings: Findings
+
+
+def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = None) -> dict[str, Any]:
+    """Of at most `rows` rows, from the beginning of up to eight parts of the log, evenly spread.
+
+    {"rows", "dropped", "label_rate", "duplicates", "warnings",
+     "files": {"rows", "row_groups"}, or None where the log isn't Parquet,
+     "splits": {split: {"rows", "label_rate", "first", "last", "unseen": {field: share}}}, the first and last of which are dates, or None,
+     "fields": [{"name", "kind", "distinct", "missing", "missing_in_files", "example", "warnings"}],
+     "tables": [{"name", "rows", "missing_keys", "example"}]}
+
+    Raises DataError as preparing would.
+    """
+    source.raw_files()
+    parts = source.parts()
+    sample = _sample(source, parts, rows)
+    split_by = split_by or source.split
+    if split_by != "hash" and split_by != source.split:
+        raise InputError(f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash")
+    rate = float(sample.label.mean())
+    warnings = [source.remark] if source.remark else []
+    if min(rate, 1 - rate) < _RARE:
+        warnings.append(f"{rate:.2%} of the rows are clicks: check the label rule")
+    splits = _splits(sample, split_by)
+    fields = {name: _in_buckets(rule, sample.fields[name], splits == 0) for name, rule in _rules(source).items()}
+    codes = {name: _codes(column) for name, column in fields.items()}
+    files = read_statistics(parts, _columns(source))
+    described = [
+        {"name": name, "kind": source.kind(name)}
+        | _describe(column, codes[name], sample.label, _rules(source)[name])
+        | {"missing_in_files": _missing_in_files(files, _rules(source)[name])}
+        for name, column in fields.items()
+    ]
+    duplicates = _duplicates([*codes.values(), sample.label, sample.times])
+    if duplicates and source.split == "time":
+        share = duplicates / len(sample.label)
+        warnings.append(f"{duplicates:,} rows of the sample ({share:.1%}) repeat another in all fields, label and time")
+    by_split = _by_split(sample, splits, codes, split_by)
+    warnings += _of_splits(by_split)
+    warnings += [f"in the sample: {warning}" for warning in source.warnings(sample.findings)]
+    for table in sample.tables:
+        if table["missing_keys"]:
+            shown = f"{table['missing_keys']:.1%} of the rows have a key that it hasn't, such as {_short(table['example'])}"
+            warnings.append(f"table {table['name']}: {shown}")
+    return {
+        "rows": len(sample.label),
+        "dropped": sample.seen - len(sample.label),
+        "label_rate": rate,
+        "duplicates": duplicates,
+        "split": split_by,
+        "files": files and {"rows": files.rows, "row_groups": files.row_groups, **_dates_in_files(source, files)},
+        "splits": by_split,
+        "fields": described,
+        "tables": sample.tables,
+        "warnings": warnings,
+    }
+
+
+def _rules(source: Source) -> dict[str, FieldRule]:
+    return {rule.schema.name: rule for rule in source.rules()}
+
+
+def _columns(source: Source) -> list[str]:
+    """Of the log's files: those that are fields as they are, and the times."""
+    columns = [rule.column for rule in source.rules() if rule.table is None]
+    return columns + ([time.column] if (time := _time_rule(source)) else [])
+
+
+def _time_rule(source: Source) -> TimeRule | None:
+    return source.schema.timestamp if isinstance(source, Table) else None
+
+
+def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
+    tables = {key: _nulls(table) for key, table in source.tables().items()}
+    keys = {key: table.column(KEY).combine_chunks() for key, table in tables.items()}
+    lost: dict[str, tuple[int, str]] = dict.fromkeys(tables, (0, ""))  # rows, and an example
+    chosen = parts[:: -(-len(parts) // _PLACES) or 1]
+    quota, findings, seen = -(-rows // max(len(chosen), 1)), Findings(), 0
+    labels, times, gathered = [], [], {name: [] for name in source.fields}
+    for part in chosen:
+        wanted = quota
+        for piece in source.read_part(part):
+            findings.merge(piece.findings)
+            piece = _first(piece, wanted)
+            seen, wanted = seen + len(piece), wanted - len(piece)
+            kept = piece.label.is_valid().to_numpy(zero_copy_only=False)
+            places = {key: pc.index_in(piece.values[key], value_set=keys[key]) for key in tables}
+            for key, place in places.items():
+                without = place.is_null().to_numpy(zero_copy_only=False) & kept
+                count, example = lost[key]
+                if without.any() and not example:
+                    example = piece.values[key][int(np.argmax(without))].as_py() or ""
+                lost[key] = (count + int(without.sum()), example)
+                if source.joins != "left":
+                    kept &= ~without
+            chosen_rows = pa.array(kept)
+            labels.append(piece.label.filter(chosen_rows))
+            times.append(piece.timestamp.filter(chosen_rows))
+            for name, column in gathered.items():
+                key = next((key for key, table in tables.items() if name in table.column_names), None)
+                values = piece.values[name] if key is None else tables[key].column(name).combine_chunks().take(places[key])
+                column.append(with_nulls(values.filter(chosen_rows)))
+            if wanted <= 0:
+                break
+    if not labels:
+        raise DataError(f"{source.raw_dir}: the log has no rows")
+    source.check_findings(findings)
+    label = pa.concat_arrays(labels).to_numpy(zero_copy_only=False)
+    if not len(label):
+        raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
+    found = [
+        {"name": key.rsplit("\t", 1)[-1], "rows": len(tables[key]), "missing_keys": count / seen, "example": example}
+        for key, (count, example) in lost.items()
+    ]
+    fields = {name: pa.concat_arrays(columns) for name, columns in gathered.items()}
+    return _Sample(label, pa.concat_arrays(times).to_numpy(zero_copy_only=False), fields, seen, found, findings)
+
+
+def _first(rows: LogRows, count: int) -> LogRows:
+    values = {name: column.slice(0, count) for name, column in rows.values.items()}
+    return LogRows(rows.label.slice(0, count), rows.timestamp.slice(0, count), values)
+
+
+def _nulls(table: pa.Table) -> pa.Table:
+    columns = {name: with_nulls(table.column(name).combine_chunks()) for name in table.column_names if name != KEY}
+    return pa.table({KEY: table.column(KEY), **columns})
+
+
+def _splits(sample: _Sample, split_by: str) -> np.ndarray:
+    """[N] the number of each row's split, as it would fall if the sample were the log."""
+    if split_by == "column":
+        return sample.times
+    rows = len(sample.label)
+    order = np.argsort(sample.times, kind="stable") if split_by == "time" else np.random.default_rng(0).permutation(rows)
+    splits = np.empty(rows, dtype=np.int64)
+    splits[order] = np.repeat(np.arange(len(SPLITS)), list(split_sizes(rows).values()))
+    return splits
+
+
+def _in_buckets(rule: FieldRule, column: pa.Array, train: np.ndarray) -> pa.Array:
+    """The texts; of a number with quantiles, its bucket by the training rows of the sample."""
+    if rule.schema.quantiles is None or rule.edges is not None:
+        return column
+    numbers = column.cast(pa.float64())
+    counted = numbers.filter(pa.array(train)).drop_null().value_counts()
+    try:
+        edges = quantile_edges(
+            counted.field("values").to_numpy(), counted.field("counts").to_numpy(zero_copy_only=False), rule.schema.quantiles
+        )
+    except ValueError:
+        return column  # one value, which is warned of
+    return bucket(numbers, edges)
+
+
+def _codes(column: pa.Array) -> np.ndarray:
+    """[N] numbers of the distinct values; 0 for a missing one."""
+    return column.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+
+
+def _describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: FieldRule) -> dict[str, Any]:
+    values = column.dictionary_encode().dictionary
+    counts = np.bincount(codes, minlength=len(values) + 1)
+    present = len(codes) - int(counts[0])
+    missing = counts[0] / len(codes)
+    common = int(np.argmax(counts))
+    warnings = []
+    if present >= _ENOUGH and len(values) == present and rule.table is None:
+        warnings.append(f"{present:,} values in {present:,} rows: none comes twice, most come once: there is nothing to learn about them")
+    elif present >= _ENOUGH and len(values) > _FEW_REPEATS * present:
+        warnings.append(f"{len(values):,} values in {present:,} rows: most come once, so there is little to learn about them")
+    if not present:
+        warnings.append("missing in every row")
+    elif len(values) == 1 and not counts[0]:
+        warnings.append("one value only: it says nothing")
+    elif len(codes) >= _ENOUGH and common and counts[common] > _NEAR_CONSTANT * len(codes):
+        share, value = counts[common] / len(codes), _short(values[common - 1].as_py())
+        warnings.append(f"{share:.2%} of the rows have one value, {value}: it says next to nothing")
+    if missing > _FEW_REPEATS:
+        warnings.append(f"missing in {missing:.0%} of the rows")
+    if decides_label(codes, label):
+        warnings.append("its value decides the label: a leak? leave the field out unless it is known before the click")
+    if rule.schema.kind != "numeric":
+        warnings += _mixed_spellings(values.to_pylist(), counts[1:])
+    most = int(np.argmax(counts[1:])) if len(values) else -1
+    return {
+        "distinct": len(values),
+        "missing": float(missing),
+        "example": values[most].as_py()[:80] if len(values) else "",
+        "warnings": warnings,
+    }
+
+
+def _mixed_spellings(values: Sequence[str], counts: np.ndarray) -> list[str]:
+    """Of values that are one once the case, the Unicode form, or blanks are made alike: how many, and the pair that comes most often."""
+    found, known = [], set()
+    for what, alike in _SPELLINGS.items():
+        groups: dict[str, list[int]] = {}
+        for place, value in enumerate(values):
+            groups.setdefault(alike(value), []).append(place)
+        pairs = [tuple(sorted(places, key=lambda place: -counts[place])[:2]) for places in groups.values() if len(places) > 1]
+        pairs = [pair for pair in pairs if pair not in known]
+        known.update(pairs)
+        if pairs:
+            first, second = max(pairs, key=lambda pair: int(counts[pair[1]]))
+            example = f"{_short(values[first])} and {_short(values[second], escape=what != 'case')}"
+            several = f"{len(pairs):,} {'value is' if len(pairs) == 1 else 'values are'} spelled in several ways"
+            found.append(f"{several} that differ in {what} only, such as {example}")
+    return found
+
+
+def _blanks(value: str) -> str:
+    return " ".join(value.replace("\u200b", "").replace("\ufeff", "").split())
+
+
+_SPELLINGS = {
+    "Unicode form (NFC, NFD)": lambda value: unicodedata.normalize("NFC", value) if not value.isascii() else value,
+    "blanks": _blanks,
+    "case": str.casefold,
+    "case, blanks or Unicode form": lambda value: _blanks(unicodedata.normalize("NFC", value)).casefold(),
+}
+
+
+def _short(value: str, escape: bool = True) -> str:
+    """Between quotes; in a form that shows what isn't seen."""
+    cut = value[:_SHOWN]
+    return f"'{cut}'" if not escape and cut.isprintable() else ascii(cut) if not cut.isascii() else repr(cut)
+
+
+def _duplicates(columns: Sequence[np.ndarray]) -> int:
+    """Rows that are as one before them."""
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        mixed = (mixed ^ column.astype(np.int64).view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return len(mixed) - len(np.unique(mixed))
+
+
+def _by_split(sample: _Sample, splits: np.ndarray, codes: dict[str, np.ndarray], split_by: str) -> dict[str, dict[str, Any]]:
+    found = {}
+    for number, name in enumerate(SPLITS):
+        rows = splits == number
+        count = int(rows.sum())
+        dated = split_by == "time" and count > 0
+        unseen = {}
+        for field, code in codes.items() if number and count else ():
+            known = np.zeros(int(code.max()) + 1, dtype=bool)
+            known[code[splits == 0]] = True
+            known[0] = True  # a missing value is no new one
+            unseen[field] = float((~known[code[rows]]).mean())
+        found[name] = {
+            "rows": count,
+            "label_rate": float(sample.label[rows].mean()) if count else None,
+            "first": _day(int(sample.times[rows].min())) if dated else None,
+            "last": _day(int(sample.times[rows].max())) if dated else None,
+            "unseen": {field: share for field, share in unseen.items() if share},
+        }
+    return found
+
+
+def _of_splits(by_split: dict[str, dict[str, Any]]) -> list[str]:
+    warnings = []
+    for name, split in by_split.items():
+        if not split["rows"]:
+            warnings.append(f"{name} has no rows: prepare more rows")
+        elif split["label_rate"] in (0, 1):
+            has = f"{name} has {'clicks' if split['label_rate'] else 'no clicks'} only"
+            warnings.append(f"{has}: {_LACKS[name]}; split by hash, or prepare more rows")
+    return warnings
+
+
+def _missing_in_files(files: FileStatistics | None, rule: FieldRule) -> float | None:
+    """The share of all rows whose cell is null; NaN and blank text, which are missing too, aren't counted in footers."""
+    if files is None or rule.table is not None or not files.rows:
+        return None
+    nulls = files.columns[rule.column].nulls
+    return None if nulls is None else nulls / files.rows
+
+
+def _dates_in_files(source: Source, files: FileStatistics) -> dict[str, str]:
+    """The first and last day of all rows, where the footers say them."""
+    rule = _time_rule(source)
+    if rule is None or files.columns[rule.column].lowest is None:
+        return {}
+    try:
+        found, _ = instants(pa.array([files.columns[rule.column].lowest, files.columns[rule.column].highest]), rule.unit)
+    except (BadValue, pa.ArrowException):
+        return {}
+    if found.null_count:
+        return {}
+    return {"first": _day(found[0].as_py()), "last": _day(found[1].as_py())}
+
+
+def _day(microseconds: int) -> str:
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).date().isoformat()
+    except OverflowError:
+        return f"{microseconds / 1e6:.0f} s"

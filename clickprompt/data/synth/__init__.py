@@ -1,0 +1,1 @@
+"""Synthetic logs with a planted click model."""

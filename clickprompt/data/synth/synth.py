@@ -1,0 +1,385 @@
+"""Synthetic logs of any length with a planted click model, so that the best possible AUC is known.
+
+Every row is a pure function of (seed, row number), and everything about a book one of (seed, book number), through the keyed generator:
+nothing of the catalogue's size is held or sent, a longer log begins with the shorter one, and workers need no coordination.
+
+Users join and books are listed in proportion to the rows, so shorter logs have proportionally fewer; 20,122,040 rows have about the
+4,565,430 values of the paper's Table 1 (how they fall on the fields: `field_sizes` in synth.json; fields such as the year saturate early).
+"""
+
+import io
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clickprompt.data.keyed_random import random_bits, random_uniform
+from clickprompt.data.prepared.dataset import slug
+from clickprompt.data.synth import words as words
+from clickprompt.data.synth.bayes import ScoreHistogram
+from clickprompt.errors import InputError
+from clickprompt.io import storage
+
+__all__ = ["SYNTHETIC", "ClickModel", "GoodReads", "Part", "check_rows", "get_synthetic"]
+
+MIN_ROWS, MAX_ROWS = 1_000, 1_000_000_000  # below, a split has few rows of a class; above, ids would repeat
+
+# Streams set the draws apart from each other and from other uses of the keyed generator with the same seed.
+_SESSION, _USER, _MEMBER, _JITTER, _GAP, _BOOK, _LABEL, _RATING = range(100, 108)
+_USER_FACTOR, _LENIENCY, _TASTE, _WORK_FACTOR, _QUALITY, _NOUN = range(108, 114)
+_EDITION, _WORK, _GENRE, _TITLE, _AUTHOR, _AUTHOR_NAME, _PUBLISHER, _PUBLISHER_NAME = range(114, 122)
+_COPY, _AVERAGE, _REVIEWS, _AGE, _MEDIA, _HEAD_BOOK = range(122, 128)
+
+# Entities at the start and per further row
+_USERS, _USERS_PER_ROW = 256, 0.0246
+_BOOKS, _BOOKS_PER_ROW = 1_000, 0.0678
+_AUTHORS, _AUTHORS_PER_BOOK = 20, 0.75
+_PUBLISHERS, _PUBLISHERS_PER_BOOK = 20, 0.15
+
+_SESSION_ROWS = 64  # no session crosses a multiple of this
+_COHORT = 64  # users who joined one after the other: busy and rare readers
+_HEAD = 20  # bestsellers: no book is read by most of the users of a small log
+_START, _GROWTH, _EARLY_ROWS = 1_167_609_600, 44_150_400, 10_000  # 2007-01-01; later the log grows e-fold in 1.4 years
+_YEAR, _DAY = 31_556_952, 86_400
+
+Codes = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ClickModel:
+    """The planted model: FORMULA and MEANING say what it is, the fields how strong its terms are."""
+
+    FORMULA: ClassVar[str] = (
+        "logit = bias + latent·⟨p_user, q_work⟩/√dim + leniency·a_user + quality·c_work + taste·t_(user, genre) + adjective·s_adjective + "
+        "noun·s_noun; P(rating ≥ 4) = 1 / (1 + exp(−logit))"
+    )
+    MEANING: ClassVar[str] = (
+        "p, q, a, c, t and s_noun are uniform with mean 0 and variance 1, keyed by the seed; s_adjective has mean 0 and variance 1 too and "
+        "falls along the list of adjectives, from what readers like to what they don't. The last three terms stand in the text: the genre, "
+        "and an adjective and a noun in the title."
+    )
+
+    bias: float = 1.0
+    latent: float = 1.0
+    dim: int = 4
+    leniency: float = 0.6
+    quality: float = 0.5
+    taste: float = 0.5
+    adjective: float = 0.6
+    noun: float = 0.3
+
+    def logits(self, seed: int, users: np.ndarray, user_at: np.ndarray, books: Codes, book_at: np.ndarray) -> np.ndarray:
+        """[B] float64. users: [U] numbers, user_at: [B] positions in them; `books` and book_at likewise."""
+        factors = np.arange(self.dim)
+        p = _standard(_USER_FACTOR, seed, users[:, None], factors)
+        q = _standard(_WORK_FACTOR, seed, books["work"][:, None], factors)
+        latent = np.zeros(len(user_at))
+        for factor in factors:  # column by column: no [B, dim] array
+            latent += p[user_at, factor] * q[book_at, factor]
+        nouns = _standard(_NOUN, seed, np.arange(len(_NOUNS)))
+        of_user = self.bias + self.leniency * _standard(_LENIENCY, seed, users)
+        of_book = self.quality * books["quality"] + self.adjective * _LIKING[books["adjective"]] + self.noun * nouns[books["noun"]]
+        taste = _standard(_TASTE, seed, users[user_at], books["genre"][book_at])
+        return self.latent / np.sqrt(self.dim) * latent + of_user[user_at] + of_book[book_at] + self.taste * taste
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of one written file."""
+
+    entry: dict[str, Any]  # file, rows, bytes, sha256
+    users: np.ndarray  # int32: numbers that occur, some of them repeatedly
+    books: np.ndarray
+    scores: ScoreHistogram
+    clicks: int
+    timestamps: tuple[int, int]
+
+
+class GoodReads:
+    """GoodReads' 15 fields, one row per interaction."""
+
+    user, item = "User ID", "Book ID"
+    model = ClickModel()
+
+    def __init__(self, seed: int, rows_per_file: int = 1 << 19, row_group_rows: int = 1 << 17):
+        """A row group is what is in memory at a time. Raises InputError for sizes that would cut a session."""
+        for name, value in (("rows_per_file", rows_per_file), ("row_group_rows", row_group_rows)):
+            if value < 1 or value % _SESSION_ROWS:
+                raise InputError(
+                    f"{name}={value}: must be a multiple of {_SESSION_ROWS}; give {max(value // _SESSION_ROWS, 1) * _SESSION_ROWS}"
+                )
+        self.seed, self.rows_per_file, self.row_group_rows = seed, rows_per_file, row_group_rows
+
+    @property
+    def fields(self) -> list[str]:
+        return [self.user, self.item, *_BOOK_FIELDS]
+
+    def num_parts(self, rows: int) -> int:
+        return -(-rows // self.rows_per_file)
+
+    def max_users(self, rows: int) -> int:
+        """The numbers of the users in a log of `rows` rows are below this."""
+        return int(_USERS + _USERS_PER_ROW * rows) + _COHORT
+
+    def max_books(self, rows: int) -> int:
+        return int(_BOOKS + _BOOKS_PER_ROW * rows) + _HEAD
+
+    def schema_yaml(self) -> str:
+        """What `clickprompt prepare` needs to know of the log."""
+        lines = [
+            "data: [log/*.parquet]",
+            "label: {column: rating, positive_from: 4}",
+            "timestamp: timestamp",
+            f"user: {slug(self.user)}",
+            f"item: {slug(self.item)}",
+            "fields:",
+            *(f"  - {{name: {name}, column: {slug(name)}}}" for name in self.fields),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def write_part(self, uri: str, number: int, rows: int) -> Part:
+        """Write file `number` of a log of `rows` rows below `uri`. Raises InputError when it can't be written."""
+        first, end = number * self.rows_per_file, min((number + 1) * self.rows_per_file, rows)
+        buffer, scores, users, books, clicks, times = io.BytesIO(), ScoreHistogram.empty(), [], [], 0, []
+        writer = None
+        for start in range(first, end, self.row_group_rows):
+            table, block_users, block_books, logits = self.block(start, min(start + self.row_group_rows, end) - start)
+            writer = writer or _parquet_writer(buffer, table.schema)
+            writer.write_table(table)
+            scores.add(ScoreHistogram.of(logits))
+            users.append(block_users.astype(np.int32))
+            books.append(block_books.astype(np.int32))
+            clicks += int((table.column("rating").to_numpy() >= 4).sum())
+            seconds = table.column("timestamp").to_numpy()
+            times += [int(seconds.min()), int(seconds.max())]
+        assert writer, f"file {number} of a log of {rows} rows is empty"
+        writer.close()
+        content, file = buffer.getvalue(), f"log/part-{number:05d}.parquet"
+        storage.write_bytes(storage.join(uri, file), content)
+        entry = {"file": file, "rows": end - first, "bytes": len(content), "sha256": storage.sha256_bytes(content)}
+        return Part(entry, np.concatenate(users), np.concatenate(books), scores, clicks, (min(times), max(times)))
+
+    def block(self, first_row: int, num_rows: int) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows from first_row on, a multiple of 64: the table, the numbers of the users and books in it, the planted logits [num_rows]."""
+        assert first_row % _SESSION_ROWS == 0, f"{first_row} may lie within a session"
+        rows = np.arange(first_row, first_row + num_rows)
+        session = self._sessions(rows)
+        users, user_at = _distinct(self._users_of(session))
+        books, book_at = _distinct(self._books_of(rows))
+        codes = self.codes(books)
+        logits = self.model.logits(self.seed, users, user_at, codes, book_at)
+        clicked = random_uniform(_LABEL, self.seed, rows) < 1 / (1 + np.exp(-logits))
+        columns = {
+            slug(self.user): _column(_id_text(users, _USER), user_at),
+            slug(self.item): _column(_id_text(books, _BOOK), book_at),
+        }
+        for name, (key, text) in _BOOK_FIELDS.items():
+            distinct, code_at = _distinct(codes[key])
+            columns[slug(name)] = _column(text(distinct), code_at[book_at])
+        columns["rating"] = pa.array(self._ratings(rows, clicked))
+        columns["timestamp"] = pa.array(self._timestamps(rows, session))
+        return pa.table(columns), users, books, logits
+
+    def codes(self, books: np.ndarray) -> Codes:
+        """What there is to know of book numbers, as integers that _BOOK_FIELDS can spell out, and the work's quality.
+
+        Title, genre, author, media type and quality belong to the work, the rest to the edition.
+        """
+        seed = self.seed
+        later = random_uniform(_EDITION, seed, books) < 0.2  # an edition of an earlier book
+        work = np.where(later, (books * random_uniform(_WORK, seed, books)).astype(np.int64), books)
+        genre = _choose(words.GENRE_SHARES, random_uniform(_GENRE, seed, work))
+        title, copy = random_bits(_TITLE, seed, work), random_bits(_COPY, seed, books)
+        opening, closing = _pick(title, len(_OPENINGS), 0), _pick(title, len(_CLOSINGS), 16)
+        noun = genre * len(words.NOUNS[0]) + _pick(title, len(words.NOUNS[0]), 32)
+        author = ((_AUTHORS + _AUTHORS_PER_BOOK * work) * random_uniform(_AUTHOR, seed, work) ** 1.2).astype(np.int64)
+        publisher = ((_PUBLISHERS + _PUBLISHERS_PER_BOOK * books) * random_uniform(_PUBLISHER, seed, books) ** 2).astype(np.int64)
+        quality = _standard(_QUALITY, seed, work)
+        average = 3.85 + 0.25 * quality + 0.2 * _standard(_AVERAGE, seed, books)
+        reviews = 150_000 * (books + 20.0) ** -0.6 * 3 ** _standard(_REVIEWS, seed, books)
+        ebook = copy % np.uint64(4) == 0
+        formats = np.where(ebook, len(words.EBOOK_FORMATS), len(words.PRINT_FORMATS))
+        listed = _time_of(np.maximum(books - _BOOKS, 0) / _BOOKS_PER_ROW)
+        age = np.floor(-9 * np.log1p(-random_uniform(_AGE, seed, books)))  # in years, when it was listed
+        return {
+            "work": work,
+            "genre": genre,
+            "adjective": opening % len(words.ADJECTIVES),
+            "noun": noun,
+            "quality": quality,
+            "title": (opening * len(_NOUNS) + noun) * len(_CLOSINGS) + closing,
+            "author": author,
+            "author_name": _any_of(_AUTHOR_PIECES, random_bits(_AUTHOR_NAME, seed, author)),
+            "publisher": _any_of(_PUBLISHER_PIECES, random_bits(_PUBLISHER_NAME, seed, publisher)),
+            "average": np.rint(100 * np.clip(average, 1, 5)).astype(np.int64),
+            "reviews": np.rint(reviews).astype(np.int64),
+            "pages": np.rint(40 + 420 * (_fraction(copy, 16) + _fraction(copy, 32)) ** 1.5).astype(np.int64),
+            "ebook": ebook.astype(np.int64),
+            "format": np.where(ebook, len(words.PRINT_FORMATS), 0) + (_fraction(copy, 48) ** 2.5 * formats).astype(np.int64),
+            "year": np.maximum(1970 + listed // _YEAR - age, 1900).astype(np.int64),
+            "media": _choose(words.MEDIA_SHARES, random_uniform(_MEDIA, seed, work)),
+        }
+
+    def field_sizes(self, num_users: int, books: np.ndarray) -> dict[str, int]:
+        """Distinct values per field of a log in which so many users and these book numbers occur: equal codes are equal texts."""
+        found: dict[str, list[np.ndarray]] = {key: [] for key, _ in _BOOK_FIELDS.values()}
+        for start in range(0, len(books), self.row_group_rows):
+            codes = self.codes(books[start : start + self.row_group_rows])
+            for key, seen in found.items():
+                seen.append(np.unique(codes[key]))
+        sizes = {name: len(np.unique(np.concatenate(found[key]))) for name, (key, _) in _BOOK_FIELDS.items()}
+        return {self.user: num_users, self.item: len(books)} | sizes
+
+    def describe(self) -> dict[str, Any]:
+        return {"formula": ClickModel.FORMULA, "meaning": ClickModel.MEANING, "coefficients": asdict(self.model)}
+
+    def _sessions(self, rows: np.ndarray) -> np.ndarray:
+        """For each row the first row of its session: what one user rates in one go, 4 books on average."""
+        first = (random_uniform(_SESSION, self.seed, rows) < 0.25) | (rows % _SESSION_ROWS == 0)
+        return np.maximum.accumulate(np.where(first, rows, 0))
+
+    def _users_of(self, session: np.ndarray) -> np.ndarray:
+        """Users read most in the years after they joined; within a cohort, the n-th reads ∝ n^(−0.6)."""
+        joined = (_USERS + _USERS_PER_ROW * session) * random_uniform(_USER, self.seed, session) ** 0.7
+        member = _COHORT * random_uniform(_MEMBER, self.seed, session) ** 2.5
+        return joined.astype(np.int64) // _COHORT * _COHORT + member.astype(np.int64)
+
+    def _books_of(self, rows: np.ndarray) -> np.ndarray:
+        """At any time the n-th oldest book is read ∝ n^(−0.62), but for the first ones, which share their readers evenly."""
+        listed = (_BOOKS + _BOOKS_PER_ROW * rows) * random_uniform(_BOOK, self.seed, rows) ** 2.6
+        return (listed + _HEAD * random_uniform(_HEAD_BOOK, self.seed, rows)).astype(np.int64)
+
+    def _ratings(self, rows: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+        """int8: 4 or 5 stars of a click, 1 to 3 else."""
+        draw = random_uniform(_RATING, self.seed, rows)
+        return np.where(clicked, 4 + (draw < 0.45), 1 + (draw > 0.08) + (draw > 0.3)).astype(np.int8)
+
+    def _timestamps(self, rows: np.ndarray, session: np.ndarray) -> np.ndarray:
+        """int64 seconds: rising with the row but for a day's jitter of the session; within it even steps, often of 0 seconds."""
+        start = _time_of(session) + np.floor(_DAY * random_uniform(_JITTER, self.seed, session))
+        step = np.floor(120 * random_uniform(_GAP, self.seed, session) ** 2)
+        return (start + (rows - session) * step).astype(np.int64)
+
+
+def _time_of(row: np.ndarray) -> np.ndarray:
+    """Whole seconds, float64: a site that grows exponentially, so that any number of rows falls into a few years."""
+    return _START + np.floor(_GROWTH * np.log1p(row / _EARLY_ROWS))
+
+
+def _standard(*keys: int | np.ndarray) -> np.ndarray:
+    """Uniform with mean 0 and variance 1."""
+    return (random_uniform(*keys) - 0.5) * np.sqrt(12)
+
+
+def _choose(shares: list[float], uniform: np.ndarray) -> np.ndarray:
+    return np.searchsorted(np.cumsum(shares)[:-1], uniform, side="right")
+
+
+def _fraction(bits: np.ndarray, shift: int) -> np.ndarray:
+    """16 of the 64 bits as a number in [0, 1)."""
+    return (bits >> np.uint64(shift) & np.uint64(0xFFFF)) / 65536
+
+
+def _pick(bits: np.ndarray, choices: int, shift: int) -> np.ndarray:
+    return (_fraction(bits, shift) * choices).astype(np.int64)
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different numbers in order of appearance, and each number's position among them: np.unique without its sort."""
+    encoded = pa.array(numbers).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
+
+
+def _column(values: pa.Array, positions: np.ndarray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(positions), values)
+
+
+def _parquet_writer(buffer: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    return pq.ParquetWriter(
+        buffer,
+        schema,
+        compression="zstd",
+        use_dictionary=texts,  # pyright: ignore[reportArgumentType] - the stubs know but booleans
+        # of texts they would take as long as all the rest
+        write_statistics=["rating", "timestamp"],  # pyright: ignore[reportArgumentType]
+        dictionary_pagesize_limit=1 << 26,  # titles pass the default of 1 MiB, and would be written out row by row
+        column_encoding={"timestamp": "DELTA_BINARY_PACKED"},
+        store_schema=False,  # readers get plain strings, as from a log of one's own
+    )
+
+
+def _number_text(codes: np.ndarray) -> pa.Array:
+    return pa.array(codes).cast(pa.string())
+
+
+def _id_text(numbers: np.ndarray, stream: int) -> pa.Array:
+    """Ids whose order says nothing: an odd multiplier is a bijection modulo 2^27."""
+    multiplier = int(random_bits(stream)[0]) % (1 << 27) | 1
+    return _number_text((numbers * multiplier & ((1 << 27) - 1)) + 1)
+
+
+def _any_of(pieces: tuple[pa.Array, ...], bits: np.ndarray) -> np.ndarray:
+    """A code for _joined."""
+    return (bits % np.uint64(math.prod(len(piece) for piece in pieces))).astype(np.int64)
+
+
+def _joined(codes: np.ndarray, *pieces: pa.Array) -> pa.Array:
+    """One of each of the pieces, as the code says, one after the other."""
+    chosen = np.unravel_index(codes, [len(piece) for piece in pieces])
+    texts = [piece.take(pa.array(index)) for piece, index in zip(pieces, chosen, strict=True)]
+    return pc.binary_join_element_wise(*texts, "")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _texts(*words: Sequence[str]) -> pa.Array:
+    """All combinations."""
+    return pa.array(["".join(choice) for choice in itertools.product(*words)])
+
+
+_LIKING = np.linspace(1, -1, len(words.ADJECTIVES))
+_LIKING /= _LIKING.std()
+
+# What titles and names are made of: few long pieces, since joining takes time
+_OPENINGS, _NOUNS = _texts(words.TITLE_STARTS, words.ADJECTIVES, [" "]), _texts([noun for nouns in words.NOUNS for noun in nouns])
+_CLOSINGS = _texts(words.TITLE_LINKS, words.PLACES)
+_TITLE_PIECES = (_OPENINGS, _NOUNS, _CLOSINGS)
+_AUTHOR_PIECES = (_texts(words.FIRST_NAMES, [" "], words.INITIALS, [". "]), _texts(words.SURNAMES))
+_PUBLISHER_PIECES = (_texts(words.SURNAMES, [" & "]), _texts(words.SURNAMES, [" "], words.PUBLISHERS))
+
+# field other than the ids of user and book → (its code, the codes' texts); different codes have different texts
+_BOOK_FIELDS: dict[str, tuple[str, Callable[[np.ndarray], pa.Array]]] = {
+    "Book title": ("title", lambda codes: _joined(codes, *_TITLE_PIECES)),
+    "Book genres": ("genre", lambda codes: _joined(codes, _texts(words.GENRES))),
+    "Average rating": ("average", lambda codes: _joined(codes, _texts([f"{hundredths / 100:.2f}" for hundredths in range(501)]))),
+    "Number of book reviews": ("reviews", _number_text),
+    "Author ID": ("author", lambda codes: _id_text(codes, _AUTHOR)),
+    "Author name": ("author_name", lambda codes: _joined(codes, *_AUTHOR_PIECES)),
+    "Number of pages": ("pages", _number_text),
+    "eBook flag": ("ebook", lambda codes: _joined(codes, _texts(["false", "true"]))),
+    "Format": ("format", lambda codes: _joined(codes, _texts([*words.PRINT_FORMATS, *words.EBOOK_FORMATS]))),
+    "Publisher": ("publisher", lambda codes: _joined(codes, *_PUBLISHER_PIECES)),
+    "Publication year": ("year", _number_text),
+    "Work ID": ("work", lambda codes: _id_text(codes, _WORK)),
+    "Media type": ("media", lambda codes: _joined(codes, _texts(words.MEDIA_TYPES))),
+}
+
+SYNTHETIC: dict[str, type[GoodReads]] = {"goodreads": GoodReads}
+
+
+def get_synthetic(name: str) -> type[GoodReads]:
+    """Raises InputError for an unknown name."""
+    if name not in SYNTHETIC:
+        raise InputError(f"synthetic log {name!r} is unknown; known: {', '.join(SYNTHETIC)}")
+    return SYNTHETIC[name]
+
+
+def check_rows(rows: int) -> None:
+    """Raises InputError for a number of rows that no synthetic log has."""
+    if not MIN_ROWS <= rows <= MAX_ROWS:
+        raise InputError(f"rows={rows}: a synthetic log has {MIN_ROWS:,} to {MAX_ROWS:,} rows; give a number in between")

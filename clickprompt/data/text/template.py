@@ -1,0 +1,102 @@
+"""The text of a row (Eq. 4), and the tokenizers that read it."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clickprompt.errors import ConfigError, DataError
+from clickprompt.io import storage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "SEPARATOR",
+    "TEMPLATE",
+    "UNKNOWN",
+    "encode",
+    "load_tokenizer",
+    "segment",
+    "sentence",
+    "special_ids",
+    "surrounding",
+    "tokenizer_fingerprint",
+    "tokenizer_json",
+]
+
+TEMPLATE = "{name} is {value}."
+SEPARATOR = " "
+UNKNOWN = "unknown"  # the text of id 0
+_TABLE_FORMAT = 4  # part of the fingerprint, so that token tables of another format are not found
+
+
+def segment(name: str, value: str, first: bool) -> str:
+    """One field's part of Eq. 4, with the separator that joins it to the part before."""
+    return ("" if first else SEPARATOR) + TEMPLATE.format(name=name, value=value)
+
+
+def sentence(names: Sequence[str], values: Sequence[str]) -> str:
+    """Eq. 4: the text of one row."""
+    return "".join(segment(name, value, index == 0) for index, (name, value) in enumerate(zip(names, values, strict=True)))
+
+
+def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a local folder or hub name. Raises ConfigError when there is none, or no fast one."""
+    if not path:
+        raise ConfigError("plm.path is not set; give a hub name or a local folder with a tokenizer, such as --set plm.path=DIR")
+    from transformers import AutoTokenizer  # takes seconds to import; who reads no text shouldn't wait for it
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers raises OSError, ValueError, ImportError, KeyError and more here
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"plm.path={path}: no tokenizer can be loaded from there; a folder needs its tokenizer.json ({reason})"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(f"plm.path={path}: {type(tokenizer).__name__} is not a fast tokenizer; give one with a tokenizer.json")
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase", template: str = TEMPLATE) -> str:
+    """16 hex digits over everything that decides which ids a text gets: two equal ones make equal token tables."""
+    backend = json.loads(tokenizer_json(tokenizer))
+    backend.pop("truncation")  # both change with every call of the tokenizer, and neither is used here
+    backend.pop("padding")
+    described = json.dumps([backend, special_ids(tokenizer), template, SEPARATOR, UNKNOWN, _TABLE_FORMAT], sort_keys=True)
+    return storage.sha256_bytes(described.encode())[:16]
+
+
+def tokenizer_json(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """All there is to a fast tokenizer, for the tokenizers library."""
+    return tokenizer.backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special_tokens: bool) -> list[list[int]]:
+    """Token ids of each text by the tokenizer's own call; special tokens spelled in a text (`<mask>`, `[SEP]`) stay plain text.
+
+    Save for a Unigram model (XLM-R, T5), which has them among its pieces and reads them so: see data/text/segments.py.
+    """
+    return tokenizer(
+        list(texts),
+        add_special_tokens=special_tokens,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+
+
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | None]:
+    """The family's, by what they are for; None where it has none."""
+    names = ("cls", "sep", "bos", "eos", "pad", "mask", "unk")
+    return {name: getattr(tokenizer, f"{name}_token_id") for name in names}
+
+
+def surrounding(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """The special tokens that the family puts before and after one sentence."""
+    bare, whole = (encode(tokenizer, ["a"], special_tokens=special)[0] for special in (False, True))
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    raise DataError(f"{type(tokenizer).__name__} changes a text's tokens when it adds special tokens; such a tokenizer is not supported")

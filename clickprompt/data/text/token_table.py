@@ -1,0 +1,233 @@
+"""The token table, which makes tokenizing a row a look-up (DESIGN §3.2). It is built in token_table_build.py.
+
+Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all segments.
+"""
+
+import json
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import tokenizer_fingerprint
+from clickprompt.errors import DataError
+from clickprompt.io import storage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["ARRAYS", "META", "TokenTable", "array_file", "kept_segments", "table_uri"]
+
+META = "meta.json"
+ARRAYS = {"tokens": np.dtype("<i4"), "offsets": np.dtype("<i8"), "value_spans": np.dtype("<i4")}
+"""the table's files, each nothing but the numbers of one array"""
+
+
+class TokenTable:
+    """Tokens of every (field, id) of a dataset, and the assembly of rows from them. Sent to another process, it is opened anew there.
+
+    `tokens` [T] int32; `offsets` [sum of field sizes + 1] int64, fields one after the other, ids counting from 0 (unknown);
+    `value_spans` [sum of field sizes, 2] int32: where the value's tokens start and stop, counted from the segment's first token.
+    With a `max_length`, rows that are longer lose whole segments (`kept_segments`); a segment that so becomes the first one keeps its
+    leading separator.
+    """
+
+    def __init__(self, uri: str, meta: dict[str, Any], tokens: np.ndarray, offsets: np.ndarray, value_spans: np.ndarray) -> None:
+        self.uri = uri
+        self.meta = meta
+        self.tokens = tokens
+        self.offsets = offsets
+        self.value_spans = value_spans
+        self._sizes = np.array(meta["field_sizes"], dtype=np.int64)
+        self._bases = np.cumsum(self._sizes) - self._sizes
+        self._prefix = np.array(meta["prefix"], dtype=np.int64)
+        self._suffix = np.array(meta["suffix"], dtype=np.int64)
+
+    @classmethod
+    def open(cls, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> "TokenTable":
+        """Raises DataError when `dataset` has no table of this tokenizer, naming those that it has."""
+        uri = table_uri(dataset, tokenizer)
+        wanted = tokenizer_fingerprint(tokenizer)
+        remedy = f"run clickprompt tokenize {dataset.uri} --plm {tokenizer.name_or_path or 'PATH'}"
+        if not storage.exists(storage.join(uri, META)):
+            tables = storage.join(dataset.uri, "tokens")
+            present = [name for name in storage.list_names(tables) if storage.exists(storage.join(tables, name, META))]
+            if any(name.split("-v")[0] == wanted for name in present):
+                raise DataError(f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one has; {remedy}")
+            described = ", ".join(f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present)
+            has = f"has only token tables of other tokenizers or an older clickprompt ({described})" if present else "has no token table"
+            raise DataError(f"{dataset.uri}: {has}, not of {type(tokenizer).__name__} {wanted}; {remedy}")
+        table = _load(uri)
+        if table.meta["fingerprint"] != wanted or table.meta["dataset"] != dataset.fingerprint:
+            raise DataError(f"{uri}: the token table is of another tokenizer or dataset; delete this folder and {remedy}")
+        return table
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (self.uri,)
+
+    @property
+    def mask_id(self) -> int | None:
+        return self.meta["special_ids"]["mask"]
+
+    @property
+    def pad_id(self) -> int:
+        """Falls back to another special token where the family has no padding token: padded positions are masked out anyway."""
+        pad = self.meta["special_ids"]["pad"]
+        return next(iter(self.special_ids), 0) if pad is None else pad
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids that are never masked and never drawn as a random token."""
+        return self.meta["all_special_ids"]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.meta["vocab_size"]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest row that the vocabularies allow, special tokens included."""
+        return self.meta["max_length"]
+
+    def segment_lengths(self, field_ids: np.ndarray) -> np.ndarray:
+        """[B, F] int64: tokens of each cell's segment."""
+        cells = self._cells(field_ids)
+        return self.offsets[cells + 1] - self.offsets[cells]
+
+    def kept(self, field_ids: np.ndarray, max_length: int) -> np.ndarray:
+        """[B, F] bool: the segments that are left of each row under `max_length`."""
+        return kept_segments(self.segment_lengths(field_ids), max_length - len(self._prefix) - len(self._suffix))
+
+    def lengths(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
+        """[B] int64: tokens of each row, the family's special tokens included."""
+        return self._row_lengths(self._counts(self._cells(field_ids), None, max_length))
+
+    def assemble(
+        self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of the rows' sentences (Eq. 4), padded on the right to the longest of them.
+
+        field_ids [B, F] integers, each field counting from 0; text [B] bool: rows that are False get the special tokens only, or where
+        the family has none around a text, one padding token that is not masked out: attention over nothing is not defined.
+        Returns input_ids [B, Z] int64 and attention_mask [B, Z] int64 (1 = token).
+        """
+        cells = self._cells(field_ids)
+        counts = self._counts(cells, text, max_length)
+        lengths = self._row_lengths(counts)
+        attention_mask = np.arange(int(lengths.max(initial=0))) < lengths[:, None]  # [B, Z]
+        input_ids = np.full(attention_mask.shape, self.pad_id, dtype=np.int64)
+        input_ids[:, : len(self._prefix)] = self._prefix
+        flat = counts.ravel()
+        # the k-th token of the whole batch sits k - (tokens of the segments before its own) behind its segment's start
+        source = np.repeat(self.offsets[cells].ravel() - (np.cumsum(flat) - flat), flat) + np.arange(int(flat.sum()))
+        input_ids[self._text_positions(counts, attention_mask.shape[1])] = self.tokens[source]
+        ends = lengths - len(self._suffix)
+        for index, token in enumerate(self._suffix):
+            input_ids[np.arange(len(ends)), ends + index] = token
+        return input_ids, attention_mask.astype(np.int64)
+
+    def value_fields(self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None) -> np.ndarray:
+        """[B, Z] int16, aligned with `assemble` of the same arguments: the field whose value a token belongs to.
+
+        −1 for the template's tokens, special tokens around the text, and padding.
+        """
+        cells = self._cells(field_ids)
+        counts = self._counts(cells, text, max_length)
+        result = np.full((len(cells), int(self._row_lengths(counts).max(initial=0))), -1, dtype=np.int16)
+        flat = counts.ravel()
+        inside = np.arange(int(flat.sum())) - np.repeat(np.cumsum(flat) - flat, flat)  # a token's place in its segment
+        start, stop = (np.repeat(self.value_spans[cells, side].ravel(), flat) for side in (0, 1))
+        field = np.repeat(np.tile(np.arange(cells.shape[1], dtype=np.int16), len(cells)), flat)
+        result[self._text_positions(counts, result.shape[1])] = np.where((inside >= start) & (inside < stop), field, -1)
+        return result
+
+    def _row_lengths(self, counts: np.ndarray) -> np.ndarray:
+        """[B] int64: tokens of rows with `counts` [B, F] tokens a segment; at least the one of `assemble`."""
+        return np.maximum(counts.sum(axis=1) + len(self._prefix) + len(self._suffix), 1)
+
+    def _text_positions(self, counts: np.ndarray, width: int) -> np.ndarray:
+        """[B, Z] bool: where the segments' tokens lie, which read row by row, left to right are the batch's segments one after another."""
+        before, positions = len(self._prefix), np.arange(width)
+        return (positions >= before) & (positions < (before + counts.sum(axis=1))[:, None])
+
+    def _counts(self, cells: np.ndarray, text: np.ndarray | None, max_length: int | None) -> np.ndarray:
+        """[B, F] int64: tokens that each segment puts into its row."""
+        counts = self.offsets[cells + 1] - self.offsets[cells]
+        if max_length is not None and max_length < self.max_length:
+            counts *= kept_segments(counts, max_length - len(self._prefix) - len(self._suffix))
+        if text is not None:
+            counts *= np.asarray(text, dtype=np.int64)[:, None]
+        return counts
+
+    def _cells(self, field_ids: np.ndarray) -> np.ndarray:
+        """[B, F] int64: each cell's number in `offsets` and `value_spans`."""
+        ids = np.asarray(field_ids, dtype=np.int64)
+        if ids.ndim != 2 or ids.shape[1] != len(self._sizes):
+            raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {len(self._sizes)}]")
+        if ids.size and ((ids < 0) | (ids >= self._sizes)).any():
+            raise ValueError("field_ids hold an id outside its field's vocabulary; they belong to another dataset than the token table")
+        return ids + self._bases
+
+
+def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
+    """[B, F] bool: which segments of `lengths` [B, F] tokens stay so that each row has at most `limit` tokens.
+
+    A row that is too long loses its longest segment, the earlier of two equal ones, until it fits; the last field goes last.
+    """
+    kept = np.ones(lengths.shape, dtype=bool)
+    over = np.flatnonzero(lengths.sum(axis=1) > limit)
+    if len(over):
+        rows = lengths[over]
+        order = np.argsort(-rows[:, :-1], axis=1, kind="stable")  # the fields in the order in which they go
+        order = np.concatenate([order, np.full((len(over), 1), rows.shape[1] - 1)], axis=1)
+        ordered = np.take_along_axis(rows, order, axis=1)
+        before = np.cumsum(ordered, axis=1) - ordered  # tokens gone before a field's turn comes
+        goes = rows.sum(axis=1, keepdims=True) - before > limit
+        lost = np.zeros_like(goes)
+        np.put_along_axis(lost, order, goes, axis=1)
+        kept[over] = ~lost
+    return kept
+
+
+def table_uri(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
+    version = f"-v{dataset.version}" if dataset.version > 1 else ""
+    return storage.join(dataset.uri, "tokens", f"{tokenizer_fingerprint(tokenizer)}{version}")
+
+
+def array_file(uri: str, name: str) -> str:
+    return storage.join(uri, f"{name}.bin")
+
+
+def _load(uri: str) -> TokenTable:
+    """The arrays are mapped, not read: all processes of a machine share the pages that they use."""
+    meta = storage.read_json(storage.join(uri, META))
+    cells = sum(meta["field_sizes"])
+    folder = storage.resolve(uri)[1] if storage.is_local(uri) else _fetched(uri, meta)
+    shapes = {"tokens": (-1,), "offsets": (cells + 1,), "value_spans": (cells, 2)}
+    arrays = {}
+    for name, dtype in ARRAYS.items():
+        try:
+            arrays[name] = np.memmap(array_file(folder, name), dtype=dtype, mode="r").reshape(shapes[name])
+        except (OSError, ValueError) as error:
+            raise DataError(f"{array_file(uri, name)}: missing or damaged; delete {uri} and run clickprompt tokenize again") from error
+    if arrays["offsets"][-1] != len(arrays["tokens"]):
+        raise DataError(f"{uri}: the token table's files don't belong together; delete this folder and run clickprompt tokenize again")
+    return TokenTable(uri, meta, **arrays)
+
+
+def _fetched(uri: str, meta: dict[str, Any]) -> str:
+    """A copy of a remote table on this machine, made once for all its processes."""
+    folder = os.path.join(storage.machine_folder(), f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}")
+    if not os.path.isdir(folder):
+        copy = f"{folder}.tmp-{uuid.uuid4().hex[:8]}"
+        try:
+            storage.copy_tree(uri, copy)
+            os.rename(copy, folder)
+        except OSError:
+            if not os.path.isdir(folder):  # else another process was first
+                raise
+        finally:
+            storage.delete_tree(copy)
+    return folder

@@ -1,0 +1,79 @@
+"""Building a token table: every distinct value of a dataset is tokenized once, piece by piece, and the pieces go to the table's files as
+they come; what stays in memory is a few numbers a value.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.segments import Encoded, SegmentEncoder, find_encoder
+from clickprompt.data.text.template import TEMPLATE, special_ids, surrounding, tokenizer_fingerprint
+from clickprompt.data.text.token_table import ARRAYS, META, TokenTable, array_file, table_uri
+from clickprompt.io import storage
+from clickprompt.io.folders import new_folder
+from clickprompt.io.progress import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["EncodeAll", "build_token_table"]
+
+EncodeAll = Callable[[SegmentEncoder, Sequence[tuple[int, int]]], Iterable[Encoded]]
+"""(encoder, (field, piece) of the vocabularies) → `encoder.encode` of each, in order"""
+
+
+def encode_here(encoder: SegmentEncoder, pieces: Sequence[tuple[int, int]]) -> Iterator[Encoded]:
+    return (encoder.encode(field, piece) for field, piece in pieces)
+
+
+def build_token_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", encode_all: EncodeAll = encode_here) -> TokenTable:
+    """Tokenize every distinct value of `dataset` once and store the result beside it; a table that exists already is returned.
+
+    Raises DataError when joining the segments' tokens does not give the sentence's tokens for this tokenizer.
+    """
+    uri = table_uri(dataset, tokenizer)
+    if storage.exists(storage.join(uri, META)):
+        return TokenTable.open(dataset, tokenizer)
+    prefix, suffix = surrounding(tokenizer)
+    encoder = find_encoder(dataset, tokenizer)
+    with new_folder(uri) as target:
+        longest = _write_arrays(target, dataset, encoder, encode_all)
+        meta = {
+            "fingerprint": tokenizer_fingerprint(tokenizer),
+            "dataset": dataset.fingerprint,
+            "tokenizer": type(tokenizer).__name__,
+            "template": TEMPLATE,
+            "field_sizes": dataset.field_sizes,
+            "prefix": prefix,
+            "suffix": suffix,
+            "special_ids": special_ids(tokenizer),
+            "all_special_ids": sorted(tokenizer.all_special_ids),
+            "vocab_size": len(tokenizer),
+            "max_length": len(prefix) + len(suffix) + longest,
+        }
+        storage.write_json(storage.join(target, META), meta)
+    return TokenTable.open(dataset, tokenizer)
+
+
+def _write_arrays(target: str, dataset: Dataset, encoder: SegmentEncoder, encode_all: EncodeAll) -> int:
+    """Returns the tokens of the longest row that the vocabularies allow, special tokens around it not counted."""
+    pieces = [(field, piece) for field in range(len(dataset.columns)) for piece in range(dataset.vocabulary_pieces(field))]
+    longest = np.zeros(len(dataset.columns), dtype=np.int64)
+    lengths, spans = [], []
+    with (
+        Task("tokenizing the values of the vocabularies", sum(dataset.field_sizes)) as task,
+        storage.open_output(array_file(target, "tokens")) as stream,
+    ):
+        for (field, _), encoded in zip(pieces, encode_all(encoder, pieces), strict=True):
+            stream.write(encoded.tokens.astype(ARRAYS["tokens"]).tobytes())
+            lengths.append(encoded.lengths)
+            spans.append(encoded.value_spans)
+            longest[field] = max(longest[field], encoded.lengths.max())
+            task.update(sum(map(len, lengths)))
+    offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *lengths]))
+    for name, array in (("offsets", offsets), ("value_spans", np.concatenate(spans))):
+        with storage.open_output(array_file(target, name)) as stream:
+            stream.write(array.astype(ARRAYS[name], copy=False).data)
+    return int(longest.sum())

@@ -1,0 +1,284 @@
+"""Raw columns → a row's texts and field_ids: the one way there, which `prepare` fits and `predict`, servers and exported graphs use.
+
+The rules (data/sources/schema.py), what was fitted on training rows and how the files are read are JSON in the dataset's manifest, under
+"transform", and in every export; vocabularies and the joined tables are Parquet beside them.
+
+Shape legend: B rows, F fields, V values of a vocabulary.
+"""
+
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickprompt.data.prepared.dataset import Dataset, read_table
+from clickprompt.data.sources.schema import Explode, FieldSchema, FileOptions
+from clickprompt.data.text.template import UNKNOWN
+from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, significant
+from clickprompt.data.transform.columns import BadValue, plain, refuse
+from clickprompt.data.transform.values import all_of, canonical_number, cut, first_of, kind_of, lists, numbers, texts
+from clickprompt.io import storage
+
+__all__ = ["KEY", "FieldRule", "RowTransform", "Transformed", "exploded", "field_texts", "key_texts", "with_nulls"]
+
+KEY = "\tkey"
+"""a table's column with its keys: no field can have the name"""
+
+NUMBERS = frozenset({"integer", "float", "decimal"})
+
+_SIGNIFICANT = 5
+"""digits of a number whose buckets are fitted: the driver counts its distinct values"""
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """What `prepare` has made of a field's schema."""
+
+    schema: FieldSchema
+    table: str | None = None
+    """that the field is joined from"""
+    on: str | None = None
+    """the log's column with the table's keys"""
+    kinds: tuple[str, ...] = ()
+    """of the column's types (values.py), over all files that say one"""
+    edges: tuple[float, ...] | None = None
+    """of quantiles, fitted on training rows"""
+
+    @property
+    def number(self) -> bool:
+        """One number is one value, however it is written: whole numbers are asked for, or the log has nothing but numbers."""
+        return self.schema.type == "integer" or (bool(self.kinds) and {*self.kinds} <= NUMBERS)
+
+    @property
+    def column(self) -> str:
+        """What the rows need to have."""
+        return self.on or self.schema.column
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "schema": self.schema.model_dump(mode="json", exclude_defaults=True)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "FieldRule":
+        edges = None if found["edges"] is None else tuple(found["edges"])
+        return cls(FieldSchema.model_validate(found["schema"]), found["table"], found["on"], tuple(found["kinds"]), edges)
+
+
+def field_texts(rule: FieldRule, column: pa.Array, nulls: Sequence[str], note: Callable[[str, int], None] | None = None) -> pa.Array:
+    """[B] strings, null where a value is missing. Numbers whose buckets aren't fitted yet come as numbers of a few digits.
+
+    note: told of values that were cut, and how many. Raises BadValue for the first value that the rule can't read.
+    """
+    schema = rule.schema
+    if schema.kind == "multi":
+        several = lists(column, schema.separator, nulls)
+        return first_of(several) if schema.take == "first" else all_of(several)
+    if kind_of(column.type) == "list":
+        refuse(column, np.ones(len(column), dtype=bool), f"is a list; set kind: multi for the field {schema.name}")
+    if schema.kind == "numeric":
+        found = numbers(column, nulls)
+        if schema.edges is not None:
+            return bucket(found, schema.edges)
+        if schema.round is not None:
+            return rounded(found, schema.round)
+        if schema.log is not None:
+            return log_bucket(found, schema.log)
+        found = significant(found, _SIGNIFICANT)
+        return found.cast(pa.string()) if rule.edges is None else bucket(found, rule.edges)
+    found = texts(column, nulls, whole=schema.type == "integer")
+    if rule.number and kind_of(column.type) == "text":
+        found = canonical_number(found)
+    if schema.values is not None:
+        found = _words(found, schema.values)
+    if schema.remove is not None:
+        found = _blank_is_null(pc.utf8_trim_whitespace(pc.replace_substring_regex(found, schema.remove, "")))
+    if schema.max_characters is not None:
+        found, shortened = cut(found, schema.max_characters)
+        if note and shortened:
+            note(f"{schema.name} cut", shortened)
+    return found
+
+
+def _words(found: pa.Array, words: Mapping[str, str]) -> pa.Array:
+    codes = pc.index_in(found, value_set=pa.array(list(words), pa.string()))
+    wrong = pc.and_(codes.is_null(), found.is_valid()).to_numpy(zero_copy_only=False)
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise BadValue(index, found[index].as_py(), f"is none of the codes in values: {', '.join(words)}; add it there")
+    return pa.array(list(words.values()), pa.string()).take(codes)
+
+
+def _blank_is_null(found: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(found, ""), pa.scalar(None, pa.string()), found)
+
+
+def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
+    """The rows that the lists in `rule.columns` stand for, and the number of the row that each comes from; an empty list makes none.
+
+    Raises BadValue for lists that differ in length, and for an entry without its two parts.
+    """
+    parts = {}
+    for name in rule.columns:
+        parts[name] = _no_nulls(_elements(rows.column(name).combine_chunks(), rule.separator))
+    sizes = {name: pc.list_value_length(found).to_numpy() for name, found in parts.items()}
+    first, *others = sizes
+    for name in others:
+        if (differs := sizes[name] != sizes[first]).any():
+            index = int(np.argmax(differs))
+            why = f"has {sizes[name][index]} entries where {first} has {sizes[first][index]}; mend the row"
+            raise BadValue(index, parts[name][index].as_py(), why, name)
+    origin = np.repeat(np.arange(len(rows)), sizes[first])
+    flat = {name: found.flatten() for name, found in parts.items()}
+    if rule.split and rule.into:
+        flat = dict(zip(rule.into, _two_parts(flat[first], rule, origin), strict=True))
+    kept = rows.drop_columns([name for name in rows.column_names if name in (*rule.columns, *flat)]).take(pa.array(origin))
+    for name, column in flat.items():
+        kept = kept.append_column(name, column)
+    return kept, origin
+
+
+def _elements(column: pa.Array, separator: str | None) -> pa.Array:
+    """[B] lists of a column that has them, or of texts cut at the separator."""
+    column = plain(column)
+    if kind_of(column.type) == "list":
+        return column
+    if kind_of(column.type) != "text" or separator is None:
+        refuse(column, column.is_valid(), "is no list; say what stands between its entries, as separator: ' '")
+        return pa.nulls(len(column), pa.list_(pa.string()))
+    trimmed = pc.utf8_trim_whitespace(column)
+    return pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed), separator)
+
+
+def _no_nulls(lists: pa.Array) -> pa.Array:
+    """Empty lists for null ones."""
+    sizes = pc.list_value_length(lists).fill_null(0).to_numpy()
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)), lists.flatten())
+
+
+def _two_parts(entries: pa.Array, rule: Explode, origin: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    halves = pc.split_pattern(entries, rule.split, max_splits=1, reverse=True)
+    wrong = pc.not_equal(pc.list_value_length(halves), 2).fill_null(True).to_numpy(zero_copy_only=False)
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise BadValue(int(origin[index]), entries[index].as_py(), f"has no {rule.split!r} between two parts; mend the row")
+    return pc.list_element(halves, 0), pc.list_element(halves, 1)
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """`texts`: [B] strings of each field, null where the value is missing; `field_ids` [B, F] int64, 0 for missing and unseen values."""
+
+    texts: list[pa.Array]
+    field_ids: np.ndarray
+
+    def known(self) -> np.ndarray:
+        """[F]: rows whose value has an id of its own."""
+        return (self.field_ids > 0).sum(axis=0)
+
+    def shown(self, field: int) -> pa.Array:
+        """[B] strings as they stand in the sentence."""
+        return self.texts[field].fill_null(UNKNOWN)
+
+
+class RowTransform:
+    """The fitted transform. `vocabularies`: [V] strings of each field, of which the first is the unknown value; `tables`: name → table with
+    `KEY` and a column per field that is joined from it."""
+
+    def __init__(
+        self,
+        rules: Sequence[FieldRule],
+        vocabularies: Sequence[pa.Array],
+        tables: Mapping[str, pa.Table],
+        explode: Explode | None = None,
+        options: FileOptions | None = None,
+    ) -> None:
+        self.rules = list(rules)
+        self.explode = explode
+        self.options = options or FileOptions()
+        self.tables = dict(tables)
+        self.vocabularies = list(vocabularies)
+        self._numbers: dict[int, pa.Array] = {}
+
+    @classmethod
+    def load(cls, uri: str, described: Mapping[str, Any], vocabularies: Sequence[str]) -> "RowTransform":
+        """From a dataset or an export at `uri`: what its JSON says under "transform", and the vocabularies' files.
+
+        Raises DataError for a file that is missing or damaged.
+        """
+        values = [read_table(storage.join(uri, file), ["value"]).column("value").combine_chunks() for file in vocabularies]
+        values = [pa.concat_arrays([pa.array([UNKNOWN]), found.slice(1)]) for found in values]
+        tables = {name: read_table(storage.join(uri, entry["file"])) for name, entry in described["tables"].items()}
+        explode = described["explode"] and Explode.model_validate(described["explode"])
+        rules = [FieldRule.from_json(rule) for rule in described["fields"]]
+        return cls(rules, values, tables, explode, FileOptions.model_validate(described["options"]))
+
+    @classmethod
+    def of_dataset(cls, dataset: Dataset) -> "RowTransform":
+        return cls.load(dataset.uri, dataset.manifest["transform"], [field["file"] for field in dataset.manifest["fields"]])
+
+    @property
+    def columns(self) -> list[str]:
+        """What rows need to have, each once, where they have been exploded if they are to be."""
+        return list(dict.fromkeys(rule.column for rule in self.rules))
+
+    def file_columns(self, present: Collection[str]) -> list[str]:
+        """What a file needs to have: the log's columns, or those of its exploded rows. present: those that it has."""
+        rule = self.explode
+        if rule is None or not all(name in present for name in rule.columns):
+            return self.columns
+        return [*rule.columns, *(name for name in self.columns if name not in rule.made)]
+
+    def __call__(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> Transformed:
+        """Of rows with `columns`. nulls: texts that say that there is no value; default: those of the log.
+
+        Raises BadValue with the column.
+        """
+        nulls = self.options.nulls if nulls is None else nulls
+        columns = {name: rows.column(name).combine_chunks() for name in self.columns}
+        places: dict[str, pa.Array] = {}
+        found: list[pa.Array] = []
+        for rule in self.rules:
+            column = columns[rule.column]
+            try:
+                if rule.table is None:
+                    found.append(field_texts(rule, column, nulls))
+                else:
+                    table = self.tables[rule.table]
+                    if rule.table not in places:
+                        places[rule.table] = pc.index_in(key_texts(column, nulls), value_set=table.column(KEY).combine_chunks())
+                    found.append(table.column(rule.schema.name).combine_chunks().take(places[rule.table]))
+            except BadValue as error:
+                error.column = rule.column
+                raise
+        ids = [self._ids(number, column, columns[self.rules[number].column].type) for number, column in enumerate(found)]
+        return Transformed(found, np.stack(ids, axis=1))
+
+    def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
+        """[B] int64."""
+        encoded = found.dictionary_encode()
+        vocabulary = self.vocabularies[field]
+        # UNKNOWN is the first value, so that its text is the missing value here, as it is to prepare
+        ids = pc.index_in(encoded.dictionary, value_set=vocabulary).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        rule = self.rules[field]
+        if (ids == 0).any() and rule.table is None and not rule.number and kind_of(written_as) in NUMBERS:
+            # the log had these numbers as text, perhaps as 3.0
+            if field not in self._numbers:
+                self._numbers[field] = canonical_number(vocabulary)
+            again = pc.index_in(canonical_number(encoded.dictionary), value_set=self._numbers[field]).fill_null(0)
+            ids = np.where(ids == 0, again.to_numpy(zero_copy_only=False), ids)
+        return np.append(ids, 0)[encoded.indices.fill_null(len(ids)).to_numpy(zero_copy_only=False)]
+
+
+def key_texts(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
+    """[B] keys as they are compared: 3 and 3.0 are one, 007 and 7 are two."""
+    return canonical_number(texts(column, nulls))
+
+
+def with_nulls(values: pa.Array) -> pa.Array:
+    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is the text of id 0."""
+    return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values.cast(pa.string()))

@@ -1,0 +1,166 @@
+"""Files and schemas that something happened to: rows, or one line for people; never a traceback.
+
+`CLICKPROMPT_FUZZ_EXAMPLES=20000 pytest tests/data/sources/test_fuzz_logs.py` looks longer.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clickprompt.data.sources import get_source
+from clickprompt.data.sources.check import check_source
+from clickprompt.data.sources.raw import Findings
+from clickprompt.errors import InputError
+from tests.support.random_logs import random_log
+
+EXAMPLES = int(os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES", "150"))
+
+WORDS = ["", "a.b", "log-*", "../..", "/", "things.title", "c0", "user_no", "when", "csv", "json", "multi", "numeric", "\t", "::"]
+MORE = [
+    "nulls",
+    "names",
+    "encoding",
+    "delimiter",
+    "quote",
+    "format",
+    "explode",
+    "group",
+    "type",
+    "values",
+    "remove",
+    "log",
+    "missing",
+    "unit",
+]
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(
+        ["", "a.b", "log-*", "../..", "/", "things.title", "c0", "user_no", "when", "csv", "json", "multi", "numeric", "\t", "::", "\ud800"]
+    ),
+    st.lists(st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+def places(value, path=()):
+    """All places in a schema."""
+    yield path
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from places(below, (*path, key))
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from places(below, (*path, index))
+
+
+def changed(schema, draw):
+    """The schema with one thing other than it was."""
+    path = draw(st.sampled_from([place for place in places(schema) if place]))
+    holder = schema
+    for step in path[:-1]:
+        holder = holder[step]
+    what = draw(st.sampled_from(["replace", "delete", "add"]))
+    if what == "replace":
+        holder[path[-1]] = draw(JUNK)
+    elif what == "delete":
+        del holder[path[-1]]
+    elif isinstance(holder, dict):
+        holder[draw(st.sampled_from(MORE))] = draw(JUNK)
+
+
+def damaged(content, draw):
+    """Bytes with something cut out, put in, or turned over."""
+    at = draw(st.integers(0, len(content)))
+    what = draw(st.sampled_from(["cut", "insert", "flip", "again", "swap"]))
+    if what == "cut":
+        return content[:at]
+    if what == "insert":
+        return content[:at] + draw(st.binary(min_size=1, max_size=4)) + content[at:]
+    if what == "flip":
+        return content[:at] + bytes(byte ^ 0xFF for byte in content[at : at + 3]) + content[at + 3 :]
+    end = min(len(content), at + draw(st.integers(1, 60)))
+    return content[:end] + content[at:end] + content[end:] if what == "again" else content[end:] + content[:end]
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@given(st.data())
+def test_rows_or_one_line(data):
+    draw = data.draw
+    folder = tempfile.mkdtemp(prefix="fuzz-")
+    try:
+        log = random_log(draw(st.integers(0, 400)), folder, prepared=False)
+        for _ in range(draw(st.integers(0, 2))):
+            with open(log.schema) as stream:
+                schema = yaml.safe_load(stream)
+            changed(schema, draw)
+            with open(log.schema, "w") as stream:
+                yaml.safe_dump(schema, stream, sort_keys=False, allow_unicode=True)
+        if draw(st.booleans()):
+            name = draw(st.sampled_from(sorted(os.listdir(folder))))
+            with open(os.path.join(folder, name), "rb") as stream:
+                content = damaged(stream.read(), draw)
+            with open(os.path.join(folder, name), "wb") as stream:
+                stream.write(content)
+        before = contents(folder)
+        if (said := refused(log.schema)) is not None:
+            assert "\n" not in said
+        assert contents(folder) == before
+    finally:
+        shutil.rmtree(folder)
+
+
+def refused(schema):
+    """What the user is told, None where all is read."""
+    try:
+        read_all(schema)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def read_all(schema):
+    source = get_source(schema, None)
+    source.raw_files()
+    source.tables()
+    findings = Findings()
+    for part in source.parts():
+        for rows in source.read_part(part):
+            assert {len(rows), *(len(column) for column in rows.values.values())} == {len(rows)}
+            findings.merge(rows.findings)
+    source.check_findings(findings)
+    source.warnings(findings)
+    check_source(source)
+
+
+def contents(folder):
+    found = {}
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), "rb") as stream:
+            found[name] = stream.read()
+    return found
+
+
+def test_the_changes_are_not_all_refused():
+    """Or nothing behind the schema would be looked at."""
+    draw, fine = random.Random(0), 0
+    for seed in range(20):
+        folder = tempfile.mkdtemp(prefix="fuzz-")
+        log = random_log(seed, folder, prepared=False)
+        with open(log.schema) as stream:
+            schema = yaml.safe_load(stream)
+        draw.choice(schema["fields"])["min_count"] = 3
+        with open(log.schema, "w") as stream:
+            yaml.safe_dump(schema, stream, allow_unicode=True)
+        read_all(log.schema)
+        fine += 1
+        shutil.rmtree(folder)
+    assert fine == 20
