@@ -297,7 +297,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Everything a server needs of a finetuned run: model, configuration, tokenizer, vocabulary. No pickles."""
-    from clickprompt.evaluation.serving import FORMATS, export_for_serving
+    from clickprompt.export.serving_folder import FORMATS, export_for_serving
 
     if not out:
         meant = "" if to in FORMATS else f", such as --out {to} (--to is the format: {', '.join(FORMATS)})"

@@ -23,7 +23,6 @@ from clickprompt.config import Config, replaced
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import part_uri, write_predictions
-from clickprompt.evaluation.predictor import Predictor
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import connect
@@ -31,6 +30,7 @@ from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.memory import Usage, usage_below
 from clickprompt.runtime.scorer import score_groups, start_scorers
 from clickprompt.runtime.train import run_training
+from clickprompt.scoring.rows import Predictor
 
 __all__ = ["measure_evaluate"]
 

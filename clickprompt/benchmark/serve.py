@@ -21,12 +21,12 @@ from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.config import Config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, RunError
-from clickprompt.evaluation.answers import answers
-from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
-from clickprompt.evaluation.serving import export_for_serving
-from clickprompt.export import dataset_of, export_of, read_info
+from clickprompt.export.format import dataset_of, export_of, read_info
+from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io.progress import say
 from clickprompt.runtime.processes import below, end, gone_within, title
+from clickprompt.scoring.answers import answers
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 
 __all__ = ["load", "measure_serve"]
 

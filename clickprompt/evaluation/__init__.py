@@ -1,1 +1,1 @@
-"""Metrics, prediction files and latency; nothing here knows Ray."""
+"""Figures of predictions: metrics, significance, slices. No models here, and no Ray."""

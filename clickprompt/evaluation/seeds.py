@@ -7,7 +7,7 @@ from typing import Any
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.evaluation.significance import paired_t_test
-from clickprompt.export import export_of, weights_checksum
+from clickprompt.export.format import export_of, weights_checksum
 from clickprompt.io import storage
 
 __all__ = ["compare_runs", "compare_seeds"]

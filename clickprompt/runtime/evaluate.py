@@ -12,16 +12,18 @@ from ray.util import ActorPool
 from clickprompt.config import Config, require_split
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, InputError
-from clickprompt.evaluation.attention import AttentionSums, check_prompted, summarise_attention
+from clickprompt.evaluation.attention import AttentionSums, summarise_attention
 from clickprompt.evaluation.figures import EXACT_ROWS, check_fields, figures_of_files
 from clickprompt.evaluation.predictions import read_predictions
-from clickprompt.evaluation.predictor import check_scorable
-from clickprompt.evaluation.recovery import MASK_RATE, check_recoverable, compare, read_recovery, summarise
-from clickprompt.export import ExportInfo, dataset_of, export_of, weights_checksum
+from clickprompt.evaluation.recovery import compare_recovery, read_recovery, summarise_recovery
+from clickprompt.export.checks import check_scorable
+from clickprompt.export.format import ExportInfo, dataset_of, export_of, weights_checksum
 from clickprompt.io import storage
 from clickprompt.io.progress import Task
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.scorer import score_groups, start_scorers
+from clickprompt.scoring.attention import check_prompted
+from clickprompt.scoring.recovery import MASK_RATE, check_recoverable
 
 __all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained"]
 
@@ -80,7 +82,7 @@ def evaluate(
 def evaluate_recovery(
     run: str, split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
 ) -> dict[str, Any]:
-    """Masked-value recovery of a pretraining run on `split` (evaluation/recovery.py): `<run>/recovery/<split>/`, accuracies per field.
+    """Masked-value recovery of a pretraining run on `split` (scoring/recovery.py): `<run>/recovery/<split>/`, accuracies per field.
 
     `against` is another pretraining run, such as one with K = 0, evaluated on the same split before; `data` as in `evaluate`. Also in
     `<run>/recovery-<split>.json`.
@@ -97,9 +99,9 @@ def evaluate_recovery(
     with connect(runtime):
         _each_group(start_scorers(runtime, dataset, num_cpus=1), lambda actor: actor.recover, export, folder, dataset, split)
     table = read_recovery(folder)
-    figures = summarise(table)
+    figures = summarise_recovery(table)
     if other is not None:
-        for name, compared in compare(table, other).items():
+        for name, compared in compare_recovery(table, other).items():
             figures[name]["against"] = compared
     result = {
         "run": run,
@@ -118,7 +120,7 @@ def evaluate_recovery(
 
 
 def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None = None, data: str | None = None) -> dict[str, Any]:
-    """Attention over the prompts (evaluation/attention.py, Table 7) where a field is masked, of the first `rows` rows of `split`.
+    """Attention over the prompts (scoring/attention.py, Table 7) where a field is masked, of the first `rows` rows of `split`.
 
     `data` as in `evaluate`. Also in `<run>/attention-<split>.json`. Raises InputError for no rows.
     """

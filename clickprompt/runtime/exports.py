@@ -6,7 +6,7 @@ import torch
 
 from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError, InputError
-from clickprompt.export import publish, write_export
+from clickprompt.export.format import publish, write_export
 from clickprompt.io import storage
 from clickprompt.runtime.job import Job
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state

@@ -16,14 +16,14 @@ from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, fil
 from clickprompt.data.sources.table import file_format
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError
-from clickprompt.evaluation.predictor import check_clicks
-from clickprompt.evaluation.raw_rows import RawPredictor, check_columns, score_part
-from clickprompt.export import dataset_of, export_of, read_info
+from clickprompt.export.checks import check_clicks
+from clickprompt.export.format import dataset_of, export_of, read_info
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import Task
 from clickprompt.runtime.cluster import connect
 from clickprompt.runtime.scorer import actor_options
+from clickprompt.scoring.raw_rows import RawPredictor, check_columns, score_part
 
 __all__ = ["predict"]
 

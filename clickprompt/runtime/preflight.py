@@ -28,7 +28,7 @@ from clickprompt.data.text.lengths import check_lengths
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError
-from clickprompt.export import ExportInfo, dataset_of, export_of, read_info
+from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_info
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone

@@ -10,14 +10,16 @@ from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.evaluation.attention import AttentionSums, PromptAttention
+from clickprompt.evaluation.attention import AttentionSums
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.evaluation.predictions import part_uri, write_predictions
-from clickprompt.evaluation.predictor import Predictor
-from clickprompt.evaluation.recovery import Recovery, write_recovery
-from clickprompt.export import weights_checksum
+from clickprompt.evaluation.recovery import write_recovery
+from clickprompt.export.format import weights_checksum
 from clickprompt.io import storage
 from clickprompt.runtime.placement import group_selector
+from clickprompt.scoring.attention import PromptAttention
+from clickprompt.scoring.recovery import Recovery
+from clickprompt.scoring.rows import Predictor
 
 __all__ = ["actor_options", "score_groups", "start_scorers"]
 

@@ -1,6 +1,6 @@
 """A finetuned model behind HTTP, on Ray Serve: `clickprompt serve`, and the same application for KubeRay (`app`).
 
-POST /predict   rows of raw columns as JSON → logits and probabilities (evaluation/answers.py); scored several requests at a time
+POST /predict   rows of raw columns as JSON → logits and probabilities (scoring/answers.py); scored several requests at a time
 GET  /ready     200 once a model answers: which export, which run; 503 before
 GET  /metrics   this node's metrics of Ray Serve and of the models, for Prometheus
 
@@ -36,12 +36,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, InputError, RunError
-from clickprompt.evaluation.answers import Answer, answers
-from clickprompt.evaluation.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
-from clickprompt.export import INFO, export_of
+from clickprompt.export.format import INFO, export_of
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster import connect
+from clickprompt.scoring.answers import Answer, answers
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 
 __all__ = ["TOKEN", "ServeOptions", "app", "serve_run"]
 

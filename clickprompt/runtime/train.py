@@ -18,7 +18,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from clickprompt.config import Config
 from clickprompt.errors import ClickPromptError, RunError, StoppedError
-from clickprompt.export import export_of
+from clickprompt.export.format import export_of
 from clickprompt.io import storage
 from clickprompt.io.environment import environment
 from clickprompt.io.progress import Task, say

@@ -21,7 +21,7 @@ from ray.util import ActorPool
 from clickprompt.config import FinetuneConfig
 from clickprompt.errors import ClickPromptError, RunError
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.export import add_scores, scores_of
+from clickprompt.export.format import add_scores, scores_of
 from clickprompt.io import storage
 from clickprompt.runtime.cluster import check_room, validation_cpus
 from clickprompt.runtime.exports import Exports, missing

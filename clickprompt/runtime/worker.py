@@ -19,7 +19,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
-from clickprompt.export import load_weights
+from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder

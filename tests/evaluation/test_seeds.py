@@ -10,10 +10,10 @@ from scipy import stats
 from clickprompt.cli import main
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.seeds import compare_seeds
-from clickprompt.export import export_of, weights_checksum
+from clickprompt.export.format import export_of, weights_checksum
 from clickprompt.io import storage
 from clickprompt.tables import seeds_table
-from tests.evaluation.test_serving import write_run
+from tests.export.test_serving_folder import write_run
 from tests.support.tiny import write_both
 
 OURS, THEIRS = {0: (0.846, 0.39), 1: (0.848, 0.40), 2: (0.845, 0.391)}, {0: (0.843, 0.40), 1: (0.8465, 0.4), 2: (0.841, 0.40)}

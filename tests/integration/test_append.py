@@ -20,7 +20,7 @@ from clickprompt.config import load_config
 from clickprompt.data.prepared.dataset import SPLITS, Dataset
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
-from clickprompt.export import dataset_of
+from clickprompt.export.format import dataset_of
 from clickprompt.io import storage
 from clickprompt.runtime.append import append
 from clickprompt.runtime.preflight import check_training

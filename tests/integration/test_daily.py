@@ -15,9 +15,8 @@ import torch
 from clickprompt.config import replaced
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError, DataError
-from clickprompt.evaluation.raw_rows import open_predictor
-from clickprompt.evaluation.serving import export_for_serving
-from clickprompt.export import dataset_of, load_weights, read_info
+from clickprompt.export.format import dataset_of, load_weights, read_info
+from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.runtime.append import append
 from clickprompt.runtime.evaluate import evaluate
@@ -25,6 +24,7 @@ from clickprompt.runtime.preflight import check_training
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.tokenize import tokenize
 from clickprompt.runtime.train import run_training
+from clickprompt.scoring.raw_rows import open_predictor
 from tests.integration.test_prepare_table import write
 from tests.integration.test_serve import Server
 from tests.support.tiny import tiny_config, write_plm

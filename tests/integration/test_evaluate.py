@@ -12,12 +12,12 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import InputError
 from clickprompt.evaluation import figures
-from clickprompt.evaluation.predictor import Predictor
-from clickprompt.export import export_of
+from clickprompt.export.format import export_of
 from clickprompt.io import storage
 from clickprompt.runtime import evaluate as runtime_evaluate
 from clickprompt.runtime.evaluate import evaluate, evaluate_attention
-from tests.evaluation.test_serving import write_run
+from clickprompt.scoring.rows import Predictor
+from tests.export.test_serving_folder import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import write_plm

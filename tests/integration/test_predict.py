@@ -16,11 +16,11 @@ from clickprompt.cli import main
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.text.template import load_tokenizer, sentence
 from clickprompt.errors import DataError, InputError
-from clickprompt.evaluation.predictor import Predictor
-from clickprompt.export import export_of, load_export
+from clickprompt.export.format import export_of, load_export
 from clickprompt.io import storage
 from clickprompt.runtime.predict import predict
-from tests.evaluation.test_serving import write_run
+from clickprompt.scoring.rows import Predictor
+from tests.export.test_serving_folder import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.tiny import write_both
 

@@ -23,7 +23,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
-from clickprompt.export import export_of, load_weights
+from clickprompt.export.format import export_of, load_weights
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.synth import synth

@@ -22,14 +22,14 @@ import yaml
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
-from clickprompt.evaluation.predictor import Predictor
-from clickprompt.evaluation.raw_rows import open_predictor
-from clickprompt.evaluation.serving import export_for_serving
-from clickprompt.export import export_of, read_info
+from clickprompt.export.format import export_of, read_info
+from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.runtime.predict import predict
 from clickprompt.runtime.prepare import prepare
 from clickprompt.runtime.processes import below, title
-from tests.evaluation.test_serving import write_run
+from clickprompt.scoring.raw_rows import open_predictor
+from clickprompt.scoring.rows import Predictor
+from tests.export.test_serving_folder import write_run
 from tests.support.tiny import write_plm
 
 pytestmark = pytest.mark.ray

@@ -16,7 +16,7 @@ from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import DataError, RunError, StoppedError
-from clickprompt.export import export_of, read_info
+from clickprompt.export.format import export_of, read_info
 from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete

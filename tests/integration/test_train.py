@@ -17,17 +17,19 @@ from clickprompt.cli import main
 from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, RunError
-from clickprompt.evaluation.attention import PromptAttention, summarise_attention
+from clickprompt.evaluation.attention import summarise_attention
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
-from clickprompt.evaluation.predictor import Predictor
-from clickprompt.evaluation.recovery import Recovery, read_recovery
-from clickprompt.evaluation.serving import export_for_serving
-from clickprompt.export import export_of, load_export, load_weights
+from clickprompt.evaluation.recovery import read_recovery
+from clickprompt.export.format import export_of, load_export, load_weights
+from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.report.make import make_report
 from clickprompt.runtime.evaluate import evaluate
 from clickprompt.runtime.train import run_training
+from clickprompt.scoring.attention import PromptAttention
+from clickprompt.scoring.recovery import Recovery
+from clickprompt.scoring.rows import Predictor
 from clickprompt.training.checkpoint import newest_complete
 from tests.support.tiny import tiny_config, write_both
 from tests.training.test_engines import losses_of

@@ -12,7 +12,7 @@ import pytest
 
 from clickprompt.config import replaced
 from clickprompt.errors import StoppedError
-from clickprompt.export import export_of, load_weights, read_info, scores_of
+from clickprompt.export.format import export_of, load_weights, read_info, scores_of
 from clickprompt.io import storage
 from clickprompt.runtime.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete

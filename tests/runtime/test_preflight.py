@@ -11,7 +11,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError, InputError
-from clickprompt.export import write_export
+from clickprompt.export.format import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.runtime.preflight import check_training, claim
 from clickprompt.training.engine import weights_of

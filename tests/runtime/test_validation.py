@@ -12,7 +12,7 @@ import torch
 from clickprompt.config import RuntimeConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.errors import ConfigError, DataError, RunError
-from clickprompt.export import export_of, read_info, scores_of
+from clickprompt.export.format import export_of, read_info, scores_of
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss

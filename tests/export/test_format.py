@@ -6,7 +6,7 @@ import os
 import pytest
 
 from clickprompt.errors import InputError
-from clickprompt.export import INFO, publish
+from clickprompt.export.format import INFO, publish
 from clickprompt.io import storage
 
 

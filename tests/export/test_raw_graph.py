@@ -10,7 +10,7 @@ from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform, field_texts
 from clickprompt.errors import DataError
-from clickprompt.evaluation.raw_graph import MISSING_INTEGER, OPSET, add_lookups, check_lookups, drawn_inputs, raw_inputs
+from clickprompt.export.raw_graph import MISSING_INTEGER, OPSET, add_lookups, check_lookups, drawn_inputs, raw_inputs
 
 
 def session_of(transform: RowTransform, path) -> onnxruntime.InferenceSession:

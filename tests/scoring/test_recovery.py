@@ -11,20 +11,12 @@ from clickprompt.data.text.masking import IGNORED, mask_tokens
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
-from clickprompt.evaluation.recovery import (
-    MASK_RATE,
-    SCHEMA,
-    Recovery,
-    check_recoverable,
-    compare,
-    read_recovery,
-    summarise,
-    write_recovery,
-)
-from clickprompt.export import write_export
+from clickprompt.evaluation.recovery import SCHEMA, compare_recovery, read_recovery, summarise_recovery, write_recovery
+from clickprompt.export.format import write_export
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.scoring.recovery import MASK_RATE, Recovery, check_recoverable
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config, write_both
 
@@ -138,7 +130,7 @@ def test_prompts_that_decide_the_answer(prepared):
     """Own prompts recover every token; another row's as many as two rows have in common by chance."""
     dataset, table, _, _ = prepared
     rows = dataset.read_split("train")
-    figures = summarise(Recovery(KnowsItsPrompts(table), dataset, table, batch_size=64).score(rows))
+    figures = summarise_recovery(Recovery(KnowsItsPrompts(table), dataset, table, batch_size=64).score(rows))
     assert sorted(figures) == sorted(dataset.field_names)
     for field in figures.values():
         assert field["own"] == 1
@@ -167,7 +159,7 @@ def test_constant_prompts_recover_the_same_wherever_they_come_from(prepared):
     lines = Recovery(constant, dataset, table, batch_size=32).score(dataset.read_row_groups("train", [0, 1, 2]))
     assert lines["hits_own"].equals(lines["hits_permuted"])
     assert sum(lines["hits_own"].to_pylist()) > 0
-    for field in summarise(lines).values():
+    for field in summarise_recovery(lines).values():
         assert field["difference"] == 0
         assert field["interval"] == (0, 0)
 
@@ -178,7 +170,7 @@ def test_without_prompts_there_is_nothing_to_permute(prepared):
     model = build_model(settings, dataset.field_sizes, objective="pretrain")
     lines = Recovery(model, dataset, table, batch_size=32).score(dataset.read_row_groups("train", [0, 1]))
     assert lines["hits_permuted"].null_count == len(lines) > 0
-    for field in summarise(lines).values():
+    for field in summarise_recovery(lines).values():
         assert field["own"] is not None
         assert [field[key] for key in ("permuted", "ratio", "difference", "interval")] == [None] * 4
 
@@ -187,7 +179,7 @@ def test_rows_with_nothing_masked_and_no_rows(prepared):
     dataset, table, _, model = prepared
     recovery = Recovery(model, dataset, table, batch_size=1)
     assert recovery.score(dataset.read_split("test").slice(0, 0)).equals(SCHEMA.empty_table())
-    assert summarise(SCHEMA.empty_table()) == {}
+    assert summarise_recovery(SCHEMA.empty_table()) == {}
     lonely = recovery.score(dataset.read_split("test").slice(0, 1))  # its own partner
     assert lonely["hits_own"].equals(lonely["hits_permuted"])
 
@@ -216,24 +208,24 @@ BY_HAND = (
 
 
 def test_figures_by_hand():
-    title = summarise(lines_of(*BY_HAND))["Title"]
+    title = summarise_recovery(lines_of(*BY_HAND))["Title"]
     assert {key: title[key] for key in ("rows", "users", "targets")} == {"rows": 3, "users": 2, "targets": 8}
     assert (title["own"], title["permuted"], title["ratio"], title["difference"]) == (4 / 8, 2 / 8, 2, 2 / 8)
     assert title["interval"] == pytest.approx((1 / 6, 1 / 2))  # user 5 twice, user 6 twice
     assert (title["seen"]["targets"], title["seen"]["own"], title["seen"]["permuted"], title["seen"]["ratio"]) == (6, 4 / 6, 1 / 6, 4)
-    age = summarise(lines_of(*BY_HAND))["Age"]
+    age = summarise_recovery(lines_of(*BY_HAND))["Age"]
     assert (age["own"], age["permuted"], age["ratio"], age["difference"], age["interval"]) == (1, 0, None, 1, None)
 
 
 def test_compare_is_paired():
     other = lines_of(*((*row[:5], min(row[4], row[5] + 1), None) for row in BY_HAND))
-    compared = compare(lines_of(*BY_HAND), other)["Title"]
+    compared = compare_recovery(lines_of(*BY_HAND), other)["Title"]
     assert (compared["own"], compared["against"], compared["difference"]) == (4 / 8, 7 / 8, -3 / 8)
     assert compared["interval"] == pytest.approx((-1 / 2, -1 / 3))  # always worse, however the users are drawn
     with pytest.raises(DataError, match="different tokens"):
-        compare(lines_of(*BY_HAND), lines_of(*BY_HAND[:3]))
+        compare_recovery(lines_of(*BY_HAND), lines_of(*BY_HAND[:3]))
     with pytest.raises(DataError, match="different tokens"):
-        compare(lines_of(*BY_HAND), lines_of((1, "Title", 5, True, 5, 3, 1), *BY_HAND[1:]))
+        compare_recovery(lines_of(*BY_HAND), lines_of((1, "Title", 5, True, 5, 3, 1), *BY_HAND[1:]))
 
 
 def test_files(tmp_path):

@@ -27,10 +27,10 @@ from clickprompt.data.transform.columns import BadValue
 from clickprompt.data.transform.row_transform import RowTransform, Transformed, exploded
 from clickprompt.data.transform.spelling import as_text
 from clickprompt.errors import DataError
-from clickprompt.evaluation.predictor import filled_up
-from clickprompt.export import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
+from clickprompt.export.format import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
 from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
+from clickprompt.scoring.rows import filled_up
 
 __all__ = ["SERVED_ROWS", "RawPredictor", "check_columns", "open_predictor", "score_part", "served_dataset"]
 

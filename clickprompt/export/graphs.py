@@ -16,7 +16,7 @@ import torch
 
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
-from clickprompt.evaluation.raw_graph import OPSET, add_lookups
+from clickprompt.export.raw_graph import OPSET, add_lookups
 from clickprompt.models.ctr import CTRModel
 
 __all__ = ["GRAPHS", "GraphFormat"]

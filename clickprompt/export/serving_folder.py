@@ -1,12 +1,12 @@
 """The folder a server loads: a finetuned model, and the vocabulary that turns raw values into its ids.
 
 export.json         fields in order with their vocabulary files, configuration, SHA-256 of the rest
-model.*             safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (evaluation/graphs.py)
+model.*             safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (export/graphs.py)
 vocab/              a Parquet file per field; row i is id i, row 0 stands for every unknown value
 tables/             tables that raw rows are joined to, if the log has such
 
 With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform/row_transform.py); an ONNX graph can have
-it in itself ("inputs", evaluation/raw_graph.py).
+it in itself ("inputs", export/raw_graph.py).
 """
 
 import os
@@ -22,11 +22,11 @@ from clickprompt.data.text.segments import find_encoder
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
-from clickprompt.evaluation.graphs import GRAPHS, GraphFormat
 from clickprompt.evaluation.latency import time_per_batch
-from clickprompt.evaluation.predictor import check_clicks
-from clickprompt.evaluation.raw_graph import check_lookups, drawn_inputs, raw_inputs
-from clickprompt.export import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export
+from clickprompt.export.checks import check_clicks
+from clickprompt.export.format import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export
+from clickprompt.export.graphs import GRAPHS, GraphFormat
+from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.models.ctr import CTRModel

@@ -66,7 +66,9 @@ class ExportInfo:
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
-    serving: dict[str, Any] | None = None  # of a folder for a server (evaluation/serving.py): format, vocabulary files, how it was checked
+    serving: dict[str, Any] | None = (
+        None  # of a folder for a server (export/serving_folder.py): format, vocabulary files, how it was checked
+    )
 
 
 def write_export(

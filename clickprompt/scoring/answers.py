@@ -14,7 +14,7 @@ import torch
 
 from clickprompt.data.transform.json_rows import RowError, parse_rows, tables_of
 from clickprompt.data.transform.values import BadValue
-from clickprompt.evaluation.raw_rows import RawPredictor
+from clickprompt.scoring.raw_rows import RawPredictor
 
 __all__ = ["MOST_ROWS", "Answer", "answers"]
 

@@ -9,9 +9,10 @@ from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
-from clickprompt.evaluation.attention import AttentionSums, PromptAttention, check_prompted, summarise_attention
-from clickprompt.export import write_export
+from clickprompt.evaluation.attention import AttentionSums, summarise_attention
+from clickprompt.export.format import write_export
 from clickprompt.models.clickprompt import build_model
+from clickprompt.scoring.attention import PromptAttention, check_prompted
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config, write_both
 

@@ -16,9 +16,9 @@ from clickprompt.cli import main
 from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, RunError
-from clickprompt.evaluation.raw_graph import drawn_inputs
-from clickprompt.evaluation.serving import export_for_serving
-from clickprompt.export import load_export, read_info, write_export
+from clickprompt.export.format import load_export, read_info, write_export
+from clickprompt.export.raw_graph import drawn_inputs
+from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model

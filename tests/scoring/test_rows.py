@@ -7,9 +7,9 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
-from clickprompt.evaluation.predictor import Predictor
-from clickprompt.export import write_export
+from clickprompt.export.format import write_export
 from clickprompt.models.clickprompt import build_model
+from clickprompt.scoring.rows import Predictor
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config, write_both
 

@@ -1,0 +1,47 @@
+"""Does an export fit a dataset? Asked before anything is scored with it."""
+
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.errors import DataError
+from clickprompt.export.format import TOKENIZER_FOLDER, ExportInfo, read_info
+from clickprompt.io import storage
+
+__all__ = ["check_clicks", "check_dataset", "check_scorable", "token_table"]
+
+
+def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
+    """Raises DataError when the export can't score this dataset: other fields, another token table, or no click logit."""
+    info = check_clicks(export, dataset)
+    token_table(export, info, dataset)
+    return info
+
+
+def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
+    """Raises DataError when the export has no click logit, or the dataset other fields than it was trained on."""
+    info = read_info(export)
+    if info.objective == "pretrain":
+        raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
+    _check_fields(export, info, dataset)
+    return info
+
+
+def check_dataset(export: str, info: ExportInfo, dataset: Dataset) -> None:
+    """Raises DataError when the dataset has other fields than the export was trained on, or no token table of its PLM."""
+    _check_fields(export, info, dataset)
+    token_table(export, info, dataset)
+
+
+def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
+    expected = list(zip(info.field_names, info.field_sizes, strict=True))
+    found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
+    if expected != found:
+        raise DataError(f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it was trained on")
+
+
+def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
+    """The dataset's token table of the export's tokenizer; None for a model without a PLM. Raises DataError when there is none."""
+    if info.plm is None:
+        return None
+    with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
+        return TokenTable.open(dataset, load_tokenizer(folder))

@@ -1,0 +1,1 @@
+"""Rows and raw rows → logits, with an export. Nothing here knows Ray."""

@@ -1,0 +1,94 @@
+"""Which prompts a PLM reads to restore a field (Table 7): attention over the K prompts where one field's value is masked.
+
+Of a row one field's value becomes [MASK], all of its tokens; the others stay. The positions of the masks are the queries; their
+attention is the mean over the heads, over a row's masks and over the rows. Table 7 has the last layer's, divided by its sum over the
+prompts, of one row; here are all layers', and that sum itself: the part of all attention that goes to prompts.
+
+Shape legend: B rows, F fields, Z tokens of the longest row, L layers, K prompts per layer.
+"""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from clickprompt.config import Config
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.errors import DataError
+from clickprompt.evaluation.attention import AttentionSums
+from clickprompt.export.checks import check_dataset, token_table
+from clickprompt.export.format import ExportInfo, load_export, read_info
+from clickprompt.models.clickprompt import ClickPrompt
+
+__all__ = ["PromptAttention", "check_prompted"]
+
+
+def check_prompted(export: str, dataset: Dataset) -> ExportInfo:
+    """Raises DataError when the export has no layer-wise prompts, its PLM no mask token, or the dataset isn't of its fields."""
+    info = read_info(export)
+    prompt = info.config["prompt"]
+    if info.plm is None or not prompt["num_prompts"] or (info.objective != "pretrain" and not info.config["finetune"]["with_prompts"]):
+        raise DataError(f"{export}: has no prompts to attend to; give a run with a PLM and prompt.num_prompts of at least 1")
+    if prompt["prompt_depth"] != "layerwise":
+        raise DataError(f"{export}: prompt_depth={prompt['prompt_depth']}: its prompts become positions of the text; train it layerwise")
+    from clickprompt.models.plm_families import get_family  # transformers' models take seconds to import
+
+    if (kind := get_family(info.plm["model_type"], export).lm_kind) != "masked":
+        raise DataError(f"{export}: {info.plm['model_type']} reads no [MASK] ({kind} language modelling); give a run of a masked one")
+    check_dataset(export, info, dataset)
+    return info
+
+
+class PromptAttention:
+    """A trained model with what it reads, adding up attention."""
+
+    def __init__(
+        self,
+        model: ClickPrompt,
+        dataset: Dataset,
+        table: TokenTable,
+        *,
+        batch_size: int,
+        max_length: int | None = None,
+        device: torch.device | None = None,
+    ):
+        """model: with eager attention."""
+        self._device = device or torch.device("cpu")
+        self._model = model.eval().to(self._device)
+        self._columns = dataset.columns
+        self._table = table
+        self._batch_size = batch_size
+        self._max_length = max_length
+
+    @classmethod
+    def load(cls, export: str, dataset: Dataset, device: torch.device | None = None) -> "PromptAttention":
+        model, info = load_export(export, {"plm.attn_implementation": "eager"})
+        config = Config.model_validate(info.config)
+        table = token_table(export, info, dataset)
+        assert table is not None
+        return cls(model, dataset, table, batch_size=config.pretrain.micro_batch_size, max_length=config.plm.max_length, device=device)
+
+    @torch.no_grad()
+    def score(self, rows: pa.Table) -> AttentionSums:
+        field_ids = np.stack([rows.column(column).to_numpy() for column in self._columns], axis=1)
+        by_length = np.argsort(-self._table.lengths(field_ids, self._max_length), kind="stable")
+        sums = [
+            self._score(field_ids[by_length[start : start + self._batch_size]], field)
+            for field in range(len(self._columns))
+            for start in range(0, len(by_length), self._batch_size)
+        ]
+        return sum(sums[1:], sums[0])
+
+    def _score(self, field_ids: np.ndarray, field: int) -> AttentionSums:
+        assert self._table.mask_id is not None
+        input_ids, attention_mask = self._table.assemble(field_ids, max_length=self._max_length)
+        masked = self._table.value_fields(field_ids, max_length=self._max_length) == field  # [B, Z]
+        read = [field_ids.astype(np.int64), np.where(masked, self._table.mask_id, input_ids).astype(np.int64), attention_mask]
+        attention = self._model.prompt_attention(*(torch.from_numpy(values).to(self._device) for values in read))
+        shares = masked / np.maximum(masked.sum(axis=1, keepdims=True), 1)  # [B, Z], 1 in all of a row's masks
+        weights = torch.einsum("lbzk,bz->lk", attention.double(), torch.from_numpy(shares).to(self._device))
+        all_fields = np.zeros((len(self._columns), *weights.shape))
+        all_fields[field] = weights.cpu().numpy()
+        counts = np.zeros(len(self._columns), dtype=np.int64)
+        counts[field] = masked.any(axis=1).sum()
+        return AttentionSums(all_fields, counts)
