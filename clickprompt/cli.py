@@ -123,12 +123,12 @@ def prepare(
     if append:
         if sample_users is not None:
             raise InputError("--append goes with all users; leave --sample-users out, or prepare in a new place")
-        from clickprompt.runtime.append import append as run_append
+        from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
         dataset = run_append(source, raw, out, split_by=split, seed=seed, runtime=settings.runtime)
     else:
-        from clickprompt.runtime.prepare import prepare as run_prepare
+        from clickprompt.runtime.prepare.prepare import prepare as run_prepare
 
         dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, sample_users=sample_users, runtime=settings.runtime)
     counts = {split: dataset.counts[split] for split in SPLITS}
@@ -157,7 +157,7 @@ def synth(
 ) -> None:
     """A synthetic log with a planted click model, whose best possible AUC is known, and the schema to prepare it by."""
     settings = load_config(config, overrides or [])
-    from clickprompt.runtime.synth import synth as run_synth
+    from clickprompt.runtime.prepare.synth import synth as run_synth
 
     facts = run_synth(name, out, rows, seed=settings.seed, runtime=settings.runtime)
     features, rate = facts["num_features"], facts["positive_rate"]
@@ -178,7 +178,7 @@ def tokenize(
     settings = load_config(config, overrides or [])
     from clickprompt.data.prepared.dataset import Dataset
     from clickprompt.data.text.template import load_tokenizer
-    from clickprompt.runtime.tokenize import tokenize as run_tokenize
+    from clickprompt.runtime.prepare.tokenize import tokenize as run_tokenize
 
     table = run_tokenize(Dataset.open(dataset, version), load_tokenizer(plm), settings.runtime)
     facts = {"path": table.uri, "dataset": dataset, "fingerprint": table.meta["fingerprint"], "max_length": table.max_length}
@@ -213,8 +213,8 @@ def evaluate(
 ) -> None:
     """Score a split. Finetuned: predictions, AUC, log loss, milliseconds per batch. Pretrained: masked values recovered, per field."""
     settings = load_config(config, overrides or [])
-    from clickprompt.runtime.evaluate import evaluate as run_evaluate
-    from clickprompt.runtime.evaluate import evaluate_attention, evaluate_recovery, is_pretrained
+    from clickprompt.runtime.score.evaluate import evaluate as run_evaluate
+    from clickprompt.runtime.score.evaluate import evaluate_attention, evaluate_recovery, is_pretrained
 
     if attention is not None:
         result = evaluate_attention(run, split, attention, config=settings, data=data)
@@ -279,7 +279,7 @@ def predict(
 ) -> None:
     """Score new raw rows with a finetuned run. A value that the dataset hasn't is unknown, but a model with a PLM reads its text."""
     settings = load_config(config, overrides or [])
-    from clickprompt.runtime.predict import predict as run_predict
+    from clickprompt.runtime.score.predict import predict as run_predict
 
     result = run_predict(run, rows, to, keep=keep or [], runtime=settings.runtime, data=data)
     unknown = ", ".join(f"{name} {share:.1%}" for name, share in result["unknown"].items() if share) or "none"
@@ -331,7 +331,7 @@ def serve(
     settings = load_config(config, overrides or [])
     if missing := [name for name in ("fastapi", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
         raise InputError(f"serve needs {', '.join(missing)}, which isn't installed; run pip install 'clickprompt[serve]'")
-    from clickprompt.runtime.serve import TOKEN, ServeOptions, serve_run
+    from clickprompt.runtime.score.serve import TOKEN, ServeOptions, serve_run
 
     token = "required" if token_file or os.environ.get(TOKEN) else "none"
     args = {"run": run, "data": data, "replicas": replicas, "gpus": settings.runtime.evaluation_gpus, "watch_s": watch}
@@ -354,7 +354,7 @@ def tune(
 ) -> None:
     """A staged search over any config keys (tune.space): each pretraining once, the finetunings on top of it."""
     settings = load_config(config, overrides or [])
-    from clickprompt.runtime.tune import run_tune
+    from clickprompt.runtime.tune.tune import run_tune
 
     result = run_tune(settings, run, yes=yes)
     best, counts = result["best"], result["trials"]
@@ -440,7 +440,7 @@ def submit(
 ) -> None:
     """Run a command on a cluster by the Ray Jobs API. All else that is given is the command's; a --config file travels along."""
     amounts = {name: _amount(name, amount) for name, amount in _pairs("--entrypoint-resource", resources).items()}
-    from clickprompt.runtime.submit import Submission, submit_job
+    from clickprompt.runtime.cluster.submit import Submission, submit_job
 
     how = Submission(job_id, install, _pairs("--env", env), _pairs("--metadata", metadata), cpus, amounts)
     result = submit_job(job, address, context.args, how, wait=wait)
@@ -456,7 +456,7 @@ app.add_typer(job_app, name="job")
 @job_app.command("list")
 def list_(address: AddressOption, as_json: JsonOption = False) -> None:
     """All submitted jobs, newest first."""
-    from clickprompt.runtime.submit import list_jobs
+    from clickprompt.runtime.cluster.submit import list_jobs
 
     jobs = list_jobs(address)
     _finish(as_json, {"jobs": jobs}, "\n".join([*(job_line(job) for job in jobs), f"{len(jobs)} jobs on {address}"]))
@@ -465,7 +465,7 @@ def list_(address: AddressOption, as_json: JsonOption = False) -> None:
 @job_app.command()
 def status(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
     """How a job is doing."""
-    from clickprompt.runtime.submit import job_status
+    from clickprompt.runtime.cluster.submit import job_status
 
     found = job_status(job_id, address)
     _finish(as_json, found, f"{job_line(found)}\n{found['entrypoint']}")
@@ -479,7 +479,7 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """What a job has printed."""
-    from clickprompt.runtime.submit import follow_job, job_logs
+    from clickprompt.runtime.cluster.submit import follow_job, job_logs
 
     if not follow:
         text = job_logs(job_id, address)
@@ -494,7 +494,7 @@ def logs(
 @job_app.command()
 def stop(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
     """Ask a job to stop, and wait until it has: a training writes a checkpoint first, and submitting it again continues there."""
-    from clickprompt.runtime.submit import stop_job
+    from clickprompt.runtime.cluster.submit import stop_job
 
     result = stop_job(job_id, address)
     _finish(as_json, result, f"{result['status'].lower()}: job {job_id} on {address}")
@@ -531,7 +531,7 @@ def doctor(
         settings = load_config(plan, overrides or [])
         if stage not in (None, "pretrain", "finetune"):
             raise InputError(f"--stage {stage}: give pretrain or finetune")
-        from clickprompt.runtime.plan import make_plan, plan_table
+        from clickprompt.runtime.cluster.sizing import make_plan, plan_table
 
         found = make_plan(settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan)
         _finish(as_json, found, plan_table(found))
@@ -539,7 +539,7 @@ def doctor(
     if stage or any(value is not None for value in about_plan.values()):
         raise InputError("--stage, --rows, --fields, --features, --tokens, --step-seconds and --measured go with --plan CONFIG")
     settings = load_config(config, overrides or [])
-    from clickprompt.runtime.doctor import examine
+    from clickprompt.runtime.cluster.doctor import examine
 
     findings = examine(settings)
     lines = [f"{'ok ' if item['ok'] else 'NO '} {item['what']:<12} {item['found']}" for item in findings]
@@ -568,7 +568,7 @@ def _amount(name: str, text: str) -> float:
 
 
 def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
-    from clickprompt.runtime.train import run_training
+    from clickprompt.runtime.train.train import run_training
 
     result = run_training(config, stage, run)
     auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""

@@ -63,7 +63,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 """What a forward pass computes in; the lower ones by torch.autocast"""
 
 FaultKind = Literal["worker", "node", "driver", "evaluation", "checkpoint", "upload", "storage", "resize"]
-"""What is killed (or refuses, or changes) in a fault of the campaign: benchmark/faults.py"""
+"""What is killed (or refuses, or changes) in a fault of the campaign: benchmark/faults/campaign.py"""
 
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import Config, load_config, replaced
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.runtime.append import append
-from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.predict import predict
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.prepare.append import append
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.score.predict import predict
+from clickprompt.runtime.train.train import run_training
 
 CUTS = (0.6, 0.8)  # shares of the ratings that are over by the end of days 1 and 2
 FIELDS = ("User ID", "Gender", "Age", "Occupation", "Movie ID", "Genre")

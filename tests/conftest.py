@@ -83,7 +83,7 @@ def make_bucket(server: str) -> str:
 def ray_session(s3_environment):
     # Not at the top: the Ray-free tests must not pay for the import
     from clickprompt.config import RuntimeConfig
-    from clickprompt.runtime.cluster import connect
+    from clickprompt.runtime.cluster.connect import connect
 
     # With its dashboard, which Tune needs
     with connect(RuntimeConfig(logical_cpus=6), dashboard=True):

@@ -9,7 +9,7 @@ from clickprompt.benchmark.auc import measure_auc
 from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ctr_stream import measure_ctr_stream
 from clickprompt.benchmark.evaluate import measure_evaluate
-from clickprompt.benchmark.faults import measure_faults
+from clickprompt.benchmark.faults.campaign import measure_faults
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from clickprompt.benchmark.measure import Figures, figure
+from clickprompt.benchmark.turns import Loop, loops_in_turn
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
@@ -21,10 +22,9 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
-from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.job import Job
-from clickprompt.runtime.preflight import check_training
-from clickprompt.runtime.turns import Loop, loops_in_turn
+from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.train.preflight import check_training
+from clickprompt.runtime.train.training_run import Job
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 

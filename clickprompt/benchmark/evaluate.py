@@ -1,4 +1,4 @@
-"""`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/evaluate.py), measured in two parts.
+"""`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/score/evaluate.py), measured in two parts.
 
 1. The pool beside a loop in one process of one thread, which reads the same row groups, scores them with the same model and writes the same
    files, by turns: how much of the loop's rate every actor keeps. And beside as many such loops at once, which share the machine as the
@@ -25,11 +25,11 @@ from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import part_uri, write_predictions
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.evaluate import evaluate
-from clickprompt.runtime.memory import Usage, usage_below
-from clickprompt.runtime.scorer import score_groups, start_scorers
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.observe.memory import Usage, usage_below
+from clickprompt.runtime.score.evaluate import evaluate
+from clickprompt.runtime.score.pool import score_groups, start_scorers
+from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.rows import Predictor
 
 __all__ = ["measure_evaluate"]

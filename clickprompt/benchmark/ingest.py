@@ -1,4 +1,4 @@
-"""`clickprompt benchmark ingest`: the training stream (runtime/stream.py) over a dataset, measured in two parts (runtime/ingest.py).
+"""`clickprompt benchmark ingest`: the training stream (runtime/train/stream.py) over a dataset, measured in two parts (benchmark/ingest_stream.py).
 
 1. Workers that only count consume one epoch: is every row there once, how fast, in how much memory.
 2. Workers that train, with TinyBERT's shape, from just before the end of a chunk: how long the loop stands still for its next batch.
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from clickprompt.benchmark.ingest_stream import Batches, Drained, Waited, drain, require_every_row_once, wait_for_batches
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, check_vocabulary
@@ -23,8 +24,7 @@ from clickprompt.errors import ConfigError
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import say
 from clickprompt.objectives import PromptAugmentedLM
-from clickprompt.runtime.cluster import check_cpus, connect
-from clickprompt.runtime.ingest import Batches, Drained, Waited, drain, require_every_row_once, wait_for_batches
+from clickprompt.runtime.cluster.connect import check_cpus, connect
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
@@ -120,7 +120,7 @@ def _notes(epoch: Order, run: Order, workers: int, start_step: int, figures: Fig
 
 
 def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
-    """In a worker: everything up to the loop. Called with the batches, what it returns runs the loop (as runtime/worker.py does)."""
+    """In a worker: everything up to the loop. Called with the batches, what it returns runs the loop (as runtime/train/worker.py does)."""
     config, dataset = setting.config, setting.dataset
     workers = config.runtime.max_workers
     torch.set_flush_denormal(True)

@@ -6,8 +6,8 @@ from clickprompt.data.sources.fetch import fetch
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.tokenize import tokenize
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.tokenize import tokenize
 
 __all__ = ["benchmark_inputs"]
 

@@ -12,8 +12,8 @@ from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.plan import make_plan
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.cluster.sizing import make_plan
+from clickprompt.runtime.train.train import run_training
 
 __all__ = ["measure_memory"]
 

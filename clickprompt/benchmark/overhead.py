@@ -15,14 +15,14 @@ import numpy as np
 from clickprompt.benchmark.bare import BareLoop
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
+from clickprompt.benchmark.turns import Loop, Turn, loops_in_turn
 from clickprompt.config import Config, replaced
 from clickprompt.errors import RunError
 from clickprompt.io import storage
 from clickprompt.io.cpus import usable_cores
 from clickprompt.io.progress import say
-from clickprompt.runtime.cluster import check_cpus, connect
-from clickprompt.runtime.preflight import check_training
-from clickprompt.runtime.turns import Loop, Turn, loops_in_turn
+from clickprompt.runtime.cluster.connect import check_cpus, connect
+from clickprompt.runtime.train.preflight import check_training
 
 __all__ = ["measure_overhead", "measure_scaling"]
 

@@ -36,7 +36,7 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PromptAugmentedLM
-from clickprompt.runtime.memory import peak_memory
+from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.training.engine import TorchEngine
 
 __all__ = ["SHAPES", "Setting", "Shape", "build_objective", "check_vocabulary", "measure_pamlm_step", "require_same", "shaped"]

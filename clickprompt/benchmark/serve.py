@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from clickprompt.benchmark.measure import Figures, figure
+from clickprompt.benchmark.processes import below, end, gone_within, title
 from clickprompt.config import Config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.export.format import dataset_of, export_of, read_info
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io.progress import say
-from clickprompt.runtime.processes import below, end, gone_within, title
 from clickprompt.scoring.answers import answers
 from clickprompt.scoring.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import sys
 
-from clickprompt.runtime.home import make_home
+from clickprompt.runtime.cluster.home import make_home
 
 make_home()  # Ray's modules ask for it when they are imported
 

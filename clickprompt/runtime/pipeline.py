@@ -16,13 +16,13 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.report.make import make_report
-from clickprompt.runtime.cluster import check_cpus, connect
-from clickprompt.runtime.evaluate import evaluate
-from clickprompt.runtime.preflight import check_batches, claim
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.surroundings import check_temporary
-from clickprompt.runtime.tokenize import tokenize
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.cluster.connect import check_cpus, connect
+from clickprompt.runtime.cluster.surroundings import check_temporary
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.tokenize import tokenize
+from clickprompt.runtime.score.evaluate import evaluate
+from clickprompt.runtime.train.preflight import check_batches, claim
+from clickprompt.runtime.train.train import run_training
 
 __all__ = ["run_pipeline"]
 

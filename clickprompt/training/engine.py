@@ -13,7 +13,7 @@ from clickprompt.config import Precision, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt, unique_tensors
 from clickprompt.objectives import Objective
-from clickprompt.training.lazy_embedding import LazyEmbedding
+from clickprompt.training.lazy.embedding import LazyEmbedding
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices

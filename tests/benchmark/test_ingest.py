@@ -12,14 +12,14 @@ import pytest
 
 from clickprompt.benchmark import BENCHMARKS
 from clickprompt.benchmark.ingest import measure_ingest
+from clickprompt.benchmark.ingest_stream import drain, require_every_row_once
 from clickprompt.benchmark.pamlm_step import Shape
 from clickprompt.cli import main
 from clickprompt.config import RuntimeConfig, load_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
 from clickprompt.errors import ConfigError, RunError
-from clickprompt.runtime.ingest import drain, require_every_row_once
-from clickprompt.runtime.memory import usage_below
+from clickprompt.runtime.observe.memory import usage_below
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import write_both
 

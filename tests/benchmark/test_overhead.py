@@ -4,9 +4,9 @@ import pytest
 
 from clickprompt.benchmark.overhead import _Length, measure_overhead, measure_scaling
 from clickprompt.benchmark.pamlm_step import Shape
+from clickprompt.benchmark.turns import Loop, loops_in_turn
 from clickprompt.config import load_config
 from clickprompt.errors import RunError
-from clickprompt.runtime.turns import Loop, loops_in_turn
 from tests.support.tiny import write_both
 
 pytestmark = pytest.mark.ray

@@ -22,10 +22,10 @@ from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.export.format import dataset_of
 from clickprompt.io import storage
-from clickprompt.runtime.append import append
-from clickprompt.runtime.preflight import check_training
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.prepare_tasks import _hash
+from clickprompt.runtime.prepare.append import append
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.tasks import _hash
+from clickprompt.runtime.train.preflight import check_training
 from tests.integration.test_prepare import files_below
 from tests.integration.test_prepare_table import SMALL, as_fields, random_log, write
 from tests.support.naive_prepare import naive_prepare
@@ -316,7 +316,7 @@ def test_two_appends_at_a_time(two_batches):
     second.verify()
 
 
-PROGRAM = "import sys; from clickprompt.runtime.append import append; append(sys.argv[1], None, sys.argv[2])"
+PROGRAM = "import sys; from clickprompt.runtime.prepare.append import append; append(sys.argv[1], None, sys.argv[2])"
 
 
 @pytest.mark.slow

@@ -18,12 +18,12 @@ from clickprompt.errors import ConfigError, DataError
 from clickprompt.export.format import dataset_of, load_weights, read_info
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
-from clickprompt.runtime.append import append
-from clickprompt.runtime.evaluate import evaluate
-from clickprompt.runtime.preflight import check_training
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.tokenize import tokenize
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.prepare.append import append
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.tokenize import tokenize
+from clickprompt.runtime.score.evaluate import evaluate
+from clickprompt.runtime.train.preflight import check_training
+from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_predictor
 from tests.integration.test_prepare_table import write
 from tests.integration.test_serve import Server

@@ -14,8 +14,8 @@ from clickprompt.errors import InputError
 from clickprompt.evaluation import figures
 from clickprompt.export.format import export_of
 from clickprompt.io import storage
-from clickprompt.runtime import evaluate as runtime_evaluate
-from clickprompt.runtime.evaluate import evaluate, evaluate_attention
+from clickprompt.runtime.score import evaluate as runtime_evaluate
+from clickprompt.runtime.score.evaluate import evaluate, evaluate_attention
 from clickprompt.scoring.rows import Predictor
 from tests.export.test_serving_folder import write_run
 from tests.support.killing import one_actor_killed

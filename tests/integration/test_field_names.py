@@ -11,7 +11,7 @@ import yaml
 
 from clickprompt.cli import main
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.log_rows import decoded_rows
 
 pytestmark = pytest.mark.ray

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clickprompt.benchmark.processes import below, gone_within
 from clickprompt.config import dump_config
 from clickprompt.io import storage
-from clickprompt.runtime.processes import below, gone_within
 from tests.support.clusters import ROOT
 from tests.support.tiny import tiny_config, write_both
 

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from clickprompt.io import storage
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.train.train import run_training
 from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.ray

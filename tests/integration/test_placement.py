@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors, list_tasks
 
 from clickprompt.config import dump_config
-from clickprompt.runtime.placement import GROUP_LABEL
+from clickprompt.runtime.cluster.placement import GROUP_LABEL
 from tests.support.clusters import free_port
 from tests.support.tiny import tiny_config, write_both
 

@@ -18,7 +18,7 @@ from clickprompt.data.text.template import load_tokenizer, sentence
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.format import export_of, load_export
 from clickprompt.io import storage
-from clickprompt.runtime.predict import predict
+from clickprompt.runtime.score.predict import predict
 from clickprompt.scoring.rows import Predictor
 from tests.export.test_serving_folder import write_run
 from tests.support.killing import one_actor_killed

@@ -14,7 +14,7 @@ from clickprompt.data.sources import get_source
 from clickprompt.data.text.template import encode, load_tokenizer, sentence
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
-from clickprompt.runtime.prepare import _encode, _kth, _parse, prepare
+from clickprompt.runtime.prepare.prepare import _encode, _kth, _parse, prepare
 from tests.support import naive_sources
 from tests.support.naive_prepare import assert_equal, naive_prepare
 from tests.support.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic

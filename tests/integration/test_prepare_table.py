@@ -19,8 +19,8 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources import get_source
 from clickprompt.data.sources.check import check_source
 from clickprompt.errors import DataError, InputError
-from clickprompt.runtime.append import append
-from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.prepare.append import append
+from clickprompt.runtime.prepare.prepare import prepare
 from tests.integration.test_prepare import files_below
 from tests.support.naive_prepare import assert_equal, naive_prepare
 

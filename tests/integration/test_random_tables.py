@@ -12,8 +12,8 @@ from clickprompt.data.sources.reading import file_parts, find_files, read_rows
 from clickprompt.data.sources.table import file_format
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.prepare_tasks import _hash
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.tasks import _hash
 from tests.support.naive_prepare import assert_equal, naive_prepare
 from tests.support.random_logs import Number, random_log
 

@@ -9,9 +9,9 @@ from clickprompt.config import load_config
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.io import storage
-from clickprompt.runtime.evaluate import evaluate_recovery
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.score.evaluate import evaluate_recovery
+from clickprompt.runtime.train.train import run_training
 
 REAL = ("CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.skipif(not all(name in os.environ for name in REAL), reason=f"{REAL} not set")]

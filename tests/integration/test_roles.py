@@ -8,7 +8,7 @@ import yaml
 from clickprompt.config import EvaluateConfig
 from clickprompt.evaluation.figures import check_fields, split_figures
 from clickprompt.evaluation.group_auc import gauc
-from clickprompt.runtime.prepare import prepare
+from clickprompt.runtime.prepare.prepare import prepare
 
 pytestmark = pytest.mark.ray
 

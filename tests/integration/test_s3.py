@@ -25,8 +25,8 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.export.format import export_of, load_weights
 from clickprompt.io import storage
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.synth import synth
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.synth import synth
 from clickprompt.training.checkpoint import newest_complete
 from tests.support.tiny import write_plm
 
@@ -131,7 +131,7 @@ def test_a_prepare_that_fails_leaves_nothing(ray_session, bucket, tmp_path):
 @pytest.mark.slow
 def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, tmp_path):
     schema = write_log(str(tmp_path / "raw"), "jsonl")
-    code = "import os, sys; from clickprompt.runtime import prepare as p; p._write_vocabulary = lambda *_: os._exit(9); "
+    code = "import os, sys; from clickprompt.runtime.prepare import prepare as p; p._write_vocabulary = lambda *_: os._exit(9); "
     code += "p.prepare(sys.argv[1], None, sys.argv[2])"
     done = subprocess.run([sys.executable, "-c", code, schema, f"{bucket}/out"], check=False, capture_output=True)
     assert done.returncode == 9, done.stderr

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from clickprompt.benchmark.processes import below, title
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.export.format import export_of, read_info
 from clickprompt.export.serving_folder import export_for_serving
-from clickprompt.runtime.predict import predict
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.processes import below, title
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.score.predict import predict
 from clickprompt.scoring.raw_rows import open_predictor
 from clickprompt.scoring.rows import Predictor
 from tests.export.test_serving_folder import write_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clickprompt.data.prepared.order import Order, read_local_batches
-from clickprompt.runtime.stream import iterate_batches, worker_streams
+from clickprompt.runtime.train.stream import iterate_batches, worker_streams
 from tests.support.synthetic import write_dataset
 
 pytestmark = pytest.mark.ray

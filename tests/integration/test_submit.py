@@ -9,7 +9,7 @@ import pytest
 
 from clickprompt.config import dump_config
 from clickprompt.io import storage
-from clickprompt.runtime.submit import pinned_requirements
+from clickprompt.runtime.cluster.submit import pinned_requirements
 from clickprompt.training.checkpoint import load_state, newest_complete
 from tests.support.clusters import free_port, lines
 from tests.support.tiny import tiny_config, write_both

@@ -18,7 +18,7 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import DataError, RunError, StoppedError
 from clickprompt.export.format import export_of, read_info
 from clickprompt.io import storage
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
@@ -214,8 +214,8 @@ import ray
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from clickprompt.config import load_config
-from clickprompt.runtime.cluster import connect
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import newest_complete
 
 config, run = load_config(sys.argv[1]), sys.argv[2]

@@ -16,8 +16,8 @@ from clickprompt.data.synth.synth import GoodReads
 from clickprompt.errors import InputError
 from clickprompt.evaluation.metrics import auc
 from clickprompt.io import storage
-from clickprompt.runtime.prepare import prepare
-from clickprompt.runtime.synth import synth
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.synth import synth
 
 pytestmark = pytest.mark.ray
 

@@ -25,8 +25,8 @@ from clickprompt.export.format import export_of, load_export, load_weights
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.report.make import make_report
-from clickprompt.runtime.evaluate import evaluate
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.score.evaluate import evaluate
+from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.attention import PromptAttention
 from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import Predictor

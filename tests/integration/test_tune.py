@@ -17,7 +17,7 @@ from ray.util.state import list_actors
 from clickprompt.config import dump_config, load_config, replaced
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.io import storage
-from clickprompt.runtime.tune import run_tune
+from clickprompt.runtime.tune.tune import run_tune
 from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.ray

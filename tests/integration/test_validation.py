@@ -14,7 +14,7 @@ from clickprompt.config import replaced
 from clickprompt.errors import StoppedError
 from clickprompt.export.format import export_of, load_weights, read_info, scores_of
 from clickprompt.io import storage
-from clickprompt.runtime.train import run_training
+from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
 from tests.support.in_process import InProcessValidation
 from tests.support.synthetic import write_dataset

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickprompt.runtime.processes import below, gone_within
+from clickprompt.benchmark.processes import below, gone_within
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; r
                                     `group` int64 where the log says which rows were shown together
 tables/<nn>.parquet                 a table that rows are joined to: its keys, and the texts of the fields that come from it
 tokens/<fingerprint>/               one token table per tokenizer (data/text/template.py)
-v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/append.py)
+v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/prepare/append.py)
 versions/<n>.json                   the manifest of version n, once there is a newer one
 """
 

@@ -112,7 +112,7 @@ def read_chunk(dataset: Dataset, order: Order, epoch: int, chunk: int, num_worke
 def read_local_batches(
     dataset: Dataset, order: Order, *, start_step: int = 0, rank: int = 0, num_workers: int = 1
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """One worker's (step, columns) in order, read in this process: what the stream of runtime/stream.py delivers, without Ray."""
+    """One worker's (step, columns) in order, read in this process: what the stream of runtime/train/stream.py delivers, without Ray."""
     share = order.global_batch_size // num_workers
     for epoch, chunk in order.chunks_from(start_step):
         table = read_chunk(dataset, order, epoch, chunk, num_workers, start_step)

@@ -1,0 +1,94 @@
+"""Which rows made up the model that a disturbed run ends with, from what its workers noted (benchmark/faults/strikes.py)."""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+
+__all__ = ["Attempt", "Audit", "audit", "read_attempts"]
+
+
+@dataclass
+class Attempt:
+    """One worker group, from its start to its end."""
+
+    start: int
+    """steps that the checkpoint holds which it went on from"""
+    num_workers: int
+    rows: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """step → row ids of all its workers"""
+    times: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """step → when each worker began with it, in seconds since 1970"""
+    began: float = 0.0
+    nodes: list[str] = field(default_factory=list)
+    """of its workers"""
+
+    def passed(self, step: int) -> float | None:
+        """When all its workers had begun with `step`, so had done those before; None where one never did."""
+        times = self.times.get(step, [])
+        return max(times) if len(times) == self.num_workers else None
+
+
+@dataclass(frozen=True)
+class Audit:
+    lost: int
+    """(epoch, row) that no step of the model holds"""
+    repeated: int
+    """(epoch, row) beyond the first, and rows that aren't the training split's"""
+    displaced: int
+    """steps whose rows are not those of the plan"""
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.repeated or self.displaced)
+
+
+def read_attempts(folder: str) -> list[Attempt]:
+    """In the order of their starts; the last line of a killed worker may be missing, never half there."""
+    attempts: dict[str, Attempt] = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        with open(os.path.join(folder, name)) as stream:
+            lines = [json.loads(line) for line in stream]
+        if not lines:
+            continue
+        began = name.partition("-")[0]
+        attempt = attempts.setdefault(began, Attempt(lines[0]["from"], lines[0]["workers"], began=int(began) / 1e9))
+        assert (attempt.start, attempt.num_workers) == (lines[0]["from"], lines[0]["workers"]), name
+        attempt.nodes.append(lines[0]["node"])
+        for line in lines[1:]:
+            attempt.rows[line["step"]] += line["rows"]
+            attempt.times[line["step"]].append(line["time"])
+    return [attempts[name] for name in sorted(attempts)]
+
+
+def audit(attempts: Sequence[Attempt], dataset: Dataset, order: Order) -> Audit:
+    """The model of the last attempt holds all of its steps, and of those before it the ones that were in the checkpoint it began with.
+
+    So a step that was trained again counts once, one that was passed over or trained upon a checkpoint that held it already shows.
+    """
+    held: dict[int, list[int]] = defaultdict(list)
+    limit = order.total_steps
+    for attempt in reversed(attempts):
+        for step, rows in attempt.rows.items():
+            if step < limit:
+                held[step] += rows
+        limit = min(limit, attempt.start)
+    planned = {step: columns["row_id"][columns["weight"] > 0] for step, columns in read_local_batches(dataset, order)}
+    wrong = [step for step, rows in planned.items() if sorted(held.get(step, [])) != sorted(rows.tolist())]
+    displaced = len(wrong) + len(held.keys() - planned.keys())
+    every_row = dataset.read_split("train")["row_id"].to_numpy()
+    lost = repeated = 0
+    for epoch in range(-(-order.total_steps // order.steps_per_epoch)):
+        steps = range(epoch * order.steps_per_epoch, min((epoch + 1) * order.steps_per_epoch, order.total_steps))
+        seen = Counter(row for step in steps for row in held.get(step, []))
+        whole = len(steps) == order.steps_per_epoch
+        expected = every_row if whole else np.concatenate([planned[step] for step in steps])
+        lost += sum(not seen[row] for row in expected.tolist())
+        repeated += seen.total() - sum(bool(seen[row]) for row in expected.tolist())
+    return Audit(lost, repeated, displaced)

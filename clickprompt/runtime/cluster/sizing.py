@@ -1,0 +1,237 @@
+"""`clickprompt doctor --plan`: what a training will need, computed before there is a cluster, a dataset or a weight.
+
+The model is built on torch's meta device: its parameters are counted exactly, and none of them is there. Memory: training/footprint.py.
+"""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from clickprompt.config import Config, FinetuneConfig, ObjectiveName, load_config, replaced
+from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.errors import ConfigError, DataError, InputError
+from clickprompt.io import storage
+from clickprompt.models.backbones import get_backbone
+from clickprompt.models.clickprompt import ClickPrompt, build_model
+from clickprompt.runtime.train.preflight import check_batches
+from clickprompt.runtime.train.stream import read_ahead_bytes
+from clickprompt.training.footprint import count_parameters, footprint
+
+__all__ = ["Sizes", "make_plan", "plan_table"]
+
+_PUBLISHED = {  # rows of the training split, fields, feature values: Table 1 of the paper
+    "movielens-1m": (591_208, 8, 17_251),
+    "bookcrossing": (824_936, 8, 722_234),
+    "amazon-toys": (1_489_782, 5, 371_813),
+    "goodreads": (16_097_632, 15, 4_565_430),
+}
+_TOKENS = 128  # of a text, where nothing is known of them
+_LIBRARIES = round(0.7 * 2**30)  # bytes of a worker's process before there is a model (0.54 GiB), and what its allocator keeps
+_SHOWN = {"plm": "PLM", "projector": "prompt projector", "heads": "heads", "ctr": "CTR tower", "embeddings": "embedding tables"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a plan needs to know of a dataset."""
+
+    rows: int
+    """of the training split"""
+    fields: int
+    features: int
+    """feature values over all fields, without the unknown ids"""
+    tokens: int
+    """of a micro-batch's longest text, special tokens included"""
+    known_from: str
+    tokens_from: str
+
+    @property
+    def field_sizes(self) -> list[int]:
+        """Ids per field as a model wants them; how they are spread makes no difference to it."""
+        return [self.features + 1, *[1] * (self.fields - 1)]
+
+
+def make_plan(
+    config: Config,
+    stage_name: str,
+    *,
+    rows: int | None = None,
+    fields: int | None = None,
+    features: int | None = None,
+    tokens: int | None = None,
+    step_seconds: float | None = None,
+    measured: str | None = None,
+) -> dict[str, Any]:
+    """Sizes, parameters, bytes, steps and, from a measured step only, hours of a pretraining or finetuning; as JSON values.
+
+    rows, fields, features, tokens: in place of what the dataset or `pipeline.source` says.
+    step_seconds, measured: a step's seconds, or a run of the same stage whose metrics.jsonl has them.
+    Raises InputError where the configuration can't work or its dataset's sizes aren't known.
+    """
+    stage = config.pretrain if stage_name == "pretrain" else config.finetune
+    objective: ObjectiveName = "pretrain"
+    if isinstance(stage, FinetuneConfig):
+        objective = "with_plm" if stage.with_plm else "without_plm"
+    get_backbone(config.ctr.backbone)
+    check_batches(stage, config.runtime)
+    runtime = config.runtime
+    sizes = _sizes(config, objective, stage.global_batch_size, {"rows": rows, "fields": fields, "features": features, "tokens": tokens})
+    with torch.device("meta"):
+        model = build_model(replaced(config, {"plm.random_init": True}), sizes.field_sizes, objective=objective)
+    parameters = count_parameters(model)
+    memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
+    whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    on_gpu = runtime.gpus_per_worker > 0
+    per_epoch = -(-sizes.rows // stage.global_batch_size)
+    steps = min(stage.epochs * per_epoch, stage.max_steps or stage.epochs * per_epoch)
+    return {
+        "stage": stage_name,
+        "objective": objective,
+        "data": asdict(sizes),
+        "parameters": {**parameters, "total": sum(parameters.values()), "trained": _trained(model)},
+        "workers": runtime.min_workers,
+        "on_gpu": on_gpu,
+        "engine": f"ZeRO-{runtime.zero_stage}" if runtime.engine == "deepspeed" else "plain torch",
+        "precision": runtime.precision,
+        "rows_per_step": stage.global_batch_size,
+        "micro_batch_size": stage.micro_batch_size,
+        "micro_batches": stage.micro_batches(runtime.min_workers),
+        "steps_per_epoch": per_epoch,
+        "steps": steps,
+        "worker_bytes": {
+            **{name: value for name, value in asdict(memory).items() if name != "offloaded"},
+            "libraries": 0 if on_gpu else _LIBRARIES,
+            "total": memory.total + (0 if on_gpu else _LIBRARIES),
+        },
+        # A worker builds the whole model in its own memory before it goes to a GPU, and rank 0 gathers it there for an export
+        "host_bytes": _LIBRARIES + whole + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
+        "object_store_bytes": read_ahead_bytes(
+            [str(index) for index in range(sizes.fields)], config.data.chunk_batches * stage.global_batch_size
+        ),
+        "time": _time(config, stage_name, steps, step_seconds, measured),
+    }
+
+
+def plan_table(plan: dict[str, Any]) -> str:
+    """A plan for people."""
+    data, memory, parameters = plan["data"], plan["worker_bytes"], plan["parameters"]
+    device = "GPU" if plan["on_gpu"] else "CPU"
+    parts = ", ".join(f"{label} {parameters[name]:,}" for name, label in _SHOWN.items() if parameters[name])
+    trained = "" if parameters["trained"] == parameters["total"] else f", of which {parameters['trained']:,} are trained"
+    where = "GPU of each worker" if plan["on_gpu"] else "memory of each worker"
+    lines = [
+        f"{plan['stage']} on {plan['workers']} {device} workers, {plan['engine']}, {plan['precision']}",
+        f"{'data':<22}{data['rows']:,} training rows, {data['fields']} fields, {data['features']:,} feature values ({data['known_from']})",
+        f"{'text':<22}{data['tokens']} tokens ({data['tokens_from']})",
+        f"{'parameters':<22}{parameters['total']:,}{trained}",
+        f"{'':<22}{parts}",
+        f"{'steps':<22}{plan['steps']:,} of {plan['rows_per_step']:,} rows, {plan['steps_per_epoch']:,} an epoch; "
+        f"a worker's share: {plan['micro_batches']} × {plan['micro_batch_size']} rows",
+    ]
+    lines += [
+        f"{where if index == 0 else '':<22}{name.replace('_', ' '):<14}{value / 2**30:>8.2f} GiB"
+        for index, (name, value) in enumerate(memory.items())
+        if value
+    ]
+    if plan["on_gpu"]:
+        lines.append(f"{'host, each worker':<22}{plan['host_bytes'] / 2**30:.2f} GiB")
+    lines.append(f"{'object store':<22}{plan['object_store_bytes'] / 2**30:.2f} GiB, all nodes together")
+    time = plan["time"]
+    hours = (
+        f"{time['hours']:,.1f} hours at {time['step_seconds']:.3g} s a step ({time['from']}), validations and starts apart" if time else ""
+    )
+    return "\n".join([*lines, f"{'time':<22}{hours or 'not known without a measured step: --step-seconds or --measured RUN'}"])
+
+
+def _sizes(config: Config, objective: ObjectiveName, global_batch_size: int, given: dict[str, int | None]) -> Sizes:
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: give a number from 1 up")
+    path = config.data.path
+    dataset = Dataset.open(path, config.data.version) if path and storage.exists(storage.join(path, "manifest.json")) else None
+    if dataset is not None and config.data.rows == "new":
+        dataset = dataset.only_new()
+    source = config.pipeline.source if "source" in config.pipeline.model_fields_set else None
+    known: dict[str, int] = {}
+    if dataset is not None:
+        known = {"rows": dataset.counts["train"], "fields": len(dataset.columns)}
+        known["features"] = sum(dataset.field_sizes) - known["fields"]
+    elif source in _PUBLISHED:
+        known = dict(zip(("rows", "fields", "features"), _PUBLISHED[source], strict=True))
+    found = {name: given[name] or known.get(name) for name in ("rows", "fields", "features")}
+    if missing := [f"--{name}" for name, value in found.items() if value is None]:
+        raise ConfigError(f"data.path={path}: no dataset to take sizes from; set data.path to a prepared one, or give {', '.join(missing)}")
+    where = str(path) if dataset is not None else f"as published of {source}" if known else "as given"
+    if known and any(given[name] for name in found):
+        where += ", changed as given"
+    tokens, tokens_from = _tokens(config, objective, dataset, global_batch_size, given["tokens"])
+    return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from)  # pyright: ignore[reportArgumentType]
+
+
+def _tokens(
+    config: Config, objective: ObjectiveName, dataset: Dataset | None, global_batch_size: int, given: int | None
+) -> tuple[int, str]:
+    """Of the longest text of a global batch, and how that is known."""
+    if objective == "without_plm":
+        return 0, "none is read"
+    limit = config.plm.max_length
+    if given is not None:
+        return min(given, limit or given), "as given"
+    if dataset is not None:
+        try:
+            table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        except DataError:  # not tokenized yet
+            return min(_TOKENS, limit or _TOKENS), "assumed, until there is a token table"
+        columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, global_batch_size))
+        ids = np.stack([columns[column] for column in dataset.columns], axis=1)
+        return int(table.lengths(ids, limit).max()), f"the longest of {len(ids):,} rows"
+    return min(_TOKENS, limit or _TOKENS), "assumed; --tokens N"
+
+
+def _targets(model: ClickPrompt, config: Config, tokens: int) -> float:
+    """Target tokens of a text."""
+    if model.plm is None or model.plm.lm_kind != "masked":
+        return tokens
+    return config.masking.mask_rate * tokens
+
+
+def _trained(model: ClickPrompt) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _time(config: Config, stage_name: str, steps: int, step_seconds: float | None, measured: str | None) -> dict[str, Any] | None:
+    if step_seconds is not None and measured is not None:
+        raise InputError("--step-seconds and --measured say the same thing twice; give one of them")
+    source = "as given"
+    if measured is not None:
+        step_seconds, source = _measured_step(config, stage_name, measured)
+    if step_seconds is None:
+        return None
+    if step_seconds <= 0:
+        raise InputError(f"--step-seconds {step_seconds:g}: give the seconds of a step, above 0")
+    return {"step_seconds": step_seconds, "hours": steps * step_seconds / 3600, "from": source}
+
+
+def _measured_step(config: Config, stage_name: str, run: str) -> tuple[float, str]:
+    """Seconds of a step of `config`, from the median step of a run of its stage; rows a second and worker are taken to stay the same."""
+    path = storage.join(run, "metrics.jsonl")
+    if not storage.exists(path):
+        raise InputError(f"--measured {run}: no metrics.jsonl here; give the folder of a pretraining or finetuning")
+    result = storage.join(run, "result.json")
+    if storage.exists(result) and (stage := storage.read_json(result)["stage"]) != stage_name:
+        raise InputError(f"--measured {run}: a {stage} run; give one of the same stage, or --stage {stage}")
+    lines = [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
+    seconds = [line["seconds"] for line in lines if "seconds" in line]
+    if len(seconds) < 2:
+        raise InputError(f"--measured {run}: has {len(seconds)} timed steps; give a run of at least 2, made by this version")
+    then = load_config(storage.join(run, "config.yaml"))
+    before, now = (getattr(one, stage_name) for one in (then, config))
+    share_then, share_now = (batch.global_batch_size / one.runtime.min_workers for batch, one in ((before, then), (now, config)))
+    step = statistics.median(seconds[1:]) * share_now / share_then  # the first is slower
+    source = f"{run}: {len(seconds) - 1} steps of {before.global_batch_size:,} rows on {then.runtime.min_workers} workers"
+    return step, source if share_now == share_then else f"{source}, if a worker's rate stays the same"

@@ -1,0 +1,1 @@
+"""Raw logs → prepared datasets and token tables, on Ray."""

@@ -1,0 +1,121 @@
+"""Synthetic logs of any length (data/synth/synth.py), one Ray task a file: the driver sees histograms and who and what occurs, never rows."""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import ray
+
+from clickprompt.config import RuntimeConfig
+from clickprompt.data.synth.bayes import ScoreHistogram
+from clickprompt.data.synth.synth import GoodReads, Part, check_rows, get_synthetic
+from clickprompt.errors import InputError
+from clickprompt.io import storage
+from clickprompt.io.folders import clear_unfinished, new_folder
+from clickprompt.io.progress import Task, say
+from clickprompt.runtime.cluster.connect import connect
+
+__all__ = ["synth"]
+
+FORMAT_VERSION = 1
+_FACTS = "synth.json"
+
+
+def synth(
+    name: str,
+    out_uri: str,
+    rows: int,
+    *,
+    seed: int = 0,
+    rows_per_file: int = 1 << 19,
+    row_group_rows: int = 1 << 17,
+    runtime: RuntimeConfig | None = None,
+    progress: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """Write log/*.parquet, schema.yaml and, last, synth.json, whose content is returned: field sizes, click model, Bayes AUC, files.
+
+    The same arguments give the same bytes on any number of machines; a longer log begins with the same files but for the last.
+    A log made before with the same arguments is returned as it is.
+
+    Raises InputError for an unknown name, a number of rows out of range, a target that can't be written or holds something else. Nothing
+    stays at `out_uri` then.
+    """
+    log = get_synthetic(name)(seed, rows_per_file, row_group_rows)
+    check_rows(rows)
+    out_uri = storage.native(out_uri)  # Ray tasks run in folders of their own
+    options = {"rows": rows, "seed": seed, "rows_per_file": rows_per_file, "row_group_rows": row_group_rows}
+    identity = {"synth": name, "format_version": FORMAT_VERSION} | options
+    if existing := _existing(out_uri, identity, progress):
+        progress(f"{out_uri} is there already")
+        return existing
+    with new_folder(out_uri) as work_uri:
+        with connect(runtime or RuntimeConfig()):
+            facts = identity | _write_files(log, work_uri, rows, progress)
+        storage.write_bytes(storage.join(work_uri, "schema.yaml"), log.schema_yaml().encode())
+        storage.write_json(storage.join(work_uri, _FACTS), facts)
+    return facts
+
+
+def _existing(uri: str, identity: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any] | None:
+    if not storage.exists(uri) or storage.list_names(uri) == []:
+        return None
+    if not storage.exists(storage.join(uri, _FACTS)):
+        if clear_unfinished(uri):
+            progress(f"{uri}: cleared of what an interrupted synth had left")
+            return None
+        raise InputError(f"{uri}: something other than a synthetic log is there; give an empty or new place")
+    facts = storage.read_json(storage.join(uri, _FACTS))
+    for key, value in identity.items():
+        if facts.get(key) != value:
+            raise InputError(f"{uri}: holds a synthetic log with {key}={facts.get(key)}, not {value}; delete it or give another place")
+    return facts
+
+
+def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The log's files. Returns what is known of all of them."""
+    scores, files, clicks, times = ScoreHistogram.empty(), [], 0, []
+    seen_users, seen_books = np.zeros(log.max_users(rows), dtype=np.bool_), np.zeros(log.max_books(rows), dtype=np.bool_)
+    in_flight: deque[Any] = deque()
+    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    try:
+        with Task(f"writing {rows:,} rows", rows) as task:
+            task.update(0)
+            numbers = iter(range(log.num_parts(rows)))
+            while True:
+                in_flight.extend(_write_part.remote(log, uri, number, rows) for number in islice(numbers, window - len(in_flight)))
+                if not in_flight:
+                    break
+                part: Part = ray.get(in_flight[0])  # in order, so that sums of floats don't depend on who was first
+                in_flight.popleft()
+                scores.add(part.scores)
+                seen_users[part.users] = seen_books[part.books] = True
+                files.append(part.entry)
+                clicks += part.clicks
+                times += part.timestamps
+                task.update(scores.rows)
+    except BaseException:  # what still runs would write into a folder that is being deleted; not ray.cancel: see prepare.py
+        ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
+        raise
+    progress("counting the fields' values")
+    sizes = log.field_sizes(int(seen_users.sum()), np.flatnonzero(seen_books))
+    auc, auc_error = scores.auc()
+    return {
+        "num_features": sum(sizes.values()),
+        "field_sizes": sizes,
+        "click_model": log.describe(),
+        "bayes_auc": auc,
+        "bayes_auc_error": auc_error,
+        "bayes_log_loss": scores.log_loss(),
+        "expected_positive_rate": scores.positive_rate(),
+        "positive_rate": clicks / rows,
+        "timestamps": [min(times), max(times)],
+        "bytes": sum(entry["bytes"] for entry in files),
+        "files": files,
+    }
+
+
+@ray.remote
+def _write_part(log: GoodReads, uri: str, number: int, rows: int) -> Part:
+    return log.write_part(uri, number, rows)

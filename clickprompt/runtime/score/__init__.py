@@ -1,0 +1,1 @@
+"""Scoring by pools of actors: evaluation, prediction, serving."""

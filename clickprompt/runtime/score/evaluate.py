@@ -1,0 +1,205 @@
+"""Evaluation by an actor pool: actors score row groups and write what they found; the figures are computed from those files."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util import ActorPool
+
+from clickprompt.config import Config, require_split
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.errors import DataError, InputError
+from clickprompt.evaluation.attention import AttentionSums, summarise_attention
+from clickprompt.evaluation.figures import EXACT_ROWS, check_fields, figures_of_files
+from clickprompt.evaluation.predictions import read_predictions
+from clickprompt.evaluation.recovery import compare_recovery, read_recovery, summarise_recovery
+from clickprompt.export.checks import check_scorable
+from clickprompt.export.format import ExportInfo, dataset_of, export_of, weights_checksum
+from clickprompt.io import storage
+from clickprompt.io.progress import Task
+from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.score.pool import score_groups, start_scorers
+from clickprompt.scoring.attention import check_prompted
+from clickprompt.scoring.recovery import MASK_RATE, check_recoverable
+
+__all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained"]
+
+
+def evaluate(
+    runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
+) -> list[dict[str, Any]]:
+    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6), cold start (all that
+    `figures_of_files` says), milliseconds per batch of 128 (Table 8).
+
+    The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it isn't the one of the
+    run's own configuration any more. `against` is a finetuned run that was evaluated on the same split before. Also in
+    `<run>/evaluation-<split>.json`.
+    """
+    require_split(split)
+    config = config or Config()
+    runtime = config.runtime
+    runs = [storage.native(run) for run in runs]
+    exports = [export_of(run) for run in runs]
+    dataset = dataset_of(_described(exports[0])["config"], data)
+    check_fields(dataset, config.evaluate)
+    if against and dataset.counts[split] > EXACT_ROWS:
+        raise InputError(
+            f"--against {against}: the {split} split has {dataset.counts[split]:,} rows, and two runs' rows are compared up to "
+            f"{EXACT_ROWS:,}; leave --against out, and compare several seeds of both with clickprompt compare"
+        )
+    dataset.verify([split])
+    base = _predictions_of(against, split, _described(exports[0])["dataset_fingerprint"]) if against else None
+    infos = [check_scorable(export, dataset) for export in exports]
+    folders = [storage.join(run, "predictions", split) for run in runs]
+    with connect(runtime):
+        actors = start_scorers(runtime, dataset, num_cpus=1)
+        seconds = [_each_group(actors, lambda actor: actor.score, *of_run, dataset, split) for of_run in zip(exports, folders, strict=True)]
+        latency = ray.get(actors[0].time.remote(exports, split))
+    results = [
+        {
+            "run": run,
+            "split": split,
+            "objective": info.objective,
+            "seed": info.config["seed"],
+            "dataset_fingerprint": dataset.fingerprint,
+            "weights": weights_checksum(export),
+            **figures_of_files(folder, dataset, split, config.evaluate, base),
+            **timing,
+            "rows_per_second": dataset.counts[split] / scored_in,
+            **({"base": against} if against else {}),
+            "predictions": folder,
+        }
+        for run, export, info, folder, timing, scored_in in zip(runs, exports, infos, folders, latency, seconds, strict=True)
+    ]
+    for result in results:
+        storage.write_json(storage.join(result["run"], f"evaluation-{split}.json"), result)
+    return results
+
+
+def evaluate_recovery(
+    run: str, split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
+) -> dict[str, Any]:
+    """Masked-value recovery of a pretraining run on `split` (scoring/recovery.py): `<run>/recovery/<split>/`, accuracies per field.
+
+    `against` is another pretraining run, such as one with K = 0, evaluated on the same split before; `data` as in `evaluate`. Also in
+    `<run>/recovery-<split>.json`.
+    """
+    require_split(split)
+    runtime = (config or Config()).runtime
+    run = storage.native(run)
+    export = export_of(run)
+    dataset = dataset_of(_described(export)["config"], data)
+    dataset.verify([split])
+    info = check_recoverable(export, dataset)
+    other = _recovery_of(against, split, info) if against else None
+    folder = _recovery_folder(run, split)
+    with connect(runtime):
+        _each_group(start_scorers(runtime, dataset, num_cpus=1), lambda actor: actor.recover, export, folder, dataset, split)
+    table = read_recovery(folder)
+    figures = summarise_recovery(table)
+    if other is not None:
+        for name, compared in compare_recovery(table, other).items():
+            figures[name]["against"] = compared
+    result = {
+        "run": run,
+        "split": split,
+        "objective": info.objective,
+        "rows": dataset.counts[split],
+        "mask_rate": MASK_RATE,
+        "num_prompts": info.config["prompt"]["num_prompts"],
+        "step": info.step,
+        "against": against,
+        "fields": {name: figures[name] for name in dataset.field_names if name in figures},
+        "recovery": folder,
+    }
+    storage.write_json(storage.join(run, f"recovery-{split}.json"), result)
+    return result
+
+
+def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None = None, data: str | None = None) -> dict[str, Any]:
+    """Attention over the prompts (scoring/attention.py, Table 7) where a field is masked, of the first `rows` rows of `split`.
+
+    `data` as in `evaluate`. Also in `<run>/attention-<split>.json`. Raises InputError for no rows.
+    """
+    require_split(split)
+    if rows < 1:
+        raise InputError(f"--attention {rows}: give a number of rows from 1 up")
+    runtime = (config or Config()).runtime
+    run = storage.native(run)
+    export = export_of(run)
+    dataset = dataset_of(_described(export)["config"], data)
+    dataset.verify([split])
+    info = check_prompted(export, dataset)
+    groups, missing = [], rows
+    for group, count in enumerate(dataset.row_group_counts(split).tolist()):
+        if missing > 0:
+            groups.append((group, min(missing, count)))
+            missing -= count
+    with connect(runtime):
+        pool = ActorPool(start_scorers(runtime, dataset, num_cpus=1))
+        with Task(f"attention of {os.path.basename(run)}", sum(taken for _, taken in groups)) as task:
+            found: list[AttentionSums] = []
+            sums: Any
+            for sums in pool.map(lambda actor, item: actor.attend.remote(export, split, *item), groups):
+                found.append(sums)
+                task.update(sum(taken for _, taken in groups[: len(found)]))
+    result = {
+        "run": run,
+        "split": split,
+        "objective": info.objective,
+        "rows": sum(taken for _, taken in groups),
+        "num_prompts": info.config["prompt"]["num_prompts"],
+        "fields": summarise_attention(sum(found[1:], found[0]), dataset.field_names),
+    }
+    path = storage.join(run, f"attention-{split}.json")
+    storage.write_json(path, result)
+    return {**result, "attention": path}
+
+
+def is_pretrained(run: str) -> bool:
+    """Whether the run ended with pretraining, so that only recovery can be measured. Raises DataError when it holds no export."""
+    return _described(export_of(storage.native(run)))["objective"] == "pretrain"
+
+
+def _predictions_of(run: str, split: str, fingerprint: str) -> pa.Table:
+    """What another run predicted. Raises DataError where it wasn't evaluated, or its test set is another."""
+    run = storage.native(run)
+    if _described(export_of(run))["dataset_fingerprint"] != fingerprint:
+        raise DataError(f"--against {run}: trained and scored on another dataset; only runs on the same {split} rows compare")
+    folder = storage.join(run, "predictions", split)
+    if not storage.exists(folder):
+        raise DataError(
+            f"--against {run}: has no predictions of the {split} split; run `clickprompt evaluate --run {run} --split {split}` first"
+        )
+    return read_predictions(folder)
+
+
+def _recovery_of(run: str, split: str, info: ExportInfo) -> pa.Table:
+    """What another run recovered. Raises DataError where it can't be compared with the run that `info` describes."""
+    other = _described(export_of(storage.native(run)))
+    if (other["dataset_fingerprint"], other["tokenizer_fingerprint"]) != (info.dataset_fingerprint, info.tokenizer_fingerprint):
+        raise DataError(f"--against {run}: trained on another dataset or tokenizer; give a run that was asked for the same tokens")
+    return read_recovery(_recovery_folder(storage.native(run), split))
+
+
+def _recovery_folder(run: str, split: str) -> str:
+    return storage.join(run, "recovery", split)
+
+
+def _described(export: str) -> dict[str, Any]:
+    return storage.read_json(storage.join(export, "export.json"))
+
+
+def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, dataset: Dataset, split: str) -> float:
+    """Have `method` write the `part_uri` in `folder` of every row group of the split; the seconds that took."""
+    storage.delete_tree(folder)
+    started, done = time.monotonic(), 0
+    with Task(f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split]) as task:
+        for rows in score_groups(actors, method, export, folder, split, range(len(dataset.row_group_counts(split)))):
+            done += rows
+            task.update(done)
+    storage.delete_half_written(folder)  # by an actor that was killed
+    return time.monotonic() - started

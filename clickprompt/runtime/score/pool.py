@@ -1,0 +1,106 @@
+"""The evaluation pool: actors that hold a trained model and score row groups with it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+import torch
+from ray.util import ActorPool
+
+from clickprompt.config import RuntimeConfig
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.evaluation.attention import AttentionSums
+from clickprompt.evaluation.latency import time_per_batch
+from clickprompt.evaluation.predictions import part_uri, write_predictions
+from clickprompt.evaluation.recovery import write_recovery
+from clickprompt.export.format import weights_checksum
+from clickprompt.io import storage
+from clickprompt.runtime.cluster.placement import group_selector
+from clickprompt.scoring.attention import PromptAttention
+from clickprompt.scoring.recovery import Recovery
+from clickprompt.scoring.rows import Predictor
+
+__all__ = ["actor_options", "score_groups", "start_scorers"]
+
+_Model = TypeVar("_Model", Predictor, Recovery, PromptAttention)
+LATENCY_BATCH = 128  # rows, as in Table 8
+
+
+def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
+    """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does its row group again."""
+    options = actor_options(runtime, num_cpus)
+    return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
+
+
+def actor_options(runtime: RuntimeConfig, num_cpus: float) -> dict[str, Any]:
+    """Where an actor that scores goes, and that it is started again."""
+    options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+    if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
+        options["label_selector"] = group_selector(runtime, "data")
+    return options
+
+
+def score_groups(
+    actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, split: str, groups: Iterable[int]
+) -> Iterator[int]:
+    """Have a method of the actors, `score` or `recover`, do the row groups: the rows of each when it is done."""
+    # Each actor twice: it has its next row group already when it is done with one
+    pool = ActorPool([*actors, *actors])
+    scored: Any = pool.map_unordered(lambda actor, group: method(actor).remote(export, split, group, folder), list(groups))
+    yield from scored
+
+
+@ray.remote
+class Scorer:
+    """Holds one model at a time, and scores row groups with it."""
+
+    def __init__(self, dataset: Dataset):
+        torch.set_num_threads(1)  # as many actors as cores share the machine
+        self._dataset = dataset
+        self._loaded: tuple[str, Any] | None = None
+
+    def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """(group, labels [N], logits [N]) of a row group; storage that refuses is asked again."""
+        rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
+        scores = storage.patiently(lambda: self._held(Predictor, export)).score(rows)
+        return group, scores.labels, scores.logits
+
+    def score(self, export: str, split: str, group: int, folder: str) -> int:
+        rows = self._dataset.read_row_groups(split, [group])
+        write_predictions(part_uri(folder, group), self._held(Predictor, export).score(rows))
+        return len(rows)
+
+    def recover(self, export: str, split: str, group: int, folder: str) -> int:
+        rows = self._dataset.read_row_groups(split, [group])
+        write_recovery(part_uri(folder, group), self._held(Recovery.load, export).score(rows))
+        return len(rows)
+
+    def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
+        """Of the row group's first rows."""
+        return self._held(PromptAttention.load, export).score(self._dataset.read_row_groups(split, [group]).slice(0, rows))
+
+    def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
+        rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
+        calls = {}
+        for export in exports:
+            # The one it holds is loaded once; the others are beside each other only here
+            predictor = self._held(Predictor, export) if len(exports) == 1 else self._load(Predictor, export)
+            batch = predictor.batch(rows)
+            calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
+        times = time_per_batch(calls)
+        return [
+            {"ms_per_batch": times[export]["median"], "ms_per_batch_p99": times[export]["p99"], "batch": len(rows)} for export in exports
+        ]
+
+    def _held(self, load: Callable[..., _Model], export: str) -> _Model:
+        # Not the export's name: a training that goes back a few steps writes the same one again
+        key = f"{load.__qualname__} {weights_checksum(export)}"
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # so that there is never room needed for two
+            self._loaded = key, self._load(load, export)
+        return self._loaded[1]
+
+    def _load(self, load: Callable[..., _Model], export: str) -> _Model:
+        # Without a GPU of its own an actor sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in cluster.py)
+        return load(export, self._dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))

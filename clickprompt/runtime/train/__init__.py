@@ -1,0 +1,1 @@
+"""One training on Ray Train: driver, stream, workers, checkpoints, validation."""

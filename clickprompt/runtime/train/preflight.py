@@ -1,0 +1,294 @@
+"""Everything that can be known to be wrong with a training run before Ray starts or a weight is read."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from clickprompt.config import (
+    Config,
+    FinetuneConfig,
+    ObjectiveName,
+    RuntimeConfig,
+    StageConfig,
+    dump_config,
+    load_config,
+    replaced,
+    value_of,
+)
+from clickprompt.data.collate import Collator
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.lengths import check_lengths
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.errors import ConfigError, DataError
+from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_info
+from clickprompt.io import storage
+from clickprompt.io.progress import say
+from clickprompt.models.backbones import get_backbone
+from clickprompt.runtime.cluster.connect import check_cpus
+from clickprompt.runtime.cluster.surroundings import check_temporary
+from clickprompt.runtime.train.training_run import Job
+
+if TYPE_CHECKING:
+    from clickprompt.models.plm import PLMFacts
+
+__all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
+
+_SHOWN = 4  # keys or numbers in an error
+_OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same dataset
+
+
+def check_training(config: Config, stage_name: str, run: str | None = None, *, again: bool = False) -> Job:
+    """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible batch or worker count.
+
+    Only when nothing is wrong, the configuration is stored in `run` (where one is given).
+
+    again: with a dataset that was checked just now; its files aren't read another time, and what there is to say was said.
+    """
+    config = _absolute(config)  # workers run in folders of their own
+    stage = config.pretrain if stage_name == "pretrain" else config.finetune
+    objective: ObjectiveName = "pretrain"
+    if isinstance(stage, FinetuneConfig):
+        objective = "with_plm" if stage.with_plm else "without_plm"
+    get_backbone(config.ctr.backbone)
+    check_cpus(config.runtime)
+    check_temporary(config.runtime)
+    check_batches(stage, config.runtime)
+    _check_device_options(config.runtime)
+    _check_tracking(config.runtime)
+    if config.data.path is None:
+        raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
+    dataset = Dataset.open(config.data.path, config.data.version or begun_with(run, config.data.path))
+    config = replaced(config, {"data.version": dataset.version})
+    if config.data.rows == "new":
+        dataset = dataset.only_new()
+    if not again:
+        dataset.verify()
+    if isinstance(stage, FinetuneConfig):
+        _check_validation(dataset)
+    plm, truncation = None, None
+    if objective != "without_plm":
+        from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
+
+        plm = check_plm(config.plm, config.prompt)
+        if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
+            raise ConfigError(f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision or engine=torch")
+        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        if objective == "pretrain":
+            Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
+        truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
+        if truncation and not again:
+            say(str(truncation))
+    init, earlier = None, None
+    if stage.init is not None:
+        init = export_of(stage.init)
+        earlier = _check_init(f"{stage_name}.init={stage.init}", read_info(init), config, dataset, objective, plm)
+    order = Order.of(
+        dataset,
+        global_batch_size=stage.global_batch_size,
+        chunk_batches=config.data.chunk_batches,
+        seed=config.seed,
+        epochs=stage.epochs,
+        max_steps=stage.max_steps,
+    )
+    if run is not None:
+        claim(run, config, stage_name=stage_name)
+    lm_kind = plm.lm_kind if plm else None
+    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, earlier, lm_kind, truncation)
+
+
+def _check_validation(dataset: Dataset) -> None:
+    """Raises DataError where no validation AUC would be defined, by which a finetuning's best weights are chosen."""
+    rows, clicks = dataset.counts["valid"], dataset.manifest.get("clicks", {}).get("valid")  # older datasets have no counts of clicks
+    if clicks in (0, rows):
+        raise DataError(
+            f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them clicks, and the best weights are "
+            "those of the highest validation AUC, which needs both classes; prepare again with --split hash, or with more rows"
+        )
+
+
+def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
+    """Raises ConfigError when the global batch can't be cut for each number of workers that there may be."""
+    if isinstance(runtime.num_workers, int):
+        stage.micro_batches(runtime.num_workers)
+        return
+    counts = range(runtime.min_workers, runtime.max_workers + 1)
+    unfit = [str(count) for count in counts if stage.global_batch_size % (stage.micro_batch_size * count)]
+    if unfit:
+        unit = stage.micro_batch_size * math.lcm(*counts)
+        fitting = -(-stage.global_batch_size // unit) * unit
+        remedy = f"{fitting} or smaller micro-batches" if fitting < 100 * stage.global_batch_size else "a narrower range"
+        raise ConfigError(
+            f"runtime.num_workers={list(runtime.num_workers)}: global_batch_size={stage.global_batch_size} is not a multiple of "
+            f"micro_batch_size × workers = {stage.micro_batch_size} × {', '.join(unfit[:_SHOWN])}{' …' if unfit[_SHOWN:] else ''}, "
+            f"and Ray may choose any number; use {remedy}"
+        )
+
+
+def _check_device_options(runtime: RuntimeConfig) -> None:
+    if not runtime.gpus_per_worker:
+        if runtime.precision == "fp16":
+            raise ConfigError(
+                "runtime.precision=fp16 without GPUs would only be slower; set runtime.gpus_per_worker=1, use bf16 or leave it out"
+            )
+        if runtime.offload != "none":
+            raise ConfigError(
+                f"runtime.offload={runtime.offload} moves state off GPUs, and there are none; set runtime.gpus_per_worker=1 or leave it out"
+            )
+    if runtime.offload == "none":
+        return
+    if runtime.engine != "deepspeed":
+        raise ConfigError(f"runtime.offload={runtime.offload} is DeepSpeed's; set runtime.engine=deepspeed")
+    lowest = 3 if runtime.offload == "nvme" else 1
+    if runtime.zero_stage < lowest:
+        raise ConfigError(
+            f"runtime.offload={runtime.offload} needs runtime.zero_stage={lowest}{'' if lowest == 3 else ' or more'}, "
+            f"not {runtime.zero_stage}, which has nothing divided to move"
+        )
+    if runtime.offload == "nvme" and not runtime.offload_path:
+        raise ConfigError("runtime.offload=nvme needs runtime.offload_path, a folder on a local disk of every worker")
+
+
+def _check_tracking(runtime: RuntimeConfig) -> None:
+    if "@" in (runtime.mlflow or "").partition("://")[2].split("/")[0]:  # not shown: it would be in logs, too
+        raise ConfigError(
+            "runtime.mlflow has a user or password in it, which would be stored; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    for name in ("mlflow", "wandb"):
+        if getattr(runtime, name) and importlib.util.find_spec(name) is None:
+            remedy = f"pip install -c constraints.txt -e '.[{name}]', or leave it out"
+            raise ConfigError(f"runtime.{name}={getattr(runtime, name)}: {name} isn't installed; {remedy}")
+
+
+def _check_init(
+    what: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None
+) -> Dataset | None:
+    """What a training takes over from an export must fit its own model.
+
+    Returns the dataset of the export where that is another one or another version, and its embeddings are to be matched by value.
+    """
+    if objective == "pretrain" and info.objective != "pretrain":
+        raise ConfigError(f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining it started from")
+    earlier = Config.model_validate(info.config)
+    has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
+    if not has_ctr and objective == "without_plm":
+        raise ConfigError(f"{what}: pretrained without prompts, so it has no CTR tower to start from; set finetune.init=null")
+    before = None
+    if has_ctr:
+        _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout"})
+        before = _trained_on(what, info, dataset)
+    if plm is None or info.plm is None:
+        return before
+    from clickprompt.models.plm import plm_facts  # as above
+
+    found = plm_facts(info.plm)
+    if (found.model_type, found.hidden_size, found.num_layers) != (plm.model_type, plm.hidden_size, plm.num_layers):
+        raise ConfigError(
+            f"{what}: its PLM is a {found.model_type} of {found.num_layers} layers and hidden size {found.hidden_size}, that of "
+            f"plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} and {plm.hidden_size}; use the PLM of the pretraining"
+        )
+    prompted = earlier.prompt.num_prompts and config.prompt.num_prompts and config.finetune.with_prompts
+    if objective == "pretrain" or prompted:
+        _same(what, "prompt", earlier.prompt, config.prompt, apart_from=set())
+    return before
+
+
+def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None:
+    """The export's dataset in the version that it was trained on; None where it is `dataset`."""
+    if info.dataset_fingerprint == dataset.fingerprint:
+        return None
+    if info.field_names != dataset.field_names:
+        raise ConfigError(
+            f"{what}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has {', '.join(dataset.field_names)}; "
+            "give a run on the same fields in the same order"
+        )
+    where = f"version {info.dataset_version} of {info.config['data']['path']}"
+    remedy = "its embeddings are matched by the values of that dataset's vocabularies: bring it back, or start without init"
+    try:
+        earlier = dataset_of(info.config)
+    except DataError as error:
+        raise DataError(f"{what}: trained on {where}, which can't be read any more ({error}); {remedy}") from error
+    if earlier.fingerprint != info.dataset_fingerprint:
+        raise DataError(f"{what}: trained on {where}, and there is another dataset in that place now; {remedy}")
+    earlier.verify([])
+    return earlier
+
+
+def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_from: set[str]) -> None:
+    for key, value in earlier:
+        if key not in apart_from and value != getattr(now, key):
+            raise ConfigError(f"{what}: pretrained with {section}.{key}={value}, not {getattr(now, key)}; use the pretraining's")
+
+
+def _absolute(config: Config) -> Config:
+    """Local paths made absolute, so that they mean the same in every process and in a stored configuration."""
+    paths = {"data.path": config.data.path, "pretrain.init": config.pretrain.init, "finetune.init": config.finetune.init}
+    if config.plm.path and os.path.isdir(os.path.expanduser(config.plm.path)):  # else a hub's name
+        paths["plm.path"] = config.plm.path
+    return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
+
+
+def begun_with(run: str | None, data: str) -> int | None:
+    """The version of the dataset that an earlier part of the run used, which is not the newest any more where rows were appended since."""
+    path = storage.join(run, "config.yaml") if run is not None else None
+    if path is None or not storage.exists(path):
+        return None
+    earlier = load_config(path).data
+    return (earlier.version or 1) if earlier.path == data else None
+
+
+def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | None = None) -> None:
+    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ, and keys of `free`.
+
+    stage_name: of a training, which says how to start a new one from it.
+    """
+    path = storage.join(run, "config.yaml")
+    if storage.exists(path):
+        earlier = load_config(path)
+        if config.data.version and not earlier.data.version:  # begun before there were versions
+            earlier = replaced(earlier, {"data.version": 1})
+        earlier = replaced(earlier, {key: value_of(config, key) for key in free})
+        if earlier.model_copy(update={"runtime": config.runtime}) != config:
+            raise ConfigError(
+                f"{run}: holds a run of another configuration: {_differences(earlier, config)}; "
+                f"{_start_from(stage_name, run, earlier, config)}choose another --run, or continue it with --config {path}"
+            )
+    storage.write_bytes(path, dump_config(config).encode())
+
+
+def _start_from(stage_name: str | None, run: str, earlier: Config, now: Config) -> str:
+    """The command for who wants to train on with another plan; nothing where it is the model that differs."""
+    before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    plan = [key for key in changed if key.rpartition(".")[0] in (stage_name, f"{stage_name}.lr") or key in _OTHER_ROWS]
+    if plan != changed or any(key.rpartition(".")[2] in ("init", "with_plm", "with_prompts") for key in changed):
+        return ""
+    settings = " ".join(f"--set {key}={'null' if after[key] is None else after[key]}" for key in changed)
+    return (
+        f"a run keeps its plan, for its rates follow it; once it is finished, start a new run from it: clickprompt {stage_name} "
+        f"--config {storage.join(run, 'config.yaml')} --run NEW --set {stage_name}.init={run} {settings}; or "
+    )
+
+
+def _differences(earlier: Config, now: Config) -> str:
+    """The first keys that differ, with both values."""
+    before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
+    changed = [f"{key} was {before.get(key)}, is {after.get(key)}" for key in {**before, **after} if before.get(key) != after.get(key)]
+    more = len(changed) - _SHOWN
+    return ", ".join(changed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that isn't a section."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,177 @@
+"""Pretraining and finetuning on Ray Train, the driver's side."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import ray.data
+import ray.train
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from clickprompt.config import Config
+from clickprompt.errors import ClickPromptError, RunError, StoppedError
+from clickprompt.export.format import export_of
+from clickprompt.io import storage
+from clickprompt.io.environment import environment
+from clickprompt.io.progress import Task, say
+from clickprompt.runtime.cluster.connect import connect, kept_free, storage_options
+from clickprompt.runtime.cluster.placement import check_groups, group_selector
+from clickprompt.runtime.observe.status_actor import Board
+from clickprompt.runtime.train.preflight import check_training
+from clickprompt.runtime.train.resume import clear_checkpoints
+from clickprompt.runtime.train.stopping import stop_signals
+from clickprompt.runtime.train.stream import STREAM_NAME, StepStream
+from clickprompt.runtime.train.trainer import Trainer
+from clickprompt.runtime.train.training_run import Around, Job, train_worker
+from clickprompt.runtime.train.validation import evaluation_pool
+from clickprompt.training.carry_over import FieldCarried, match_values, values_of
+
+__all__ = ["Watch", "build_trainer", "run_training"]
+
+Watch = Callable[[dict[str, Any]], bool]
+
+
+def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | None = None, around: Around | None = None) -> dict[str, Any]:
+    """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint. Returns `result.json`.
+
+    watch: called twice a second with what is known of the latest step ({} before the first); True: stop, as a signal would.
+    """
+    job = check_training(config, stage_name, run)
+    run = job.run
+    result_path = storage.join(run, "result.json")
+    if storage.exists(result_path):
+        say(f"{stage_name}: {run} is already complete")
+        return storage.read_json(result_path)
+    clear_checkpoints(run)
+    job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
+    say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
+    carried = _carried_over(job)
+    with connect(config.runtime):
+        check_groups(config.runtime, validating=stage_name == "finetune")
+        started = time.monotonic()
+        outcome = _fit(job, watch, around)
+    result = {
+        "stage": stage_name,
+        "objective": job.objective,
+        "run": run,
+        "dataset": {"path": job.dataset.uri, "version": job.dataset.version, "fingerprint": job.dataset.fingerprint},
+        "carried_over": [asdict(field) for field in carried] if carried else None,
+        "export": export_of(run),
+        "rows": job.order.num_rows,
+        "planned_steps": job.order.total_steps,
+        "num_workers": config.runtime.num_workers,
+        "seconds": round(time.monotonic() - started, 1),
+        "truncation": asdict(job.truncation) if job.truncation else None,
+        "environment": environment(),
+        **outcome,
+    }
+    storage.patiently(lambda: storage.write_json(result_path, result))
+    return result
+
+
+def _carried_over(job: Job) -> list[FieldCarried] | None:
+    """Which embeddings a run starts with that comes from other data, also said; None where there is nothing to match."""
+    if job.earlier is None:
+        return None
+    _, carried = match_values(values_of(job.earlier), values_of(job.dataset))
+    say(f"embeddings from {job.init}, of {job.earlier.uri}, version {job.earlier.version}, matched by value:")
+    for field in carried:
+        say(f"  {field.field}: {field.kept:,} kept, {field.new:,} new, {field.gone:,} gone")
+    return carried
+
+
+def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]:
+    board = Board.options(max_restarts=-1, max_task_retries=-1).remote()
+    with stop_signals() as signals, evaluation_pool(job) as scorers, kept_free(job.config.runtime, validating=bool(scorers)):
+        trainer = build_trainer(job, board, scorers, around)
+        try:
+            outcome = _watched(trainer, board, job, signals, watch).return_value or {}
+        except TrainingFailedError as error:
+            raise _cause(error, job) from error
+    if "interrupted" in outcome:
+        raise StoppedError(
+            f"{job.run}: stopped after step {outcome['step']} of {job.order.total_steps}, which its newest checkpoint holds; "
+            "the same command continues from there",
+            signals[0],
+        )
+    return outcome
+
+
+def build_trainer(job: Job, board: Any = None, scorers: list[Any] | None = None, around: Around | None = None) -> Trainer:
+    """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers` (runtime/train/validation.py).
+
+    around: gets each worker's batches and its rank, and gives them on.
+    """
+    runtime = job.config.runtime
+    board = board or Board.options(max_restarts=-1, max_task_retries=-1).remote()
+    with storage.user_errors(job.run):
+        run_config = ray.train.RunConfig(
+            **storage_options(job.run),
+            name="checkpoints",
+            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
+        )
+    return Trainer(
+        train_worker,
+        train_loop_config={"job": job, "board": board, "scorers": scorers, "around": around},
+        torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=runtime.num_workers,
+            use_gpu=runtime.gpus_per_worker > 0,
+            resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {})},
+            label_selector=group_selector(runtime, "training"),
+        ),
+        run_config=run_config,
+        # The rows come from StepStream; Ray Train wants a dataset by that name to ask for it at all
+        datasets={STREAM_NAME: ray.data.range(1)},
+        dataset_config=StepStream(job.dataset, job.order, job.start_step, group_selector(runtime, "data")),
+    )
+
+
+def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
+    """The worker's own exception as one line; its traceback is in Ray's logs."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    reason: BaseException = failures[0] if failures else error
+    while (inner := getattr(reason, "cause", None) or reason.__cause__) is not None and inner is not reason:
+        reason = inner
+    if isinstance(reason, ClickPromptError):
+        return reason
+    text = str(reason).strip()
+    memory = re.search(r"Memory on the node .*? limit", text)  # before pages of advice on Ray's own settings
+    last = f"Ray ended a worker, {memory[0]}" if memory else " ".join(text.splitlines()[-1:]) or type(reason).__name__
+    return RunError(f"{job.run}: training failed: {last}; the same command continues from the newest checkpoint in {job.checkpoints}")
+
+
+def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int], watch: Watch | None) -> ray.train.Result:
+    """`trainer.fit()`, with the board's state as progress meanwhile.
+
+    It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where they are.
+    """
+    fitted: Future[ray.train.Result] = Future()
+
+    def fit() -> None:
+        try:
+            fitted.set_result(trainer.fit())
+        except BaseException as error:
+            fitted.set_exception(error)
+
+    with Task(os.path.basename(job.run.rstrip("/")), job.order.total_steps) as task:
+        threading.Thread(target=fit, daemon=True).start()
+        while not wait([fitted], timeout=0.5).done:
+            metrics: Any = ray.get(board.read.remote(bool(signals)))
+            if watch is not None and not signals and watch(metrics or {}):
+                signals.append(signal.SIGTERM)
+            if signals and metrics is None:
+                raise StoppedError(f"{job.run}: stopped before it had begun; the same command continues", signals[0])
+            if metrics:
+                valid = f" · valid AUC {metrics['valid_auc']:.4f} at step {metrics['valid_step']}" if "valid_auc" in metrics else ""
+                task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
+        return fitted.result()

@@ -1,0 +1,151 @@
+"""Validation by the driver's evaluation actors while training goes on.
+
+Not Ray Train's own asynchronous validation (`ValidationConfig`, Ray 2.60): it validates checkpoints that were reported, so each of ours
+would be a whole resume state and push another one out of those that are kept; a validation that fails or takes too long leaves empty
+metrics; and workers see a result only by waiting for all that was reported, where we need that of one step, at a fixed later step.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+from ray.util import ActorPool
+
+from clickprompt.config import FinetuneConfig
+from clickprompt.errors import ClickPromptError, RunError
+from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.export.format import add_scores, scores_of
+from clickprompt.io import storage
+from clickprompt.runtime.cluster.connect import check_room, validation_cpus
+from clickprompt.runtime.score.pool import start_scorers
+from clickprompt.runtime.train.exports import Exports, missing
+from clickprompt.runtime.train.training_run import Job
+from clickprompt.training.engine import Engine, all_reduce_sum
+
+__all__ = ["PoolValidation", "evaluation_pool"]
+
+_ROUND_S = 60  # how long the other workers wait in one collective; a process group's own limit is half an hour
+
+
+@contextlib.contextmanager
+def evaluation_pool(job: Job) -> Iterator[list[Any]]:
+    """The actors for a run's validations, which live in its driver, so whatever becomes of workers; none for a pretraining.
+
+    Raises ConfigError where they don't fit beside the workers.
+    """
+    if not isinstance(job.stage, FinetuneConfig):
+        yield []
+        return
+    check_room(job.config.runtime)
+    scorers = start_scorers(job.config.runtime, job.dataset, num_cpus=validation_cpus(job.config.runtime))
+    try:
+        yield scorers
+    finally:
+        for scorer in scorers:
+            ray.kill(scorer)
+
+
+class PoolValidation:
+    """The loop's `Validation`: rank 0 publishes the weights and has the actors score them, in a thread of its own."""
+
+    def __init__(self, job: Job, engine: Engine, exports: Exports, scorers: list[Any], validating: int | None):
+        """`validating`: the step whose validation an earlier part of this run had begun and not used."""
+        assert isinstance(job.stage, FinetuneConfig)
+        self.every = job.stage.validate_every
+        self.patience = job.stage.patience
+        self._job = job
+        self._engine = engine
+        self._exports = exports
+        self._scorers = scorers
+        self.exported: Future[None]  # of rank 0: over when the weights that were given last are in storage
+        self._scores: Future[tuple[float, float]]
+        self.lag: float | None = None  # of rank 0: seconds from when weights were given until they were scored, of the last that were
+        if validating is not None and engine.rank == 0:
+            self._start(validating, None)
+
+    def begin(self, step: int) -> None:
+        weights = self._engine.weights()  # of every rank's parts
+        if self._engine.rank == 0:
+            self._start(step, weights)
+
+    def result(self) -> dict[str, float]:
+        while True:
+            found = torch.zeros(3, dtype=torch.float64)
+            if self._engine.rank == 0 and wait([self._scores], timeout=_ROUND_S).done:
+                found = torch.tensor([1.0, *self._scores.result()], dtype=torch.float64)
+            done, valid_auc, valid_log_loss = all_reduce_sum(found.to(self._engine.device)).tolist()
+            if done:
+                return {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
+
+    def _start(self, step: int, weights: dict[str, torch.Tensor] | None) -> None:
+        # As futures of this validation: those of the one before are over
+        exported, scores = self.exported, self._scores = Future[None](), Future[tuple[float, float]]()
+        given = time.monotonic()
+
+        def validate() -> None:
+            nonlocal weights
+            try:
+                if weights is not None:
+                    self._exports.write(weights, step)
+                    weights = None
+                exported.set_result(None)
+                found = self._score(step)
+                self.lag = time.monotonic() - given
+                scores.set_result(found)
+            except BaseException as error:
+                for future in (exported, scores):
+                    if not future.done():
+                        future.set_exception(error)
+
+        # A daemon: a worker that is asked to stop doesn't wait for scores
+        threading.Thread(target=validate, daemon=True, name=f"validation-{step}").start()
+
+    def _score(self, step: int) -> tuple[float, float]:
+        """(AUC, log loss) of an export in storage, kept in it, so that a run which is killed before they are used finds them again."""
+        export = self._exports.at(step)
+        if not storage.patiently(lambda: storage.exists(export)):
+            raise missing(export)
+        known = storage.patiently(lambda: scores_of(export))
+        if known is not None:
+            return known
+        labels, logits = self._logits(export, step)
+        scores = auc(labels, logits), log_loss(labels, logits)
+        storage.patiently(lambda: add_scores(export, *scores))
+        return scores
+
+    def _logits(self, export: str, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and logits of the whole split, in its own order, whoever scored what."""
+        what = f"{self._job.run}: validation of step {step}"
+        remedy = "the same command continues from the newest checkpoint"
+        timeout = self._job.config.runtime.evaluation_timeout
+        pool = ActorPool(self._scorers)
+        for group in range(len(self._job.dataset.row_group_counts("valid"))):
+            pool.submit(lambda scorer, group: scorer.logits.remote(export, "valid", group), group)
+        parts: list[Any] = []
+        try:
+            while pool.has_next():
+                parts.append(pool.get_next_unordered(timeout=timeout))
+        except RayTaskError as error:
+            if isinstance(error.cause, ClickPromptError):
+                raise error.cause from None
+            raise RunError(f"{what}: an evaluation actor failed: {_last_line(error.cause)}; {remedy}") from error
+        except TimeoutError as error:
+            raise RunError(
+                f"{what}: no row group was scored within runtime.evaluation_timeout={timeout:g} s; give it more, or more "
+                f"runtime.evaluation_actors than {len(self._scorers)}; {remedy}"
+            ) from error
+        except RayError as error:
+            raise RunError(f"{what}: an evaluation actor died and doesn't come back: {_last_line(error)}; {remedy}") from error
+        parts.sort(key=lambda part: part[0])
+        return np.concatenate([labels for _, labels, _ in parts]), np.concatenate([logits for _, _, logits in parts])
+
+
+def _last_line(error: BaseException) -> str:
+    return " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__

@@ -1,0 +1,79 @@
+"""How long a training's step takes here, from a few micro-batches."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from clickprompt.runtime.train.training_run import Job
+
+__all__ = ["StepTime", "time_step"]
+
+StepTime = dict[str, float]
+"""seconds of one "step" and, of a finetuning, of one "validation" by all its actors"""
+
+_MICRO_BATCHES = 3
+_SCORED = 128  # rows, at most
+
+
+def time_step(job: Job, threads: int) -> StepTime:
+    """In a worker's place, with its CPUs and GPUs, on plain torch; without checkpoints, and alone. Needs a connected Ray."""
+    runtime = job.config.runtime
+    task = _timed.options(num_cpus=runtime.cpus_per_worker, num_gpus=runtime.gpus_per_worker)
+    return ray.get(task.remote(replace(job, init=None), threads))  # a pretraining's weights may not be there yet
+
+
+@ray.remote(max_retries=0)
+def _timed(job: Job, threads: int) -> StepTime:
+    import torch  # and what needs it: the driver does without
+
+    from clickprompt.config import FinetuneConfig
+    from clickprompt.data.prepared.dataset import columns_of
+    from clickprompt.data.text.template import load_tokenizer
+    from clickprompt.models.clickprompt import build_model
+    from clickprompt.objectives import OBJECTIVES, model_inputs
+    from clickprompt.runtime.train.worker import build_collator
+    from clickprompt.training.engine import TorchEngine
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    model = build_model(job.config, job.dataset.field_sizes, objective=job.objective)
+    objective: Any = OBJECTIVES[job.objective](model)
+    runtime, size = job.config.runtime, job.stage.micro_batch_size
+    engine = TorchEngine(objective, job.stage, device=device, precision=runtime.precision, total_steps=job.order.total_steps)
+    collator = build_collator(job, load_tokenizer(job.config.plm.path) if job.needs_text else None)
+    rows = job.dataset.read_row_groups("train", [0])
+    batches = [batch.to(device) for batch in collator.micro_batches(columns_of(rows.slice(0, size * _MICRO_BATCHES)), size, 0)]
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def one_step(number: int, batches: list[Any]) -> tuple[float, float]:
+        """Seconds per micro-batch, and of what comes after them."""
+        engine.begin(batches, number)
+        begin = clock()
+        for index, batch in enumerate(batches):
+            engine.accumulate(batch, 1.0, last=index == len(batches) - 1)
+        accumulated = clock()
+        engine.gradient_norm()
+        engine.step()
+        return (accumulated - begin) / len(batches), clock() - accumulated
+
+    engine.model.train()
+    one_step(0, batches[:1])  # what only a first step does
+    per_batch, update = one_step(1, batches)
+    found = {"step": job.stage.micro_batches(runtime.min_workers) * per_batch + update}
+    if isinstance(job.stage, FinetuneConfig):
+        scored = rows.slice(0, min(job.stage.eval_batch_size, _SCORED))
+        batch = collator(columns_of(scored)).to(device)
+        engine.model.eval()
+        with torch.no_grad():
+            begin = clock()
+            engine.model(*model_inputs(batch))
+            per_row = (clock() - begin) / len(scored)
+        found["validation"] = per_row * job.dataset.counts["valid"] / runtime.evaluation_actors
+    return found

@@ -1,0 +1,130 @@
+"""What a sweep's trials do, in processes of their own: have their pretraining made, once for all that share it, and finetune."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+
+from clickprompt.config import Config, replaced
+from clickprompt.errors import StoppedError
+from clickprompt.io import storage
+from clickprompt.runtime.train.train import run_training
+from clickprompt.tuning.points import make_point, pretrain_config
+
+__all__ = ["Sweep", "Threads", "finetune_trial", "validations_of"]
+
+
+@dataclass(frozen=True)
+class Threads:
+    """For a training's workers, which would take all of the machine's cores each."""
+
+    number: int
+
+    def __call__(self, batches: Iterator[Any], rank: int) -> Iterator[Any]:
+        import torch  # a worker has it anyway
+
+        torch.set_num_threads(min(self.number, torch.get_num_threads()))
+        return batches
+
+
+@ray.remote(num_cpus=0)
+class Sweep:
+    """What the trials share: the pretrainings, how far each run is, and whether all shall stop."""
+
+    def __init__(self) -> None:
+        self._pretrainings: dict[str, Any] = {}
+        self._steps: dict[str, int] = {}
+        self._stop = False
+
+    async def pretrained(self, config: Config, run: str, name: str, around: Threads) -> dict[str, Any]:
+        """When the pretraining is over, whoever asked for it first: {}, or why it isn't there."""
+        if name not in self._pretrainings:
+            own = ray.get_runtime_context().current_actor
+            self._pretrainings[name] = _pretrain.remote(config, storage.join(run, name), name, own, around)
+        try:
+            return await self._pretrainings[name]
+        except RayError as error:
+            return {"error": f"{name}: {_one_line(error)}"}
+
+    async def post(self, name: str, step: int) -> bool:
+        """Whether to stop."""
+        self._steps[name] = step
+        return self._stop
+
+    async def read(self, stop: bool) -> dict[str, int]:
+        """Steps of the runs that are under way, or were."""
+        self._stop = stop
+        return self._steps
+
+
+@ray.remote(num_cpus=0)
+def _pretrain(config: Config, run: str, name: str, sweep: Any, around: Threads) -> dict[str, Any]:
+    def watch(metrics: dict[str, Any]) -> bool:
+        return bool(ray.get(sweep.post.remote(name, metrics.get("step", 0))))
+
+    # Not in the main thread, where a training takes over the signals, which are Ray's here
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(run_training, config, "pretrain", run, watch=watch, around=around).result()
+        except StoppedError:
+            return {"interrupted": True}
+        except Exception as error:
+            return {"error": f"{name}: {_one_line(error)}"}
+    return {}
+
+
+def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: dict[str, Any]) -> None:
+    """A trial of Ray Tune's: reports each validation of its finetuning, and last its "status".
+
+    By its driver, who sees all of them twice a second, not by Ray's TuneReportCallback, which has only what comes with a checkpoint.
+    Stopped by Tune, it ends in `tune.report`, and what it has started ends with its process.
+    """
+    name, pretrain = trial["trial"], trial["pretrain"]
+    point = make_point(base, trial["values"], [])
+    changes: dict[str, Any] = {"seed": trial["seed"]}
+    if pretrain:
+        changes["finetune.init"] = storage.join(run, pretrain)
+    folder = storage.join(run, name)
+    reported = 0
+
+    def report(validations: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+        nonlocal reported
+        for reported in range(reported + 1, len(validations) + 1):  # noqa: B020 - from where the last call was
+            tune.report({"validations": validations[:reported], **facts})
+
+    def watch(metrics: dict[str, Any]) -> bool:
+        stop = bool(ray.get(sweep.post.remote(name, metrics.get("step", 0))))
+        if not stop and metrics:
+            report(metrics.get("validations", []), {"step": metrics["step"], "seconds_per_step": metrics["seconds_per_step"]})
+        return stop
+
+    try:
+        if pretrain and not storage.exists(storage.join(run, pretrain, "result.json")):
+            failed: Any = ray.get(sweep.pretrained.remote(pretrain_config(base, point), run, pretrain, around))
+            if failed:
+                tune.report({"status": "failed", **failed})
+                return
+        result = run_training(replaced(point.config, changes), "finetune", folder, watch=watch, around=around)
+    except StoppedError:
+        tune.report({"status": "stopped", "interrupted": True})
+        return
+    except Exception as error:
+        tune.report({"status": "failed", "error": _one_line(error)})
+        return
+    report(validations_of(folder), {"step": result["step"], "seconds_per_step": result["seconds_per_step"]})
+    tune.report({"status": "finished"})
+
+
+def validations_of(run: str) -> list[dict[str, Any]]:
+    """Of a finished run, in order."""
+    lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
+    return [scores for line in lines for scores in json.loads(line).get("validations", ())]
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:400]
