@@ -5,7 +5,7 @@ ray job submit --address http://HEAD:8265 --working-dir jobs -- python evaluate.
 
 import sys
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 
 if __name__ == "__main__":
     main(["evaluate", *sys.argv[1:], "--set", "runtime.address=auto"])

@@ -7,7 +7,7 @@ Not tokenize.py, which would stand in the place of Python's own module of that n
 
 import sys
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 
 if __name__ == "__main__":
     main(["tokenize", *sys.argv[1:], "--set", "runtime.address=auto"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
 from tests.support.tiny import write_both

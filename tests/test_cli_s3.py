@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.io import storage
 from tests.support.raw_movielens import ratings, write_1m
 from tests.support.tiny import write_both

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from clickprompt.benchmark.pamlm_step import SHAPES
-from clickprompt.cli import app, main
+from clickprompt.cli.main import app, main
 from clickprompt.config import load_config
 from clickprompt.io import storage
 from tests.support import documented

@@ -115,7 +115,7 @@ class _Serving:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        program = [sys.executable, "-c", "from clickprompt.cli import main; main()", "serve", "--run", run, "--watch", "1"]
+        program = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", "serve", "--run", run, "--watch", "1"]
         self._log = open(os.path.join(folder, "server.log"), "w+")  # noqa: SIM115 - closed at the end
         environment = {name: value for name, value in os.environ.items() if name != "CLICKPROMPT_SERVE_TOKEN"}
         self._process = subprocess.Popen(  # noqa: S603 - ours

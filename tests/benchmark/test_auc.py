@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clickprompt.benchmark import auc
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 
 
 def test_command_prints_one_object_with_its_figures(monkeypatch, capfd):

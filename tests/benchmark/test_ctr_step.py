@@ -8,7 +8,7 @@ import torch
 
 from clickprompt.benchmark import BENCHMARKS
 from clickprompt.benchmark.ctr_step import SHAPES, BareSteps, OurSteps, Shape, made_up_batches, measure_ctr_step
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import load_config
 
 TINY = Shape((50, 4, 30), 8, 12, {"tiny_lazy": "lazy", "tiny": "dense"}, repeats=3, steps=2)

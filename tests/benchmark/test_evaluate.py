@@ -8,7 +8,7 @@ import pytest
 from clickprompt.benchmark import BENCHMARKS
 from clickprompt.benchmark import evaluate as benchmark_evaluate
 from clickprompt.benchmark.evaluate import Length, measure_evaluate
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.evaluation import figures
 from tests.support.synthetic import write_dataset
 

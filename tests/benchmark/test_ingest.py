@@ -14,7 +14,7 @@ from clickprompt.benchmark import BENCHMARKS
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.ingest_stream import drain, require_every_row_once
 from clickprompt.benchmark.pamlm_step import Shape
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import RuntimeConfig, load_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order

@@ -7,7 +7,7 @@ import pytest
 
 from clickprompt.benchmark import BENCHMARKS
 from clickprompt.benchmark.pamlm_step import Shape, measure_pamlm_step, require_same
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError, RunError
 from tests.support.tiny import write_both

@@ -6,7 +6,7 @@ import pytest
 
 from clickprompt.benchmark import shuffle
 from clickprompt.benchmark.shuffle import even_layout, measure_shuffle
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
 from tests.support.synthetic import write_dataset

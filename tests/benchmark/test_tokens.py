@@ -8,7 +8,7 @@ import pytest
 
 from clickprompt.benchmark import tokens
 from clickprompt.benchmark.tokens import ARMS, require_same_tokens
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import RunError
 from tests.support.synthetic import write_dataset

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from clickprompt.cli.format import comparison
 from clickprompt.errors import DataError
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.metrics import auc
-from clickprompt.tables import comparison
 
 
 def table(row_ids, labels, logits) -> pa.Table:

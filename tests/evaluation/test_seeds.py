@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clickprompt.cli import main
+from clickprompt.cli.format import seeds_table
+from clickprompt.cli.main import main
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.seeds import compare_seeds
 from clickprompt.export.format import export_of, weights_checksum
 from clickprompt.io import storage
-from clickprompt.tables import seeds_table
 from tests.export.test_serving_folder import write_run
 from tests.support.tiny import write_both
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clickprompt.cli.format import split_line
 from clickprompt.config import EvaluateConfig
 from clickprompt.errors import DataError
 from clickprompt.evaluation import figures, streamed
 from clickprompt.evaluation.figures import figures_of_files, split_figures
 from clickprompt.evaluation.predictions import Scores, part_uri, read_predictions, write_predictions
-from clickprompt.tables import split_line
 from tests.support.synthetic import write_dataset
 
 SETTINGS = EvaluateConfig(tail_share=0.3)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, RunError

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import load_config
 from clickprompt.data.prepared.dataset import SPLITS, Dataset
 from clickprompt.data.transform.row_transform import RowTransform

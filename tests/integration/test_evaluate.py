@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import Config, replaced
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table

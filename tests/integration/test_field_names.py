@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.log_rows import decoded_rows

@@ -24,7 +24,7 @@ STEPS = 60
 
 
 def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

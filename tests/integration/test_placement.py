@@ -36,7 +36,17 @@ def cluster():
 
 def finetune(cluster: Cluster, config: str, run: str, *settings: str) -> subprocess.CompletedProcess:
     overrides = [part for setting in (f"runtime.address={cluster.address}", *settings) for part in ("--set", setting)]
-    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", "finetune", "--config", config, "--run", run, *overrides]
+    command = [
+        sys.executable,
+        "-c",
+        "from clickprompt.cli.main import main; main()",
+        "finetune",
+        "--config",
+        config,
+        "--run",
+        run,
+        *overrides,
+    ]
     # As the raylets, which have it of this process
     environment = {**os.environ, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -80,7 +90,7 @@ def test_a_cluster_without_tokens_is_named_as_such(tmp_path):
             stream.write(dump_config(tiny_config(dataset.uri, plm, finetune__with_plm=False)))
         command = ["finetune", "--config", config, "--run", str(tmp_path / "run"), "--set", f"runtime.address={LOOPBACK}:{port}"]
         done = subprocess.run(
-            [sys.executable, "-c", "from clickprompt.cli import main; main()", *command],
+            [sys.executable, "-c", "from clickprompt.cli.main import main; main()", *command],
             env=environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32},
             capture_output=True,
             text=True,

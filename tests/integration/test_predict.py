@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.text.template import load_tokenizer, sentence
 from clickprompt.errors import DataError, InputError

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources import get_source
 from clickprompt.data.sources.check import check_source

@@ -83,7 +83,7 @@ def checkout(tmp_path_factory) -> Path:
     program.parent.mkdir(parents=True)
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.integration.test_readme import shorter\nfrom clickprompt.cli import main\nmain(shorter(sys.argv[1:]))\n"
+        "from tests.integration.test_readme import shorter\nfrom clickprompt.cli.main import main\nmain(shorter(sys.argv[1:]))\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return folder

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable

@@ -114,7 +114,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.err = os.path.join(folder, "err")
-        program = [sys.executable, "-c", "from clickprompt.cli import main; main()", "serve", "--run", run, "--port", str(self.port)]
+        program = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", "serve", "--run", run, "--port", str(self.port)]
         clean = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CLICKPROMPT_SERVE_TOKEN")}
         with open(self.err, "w") as err:
             self.process = subprocess.Popen(

@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_named(ray_session, config, tmp_path):
 
 
 def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", "from clickprompt.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

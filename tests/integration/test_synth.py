@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.prepared.dataset import slug
 from clickprompt.data.synth.bayes import ScoreHistogram
 from clickprompt.data.synth.synth import GoodReads

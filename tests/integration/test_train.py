@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, RunError

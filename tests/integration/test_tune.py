@@ -195,4 +195,4 @@ def test_a_sweep_that_was_ended_continues_to_the_same_table(undisturbed, tmp_pat
 
 
 def command(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", "from clickprompt.cli import main; main()", "tune", *arguments])
+    return subprocess.Popen([sys.executable, "-c", "from clickprompt.cli.main import main; main()", "tune", *arguments])

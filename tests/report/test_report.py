@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.io import storage
 from clickprompt.report.make import make_report
@@ -374,7 +374,7 @@ def attacked(tmp_path, dataset) -> list[str]:
 
 def test_it_loads_neither_torch_nor_ray(folders, tmp_path):
     program = (
-        "import sys\nfrom clickprompt.cli import main\n"
+        "import sys\nfrom clickprompt.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as stopped:\n    assert stopped.code == 0\n"
         "print([name for name in ('torch', 'ray', 'transformers', 'deepspeed') if name in sys.modules])"
     )

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.collate import Collator
 from clickprompt.data.text.masking import IGNORED, mask_tokens
 from clickprompt.data.text.template import load_tokenizer

@@ -28,7 +28,7 @@ class LocalCluster:
     environment: dict[str, str]
 
     def clickprompt(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.python("-c", "from clickprompt.cli import main; main()", *arguments)
+        return self.python("-c", "from clickprompt.cli.main import main; main()", *arguments)
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, *arguments]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from clickprompt.cli import app
+from clickprompt.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

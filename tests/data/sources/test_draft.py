@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.data.sources import get_source
 from clickprompt.data.sources.draft import draft_schema
 from clickprompt.data.sources.draft_names import are_alike, is_id, readable

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from clickprompt.cli import main
+from clickprompt.cli.main import main
 from clickprompt.config import dump_config, load_config
 from clickprompt.data.prepared.order import Order
 from clickprompt.errors import InputError

@@ -28,7 +28,7 @@ def clickprompt(*arguments: str, before: list[str] | None = None, without: tuple
     """The command with these variables, from a folder that anybody may enter."""
     environment = {key: value for key, value in os.environ.items() if key not in (*RAY, *without)} | variables
     environment["PYTHONPATH"] = str(ROOT)
-    command = [*(before or []), sys.executable, "-c", "from clickprompt.cli import main; main()", *arguments]
+    command = [*(before or []), sys.executable, "-c", "from clickprompt.cli.main import main; main()", *arguments]
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=120, check=False)
 
 
