@@ -1,4 +1,6 @@
-"""`python -m clickprompt.config_reference > docs/config.md`: every configuration key, from the models that check it."""
+"""`python -m clickprompt.config_reference > docs/config.md`: every configuration key, from the models that
+check it.
+"""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -17,15 +19,22 @@ def config_reference() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Made by `make docs` from the models in `clickprompt/config.py`; don't edit it. A configuration is a YAML file or a preset",
-        "(`--config`), with `--set KEY=VALUE` on top. An unknown key is refused, and the nearest known one named.",
+        "Made by `make docs` from the models in `clickprompt/config.py`; don't edit it. A configuration is "
+        "a YAML file or a preset",
+        "(`--config`), with `--set KEY=VALUE` on top. An unknown key is refused, and the nearest known one "
+        "named.",
     ]
     top = [(name, field) for name, field in Config.model_fields.items() if not _section(field)]
     lines += ["", "## The whole", "", *_table("", top)]
     for name, model in _sections(Config, ""):
         lines += ["", f"## {name}", "", " ".join((model.__doc__ or "").split()), ""]
         lines += _table(
-            f"{name}.", [(key, field) for key, field in model.model_fields.items() if not _section(field) and not field.exclude]
+            f"{name}.",
+            [
+                (key, field)
+                for key, field in model.model_fields.items()
+                if not _section(field) and not field.exclude
+            ],
         )
     lines += ["", "## Presets", "", "| `--config` | what it is |", "| --- | --- |"]
     lines += [f"| `{name}` | {_cell(_preset_comment(name))} |" for name in preset_names()]
@@ -46,14 +55,21 @@ def _section(field: Any) -> type[BaseModel] | None:
 
 def _table(prefix: str, fields: list[tuple[str, Any]]) -> list[str]:
     rows = [
-        f"| `{prefix}{name}` | {_type(field)} | {_default(field.default)} | {_cell(field.description or '')} |" for name, field in fields
+        f"| `{prefix}{name}` | {_type(field)} | {_default(field.default)} | "
+        f"{_cell(field.description or '')} |"
+        for name, field in fields
     ]
     return ["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows] if rows else []
 
 
 def _type(field: Any) -> str:
     """The annotation as a reader of YAML would say it, with its bounds."""
-    bounds = [f"{sign} {getattr(rule, name):g}" for rule in field.metadata for name, sign in _BOUNDS.items() if hasattr(rule, name)]
+    bounds = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in _BOUNDS.items()
+        if hasattr(rule, name)
+    ]
     kinds = [kind for kind in _choices(field.annotation) if kind is not NoneType]
     text = " or ".join(dict.fromkeys(map(_kind, kinds))) + (f" {', '.join(bounds)}" if bounds else "")
     return _cell(f"{text} or none" if NoneType in _choices(field.annotation) else text)

@@ -17,7 +17,9 @@ class ClickPromptError(Exception):
 
     def __str__(self) -> str:
         """One line, whatever the user's values in it hold."""
-        return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], super().__str__())
+        return re.sub(
+            r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], super().__str__()
+        )
 
 
 class InputError(ClickPromptError, ValueError):
@@ -39,7 +41,9 @@ class RunError(ClickPromptError):
 
 
 class StoppedError(ClickPromptError):
-    """A run that was asked by a signal to stop, and did; the exit status is 128 + its number, as of a process that the signal ended."""
+    """A run that was asked by a signal to stop, and did; the exit status is 128 + its number, as of a process
+    that the signal ended.
+    """
 
     def __init__(self, message: str, signal_number: int = 2):
         super().__init__(message)

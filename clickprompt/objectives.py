@@ -1,7 +1,9 @@
-"""What is minimised: prompt-augmented language modelling (§3.5.1), the click loss of finetuning with (Eq. 9) and without the PLM (Eq. 10).
+"""What is minimised: prompt-augmented language modelling (§3.5.1), the click loss of finetuning with (Eq. 9)
+and without the PLM (Eq. 10).
 
-An objective's forward returns the *sum* of its losses over a micro-batch; the loop divides by the number of targets in the whole
-global batch, so the gradient is the same however that batch is cut into workers and micro-batches.
+An objective's forward returns the *sum* of its losses over a micro-batch; the loop divides by the number of
+targets in the whole global batch, so the gradient is the same however that batch is cut into workers and
+micro-batches.
 """
 
 from typing import Any, Protocol, cast
@@ -27,8 +29,9 @@ class Objective(Protocol):
 class PromptAugmentedLM(nn.Module):
     """Cross entropy of the target tokens given what the PLM reads and the row's soft prompts.
 
-    The batch decides which (data/collate.py): PA-MLM restores masked tokens from their context; PA-CLM predicts the next token from
-    those before; denoising has the decoder write the text whose corrupted form the encoder reads.
+    The batch decides which (data/collate.py): PA-MLM restores masked tokens from their context; PA-CLM
+    predicts the next token from those before; denoising has the decoder write the text whose corrupted form
+    the encoder reads.
     """
 
     def __init__(self, model: ClickPrompt):
@@ -41,7 +44,9 @@ class PromptAugmentedLM(nn.Module):
         assert batch.attention_mask is not None
         assert batch.mlm_labels is not None
         target_mask = batch.mlm_labels != IGNORED
-        logits = self.model.masked_lm_logits(batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask, batch.input_ids)
+        logits = self.model.masked_lm_logits(
+            batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask, batch.input_ids
+        )
         return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
 
     def count_targets(self, batch: Batch) -> Tensor:
@@ -49,7 +54,9 @@ class PromptAugmentedLM(nn.Module):
 
 
 class ClickLoss(nn.Module):
-    """Binary cross entropy of the click (Eq. 2) on the logit of Eq. 9 or Eq. 10, whichever the model computes."""
+    """Binary cross entropy of the click (Eq. 2) on the logit of Eq. 9 or Eq. 10, whichever the model
+    computes.
+    """
 
     def __init__(self, model: ClickPrompt):
         super().__init__()
@@ -58,7 +65,9 @@ class ClickLoss(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The summed loss, a scalar; rows of weight 0 don't count."""
         logits = self.model(*model_inputs(batch)).float()
-        return F.binary_cross_entropy_with_logits(logits, batch.labels, weight=batch.row_weight, reduction="sum")
+        return F.binary_cross_entropy_with_logits(
+            logits, batch.labels, weight=batch.row_weight, reduction="sum"
+        )
 
     def count_targets(self, batch: Batch) -> Tensor:
         return batch.row_weight.sum()

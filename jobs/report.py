@@ -1,4 +1,5 @@
-"""Entry point for `ray job submit`: `clickprompt report` next to the storage that only the cluster reaches. It needs no Ray of its own.
+"""Entry point for `ray job submit`: `clickprompt report` next to the storage that only the cluster reaches.
+It needs no Ray of its own.
 
 ray job submit --address http://HEAD:8265 --working-dir jobs -- python report.py RUN… --out FILE.html
 """

@@ -1,6 +1,7 @@
 """Entry point for `ray job submit`: `clickprompt tokenize` on the cluster that runs this job.
 
-ray job submit --address http://HEAD:8265 --working-dir jobs -- python tokenize_job.py DATASET --plm HUB-NAME-OR-DIR
+ray job submit --address http://HEAD:8265 --working-dir jobs -- python tokenize_job.py DATASET --plm
+HUB-NAME-OR-DIR
 
 Not tokenize.py, which would stand in the place of Python's own module of that name, here and in every worker.
 """

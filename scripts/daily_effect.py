@@ -1,8 +1,10 @@
-"""What a second day's training from the first day's run is worth: test AUC on a third day, and seconds, beside training anew on both days.
+"""What a second day's training from the first day's run is worth: test AUC on a third day, and seconds,
+beside training anew on both days.
 
     python scripts/daily_effect.py --movielens $CLICKPROMPT_ML1M --out runs/daily --users 4 --epochs 2
 
-MovieLens-1M's ratings, of every N-th user, cut by time into three "days"; DCNv2 without a PLM. Day 3 is scored by `predict` on its raw
+MovieLens-1M's ratings, of every N-th user, cut by time into three "days"; DCNv2 without a PLM. Day 3 is
+scored by `predict` on its raw
 rows: it is in no dataset. One line of JSON.
 """
 
@@ -78,9 +80,15 @@ def measure(movielens: str, out: str, config: Config, users: int, seeds: int) ->
     counts = [prepare(schema, None, uri, row_group_rows=2048).counts]
     settings = {seed: replaced(config, {"seed": seed}) for seed in range(seeds)}
     names = {
-        seed: {name: os.path.join(out, f"{name}-{seed}") for name in ("day-1", "day-2 from day 1", "both days anew")} for seed in settings
+        seed: {
+            name: os.path.join(out, f"{name}-{seed}")
+            for name in ("day-1", "day-2 from day 1", "both days anew")
+        }
+        for seed in settings
     }
-    results = {seed: {"day-1": run_training(settings[seed], "finetune", names[seed]["day-1"])} for seed in settings}
+    results = {
+        seed: {"day-1": run_training(settings[seed], "finetune", names[seed]["day-1"])} for seed in settings
+    }
     days[1].to_parquet(os.path.join(raw, "log-2.parquet"), index=False)
     counts.append(append(schema, None, uri).counts)
     third = os.path.join(out, "day-3.parquet")
@@ -89,12 +97,17 @@ def measure(movielens: str, out: str, config: Config, users: int, seeds: int) ->
     rows = []
     for seed, of_seed in settings.items():
         changes = {"data.rows": "new", "finetune.init": names[seed]["day-1"]}
-        results[seed]["day-2 from day 1"] = run_training(replaced(of_seed, changes), "finetune", names[seed]["day-2 from day 1"])
+        results[seed]["day-2 from day 1"] = run_training(
+            replaced(of_seed, changes), "finetune", names[seed]["day-2 from day 1"]
+        )
         results[seed]["both days anew"] = run_training(of_seed, "finetune", names[seed]["both days anew"])
         for name, result in results[seed].items():
             predict(names[seed][name], [third], f"{names[seed][name]}-scores", keep=["rating"])
             table = pq.read_table(f"{names[seed][name]}-scores")
-            labels, logits = (table["rating"].to_numpy().astype(float) >= 4).astype(int), table["logit"].to_numpy()
+            labels, logits = (
+                (table["rating"].to_numpy().astype(float) >= 4).astype(int),
+                table["logit"].to_numpy(),
+            )
             rows.append(
                 {
                     "seed": seed,
@@ -130,7 +143,9 @@ def read_days(folder: str, users: int) -> list[pd.DataFrame]:
 
 
 def _read(folder: str, name: str, columns: list[str]) -> pd.DataFrame:
-    return pd.read_csv(os.path.join(folder, name), sep="::", names=columns, engine="python", encoding="latin-1")
+    return pd.read_csv(
+        os.path.join(folder, name), sep="::", names=columns, engine="python", encoding="latin-1"
+    )
 
 
 if __name__ == "__main__":

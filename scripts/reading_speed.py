@@ -1,8 +1,9 @@
-"""How fast a log is read, and in how much memory: rows per CPU second of one process, and its largest size on the way. One line of JSON.
+"""How fast a log is read, and in how much memory: rows per CPU second of one process, and its largest size on
+the way. One line of JSON.
 
-clickprompt synth goodreads --rows 20100000 --out runs/synthetic
-python scripts/reading_speed.py runs/synthetic/schema.yaml
-PYTHONPATH=OTHER_CHECKOUT python scripts/reading_speed.py runs/synthetic/schema.yaml      # an earlier version, side by side
+clickprompt synth goodreads --rows 20100000 --out runs/synthetic python scripts/reading_speed.py
+runs/synthetic/schema.yaml PYTHONPATH=OTHER_CHECKOUT python scripts/reading_speed.py
+runs/synthetic/schema.yaml      # an earlier version, side by side
 """
 
 import argparse

@@ -13,8 +13,8 @@ from pyarrow import fs
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# A slow example says nothing on a shared machine. Always the same examples, but where more are asked for: whether a change may land
-# must not depend on luck.
+# A slow example says nothing on a shared machine. Always the same examples, but where more are asked for:
+# whether a change may land must not depend on luck.
 settings.register_profile("gate", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None)
 settings.load_profile("search" if os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES") else "gate")
@@ -22,7 +22,9 @@ settings.load_profile("search" if os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES") el
 
 @pytest.fixture(scope="session")
 def s3_environment():
-    """How s3:// is found, for this process and what it starts: nothing needs to run there, and it is never Amazon's."""
+    """How s3:// is found, for this process and what it starts: nothing needs to run there, and it is never
+    Amazon's.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -30,7 +32,11 @@ def s3_environment():
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
         patch.delenv("AWS_PROFILE", raising=False)
-        for name, value in {"ACCESS_KEY_ID": "tester", "SECRET_ACCESS_KEY": "not-a-secret", "REGION": "us-east-1"}.items():
+        for name, value in {
+            "ACCESS_KEY_ID": "tester",
+            "SECRET_ACCESS_KEY": "not-a-secret",
+            "REGION": "us-east-1",
+        }.items():
             patch.setenv(f"AWS_{name}", value)
         yield port
 
@@ -92,13 +98,20 @@ def ray_session(s3_environment):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Makes a folder with room for no more than so many bytes (300k, 1m): a file system of its own, which takes root."""
+    """Makes a folder with room for no more than so many bytes (300k, 1m): a file system of its own, which
+    takes root.
+    """
     folders = []
 
     def mount(size):
         folder = tmp_path / f"disk-{len(folders)}"
         folder.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             pytest.skip(f"mounting a small disk needs root: {done.stderr.strip()}")
         folders.append(folder)

@@ -1,4 +1,6 @@
-"""Bad input: one clear line on stderr, exit status 2, no traceback, nothing half-written, and no Ray started."""
+"""Bad input: one clear line on stderr, exit status 2, no traceback, nothing half-written, and no Ray
+started.
+"""
 
 import json
 import os
@@ -54,7 +56,12 @@ def pretrain(data, plm, run, *settings):
         "pretrain.global_batch_size=24",
         "pretrain.micro_batch_size=12",
     ]
-    return ["pretrain", "--run", run, *(part for setting in [*options, *settings] for part in ("--set", setting))]
+    return [
+        "pretrain",
+        "--run",
+        run,
+        *(part for setting in [*options, *settings] for part in ("--set", setting)),
+    ]
 
 
 def test_unknown_config_key_names_the_nearest(capsys, run):
@@ -176,7 +183,9 @@ def test_full_target(capsys, run, small_disk):
     """A disk too small for the token table: one line, and nothing of it is left."""
     small = Path(small_disk("128k"))
     shutil.copytree(run[0], small / "data", ignore=shutil.ignore_patterns("tokens"))
-    (small / "filler").write_bytes(np.zeros(1 << 20, np.uint8)[: shutil.disk_usage(small).free - 4096].tobytes())
+    (small / "filler").write_bytes(
+        np.zeros(1 << 20, np.uint8)[: shutil.disk_usage(small).free - 4096].tobytes()
+    )
     with pytest.raises(SystemExit) as stopped:
         main(["tokenize", str(small / "data"), "--plm", run[1]])
     *progress, line = capsys.readouterr().err.strip().splitlines()
@@ -192,10 +201,14 @@ def test_doctor_prints_one_json_object(capsys):
         main(["doctor", "--json"])
     output = json.loads(capsys.readouterr().out)
     assert stopped.value.code == (0 if output["ok"] else 1)
-    assert {"ray", "torch", "deepspeed", "cpu", "storage", "auth"} <= {item["what"] for item in output["findings"]}
+    assert {"ray", "torch", "deepspeed", "cpu", "storage", "auth"} <= {
+        item["what"] for item in output["findings"]
+    }
 
 
-@pytest.mark.parametrize("command", [["evaluate", "--run", "r"], ["compare", "r", "--against", "s"], ["report", "r"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate", "--run", "r"], ["compare", "r", "--against", "s"], ["report", "r"]]
+)
 def test_a_split_that_does_not_exist_is_one_line(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--split", "typo"])

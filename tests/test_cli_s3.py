@@ -1,4 +1,6 @@
-"""What a person reads whose bucket, key or server isn't there or isn't theirs: one line, soon, and nothing is left behind."""
+"""What a person reads whose bucket, key or server isn't there or isn't theirs: one line, soon, and nothing is
+left behind.
+"""
 
 import os
 import re
@@ -37,7 +39,12 @@ def local(tmp_path_factory):
     """Folders of a dataset with its token table, a PLM and raw files; a schema of files in a bucket."""
     folder = tmp_path_factory.mktemp("s3-errors")
     data, plm = write_both(str(folder))
-    return {"local": data.uri, "plm": plm, "raw": write_1m(str(folder / "raw"), ratings(60)), "schema": str(folder / "log.yaml")}
+    return {
+        "local": data.uri,
+        "plm": plm,
+        "raw": write_1m(str(folder / "raw"), ratings(60)),
+        "schema": str(folder / "log.yaml"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +80,20 @@ def test_a_missing_bucket_or_key(local, filled, capsys, tmp_path):
     names = {**local, "out": str(tmp_path / "out")}
     for command in commands({**names, "uri": missing, "data": f"{missing}/*.jsonl"}):
         assert missing in fails(capsys, *command), command
-    reading = ("prepare raw", "prepare schema", "prepare data", "check", "tokenize", "finetune data", "evaluate", "export")
+    reading = (
+        "prepare raw",
+        "prepare schema",
+        "prepare data",
+        "check",
+        "tokenize",
+        "finetune data",
+        "evaluate",
+        "export",
+    )
     for data in ("*.jsonl", "data/nothing.jsonl"):
-        for command in commands({**names, "uri": f"{filled}/nothing", "data": f"{filled}/nothing/{data}"}, *reading):
+        for command in commands(
+            {**names, "uri": f"{filled}/nothing", "data": f"{filled}/nothing/{data}"}, *reading
+        ):
             assert f"{filled}/nothing" in fails(capsys, *command), command
     assert storage.list_names(filled) == before
     assert not os.path.exists(tmp_path / "out")
@@ -86,7 +104,9 @@ def guarded(s3_server):
     """The server asks for a key that it knows, and it knows none."""
 
     def ask(after_requests: str) -> None:
-        request = urllib.request.Request(f"http://{s3_server}/moto-api/reset-auth", after_requests.encode(), {"Content-Type": "text/plain"})
+        request = urllib.request.Request(
+            f"http://{s3_server}/moto-api/reset-auth", after_requests.encode(), {"Content-Type": "text/plain"}
+        )
         urllib.request.urlopen(request).close()
 
     ask("0")
@@ -95,7 +115,9 @@ def guarded(s3_server):
 
 
 def test_wrong_credentials(local, filled, guarded, capsys, tmp_path):
-    for command in commands({**local, "out": str(tmp_path / "out"), "uri": filled, "data": f"{filled}/*.jsonl"}):
+    for command in commands(
+        {**local, "out": str(tmp_path / "out"), "uri": filled, "data": f"{filled}/*.jsonl"}
+    ):
         line = fails(capsys, *command)
         assert "s3://" in line
         assert re.search("ACCESS_DENIED|INVALID_ACCESS_KEY_ID", line), line

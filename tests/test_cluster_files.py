@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"
 KUBERAY = CLUSTER / "kuberay"
 CRDS = os.environ.get("CLICKPROMPT_KUBERAY_CRDS")
-needs_crds = pytest.mark.skipif(not CRDS, reason="CLICKPROMPT_KUBERAY_CRDS is not set: no CRDs of KubeRay to check manifests against")
+needs_crds = pytest.mark.skipif(
+    not CRDS, reason="CLICKPROMPT_KUBERAY_CRDS is not set: no CRDs of KubeRay to check manifests against"
+)
 
 
 def documents(path: Path) -> list[dict]:
@@ -42,11 +44,19 @@ def cluster() -> dict:
 def test_ray_up(name):
     [config] = documents(CLUSTER / name)
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-    for whole in (config, prepare_config(config)):  # as written, and with the provider's defaults as `ray up` adds them
+    for whole in (
+        config,
+        prepare_config(config),
+    ):  # as written, and with the provider's defaults as `ray up` adds them
         jsonschema.validate(whole, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(config | {"head_nodes": 1}, schema)
-    start = [command for kind in ("head", "worker") for command in config[f"{kind}_start_ray_commands"] if "ray start" in command]
+    start = [
+        command
+        for kind in ("head", "worker")
+        for command in config[f"{kind}_start_ray_commands"]
+        if "ray start" in command
+    ]
     assert "--num-cpus=0" in start[0]
     assert all("--metrics-export-port=8080" in command for command in start)
     assert any("auth_token" in target for target in config["file_mounts"])
@@ -56,13 +66,16 @@ def test_ray_up(name):
 
 @needs_crds
 @pytest.mark.parametrize(
-    ("file", "kind"), [("raycluster.yaml", "rayclusters"), ("rayjob.yaml", "rayjobs"), ("rayservice.yaml", "rayservices")]
+    ("file", "kind"),
+    [("raycluster.yaml", "rayclusters"), ("rayjob.yaml", "rayjobs"), ("rayservice.yaml", "rayservices")],
 )
 def test_kuberay_manifests(file, kind):
     schema = crd_schema(CRDS, kind)
     [manifest] = documents(KUBERAY / file)
     assert problems(manifest, schema) == []
-    spec = manifest["spec"].get("rayClusterSpec") or manifest["spec"].get("rayClusterConfig") or manifest["spec"]
+    spec = (
+        manifest["spec"].get("rayClusterSpec") or manifest["spec"].get("rayClusterConfig") or manifest["spec"]
+    )
     spec["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resource"] = {}
     [problem] = problems(manifest, schema)
     assert "'resource' was unexpected" in problem
@@ -85,7 +98,12 @@ def test_what_stands_beside_it():
 
 def test_the_validator_refuses_what_it_does_not_know():
     schema = strict(
-        {"type": "object", "properties": {"a": {"type": "object", "properties": {"port": {"x-kubernetes-int-or-string": True}}}}}
+        {
+            "type": "object",
+            "properties": {
+                "a": {"type": "object", "properties": {"port": {"x-kubernetes-int-or-string": True}}}
+            },
+        }
     )
     assert problems({"a": {"port": "http"}}, schema) == problems({"a": {"port": 80}}, schema) == []
     assert len(problems({"a": {"prot": 1}}, schema)) == len(problems({"a": {"port": 1.5}}, schema)) == 1
@@ -121,25 +139,42 @@ def test_the_service_is_the_server_of_the_command():
 def test_the_cluster_is_what_the_design_says(cluster):
     spec = cluster["spec"]
     assert spec["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
-    assert (spec["enableInTreeAutoscaling"], spec["autoscalerOptions"]["version"], spec["authOptions"]["mode"]) == (True, "v2", "token")
+    assert (
+        spec["enableInTreeAutoscaling"],
+        spec["autoscalerOptions"]["version"],
+        spec["authOptions"]["mode"],
+    ) == (True, "v2", "token")
     assert spec["rayVersion"] == ray.__version__
     training, data = spec["workerGroupSpecs"]
-    assert [training["labels"], data["labels"]] == [{"clickprompt.io/group": "training"}, {"clickprompt.io/group": "data"}]
-    assert [("nvidia.com/gpu" in group["template"]["spec"]["containers"][0]["resources"]["limits"]) for group in (training, data)] == [
+    assert [training["labels"], data["labels"]] == [
+        {"clickprompt.io/group": "training"},
+        {"clickprompt.io/group": "data"},
+    ]
+    assert [
+        ("nvidia.com/gpu" in group["template"]["spec"]["containers"][0]["resources"]["limits"])
+        for group in (training, data)
+    ] == [
         True,
         False,
     ]
 
 
 def test_pods_are_locked_down(cluster):
-    redis = [document["spec"]["template"] for document in documents(KUBERAY / "redis.yaml") if document["kind"] == "StatefulSet"]
+    redis = [
+        document["spec"]["template"]
+        for document in documents(KUBERAY / "redis.yaml")
+        if document["kind"] == "StatefulSet"
+    ]
     [job] = documents(KUBERAY / "rayjob.yaml")
     [service] = documents(KUBERAY / "rayservice.yaml")
     serving = pods(service["spec"]["rayClusterConfig"])
     for pod in [*pods(cluster["spec"]), *serving, *redis, job["spec"]["submitterPodTemplate"]]:
         assert pod["spec"]["securityContext"]["runAsNonRoot"]
         for container in pod["spec"]["containers"]:
-            assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
             assert container["resources"].keys() == {"requests", "limits"}
     for pod in [*pods(cluster["spec"]), *serving, *redis]:
         for container in pod["spec"]["containers"]:
@@ -150,7 +185,9 @@ def test_policies_and_monitor_select_the_cluster(cluster):
     labels = {"app.kubernetes.io/name": "clickprompt"}
     [monitor] = documents(KUBERAY / "podmonitor.yaml")
     policy, redis = documents(KUBERAY / "networkpolicy.yaml")
-    assert monitor["spec"]["selector"]["matchLabels"] == policy["spec"]["podSelector"]["matchLabels"] == labels
+    assert (
+        monitor["spec"]["selector"]["matchLabels"] == policy["spec"]["podSelector"]["matchLabels"] == labels
+    )
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
     for pod in pods(cluster["spec"]):
         assert pod["metadata"]["labels"] == labels
@@ -163,7 +200,11 @@ def test_policies_and_monitor_select_the_cluster(cluster):
                 {"path": "/api/local_raylet_healthz", "port": 52365},
             )
     [service, stateful] = documents(KUBERAY / "redis.yaml")
-    assert redis["spec"]["podSelector"]["matchLabels"] == service["spec"]["selector"] == stateful["spec"]["selector"]["matchLabels"]
+    assert (
+        redis["spec"]["podSelector"]["matchLabels"]
+        == service["spec"]["selector"]
+        == stateful["spec"]["selector"]["matchLabels"]
+    )
     assert (
         cluster["spec"]["gcsFaultToleranceOptions"]["redisAddress"]
         == f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
@@ -171,11 +212,19 @@ def test_policies_and_monitor_select_the_cluster(cluster):
 
 
 def test_dockerfile_is_linted():
-    hadolint = shutil.which("hadolint", path=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}")
+    hadolint = shutil.which(
+        "hadolint", path=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    )
     assert hadolint, "hadolint is missing; it comes with the extra dev"
     done = subprocess.run([hadolint, CLUSTER / "Dockerfile"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    bad = subprocess.run([hadolint, "-"], input="FROM python\nRUN apt-get install x\n", capture_output=True, text=True, check=False)
+    bad = subprocess.run(
+        [hadolint, "-"],
+        input="FROM python\nRUN apt-get install x\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "DL3006" in bad.stdout
 
 
@@ -183,9 +232,16 @@ def test_dockerfile_does_what_is_tested():
     """All that it installs is by the script that the slow test runs, and it ends without root."""
     lines = re.sub(r"\\\n", " ", (CLUSTER / "Dockerfile").read_text()).splitlines()
     runs = [line for line in lines if line.startswith("RUN ")]
-    assert runs == ['RUN bash /src/cluster/install.sh /opt/clickprompt "${VARIANT}"', "RUN useradd --uid 1000 --create-home ray"]
+    assert runs == [
+        'RUN bash /src/cluster/install.sh /opt/clickprompt "${VARIANT}"',
+        "RUN useradd --uid 1000 --create-home ray",
+    ]
     assert [line for line in lines if line.startswith("USER ")] == ["USER 1000"]
-    sent = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    sent = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
     assert all((ROOT / path).exists() for path in sent)
 
 
@@ -199,23 +255,46 @@ def test_install_steps(tmp_path):
             target = source / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
-    environment = {**os.environ, "TORCH_INDEX": os.environ.get("TORCH_INDEX", "")}  # wherever this machine has torch from
+    environment = {
+        **os.environ,
+        "TORCH_INDEX": os.environ.get("TORCH_INDEX", ""),
+    }  # wherever this machine has torch from
     environment.pop("PYTHONPATH", None)
     target = tmp_path / "installed"
     done = subprocess.run(
-        ["bash", source / "cluster" / "install.sh", target, "cpu"], env=environment, capture_output=True, text=True, check=False
+        ["bash", source / "cluster" / "install.sh", target, "cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     shutil.rmtree(source)
-    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    freeze = subprocess.run([target / "bin" / "pip", "freeze"], capture_output=True, text=True, check=True).stdout
+    pinned = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    freeze = subprocess.run(
+        [target / "bin" / "pip", "freeze"], capture_output=True, text=True, check=True
+    ).stdout
     found = dict(line.split("==") for line in freeze.splitlines() if "==" in line)
-    assert {name: version.split("+")[0] for name, version in found.items() if name != "clickprompt"}.items() <= pinned.items()
+    assert {
+        name: version.split("+")[0] for name, version in found.items() if name != "clickprompt"
+    }.items() <= pinned.items()
     program = "import clickprompt, deepspeed, ray, torch, transformers; print(clickprompt.__version__)"
     said = subprocess.run(
-        [target / "bin" / "python", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [target / "bin" / "python", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.split()[-1] == clickprompt.__version__
-    refused = subprocess.run(["bash", CLUSTER / "install.sh", tmp_path / "other", "rocm"], capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        ["bash", CLUSTER / "install.sh", tmp_path / "other", "rocm"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert refused.returncode == 2
     assert "use cpu or cuda" in refused.stderr

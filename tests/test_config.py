@@ -27,21 +27,38 @@ def test_defaults_are_the_papers():
     assert config == Config()
     assert (config.pretrain.epochs, config.pretrain.global_batch_size) == (20, 1024)  # §4.1.4
     assert {rate for _, rate in config.pretrain.lr} == {5e-5}
-    assert (config.finetune.lr.ctr, config.finetune.lr.projector, config.finetune.lr.heads, config.finetune.lr.plm) == (
+    assert (
+        config.finetune.lr.ctr,
+        config.finetune.lr.projector,
+        config.finetune.lr.heads,
+        config.finetune.lr.plm,
+    ) == (
         1e-3,
         1e-3,
         1e-3,
         5e-5,
     )
     assert config.masking.mask_rate == 0.15  # §3.5.1
-    grid = {"prompt.num_prompts": [1, 3, 5, 7], "pretrain.warmup_ratio": [0, 0.05, 0.1], "finetune.lr.plm": [0, 3e-5, 5e-5]}
+    grid = {
+        "prompt.num_prompts": [1, 3, 5, 7],
+        "pretrain.warmup_ratio": [0, 0.05, 0.1],
+        "finetune.lr.plm": [0, 3e-5, 5e-5],
+    }
     assert load_config("paper-grid").tune.space == grid
 
 
 def test_a_file_then_the_overrides_in_order(tmp_path):
     path = written(tmp_path, "prompt:\n  num_prompts: 3\nfinetune:\n  lr:\n    plm: 3e-5\n  epochs: 2\n")
     config = load_config(
-        path, ["finetune.lr.plm=0", "seed=1", "seed=2", "tune.seeds=[1, 3]", "data.path=s3://bucket/a=b", "plm.num_layers=null"]
+        path,
+        [
+            "finetune.lr.plm=0",
+            "seed=1",
+            "seed=2",
+            "tune.seeds=[1, 3]",
+            "data.path=s3://bucket/a=b",
+            "plm.num_layers=null",
+        ],
     )
     assert config.prompt.num_prompts == 3
     assert config.finetune.epochs == 2
@@ -56,7 +73,9 @@ def test_a_file_then_the_overrides_in_order(tmp_path):
 def test_exponents_without_a_dot_are_numbers():
     # YAML 1.1 reads 3e-5 as text
     assert load_config(None, ["pretrain.lr.plm=3e-5"]).pretrain.lr.plm == 3e-5
-    ranged = load_config(None, ["tune.search=random", "tune.space={finetune.lr.plm: {low: 1e-6, high: 3e-5}}"])
+    ranged = load_config(
+        None, ["tune.search=random", "tune.space={finetune.lr.plm: {low: 1e-6, high: 3e-5}}"]
+    )
     assert ranged.tune.space["finetune.lr.plm"] == SearchRange(low=1e-6, high=3e-5)
 
 
@@ -101,7 +120,9 @@ def test_a_configuration_is_frozen():
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path, override, nearest):
     key = override.partition("=")[0]
     unknown = key.split(".")[0] if nearest == "prompt" else key
-    with pytest.raises(ConfigError, match=f"^unknown config key {unknown}; the nearest known key is {nearest}$") as error:
+    with pytest.raises(
+        ConfigError, match=f"^unknown config key {unknown}; the nearest known key is {nearest}$"
+    ) as error:
         load_config(None, [override])
     assert error.value.exit_code == 2
 
@@ -129,9 +150,18 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
         ("runtime.engine=horovod", "runtime.engine='horovod': input should be 'torch' or 'deepspeed'"),
         ("runtime.zero_stage=4", "runtime.zero_stage=4: input should be 0, 1, 2 or 3"),
         ("runtime.num_workers=0", "runtime.num_workers=0: give a number of workers from 1 up, or [min, max]"),
-        ("runtime.num_workers=[4, 2]", "runtime.num_workers=[4, 2]: give a number of workers from 1 up, or [min, max]"),
-        ("runtime.num_workers=[1, 2, 3]", "runtime.num_workers=[1, 2, 3]: give a number of workers from 1 up, or [min, max]"),
-        ("runtime.num_workers=true", "runtime.num_workers=True: give a number of workers from 1 up, or [min, max]"),
+        (
+            "runtime.num_workers=[4, 2]",
+            "runtime.num_workers=[4, 2]: give a number of workers from 1 up, or [min, max]",
+        ),
+        (
+            "runtime.num_workers=[1, 2, 3]",
+            "runtime.num_workers=[1, 2, 3]: give a number of workers from 1 up, or [min, max]",
+        ),
+        (
+            "runtime.num_workers=true",
+            "runtime.num_workers=True: give a number of workers from 1 up, or [min, max]",
+        ),
         ("runtime.precision=tf32", "runtime.precision='tf32': input should be 'fp32', 'bf16' or 'fp16'"),
         ("ctr.num_heads=5", "ctr: attention_dim=32 is not a multiple of num_heads=5; make it one"),
         ("ctr.hidden_dims=[256, 0]", "ctr.hidden_dims.1=0: input should be greater than 0"),
@@ -208,7 +238,9 @@ def test_neither_preset_nor_file(tmp_path):
 
 def test_replaced_changes_a_copy():
     config = load_config(None, ["seed=7"])
-    changed = replaced(config, {"finetune.lr.plm": 0, "tune.seeds": (1,), "data.path": "a", "finetune.init": None})
+    changed = replaced(
+        config, {"finetune.lr.plm": 0, "tune.seeds": (1,), "data.path": "a", "finetune.init": None}
+    )
     assert (changed.seed, changed.finetune.lr.plm, changed.tune.seeds, changed.data.path) == (7, 0, (1,), "a")
     assert changed.finetune.lr.ctr == config.finetune.lr.ctr
     assert config == load_config(None, ["seed=7"])
@@ -223,7 +255,11 @@ def test_micro_batches():
     stage = PretrainConfig(global_batch_size=1024, micro_batch_size=64)
     assert [stage.micro_batches(workers) for workers in (1, 2, 4)] == [16, 8, 4]
     with pytest.raises(
-        ConfigError, match=r"^global_batch_size=1024 is not a multiple of micro_batch_size × workers = 64 × 3; use 960 or 1152$"
+        ConfigError,
+        match=(
+            r"^global_batch_size=1024 is not a multiple of micro_batch_size × workers = 64 × "
+            r"3; use 960 or 1152$"
+        ),
     ):
         stage.micro_batches(3)
     with pytest.raises(ConfigError, match=r"= 64 × 2; use 128$"):
@@ -239,7 +275,9 @@ def test_a_number_of_workers_or_a_range():
 
 def test_bf16_is_a_precision():
     for value in ("true", "false"):
-        with pytest.raises(ConfigError, match=r"runtime\.bf16 is called otherwise now: set runtime\.precision=bf16"):
+        with pytest.raises(
+            ConfigError, match=r"runtime\.bf16 is called otherwise now: set runtime\.precision=bf16"
+        ):
             load_config(None, [f"runtime.bf16={value}", "runtime.precision=fp32"])
 
 

@@ -1,4 +1,6 @@
-"""docs/: commands that the command line takes, plans that are made, files and links that exist. What is marked *cloud* isn't run."""
+"""docs/: commands that the command line takes, plans that are made, files and links that exist. What is
+marked *cloud* isn't run.
+"""
 
 import re
 import shlex
@@ -14,7 +16,10 @@ from clickprompt.io import storage
 from tests.support import documented
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / name for name in ("architecture.md", "cluster.md", "daily.md", "sizing.md", "troubleshooting.md", "beyond.md")]
+PAGES = [
+    ROOT / "docs" / name
+    for name in ("architecture.md", "cluster.md", "daily.md", "sizing.md", "troubleshooting.md", "beyond.md")
+]
 TEXT = sorted({command for page in documented.PAGES for command in documented.commands_in_text(page)})
 
 
@@ -25,7 +30,9 @@ def commands(page: Path) -> list[tuple[str, bool]]:
         if line.startswith("#"):
             cloud = False
         cloud = cloud or "*cloud" in line
-        if line.startswith("    ") and re.match(r"(\w+=\S+ )*(clickprompt|cluster/|docker|ray|kubectl|export)\b", line.strip()):
+        if line.startswith("    ") and re.match(
+            r"(\w+=\S+ )*(clickprompt|cluster/|docker|ray|kubectl|export)\b", line.strip()
+        ):
             found.append((line.strip(), cloud))
     return found
 
@@ -44,7 +51,11 @@ def test_the_command_line_takes_it(words):
     if name == "submit":  # the rest is the job's
         job = typer.main.get_command(app).commands[context.params["job"]]
         context = job.make_context(context.params["job"], list(context.args))
-    overrides = [setting for setting in context.params.get("overrides") or [] if "BUCKET" not in setting and "FOLDER" not in setting]
+    overrides = [
+        setting
+        for setting in context.params.get("overrides") or []
+        if "BUCKET" not in setting and "FOLDER" not in setting
+    ]
     given = context.params.get("plan") or context.params.get("config")
     load_config(None if given in (None, "run.yaml") else given, overrides)
 
@@ -63,9 +74,14 @@ def test_plans_are_made(tmp_path, capsys):
     assert len(plans) >= 3
     for words in plans:
         with pytest.raises(SystemExit) as ended:
-            main([str(run) if word == "run.yaml" else word for word in words] + ["--set", f"plm.path={tmp_path}"])
+            main(
+                [str(run) if word == "run.yaml" else word for word in words]
+                + ["--set", f"plm.path={tmp_path}"]
+            )
         assert ended.value.code == 0, capsys.readouterr().err
-    assert "50,000,000 training rows, 20 fields, 8,000,000 feature values (as given)" in capsys.readouterr().out
+    assert (
+        "50,000,000 training rows, 20 fields, 8,000,000 feature values (as given)" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -89,7 +105,9 @@ def test_what_runs_it_is_there(command):
     if runs in ("cloud", "gpu"):
         assert command.split()[0] in ("ray", "kubectl", "pytest")
     elif runs.startswith("README.md: "):
-        assert any(runs.removeprefix("README.md: ") in block for block in documented.blocks(documented.README))
+        assert any(
+            runs.removeprefix("README.md: ") in block for block in documented.blocks(documented.README)
+        )
     else:
         text = (ROOT / runs).read_text()
         name = command.split()[2] if "benchmark" in command else ""

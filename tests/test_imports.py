@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what comes after.
+# A part may import parts further up and, where it is a folder, itself; never its neighbours in a row or what
+# comes after.
 ORDER = [
     {"errors"},
     {"io"},
@@ -36,8 +37,16 @@ HOMES = {
     "deepspeed": ["clickprompt/training/deepspeed_engine.py"],
     "transformers": ["clickprompt/models/plm*.py"],
 }
-TOKENIZERS = {"AutoTokenizer": "clickprompt/data/text/template.py", "PreTrainedTokenizerBase": "*"}  # not models; the latter is but a type
-LIGHT = {"clickprompt/config.py", "clickprompt/errors.py", "clickprompt/io/progress.py", "clickprompt/io/storage.py"}
+TOKENIZERS = {
+    "AutoTokenizer": "clickprompt/data/text/template.py",
+    "PreTrainedTokenizerBase": "*",
+}  # not models; the latter is but a type
+LIGHT = {
+    "clickprompt/config.py",
+    "clickprompt/errors.py",
+    "clickprompt/io/progress.py",
+    "clickprompt/io/storage.py",
+}
 HEAVY = {"numpy", "torch", "transformers"}
 
 
@@ -92,13 +101,19 @@ def broken_order(part: str, target: list[str]) -> str | None:
 
 
 def python_files() -> list[str]:
-    return sorted(str(file.relative_to(ROOT)) for folder in ("clickprompt", "jobs") for file in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        str(file.relative_to(ROOT))
+        for folder in ("clickprompt", "jobs")
+        for file in (ROOT / folder).rglob("*.py")
+    )
 
 
 @pytest.mark.parametrize("path", python_files())
 def test_file_keeps_the_rules(path):
     if path != "clickprompt/__init__.py":
-        assert part_of(path) in RANK, f"{part_of(path)} is new: give it its place in ORDER, and in CONTRIBUTING.md"
+        assert part_of(path) in RANK, (
+            f"{part_of(path)} is new: give it its place in ORDER, and in CONTRIBUTING.md"
+        )
     assert violations(path, (ROOT / path).read_text()) == []
 
 
@@ -154,10 +169,14 @@ def test_a_broken_rule_is_found(path, source):
         ("clickprompt/training/deepspeed_engine.py", "import deepspeed"),
         (
             "clickprompt/runtime/train/train.py",
-            "import ray\nfrom clickprompt.training import loop\nfrom clickprompt.evaluation.metrics import auc",
+            "import ray\nfrom clickprompt.training import loop\nfrom clickprompt.evaluation.metrics import "
+            "auc",
         ),
         ("jobs/pretrain.py", "from clickprompt.runtime.train.train import train"),
-        ("clickprompt/cli/main.py", "from clickprompt import __version__\nfrom clickprompt.io import storage"),
+        (
+            "clickprompt/cli/main.py",
+            "from clickprompt import __version__\nfrom clickprompt.io import storage",
+        ),
         ("clickprompt/config.py", "import yaml, raylib"),
     ],
 )
@@ -166,6 +185,11 @@ def test_an_allowed_import_is_left_alone(path, source):
 
 
 def test_the_configuration_loads_neither_torch_nor_ray():
-    program = "import sys, clickprompt.config; print([m for m in ('torch', 'ray', 'deepspeed', 'transformers') if m in sys.modules])"
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    program = (
+        "import sys, clickprompt.config; print([m for m in ('torch', 'ray', 'deepspeed', "
+        "'transformers') if m in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
     assert output.strip() == "[]"

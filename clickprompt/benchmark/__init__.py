@@ -1,4 +1,6 @@
-"""`clickprompt benchmark NAME`: what is claimed about speed, measured against the obvious way to do the same on the same machine."""
+"""`clickprompt benchmark NAME`: what is claimed about speed, measured against the obvious way to do the same
+on the same machine.
+"""
 
 import importlib.metadata
 import platform
@@ -45,12 +47,23 @@ _PACKAGES = ("clickprompt", "torch", "transformers", "numpy", "pyarrow", "ray", 
 
 
 def run_benchmark(name: str, config: Config, command: str) -> dict[str, Any]:
-    """{"benchmark", "figures": {key: {"median", "min", "max", "unit"}}, "notes", "command", "versions", "cpus"} (DESIGN §5).
+    """{"benchmark", "figures": {key: {"median", "min", "max", "unit"}}, "notes", "command", "versions",
+    "cpus"} (DESIGN §5).
 
     Raises InputError for an unknown name.
     """
     if name not in BENCHMARKS:
         raise InputError(f"benchmark {name!r} is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}")
     figures, notes = BENCHMARKS[name](config)
-    versions = {"python": platform.python_version(), **{package: importlib.metadata.version(package) for package in _PACKAGES}}
-    return {"benchmark": name, "figures": figures, "notes": notes, "command": command, "versions": versions, "cpus": usable_cores()}
+    versions = {
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+    }
+    return {
+        "benchmark": name,
+        "figures": figures,
+        "notes": notes,
+        "command": command,
+        "versions": versions,
+        "cpus": usable_cores(),
+    }

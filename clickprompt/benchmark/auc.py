@@ -1,9 +1,11 @@
-"""`clickprompt benchmark auc`: AUC from merged histograms (evaluation/auc_histogram.py) against scikit-learn's over all rows at once.
+"""`clickprompt benchmark auc`: AUC from merged histograms (evaluation/auc_histogram.py) against
+scikit-learn's over all rows at once.
 
-histogram   per shard: a sample of its logits for the bins; then per shard, a histogram; merged; AUC and its bound.
-sklearn     `roc_auc_score` on the shards' rows, joined beforehand.
+histogram   per shard: a sample of its logits for the bins; then per shard, a histogram; merged; AUC and its
+bound. sklearn     `roc_auc_score` on the shards' rows, joined beforehand.
 
-Both in CPU time, of one process each. Logits are made up: normal, mean −1 and deviation 1.5, clicks drawn by their probability.
+Both in CPU time, of one process each. Logits are made up: normal, mean −1 and deviation 1.5, clicks drawn by
+their probability.
 """
 
 import contextlib
@@ -35,10 +37,15 @@ def measure_auc(config: Config) -> tuple[Figures, list[str]]:
             for name, work in {"histogram": _Histogram, "sklearn": _Sklearn}.items()
         }
         (estimate, bound), (exact, _) = (one.call("auc") for one in arms.values())
-        say(f"auc: {estimate:.9f} ± {bound:.1e}, scikit-learn {exact:.9f}; timing {_REPEATS} readings of each")
+        say(
+            f"auc: {estimate:.9f} ± {bound:.1e}, scikit-learn {exact:.9f}; timing {_REPEATS} readings of each"
+        )
         seconds = interleaved(arms, "cpu_seconds", _REPEATS)
     figures = {
-        "speedup": figure([slow / fast for fast, slow in zip(seconds["histogram"], seconds["sklearn"], strict=True)], "x CPU time"),
+        "speedup": figure(
+            [slow / fast for fast, slow in zip(seconds["histogram"], seconds["sklearn"], strict=True)],
+            "x CPU time",
+        ),
         **{f"cpu_seconds_{name}": figure(values, "s") for name, values in seconds.items()},
         "error": figure([abs(estimate - exact)], "of AUC"),
         "bound": figure([bound], "of AUC"),
@@ -51,7 +58,10 @@ class _Work:
     """One arm, in its process."""
 
     def __init__(self, seed: int, num_rows: int, num_shards: int) -> None:
-        self.shards = [_shard(np.random.default_rng((seed, shard)), num_rows // num_shards) for shard in range(num_shards)]
+        self.shards = [
+            _shard(np.random.default_rng((seed, shard)), num_rows // num_shards)
+            for shard in range(num_shards)
+        ]
 
     def auc(self) -> tuple[float, float]:
         raise NotImplementedError

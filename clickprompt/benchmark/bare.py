@@ -1,6 +1,8 @@
-"""A training loop as one writes it without Ray, DeepSpeed or a stream: the baseline of `overhead` and `scaling`.
+"""A training loop as one writes it without Ray, DeepSpeed or a stream: the baseline of `overhead` and
+`scaling`.
 
-The same model, weights, loss, clipping and AdamW on the same rows, masks and dropout; the batches are collated before it starts.
+The same model, weights, loss, clipping and AdamW on the same rows, masks and dropout; the batches are
+collated before it starts.
 """
 
 import contextlib
@@ -32,7 +34,9 @@ __all__ = ["BareLoop"]
 
 @dataclass(frozen=True)
 class BareLoop:
-    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel where several."""
+    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel
+    where several.
+    """
 
     config: Config
     dataset: Dataset
@@ -55,11 +59,18 @@ class BareLoop:
         if self.num_workers > 1:
             os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
             backend = "nccl" if runtime.gpus_per_worker else "gloo"
-            dist.init_process_group(backend, init_method=f"file://{self.rendezvous}", rank=rank, world_size=self.num_workers)
+            dist.init_process_group(
+                backend, init_method=f"file://{self.rendezvous}", rank=rank, world_size=self.num_workers
+            )
             replica = DistributedDataParallel(replica)
         losses = []
         for step, micro_batches, targets in pace(self._recorded(rank, objective), rank):
-            torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+            torch.manual_seed(
+                int(
+                    np.random.SeedSequence([self.config.seed, step, rank]).generate_state(1, np.uint64)[0]
+                    >> 1
+                )
+            )
             set_learning_rates(optimizer, schedule_factor(step, self.order.total_steps, stage))
             loss = torch.zeros((), device=device)
             for index, batch in enumerate(batch.to(device) for batch in micro_batches):

@@ -1,9 +1,11 @@
-"""`clickprompt benchmark ctr-step`: a step of finetuning without a PLM against a bare PyTorch loop, on one thread.
+"""`clickprompt benchmark ctr-step`: a step of finetuning without a PLM against a bare PyTorch loop, on one
+thread.
 
-The bare loop has the same DCNv2 and weights, but the obvious parts: nn.Embedding, torch's AdamW with its defaults, one batch after the
-other. Where FuxiCTR is installed (extra `bench`), its own layers and step are a third arm (fuxictr_step.py). All clip the gradient by its
-norm. Ours is what a worker does with a collated batch: learning rates, `begin`, `accumulate`, `step` of the engine. Batches are made up
-and collated beforehand; in every field the n-th value occurs ∝ n^(−0.62), as books do in `synth goodreads`.
+The bare loop has the same DCNv2 and weights, but the obvious parts: nn.Embedding, torch's AdamW with its
+defaults, one batch after the other. Where FuxiCTR is installed (extra `bench`), its own layers and step are a
+third arm (fuxictr_step.py). All clip the gradient by its norm. Ours is what a worker does with a collated
+batch: learning rates, `begin`, `accumulate`, `step` of the engine. Batches are made up and collated
+beforehand; in every field the n-th value occurs ∝ n^(−0.62), as books do in `synth goodreads`.
 """
 
 import contextlib
@@ -48,12 +50,31 @@ class Shape:
     steps: int  # per repeat
 
 
-# `field_sizes` of `synth goodreads --rows 20122040`, and their sum's rest to 4,565,430, the unknown values and what Table 1 has more
-_GOODREADS = (447_595, 1_174_918, 967_964, 10, 157, 4_882, 441_760, 403_956, 1_187, 2, 16, 111, 141_500, 980_912, 4 + 456)
+# `field_sizes` of `synth goodreads --rows 20122040`, and their sum's rest to 4,565,430, the unknown values
+# and what Table 1 has more
+_GOODREADS = (
+    447_595,
+    1_174_918,
+    967_964,
+    10,
+    157,
+    4_882,
+    441_760,
+    403_956,
+    1_187,
+    2,
+    16,
+    111,
+    141_500,
+    980_912,
+    4 + 456,
+)
 _MOVIELENS = (6_041, 3_707, 3_707, 302, 3, 8, 22, 3_461)
 
 SHAPES: dict[str, Shape] = {
-    "goodreads": Shape(_GOODREADS, 16, 4096, {"goodreads_lazy": "lazy", "goodreads_dense": "dense"}, repeats=11, steps=1),
+    "goodreads": Shape(
+        _GOODREADS, 16, 4096, {"goodreads_lazy": "lazy", "goodreads_dense": "dense"}, repeats=11, steps=1
+    ),
     "movielens_256": Shape(_MOVIELENS, 32, 256, {"movielens_256": "dense"}, repeats=15, steps=20),
     "movielens_4096": Shape(_MOVIELENS, 32, 4096, {"movielens_4096": "dense"}, repeats=15, steps=3),
 }
@@ -81,7 +102,9 @@ def made_up_batches(shape: Shape, number: int) -> list[Batch]:
     return [
         Batch(
             row_ids=torch.arange(rows),
-            field_ids=torch.from_numpy((np.array(shape.field_sizes) * draw.random((rows, fields)) ** _SKEW).astype(np.int64)),
+            field_ids=torch.from_numpy(
+                (np.array(shape.field_sizes) * draw.random((rows, fields)) ** _SKEW).astype(np.int64)
+            ),
             labels=torch.from_numpy(draw.integers(0, 2, rows).astype(np.float32)),
             row_weight=torch.ones(rows),
         )
@@ -121,7 +144,9 @@ class OurSteps(Steps):
         super().__init__(config, shape, steps_per_turn)
         self._stage = config.finetune
         self._objective = ClickLoss(build_model(config, shape.field_sizes, objective="without_plm").train())
-        self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"), total_steps=_STEPS)
+        self._engine = TorchEngine(
+            self._objective, self._stage, device=torch.device("cpu"), total_steps=_STEPS
+        )
 
     def _step(self, batch: Batch) -> Tensor:
         targets = self._objective.count_targets(batch).item()
@@ -166,7 +191,10 @@ class _OneEmbedding(nn.Module):
 def _measure(name: str, config: Config, shape: Shape) -> Figures:
     arms: dict[str, tuple[Callable[..., Any], Config]] = {"bare": (BareSteps, _sized(config, shape, "dense"))}
     arms |= {key: (OurSteps, _sized(config, shape, mode)) for key, mode in shape.ours.items()}
-    if importlib.util.find_spec("fuxictr") and (config.ctr.backbone, config.ctr.structure) == ("dcnv2", "parallel"):
+    if importlib.util.find_spec("fuxictr") and (config.ctr.backbone, config.ctr.structure) == (
+        "dcnv2",
+        "parallel",
+    ):
         from clickprompt.benchmark.fuxictr_step import FuxiCTRSteps
 
         arms["fuxictr"] = (FuxiCTRSteps, arms["bare"][1])
@@ -174,17 +202,24 @@ def _measure(name: str, config: Config, shape: Shape) -> Figures:
         running = {}
         losses = {}
         for key, (factory, settings) in arms.items():
-            running[key] = stack.enter_context(arm(f"{name}, {key}", _THREADS, factory, settings, shape, shape.steps))
+            running[key] = stack.enter_context(
+                arm(f"{name}, {key}", _THREADS, factory, settings, shape, shape.steps)
+            )
             losses[key] = running[key].call("first_loss")
             require_same(name, {"obvious": losses["bare"], "ours": losses[key]})
-        say(f"{name}: loss {losses['bare']:.4f} in every arm; timing {shape.repeats} times {shape.steps} steps")
+        say(
+            f"{name}: loss {losses['bare']:.4f} in every arm; timing {shape.repeats} times {shape.steps} "
+            "steps"
+        )
         interleaved(running, "seconds", 1)
         seconds = interleaved(running, "seconds", shape.repeats)
     figures: Figures = {}
     for key in shape.ours:
         for other in seconds.keys() - shape.ours.keys():
             ratios = [slow / fast for slow, fast in zip(seconds[other], seconds[key], strict=True)]
-            figures[f"speedup_{key}" if other == "bare" else f"speedup_{key}_{other}"] = figure(ratios, f"x ({other} ÷ ours)")
+            figures[f"speedup_{key}" if other == "bare" else f"speedup_{key}_{other}"] = figure(
+                ratios, f"x ({other} ÷ ours)"
+            )
         figures[f"step_{key}"] = figure([1e3 * value for value in seconds[key]], "ms")
     for other in sorted(seconds.keys() - shape.ours.keys()):
         figures[f"step_{other}_{name}"] = figure([1e3 * value for value in seconds[other]], "ms")

@@ -1,7 +1,8 @@
-"""`clickprompt benchmark ctr-stream`: finetuning without a PLM as it runs (Ray Train, Ray Data, collation), beside its steps alone.
+"""`clickprompt benchmark ctr-stream`: finetuning without a PLM as it runs (Ray Train, Ray Data, collation),
+beside its steps alone.
 
-Both are one worker on one thread with the same batches of `data.path` and the same engine, and take turns; the other one's batches were
-collated before it began. Lazy tables, unless the configuration says otherwise.
+Both are one worker on one thread with the same batches of `data.path` and the same engine, and take turns;
+the other one's batches were collated before it began. Lazy tables, unless the configuration says otherwise.
 """
 
 import statistics
@@ -67,19 +68,29 @@ def measure_ctr_stream(
         loops = {"stream": Loop(1, job=job), "steps": Loop(1, bare=_StepsAlone(job, num_steps))}
         with connect(job.config.runtime):
             measured, _, _ = loops_in_turn(loops, turns=length.turns, steps=length.steps)
-    seconds = {name: [statistics.median(mark.seconds for mark in marks) for [marks] in turns[1:]] for name, turns in measured.items()}
+    seconds = {
+        name: [statistics.median(mark.seconds for mark in marks) for [marks] in turns[1:]]
+        for name, turns in measured.items()
+    }
     stream = [mark for [marks] in measured["stream"][1:] for mark in marks]
     figures = {
-        "kept": figure([alone / whole for whole, alone in zip(seconds["stream"], seconds["steps"], strict=True)], "of the steps' rate"),
-        "wait": figure([sum(mark.wait for mark in stream) / sum(mark.seconds for mark in stream)], "of the time"),
+        "kept": figure(
+            [alone / whole for whole, alone in zip(seconds["stream"], seconds["steps"], strict=True)],
+            "of the steps' rate",
+        ),
+        "wait": figure(
+            [sum(mark.wait for mark in stream) / sum(mark.seconds for mark in stream)], "of the time"
+        ),
         "rows_per_second": figure([batch_size / value for value in seconds["stream"]], "rows/s"),
         "step_stream": figure([1e3 * value for value in seconds["stream"]], "ms"),
         "step_alone": figure([1e3 * value for value in seconds["steps"]], "ms"),
     }
     ctr, sizes = job.config.ctr, job.dataset.field_sizes
     return figures, [
-        f"{ctr.backbone}, {ctr.num_layers} layers of {ctr.hidden_dim}; {sum(sizes):,} values × {ctr.embedding_dim} "
-        f"({job.config.finetune.embedding_optimizer}), {len(sizes)} fields, batch {batch_size}; one worker, one thread; turns alternate"
+        f"{ctr.backbone}, {ctr.num_layers} layers of {ctr.hidden_dim}; {sum(sizes):,} values × "
+        f"{ctr.embedding_dim} "
+        f"({job.config.finetune.embedding_optimizer}), {len(sizes)} fields, batch {batch_size}; one worker, "
+        "one thread; turns alternate"
     ]
 
 
@@ -91,7 +102,9 @@ class _StepsAlone:
     def __call__(self, rank: int, pace: Callable[[Iterable[Any], int], Iterator[Any]]) -> None:
         torch.set_flush_denormal(True)
         job, stage = self.job, self.job.config.finetune
-        objective = ClickLoss(build_model(job.config, job.dataset.field_sizes, objective="without_plm").train())
+        objective = ClickLoss(
+            build_model(job.config, job.dataset.field_sizes, objective="without_plm").train()
+        )
         total_steps = job.order.total_steps
         engine = TorchEngine(objective, stage, device=torch.device("cpu"), total_steps=total_steps)
         for step, batch in pace(self._recorded(), rank):
@@ -102,7 +115,9 @@ class _StepsAlone:
 
     def _recorded(self) -> list[tuple[int, Batch]]:
         job, stage = self.job, self.job.config.finetune
-        collator = Collator(job.dataset.columns, None, None, seed=job.config.seed, id_dropout=job.config.data.id_dropout)
+        collator = Collator(
+            job.dataset.columns, None, None, seed=job.config.seed, id_dropout=job.config.data.id_dropout
+        )
         batches = read_local_batches(job.dataset, job.order)
         return [
             (step, batch)

@@ -1,11 +1,14 @@
-"""`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/score/evaluate.py), measured in two parts.
+"""`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/score/evaluate.py),
+measured in two parts.
 
-1. The pool beside a loop in one process of one thread, which reads the same row groups, scores them with the same model and writes the same
-   files, by turns: how much of the loop's rate every actor keeps. And beside as many such loops at once, which share the machine as the
-   actors do: what the pool itself costs.
+1. The pool beside a loop in one process of one thread, which reads the same row groups, scores them with the
+  same model and writes the same
+   files, by turns: how much of the loop's rate every actor keeps. And beside as many such loops at once,
+   which share the machine as the actors do: what the pool itself costs.
 2. `evaluate` itself over all rows: how fast, and whether memory grows on the way.
 
-The model is a CTR model after a few steps of finetuning; with many rows its figures are those of evaluation/streamed.py.
+The model is a CTR model after a few steps of finetuning; with many rows its figures are those of
+evaluation/streamed.py.
 """
 
 import contextlib
@@ -66,12 +69,21 @@ class _Sample:
     usage: Usage
 
 
-def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48)) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises ConfigError without a local `data.path`, RunError where it has too few rows."""
+def measure_evaluate(
+    config: Config, length: Length = Length(turns=10, groups=48)
+) -> tuple[Figures, list[str]]:
+    """Figures and remarks. Raises ConfigError without a local `data.path`, RunError where it has too few
+    rows.
+    """
     if config.data.path is None or "://" in config.data.path:
-        raise ConfigError(f"data.path={config.data.path}: give a local prepared dataset, such as one of clickprompt synth goodreads")
+        raise ConfigError(
+            f"data.path={config.data.path}: give a local prepared dataset, such as one of clickprompt synth "
+            "goodreads"
+        )
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        dataset = _all_as_test(Dataset.open(config.data.path, config.data.version), storage.join(folder, "data"))
+        dataset = _all_as_test(
+            Dataset.open(config.data.path, config.data.version), storage.join(folder, "data")
+        )
         config = _settings(config, dataset)
         actors = config.runtime.evaluation_actors
         run = storage.join(folder, "run")
@@ -80,16 +92,23 @@ def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48
             say(f"{length.turns} turns of {length.groups} row groups an actor")
             with contextlib.ExitStack() as stack:
                 parts = [storage.join(folder, f"loop-{number}") for number in range(actors)]
-                loops = [stack.enter_context(arm("a loop", 1, _Loop, dataset, export, part)) for part in parts]
+                loops = [
+                    stack.enter_context(arm("a loop", 1, _Loop, dataset, export, part)) for part in parts
+                ]
                 rates = _turns(config, dataset, export, storage.join(folder, "pool"), loops, length)
         # With a Ray of its own: what turns have left behind isn't in its memory
         result, samples = _watched(run, config)
     turns = list(zip(*(rates[whose][1:] for whose in ("pool", "loop", "loops")), strict=True))
     figures = {
-        "rows_per_second_kept": figure([pool.wall / actors / loop.wall for pool, loop, _ in turns], "of a loop's rate alone, per actor"),
-        "rows_per_second_kept_of_loops": figure([pool.wall / loops.wall for pool, _, loops in turns], "of as many loops' rate at once"),
+        "rows_per_second_kept": figure(
+            [pool.wall / actors / loop.wall for pool, loop, _ in turns], "of a loop's rate alone, per actor"
+        ),
+        "rows_per_second_kept_of_loops": figure(
+            [pool.wall / loops.wall for pool, _, loops in turns], "of as many loops' rate at once"
+        ),
         "rows_per_core_kept": figure(
-            [pool.cpu / loop.cpu for pool, loop, _ in turns], "of a loop's rows a core-second, Ray's own included"
+            [pool.cpu / loop.cpu for pool, loop, _ in turns],
+            "of a loop's rows a core-second, Ray's own included",
         ),
         "rows_per_core_kept_of_loops": figure(
             [pool.cpu / loops.cpu for pool, _, loops in turns], "of the loops' at once, Ray's own included"
@@ -103,10 +122,13 @@ def measure_evaluate(config: Config, length: Length = Length(turns=10, groups=48
     }
     exact = "exact" if result["left_out"] is None else "from histograms"
     return figures, [
-        f"{config.ctr.backbone}, {config.ctr.num_layers} layers of {config.ctr.hidden_dim}, {sum(dataset.field_sizes):,} values × "
-        f"{config.ctr.embedding_dim}; {actors} actors; AUC {result['auc']:.6f}, {exact}; memory: all processes of this command and its "
+        f"{config.ctr.backbone}, {config.ctr.num_layers} layers of {config.ctr.hidden_dim}, "
+        f"{sum(dataset.field_sizes):,} values × "
+        f"{config.ctr.embedding_dim}; {actors} actors; AUC {result['auc']:.6f}, {exact}; memory: all "
+        "processes of this command and its "
         "embedded Ray with the object store, shared pages once",
-        f"rates by turns, the first left out; one loop has a core to itself, {actors} loops and {actors} actors run at once, so other work "
+        f"rates by turns, the first left out; one loop has a core to itself, {actors} loops and {actors} "
+        "actors run at once, so other work "
         "on the machine takes cores from them first; rows_per_core counts only time that a core was had",
     ]
 
@@ -132,7 +154,9 @@ def _settings(config: Config, dataset: Dataset) -> Config:
 
 
 def _all_as_test(dataset: Dataset, folder: str) -> Dataset:
-    """The dataset in a folder of its own, by links: all its rows are the test split, also those of the others."""
+    """The dataset in a folder of its own, by links: all its rows are the test split, also those of the
+    others.
+    """
     shards = {split: dataset.manifest["shards"][split] for split in SPLITS}
     shards["test"] = [shard for split in SPLITS for shard in shards[split]]
     shards["valid"] = shards["valid"][:1]  # finetuning validates at its end
@@ -141,7 +165,9 @@ def _all_as_test(dataset: Dataset, folder: str) -> Dataset:
     for name in os.listdir(storage.native(dataset.uri)):
         if name != MANIFEST:
             os.symlink(os.path.join(storage.native(dataset.uri), name), os.path.join(folder, name))
-    storage.write_json(storage.join(folder, MANIFEST), {**dataset.manifest, "shards": shards, "counts": counts})
+    storage.write_json(
+        storage.join(folder, MANIFEST), {**dataset.manifest, "shards": shards, "counts": counts}
+    )
     return Dataset.open(folder)
 
 
@@ -161,7 +187,9 @@ class _Loop:
         return _Rate(rows / (time.perf_counter() - started), rows / (time.process_time() - cpu))
 
 
-def _turns(config: Config, dataset: Dataset, export: str, folder: str, loops: list[Arm], length: Length) -> dict[str, list[_Rate]]:
+def _turns(
+    config: Config, dataset: Dataset, export: str, folder: str, loops: list[Arm], length: Length
+) -> dict[str, list[_Rate]]:
     """Of the pool, of one loop and of all loops at once, turn by turn."""
     actors = start_scorers(config.runtime, dataset, num_cpus=1)
     total = len(dataset.row_group_counts("test"))
@@ -177,12 +205,18 @@ def _turns(config: Config, dataset: Dataset, export: str, folder: str, loops: li
                 with ThreadPoolExecutor(len(loops)) as threads:
                     parts = [part for number in range(len(loops)) if (part := groups[number :: len(loops)])]
                     found = list(threads.map(lambda loop, part: loop.call("score", part), loops, parts))
-                rates[whose].append(_Rate(sum(rate.wall for rate in found), statistics.harmonic_mean(rate.cpu for rate in found)))
+                rates[whose].append(
+                    _Rate(
+                        sum(rate.wall for rate in found), statistics.harmonic_mean(rate.cpu for rate in found)
+                    )
+                )
             else:
                 cpu, started = usage_below(os.getpid()).cpu_seconds, time.perf_counter()
                 rows = sum(score_groups(actors, lambda actor: actor.score, export, folder, "test", groups))
                 seconds = time.perf_counter() - started
-                rates[whose].append(_Rate(rows / seconds, rows / (usage_below(os.getpid()).cpu_seconds - cpu)))
+                rates[whose].append(
+                    _Rate(rows / seconds, rows / (usage_below(os.getpid()).cpu_seconds - cpu))
+                )
     return rates
 
 
@@ -212,15 +246,28 @@ def _memory(samples: list[_Sample], files: int) -> Figures:
     halves: dict[str, list[_Sample]] = {"first_half": [], "last_half": [], "figures": []}
     for sample in samples:
         if sample.files:
-            halves["figures" if sample.files >= files else "first_half" if sample.files <= files / 2 else "last_half"].append(sample)
+            halves[
+                "figures"
+                if sample.files >= files
+                else "first_half"
+                if sample.files <= files / 2
+                else "last_half"
+            ].append(sample)
     if not all(halves.values()):
-        raise RunError(f"{files} row groups were scored too fast to see what memory they take; give a dataset with more rows")
+        raise RunError(
+            f"{files} row groups were scored too fast to see what memory they take; give a dataset with "
+            "more rows"
+        )
     peaks = {name: max(sample.usage.memory for sample in part) / _GIB for name, part in halves.items()}
     scoring = [*halves["first_half"], *halves["last_half"]]
     cpu = scoring[-1].usage.cpu_seconds - scoring[0].usage.cpu_seconds
     return {
         **{f"peak_memory_{name}": figure([peak], "GiB") for name, peak in peaks.items()},
-        "memory_growth": figure([peaks["last_half"] / peaks["first_half"]], "last half's peak / first half's"),
+        "memory_growth": figure(
+            [peaks["last_half"] / peaks["first_half"]], "last half's peak / first half's"
+        ),
         "cores_busy": figure([cpu / (scoring[-1].at - scoring[0].at)], "cores, while scoring"),
-        "seconds_figures": figure([halves["figures"][-1].at - halves["figures"][0].at], "s, after the last row was scored"),
+        "seconds_figures": figure(
+            [halves["figures"][-1].at - halves["figures"][0].at], "s, after the last row was scored"
+        ),
     }

@@ -1,4 +1,6 @@
-"""DCNv2 put together from FuxiCTR's layers and trained by FuxiCTR's own step: ctr-step's third arm, where FuxiCTR is installed."""
+"""DCNv2 put together from FuxiCTR's layers and trained by FuxiCTR's own step: ctr-step's third arm, where
+FuxiCTR is installed.
+"""
 
 from typing import Any
 
@@ -20,7 +22,10 @@ class FuxiCTRSteps(Steps):
         super().__init__(config, shape, steps_per_turn)
         self._model = _model(config, shape.field_sizes)
         names = [f"field_{index}" for index in range(len(shape.field_sizes))]
-        columns = [dict(zip(names, batch.field_ids.T.contiguous(), strict=True)) | {"label": batch.labels} for batch in self._batches]
+        columns = [
+            dict(zip(names, batch.field_ids.T.contiguous(), strict=True)) | {"label": batch.labels}
+            for batch in self._batches
+        ]
         self._columns = {id(batch): inputs for batch, inputs in zip(self._batches, columns, strict=True)}
 
     def _step(self, batch: Batch) -> Tensor:
@@ -36,7 +41,12 @@ def _model(config: Config, field_sizes: tuple[int, ...]) -> Any:
         def __init__(self) -> None:
             fields = FeatureMap("made-up", ".")
             fields.labels = ["label"]
-            fields.features.update({f"field_{i}": {"type": "categorical", "vocab_size": size} for i, size in enumerate(field_sizes)})
+            fields.features.update(
+                {
+                    f"field_{i}": {"type": "categorical", "vocab_size": size}
+                    for i, size in enumerate(field_sizes)
+                }
+            )
             super().__init__(fields, verbose=0, model_root=".", metrics=[])
             ctr = config.ctr
             width = ctr.embedding_dim * len(field_sizes)

@@ -1,7 +1,9 @@
-"""`clickprompt benchmark ingest`: the training stream (runtime/train/stream.py) over a dataset, measured in two parts (benchmark/ingest_stream.py).
+"""`clickprompt benchmark ingest`: the training stream (runtime/train/stream.py) over a dataset, measured in
+two parts (benchmark/ingest_stream.py).
 
 1. Workers that only count consume one epoch: is every row there once, how fast, in how much memory.
-2. Workers that train, with TinyBERT's shape, from just before the end of a chunk: how long the loop stands still for its next batch.
+2. Workers that train, with TinyBERT's shape, from just before the end of a chunk: how long the loop stands
+  still for its next batch.
 
 A training worker without Ray Train around it: gradients aren't exchanged, so no worker waits for another.
 """
@@ -11,7 +13,14 @@ from typing import Any
 
 import torch
 
-from clickprompt.benchmark.ingest_stream import Batches, Drained, Waited, drain, require_every_row_once, wait_for_batches
+from clickprompt.benchmark.ingest_stream import (
+    Batches,
+    Drained,
+    Waited,
+    drain,
+    require_every_row_once,
+    wait_for_batches,
+)
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, check_vocabulary
@@ -38,10 +47,12 @@ _GIB = 2**30
 
 
 def measure_ingest(config: Config, shape: Shape = SHAPES[_SHAPE]) -> tuple[Figures, list[str]]:
-    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into `pipeline.downloads`.
+    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into
+    `pipeline.downloads`.
 
-    Of `config` apply data, pretrain's batch, epochs and optimizer, runtime, ctr, prompt and masking; the shape says the PLM.
-    Raises ConfigError for a batch or a number of workers that don't fit, RunError when not every row came once.
+    Of `config` apply data, pretrain's batch, epochs and optimizer, runtime, ctr, prompt and masking; the
+    shape says the PLM. Raises ConfigError for a batch or a number of workers that don't fit, RunError when
+    not every row came once.
     """
     workers = config.runtime.max_workers if "num_workers" in config.runtime.model_fields_set else WORKERS
     config = replaced(config, {"runtime.num_workers": workers, "plm.random_init": True})
@@ -58,11 +69,15 @@ def measure_ingest(config: Config, shape: Shape = SHAPES[_SHAPE]) -> tuple[Figur
         chunk_batches=config.data.chunk_batches,
         seed=config.seed,
     )
-    epoch, run = plan(epochs=1, max_steps=None), plan(epochs=config.pretrain.epochs, max_steps=config.pretrain.max_steps)
+    epoch, run = (
+        plan(epochs=1, max_steps=None),
+        plan(epochs=config.pretrain.epochs, max_steps=config.pretrain.max_steps),
+    )
     num_steps = _WARM_UP + _STEPS
     if run.total_steps < num_steps:
         raise ConfigError(
-            f"pretrain.epochs={config.pretrain.epochs}: {run.total_steps} steps in all; ingest needs {num_steps}, use more epochs"
+            f"pretrain.epochs={config.pretrain.epochs}: {run.total_steps} steps in all; ingest needs "
+            f"{num_steps}, use more epochs"
         )
     # A chunk's last batches and the next one's first: where the stream could stumble
     start_step = max(0, min(config.data.chunk_batches - num_steps // 2, run.total_steps - num_steps))
@@ -71,7 +86,9 @@ def measure_ingest(config: Config, shape: Shape = SHAPES[_SHAPE]) -> tuple[Figur
         require_every_row_once(dataset, drained.seen)
         say(f"every one of {epoch.num_rows:,} rows came once, in {drained.seconds:.0f} s")
         make_step = partial(_make_step, setting, run, start_step)
-        waited = wait_for_batches(dataset, run, config.runtime, start_step=start_step, num_steps=num_steps, make_step=make_step)
+        waited = wait_for_batches(
+            dataset, run, config.runtime, start_step=start_step, num_steps=num_steps, make_step=make_step
+        )
     figures = _drained_figures(drained, epoch) | _waited_figures(waited)
     return figures, _notes(epoch, run, workers, start_step, figures)
 
@@ -92,7 +109,9 @@ def _drained_figures(drained: Drained, order: Order) -> Figures:
         "memory_growth": figure([last / first], "last half's peak / first half's"),
         "memory_before": figure([drained.before.memory / _GIB], "GiB"),
         "object_store": figure([max(usage.object_store for _, usage in drained.samples) / _GIB], "GiB"),
-        "cpu_per_batch": figure([(end.cpu_seconds - drained.before.cpu_seconds) / order.steps_per_epoch], "core-seconds"),
+        "cpu_per_batch": figure(
+            [(end.cpu_seconds - drained.before.cpu_seconds) / order.steps_per_epoch], "core-seconds"
+        ),
     }
 
 
@@ -100,7 +119,9 @@ def _waited_figures(waited: list[Waited]) -> Figures:
     waits = [wait for one in waited for wait in one.waits[_WARM_UP:]]
     steps = [step for one in waited for step in one.steps[_WARM_UP:]]
     return {
-        "exposed_wait": figure([sum(one.waits[_WARM_UP:]) / sum(one.steps[_WARM_UP:]) for one in waited], "of a step's time"),
+        "exposed_wait": figure(
+            [sum(one.waits[_WARM_UP:]) / sum(one.steps[_WARM_UP:]) for one in waited], "of a step's time"
+        ),
         "wait": figure(waits, "s"),
         "step": figure(steps, "s"),
         "first_batch_training": figure([one.first_batch for one in waited], "s from the stream's start"),
@@ -111,16 +132,22 @@ def _notes(epoch: Order, run: Order, workers: int, start_step: int, figures: Fig
     cores = usable_cores()
     share = figures["cpu_per_batch"]["median"] / (cores * figures["step"]["median"])
     return [
-        f"{epoch.num_rows:,} rows, {len(epoch.row_group_rows):,} row groups, {workers} workers; memory: all processes of this command and "
+        f"{epoch.num_rows:,} rows, {len(epoch.row_group_rows):,} row groups, {workers} workers; memory: all "
+        "processes of this command and "
         "its embedded Ray with the object store, shared pages once (a cluster's isn't seen)",
-        f"exposed_wait, one value per worker: how long the loop stands still for its next batch, {_STEPS} steps from step "
-        f"{start_step + _WARM_UP} of {run.total_steps:,}, {run.global_batch_size:,} rows a step, {run.chunk_batches} batches a chunk",
-        f"not in it: the stream's work on the cores that train, cpu_per_batch, {share:.1%} of what {cores} cores do in a step",
+        f"exposed_wait, one value per worker: how long the loop stands still for its next batch, {_STEPS} "
+        "steps from step "
+        f"{start_step + _WARM_UP} of {run.total_steps:,}, {run.global_batch_size:,} rows a step, "
+        f"{run.chunk_batches} batches a chunk",
+        f"not in it: the stream's work on the cores that train, cpu_per_batch, {share:.1%} of what {cores} "
+        "cores do in a step",
     ]
 
 
 def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
-    """In a worker: everything up to the loop. Called with the batches, what it returns runs the loop (as runtime/train/worker.py does)."""
+    """In a worker: everything up to the loop. Called with the batches, what it returns runs the loop (as
+    runtime/train/worker.py does).
+    """
     config, dataset = setting.config, setting.dataset
     workers = config.runtime.max_workers
     torch.set_flush_denormal(True)
@@ -134,7 +161,10 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
         id_dropout=config.data.id_dropout,
     )
     # This engine knows of no other workers: its stage is this worker's share
-    share = {"pretrain.global_batch_size": order.global_batch_size // workers, "pretrain.checkpoint_every": order.total_steps + 1}
+    share = {
+        "pretrain.global_batch_size": order.global_batch_size // workers,
+        "pretrain.checkpoint_every": order.total_steps + 1,
+    }
     stage = replaced(config, share).pretrain
     objective = build_objective(setting, "ours", table.pad_id)
     assert isinstance(objective, PromptAugmentedLM)
@@ -144,7 +174,17 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
         torch.set_num_threads(worker_threads(workers, 1, shared=False))
         torch.set_flush_denormal(True)
         state = TrainState(step=start_step)
-        train(engine, objective, collator, order, batches, stage=stage, seed=config.seed, state=state, context=_Nowhere())
+        train(
+            engine,
+            objective,
+            collator,
+            order,
+            batches,
+            stage=stage,
+            seed=config.seed,
+            state=state,
+            context=_Nowhere(),
+        )
 
     return loop
 

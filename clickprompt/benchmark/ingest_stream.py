@@ -1,4 +1,6 @@
-"""The training stream measured (stream.py): what an epoch brings to the workers, how fast and in how much memory, and what a step waits."""
+"""The training stream measured (stream.py): what an epoch brings to the workers, how fast and in how much
+memory, and what a step waits.
+"""
 
 import os
 import time
@@ -55,7 +57,9 @@ class Waited:
 
 
 def drain(dataset: Dataset, order: Order, runtime: RuntimeConfig) -> Drained:
-    """Stream the whole plan of `order` to `runtime.max_workers` actors. Needs a connected Ray; raises RunError when it breaks."""
+    """Stream the whole plan of `order` to `runtime.max_workers` actors. Needs a connected Ray; raises
+    RunError when it breaks.
+    """
     largest = max(int(ids.max()) for ids in _row_ids(dataset) if len(ids))
     workers = _workers(runtime, _Drainer)
     ray.get([worker.expect.remote(largest + 2) for worker in workers])
@@ -64,17 +68,24 @@ def drain(dataset: Dataset, order: Order, runtime: RuntimeConfig) -> Drained:
     with Task("reading an epoch", order.num_rows) as task:
         started = time.time()  # the workers compare with it
         streams = worker_streams(dataset, order, len(workers), 0)
-        running = [worker.drain.remote(stream, order, len(workers)) for worker, stream in zip(workers, streams, strict=True)]
+        running = [
+            worker.drain.remote(stream, order, len(workers))
+            for worker, stream in zip(workers, streams, strict=True)
+        ]
         for rows in _progress(workers, running):
             samples.append((rows, usage_below(os.getpid())))
             task.update(rows)
         times: list[tuple[float, float]] = ray.get(running)
     seen = np.stack(ray.get([worker.result.remote() for worker in workers])).sum(axis=0, dtype=np.uint8)
-    return Drained(seen, max(end for _, end in times) - started, [first - started for first, _ in times], before, samples)
+    return Drained(
+        seen, max(end for _, end in times) - started, [first - started for first, _ in times], before, samples
+    )
 
 
 def require_every_row_once(dataset: Dataset, seen: np.ndarray) -> None:
-    """Raises RunError unless the training split's rows were `seen` (as in `Drained`) once each, and no others."""
+    """Raises RunError unless the training split's rows were `seen` (as in `Drained`) once each, and no
+    others.
+    """
     rest = seen.copy()
     lost = repeated = 0
     for ids in _row_ids(dataset):
@@ -84,8 +95,10 @@ def require_every_row_once(dataset: Dataset, seen: np.ndarray) -> None:
     foreign = int(np.count_nonzero(rest))
     if lost or repeated or foreign:
         raise RunError(
-            f"{dataset.uri}: of {dataset.counts['train']:,} training rows the stream lost {lost:,}, gave {repeated:,} more than once, "
-            f"and {foreign:,} that aren't among them; prepare the dataset again, and if that doesn't help, report this"
+            f"{dataset.uri}: of {dataset.counts['train']:,} training rows the stream lost {lost:,}, gave "
+            f"{repeated:,} more than once, "
+            f"and {foreign:,} that aren't among them; prepare the dataset again, and if that doesn't help, "
+            "report this"
         )
 
 
@@ -108,7 +121,8 @@ def wait_for_batches(
         started = time.time()
         streams = worker_streams(dataset, order, len(workers), start_step)
         running = [
-            worker.train.remote(stream, order, len(workers), start_step, num_steps) for worker, stream in zip(workers, streams, strict=True)
+            worker.train.remote(stream, order, len(workers), start_step, num_steps)
+            for worker, stream in zip(workers, streams, strict=True)
         ]
         for steps in _progress(workers, running):
             task.update(steps // len(workers))
@@ -119,7 +133,11 @@ def wait_for_batches(
 def _waited(record: list[tuple[float, float]], started: float) -> Waited:
     """`record`: when each batch was asked for and when it was there; last, when the loop was done."""
     pairs = list(pairwise(record))
-    return Waited(record[0][1] - started, [had - asked for (asked, had), _ in pairs], [after - asked for (asked, _), (after, _) in pairs])
+    return Waited(
+        record[0][1] - started,
+        [had - asked for (asked, had), _ in pairs],
+        [after - asked for (asked, _), (after, _) in pairs],
+    )
 
 
 def _row_ids(dataset: Dataset) -> Iterator[np.ndarray]:
@@ -134,7 +152,9 @@ def _workers(runtime: RuntimeConfig, kind: Any) -> list[Any]:
 
 
 def _progress(workers: list[Any], running: list[Any]) -> Iterator[int]:
-    """What the workers have done so far, together, from time to time until they are done. Raises what one of them raised."""
+    """What the workers have done so far, together, from time to time until they are done. Raises what one of
+    them raised.
+    """
     pending = running
     while pending:
         ready, pending = ray.wait(running, num_returns=len(running), timeout=_SAMPLE_EVERY)
@@ -151,7 +171,9 @@ class _Drainer:
         self._seen = np.empty(0, dtype=np.uint8)
 
     def expect(self, size: int) -> None:
-        self._seen = np.full(size, 0, dtype=np.uint8)  # not np.zeros: memory that is taken while the epoch runs would be its growth
+        self._seen = np.full(
+            size, 0, dtype=np.uint8
+        )  # not np.zeros: memory that is taken while the epoch runs would be its growth
 
     def drain(self, stream: Any, order: Order, num_workers: int) -> tuple[float, float]:
         """When the first batch came, and when there were no more."""
@@ -181,7 +203,9 @@ class _Trainer:
     def build(self, make_step: Callable[[], Callable[[Batches], None]]) -> None:
         self._step = make_step()
 
-    def train(self, stream: Any, order: Order, num_workers: int, start_step: int, num_steps: int) -> list[tuple[float, float]]:
+    def train(
+        self, stream: Any, order: Order, num_workers: int, start_step: int, num_steps: int
+    ) -> list[tuple[float, float]]:
         assert self._step is not None
         self._step(self._timed(iterate_batches(stream, order, num_workers, start_step), num_steps))
         return self._record

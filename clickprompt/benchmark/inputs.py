@@ -21,10 +21,14 @@ def benchmark_inputs(config: Config) -> tuple[Config, Dataset]:
     """
     downloads = config.pipeline.downloads
     if config.plm.path is None:
-        config = replaced(config, {"plm.path": fetch(_TOKENIZER, storage.join(downloads, _TOKENIZER), say).path})
+        config = replaced(
+            config, {"plm.path": fetch(_TOKENIZER, storage.join(downloads, _TOKENIZER), say).path}
+        )
     if config.data.path is None:
         raw = fetch(_SOURCE, storage.join(downloads, _SOURCE), say).path
-        dataset = prepare(_SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime)
+        dataset = prepare(
+            _SOURCE, raw, storage.join(downloads, f"{_SOURCE}-prepared"), runtime=config.runtime
+        )
     else:
         dataset = Dataset.open(config.data.path, config.data.version)
     tokenize(dataset, load_tokenizer(config.plm.path))

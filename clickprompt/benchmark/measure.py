@@ -1,4 +1,6 @@
-"""What benchmarks share: arms in processes of their own, interleaved repeats, the machine's matmul rate, what a step consists of."""
+"""What benchmarks share: arms in processes of their own, interleaved repeats, the machine's matmul rate, what
+a step consists of.
+"""
 
 import contextlib
 import multiprocessing
@@ -30,7 +32,9 @@ def figure(values: Sequence[float], unit: str) -> dict[str, Any]:
 
 
 def interleaved(arms: Mapping[str, "Arm"], method: str, repeats: int) -> dict[str, list[float]]:
-    """What `method` of each arm returned, called ABAB…: whatever else the machine does meets all arms alike."""
+    """What `method` of each arm returned, called ABAB…: whatever else the machine does meets all arms
+    alike.
+    """
     results: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(repeats):
         for name, one in arms.items():
@@ -39,7 +43,9 @@ def interleaved(arms: Mapping[str, "Arm"], method: str, repeats: int) -> dict[st
 
 
 class Arm:
-    """An object in another process: `arm.call("method", …)`. Its memory is its own, so its peak can be read off the process."""
+    """An object in another process: `arm.call("method", …)`. Its memory is its own, so its peak can be read
+    off the process.
+    """
 
     def __init__(self, name: str, connection: Connection) -> None:
         self._name = name
@@ -51,7 +57,9 @@ class Arm:
             self._connection.send((method, args))
             ok, value = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise RunError(f"benchmark: the process of {self._name} died; most likely there is too little memory") from error
+            raise RunError(
+                f"benchmark: the process of {self._name} died; most likely there is too little memory"
+            ) from error
         if not ok:
             raise value
         return value
@@ -60,7 +68,9 @@ class Arm:
 @contextlib.contextmanager
 def arm(name: str, threads: int, factory: Callable[..., Any], *args: Any) -> Iterator[Arm]:
     """`factory(*args)` in a fresh process on `threads` threads, which ends with the context."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; the arm whose turn it isn't must not spin
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # as in training; the arm whose turn it isn't must not spin
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's memory and thread pools
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, threads, factory, args), daemon=True)
@@ -96,7 +106,9 @@ def _serve(connection: Connection, threads: int, factory: Callable[..., Any], ar
 
 
 def best_gemm_rate(shapes: Sequence[tuple[int, int, int]]) -> float:
-    """FLOP/s of the fastest of the fp32 products [m, k] × [k, n]: what this machine reaches, with nothing around it."""
+    """FLOP/s of the fastest of the fp32 products [m, k] × [k, n]: what this machine reaches, with nothing
+    around it.
+    """
     best = 0.0
     for m, k, n in shapes:
         left, right, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
@@ -116,12 +128,18 @@ def matmul_flops(step: Callable[[], Any]) -> int:
 
 
 def self_times(step: Callable[[], Any]) -> tuple[float, float, dict[str, float]]:
-    """One call under the profiler: (seconds, seconds in matmuls, other operator → seconds in itself, longest first)."""
+    """One call under the profiler: (seconds, seconds in matmuls, other operator → seconds in itself, longest
+    first).
+    """
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         started = time.perf_counter()
         step()
         seconds = time.perf_counter() - started
     own = {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
     gemms = sum(value for key, value in own.items() if _GEMMS.fullmatch(key))
-    others = {key: value for key, value in sorted(own.items(), key=lambda item: -item[1]) if not _GEMMS.fullmatch(key)}
+    others = {
+        key: value
+        for key, value in sorted(own.items(), key=lambda item: -item[1])
+        if not _GEMMS.fullmatch(key)
+    }
     return seconds, gemms, others

@@ -1,6 +1,8 @@
-"""`clickprompt benchmark memory`: what a worker needs at most at each ZeRO stage, RoBERTa-base's shape, beside what `doctor --plan` says.
+"""`clickprompt benchmark memory`: what a worker needs at most at each ZeRO stage, RoBERTa-base's shape,
+beside what `doctor --plan` says.
 
-Of that the model's states are ZeRO's own formula (training/footprint.py), without activations, copies and libraries.
+Of that the model's states are ZeRO's own formula (training/footprint.py), without activations, copies and
+libraries.
 """
 
 import tempfile
@@ -22,8 +24,12 @@ _STEPS = 2  # AdamW has its moments after the first
 _SHAPE = replace(SHAPES["roberta_base"], global_batch_size=8, micro_batch_size=4)
 
 
-def measure_memory(config: Config, shape: Shape = _SHAPE, stages: tuple[int, ...] = _STAGES) -> tuple[Figures, list[str]]:
-    """Figures and remarks; `data.path`, `plm.path` (its tokenizer) and `runtime.num_workers` where set, else two workers."""
+def measure_memory(
+    config: Config, shape: Shape = _SHAPE, stages: tuple[int, ...] = _STAGES
+) -> tuple[Figures, list[str]]:
+    """Figures and remarks; `data.path`, `plm.path` (its tokenizer) and `runtime.num_workers` where set, else
+    two workers.
+    """
     if "num_workers" not in config.runtime.model_fields_set:
         config = replaced(config, {"runtime.num_workers": 2})
     num_workers = config.runtime.max_workers
@@ -33,7 +39,11 @@ def measure_memory(config: Config, shape: Shape = _SHAPE, stages: tuple[int, ...
         config = shaped(config, shape, folder)
         for stage in stages:
             say(f"ZeRO-{stage}: {_STEPS} steps on {num_workers} workers")
-            changes = {"pretrain.max_steps": _STEPS, "runtime.engine": "deepspeed", "runtime.zero_stage": stage}
+            changes = {
+                "pretrain.max_steps": _STEPS,
+                "runtime.engine": "deepspeed",
+                "runtime.zero_stage": stage,
+            }
             run = storage.join(folder, f"zero-{stage}")
             plans[stage] = make_plan(replaced(config, changes), "pretrain")
             result = run_training(replaced(config, changes), "pretrain", run)
@@ -48,6 +58,8 @@ def measure_memory(config: Config, shape: Shape = _SHAPE, stages: tuple[int, ...
         figures[f"plan_zero{stage}"] = figure([planned["total"] / 2**30], "GiB, by doctor --plan")
     num_parameters = next(iter(plans.values()))["parameters"]["total"]
     return figures, [
-        f"{num_parameters / 1e6:.0f}M parameters in fp32, {num_workers} workers, {shape.micro_batch_size} rows a micro-batch, {_STEPS} "
-        "steps and the export; a peak has the libraries, activations and transient copies in it, the formula model states only"
+        f"{num_parameters / 1e6:.0f}M parameters in fp32, {num_workers} workers, {shape.micro_batch_size} "
+        f"rows a micro-batch, {_STEPS} "
+        "steps and the export; a peak has the libraries, activations and transient copies in it, the "
+        "formula model states only"
     ]

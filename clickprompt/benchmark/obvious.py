@@ -1,7 +1,9 @@
-"""PA-MLM as one would write it down first: the baseline of `pamlm-step`. The same loss of the same weights, five things done differently.
+"""PA-MLM as one would write it down first: the baseline of `pamlm-step`. The same loss of the same weights,
+five things done differently.
 
 1. A Python loop over L·K two-layer MLPs (Eq. 6).
-2. Hidden states [prompts ⊕ text] go through every layer as K + Z positions, and the prompts' outputs are dropped (Eq. 7).
+2. Hidden states [prompts ⊕ text] go through every layer as K + Z positions, and the prompts' outputs are
+  dropped (Eq. 7).
 3. The LM head and the cross entropy run on every position.
 4. Micro-batches are cut in row order.
 5. Dropout and attention are torch's own (models/plm_dropout.py).
@@ -33,19 +35,35 @@ class SeparateProjectors(nn.Module):
     def __init__(self, projector: PromptProjector) -> None:
         super().__init__()
         num_layers, num_prompts, _ = projector.shape
-        parameters = (projector.hidden_weight, projector.hidden_bias, projector.output_weight, projector.output_bias)
+        parameters = (
+            projector.hidden_weight,
+            projector.hidden_bias,
+            projector.output_weight,
+            projector.output_bias,
+        )
         networks = []
         for hidden_weight, hidden_bias, output_weight, output_bias in zip(*parameters, strict=True):
             hidden = nn.Linear(hidden_weight.shape[1], hidden_weight.shape[0])
             output = nn.Linear(output_weight.shape[1], output_weight.shape[0])
-            hidden.weight, hidden.bias = nn.Parameter(hidden_weight.detach().clone()), nn.Parameter(hidden_bias.detach().clone())
-            output.weight, output.bias = nn.Parameter(output_weight.detach().clone()), nn.Parameter(output_bias.detach().clone())
+            hidden.weight, hidden.bias = (
+                nn.Parameter(hidden_weight.detach().clone()),
+                nn.Parameter(hidden_bias.detach().clone()),
+            )
+            output.weight, output.bias = (
+                nn.Parameter(output_weight.detach().clone()),
+                nn.Parameter(output_bias.detach().clone()),
+            )
             networks.append(nn.Sequential(hidden, nn.Tanh(), output))
-        self.layers = nn.ModuleList(nn.ModuleList(networks[layer * num_prompts : (layer + 1) * num_prompts]) for layer in range(num_layers))
+        self.layers = nn.ModuleList(
+            nn.ModuleList(networks[layer * num_prompts : (layer + 1) * num_prompts])
+            for layer in range(num_layers)
+        )
 
     def forward(self, interaction_vector: Tensor) -> list[Tensor]:
         """q [B, Q] → one [B, K, H] per layer."""
-        return [torch.stack([network(interaction_vector) for network in layer], dim=1) for layer in self.layers]  # pyright: ignore[reportGeneralTypeIssues]
+        return [
+            torch.stack([network(interaction_vector) for network in layer], dim=1) for layer in self.layers
+        ]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class ObviousPAMLM(nn.Module):
@@ -70,7 +88,9 @@ class ObviousPAMLM(nn.Module):
         prompts = self.model.prompt_projector(self.model.ctr.interaction_vector(batch.field_ids))
         hidden = concatenated_hidden(self.model.plm, batch.masked_input_ids, batch.attention_mask, prompts)
         logits = self.model.plm.lm_logits(hidden)
-        return F.cross_entropy(logits.flatten(0, 1), batch.mlm_labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return F.cross_entropy(
+            logits.flatten(0, 1), batch.mlm_labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
 
     def count_targets(self, batch: Batch) -> Tensor:
         assert batch.mlm_labels is not None
@@ -85,18 +105,29 @@ def use_torch(plm: PromptedPLM) -> None:
     plm.backbone.set_attn_implementation("sdpa")
 
 
-def concatenated_hidden(plm: PromptedPLM, input_ids: Tensor, attention_mask: Tensor, prompts: list[Tensor]) -> Tensor:
-    """Eq. 7 by its letter: input_ids, attention_mask [B, Z], prompts [B, K, H] per layer → hidden states of the text [B, Z, H]."""
+def concatenated_hidden(
+    plm: PromptedPLM, input_ids: Tensor, attention_mask: Tensor, prompts: list[Tensor]
+) -> Tensor:
+    """Eq. 7 by its letter: input_ids, attention_mask [B, Z], prompts [B, K, H] per layer → hidden states of
+    the text [B, Z, H].
+    """
     hidden = plm.backbone.embeddings(input_ids=input_ids)
     num_prompts = prompts[0].shape[1]
     visible = F.pad(attention_mask.bool(), (num_prompts, 0), value=True)
-    mask = torch.zeros(visible.shape, dtype=hidden.dtype).masked_fill(~visible, torch.finfo(hidden.dtype).min)[:, None, None, :]
+    mask = torch.zeros(visible.shape, dtype=hidden.dtype).masked_fill(
+        ~visible, torch.finfo(hidden.dtype).min
+    )[:, None, None, :]
     for layer, layer_prompts in zip(plm.backbone.encoder.layer, prompts, strict=True):
         hidden = layer(torch.cat([layer_prompts, hidden], dim=1), mask)[:, num_prompts:]
     return hidden
 
 
-def row_order_micro_batches(collator: Collator, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0) -> list[Batch]:
+def row_order_micro_batches(
+    collator: Collator, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0
+) -> list[Batch]:
     """The rows as they come, each micro-batch padded to its own longest row."""
     starts = range(0, len(columns["row_id"]), micro_batch_size)
-    return [collator({name: values[start : start + micro_batch_size] for name, values in columns.items()}, epoch) for start in starts]
+    return [
+        collator({name: values[start : start + micro_batch_size] for name, values in columns.items()}, epoch)
+        for start in starts
+    ]

@@ -1,4 +1,5 @@
-"""`clickprompt benchmark overhead` and `scaling`: pretraining on Ray Train and Ray Data beside a bare loop (bare.py), TinyBERT's shape.
+"""`clickprompt benchmark overhead` and `scaling`: pretraining on Ray Train and Ray Data beside a bare loop
+(bare.py), TinyBERT's shape.
 
 Both train on the same rows at the same time, a few steps at a turn, and must reach the same losses.
 """
@@ -27,7 +28,8 @@ from clickprompt.runtime.train.preflight import check_training
 __all__ = ["measure_overhead", "measure_scaling"]
 
 _SHAPE = replace(SHAPES["tinybert"], global_batch_size=128, micro_batch_size=64)
-# A step nearer to the paper's 1024 rows: what ZeRO does once a step (flattening weights, copying them back) weighs as it does in earnest
+# A step nearer to the paper's 1024 rows: what ZeRO does once a step (flattening weights, copying them back)
+# weighs as it does in earnest
 _OVERHEAD_SHAPE = replace(_SHAPE, global_batch_size=512)
 _GPU_SHAPE = replace(SHAPES["roberta_base"], global_batch_size=1024, micro_batch_size=256)
 _SAME_LOSS = 1e-3  # relative; in the first turn
@@ -41,10 +43,14 @@ class _Length:
     """of a turn"""
 
 
-def measure_overhead(config: Config, shape: Shape | None = None, length: _Length | None = None) -> tuple[Figures, list[str]]:
-    """Figures and remarks; one worker, DeepSpeed ZeRO-2 unless runtime says otherwise; `data.path`, `plm.path` (its tokenizer) where set.
+def measure_overhead(
+    config: Config, shape: Shape | None = None, length: _Length | None = None
+) -> tuple[Figures, list[str]]:
+    """Figures and remarks; one worker, DeepSpeed ZeRO-2 unless runtime says otherwise; `data.path`,
+    `plm.path` (its tokenizer) where set.
 
-    TinyBERT's shape; RoBERTa-base's where `runtime.gpus_per_worker` is set (at most 0.5 for both loops to share one GPU).
+    TinyBERT's shape; RoBERTa-base's where `runtime.gpus_per_worker` is set (at most 0.5 for both loops to
+    share one GPU).
 
     Raises RunError when a loop ends early.
     """
@@ -52,52 +58,86 @@ def measure_overhead(config: Config, shape: Shape | None = None, length: _Length
     shape = shape or (_GPU_SHAPE if on_gpu else _OVERHEAD_SHAPE)
     # A step on a GPU is short, and the end of a turn waits for it
     length = length or (_Length(turns=12, steps=10) if on_gpu else _Length(turns=16, steps=1))
-    engine = {} if "engine" in config.runtime.model_fields_set else {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}
+    engine = (
+        {}
+        if "engine" in config.runtime.model_fields_set
+        else {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}
+    )
     with _prepared(replaced(config, engine), shape, length) as setup:
         threads = usable_cores()
         loops = setup.loops(1, threads)
         with connect(setup.config.runtime):
-            measured, startup, results = loops_in_turn(loops, turns=length.turns, steps=length.steps, once_more="ours")
+            measured, startup, results = loops_in_turn(
+                loops, turns=length.turns, steps=length.steps, once_more="ours"
+            )
         setup.require_same(1, results["bare"])
     ours, bare = ([_step(turn) for turn in measured[name][1 : length.turns]] for name in ("ours", "bare"))
-    # What other programs do to a step's time they hardly do to its CPU time, which is all threads' of the worker's process
-    worked = [[sum(mark.cpu for mark in marks) for [marks] in measured[name][1 : length.turns]] for name in ("ours", "bare")]
+    # What other programs do to a step's time they hardly do to its CPU time, which is all threads' of the
+    # worker's process
+    worked = [
+        [sum(mark.cpu for mark in marks) for [marks] in measured[name][1 : length.turns]]
+        for name in ("ours", "bare")
+    ]
     [extra] = measured["ours"][length.turns]
     # The step that writes a checkpoint beside the next one, or beside all where a turn is one step
     rest = statistics.median([mark.seconds for mark in extra[1:]] or ours)
     waits = [mark.wait for [turn] in measured["ours"][1 : length.turns] for mark in turn]
     figures = {
-        "overhead": figure([mine / theirs for mine, theirs in zip(ours, bare, strict=True)], "x (Ray Train + engine + stream ÷ bare loop)"),
-        "overhead_cpu": figure([mine / theirs for mine, theirs in zip(*worked, strict=True)], "x (the same of the processes' CPU time)"),
+        "overhead": figure(
+            [mine / theirs for mine, theirs in zip(ours, bare, strict=True)],
+            "x (Ray Train + engine + stream ÷ bare loop)",
+        ),
+        "overhead_cpu": figure(
+            [mine / theirs for mine, theirs in zip(*worked, strict=True)],
+            "x (the same of the processes' CPU time)",
+        ),
         "wait": figure([sum(waits) / (sum(ours) * length.steps)], "of a step's time"),
-        "checkpoint": figure([max(extra[0].seconds - rest, 0) / (_DEFAULT_CADENCE * rest)], f"of the time, every {_DEFAULT_CADENCE} steps"),
+        "checkpoint": figure(
+            [max(extra[0].seconds - rest, 0) / (_DEFAULT_CADENCE * rest)],
+            f"of the time, every {_DEFAULT_CADENCE} steps",
+        ),
         "checkpoint_blocked": figure([max(extra[0].seconds - rest, 0)], "s"),
         "step_ours": figure(ours, "s"),
         "step_bare": figure(bare, "s"),
         "startup_ours": figure([startup["ours"]], "s"),
         "startup_bare": figure([startup["bare"]], "s"),
     }
-    return figures, [f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} steps, turns alternate"]
+    return figures, [
+        f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} steps, "
+        "turns alternate"
+    ]
 
 
-def measure_scaling(config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=9, steps=2)) -> tuple[Figures, list[str]]:
-    """Figures and remarks: one and two workers of one thread each, the same global batch, ours and a bare DistributedDataParallel's."""
+def measure_scaling(
+    config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=9, steps=2)
+) -> tuple[Figures, list[str]]:
+    """Figures and remarks: one and two workers of one thread each, the same global batch, ours and a bare
+    DistributedDataParallel's.
+    """
     with _prepared(config, shape, length) as setup:
-        loops = {f"{name}_{workers}": loop for workers in (1, 2) for name, loop in setup.loops(workers, 1).items()}
+        loops = {
+            f"{name}_{workers}": loop for workers in (1, 2) for name, loop in setup.loops(workers, 1).items()
+        }
         cpus = {"runtime.num_workers": 2, "runtime.logical_cpus": config.runtime.logical_cpus or 2 * 3 + 2}
         with connect(replaced(setup.config, cpus).runtime):
             measured, _, results = loops_in_turn(loops, turns=length.turns, steps=length.steps)
         for workers in (1, 2):
             setup.require_same(workers, results[f"bare_{workers}"])
     steps = {name: [_step(turn) for turn in turns[1:]] for name, turns in measured.items()}
-    speedup = {name: [one / two for one, two in zip(steps[f"{name}_1"], steps[f"{name}_2"], strict=True)] for name in ("ours", "bare")}
+    speedup = {
+        name: [one / two for one, two in zip(steps[f"{name}_1"], steps[f"{name}_2"], strict=True)]
+        for name in ("ours", "bare")
+    }
     relative = [ours / bare for ours, bare in zip(speedup["ours"], speedup["bare"], strict=True)]
     figures = {
         "relative_scaling": figure(relative, "x (speed-up of ours ÷ speed-up of the bare loop)"),
         **{f"speedup_{name}": figure(values, "x (1 → 2 workers)") for name, values in speedup.items()},
         **{f"step_{name}": figure(values, "s") for name, values in steps.items()},
     }
-    return figures, [f"{setup.describe()}, one thread a worker; median of each turn of {length.steps} steps, turns alternate"]
+    return figures, [
+        f"{setup.describe()}, one thread a worker; median of each turn of {length.steps} steps, turns "
+        "alternate"
+    ]
 
 
 def _step(turn: list[Turn]) -> float:
@@ -114,27 +154,47 @@ class _Setup:
 
     def describe(self) -> str:
         runtime, stage = self.config.runtime, self.config.pretrain
-        engine = f"DeepSpeed ZeRO-{runtime.zero_stage}" if runtime.engine == "deepspeed" else "DistributedDataParallel"
+        engine = (
+            f"DeepSpeed ZeRO-{runtime.zero_stage}"
+            if runtime.engine == "deepspeed"
+            else "DistributedDataParallel"
+        )
         shape = f"{self.shape.num_layers} layers, {self.shape.hidden_size} wide"
-        return f"{shape}, {stage.global_batch_size} rows a step in micro-batches of {stage.micro_batch_size}, {engine}"
+        rows = f"{stage.global_batch_size} rows a step in micro-batches of {stage.micro_batch_size}"
+
+        return f"{shape}, {rows}, {engine}"
 
     def loops(self, num_workers: int, num_threads: int) -> dict[str, Loop]:
         config = replaced(self.config, {"runtime.num_workers": num_workers})
         job = check_training(config, "pretrain", self._run(num_workers))
         num_steps = self.length.turns * self.length.steps
-        bare = BareLoop(job.config, job.dataset, job.order, num_workers, num_steps, storage.join(self.folder, f"bare-{num_workers}"))
+        bare = BareLoop(
+            job.config,
+            job.dataset,
+            job.order,
+            num_workers,
+            num_steps,
+            storage.join(self.folder, f"bare-{num_workers}"),
+        )
         return {
             "ours": Loop(num_workers, job=job, num_threads=num_threads),
-            "bare": Loop(num_workers, bare=bare, num_threads=num_threads, num_gpus=job.config.runtime.gpus_per_worker),
+            "bare": Loop(
+                num_workers, bare=bare, num_threads=num_threads, num_gpus=job.config.runtime.gpus_per_worker
+            ),
         }
 
     def require_same(self, num_workers: int, bare: list[list[float]]) -> None:
         """Raises RunError when the two loops' losses differ. bare: of each rank, its part of every step's."""
-        lines = storage.read_bytes(storage.join(self._run(num_workers), "metrics.jsonl")).decode().splitlines()
+        lines = (
+            storage.read_bytes(storage.join(self._run(num_workers), "metrics.jsonl")).decode().splitlines()
+        )
         ours = [json.loads(line)["loss"] for line in lines][: self.length.steps]
         theirs = np.sum(bare, axis=0)[: self.length.steps].tolist()
         if not np.allclose(ours, theirs, rtol=_SAME_LOSS, atol=0):
-            raise RunError(f"benchmark: the first losses differ (ours {ours}, bare {theirs}): the loops don't compute the same")
+            raise RunError(
+                f"benchmark: the first losses differ (ours {ours}, bare {theirs}): the loops don't compute "
+                "the same"
+            )
 
     def _run(self, num_workers: int) -> str:
         return storage.join(self.folder, f"ours-{num_workers}")
@@ -146,7 +206,9 @@ def _prepared(config: Config, shape: Shape, length: _Length) -> Iterator[_Setup]
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         changes = {
             "pretrain.epochs": 1000,
-            "pretrain.max_steps": num_steps + length.steps + 1,  # a turn more, and a last step that nobody measures
+            "pretrain.max_steps": num_steps
+            + length.steps
+            + 1,  # a turn more, and a last step that nobody measures
             "pretrain.checkpoint_every": num_steps + 1,
             "runtime.max_failures": 0,
         }

@@ -1,7 +1,9 @@
-"""`clickprompt benchmark pamlm-step`: a PA-MLM training step against the obvious one (obvious.py), on MovieLens text.
+"""`clickprompt benchmark pamlm-step`: a PA-MLM training step against the obvious one (obvious.py), on
+MovieLens text.
 
-A step is what a worker does with the columns of its share of a global batch: collate, forward, backward, clip, AdamW. Both arms run on
-the same rows, masks, weights, optimizer, micro-batch and threads, in fp32, in processes of their own.
+A step is what a worker does with the columns of its share of a global batch: collate, forward, backward,
+clip, AdamW. Both arms run on the same rows, masks, weights, optimizer, micro-batch and threads, in fp32, in
+processes of their own.
 """
 
 import contextlib
@@ -39,7 +41,16 @@ from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.training.engine import TorchEngine
 
-__all__ = ["SHAPES", "Setting", "Shape", "build_objective", "check_vocabulary", "measure_pamlm_step", "require_same", "shaped"]
+__all__ = [
+    "SHAPES",
+    "Setting",
+    "Shape",
+    "build_objective",
+    "check_vocabulary",
+    "measure_pamlm_step",
+    "require_same",
+    "shaped",
+]
 
 THREADS = 2
 _SAME_LOSS = 1e-4  # relative; fp32 sums in another order
@@ -103,15 +114,18 @@ ARMS: dict[str, tuple[Callable[[ClickPrompt], Any], Callable[..., list[Batch]]]]
 
 
 def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> tuple[Figures, list[str]]:
-    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into `pipeline.downloads`.
+    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into
+    `pipeline.downloads`.
 
-    Of the rest of `config`, ctr, prompt, masking and pretrain's optimizer settings apply; the shape says the PLM and the number of rows.
-    Raises ConfigError for prompts that the obvious step doesn't know, RunError when the two arms' losses differ.
+    Of the rest of `config`, ctr, prompt, masking and pretrain's optimizer settings apply; the shape says the
+    PLM and the number of rows. Raises ConfigError for prompts that the obvious step doesn't know, RunError
+    when the two arms' losses differ.
     """
     prompt = config.prompt
     if not prompt.num_prompts or prompt.prompt_depth != "layerwise" or prompt.prompt_injection != "hidden":
         raise ConfigError(
-            f"prompt.num_prompts={prompt.num_prompts}, prompt_depth={prompt.prompt_depth}, prompt_injection={prompt.prompt_injection}: "
+            f"prompt.num_prompts={prompt.num_prompts}, prompt_depth={prompt.prompt_depth}, "
+            f"prompt_injection={prompt.prompt_injection}: "
             "pamlm-step measures Eq. 7; use at least 1 prompt, layerwise, hidden"
         )
     config, dataset = benchmark_inputs(config)
@@ -125,12 +139,16 @@ def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> 
 
 
 def shaped(config: Config, shape: Shape, folder: str) -> Config:
-    """The configuration on the benchmark's inputs with a PLM of `shape` from random weights, which is put into `folder`, and its rows."""
+    """The configuration on the benchmark's inputs with a PLM of `shape` from random weights, which is put
+    into `folder`, and its rows.
+    """
     config, dataset = benchmark_inputs(config)
     tokenizer: Any = load_tokenizer(config.plm.path)
     plm = storage.join(folder, "plm")
     tokenizer.save_pretrained(plm)
-    storage.write_json(storage.join(plm, "config.json"), shape.plm_config(TokenTable.open(dataset, tokenizer).pad_id))
+    storage.write_json(
+        storage.join(plm, "config.json"), shape.plm_config(TokenTable.open(dataset, tokenizer).pad_id)
+    )
     rows = {f"pretrain.{key}": getattr(shape, key) for key in ("global_batch_size", "micro_batch_size")}
     return replaced(config, {"data.path": dataset.uri, "plm.path": plm, "plm.random_init": True, **rows})
 
@@ -138,7 +156,9 @@ def shaped(config: Config, shape: Shape, folder: str) -> Config:
 def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PromptAugmentedLM | ObviousPAMLM:
     """The arm's objective; its weights depend on the setting only."""
     plm_config = setting.shape.plm_config(pad_id)
-    model = build_model(setting.config, setting.dataset.field_sizes, objective="pretrain", plm_config=plm_config)
+    model = build_model(
+        setting.config, setting.dataset.field_sizes, objective="pretrain", plm_config=plm_config
+    )
     return ARMS[arm_name][0](model).train()
 
 
@@ -149,7 +169,9 @@ class _Steps:
         config, dataset = setting.config, setting.dataset
         table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
         self._stage = config.pretrain
-        self._collator = Collator(dataset.columns, table, config.masking, seed=config.seed, max_length=config.plm.max_length)
+        self._collator = Collator(
+            dataset.columns, table, config.masking, seed=config.seed, max_length=config.plm.max_length
+        )
         self._micro_batches = ARMS[arm_name][1]
         self._objective = build_objective(setting, arm_name, table.pad_id)
         self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
@@ -203,14 +225,21 @@ class _Steps:
         return self_times(self.step)
 
     def gemm_rate(self) -> float:
-        """FLOP/s at the shapes of this step's matmuls: the layers' linear maps, and the LM head on the targets."""
+        """FLOP/s at the shapes of this step's matmuls: the layers' linear maps, and the LM head on the
+        targets.
+        """
         batch, plm = self._collate()[0], self._engine.model.plm
         assert plm is not None
         assert batch.input_ids is not None
         positions, targets = batch.input_ids.numel(), int(self._targets([batch]))
         hidden, inner = plm.hidden_size, plm.config.intermediate_size
         return best_gemm_rate(
-            [(positions, hidden, hidden), (positions, hidden, inner), (positions, inner, hidden), (targets, hidden, plm.vocab_size)]
+            [
+                (positions, hidden, hidden),
+                (positions, hidden, inner),
+                (positions, inner, hidden),
+                (targets, hidden, plm.vocab_size),
+            ]
         )
 
     def peak_memory(self) -> int:
@@ -224,14 +253,22 @@ class _Steps:
 
 
 def _sized(config: Config, shape: Shape) -> Config:
-    sizes = {"pretrain.global_batch_size": shape.global_batch_size, "pretrain.micro_batch_size": shape.micro_batch_size}
-    return replaced(config, {**sizes, "plm.random_init": True, "pretrain.embedding_optimizer": "dense"})  # as the obvious step's
+    sizes = {
+        "pretrain.global_batch_size": shape.global_batch_size,
+        "pretrain.micro_batch_size": shape.micro_batch_size,
+    }
+    return replaced(
+        config, {**sizes, "plm.random_init": True, "pretrain.embedding_optimizer": "dense"}
+    )  # as the obvious step's
 
 
 def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
     check_vocabulary(name, setting)
     with contextlib.ExitStack() as stack:
-        arms = {which: stack.enter_context(arm(f"{name}, {which}", THREADS, _Steps, setting, which)) for which in ARMS}
+        arms = {
+            which: stack.enter_context(arm(f"{name}, {which}", THREADS, _Steps, setting, which))
+            for which in ARMS
+        }
         losses = {which: one.call("loss") for which, one in arms.items()}
         require_same(name, losses)
         say(f"{name}: loss {losses['ours']:.4f} in both arms; timing {setting.shape.repeats} pairs of steps")
@@ -242,7 +279,9 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
         rate = arms["ours"].call("gemm_rate")
         profile = arms["ours"].call("profile")
     figures = {
-        f"speedup_{name}": figure([slow / fast for slow, fast in zip(seconds["obvious"], seconds["ours"], strict=True)], "x"),
+        f"speedup_{name}": figure(
+            [slow / fast for slow, fast in zip(seconds["obvious"], seconds["ours"], strict=True)], "x"
+        ),
         **{f"step_{which}_{name}": figure(values, "s") for which, values in seconds.items()},
         **{f"peak_memory_{which}_{name}": figure([value], "GiB") for which, value in memory.items()},
         f"memory_ratio_{name}": figure([memory["obvious"] / memory["ours"]], "x"),
@@ -254,8 +293,8 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
 
 
 def _interleaved_steps(arms: Mapping[str, Arm], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each arm's steps. The arms take turns after every micro-batch: a step takes so long that what else the machine does
-    could meet one arm's only.
+    """Seconds of each arm's steps. The arms take turns after every micro-batch: a step takes so long that
+    what else the machine does could meet one arm's only.
     """
     seconds: dict[str, list[float]] = {name: [0.0] * repeats for name in arms}
     for repeat in range(repeats):
@@ -274,7 +313,8 @@ def check_vocabulary(name: str, setting: Setting) -> None:
     table = TokenTable.open(setting.dataset, load_tokenizer(setting.config.plm.path))
     if table.vocab_size > setting.shape.vocab_size:
         raise ConfigError(
-            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the shape {name} has "
+            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the shape "
+            f"{name} has "
             f"{setting.shape.vocab_size:,}; leave plm.path out for one that fits"
         )
 
@@ -282,15 +322,26 @@ def check_vocabulary(name: str, setting: Setting) -> None:
 def require_same(name: str, losses: Mapping[str, float]) -> None:
     """Raises RunError when the arms' losses differ."""
     if not np.isclose(losses["ours"], losses["obvious"], rtol=_SAME_LOSS, atol=0):
-        raise RunError(f"benchmark: {name}: the arms' losses differ ({losses}): they don't compute the same, so nothing was timed")
+        raise RunError(
+            f"benchmark: {name}: the arms' losses differ ({losses}): they don't compute the same, so "
+            "nothing was timed"
+        )
 
 
-def _note(name: str, fraction: float, ideal_seconds: float, profile: tuple[float, float, dict[str, float]]) -> str:
-    """What holds the step below the matmul rate: how much of it are matmuls, how fast those are, and what else there is."""
+def _note(
+    name: str, fraction: float, ideal_seconds: float, profile: tuple[float, float, dict[str, float]]
+) -> str:
+    """What holds the step below the matmul rate: how much of it are matmuls, how fast those are, and what
+    else there is.
+    """
     total, gemms, others = profile
-    top = ", ".join(f"{operator.removeprefix('aten::')} {seconds / total:.1%}" for operator, seconds in list(others.items())[:_SHOWN])
+    top = ", ".join(
+        f"{operator.removeprefix('aten::')} {seconds / total:.1%}"
+        for operator, seconds in list(others.items())[:_SHOWN]
+    )
     limit = "at least" if fraction >= _ENOUGH else "below"
     return (
-        f"{name}: {fraction:.2f} of the matmul rate, {limit} {_ENOUGH}: {gemms / total:.0%} of a profiled step are matmuls, which run at "
+        f"{name}: {fraction:.2f} of the matmul rate, {limit} {_ENOUGH}: {gemms / total:.0%} of a profiled "
+        "step are matmuls, which run at "
         f"{ideal_seconds / gemms:.0%} of that rate; the most of the rest: {top}"
     )

@@ -43,7 +43,9 @@ def end(processes: Iterable[Process]) -> None:
 
 
 def title(process: Process) -> str:
-    """Its command line's first word, which Ray's workers set to what they are doing; empty where it has ended."""
+    """Its command line's first word, which Ray's workers set to what they are doing; empty where it has
+    ended.
+    """
     try:
         with open(f"/proc/{process[0]}/cmdline") as stream:
             return stream.read().partition("\0")[0]

@@ -1,7 +1,8 @@
-"""`clickprompt benchmark serve`: 64 connections from another process, beside the same model called in a loop in one process.
+"""`clickprompt benchmark serve`: 64 connections from another process, beside the same model called in a loop
+in one process.
 
-Then 0 requests may fail while a model's process is killed (SIGKILL) and while the export is swapped under load. Of the finetuned run in
-`finetune.init`; rows are made of its vocabularies.
+Then 0 requests may fail while a model's process is killed (SIGKILL) and while the export is swapped under
+load. Of the finetuned run in `finetune.init`; rows are made of its vocabularies.
 """
 
 import asyncio
@@ -37,10 +38,15 @@ _START_S = 180.0
 
 
 def measure_serve(config: Config) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises ConfigError without a finetuned run in finetune.init, RunError where a request failed."""
+    """Figures and remarks. Raises ConfigError without a finetuned run in finetune.init, RunError where a
+    request failed.
+    """
     run = config.finetune.init
     if run is None:
-        raise ConfigError("finetune.init is not set: benchmark serve needs a finetuned run; give one with --set finetune.init=RUN")
+        raise ConfigError(
+            "finetune.init is not set: benchmark serve needs a finetuned run; give one with --set "
+            "finetune.init=RUN"
+        )
     with tempfile.TemporaryDirectory(prefix="clickprompt-serve-") as folder:
         exports = [os.path.join(folder, name) for name in ("one", "two")]
         for export in exports:
@@ -73,10 +79,17 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
         "p99": figure([p99], "ms"),
         "loop_requests_per_second": figure(rates["loop"], "requests/s, one at a time, in process"),
         "loop_64_requests_per_second": figure(rates["loop_64"], "requests/s, 64 at a time, in process"),
-        "failed_while_killed": figure([float(len(killed["failed"]))], f"of {len(killed['seconds'])} requests"),
-        "failed_while_swapped": figure([float(len(swapped["failed"]))], f"of {len(swapped['seconds'])} requests"),
+        "failed_while_killed": figure(
+            [float(len(killed["failed"]))], f"of {len(killed['seconds'])} requests"
+        ),
+        "failed_while_swapped": figure(
+            [float(len(swapped["failed"]))], f"of {len(swapped['seconds'])} requests"
+        ),
     }
-    return figures, [f"{_CONNECTIONS} connections, {_ROWS} row a request, {len(latencies):,} requests timed; 2 model processes"]
+    return figures, [
+        f"{_CONNECTIONS} connections, {_ROWS} row a request, {len(latencies):,} requests timed; 2 model "
+        "processes"
+    ]
 
 
 def _rewrite(path: str) -> None:
@@ -87,7 +100,9 @@ def _rewrite(path: str) -> None:
 
 
 def _bodies(predictor: RawPredictor, dataset: Dataset) -> list[bytes]:
-    """Requests of values of the vocabularies, under the columns of fields that are read as text; others are missing."""
+    """Requests of values of the vocabularies, under the columns of fields that are read as text; others are
+    missing.
+    """
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = [{} for _ in range(256)]
     for number, rule in enumerate(predictor.transform.rules):
@@ -115,11 +130,23 @@ class _Serving:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        program = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", "serve", "--run", run, "--watch", "1"]
+        program = [
+            sys.executable,
+            "-c",
+            "from clickprompt.cli.main import main; main()",
+            "serve",
+            "--run",
+            run,
+            "--watch",
+            "1",
+        ]
         self._log = open(os.path.join(folder, "server.log"), "w+")  # noqa: SIM115 - closed at the end
         environment = {name: value for name, value in os.environ.items() if name != "CLICKPROMPT_SERVE_TOKEN"}
         self._process = subprocess.Popen(  # noqa: S603 - ours
-            [*program, "--port", str(self._port), "--json"], stdout=self._log, stderr=self._log, env=environment
+            [*program, "--port", str(self._port), "--json"],
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
         )
 
     def __enter__(self) -> tuple[int, subprocess.Popen[bytes]]:
@@ -152,7 +179,15 @@ class _Serving:
 def _start_load(port: int, bodies: list[bytes], seconds: float, folder: str) -> subprocess.Popen[bytes]:
     path = os.path.join(folder, "load.json")
     with open(path, "w") as stream:
-        json.dump({"port": port, "bodies": [body.decode() for body in bodies], "seconds": seconds, "out": f"{path}.out"}, stream)
+        json.dump(
+            {
+                "port": port,
+                "bodies": [body.decode() for body in bodies],
+                "seconds": seconds,
+                "out": f"{path}.out",
+            },
+            stream,
+        )
     program = f"from clickprompt.benchmark.serve import load; load({path!r})"
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)  # noqa: S603 - ours
 
@@ -171,7 +206,9 @@ def _load_apart(port: int, bodies: list[bytes], seconds: float, folder: str) -> 
     return _ended(_start_load(port, bodies, seconds, folder), seconds, folder)
 
 
-def _under_load(port: int, bodies: list[bytes], folder: str, strike: Any, exports: int | None) -> dict[str, Any]:
+def _under_load(
+    port: int, bodies: list[bytes], folder: str, strike: Any, exports: int | None
+) -> dict[str, Any]:
     seconds = 20.0
     process = _start_load(port, bodies, seconds, folder)
     assert process.stdout is not None
@@ -180,7 +217,9 @@ def _under_load(port: int, bodies: list[bytes], folder: str, strike: Any, export
     found = _ended(process, seconds, folder)
     _none_failed(found, what)
     if exports is not None and len(found["exports"]) != exports:
-        raise RunError(f"{what}: {len(found['exports'])} exports answered, not {exports}; the machine may be too busy")
+        raise RunError(
+            f"{what}: {len(found['exports'])} exports answered, not {exports}; the machine may be too busy"
+        )
     return found
 
 
@@ -204,7 +243,9 @@ def _swap(export: str, link: str) -> str:
 
 
 def load(path: str) -> None:
-    """In a process of its own: `_CONNECTIONS` connections, each asking as soon as it was answered; a line after as many answers."""
+    """In a process of its own: `_CONNECTIONS` connections, each asking as soon as it was answered; a line
+    after as many answers.
+    """
     with open(path) as stream:
         spec = json.load(stream)
     found = asyncio.run(_ask(spec["port"], [body.encode() for body in spec["bodies"]], spec["seconds"]))

@@ -1,6 +1,8 @@
-"""`clickprompt benchmark shuffle`: how much of a full permutation the epoch's order is, for several `data.chunk_batches`.
+"""`clickprompt benchmark shuffle`: how much of a full permutation the epoch's order is, for several
+`data.chunk_batches`.
 
-From the plan alone (data/prepared/shuffle_quality.py): no row is read, and without `data.path` not even a dataset is needed.
+From the plan alone (data/prepared/shuffle_quality.py): no row is read, and without `data.path` not even a
+dataset is needed.
 """
 
 import math
@@ -24,7 +26,8 @@ _FILE_ROWS, _ROW_GROUP_ROWS = 65_536, 4096  # what `clickprompt prepare` writes
 
 
 def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
-    """Figures for every chunk of CHUNKS and the configured one, with pretraining's batch. Without `data.path`: files of GoodReads' size.
+    """Figures for every chunk of CHUNKS and the configured one, with pretraining's batch. Without
+    `data.path`: files of GoodReads' size.
 
     Raises ConfigError when the training split has fewer than two batches.
     """
@@ -38,7 +41,8 @@ def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
     num_rows = sum(row_groups)
     if num_rows < 2 * batch_size:
         raise ConfigError(
-            f"pretrain.global_batch_size={batch_size}: {name} has {num_rows:,} training rows, two batches are needed; "
+            f"pretrain.global_batch_size={batch_size}: {name} has {num_rows:,} training rows, two batches "
+            "are needed; "
             f"use at most {num_rows // 2}"
         )
     file_of_group = np.repeat(np.arange(len(files)), [len(file) for file in files])
@@ -50,17 +54,26 @@ def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
     }
     for chunk in sorted({*CHUNKS, config.data.chunk_batches}):
         steps = math.ceil(num_rows / batch_size)
-        found = shuffle_quality(Order(row_groups, batch_size, chunk, config.seed, steps), file_of_group, _PAIRS)
+        found = shuffle_quality(
+            Order(row_groups, batch_size, chunk, config.seed, steps), file_of_group, _PAIRS
+        )
         figures |= {
             f"row_groups_per_batch_chunk{chunk}": figure(found.row_groups.tolist(), "row groups"),
-            f"row_groups_ratio_chunk{chunk}": figure((found.row_groups / full_groups).tolist(), "of a full permutation's"),
+            f"row_groups_ratio_chunk{chunk}": figure(
+                (found.row_groups / full_groups).tolist(), "of a full permutation's"
+            ),
             f"files_per_batch_chunk{chunk}": figure(found.files.tolist(), "files"),
-            f"files_ratio_chunk{chunk}": figure((found.files / full_files).tolist(), "of a full permutation's"),
-            f"overlap_chunk{chunk}": figure(found.overlap.tolist(), "of the next batch's origins (0 = full permutation)"),
+            f"files_ratio_chunk{chunk}": figure(
+                (found.files / full_files).tolist(), "of a full permutation's"
+            ),
+            f"overlap_chunk{chunk}": figure(
+                found.overlap.tolist(), "of the next batch's origins (0 = full permutation)"
+            ),
             f"rows_read_chunk{chunk}": figure(found.rows_read.tolist(), "rows read per row"),
         }
     note = (
-        f"{name}: {num_rows:,} training rows in {len(files):,} files, {len(row_groups):,} row groups; batches of {batch_size:,}; "
+        f"{name}: {num_rows:,} training rows in {len(files):,} files, {len(row_groups):,} row groups; "
+        f"batches of {batch_size:,}; "
         "a read task holds the rows of one chunk"
     )
     return figures, [note]

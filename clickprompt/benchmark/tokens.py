@@ -1,13 +1,15 @@
-"""`clickprompt benchmark tokens`: rows' tokens from the token table (DESIGN §3.2) against the fast tokenizer on their sentences.
+"""`clickprompt benchmark tokens`: rows' tokens from the token table (DESIGN §3.2) against the fast tokenizer
+on their sentences.
 
-Every arm turns the same batches into the same padded int64 arrays, `input_ids` and `attention_mask` [B, Z], on one thread of one core:
+Every arm turns the same batches into the same padded int64 arrays, `input_ids` and `attention_mask` [B, Z],
+on one thread of one core:
 
-ours        TokenTable.assemble on ids; no sentence is made.
-tokenizer   the tokenizer's Rust core on ready-made sentences, padded by numpy: the fastest way known to use it.
-call        `tokenizer(sentences, padding=True, return_tensors="np")` on them, as one would write it first.
+ours        TokenTable.assemble on ids; no sentence is made. tokenizer   the tokenizer's Rust core on
+ready-made sentences, padded by numpy: the fastest way known to use it. call        `tokenizer(sentences,
+padding=True, return_tensors="np")` on them, as one would write it first.
 
-Passes over the same rows are repeated, which favours the tokenizer: its cache knows the words then, and for a SentencePiece model that
-doesn't cut at spaces, whole sentences.
+Passes over the same rows are repeated, which favours the tokenizer: its cache knows the words then, and for a
+SentencePiece model that doesn't cut at spaces, whole sentences.
 """
 
 import contextlib
@@ -45,7 +47,8 @@ _SHOWN = 200  # characters
 
 
 def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
-    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into `pipeline.downloads`.
+    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into
+    `pipeline.downloads`.
 
     Raises RunError when the arms' tokens differ.
     """
@@ -56,7 +59,18 @@ def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
     core = min(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         arms = {
-            name: stack.enter_context(arm(name, 1, _Work, name, core, dataset, config.plm.path, field_ids if name == "ours" else sentences))
+            name: stack.enter_context(
+                arm(
+                    name,
+                    1,
+                    _Work,
+                    name,
+                    core,
+                    dataset,
+                    config.plm.path,
+                    field_ids if name == "ours" else sentences,
+                )
+            )
             for name in ARMS
         }
         outputs = {name: one.call("outputs") for name, one in arms.items()}
@@ -64,23 +78,31 @@ def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
         rows, tokens = sum(map(len, sentences)), int(sum(mask.sum() for _, mask in outputs["ours"]))
         say(f"tokens: the same {tokens:,} tokens in all arms; timing {_REPEATS} readings of each")
         rates = interleaved(arms, "rows_per_second", _REPEATS)
-    ratios = {name: [fast / slow for fast, slow in zip(rates["ours"], rates[name], strict=True)] for name in ("tokenizer", "call")}
+    ratios = {
+        name: [fast / slow for fast, slow in zip(rates["ours"], rates[name], strict=True)]
+        for name in ("tokenizer", "call")
+    }
     figures = {
         "speedup": figure(ratios["tokenizer"], "x"),
         "speedup_over_call": figure(ratios["call"], "x"),
         **{f"rows_per_second_{name}": figure(values, "rows/s") for name, values in rates.items()},
         "tokens_per_row": figure([tokens / rows], "tokens"),
-        "table_bytes": figure([table.tokens.nbytes + table.offsets.nbytes + table.value_spans.nbytes], "bytes"),
+        "table_bytes": figure(
+            [table.tokens.nbytes + table.offsets.nbytes + table.value_spans.nbytes], "bytes"
+        ),
     }
     note = (
-        f"{table.meta['tokenizer']} {table.meta['fingerprint']}, {rows:,} training rows in batches of {_BATCH:,}, "
+        f"{table.meta['tokenizer']} {table.meta['fingerprint']}, {rows:,} training rows in batches of "
+        f"{_BATCH:,}, "
         f"identical output in all arms, one thread each on core {core}; making the sentences isn't counted"
     )
     return figures, [note]
 
 
 def require_same_tokens(outputs: Mapping[str, Sequence[Tokens]], sentences: Sequence[Sequence[str]]) -> None:
-    """Raises RunError naming the first sentence whose tokens or mask another arm than `ours` has differently."""
+    """Raises RunError naming the first sentence whose tokens or mask another arm than `ours` has
+    differently.
+    """
     for name, theirs in outputs.items():
         for batch, our_arrays, their_arrays in zip(sentences, outputs["ours"], theirs, strict=True):
             if all(map(np.array_equal, our_arrays, their_arrays)):
@@ -144,7 +166,13 @@ def _call(table: TokenTable, tokenizer: Any) -> Callable[[list[str]], Tokens]:
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(table.pad_id)
-    options = {"padding": True, "return_tensors": "np", "return_token_type_ids": False, "split_special_tokens": True, "verbose": False}
+    options = {
+        "padding": True,
+        "return_tensors": "np",
+        "return_token_type_ids": False,
+        "split_special_tokens": True,
+        "verbose": False,
+    }
 
     def assemble(sentences: list[str]) -> Tokens:
         encoded = tokenizer(sentences, **options)
@@ -153,13 +181,24 @@ def _call(table: TokenTable, tokenizer: Any) -> Callable[[list[str]], Tokens]:
     return assemble
 
 
-ARMS: dict[str, Callable[[TokenTable, Any], Callable[[Any], Tokens]]] = {"ours": _ours, "tokenizer": _tokenizer, "call": _call}
+ARMS: dict[str, Callable[[TokenTable, Any], Callable[[Any], Tokens]]] = {
+    "ours": _ours,
+    "tokenizer": _tokenizer,
+    "call": _call,
+}
 """arm → (token table, tokenizer) → (batch → tokens)"""
 
 
 def _field_ids(dataset: Dataset, seed: int) -> list[np.ndarray]:
     """Batches [B, F] of training rows, mixed as in training."""
-    order = Order.of(dataset, global_batch_size=_BATCH, chunk_batches=_BATCHES, seed=seed, epochs=_BATCHES, max_steps=_BATCHES)
+    order = Order.of(
+        dataset,
+        global_batch_size=_BATCH,
+        chunk_batches=_BATCHES,
+        seed=seed,
+        epochs=_BATCHES,
+        max_steps=_BATCHES,
+    )
     return [
         np.stack([columns[column] for column in dataset.columns], axis=1)[columns["weight"] > 0]
         for _, columns in read_local_batches(dataset, order)

@@ -1,4 +1,5 @@
-"""Training loops that live at the same time and run one after the other, a few steps at a turn (benchmark/overhead.py).
+"""Training loops that live at the same time and run one after the other, a few steps at a turn
+(benchmark/overhead.py).
 
 Whatever else the machine does meets all of them alike, so that their steps may be compared.
 """
@@ -42,7 +43,9 @@ _START_TIMEOUT = 300  # seconds until all workers of a loop have asked for their
 
 @dataclass(frozen=True)
 class Pace:
-    """Called with a loop's batches, gives them on when it is the loop's turn. Travels to the loop's workers."""
+    """Called with a loop's batches, gives them on when it is the loop's turn. Travels to the loop's
+    workers.
+    """
 
     turns: Any
     name: str
@@ -87,16 +90,23 @@ class Loop:
 def loops_in_turn(
     loops: dict[str, Loop], *, turns: int, steps: int, once_more: str | None = None
 ) -> tuple[dict[str, list[list[Turn]]], dict[str, float], dict[str, Any]]:
-    """Of each loop: turn by turn what every worker measured; seconds from its start to its first batch's request; what it returned.
+    """Of each loop: turn by turn what every worker measured; seconds from its start to its first batch's
+    request; what it returned.
 
-    The loop `once_more` has another turn at the end. Every loop needs batches for its turns, one of ours for at least one step more: with
-    its last step it ends, which isn't to be measured. Needs a connected Ray. Raises RunError when a loop ends before its turns do.
+    The loop `once_more` has another turn at the end. Every loop needs batches for its turns, one of ours for
+    at least one step more: with its last step it ends, which isn't to be measured. Needs a connected Ray.
+    Raises RunError when a loop ends before its turns do.
     """
-    table = _Turns.options(max_concurrency=1000).remote({name: loop.num_workers for name, loop in loops.items()})
+    table = _Turns.options(max_concurrency=1000).remote(
+        {name: loop.num_workers for name, loop in loops.items()}
+    )
     measured: dict[str, list[list[Turn]]] = {name: [] for name in loops}
     running: dict[str, Future[Any]] = {}
     startup = {}
-    for name, loop in loops.items():  # one after the other: beside another's start, the start would say nothing
+    for (
+        name,
+        loop,
+    ) in loops.items():  # one after the other: beside another's start, the start would say nothing
         started = time.perf_counter()
         running[name] = _start(name, loop, table, steps)
         _wait(table.ready.remote(name), running, _START_TIMEOUT)
@@ -122,7 +132,9 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
             else:
                 # No CPUs, which the data streams may need: these work only while the others wait
                 actors = [_Bare.options(num_gpus=loop.num_gpus).remote() for _ in range(loop.num_workers)]
-                future.set_result(ray.get([actor.run.remote(loop.bare, rank, pace) for rank, actor in enumerate(actors)]))
+                future.set_result(
+                    ray.get([actor.run.remote(loop.bare, rank, pace) for rank, actor in enumerate(actors)])
+                )
         except BaseException as error:
             future.set_exception(error)
 
@@ -139,7 +151,9 @@ def _wait(reference: Any, running: dict[str, Future[Any]], timeout: float | None
                 reason = str(future.exception() or "its plan is too short").strip().splitlines()[-1]
                 raise RunError(f"benchmark: {name} ended before its turns did: {reason}")
         if timeout is not None and time.monotonic() - started > timeout:
-            raise RunError(f"benchmark: no first step within {timeout} s; is the machine too small or too busy?")
+            raise RunError(
+                f"benchmark: no first step within {timeout} s; is the machine too small or too busy?"
+            )
     return ray.get(reference)
 
 
@@ -182,7 +196,9 @@ class _Turns:
             number = self._granted[name]
             self._granted[name] += 1
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: len(self._marks.get((name, number), {})) == self._workers[name])
+            await self._changed.wait_for(
+                lambda: len(self._marks.get((name, number), {})) == self._workers[name]
+            )
             return [self._marks[name, number][rank] for rank in range(self._workers[name])]
 
     async def release(self) -> None:

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from clickprompt.cli.format import job_line
-from clickprompt.cli.options import AddressOption, ConfigOption, JobArgument, JsonOption, SetOption, app, finish
+from clickprompt.cli.options import (
+    AddressOption,
+    ConfigOption,
+    JobArgument,
+    JsonOption,
+    SetOption,
+    app,
+    finish,
+)
 from clickprompt.config import load_config
 from clickprompt.errors import InputError
 
@@ -17,29 +25,51 @@ def submit(
     job: Annotated[
         str,
         typer.Argument(
-            help="of jobs/: benchmark, compare, evaluate, export, finetune, pipeline, predict, prepare, pretrain, report, synth, "
+            help="of jobs/: benchmark, compare, evaluate, export, finetune, pipeline, predict, prepare, "
+            "pretrain, report, synth, "
             "tokenize, tune"
         ),
     ],
     address: AddressOption,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the log; the exit status is the job's")] = True,
-    job_id: Annotated[str | None, typer.Option("--id", help="the job's name on the cluster; default: Ray makes one up")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="follow the log; the exit status is the job's")
+    ] = True,
+    job_id: Annotated[
+        str | None, typer.Option("--id", help="the job's name on the cluster; default: Ray makes one up")
+    ] = None,
     install: Annotated[
         bool,
-        typer.Option("--install", help="this checkout and the versions installed here travel along; default: the image has them"),
+        typer.Option(
+            "--install",
+            help="this checkout and the versions installed here travel along; default: the image has them",
+        ),
     ] = False,
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="of the job's environment; repeatable")] = None,
-    metadata: Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="for the dashboard; repeatable")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="KEY=VALUE", help="of the job's environment; repeatable"),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", metavar="KEY=VALUE", help="for the dashboard; repeatable"),
+    ] = None,
     cpus: Annotated[
-        float | None, typer.Option("--entrypoint-cpus", help="that the entry point reserves; default: none, it only drives")
+        float | None,
+        typer.Option(
+            "--entrypoint-cpus", help="that the entry point reserves; default: none, it only drives"
+        ),
     ] = None,
     resources: Annotated[
-        list[str] | None, typer.Option("--entrypoint-resource", metavar="NAME=AMOUNT", help="where it may run; repeatable")
+        list[str] | None,
+        typer.Option("--entrypoint-resource", metavar="NAME=AMOUNT", help="where it may run; repeatable"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a command on a cluster by the Ray Jobs API. All else that is given is the command's; a --config file travels along."""
-    amounts = {name: _amount(name, amount) for name, amount in _pairs("--entrypoint-resource", resources).items()}
+    """Run a command on a cluster by the Ray Jobs API. All else that is given is the command's; a --config
+    file travels along.
+    """
+    amounts = {
+        name: _amount(name, amount) for name, amount in _pairs("--entrypoint-resource", resources).items()
+    }
     from clickprompt.runtime.cluster.submit import Submission, submit_job
 
     how = Submission(job_id, install, _pairs("--env", env), _pairs("--metadata", metadata), cpus, amounts)
@@ -59,7 +89,11 @@ def list_(address: AddressOption, as_json: JsonOption = False) -> None:
     from clickprompt.runtime.cluster.submit import list_jobs
 
     jobs = list_jobs(address)
-    finish(as_json, {"jobs": jobs}, "\n".join([*(job_line(job) for job in jobs), f"{len(jobs)} jobs on {address}"]))
+    finish(
+        as_json,
+        {"jobs": jobs},
+        "\n".join([*(job_line(job) for job in jobs), f"{len(jobs)} jobs on {address}"]),
+    )
 
 
 @job_app.command()
@@ -75,7 +109,9 @@ def status(job_id: JobArgument, address: AddressOption, as_json: JsonOption = Fa
 def logs(
     job_id: JobArgument,
     address: AddressOption,
-    follow: Annotated[bool, typer.Option("--follow", help="until it ends, on stderr; the exit status is the job's")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="until it ends, on stderr; the exit status is the job's")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What a job has printed."""
@@ -93,7 +129,9 @@ def logs(
 
 @job_app.command()
 def stop(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
-    """Ask a job to stop, and wait until it has: a training writes a checkpoint first, and submitting it again continues there."""
+    """Ask a job to stop, and wait until it has: a training writes a checkpoint first, and submitting it again
+    continues there.
+    """
     from clickprompt.runtime.cluster.submit import stop_job
 
     result = stop_job(job_id, address)
@@ -122,18 +160,32 @@ def doctor(
     config: ConfigOption = None,
     overrides: SetOption = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", metavar="CONFIG", help="instead: what a training of this YAML file or preset will need")
+        str | None,
+        typer.Option(
+            "--plan", metavar="CONFIG", help="instead: what a training of this YAML file or preset will need"
+        ),
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="with --plan: pretrain or finetune; default: pretrain where there is a PLM")] = None,
-    rows: Annotated[int | None, typer.Option(help="with --plan: training rows, in place of the dataset's")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="with --plan: pretrain or finetune; default: pretrain where there is a PLM"),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="with --plan: training rows, in place of the dataset's")
+    ] = None,
     fields: Annotated[int | None, typer.Option(help="with --plan: fields, likewise")] = None,
     features: Annotated[int | None, typer.Option(help="with --plan: feature values, likewise")] = None,
     tokens: Annotated[int | None, typer.Option(help="with --plan: tokens of a long text, likewise")] = None,
-    step_seconds: Annotated[float | None, typer.Option(help="with --plan: seconds of a step, for the hours")] = None,
-    measured: Annotated[str | None, typer.Option(metavar="RUN", help="with --plan: a run of the same stage to take them from")] = None,
+    step_seconds: Annotated[
+        float | None, typer.Option(help="with --plan: seconds of a step, for the hours")
+    ] = None,
+    measured: Annotated[
+        str | None, typer.Option(metavar="RUN", help="with --plan: a run of the same stage to take them from")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Versions, CPUs, GPUs, memory, storage, auth: what will and won't run here. With --plan: parameters, memory, steps of a training."""
+    """Versions, CPUs, GPUs, memory, storage, auth: what will and won't run here. With --plan: parameters,
+    memory, steps of a training.
+    """
     about_plan = {
         "rows": rows,
         "fields": fields,
@@ -154,7 +206,10 @@ def doctor(
         finish(as_json, found, plan_table(found))
         return
     if stage or any(value is not None for value in about_plan.values()):
-        raise InputError("--stage, --rows, --fields, --features, --tokens, --step-seconds and --measured go with --plan CONFIG")
+        raise InputError(
+            "--stage, --rows, --fields, --features, --tokens, --step-seconds and --measured go with --plan "
+            "CONFIG"
+        )
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.cluster.doctor import examine
 
@@ -172,7 +227,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, overhead, pamlm-step, scaling, serve, "
+            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, overhead, "
+            "pamlm-step, scaling, serve, "
             "shuffle, tokens"
         ),
     ],
@@ -180,12 +236,21 @@ def benchmark(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a claim about speed against the obvious way to do the same, here and now; fetches what it needs."""
+    """Measure a claim about speed against the obvious way to do the same, here and now; fetches what it
+    needs.
+    """
     settings = load_config(config, overrides or [])
     from clickprompt.benchmark import run_benchmark
 
-    options = [*(["--config", config] if config else []), *(part for override in overrides or [] for part in ("--set", override))]
-    result = run_benchmark(name, settings, shlex.join(["clickprompt", "benchmark", name, *options, *(["--json"] if as_json else [])]))
+    options = [
+        *(["--config", config] if config else []),
+        *(part for override in overrides or [] for part in ("--set", override)),
+    ]
+    result = run_benchmark(
+        name,
+        settings,
+        shlex.join(["clickprompt", "benchmark", name, *options, *(["--json"] if as_json else [])]),
+    )
     lines = [
         f"{key:<32}{figure['median']:>9.3f}  {figure['unit']}, {figure['min']:.3f} to {figure['max']:.3f}"
         for key, figure in result["figures"].items()

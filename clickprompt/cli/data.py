@@ -13,21 +13,35 @@ from clickprompt.io.progress import say
 
 
 @app.command()
-def fetch(name: str, to: Annotated[str, typer.Option("--to", help="folder to put it in")], as_json: JsonOption = False) -> None:
+def fetch(
+    name: str,
+    to: Annotated[str, typer.Option("--to", help="folder to put it in")],
+    as_json: JsonOption = False,
+) -> None:
     """Fetch public data or PLM weights, checksum verified."""
     from clickprompt.data.sources.fetch import fetch as run_fetch
 
     result = run_fetch(name, to)
-    finish(as_json, {"name": name, "path": result.path, "origin": result.origin}, f"{name}: {result.path} ({result.origin})")
+    finish(
+        as_json,
+        {"name": name, "path": result.path, "origin": result.origin},
+        f"{name}: {result.path} ({result.origin})",
+    )
 
 
 @app.command()
 def init(
-    files: Annotated[list[str], typer.Argument(help="files, folders and patterns: the log's, and those of items and users")],
-    out: Annotated[str | None, typer.Option("--out", help="file or URI of the schema; default: it is printed")] = None,
+    files: Annotated[
+        list[str], typer.Argument(help="files, folders and patterns: the log's, and those of items and users")
+    ],
+    out: Annotated[
+        str | None, typer.Option("--out", help="file or URI of the schema; default: it is printed")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draft the YAML schema of your own log from its files: fields, label, time, joins, each with a comment to check it by."""
+    """Draft the YAML schema of your own log from its files: fields, label, time, joins, each with a comment
+    to check it by.
+    """
     from clickprompt.data.sources.draft import draft_schema
     from clickprompt.io import storage
 
@@ -39,22 +53,41 @@ def init(
     if out:
         storage.write_bytes(out, draft.text.encode())
     result = {"schema": draft.text, "complete": draft.complete, "notes": draft.notes, "path": out}
-    finish(as_json, result, f"{out}: look at it with clickprompt prepare {out} --check" if out else draft.text.rstrip("\n"))
+    finish(
+        as_json,
+        result,
+        f"{out}: look at it with clickprompt prepare {out} --check" if out else draft.text.rstrip("\n"),
+    )
 
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="bookcrossing, movielens-1m, …, or a YAML file that describes your own log")],
+    source: Annotated[
+        str, typer.Argument(help="bookcrossing, movielens-1m, …, or a YAML file that describes your own log")
+    ],
     out: Annotated[str | None, typer.Option("--out", help="folder or URI of the prepared dataset")] = None,
     raw: Annotated[
-        str | None, typer.Option("--raw", help="folder with the source's raw files; a YAML file says itself where its log is")
+        str | None,
+        typer.Option(
+            "--raw", help="folder with the source's raw files; a YAML file says itself where its log is"
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash")] = None,
-    sample_users: Annotated[float | None, typer.Option(help="keep the rows of this share of the users only, such as 0.1")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash"),
+    ] = None,
+    sample_users: Annotated[
+        float | None, typer.Option(help="keep the rows of this share of the users only, such as 0.1")
+    ] = None,
     append: Annotated[
-        bool, typer.Option("--append", help="add the rows of new raw files to the dataset at --out, as its next version")
+        bool,
+        typer.Option(
+            "--append", help="add the rows of new raw files to the dataset at --out, as its next version"
+        ),
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="read a sample and say what is in it; writes nothing")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="read a sample and say what is in it; writes nothing")
+    ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -69,12 +102,17 @@ def prepare(
         finish(as_json, found, f"{check_table(found)}\nnothing was written")
         return
     if not out:
-        raise InputError("--out is missing: give the folder or URI of the prepared dataset, or --check to look at a sample only")
+        raise InputError(
+            "--out is missing: give the folder or URI of the prepared dataset, or --check to look at a "
+            "sample only"
+        )
     from clickprompt.data.prepared.dataset import SPLITS
 
     if append:
         if sample_users is not None:
-            raise InputError("--append goes with all users; leave --sample-users out, or prepare in a new place")
+            raise InputError(
+                "--append goes with all users; leave --sample-users out, or prepare in a new place"
+            )
         from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
@@ -82,13 +120,29 @@ def prepare(
     else:
         from clickprompt.runtime.prepare.prepare import prepare as run_prepare
 
-        dataset = run_prepare(source, raw, out, split_by=split, seed=settings.seed, sample_users=sample_users, runtime=settings.runtime)
+        dataset = run_prepare(
+            source,
+            raw,
+            out,
+            split_by=split,
+            seed=settings.seed,
+            sample_users=sample_users,
+            runtime=settings.runtime,
+        )
     counts = {split: dataset.counts[split] for split in SPLITS}
     fields, features = len(dataset.field_names), dataset.num_features
-    result = {"path": out, "version": dataset.version, "counts": counts, "fields": fields, "features": features}
+    result = {
+        "path": out,
+        "version": dataset.version,
+        "counts": counts,
+        "fields": fields,
+        "features": features,
+    }
     result["fingerprint"] = dataset.fingerprint
     rows = f"{' / '.join(f'{count:,}' for count in counts.values())} rows ({' / '.join(counts)})"
-    finish(as_json, result, f"{rows}, {fields} fields, {features:,} features: {out}, version {dataset.version}")
+    finish(
+        as_json, result, f"{rows}, {fields} fields, {features:,} features: {out}, version {dataset.version}"
+    )
 
 
 def _whole_number(value: str) -> int:
@@ -101,19 +155,29 @@ def _whole_number(value: str) -> int:
 @app.command()
 def synth(
     name: Annotated[str, typer.Argument(help="whose shape it has: goodreads")],
-    rows: Annotated[int, typer.Option("--rows", parser=_whole_number, metavar="N", help="how many interactions, from 1,000 on")],
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows", parser=_whole_number, metavar="N", help="how many interactions, from 1,000 on"
+        ),
+    ],
     out: Annotated[str, typer.Option("--out", help="folder or URI of the log")],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A synthetic log with a planted click model, whose best possible AUC is known, and the schema to prepare it by."""
+    """A synthetic log with a planted click model, whose best possible AUC is known, and the schema to prepare
+    it by.
+    """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.prepare.synth import synth as run_synth
 
     facts = run_synth(name, out, rows, seed=settings.seed, runtime=settings.runtime)
     features, rate = facts["num_features"], facts["positive_rate"]
-    figures = f"{len(facts['field_sizes'])} fields, {features:,} features, {rate:.1%} positive, Bayes AUC {facts['bayes_auc']:.4f}"
+    figures = (
+        f"{len(facts['field_sizes'])} fields, {features:,} features, {rate:.1%} positive, Bayes AUC "
+        f"{facts['bayes_auc']:.4f}"
+    )
     finish(as_json, {"path": out, **facts}, f"{rows:,} rows, {figures}: {out}/schema.yaml")
 
 
@@ -121,7 +185,9 @@ def synth(
 def tokenize(
     dataset: str,
     plm: Annotated[str, typer.Option("--plm", help="hub name or folder of the tokenizer")],
-    version: Annotated[int | None, typer.Option("--version", help="of the dataset; default: the newest")] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", help="of the dataset; default: the newest")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -133,6 +199,13 @@ def tokenize(
     from clickprompt.runtime.prepare.tokenize import tokenize as run_tokenize
 
     table = run_tokenize(Dataset.open(dataset, version), load_tokenizer(plm), settings.runtime)
-    facts = {"path": table.uri, "dataset": dataset, "fingerprint": table.meta["fingerprint"], "max_length": table.max_length}
-    figures = f"{len(table.offsets) - 1:,} values, {len(table.tokens):,} tokens, rows of up to {table.max_length}"
+    facts = {
+        "path": table.uri,
+        "dataset": dataset,
+        "fingerprint": table.meta["fingerprint"],
+        "max_length": table.max_length,
+    }
+    figures = (
+        f"{len(table.offsets) - 1:,} values, {len(table.tokens):,} tokens, rows of up to {table.max_length}"
+    )
     finish(as_json, facts, f"token table: {table.uri} ({figures})")

@@ -22,9 +22,14 @@ _ONE_CLASS = "undefined (all rows are of one class)"
 
 
 def attention_table(result: dict[str, Any]) -> str:
-    """Table 7: a line per masked field, the last layer's attention over the prompts; then how much of all attention they get."""
+    """Table 7: a line per masked field, the last layer's attention over the prompts; then how much of all
+    attention they get.
+    """
     prompts = "".join(f"{number:>9}" for number in range(1, result["num_prompts"] + 1))
-    lines = [f"attention over the prompts, last layer, {result['rows']:,} rows", f"{'masked':<20}{prompts}{'on prompts':>12}"]
+    lines = [
+        f"attention over the prompts, last layer, {result['rows']:,} rows",
+        f"{'masked':<20}{prompts}{'on prompts':>12}",
+    ]
     for name, field in result["fields"].items():
         scores = "".join(f"{score:>9.4f}" for score in field["scores"])
         lines.append(f"{name:<20}{scores}{field['on_prompts'][-1]:>12.2%}")
@@ -39,13 +44,25 @@ def check_table(found: dict[str, Any]) -> str:
         dates = f", {files['first']} to {files['last']}" if "first" in files else ""
         lines.append(f"{files['rows']:,} rows of Parquet, {files['row_groups']:,} row groups{dates}")
     dropped = f"{found['dropped']:,} more dropped by the label rule or for want of a key"
-    lines.append(f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {dropped}; all below is of the sample:")
+    lines.append(
+        f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {dropped}; all below is of "
+        "the sample:"
+    )
     for name, split in found["splits"].items():
         if split["rows"]:
             dates = f", {split['first']} to {split['last']}" if split["first"] else ""
-            unseen = sorted(((share, field) for field, share in split["unseen"].items() if share >= 0.01), reverse=True)[:3]
-            new = f"; never seen in train: {', '.join(f'{field} {share:.0%}' for share, field in unseen)}" if unseen else ""
-            lines.append(f"{name}, split by {found['split']}: {split['rows']:,} rows, {split['label_rate']:.1%} clicks{dates}{new}")
+            unseen = sorted(
+                ((share, field) for field, share in split["unseen"].items() if share >= 0.01), reverse=True
+            )[:3]
+            new = (
+                f"; never seen in train: {', '.join(f'{field} {share:.0%}' for share, field in unseen)}"
+                if unseen
+                else ""
+            )
+            lines.append(
+                f"{name}, split by {found['split']}: {split['rows']:,} rows, {split['label_rate']:.1%} "
+                f"clicks{dates}{new}"
+            )
     head = ["field", "kind", "distinct", "missing", "in all files", "example"]
     rows = [
         [
@@ -88,7 +105,10 @@ def _aligned(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
 
 def _width(text: str) -> int:
     """Places in a terminal: wide signs take two, combining ones none."""
-    return sum(0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+        for sign in text
+    )
 
 
 def comparison(result: dict[str, Any]) -> str:
@@ -100,7 +120,10 @@ def comparison(result: dict[str, Any]) -> str:
     for name, key in (("DeLong, rows independent", "delong"), ("bootstrap by user", "user_bootstrap")):
         if test := against[key]:
             low, high = test["interval"]
-            lines.append(f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = {test['p_value']:.3g}")
+            lines.append(
+                f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = "
+                f"{test['p_value']:.3g}"
+            )
     return "\n".join(lines)
 
 
@@ -109,17 +132,28 @@ def job_line(job: dict[str, Any]) -> str:
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(job["started"])) if job["started"] else "–"
     seconds = (job["ended"] or time.time()) - job["started"] if job["started"] else 0
     status = job["status"].lower() + (f" ({job['exit_code']})" if job["exit_code"] else "")
-    return f"{job['job_id']:<28}  {status:<16}{began:<18}{seconds:>8.0f} s  {job['job'] or '–'}  {job['run'] or ''}".rstrip()
+    line = f"{job['job_id']:<28}  {status:<16}{began:<18}{seconds:>8.0f} s  "
+    return f"{line}{job['job'] or '–'}  {job['run'] or ''}".rstrip()
 
 
 def seeds_table(result: dict[str, Any]) -> str:
     """A line per seed, the means, and Student's test of both metrics."""
-    heading = f"{'':<14}{'AUC':>9}{'against':>9}{'difference':>12}{'log loss':>9}{'against':>9}{'difference':>12}"
+    heading = (
+        f"{'':<14}{'AUC':>9}{'against':>9}{'difference':>12}{'log loss':>9}{'against':>9}{'difference':>12}"
+    )
     lines = [f"{result['split']}, {result['rows']:,} rows, {len(result['runs'])} seeds", heading]
     for run in result["runs"]:
-        lines.append(_seeds_line(f"seed {run['seed']}", *((run[metric], run["against"][metric]) for metric in _METRICS)))
+        lines.append(
+            _seeds_line(
+                f"seed {run['seed']}", *((run[metric], run["against"][metric]) for metric in _METRICS)
+            )
+        )
     for key in ("mean", "sd"):
-        lines.append(_seeds_line(key, *((result[metric][key], result[metric][f"against_{key}"]) for metric in _METRICS)))
+        lines.append(
+            _seeds_line(
+                key, *((result[metric][key], result[metric][f"against_{key}"]) for metric in _METRICS)
+            )
+        )
     lines.append(f"Rel.Impr {_gain(result['auc']['relative_improvement'])}; paired t-tests over the seeds:")
     for label, metric in (("AUC", "auc"), ("log loss", "log_loss")):
         test = result[metric]["t_test"]
@@ -127,7 +161,10 @@ def seeds_table(result: dict[str, Any]) -> str:
             lines.append(f"  {label}: {_ONE_CLASS}")
             continue
         low, high = test["interval"]
-        figures = f"t = {test['t']:.2f} on {test['degrees_of_freedom']} degrees of freedom, p = {test['p_value']:.3g}"
+        figures = (
+            f"t = {test['t']:.2f} on {test['degrees_of_freedom']} degrees of freedom, p = "
+            f"{test['p_value']:.3g}"
+        )
         lines.append(f"  {label}: difference {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], {figures}")
     return "\n".join(lines)
 
@@ -154,10 +191,16 @@ def slices_table(result: dict[str, Any]) -> str:
     tail = result["long_tail"]
     heading = f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'95% interval':>18}{'log loss':>10}"
     lines = [heading + (f"{'Rel.Impr':>10}" if "base" in result else "")]
-    for reading, title in (("seen", "the rarest seen in training"), ("with_unseen", "the same and those never seen")):
+    for reading, title in (
+        ("seen", "the rarest seen in training"),
+        ("with_unseen", "the same and those never seen"),
+    ):
         lines.append(f"long tail: {title}, {tail['share']:.0%} of {tail['user']} and {tail['item']}")
         for figures in tail[reading]:
-            kinds = (f"{'tail' if figures[key] else 'other'} {tail[name]}" for key, name in (("tail_user", "user"), ("tail_item", "item")))
+            kinds = (
+                f"{'tail' if figures[key] else 'other'} {tail[name]}"
+                for key, name in (("tail_user", "user"), ("tail_item", "item"))
+            )
             lines.append(_slice_line("  " + ", ".join(kinds), figures))
     lines.append("never seen in training:")
     lines += [_slice_line(f"  {name}", figures) for name, figures in result["cold_start"].items()]
@@ -170,11 +213,17 @@ def split_line(result: dict[str, Any]) -> str:
     interval = f" {_interval(result)}" if result["auc_interval"] else ""
     gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
     error = result["calibration"]["equal_mass"]["error"]
-    latency = f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below {result['ms_per_batch_p99']:.2f})"
+    latency = (
+        f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below "
+        f"{result['ms_per_batch_p99']:.2f})"
+    )
     of_requests = (result.get("auc_by_request") or {}).get("value")
     gauc += "" if of_requests is None else f", AUC by request {of_requests:.4f}"
     auc = _ONE_CLASS if result["auc"] is None else f"{result['auc']:.4f}"
-    figures = f"AUC {auc}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration error {error:.4f}"
+    figures = (
+        f"AUC {auc}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration "
+        f"error {error:.4f}"
+    )
     left_out = f"{result['left_out']}\n" if result["left_out"] else ""
     return f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
 
@@ -183,7 +232,8 @@ def _slice_line(label: str, figures: dict[str, Any]) -> str:
     auc = "–" if figures["auc"] is None else f"{figures['auc']:.4f}"
     loss = "–" if figures["log_loss"] is None else f"{figures['log_loss']:.4f}"
     improvement = f"{_gain(figures['against']['relative_improvement']):>10}" if figures.get("against") else ""
-    return f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}{auc:>9}{_interval(figures):>18}{loss:>10}{improvement}"
+    line = f"{label:<52}{figures['rows']:>10,}{figures['clicks']:>10,}"
+    return f"{line}{auc:>9}{_interval(figures):>18}{loss:>10}{improvement}"
 
 
 def _interval(figures: dict[str, Any]) -> str:
@@ -192,21 +242,30 @@ def _interval(figures: dict[str, Any]) -> str:
 
 
 def recovery_table(result: dict[str, Any]) -> str:
-    """A line per field, and beneath it one for its values that occur in training where that isn't all of them."""
-    heading = f"{'masked values of':<20}{'rows':>7}{'tokens':>8}{'own':>8}{'permuted':>10}{'ratio':>8}{'difference [95% interval]':>34}"
+    """A line per field, and beneath it one for its values that occur in training where that isn't all of
+    them.
+    """
+    heading = f"{'masked values of':<20}{'rows':>7}{'tokens':>8}{'own':>8}{'permuted':>10}{'ratio':>8}"
+    heading += f"{'difference [95% interval]':>34}"
     lines = [heading + (f"{'against':>10}{'difference [95% interval]':>34}" if result["against"] else "")]
     for name, field in result["fields"].items():
         for label, figures in ((name, field), ("  seen in training", field["seen"])):
             if figures is field or 0 < figures["rows"] < field["rows"]:
-                against = (field["against"] if figures is field else field["against"]["seen"]) if result["against"] else None
+                against = (
+                    (field["against"] if figures is field else field["against"]["seen"])
+                    if result["against"]
+                    else None
+                )
                 lines.append(_recovery_line(label, figures, against))
     return "\n".join(lines)
 
 
 def _recovery_line(label: str, figures: dict[str, Any], against: dict[str, Any] | None) -> str:
     ratio = f"{figures['ratio']:.2f}×" if figures["ratio"] is not None else "–"
-    line = f"{label:<20}{figures['rows']:>7,}{figures['targets']:>8,}{_share(figures['own']):>8}{_share(figures['permuted']):>10}{ratio:>8}"
-    line += f"{_difference(figures):>34}"
+    line = f"{label:<20}{figures['rows']:>7,}{figures['targets']:>8,}"
+    line += (
+        f"{_share(figures['own']):>8}{_share(figures['permuted']):>10}{ratio:>8}{_difference(figures):>34}"
+    )
     return line + (f"{_share(against['against']):>10}{_difference(against):>34}" if against else "")
 
 
@@ -218,19 +277,33 @@ def _difference(figures: dict[str, Any]) -> str:
     if figures["difference"] is None:
         return "–"
     interval = figures["interval"]
-    return f"{figures['difference']:+.2%}" + (f" [{interval[0]:+.2%}, {interval[1]:+.2%}]" if interval else " [one user only]")
+    return f"{figures['difference']:+.2%}" + (
+        f" [{interval[0]:+.2%}, {interval[1]:+.2%}]" if interval else " [one user only]"
+    )
 
 
 def sweep_table(result: dict[str, Any]) -> str:
     """A line per point, the best one first: the searched keys' values and the mean AUC of its seeds."""
-    cells = [["point", *result["keys"], "valid AUC", *(["seeds: lowest, highest"] if result["points"][0]["seeds"] > 1 else []), "status"]]
+    cells = [
+        [
+            "point",
+            *result["keys"],
+            "valid AUC",
+            *(["seeds: lowest, highest"] if result["points"][0]["seeds"] > 1 else []),
+            "status",
+        ]
+    ]
     for row in result["points"]:
         auc = "–" if row["valid_auc"] is None else f"{row['valid_auc']:.4f}"
         values = [_value(row["values"][key]) for key in result["keys"]]
         spread = "–" if row["lowest"] is None else f"{row['lowest']:.4f}, {row['highest']:.4f}"
-        cells.append([str(row["point"]), *values, auc, *([spread] if row["seeds"] > 1 else []), row["status"]])
+        cells.append(
+            [str(row["point"]), *values, auc, *([spread] if row["seeds"] > 1 else []), row["status"]]
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells
+    )
 
 
 def _value(value: Any) -> str:

@@ -1,7 +1,8 @@
 """The `clickprompt` command: every command parses, makes one call, and says where its result is.
 
-Results go to stdout (one JSON object with --json), progress to stderr; exit status 0, 1 (the run failed) or 2 (bad input, one line).
-Imports of torch and ray wait until a command needs them, so that --help and mistakes answer at once.
+Results go to stdout (one JSON object with --json), progress to stderr; exit status 0, 1 (the run failed) or 2
+(bad input, one line). Imports of torch and ray wait until a command needs them, so that --help and mistakes
+answer at once.
 """
 
 import sys

@@ -7,16 +7,39 @@ import typer
 
 from clickprompt.config import preset_names, require_split
 
-__all__ = ["AddressOption", "ConfigOption", "JobArgument", "JsonOption", "RunOption", "SetOption", "SplitOption", "app", "finish"]
+__all__ = [
+    "AddressOption",
+    "ConfigOption",
+    "JobArgument",
+    "JsonOption",
+    "RunOption",
+    "SetOption",
+    "SplitOption",
+    "app",
+    "finish",
+]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A trainer for ClickPrompt on Ray.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A trainer for ClickPrompt on Ray.",
+)
 
-ConfigOption = Annotated[str | None, typer.Option("--config", help="a YAML file, or a preset: " + ", ".join(preset_names()))]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="a YAML file, or a preset: " + ", ".join(preset_names()))
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")
+]
 RunOption = Annotated[str, typer.Option("--run", help="folder or URI of the run; give it again to continue")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
-SplitOption = Annotated[str, typer.Option(help="whose rows: train, valid or test", callback=lambda split: require_split(split))]
-AddressOption = Annotated[str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")]
+SplitOption = Annotated[
+    str, typer.Option(help="whose rows: train, valid or test", callback=lambda split: require_split(split))
+]
+AddressOption = Annotated[
+    str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")
+]
 JobArgument = Annotated[str, typer.Argument(help="the id that `clickprompt submit` printed")]
 
 

@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from clickprompt.cli.format import attention_table, comparison, recovery_table, seeds_table, slices_table, split_line
+from clickprompt.cli.format import (
+    attention_table,
+    comparison,
+    recovery_table,
+    seeds_table,
+    slices_table,
+    split_line,
+)
 from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, SplitOption, app, finish
 from clickprompt.config import load_config
 from clickprompt.errors import InputError
@@ -16,15 +23,22 @@ def evaluate(
     run: RunOption,
     split: SplitOption = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
-    against: Annotated[str | None, typer.Option(help="a run of the same kind, already evaluated, to compare this one with")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="a run of the same kind, already evaluated, to compare this one with")
+    ] = None,
     attention: Annotated[
-        int | None, typer.Option(help="instead: what the PLM reads of the prompts where a field is masked, mean of so many rows")
+        int | None,
+        typer.Option(
+            help="instead: what the PLM reads of the prompts where a field is masked, mean of so many rows"
+        ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a split. Finetuned: predictions, AUC, log loss, milliseconds per batch. Pretrained: masked values recovered, per field."""
+    """Score a split. Finetuned: predictions, AUC, log loss, milliseconds per batch. Pretrained: masked values
+    recovered, per field.
+    """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.score.evaluate import evaluate as run_evaluate
     from clickprompt.runtime.score.evaluate import evaluate_attention, evaluate_recovery, is_pretrained
@@ -38,7 +52,10 @@ def evaluate(
         finish(as_json, result, f"{recovery_table(result)}\n{split}: {result['recovery']}")
         return
     if against and is_pretrained(against):
-        raise InputError(f"--against {against}: a pretraining run, and {run} is finetuned; give one that predicts clicks, too")
+        raise InputError(
+            f"--against {against}: a pretraining run, and {run} is finetuned; give one that predicts "
+            "clicks, too"
+        )
     [result] = run_evaluate([run], split, config=settings, data=data, against=against)
     compared = f"{comparison(result)}\n" if against else ""
     finish(as_json, result, f"{slices_table(result)}\n{compared}{split_line(result)}")
@@ -46,12 +63,19 @@ def evaluate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="finetuned runs of one model, a seed each, already evaluated")],
-    against: Annotated[list[str], typer.Option("--against", help="a run of the other model; repeatable, the same seeds")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN…", help="finetuned runs of one model, a seed each, already evaluated"),
+    ],
+    against: Annotated[
+        list[str], typer.Option("--against", help="a run of the other model; repeatable, the same seeds")
+    ],
     split: SplitOption = "test",
     as_json: JsonOption = False,
 ) -> None:
-    """Several seeds of two models: means, Rel.Impr, and whether the difference is more than the seeds make (paired t-test)."""
+    """Several seeds of two models: means, Rel.Impr, and whether the difference is more than the seeds make
+    (paired t-test).
+    """
     from clickprompt.evaluation.seeds import compare_runs
 
     result = compare_runs(runs, against, split)
@@ -60,15 +84,28 @@ def compare(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="folders or URIs of runs: pretrained, finetuned, sweeps")],
-    out: Annotated[str | None, typer.Option("--out", help="file or URI to write; default: report.html in the first run's folder")] = None,
-    base: Annotated[str | None, typer.Option("--base", help="the run that the others are compared with; default: the first")] = None,
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN…", help="folders or URIs of runs: pretrained, finetuned, sweeps"),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="file or URI to write; default: report.html in the first run's folder"),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="the run that the others are compared with; default: the first"),
+    ] = None,
     split: SplitOption = "test",
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="print the tables in Markdown, too")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the tables in Markdown, too")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """One HTML file about runs: curves, calibration, long tail, attention, sweep, comparison; needs no network to be read."""
+    """One HTML file about runs: curves, calibration, long tail, attention, sweep, comparison; needs no
+    network to be read.
+    """
     from clickprompt.report.make import make_report
 
     result = make_report(runs, out, base=base, split=split, data=data)
@@ -82,15 +119,24 @@ def report(
 @app.command()
 def predict(
     run: RunOption,
-    rows: Annotated[list[str], typer.Option("--rows", help="Parquet, CSV or JSON-lines files or patterns, local or URIs; repeatable")],
+    rows: Annotated[
+        list[str],
+        typer.Option(
+            "--rows", help="Parquet, CSV or JSON-lines files or patterns, local or URIs; repeatable"
+        ),
+    ],
     to: Annotated[str, typer.Option("--to", help="folder or URI of the predictions")],
-    keep: Annotated[list[str] | None, typer.Option("--keep", help="a column to carry along; repeatable")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", help="a column to carry along; repeatable")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score new raw rows with a finetuned run. A value that the dataset hasn't is unknown, but a model with a PLM reads its text."""
+    """Score new raw rows with a finetuned run. A value that the dataset hasn't is unknown, but a model with a
+    PLM reads its text.
+    """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.score.predict import predict as run_predict
 

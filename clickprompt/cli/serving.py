@@ -15,13 +15,19 @@ from clickprompt.errors import InputError
 @app.command()
 def export(
     run: RunOption,
-    to: Annotated[str, typer.Option("--to", help="safetensors, or the CTR model alone as a graph: onnx, torch-export")] = "safetensors",
+    to: Annotated[
+        str, typer.Option("--to", help="safetensors, or the CTR model alone as a graph: onnx, torch-export")
+    ] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="onnx: the graph takes the log's columns instead of ids")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="onnx: the graph takes the log's columns instead of ids")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Everything a server needs of a finetuned run: model, configuration, tokenizer, vocabulary. No pickles."""
+    """Everything a server needs of a finetuned run: model, configuration, tokenizer, vocabulary. No
+    pickles.
+    """
     from clickprompt.export.serving_folder import FORMATS, export_for_serving
 
     if not out:
@@ -30,22 +36,41 @@ def export(
     result = export_for_serving(run, out, to, data, raw=raw)
     lines = [f"{result['objective']}, {result['parameters']:,} parameters, {to}: {out}"]
     if times := result.get("ms_per_batch"):
-        rows, difference = f"{result['checked_rows']:,} {'drawn' if raw else 'test'} rows", result["largest_difference"]
-        lines.insert(0, f"logits of {rows}: at most {difference:.1e} from the trained model's, in batches of several sizes")
-        figures = ", ".join(f"{name} {figure['median']:.3f} (p99 {figure['p99']:.3f})" for name, figure in times.items())
+        rows, difference = (
+            f"{result['checked_rows']:,} {'drawn' if raw else 'test'} rows",
+            result["largest_difference"],
+        )
+        lines.insert(
+            0,
+            f"logits of {rows}: at most {difference:.1e} from the trained model's, in batches of several "
+            "sizes",
+        )
+        figures = ", ".join(
+            f"{name} {figure['median']:.3f} (p99 {figure['p99']:.3f})" for name, figure in times.items()
+        )
         lines.insert(1, f"ms per batch of {result['batch']}, one thread, median: {figures}")
     finish(as_json, result, "\n".join(lines))
 
 
 @app.command()
 def serve(
-    run: Annotated[str, typer.Option("--run", help="a finetuned run, or the folder of an export; a new export there takes over")],
-    host: Annotated[str, typer.Option(help="address to listen on; any but loopback needs a token")] = "127.0.0.1",
+    run: Annotated[
+        str,
+        typer.Option(
+            "--run", help="a finetuned run, or the folder of an export; a new export there takes over"
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="address to listen on; any but loopback needs a token")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
     replicas: Annotated[int, typer.Option(help="processes with the model")] = 2,
     watch: Annotated[float, typer.Option(metavar="SECONDS", help="between two looks for a new export")] = 5.0,
     token_file: Annotated[
-        str | None, typer.Option("--token-file", help="file with the token that requests must have; or CLICKPROMPT_SERVE_TOKEN")
+        str | None,
+        typer.Option(
+            "--token-file", help="file with the token that requests must have; or CLICKPROMPT_SERVE_TOKEN"
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
     config: ConfigOption = None,
@@ -54,16 +79,29 @@ def serve(
 ) -> None:
     """Answer POST /predict with logits and probabilities of raw rows, until Ctrl-C or SIGTERM."""
     settings = load_config(config, overrides or [])
-    if missing := [name for name in ("fastapi", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
-        raise InputError(f"serve needs {', '.join(missing)}, which isn't installed; run pip install 'clickprompt[serve]'")
+    if missing := [
+        name for name in ("fastapi", "starlette", "uvicorn") if importlib.util.find_spec(name) is None
+    ]:
+        raise InputError(
+            f"serve needs {', '.join(missing)}, which isn't installed; run pip install 'clickprompt[serve]'"
+        )
     from clickprompt.runtime.score.serve import TOKEN, ServeOptions, serve_run
 
-    token = "required" if token_file or os.environ.get(TOKEN) else "none"
-    args = {"run": run, "data": data, "replicas": replicas, "gpus": settings.runtime.evaluation_gpus, "watch_s": watch}
-    options = ServeOptions.of({**args, "token": token, "token_file": token_file})
+    needs_token = bool(token_file or os.environ.get(TOKEN))
+    args = {
+        "run": run,
+        "data": data,
+        "replicas": replicas,
+        "gpus": settings.runtime.evaluation_gpus,
+        "watch_s": watch,
+    }
+    options = ServeOptions.of(
+        {**args, "token": "required" if needs_token else "none", "token_file": token_file}
+    )
 
     def listening(url: str) -> None:
-        finish(as_json, {"url": url, "run": run, "replicas": replicas, "token": token == "required"}, f"{run}: listening on {url}")  # noqa: S105
+        facts = {"url": url, "run": run, "replicas": replicas, "token": needs_token}
+        finish(as_json, facts, f"{run}: listening on {url}")
         sys.stdout.flush()
 
     serve_run(options, host=host, port=port, runtime=settings.runtime, listening=listening)

@@ -11,13 +11,17 @@ from clickprompt.io.progress import say
 
 
 @app.command()
-def pretrain(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def pretrain(
+    run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
     """PA-MLM: train the CTR model and the PLM together (§3.5.1)."""
     _train(load_config(config, overrides or []), "pretrain", run, as_json)
 
 
 @app.command()
-def finetune(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def finetune(
+    run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
     """Click prediction with the PLM (Eq. 9) or without it (Eq. 10, --set finetune.with_plm=false)."""
     _train(load_config(config, overrides or []), "finetune", run, as_json)
 
@@ -26,43 +30,69 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
     from clickprompt.runtime.train.train import run_training
 
     result = run_training(config, stage, run)
-    auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}" if result.get("best_auc") is not None else ""
+    auc = (
+        f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}"
+        if result.get("best_auc") is not None
+        else ""
+    )
     loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
-    finish(as_json, result, f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}")
+    finish(
+        as_json,
+        result,
+        f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}",
+    )
 
 
 @app.command()
 def tune(
     run: RunOption,
-    yes: Annotated[bool, typer.Option("--yes", help="also where the space has more points than tune.max_points")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="also where the space has more points than tune.max_points")
+    ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A staged search over any config keys (tune.space): each pretraining once, the finetunings on top of it."""
+    """A staged search over any config keys (tune.space): each pretraining once, the finetunings on top of
+    it.
+    """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.tune.tune import run_tune
 
     result = run_tune(settings, run, yes=yes)
     best, counts = result["best"], result["trials"]
     if counts["failed"]:
-        say(f"{counts['failed']} of {sum(counts.values())} trials failed, see {run}/trials.parquet; the same command tries them again")
+        say(
+            f"{counts['failed']} of {sum(counts.values())} trials failed, see {run}/trials.parquet; the "
+            "same command tries them again"
+        )
     trials = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     text = f"{sweep_table(result)}\n{len(result['pretrains'])} pretrainings; finetunings: {trials}"
-    finish(as_json, result, f"{text}\nbest: point {best['point']}, valid AUC {best['valid_auc']:.4f}: {best['config']}")
+    finish(
+        as_json,
+        result,
+        f"{text}\nbest: point {best['point']}, valid AUC {best['valid_auc']:.4f}: {best['config']}",
+    )
 
 
 @app.command()
-def pipeline(run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def pipeline(
+    run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
     """Fetch, prepare, pretrain, finetune three ways, evaluate, report: the whole job and its table."""
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.pipeline import run_pipeline
 
     result = run_pipeline(settings, run)
-    lines = [f"{'model':<26}{'steps':>7}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"]
+    lines = [
+        f"{'model':<26}{'steps':>7}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"
+    ]
     for row in result["rows"]:
         gain, auc = (row["relative_improvement"], row["test_auc"])
-        improvement, auc = "–" if gain is None else f"{gain:+.2%}", "undefined" if auc is None else f"{auc:.4f}"
+        improvement, auc = (
+            "–" if gain is None else f"{gain:+.2%}",
+            "undefined" if auc is None else f"{auc:.4f}",
+        )
         lines.append(
             f"{row['model']:<26}{row['steps']:>7}{auc:>10}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
         )

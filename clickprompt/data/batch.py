@@ -31,5 +31,9 @@ class Batch:
         return len(self.row_ids)
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if (value := getattr(self, f.name)) is not None
+        }
         return replace(self, **moved)

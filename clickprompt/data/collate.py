@@ -24,15 +24,17 @@ _NEEDS_MASK_TOKEN = {"masked": "PA-MLM", "denoising": "denoising"}
 class Collator:
     """Turns columns `row_id`, `label`, one per field, and optionally `weight` (missing = 1) into batches.
 
-    With a token table, batches carry text; with `masking` too, what the PLM reads of it in pretraining and the targets of that, by `lm`:
+    With a token table, batches carry text; with `masking` too, what the PLM reads of it in pretraining and
+    the targets of that, by `lm`:
 
-    masked (PA-MLM): corrupted text; targets are its corrupted tokens.
-    causal (PA-CLM): the text itself; targets are the text's tokens, or with a `mask_scope` other than tokens the values' only, each at
+    masked (PA-MLM): corrupted text; targets are its corrupted tokens. causal (PA-CLM): the text itself;
+    targets are the text's tokens, or with a `mask_scope` other than tokens the values' only, each at
         the place before its own. There is no rate.
     denoising: corrupted text; targets are all of the text's tokens, `mask_scope` says what is corrupted.
 
-    Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an id is replaced by the unknown
-    id 0, which trains its embedding; the text keeps the value. A row of weight 0 is padding: special tokens only, no targets.
+    Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
+    id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. A row of weight
+    0 is padding: special tokens only, no targets.
     """
 
     def __init__(
@@ -51,7 +53,10 @@ class Collator:
             raise ConfigError("masking needs text; give a token table with it")
         if masking and token_table and token_table.mask_id is None and lm in _NEEDS_MASK_TOKEN:
             needed_by = _NEEDS_MASK_TOKEN[lm]
-            raise ConfigError(f"{token_table.meta['tokenizer']} has no mask token, which {needed_by} needs; use a masked language model")
+            raise ConfigError(
+                f"{token_table.meta['tokenizer']} has no mask token, which {needed_by} needs; use a masked "
+                "language model"
+            )
         self.columns = tuple(columns)
         self.token_table = token_table
         self.masking = masking
@@ -64,28 +69,43 @@ class Collator:
         """All rows as one batch, in the given order. `epoch` keys the masks and the dropped ids."""
         return self._collate(columns, self._field_ids(columns), _weight(columns), epoch, slice(None))
 
-    def micro_batches(self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0) -> list[Batch]:
-        """The rows, longest text first, in ⌈B / micro_batch_size⌉ batches of which each is padded to its own longest row only."""
+    def micro_batches(
+        self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0
+    ) -> list[Batch]:
+        """The rows, longest text first, in ⌈B / micro_batch_size⌉ batches of which each is padded to its own
+        longest row only.
+        """
         field_ids, weight = self._field_ids(columns), _weight(columns)
         order = np.arange(len(field_ids))
         if self.token_table is not None:
             lengths = np.where(weight > 0, self.token_table.lengths(field_ids, self.max_length), 0)
             order = np.argsort(-lengths, kind="stable")  # stable: the same batches wherever it runs
         starts = range(0, len(order), micro_batch_size)
-        return [self._collate(columns, field_ids, weight, epoch, order[start : start + micro_batch_size]) for start in starts]
+        return [
+            self._collate(columns, field_ids, weight, epoch, order[start : start + micro_batch_size])
+            for start in starts
+        ]
 
     def _field_ids(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack([np.asarray(columns[column], dtype=np.int64) for column in self.columns], axis=1)
 
     def _collate(
-        self, columns: Mapping[str, np.ndarray], field_ids: np.ndarray, weight: np.ndarray, epoch: int, rows: slice | np.ndarray
+        self,
+        columns: Mapping[str, np.ndarray],
+        field_ids: np.ndarray,
+        weight: np.ndarray,
+        epoch: int,
+        rows: slice | np.ndarray,
     ) -> Batch:
         row_ids = np.asarray(columns["row_id"], dtype=np.int64)[rows]
         labels = np.asarray(columns["label"], dtype=np.float32)[rows]
         text_ids, weight = field_ids[rows], weight[rows]
         ids = text_ids
         if self.id_dropout:
-            drop = random_uniform(_DROP, self.seed, epoch, row_ids[:, None], np.arange(ids.shape[1])) < self.id_dropout
+            drop = (
+                random_uniform(_DROP, self.seed, epoch, row_ids[:, None], np.arange(ids.shape[1]))
+                < self.id_dropout
+            )
             ids = np.where(drop, 0, ids)
         text: dict[str, np.ndarray] = {}
         if self.token_table is not None:
@@ -98,7 +118,9 @@ class Collator:
             **{name: torch.from_numpy(value) for name, value in text.items()},
         )
 
-    def _text(self, table: TokenTable, field_ids: np.ndarray, text: np.ndarray, row_ids: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
+    def _text(
+        self, table: TokenTable, field_ids: np.ndarray, text: np.ndarray, row_ids: np.ndarray, epoch: int
+    ) -> dict[str, np.ndarray]:
         """The text fields of Batch, each [B, Z]."""
         input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
         plain = {"input_ids": input_ids, "attention_mask": attention_mask}

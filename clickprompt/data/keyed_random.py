@@ -1,4 +1,5 @@
-"""Random bits as a pure function of integer keys, vectorised: no generator state, so neither order nor batching can matter.
+"""Random bits as a pure function of integer keys, vectorised: no generator state, so neither order nor
+batching can matter.
 
 The mixer is splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
 """
@@ -23,7 +24,8 @@ def _splitmix64(state: np.ndarray) -> np.ndarray:
 def random_bits(*keys: int | np.ndarray) -> np.ndarray:
     """uint64 of the keys' broadcast shape; a different value for every order of the same keys.
 
-    With all keys but the last one fixed, this is a bijection of the last key: no two of its values give the same bits.
+    With all keys but the last one fixed, this is a bijection of the last key: no two of its values give the
+    same bits.
     """
     state = np.zeros((1,), dtype=np.uint64)
     for key in keys:

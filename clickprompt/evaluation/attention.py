@@ -23,8 +23,10 @@ class AttentionSums:
 
 
 def summarise_attention(sums: AttentionSums, field_names: list[str]) -> dict[str, dict[str, Any]]:
-    """Per field: "rows"; "scores" [K] of the last layer (Table 7), which sum to 1; "layers" [L, K] likewise; "on_prompts" [L], the part of
-    all attention that goes to prompts. A field that no row has a token of is left out."""
+    """Per field: "rows"; "scores" [K] of the last layer (Table 7), which sum to 1; "layers" [L, K] likewise;
+    "on_prompts" [L], the part of all attention that goes to prompts. A field that no row has a token of is
+    left out.
+    """
     figures = {}
     for name, weights, rows in zip(field_names, sums.weights, sums.rows, strict=True):
         if rows:

@@ -1,7 +1,9 @@
-"""AUC from histograms that merge: memory doesn't grow with the rows, nothing is sorted, and how far off it can be is known.
+"""AUC from histograms that merge: memory doesn't grow with the rows, nothing is sorted, and how far off it
+can be is known.
 
-Every finite float32 is first an integer of the same order (−0.0 and 0.0 the same one): a bucket, its top 16 bits, and a place in it, its
-low 16 bits. A bucket is cut into equal bins, as many as `LogitBins` says, in bins of one value at the finest.
+Every finite float32 is first an integer of the same order (−0.0 and 0.0 the same one): a bucket, its top 16
+bits, and a place in it, its low 16 bits. A bucket is cut into equal bins, as many as `LogitBins` says, in
+bins of one value at the finest.
 """
 
 import numpy as np
@@ -17,12 +19,16 @@ _ROWS_PER_STEP = 1 << 16  # temporaries stay in the processor's cache
 
 
 class LogitBins:
-    """An order-preserving map of the finite float32 numbers to at most 2^20 bins. Histograms merge where they were made with the same."""
+    """An order-preserving map of the finite float32 numbers to at most 2^20 bins. Histograms merge where they
+    were made with the same.
+    """
 
     def __init__(self, bins_of: NDArray[np.int64]) -> None:
         """bins_of: [65,536], bins of each bucket, 1 to 65,536."""
         self.bins_of = bins_of
-        self._packed = (np.cumsum(bins_of) - bins_of) << 32 | bins_of  # the bucket's first bin and its number of bins: one look-up
+        self._packed = (
+            np.cumsum(bins_of) - bins_of
+        ) << 32 | bins_of  # the bucket's first bin and its number of bins: one look-up
 
     @classmethod
     def even(cls) -> "LogitBins":
@@ -31,11 +37,13 @@ class LogitBins:
 
     @classmethod
     def of_sample(cls, logits: ArrayLike) -> "LogitBins":
-        """Bins that hold about equally many rows each, going by a sample of a million logits or so; agreed on before rows are counted.
+        """Bins that hold about equally many rows each, going by a sample of a million logits or so; agreed on
+        before rows are counted.
 
-        Then AUC is certain to ≤ about 5e-7: `AucHistogram.auc`'s bound is at most half the share of rows in the fullest bin of several
-        values. (With a bin's shares x of the clicks, y of the others and μ of all rows, which are a share c clicks: μ = cx + (1 − c)y and
-        xy ≤ μ(cy + (1 − c)x), whose last factor sums to 1 over the bins.) Logits unlike the sample loosen the bound, never break it.
+        Then AUC is certain to ≤ about 5e-7: `AucHistogram.auc`'s bound is at most half the share of rows in
+        the fullest bin of several values. (With a bin's shares x of the clicks, y of the others and μ of all
+        rows, which are a share c clicks: μ = cx + (1 − c)y and xy ≤ μ(cy + (1 − c)x), whose last factor sums
+        to 1 over the bins.) Logits unlike the sample loosen the bound, never break it.
 
         logits: [N] float32, finite. Raises DataError for a logit that isn't finite.
         """
@@ -65,12 +73,15 @@ class AucHistogram:
     def add(self, labels: ArrayLike, logits: ArrayLike) -> None:
         """Count rows, which takes 8 bytes for each of them meanwhile.
 
-        labels: [N], 0 or 1. logits: [N] float32, finite.
-        Raises DataError for another label, a logit that isn't finite, or another number of logits than labels; nothing is counted then.
+        labels: [N], 0 or 1. logits: [N] float32, finite. Raises DataError for another label, a logit that
+        isn't finite, or another number of logits than labels; nothing is counted then.
         """
         clicked, values = np.asarray(labels), _float32(logits)
         if clicked.shape != values.shape:
-            raise DataError(f"labels have shape {clicked.shape}, logits {values.shape}; give one logit for every label, of the same rows")
+            raise DataError(
+                f"labels have shape {clicked.shape}, logits {values.shape}; give one logit for every label, "
+                "of the same rows"
+            )
         cells = self._cells(clicked, values)
         if len(cells) < self.counts.size // 16:  # np.bincount would make all bins anew for a few rows
             np.add.at(self.counts.reshape(-1), cells, 1)
@@ -89,7 +100,9 @@ class AucHistogram:
         return cells
 
     def merge(self, other: "AucHistogram") -> None:
-        """Add the other's rows, as if they had been counted here. Raises DataError where it was made with other bins."""
+        """Add the other's rows, as if they had been counted here. Raises DataError where it was made with
+        other bins.
+        """
         if not np.array_equal(self.bins.bins_of, other.bins.bins_of):
             raise DataError("these histograms have different bins; make all of them with the same LogitBins")
         self.counts += other.counts
@@ -97,9 +110,9 @@ class AucHistogram:
     def auc(self) -> tuple[float, float]:
         """(estimate, bound): the AUC of all rows (evaluation/metrics.py) is within `bound` of the estimate.
 
-        Pairs of one bin count half. Each can be off by a half, so the bound is Σ clicks·others / (2·all clicks·all others) over the bins
-        of more than one value.
-        Raises DataError when only one class is present.
+        Pairs of one bin count half. Each can be off by a half, so the bound is Σ clicks·others / (2·all
+        clicks·all others) over the bins of more than one value. Raises DataError when only one class is
+        present.
         """
         occupied = np.flatnonzero(self.counts[:, 0] | self.counts[:, 1])
         others, clicks = self.counts[occupied].T
@@ -107,7 +120,8 @@ class AucHistogram:
         assert num_others + num_clicks < 1 << 32, "twice the pairs overflow int64"
         if not num_others * num_clicks:
             raise DataError(
-                f"AUC is undefined: {num_others:,} rows have label 0 and {num_clicks:,} label 1; evaluate on rows of both classes"
+                f"AUC is undefined: {num_others:,} rows have label 0 and {num_clicks:,} label 1; evaluate "
+                "on rows of both classes"
             )
         below = np.cumsum(others) - others
         twice_right = int(np.sum(clicks * (2 * below + others)))
@@ -117,7 +131,9 @@ class AucHistogram:
 
 def _float32(logits: ArrayLike) -> NDArray[np.float32]:
     values = np.asarray(logits)
-    assert values.dtype == np.float32, f"logits are {values.dtype}; rounding them to float32 would make ties that no bound knows of"
+    assert values.dtype == np.float32, (
+        f"logits are {values.dtype}; rounding them to float32 would make ties that no bound knows of"
+    )
     assert values.ndim == 1, values.shape
     return values
 
@@ -130,6 +146,9 @@ def _ordered(logits: NDArray[np.float32]) -> NDArray[np.int32]:
     bits = np.ascontiguousarray(logits).view(np.int32)
     magnitude = bits & 0x7FFFFFFF
     if magnitude.max(initial=0) >= 0x7F800000:
-        raise DataError(f"a logit is {logits[np.argmax(magnitude)]}; the model diverged, train it again with a smaller learning rate")
+        raise DataError(
+            f"a logit is {logits[np.argmax(magnitude)]}; the model diverged, train it again with a smaller "
+            "learning rate"
+        )
     sign = bits >> 31
     return (magnitude ^ sign) - sign

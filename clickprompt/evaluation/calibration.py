@@ -1,6 +1,8 @@
-"""Does what is predicted at 30% get clicked 30% of the time? The reliability curve and the expected calibration error.
+"""Does what is predicted at 30% get clicked 30% of the time? The reliability curve and the expected
+calibration error.
 
-Both come from sums per bin of the predicted probability, which add up over shards. Bins are [lower edge, upper edge), the last one closed.
+Both come from sums per bin of the predicted probability, which add up over shards. Bins are [lower edge,
+upper edge), the last one closed.
 """
 
 from typing import Any
@@ -11,20 +13,29 @@ from numpy.typing import ArrayLike, NDArray
 from clickprompt.errors import DataError
 from clickprompt.evaluation.metrics import checked
 
-__all__ = ["NUM_BINS", "calibration_sums", "equal_mass_edges", "equal_width_edges", "expected_calibration_error", "reliability_curve"]
+__all__ = [
+    "NUM_BINS",
+    "calibration_sums",
+    "equal_mass_edges",
+    "equal_width_edges",
+    "expected_calibration_error",
+    "reliability_curve",
+]
 
 NUM_BINS = 15  # as in Guo et al. 2017
 _Z = 1.959963984540054  # 97.5% of the normal distribution
 
 
 def equal_width_edges(num_bins: int = NUM_BINS) -> NDArray[np.float64]:
-    """[num_bins + 1], 0 to 1 in equal steps: the usual bins. Where clicks are rare nearly all rows are in the first few."""
+    """[num_bins + 1], 0 to 1 in equal steps: the usual bins. Where clicks are rare nearly all rows are in the
+    first few.
+    """
     return np.linspace(0, 1, num_bins + 1)
 
 
 def equal_mass_edges(logits: ArrayLike, num_bins: int = NUM_BINS) -> NDArray[np.float64]:
-    """[≤ num_bins + 1], quantiles of the predicted probability, so that bins have about equally many rows. Rows of equal predictions stay
-    together, and bins that would be empty for it are left out.
+    """[≤ num_bins + 1], quantiles of the predicted probability, so that bins have about equally many rows.
+    Rows of equal predictions stay together, and bins that would be empty for it are left out.
 
     logits: [N], those that are to be binned or, where histograms are merged, an agreed sample of them.
     Raises DataError for no rows.
@@ -38,20 +49,24 @@ def equal_mass_edges(logits: ArrayLike, num_bins: int = NUM_BINS) -> NDArray[np.
 
 
 def calibration_sums(labels: ArrayLike, logits: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[bins, 3]: rows, clicks and the sum of predicted probabilities of each bin. Those of several shards are added.
+    """[bins, 3]: rows, clicks and the sum of predicted probabilities of each bin. Those of several shards are
+    added.
 
-    labels: [N], 0 or 1. logits: [N], finite. edges: [bins + 1], ascending from 0 to 1.
-    Raises DataError for another label than 0 and 1, a logit that isn't finite, or another number of logits than labels.
+    labels: [N], 0 or 1. logits: [N], finite. edges: [bins + 1], ascending from 0 to 1. Raises DataError for
+    another label than 0 and 1, a logit that isn't finite, or another number of logits than labels.
     """
     clicked, values = checked(labels, logits, "logit")
     probability = _probability(values)
     place = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, len(edges) - 2)
     weights = (None, clicked, probability)
-    return np.stack([np.bincount(place, weights=weight, minlength=len(edges) - 1) for weight in weights], axis=1).astype(np.float64)
+    return np.stack(
+        [np.bincount(place, weights=weight, minlength=len(edges) - 1) for weight in weights], axis=1
+    ).astype(np.float64)
 
 
 def expected_calibration_error(sums: NDArray[np.float64]) -> float:
-    """ECE (Naeini et al. 2015): Σ_bins (rows / all rows) · |mean prediction − share of clicks|, in [0, 1]. It depends on the bins.
+    """ECE (Naeini et al. 2015): Σ_bins (rows / all rows) · |mean prediction − share of clicks|, in [0, 1]. It
+    depends on the bins.
 
     sums: [bins, 3] of `calibration_sums`. Raises DataError for no rows.
     """
@@ -62,19 +77,30 @@ def expected_calibration_error(sums: NDArray[np.float64]) -> float:
 
 
 def reliability_curve(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Per bin that has rows: `lower` and `upper` edge, `rows`, mean `prediction`, `click_rate` and its 95% `interval`, which is Wilson's
-    (1927): never outside [0, 1], and usable for few rows and for rates near 0. It takes rows as independent of each other.
+    """Per bin that has rows: `lower` and `upper` edge, `rows`, mean `prediction`, `click_rate` and its 95%
+    `interval`, which is Wilson's (1927): never outside [0, 1], and usable for few rows and for rates near 0.
+    It takes rows as independent of each other.
     """
     curve = []
-    for lower, upper, (rows, clicks, predicted) in zip(edges[:-1].tolist(), edges[1:].tolist(), sums.tolist(), strict=True):
+    for lower, upper, (rows, clicks, predicted) in zip(
+        edges[:-1].tolist(), edges[1:].tolist(), sums.tolist(), strict=True
+    ):
         if rows:
             rate = clicks / rows
-            middle, half = rate + _Z**2 / (2 * rows), _Z * np.sqrt(rate * (1 - rate) / rows + (_Z / (2 * rows)) ** 2)
-            interval = max(0.0, float((middle - half) / (1 + _Z**2 / rows))), min(1.0, float((middle + half) / (1 + _Z**2 / rows)))
+            middle, half = (
+                rate + _Z**2 / (2 * rows),
+                _Z * np.sqrt(rate * (1 - rate) / rows + (_Z / (2 * rows)) ** 2),
+            )
+            interval = (
+                max(0.0, float((middle - half) / (1 + _Z**2 / rows))),
+                min(1.0, float((middle + half) / (1 + _Z**2 / rows))),
+            )
             line = {"lower": lower, "upper": upper, "rows": int(rows), "prediction": predicted / rows}
             curve.append({**line, "click_rate": rate, "interval": interval})
     return curve
 
 
 def _probability(logits: NDArray) -> NDArray[np.float64]:
-    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))  # σ without overflow at large negative logits
+    return np.exp(
+        -np.logaddexp(0.0, -logits.astype(np.float64))
+    )  # σ without overflow at large negative logits

@@ -21,20 +21,24 @@ def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
     rows, base_rows = (set(table["row_id"].to_numpy().tolist()) for table in (predictions, base))
     if rows != base_rows:
         raise DataError(
-            f"the two runs were scored on different rows ({len(rows):,} and {len(base_rows):,}, {len(rows & base_rows):,} in both); "
+            f"the two runs were scored on different rows ({len(rows):,} and {len(base_rows):,}, "
+            f"{len(rows & base_rows):,} in both); "
             "evaluate both on the same split of the same dataset"
         )
     different = predictions["label"].to_numpy() != base["label"].to_numpy()
     if different.any():
         first = predictions["row_id"][int(np.flatnonzero(different)[0])].as_py()
-        raise DataError(f"the two runs' labels differ in {different.sum():,} rows (row_id {first} is the first); evaluate both again")
+        raise DataError(
+            f"the two runs' labels differ in {different.sum():,} rows (row_id {first} is the first); "
+            "evaluate both again"
+        )
     return base["logit"].to_numpy()
 
 
 def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArray) -> dict[str, Any]:
-    """{"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and whether the difference is chance:
-    "delong", which takes rows as independent, and "user_bootstrap", which doesn't (None where all rows are of one user).
-    Where all rows are of one class, only "log_loss" isn't None.
+    """{"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and whether
+    the difference is chance: "delong", which takes rows as independent, and "user_bootstrap", which doesn't
+    (None where all rows are of one user). Where all rows are of one class, only "log_loss" isn't None.
 
     All [N]; users are ids of any kind. Raises DataError as `auc_or_none` does.
     """
@@ -45,5 +49,7 @@ def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArr
         "log_loss": log_loss(labels, base_logits),
         "relative_improvement": relative_improvement(auc_or_none(labels, logits), base_auc),
         "delong": delong(labels, logits, base_logits)._asdict() if base_auc is not None else None,
-        "user_bootstrap": user_bootstrap(users, labels, logits, base_logits)._asdict() if several and base_auc is not None else None,
+        "user_bootstrap": user_bootstrap(users, labels, logits, base_logits)._asdict()
+        if several and base_auc is not None
+        else None,
     }

@@ -1,4 +1,6 @@
-"""All that a finetuned run's predictions say: of the split as a whole, of its long tail and of its cold start."""
+"""All that a finetuned run's predictions say: of the split as a whole, of its long tail and of its cold
+start.
+"""
 
 from typing import Any
 
@@ -26,66 +28,96 @@ from clickprompt.evaluation.streamed import streamed_figures
 __all__ = ["EXACT_ROWS", "check_fields", "figures_of_files", "split_figures"]
 
 EXACT_ROWS = 20_000_000
-"""Rows of a split up to which all is exact. With GoodReads' 15 fields they take some 5 GB while they are sorted."""
+"""Rows of a split up to which all is exact. With GoodReads' 15 fields they take some 5 GB while they are
+sorted.
+"""
 
 _MANY = 1000
 
 
 def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
-    """The numbers of the user's and the item's field: the settings', else the log's own (a schema's user and item), else the first field
-    and, of the others, the one with most values. Raises ConfigError for a field that the dataset doesn't have."""
+    """The numbers of the user's and the item's field: the settings', else the log's own (a schema's user and
+    item), else the first field and, of the others, the one with most values. Raises ConfigError for a field
+    that the dataset doesn't have.
+    """
     names = dataset.field_names
     for key, name in (("user", settings.user), ("item", settings.item)):
         if name is not None and name not in names:
-            raise ConfigError(f"evaluate.{key}={name}: {dataset.uri} has no such field; its fields are {', '.join(names)}")
+            raise ConfigError(
+                f"evaluate.{key}={name}: {dataset.uri} has no such field; its fields are {', '.join(names)}"
+            )
     roles = dataset.manifest.get("roles", {})
     by_whom, of_what = settings.user or roles.get("user"), settings.item or roles.get("item")
     user = names.index(by_whom) if by_whom is not None else 0
     if of_what is not None:
         item = names.index(of_what)
     else:
-        item = max((number for number in range(len(names)) if number != user), key=lambda number: dataset.field_sizes[number], default=user)
+        item = max(
+            (number for number in range(len(names)) if number != user),
+            key=lambda number: dataset.field_sizes[number],
+            default=user,
+        )
     return user, item
 
 
-def figures_of_files(folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None) -> dict[str, Any]:
-    """`split_figures` of the prediction files in `folder`, one per row group of the split; above `EXACT_ROWS` without all of them in memory
-    (streamed.py).
+def figures_of_files(
+    folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
+) -> dict[str, Any]:
+    """`split_figures` of the prediction files in `folder`, one per row group of the split; above `EXACT_ROWS`
+    without all of them in memory (streamed.py).
 
-    "left_out" says what is None for that (None where nothing is): every "auc_interval", "auc_by_request", the AUCs of "by_value". The other
-    AUCs there are histograms', within their "auc_bound"; GAUC is exact.
+    "left_out" says what is None for that (None where nothing is): every "auc_interval", "auc_by_request", the
+    AUCs of "by_value". The other AUCs there are histograms', within their "auc_bound"; GAUC is exact.
     """
     rows = dataset.counts[split]
     if rows <= EXACT_ROWS:
         return {**split_figures(read_predictions(folder), dataset, split, settings, base), "left_out": None}
     user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
-    figures = streamed_figures(folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset))
+    figures = streamed_figures(
+        folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset)
+    )
     if dataset.grouped:
         figures["auc_by_request"] = None
     why = f"{rows:,} rows, more than the {EXACT_ROWS:,} that are sorted in memory"
-    return {**figures, "left_out": f"{why}: no intervals, no AUC by value; the other AUCs are within their bounds (auc_bound)"}
+    return {
+        **figures,
+        "left_out": f"{why}: no intervals, no AUC by value; the other AUCs are within their bounds "
+        "(auc_bound)",
+    }
 
 
 def split_figures(
-    predictions: pa.Table, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
+    predictions: pa.Table,
+    dataset: Dataset,
+    split: str,
+    settings: EvaluateConfig,
+    base: pa.Table | None = None,
 ) -> dict[str, Any]:
-    """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc",
-    "auc_by_request" (GAUC of requests, where the log has groups), "calibration", "long_tail", "cold_start", "by_value"}; the last has,
-    field by field, each value's rows, clicks and AUC, where the field has at most `_MANY` values. Intervals are 95%, by user
-    (`auc_interval`).
+    """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "auc_bound", "auc_interval",
+    "log_loss", "gauc", "auc_by_request" (GAUC of requests, where the log has groups), "calibration",
+    "long_tail", "cold_start", "by_value"}; the last has, field by field, each value's rows, clicks and AUC,
+    where the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`).
 
-    base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in the subsets of the long tail.
-    Where all rows are of one class, no AUC is defined: those of the split, their bounds and intervals are None.
-    Raises DataError where predictions, base and split aren't of the same rows.
+    base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in
+    the subsets of the long tail. Where all rows are of one class, no AUC is defined: those of the split,
+    their bounds and intervals are None. Raises DataError where predictions, base and split aren't of the same
+    rows.
     """
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     base_logits = None if base is None else paired_logits(predictions, base)
     ids = _ids(predictions, dataset, split)
-    counts = {name: dataset.vocabulary(number)["train_count"].to_numpy() for number, name in enumerate(dataset.field_names)}
+    counts = {
+        name: dataset.vocabulary(number)["train_count"].to_numpy()
+        for number, name in enumerate(dataset.field_names)
+    }
     user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
 
     def of_subset(subset: TailSubset) -> dict[str, Any]:
-        figures = {"tail_user": subset.tail_user, "tail_item": subset.tail_item, **figures_of(labels, logits, ids[user], subset.rows)}
+        figures = {
+            "tail_user": subset.tail_user,
+            "tail_item": subset.tail_item,
+            **figures_of(labels, logits, ids[user], subset.rows),
+        }
         if base_logits is not None:
             chosen = (values[subset.rows] for values in (ids[user], labels, logits, base_logits))
             figures["against"] = None if figures["auc"] is None else compare(*chosen)
@@ -101,10 +133,17 @@ def split_figures(
         "auc_interval": None if whole is None else auc_interval(ids[user], labels, logits),
         "log_loss": log_loss(labels, logits),
         "gauc": gauc(ids[user], labels, logits)._asdict(),
-        **({"auc_by_request": gauc(_groups(predictions, dataset, split), labels, logits)._asdict()} if dataset.grouped else {}),
+        **(
+            {"auc_by_request": gauc(_groups(predictions, dataset, split), labels, logits)._asdict()}
+            if dataset.grouped
+            else {}
+        ),
         "calibration": {
             name: _calibration(labels, logits, edges)
-            for name, edges in (("equal_width", equal_width_edges()), ("equal_mass", equal_mass_edges(logits)))
+            for name, edges in (
+                ("equal_width", equal_width_edges()),
+                ("equal_mass", equal_mass_edges(logits)),
+            )
         },
         "long_tail": {
             "user": user,
@@ -114,7 +153,10 @@ def split_figures(
         },
         "cold_start": {name: figures_of(labels, logits, ids[user], rows) for name, rows in cold.items()},
         "by_value": {
-            name: _named(auc_by_value(ids[name], labels, logits), dataset.vocabulary(dataset.field_names.index(name))["value"])
+            name: _named(
+                auc_by_value(ids[name], labels, logits),
+                dataset.vocabulary(dataset.field_names.index(name))["value"],
+            )
             for name in _with_few_values(dataset)
         },
         **({} if base_logits is None else {"against": compare(ids[user], labels, logits, base_logits)}),
@@ -122,7 +164,9 @@ def split_figures(
 
 
 def _with_few_values(dataset: Dataset) -> list[str]:
-    return [name for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True) if size <= _MANY]
+    return [
+        name for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True) if size <= _MANY
+    ]
 
 
 def _calibration(labels: np.ndarray, logits: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
@@ -136,10 +180,17 @@ def _named(figures: list[dict[str, Any]], values: pa.ChunkedArray) -> list[dict[
 
 def _groups(predictions: pa.Table, dataset: Dataset, split: str) -> np.ndarray:
     """Which rows were shown together, in the order of the predictions."""
-    return rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", "group"])))["group"].to_numpy()
+    return rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", "group"])))[
+        "group"
+    ].to_numpy()
 
 
 def _ids(predictions: pa.Table, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
     """Each field's ids in the order of the predictions, which are sorted by row_id."""
-    rows = rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", *dataset.columns])))
-    return {name: rows[column].to_numpy() for name, column in zip(dataset.field_names, dataset.columns, strict=True)}
+    rows = rows_of(
+        predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", *dataset.columns]))
+    )
+    return {
+        name: rows[column].to_numpy()
+        for name, column in zip(dataset.field_names, dataset.columns, strict=True)
+    }

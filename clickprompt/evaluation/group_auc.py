@@ -23,10 +23,11 @@ class Gauc(NamedTuple):
 
 
 def gauc(users: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Gauc:
-    """Per-user AUC (Zhu et al. 2017, "Optimized Cost per Click in Taobao Display Advertising"), each user weighing their rows:
-    Σ_u rows_u · AUC_u / Σ_u rows_u, over the users who have both clicks and other rows.
+    """Per-user AUC (Zhu et al. 2017, "Optimized Cost per Click in Taobao Display Advertising"), each user
+    weighing their rows: Σ_u rows_u · AUC_u / Σ_u rows_u, over the users who have both clicks and other rows.
 
-    Only the order of each user's own rows counts; that some users click more than others is nothing a model gains by here.
+    Only the order of each user's own rows counts; that some users click more than others is nothing a model
+    gains by here.
 
     users: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite.
     Raises DataError as `metrics.auc` does, one class excepted.
@@ -44,23 +45,31 @@ def gauc(users: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Gauc:
 
 
 def auc_by_value(values: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
-    """{"value", "rows", "clicks", "auc"} for each value of a field, in the values' order; AUC is None where a value has one class only.
+    """{"value", "rows", "clicks", "auc"} for each value of a field, in the values' order; AUC is None where a
+    value has one class only.
 
     values: [N]. labels: [N], 0 or 1. scores: [N], finite.
     Raises DataError as `metrics.auc` does, one class excepted.
     """
     columns = zip(*(column.tolist() for column in _by_group(values, labels, scores)), strict=True)
     return [
-        {"value": value, "rows": rows, "clicks": clicks, "auc": auc if 0 < clicks < rows else None} for value, rows, clicks, auc in columns
+        {"value": value, "rows": rows, "clicks": clicks, "auc": auc if 0 < clicks < rows else None}
+        for value, rows, clicks, auc in columns
     ]
 
 
-def _by_group(groups: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """(group, rows, clicks, AUC or NaN), each [G]. Pairs are counted in integers over one sort by group and score."""
+def _by_group(
+    groups: ArrayLike, labels: ArrayLike, scores: ArrayLike
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """(group, rows, clicks, AUC or NaN), each [G]. Pairs are counted in integers over one sort by group and
+    score.
+    """
     clicked, values = checked(labels, scores, "score")
     ids = np.asarray(groups)
     if ids.shape != values.shape:
-        raise DataError(f"groups have shape {ids.shape}, scores {values.shape}; give every row's user or value")
+        raise DataError(
+            f"groups have shape {ids.shape}, scores {values.shape}; give every row's user or value"
+        )
     if not len(ids):
         return ids, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     names, members = np.unique(ids, return_inverse=True)
@@ -75,4 +84,9 @@ def _by_group(groups: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> tuple[
     twice_right = np.add.reduceat(run_clicks * (2 * others_below + run_others), first_runs)
     clicks, others = np.add.reduceat(run_clicks, first_runs), np.add.reduceat(run_others, first_runs)
     pairs = 2 * clicks * others
-    return names, clicks + others, clicks, np.divide(twice_right, pairs, out=np.full(len(names), np.nan), where=pairs > 0)
+    return (
+        names,
+        clicks + others,
+        clicks,
+        np.divide(twice_right, pairs, out=np.full(len(names), np.nan), where=pairs > 0),
+    )

@@ -10,11 +10,13 @@ import torch
 __all__ = ["time_per_batch"]
 
 
-def time_per_batch(callables: Mapping[str, Callable[[], object]], repeats: int = 30, warmup: int = 3) -> dict[str, dict[str, float]]:
+def time_per_batch(
+    callables: Mapping[str, Callable[[], object]], repeats: int = 30, warmup: int = 3
+) -> dict[str, dict[str, float]]:
     """Table 8: wall time of one call of each, in milliseconds.
 
-    Repeats are interleaved (A B C A B C …), so that a machine that slows down or speeds up meanwhile does so for all of them alike.
-    CUDA work is waited for.
+    Repeats are interleaved (A B C A B C …), so that a machine that slows down or speeds up meanwhile does so
+    for all of them alike. CUDA work is waited for.
 
     Returns {name: {"median", "p99", "min", "max"}} over `repeats` calls, `warmup` earlier ones left out.
     """

@@ -9,20 +9,23 @@ __all__ = ["auc", "auc_or_none", "checked", "log_loss", "relative_improvement", 
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """AUC of §4.1.2: the share of (click, non-click) pairs that the score puts in the right order, a tie counting half.
+    """AUC of §4.1.2: the share of (click, non-click) pairs that the score puts in the right order, a tie
+    counting half.
 
     Exact: pairs are counted in integers over the sorted scores, O(n log n). Any order-preserving score does;
     logits are better than probabilities, which run into ties where the sigmoid saturates.
 
-    labels: [N], 0 or 1. scores: [N], finite.
-    Raises DataError when only one class is present (no pair exists), for another label than 0 and 1, a score that isn't finite, or
-    another number of scores than labels.
+    labels: [N], 0 or 1. scores: [N], finite. Raises DataError when only one class is present (no pair
+    exists), for another label than 0 and 1, a score that isn't finite, or another number of scores than
+    labels.
     """
     clicked, values = checked(labels, scores, "score")
     num_clicked = int(clicked.sum())
     num_pairs = num_clicked * (len(clicked) - num_clicked)
     if num_pairs == 0:
-        held = f"all {len(clicked)} rows have label {int(clicked[0])}" if len(clicked) else "there are no rows"
+        held = (
+            f"all {len(clicked)} rows have label {int(clicked[0])}" if len(clicked) else "there are no rows"
+        )
         raise DataError(f"AUC is undefined: {held}; evaluate on rows of both classes")
     order = np.argsort(values)
     values, clicked = values[order], clicked[order]
@@ -35,7 +38,9 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def auc_or_none(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """`auc`, or None where there are rows but all are of one class. Raises DataError as `auc` does for the rest."""
+    """`auc`, or None where there are rows but all are of one class. Raises DataError as `auc` does for the
+    rest.
+    """
     clicked, _ = checked(labels, scores, "score")
     return None if len(clicked) and clicked.all() == clicked.any() else auc(labels, scores)
 
@@ -45,8 +50,8 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
 
     From logits, so that no probability is ever rounded to 0 or 1 and nothing is clipped.
 
-    labels: [N], 0 or 1. logits: [N], finite.
-    Raises DataError for no rows, another label than 0 and 1, a logit that isn't finite, or another number of logits than labels.
+    labels: [N], 0 or 1. logits: [N], finite. Raises DataError for no rows, another label than 0 and 1, a
+    logit that isn't finite, or another number of logits than labels.
     """
     clicked, values = checked(labels, logits, "logit")
     if not len(clicked):
@@ -69,19 +74,25 @@ def run_starts(*columns: NDArray) -> NDArray[np.int64]:
 def checked(labels: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArray[np.bool_], NDArray]:
     """(label is 1, values), each [N], as every metric takes them; `name` is what a message calls a value.
 
-    Raises DataError for another label than 0 and 1, a value that isn't finite, or another number of values than labels.
+    Raises DataError for another label than 0 and 1, a value that isn't finite, or another number of values
+    than labels.
     """
     label_array, value_array = np.asarray(labels), np.asarray(values)
     if label_array.ndim != 1 or value_array.shape != label_array.shape:
         raise DataError(
-            f"labels have shape {label_array.shape}, {name}s {value_array.shape}; give one {name} for every label, of the same rows"
+            f"labels have shape {label_array.shape}, {name}s {value_array.shape}; give one {name} for every "
+            "label, of the same rows"
         )
     wrong = np.flatnonzero((label_array != 0) & (label_array != 1))
     if len(wrong):
-        raise DataError(f"row {wrong[0]} has label {label_array[wrong[0]]}; labels are 0 or 1, check the label rule that prepared the data")
+        raise DataError(
+            f"row {wrong[0]} has label {label_array[wrong[0]]}; labels are 0 or 1, check the label rule "
+            "that prepared the data"
+        )
     wrong = np.flatnonzero(~np.isfinite(value_array))
     if len(wrong):
         raise DataError(
-            f"row {wrong[0]} has {name} {value_array[wrong[0]]}; the model diverged, train it again with a smaller learning rate"
+            f"row {wrong[0]} has {name} {value_array[wrong[0]]}; the model diverged, train it again with a "
+            "smaller learning rate"
         )
     return label_array == 1, value_array

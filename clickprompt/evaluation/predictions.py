@@ -41,13 +41,26 @@ def part_uri(folder: str, group: int) -> str:
 
 
 def write_predictions(uri: str, scores: Scores) -> None:
-    """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all, sorted by row_id.
+    """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all,
+    sorted by row_id.
 
     Raises InputError when `uri` can't be written.
     """
-    probability = np.exp(-np.logaddexp(0.0, -scores.logits.astype(np.float64)))  # σ without overflow at large negative logits
-    plm_logits = pa.nulls(len(scores.logits), pa.float32()) if scores.plm_logits is None else pa.array(scores.plm_logits)
-    columns = [scores.row_ids, scores.labels.astype(np.int8), scores.logits, probability.astype(np.float32), scores.ctr_logits]
+    probability = np.exp(
+        -np.logaddexp(0.0, -scores.logits.astype(np.float64))
+    )  # σ without overflow at large negative logits
+    plm_logits = (
+        pa.nulls(len(scores.logits), pa.float32())
+        if scores.plm_logits is None
+        else pa.array(scores.plm_logits)
+    )
+    columns = [
+        scores.row_ids,
+        scores.labels.astype(np.int8),
+        scores.logits,
+        probability.astype(np.float32),
+        scores.ctr_logits,
+    ]
     table = pa.Table.from_arrays([*map(pa.array, columns), plm_logits], schema=SCHEMA).sort_by("row_id")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -57,18 +70,22 @@ def write_predictions(uri: str, scores: Scores) -> None:
 def read_predictions(uri: str) -> pa.Table:
     """Every prediction in the folder `uri`, sorted by row_id.
 
-    Returns a table of `SCHEMA`.
-    Raises DataError for a folder without prediction files, a file that isn't one, or a row that was predicted twice.
+    Returns a table of `SCHEMA`. Raises DataError for a folder without prediction files, a file that isn't
+    one, or a row that was predicted twice.
     """
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
-        raise DataError(f"{uri}: no prediction files (*.parquet) in this folder; run `clickprompt predict` first or check the path")
+        raise DataError(
+            f"{uri}: no prediction files (*.parquet) in this folder; run `clickprompt predict` first or "
+            "check the path"
+        )
     table = pa.concat_tables([read_part(storage.join(uri, name)) for name in names]).sort_by("row_id")
     row_ids = table["row_id"].to_numpy()
     repeated = row_ids[1:][row_ids[1:] == row_ids[:-1]]
     if len(repeated):
         raise DataError(
-            f"{uri}: {len(np.unique(repeated))} rows are predicted more than once (row_id {repeated[0]} is the first); "
+            f"{uri}: {len(np.unique(repeated))} rows are predicted more than once (row_id {repeated[0]} is "
+            "the first); "
             "two runs were mixed in one folder, predict again into an empty one"
         )
     return table
@@ -83,7 +100,8 @@ def rows_of(predictions: pa.Table, rows: pa.Table) -> pa.Table:
     for column, meant in (("row_id", "of other rows"), ("label", "with other labels")):
         if not rows[column].equals(predictions[column]):
             raise DataError(
-                f"the predictions are {meant} than the dataset has ({len(predictions):,} rows, {len(rows):,} there): "
+                f"the predictions are {meant} than the dataset has ({len(predictions):,} rows, "
+                f"{len(rows):,} there): "
                 "the dataset was prepared anew or files were mixed; evaluate the run again"
             )
     return rows
@@ -97,7 +115,10 @@ def read_part(uri: str) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
     if not table.schema.equals(SCHEMA):
-        raise DataError(f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder holds something else")
+        raise DataError(
+            f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder holds "
+            "something else"
+        )
     if any(table[name].null_count for name in SCHEMA.names if name != "plm_logit"):
         raise DataError(f"{uri}: empty cells; predictions have none, predict again")
     return table

@@ -27,38 +27,50 @@ SCHEMA = pa.schema(
 
 
 def write_recovery(uri: str, table: pa.Table) -> None:
-    """Write one row group's lines to the Parquet file `uri`, whole or not at all. Raises InputError when it can't be written."""
+    """Write one row group's lines to the Parquet file `uri`, whole or not at all. Raises InputError when it
+    can't be written.
+    """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
 
 
 def read_recovery(uri: str) -> pa.Table:
-    """Every line in the folder `uri`, sorted by row and field. Raises DataError for a folder without such files, or a damaged one."""
+    """Every line in the folder `uri`, sorted by row and field. Raises DataError for a folder without such
+    files, or a damaged one.
+    """
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
-        raise DataError(f"{uri}: no recovery files (*.parquet) in this folder; run `clickprompt evaluate` on that pretraining run first")
+        raise DataError(
+            f"{uri}: no recovery files (*.parquet) in this folder; run `clickprompt evaluate` on that "
+            "pretraining run first"
+        )
     try:
         tables = []
         for name in names:
             with storage.open_input(storage.join(uri, name)) as stream:
                 tables.append(pq.read_table(stream, schema=SCHEMA))
     except pa.ArrowException as error:
-        raise DataError(f"{uri}: not readable as recovery files; delete this folder and evaluate again") from error
+        raise DataError(
+            f"{uri}: not readable as recovery files; delete this folder and evaluate again"
+        ) from error
     return pa.concat_tables(tables).sort_by([("row_id", "ascending"), ("field", "ascending")])
 
 
 def summarise_recovery(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """Per field: rows, users, masked tokens; accuracies `own` and `permuted`, their `ratio` and `difference` with its 95% `interval`.
+    """Per field: rows, users, masked tokens; accuracies `own` and `permuted`, their `ratio` and `difference`
+    with its 95% `interval`.
 
-    `seen` has the same over the lines whose value occurs in training. Accuracies are shares of masked tokens; a figure is None where
-    there is nothing to count, or nothing to compare with because the model has no prompts.
+    `seen` has the same over the lines whose value occurs in training. Accuracies are shares of masked tokens;
+    a figure is None where there is nothing to count, or nothing to compare with because the model has no
+    prompts.
     """
     return _per_field(table, "hits_permuted", "permuted")
 
 
 def compare_recovery(table: pa.Table, other: pa.Table) -> dict[str, dict[str, Any]]:
-    """As `summarise_recovery`, with another model's own prompts in place of the permuted ones: its accuracy is `against`, the interval is paired.
+    """As `summarise_recovery`, with another model's own prompts in place of the permuted ones: its accuracy
+    is `against`, the interval is paired.
 
     Raises DataError when the two models were not asked for the same tokens.
     """
@@ -75,14 +87,22 @@ def _per_field(table: pa.Table, column: str, name: str) -> dict[str, dict[str, A
     figures = {}
     for field in sorted(table["field"].unique().to_pylist()):
         lines = table.filter(pc.field("field") == field)
-        figures[field] = {**_figures(lines, column, name), "seen": _figures(lines.filter(pc.field("seen")), column, name)}
+        figures[field] = {
+            **_figures(lines, column, name),
+            "seen": _figures(lines.filter(pc.field("seen")), column, name),
+        }
     return figures
 
 
 def _figures(lines: pa.Table, column: str, name: str) -> dict[str, Any]:
     users, tokens, own = (lines[key].to_numpy() for key in ("cluster", "tokens", "hits_own"))
     total = int(tokens.sum())
-    figures = {"rows": len(lines), "users": len(np.unique(users)), "targets": total, "own": own.sum() / total if total else None}
+    figures = {
+        "rows": len(lines),
+        "users": len(np.unique(users)),
+        "targets": total,
+        "own": own.sum() / total if total else None,
+    }
     if not total or lines[column].null_count:
         return {**figures, name: None, "ratio": None, "difference": None, "interval": None}
     other = lines[column].to_numpy()

@@ -1,4 +1,6 @@
-"""Several seeds of a model against the same seeds of another: their evaluations, and Student's paired t-test over the seeds."""
+"""Several seeds of a model against the same seeds of another: their evaluations, and Student's paired t-test
+over the seeds.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -12,47 +14,69 @@ from clickprompt.io import storage
 
 __all__ = ["compare_runs", "compare_seeds"]
 
-_UNDEFINED: dict[str, Any] = {"mean": None, "sd": None, "against_mean": None, "against_sd": None, "t_test": None}
+_UNDEFINED: dict[str, Any] = {
+    "mean": None,
+    "sd": None,
+    "against_mean": None,
+    "against_sd": None,
+    "t_test": None,
+}
 
 
 def compare_runs(runs: Sequence[str], against: Sequence[str], split: str) -> dict[str, Any]:
-    """`compare_seeds` of what `clickprompt evaluate` found of the runs. Also raises DataError for a run that wasn't evaluated."""
+    """`compare_seeds` of what `clickprompt evaluate` found of the runs. Also raises DataError for a run that
+    wasn't evaluated.
+    """
     for names in (runs, against):
         if len(names) < 2:
-            raise InputError(f"{len(names)} run against {len(against)}: a t-test over seeds needs two pairs or more; train further seeds")
+            raise InputError(
+                f"{len(names)} run against {len(against)}: a t-test over seeds needs two pairs or more; "
+                "train further seeds"
+            )
     results, base_results = ([_evaluation_of(run, split) for run in names] for names in (runs, against))
     return compare_seeds(results, base_results)
 
 
-def compare_seeds(results: Sequence[dict[str, Any]], base_results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `evaluate` returned of runs of one model and of another's, in any order; they pair up by their seeds.
+def compare_seeds(
+    results: Sequence[dict[str, Any]], base_results: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """What `evaluate` returned of runs of one model and of another's, in any order; they pair up by their
+    seeds.
 
-    Returns {"split", "rows", "runs", "auc", "log_loss"}. "runs" has for each seed "seed", "run", "auc", "log_loss" and the other run's
-    under "against"; the last two have "mean", "sd", "against_mean", "against_sd" and "t_test" (`paired_t_test`), "auc" also
-    "relative_improvement" (Table 2's Rel.Impr, of the means).
+    Returns {"split", "rows", "runs", "auc", "log_loss"}. "runs" has for each seed "seed", "run", "auc",
+    "log_loss" and the other run's under "against"; the last two have "mean", "sd", "against_mean",
+    "against_sd" and "t_test" (`paired_t_test`), "auc" also "relative_improvement" (Table 2's Rel.Impr, of the
+    means).
 
     Where all rows are of one class, all of "auc" is None.
 
-    Raises InputError where seeds don't pair up, there are fewer than two pairs or t is undefined, DataError for different test sets.
+    Raises InputError where seeds don't pair up, there are fewer than two pairs or t is undefined, DataError
+    for different test sets.
     """
     first = results[0]
     for result in (*results, *base_results):
         if (result["dataset_fingerprint"], result["split"]) != (first["dataset_fingerprint"], first["split"]):
             raise DataError(
-                f"{result['run']}: evaluated on another dataset's {result['split']} split than {first['run']}; only runs on the same rows "
+                f"{result['run']}: evaluated on another dataset's {result['split']} split than "
+                f"{first['run']}; only runs on the same rows "
                 "compare, evaluate both on one dataset"
             )
     ours, theirs = _by_seed(results), _by_seed(base_results)
     if ours.keys() != theirs.keys():
         seeds = (", ".join(map(str, sorted(arm))) for arm in (ours, theirs))
-        raise InputError("seeds {} against seeds {}: runs pair up by their seeds; give both models' runs of the same seeds".format(*seeds))
+        raise InputError(
+            "seeds {} against seeds {}: runs pair up by their seeds; "
+            "give both models' runs of the same seeds".format(*seeds)
+        )
     pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours)]
     figures = {
         metric: _compared(found, base_found) if None not in (*found, *base_found) else _UNDEFINED.copy()
         for metric in ("auc", "log_loss")
         for found, base_found in [([run[metric] for run, _ in pairs], [base[metric] for _, base in pairs])]
     }
-    figures["auc"]["relative_improvement"] = relative_improvement(figures["auc"]["mean"], figures["auc"]["against_mean"])
+    figures["auc"]["relative_improvement"] = relative_improvement(
+        figures["auc"]["mean"], figures["auc"]["against_mean"]
+    )
     lines = [{"seed": run["seed"], **_scores(run), "against": _scores(base)} for run, base in pairs]
     return {"split": first["split"], "rows": first["rows"], "runs": lines, **figures}
 
@@ -62,7 +86,10 @@ def _by_seed(results: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     for result in results:
         other = found.setdefault(result["seed"], result)
         if other is not result:
-            raise InputError(f"{other['run']} and {result['run']} have the same seed {result['seed']}; give one run of each seed")
+            raise InputError(
+                f"{other['run']} and {result['run']} have the same seed {result['seed']}; give one run of "
+                "each seed"
+            )
     return found
 
 
@@ -88,6 +115,7 @@ def _evaluation_of(run: str, split: str) -> dict[str, Any]:
     result = storage.read_json(path) if storage.exists(path) else {}
     if result.get("weights") != weights_checksum(export):
         raise DataError(
-            f"{run}: its weights weren't evaluated on the {split} split; run `clickprompt evaluate --run {run} --split {split}` first"
+            f"{run}: its weights weren't evaluated on the {split} split; run `clickprompt evaluate --run "
+            f"{run} --split {split}` first"
         )
     return result

@@ -1,4 +1,6 @@
-"""Is a difference more than chance? Tests of two models on the same rows, or over the same seeds; intervals for dependent rows."""
+"""Is a difference more than chance? Tests of two models on the same rows, or over the same seeds; intervals
+for dependent rows.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import checked, run_starts
 
-__all__ = ["DeLong", "PairedT", "UserBootstrap", "auc_interval", "cluster_interval", "delong", "paired_t_test", "user_bootstrap"]
+__all__ = [
+    "DeLong",
+    "PairedT",
+    "UserBootstrap",
+    "auc_interval",
+    "cluster_interval",
+    "delong",
+    "paired_t_test",
+    "user_bootstrap",
+]
 
 RESAMPLES = 2000
 _Z = 1.959963984540054  # 97.5% of the normal distribution
@@ -18,19 +29,25 @@ _ROUNDING = 1e-12  # of a metric
 _DRAWS_PER_STEP = 1 << 22  # bounds the memory
 
 
-def cluster_interval(clusters: ArrayLike, gains: ArrayLike, counts: ArrayLike, *, seed: int = 0) -> tuple[float, float] | None:
-    """95% percentile interval of Σ gains / Σ counts by the cluster bootstrap (Efron and Tibshirani 1993, §8): clusters are drawn
-    with replacement, as many as there are, `RESAMPLES` times.
+def cluster_interval(
+    clusters: ArrayLike, gains: ArrayLike, counts: ArrayLike, *, seed: int = 0
+) -> tuple[float, float] | None:
+    """95% percentile interval of Σ gains / Σ counts by the cluster bootstrap (Efron and Tibshirani 1993, §8):
+    clusters are drawn with replacement, as many as there are, `RESAMPLES` times.
 
-    A user's rows share the user, so they are no independent evidence; whole users are. Few clusters make the interval too narrow.
+    A user's rows share the user, so they are no independent evidence; whole users are. Few clusters make the
+    interval too narrow.
 
-    clusters, gains, counts: [N], what each line belongs to, what it adds to the numerator and to the denominator (counts > 0).
-    Returns None where fewer than two clusters leave nothing to estimate from.
+    clusters, gains, counts: [N], what each line belongs to, what it adds to the numerator and to the
+    denominator (counts > 0). Returns None where fewer than two clusters leave nothing to estimate from.
     """
     names, members = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 2:
         return None
-    sums = np.stack([np.bincount(members, weights=np.asarray(values, dtype=np.float64)) for values in (gains, counts)], axis=1)  # [C, 2]
+    sums = np.stack(
+        [np.bincount(members, weights=np.asarray(values, dtype=np.float64)) for values in (gains, counts)],
+        axis=1,
+    )  # [C, 2]
     generator = np.random.default_rng(seed)
     step = max(1, _DRAWS_PER_STEP // len(names))
     means = []
@@ -43,15 +60,17 @@ def cluster_interval(clusters: ArrayLike, gains: ArrayLike, counts: ArrayLike, *
 
 
 def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> tuple[float, float] | None:
-    """95% interval of one AUC whose rows come in clusters, such as users: DeLong's variance with the rows' placements summed within each
-    cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"), on the logit scale, so that it stays within [0, 1].
+    """95% interval of one AUC whose rows come in clusters, such as users: DeLong's variance with the rows'
+    placements summed within each cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve
+    data"), on the logit scale, so that it stays within [0, 1].
 
-    Var(AUC) = c₁/(c₁−1) Σ u² / clicks² + c₀/(c₀−1) Σ v² / others² + 2 c/(c−1) Σ u·v / (clicks·others) over the clusters, u and v being what
-    a cluster's clicks and its other rows have of placement beyond the AUC; c₁, c₀ clusters have clicks, have others, c there are. Where
-    every cluster is one row it is DeLong's. No resampling: a sort.
+    Var(AUC) = c₁/(c₁−1) Σ u² / clicks² + c₀/(c₀−1) Σ v² / others² + 2 c/(c−1) Σ u·v / (clicks·others) over
+    the clusters, u and v being what a cluster's clicks and its other rows have of placement beyond the AUC;
+    c₁, c₀ clusters have clicks, have others, c there are. Where every cluster is one row it is DeLong's. No
+    resampling: a sort.
 
-    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite.
-    Returns None where fewer than two clusters have clicks or have others, the AUC is 0 or 1, or no variance is left to judge by.
+    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite. Returns None where fewer than
+    two clusters have clicks or have others, the AUC is 0 or 1, or no variance is left to judge by.
     """
     clicked, values = checked(labels, scores, "score")
     names, members = np.unique(np.asarray(clusters), return_inverse=True)
@@ -65,7 +84,11 @@ def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> t
     # [C], each a share of the class
     u = np.bincount(members, weights=np.where(clicked, beyond, 0), minlength=len(names)) / clicks_of.sum()
     v = np.bincount(members, weights=np.where(clicked, 0, beyond), minlength=len(names)) / others_of.sum()
-    terms = ((np.count_nonzero(clicks_of), u @ u), (np.count_nonzero(others_of), v @ v), (len(names), 2 * u @ v))
+    terms = (
+        (np.count_nonzero(clicks_of), u @ u),
+        (np.count_nonzero(others_of), v @ v),
+        (len(names), 2 * u @ v),
+    )
     variance = sum(number / (number - 1) * float(term) for number, term in terms)
     if not 0 < auc < 1 or variance <= _ROUNDING**2:
         return None
@@ -85,29 +108,42 @@ class DeLong(NamedTuple):
 
 
 def delong(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> DeLong:
-    """DeLong's test of two AUCs on the same rows (DeLong, DeLong and Clarke-Pearson 1988), by ranks in O(n log n) as Sun and Xu (2014).
+    """DeLong's test of two AUCs on the same rows (DeLong, DeLong and Clarke-Pearson 1988), by ranks in O(n
+    log n) as Sun and Xu (2014).
 
-    A click's placement is the share of other rows below it, another row's the share of clicks above it, ties counting half; the AUC is the
-    mean of either. Var(difference) = Var(clicks' differences of placement) / clicks + Var(the others') / others.
+    A click's placement is the share of other rows below it, another row's the share of clicks above it, ties
+    counting half; the AUC is the mean of either. Var(difference) = Var(clicks' differences of placement) /
+    clicks + Var(the others') / others.
 
     It takes rows as independent of each other; where users have several, `user_bootstrap` doesn't.
 
-    labels: [N], 0 or 1. scores, base_scores: [N], finite.
-    Raises DataError as `metrics.auc` does, with fewer than two rows of a class, or where no variance is left to judge by.
+    labels: [N], 0 or 1. scores, base_scores: [N], finite. Raises DataError as `metrics.auc` does, with fewer
+    than two rows of a class, or where no variance is left to judge by.
     """
     clicked, values, base_values = _paired(labels, scores, base_scores)
     num_clicks = int(clicked.sum())
     if min(num_clicks, len(clicked) - num_clicks) < 2:
-        raise DataError(f"DeLong's test needs two rows of each class, these {len(clicked)} have {num_clicks} clicks; evaluate on more rows")
+        raise DataError(
+            f"DeLong's test needs two rows of each class, these {len(clicked)} have {num_clicks} clicks; "
+            "evaluate on more rows"
+        )
     gains = _placements(clicked, values) - _placements(clicked, base_values)
     difference = float(gains[clicked].mean())
     error = math.sqrt(sum(float(gains[of].var(ddof=1)) / int(of.sum()) for of in (clicked, ~clicked)))
     if np.ptp(gains[clicked]) == np.ptp(gains[~clicked]) == 0:
         if difference:
-            raise DataError(f"DeLong's test is undefined: every row gains the same {difference:g}; evaluate on more rows")
+            raise DataError(
+                f"DeLong's test is undefined: every row gains the same {difference:g}; evaluate on more rows"
+            )
         return DeLong(0.0, 0.0, 0.0, 1.0, (0.0, 0.0))  # both order the rows alike
     z = difference / error
-    return DeLong(difference, error, z, math.erfc(abs(z) / math.sqrt(2)), (difference - _Z * error, difference + _Z * error))
+    return DeLong(
+        difference,
+        error,
+        z,
+        math.erfc(abs(z) / math.sqrt(2)),
+        (difference - _Z * error, difference + _Z * error),
+    )
 
 
 class UserBootstrap(NamedTuple):
@@ -115,7 +151,9 @@ class UserBootstrap(NamedTuple):
     """AUC of the scores less AUC of the base scores, of all rows"""
     standard_error: float
     p_value: float
-    """two-sided: twice the share of resampled differences at or beyond 0 on the rarer side, the observed one counted in"""
+    """two-sided: twice the share of resampled differences at or beyond 0 on the rarer side, the observed one
+    counted in
+    """
     interval: tuple[float, float]
     """95%, percentiles"""
     users: int
@@ -124,12 +162,20 @@ class UserBootstrap(NamedTuple):
 
 
 def user_bootstrap(
-    users: ArrayLike, labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike, *, resamples: int = 1000, seed: int = 0
+    users: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    base_scores: ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> UserBootstrap:
-    """Paired bootstrap by user of the difference of two AUCs on the same rows: users are drawn with replacement, as many as there are, with
-    all their rows (as `cluster_interval`), and both models are judged by the same draw.
+    """Paired bootstrap by user of the difference of two AUCs on the same rows: users are drawn with
+    replacement, as many as there are, with all their rows (as `cluster_interval`), and both models are judged
+    by the same draw.
 
-    A drawn user's rows count as often as the user was drawn, so rows are sorted once and not in every resample.
+    A drawn user's rows count as often as the user was drawn, so rows are sorted once and not in every
+    resample.
 
     users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite.
     Raises DataError as `metrics.auc` does, and for fewer than two users.
@@ -139,19 +185,28 @@ def user_bootstrap(
     if members.shape != clicked.shape:
         raise DataError(f"users have shape {members.shape}, labels {clicked.shape}; give every row's user")
     if len(names) < 2:
-        raise DataError(f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; evaluate on more rows")
+        raise DataError(
+            f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; evaluate on "
+            "more rows"
+        )
     models = [_Presorted(members, clicked, each) for each in (values, base_values)]
     once = np.ones(len(names), dtype=np.int64)
     observed = models[0].auc(once) - models[1].auc(once)
     if math.isnan(observed):
-        raise DataError(f"AUC is undefined: all {len(clicked)} rows have the same label; evaluate on rows of both classes")
+        raise DataError(
+            f"AUC is undefined: all {len(clicked)} rows have the same label; evaluate on rows of both classes"
+        )
     generator = np.random.default_rng(seed)
-    drawn = (np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamples))
+    drawn = (
+        np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+        for _ in range(resamples)
+    )
     all_differences = np.array([models[0].auc(times) - models[1].auc(times) for times in drawn])
     differences = all_differences[np.isfinite(all_differences)]
     if len(differences) < 2:
         raise DataError(
-            f"a bootstrap by user needs rows of both classes in its resamples, {len(differences)} of {resamples} have; add users"
+            f"a bootstrap by user needs rows of both classes in its resamples, {len(differences)} of "
+            f"{resamples} have; add users"
         )
     rarer = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
     low, high = np.percentile(differences, [2.5, 97.5])
@@ -177,22 +232,30 @@ class PairedT(NamedTuple):
 
 
 def paired_t_test(values: Sequence[float], base_values: Sequence[float]) -> PairedT:
-    """Student's paired t-test over seeds: t = mean difference / (its standard deviation / √n) on n − 1 degrees of freedom.
+    """Student's paired t-test over seeds: t = mean difference / (its standard deviation / √n) on n − 1
+    degrees of freedom.
 
-    values, base_values: [n], a metric of two models, place by place of the same seed.
-    Raises InputError for fewer than two pairs, unequal lengths, or differences that are all the same but not 0.
+    values, base_values: [n], a metric of two models, place by place of the same seed. Raises InputError for
+    fewer than two pairs, unequal lengths, or differences that are all the same but not 0.
     """
     if len(values) != len(base_values):
-        raise InputError(f"{len(values)} values against {len(base_values)}: a paired test needs both models' runs of the same seeds")
+        raise InputError(
+            f"{len(values)} values against {len(base_values)}: a paired test needs both models' runs of the "
+            "same seeds"
+        )
     if len(values) < 2:
-        raise InputError(f"{len(values)} pair of runs: a t-test over seeds needs two or more; train both models with further seeds")
+        raise InputError(
+            f"{len(values)} pair of runs: a t-test over seeds needs two or more; train both models with "
+            "further seeds"
+        )
     differences = np.asarray(values, dtype=np.float64) - np.asarray(base_values, dtype=np.float64)
     degrees = len(differences) - 1
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
     if np.ptp(differences) < _ROUNDING:
         if abs(mean) > _ROUNDING:
             raise InputError(
-                f"all {len(differences)} pairs differ by the same {mean:g}, t is undefined; are these runs of different seeds?"
+                f"all {len(differences)} pairs differ by the same {mean:g}, t is undefined; are these runs "
+                "of different seeds?"
             )
         return PairedT(0.0, 0.0, degrees, 1.0, (0.0, 0.0))
     t = mean / error
@@ -200,13 +263,17 @@ def paired_t_test(values: Sequence[float], base_values: Sequence[float]) -> Pair
     return PairedT(mean, t, degrees, _t_p_value(t, degrees), (mean - half, mean + half))
 
 
-def _paired(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray, NDArray]:
+def _paired(
+    labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray, NDArray]:
     clicked, values = checked(labels, scores, "score")
     return clicked, values, checked(labels, base_scores, "base score")[1]
 
 
 def _placements(clicked: NDArray[np.bool_], scores: NDArray) -> NDArray[np.float64]:
-    """[N]: of a click the share of other rows below it, of another row the share of clicks above it; a tie is half below and half above."""
+    """[N]: of a click the share of other rows below it, of another row the share of clicks above it; a tie is
+    half below and half above.
+    """
     order = np.argsort(scores)
     starts = run_starts(scores[order])
     sizes = np.diff(np.append(starts, len(scores)))
@@ -220,7 +287,9 @@ def _placements(clicked: NDArray[np.bool_], scores: NDArray) -> NDArray[np.float
 
 
 class _Presorted:
-    """One model's rows in the order of their scores: its AUC for any multiplicities of users, without sorting again."""
+    """One model's rows in the order of their scores: its AUC for any multiplicities of users, without sorting
+    again.
+    """
 
     def __init__(self, members: NDArray, clicked: NDArray[np.bool_], scores: NDArray) -> None:
         order = np.argsort(scores)
@@ -240,7 +309,9 @@ class _Presorted:
 
 
 def _t_p_value(t: float, degrees: int) -> float:
-    """P(|T| ≥ |t|) of Student's distribution: the incomplete beta function I_x(ν/2, 1/2) at x = ν / (ν + t²) (DLMF 8.17)."""
+    """P(|T| ≥ |t|) of Student's distribution: the incomplete beta function I_x(ν/2, 1/2) at x = ν / (ν + t²)
+    (DLMF 8.17).
+    """
     x = degrees / (degrees + t * t)
     a, b = degrees / 2, 0.5
     if x < (a + 1) / (a + b + 2):  # where the continued fraction converges fast

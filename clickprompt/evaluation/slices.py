@@ -1,4 +1,5 @@
-"""Parts of a split by how often its users and items occur in training: the long tail (Table 6) and cold start.
+"""Parts of a split by how often its users and items occur in training: the long tail (Table 6) and cold
+start.
 
 Shape legend: N rows, S ids of a field (0 = unknown).
 """
@@ -21,13 +22,16 @@ _ENOUGH = 10  # rows of each class, below which an AUC says nothing
 
 
 def tail_ids(train_count: NDArray[np.int64], share: float, reading: Reading) -> NDArray[np.bool_]:
-    """[S] which ids are long-tail: the ⌊share · n⌋ rarest of the n ids with a training row, ties by id (the paper says no more than
-    "the bottom 10% in terms of frequency"). Reading `with_unseen`: the ids without a training row, too.
+    """[S] which ids are long-tail: the ⌊share · n⌋ rarest of the n ids with a training row, ties by id (the
+    paper says no more than "the bottom 10% in terms of frequency"). Reading `with_unseen`: the ids without a
+    training row, too.
 
-    Ties matter where there is little: on MovieLens-1M 13 test rows (60 `with_unseen`) are of a tail user and a tail item; were the share
-    rounded up and ties taken from the largest id down, it would be 11 (59), of the same counts at the edge (20 rows a user, 5 an item).
+    Ties matter where there is little: on MovieLens-1M 13 test rows (60 `with_unseen`) are of a tail user and
+    a tail item; were the share rounded up and ties taken from the largest id down, it would be 11 (59), of
+    the same counts at the edge (20 rows a user, 5 an item).
 
-    The unknown id 0 stands for values that are too rare to have an id or were never seen, so it is in the tail of `with_unseen` only.
+    The unknown id 0 stands for values that are too rare to have an id or were never seen, so it is in the
+    tail of `with_unseen` only.
 
     train_count: [S], training rows of each id.
     """
@@ -55,12 +59,20 @@ Tails = dict[Reading, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
 
 def tails(user_counts: NDArray[np.int64], item_counts: NDArray[np.int64], share: float) -> Tails:
-    """By reading, `tail_ids` of the users and of the items; user_counts, item_counts: [S] training rows of each id."""
-    return {reading: (tail_ids(user_counts, share, reading), tail_ids(item_counts, share, reading)) for reading in READINGS}
+    """By reading, `tail_ids` of the users and of the items; user_counts, item_counts: [S] training rows of
+    each id.
+    """
+    return {
+        reading: (tail_ids(user_counts, share, reading), tail_ids(item_counts, share, reading))
+        for reading in READINGS
+    }
 
 
-def tail_subsets(users: NDArray[np.int64], items: NDArray[np.int64], tails: Tails) -> dict[Reading, list[TailSubset]]:
-    """Table 6's subsets by reading, in the paper's order (long-tail user and item, item only, user only, neither).
+def tail_subsets(
+    users: NDArray[np.int64], items: NDArray[np.int64], tails: Tails
+) -> dict[Reading, list[TailSubset]]:
+    """Table 6's subsets by reading, in the paper's order (long-tail user and item, item only, user only,
+    neither).
 
     users, items: [N] ids.
     """
@@ -68,12 +80,17 @@ def tail_subsets(users: NDArray[np.int64], items: NDArray[np.int64], tails: Tail
     for reading, (tail_users, tail_items) in tails.items():
         user_tail, item_tail = tail_users[users], tail_items[items]
         kinds = [(tail_user, tail_item) for tail_item in (True, False) for tail_user in (True, False)]
-        subsets[reading] = [TailSubset(user, item, (user_tail == user) & (item_tail == item)) for user, item in kinds]
+        subsets[reading] = [
+            TailSubset(user, item, (user_tail == user) & (item_tail == item)) for user, item in kinds
+        ]
     return subsets
 
 
-def cold_rows(ids: Mapping[str, NDArray[np.int64]], train_counts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.bool_]]:
-    """Per field [N], which rows have a value that never occurs in training; under "none" those without any such value.
+def cold_rows(
+    ids: Mapping[str, NDArray[np.int64]], train_counts: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.bool_]]:
+    """Per field [N], which rows have a value that never occurs in training; under "none" those without any
+    such value.
 
     ids: field → [N]; train_counts: field → [S].
     """
@@ -82,8 +99,9 @@ def cold_rows(ids: Mapping[str, NDArray[np.int64]], train_counts: Mapping[str, N
 
 
 def figures_of(labels: NDArray, logits: NDArray, users: NDArray, rows: NDArray[np.bool_]) -> dict[str, Any]:
-    """{"rows", "clicks", "auc", "auc_bound", "auc_interval", "log_loss"} of the chosen rows; an AUC of fewer than ten rows of either class
-    is None. The bound is how far off the AUC can be (0: it is exact), the interval that of `auc_interval` by user.
+    """{"rows", "clicks", "auc", "auc_bound", "auc_interval", "log_loss"} of the chosen rows; an AUC of fewer
+    than ten rows of either class is None. The bound is how far off the AUC can be (0: it is exact), the
+    interval that of `auc_interval` by user.
     """
     chosen, clicks = int(rows.sum()), int(labels[rows].sum())
     enough = judged(chosen, clicks)

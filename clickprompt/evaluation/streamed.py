@@ -1,8 +1,9 @@
-"""What figures.py says of a split, without all of it in memory: a few row groups of its prediction files at a time.
+"""What figures.py says of a split, without all of it in memory: a few row groups of its prediction files at a
+time.
 
-Memory grows with the vocabulary and not with the rows: every AUC is one of an `AucHistogram` (16 MiB at most), certain to its bound. GAUC
-is exact: rows wait in temporary files, 9 bytes each, until all of a user's are there. Left out, since they need all rows sorted or a
-histogram a value: intervals of AUCs, AUC by value.
+Memory grows with the vocabulary and not with the rows: every AUC is one of an `AucHistogram` (16 MiB at
+most), certain to its bound. GAUC is exact: rows wait in temporary files, 9 bytes each, until all of a user's
+are there. Left out, since they need all rows sorted or a histogram a value: intervals of AUCs, AUC by value.
 """
 
 import math
@@ -55,9 +56,13 @@ class _Sums:
             self._loss += len(labels) * log_loss(labels, logits)
 
     def figures(self, *, always: bool = False) -> dict[str, Any]:
-        """As `figures_of` of slices.py. `always`: with an AUC however few rows there are, if both classes are there."""
+        """As `figures_of` of slices.py. `always`: with an AUC however few rows there are, if both classes are
+        there.
+        """
         auc, bound = (
-            self._histogram.auc() if (0 < self._clicks < self._rows if always else judged(self._rows, self._clicks)) else (None, None)
+            self._histogram.auc()
+            if (0 < self._clicks < self._rows if always else judged(self._rows, self._clicks))
+            else (None, None)
         )
         return {
             "rows": self._rows,
@@ -89,13 +94,24 @@ class _ByUser:
         found = (np.fromfile(path, self._ROW) for path in self._paths)
         parts = [gauc(rows["user"], rows["label"], rows["logit"]) for rows in found]
         counted = sum(part.rows for part in parts)
-        value = math.fsum(part.value * part.rows for part in parts if part.value is not None) / counted if counted else None
+        value = (
+            math.fsum(part.value * part.rows for part in parts if part.value is not None) / counted
+            if counted
+            else None
+        )
         users, left_out = sum(part.users for part in parts), sum(part.users_left_out for part in parts)
         return Gauc(value, users, counted, left_out, sum(part.rows_left_out for part in parts))
 
 
 def streamed_figures(
-    folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, *, user: str, item: str, few: list[str]
+    folder: str,
+    dataset: Dataset,
+    split: str,
+    settings: EvaluateConfig,
+    *,
+    user: str,
+    item: str,
+    few: list[str],
 ) -> dict[str, Any]:
     """As `split_figures` of figures.py, of the prediction files in `folder`, one per row group of the split.
 
@@ -106,7 +122,10 @@ def streamed_figures(
     sample = _sample(folder, groups)
     bins = LogitBins.of_sample(sample)
     edges = {"equal_width": equal_width_edges(), "equal_mass": equal_mass_edges(sample)}
-    counts = {name: dataset.vocabulary(number)["train_count"].to_numpy() for number, name in enumerate(dataset.field_names)}
+    counts = {
+        name: dataset.vocabulary(number)["train_count"].to_numpy()
+        for number, name in enumerate(dataset.field_names)
+    }
     tail = tails(counts[user], counts[item], settings.tail_share)
     calibration = {name: np.zeros((len(of) - 1, 3)) for name, of in edges.items()}
     values = {name: np.zeros((len(counts[name]), 2), dtype=np.int64) for name in few}  # rows, clicks
@@ -116,7 +135,10 @@ def streamed_figures(
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as scratch:
         by_user = _ByUser(scratch, int(groups.sum()))
         for rows, predictions in _chunks(folder, dataset, split, groups):
-            ids = {name: rows[column].to_numpy() for name, column in zip(dataset.field_names, dataset.columns, strict=True)}
+            ids = {
+                name: rows[column].to_numpy()
+                for name, column in zip(dataset.field_names, dataset.columns, strict=True)
+            }
             labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
             whole.add(labels, logits)
             by_user.add(ids[user], labels, logits)
@@ -124,12 +146,16 @@ def streamed_figures(
                 calibration[name] += calibration_sums(labels, logits, of)
             for reading, four in tail_subsets(ids[user], ids[item], tail).items():
                 for subset in four:
-                    subsets[reading, subset.tail_user, subset.tail_item].add(labels[subset.rows], logits[subset.rows])
+                    subsets[reading, subset.tail_user, subset.tail_item].add(
+                        labels[subset.rows], logits[subset.rows]
+                    )
             for name, chosen in cold_rows(ids, counts).items():
                 if chosen.any() or name == "none":
                     cold[name].add(labels[chosen], logits[chosen])
             for name, sums in values.items():
-                of_value = (np.bincount(ids[name], weights, minlength=len(sums)) for weights in (None, labels))
+                of_value = (
+                    np.bincount(ids[name], weights, minlength=len(sums)) for weights in (None, labels)
+                )
                 sums += np.stack(list(of_value), axis=1).astype(np.int64)
         users = by_user.gauc()
     readings: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -144,13 +170,21 @@ def streamed_figures(
         },
         "long_tail": {"user": user, "item": item, "share": settings.tail_share, **readings},
         "cold_start": {name: cold[name].figures() for name in (*dataset.field_names, "none") if name in cold},
-        "by_value": {name: _by_value(sums, dataset.vocabulary(dataset.field_names.index(name))) for name, sums in values.items()},
+        "by_value": {
+            name: _by_value(sums, dataset.vocabulary(dataset.field_names.index(name)))
+            for name, sums in values.items()
+        },
     }
 
 
 def _by_value(sums: NDArray[np.int64], vocabulary: pa.Table) -> list[dict[str, Any]]:
     return [
-        {"value": vocabulary["value"][number].as_py(), "rows": int(sums[number, 0]), "clicks": int(sums[number, 1]), "auc": None}
+        {
+            "value": vocabulary["value"][number].as_py(),
+            "rows": int(sums[number, 0]),
+            "clicks": int(sums[number, 1]),
+            "auc": None,
+        }
         for number in np.flatnonzero(sums[:, 0]).tolist()
     ]
 
@@ -158,10 +192,14 @@ def _by_value(sums: NDArray[np.int64], vocabulary: pa.Table) -> list[dict[str, A
 def _sample(folder: str, groups: NDArray[np.int64]) -> NDArray[np.float32]:
     """The logits of whole row groups, evenly from the whole split."""
     step = max(1, int(groups.sum()) // _SAMPLE)
-    return np.concatenate([read_part(part_uri(folder, group))["logit"].to_numpy() for group in range(0, len(groups), step)])
+    return np.concatenate(
+        [read_part(part_uri(folder, group))["logit"].to_numpy() for group in range(0, len(groups), step)]
+    )
 
 
-def _chunks(folder: str, dataset: Dataset, split: str, groups: NDArray[np.int64]) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _chunks(
+    folder: str, dataset: Dataset, split: str, groups: NDArray[np.int64]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
     """(rows, their predictions), both sorted by row_id, some row groups at a time."""
     ends = np.cumsum(groups)
     first = 0
@@ -169,6 +207,8 @@ def _chunks(folder: str, dataset: Dataset, split: str, groups: NDArray[np.int64]
         within = int(np.searchsorted(ends, ends[first] - groups[first] + _AT_ONCE, side="right"))
         after = max(first + 1, within)
         some = range(first, after)
-        predictions = pa.concat_tables([read_part(part_uri(folder, group)) for group in some]).sort_by("row_id")
+        predictions = pa.concat_tables([read_part(part_uri(folder, group)) for group in some]).sort_by(
+            "row_id"
+        )
         yield rows_of(predictions, dataset.read_row_groups(split, some)), predictions
         first = after

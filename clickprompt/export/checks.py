@@ -11,14 +11,18 @@ __all__ = ["check_clicks", "check_dataset", "check_scorable", "token_table"]
 
 
 def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export can't score this dataset: other fields, another token table, or no click logit."""
+    """Raises DataError when the export can't score this dataset: other fields, another token table, or no
+    click logit.
+    """
     info = check_clicks(export, dataset)
     token_table(export, info, dataset)
     return info
 
 
 def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export has no click logit, or the dataset other fields than it was trained on."""
+    """Raises DataError when the export has no click logit, or the dataset other fields than it was trained
+    on.
+    """
     info = read_info(export)
     if info.objective == "pretrain":
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
@@ -27,7 +31,9 @@ def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
 
 
 def check_dataset(export: str, info: ExportInfo, dataset: Dataset) -> None:
-    """Raises DataError when the dataset has other fields than the export was trained on, or no token table of its PLM."""
+    """Raises DataError when the dataset has other fields than the export was trained on, or no token table of
+    its PLM.
+    """
     _check_fields(export, info, dataset)
     token_table(export, info, dataset)
 
@@ -36,11 +42,16 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
     expected = list(zip(info.field_names, info.field_sizes, strict=True))
     found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
     if expected != found:
-        raise DataError(f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it was trained on")
+        raise DataError(
+            f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it "
+            "was trained on"
+        )
 
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
-    """The dataset's token table of the export's tokenizer; None for a model without a PLM. Raises DataError when there is none."""
+    """The dataset's token table of the export's tokenizer; None for a model without a PLM. Raises DataError
+    when there is none.
+    """
     if info.plm is None:
         return None
     with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:

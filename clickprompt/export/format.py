@@ -1,10 +1,12 @@
-"""What a trained model leaves: safetensors weights and one JSON file, read by evaluators, predictors and servers.
+"""What a trained model leaves: safetensors weights and one JSON file, read by evaluators, predictors and
+servers.
 
-    export.json         format, objective, configuration, fields, PLM architecture, where it came from, SHA-256 of the rest
-    model.safetensors   (on object stores with a part of its checksum in the name)
+    export.json         format, objective, configuration, fields, PLM architecture, where it came from,
+    SHA-256 of the rest model.safetensors   (on object stores with a part of its checksum in the name)
     tokenizer/          only with a PLM
 
-`export.json` is written last; a folder without it, or whose files differ from its checksums, is not an export.
+`export.json` is written last; a folder without it, or whose files differ from its checksums, is not an
+export.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class ExportInfo:
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
     serving: dict[str, Any] | None = (
-        None  # of a folder for a server (export/serving_folder.py): format, vocabulary files, how it was checked
+        # of a folder for a server (export/serving_folder.py): format, vocabulary files, how it was checked
+        None
     )
 
 
@@ -83,15 +86,21 @@ def write_export(
     tokenizer_fingerprint: str | None,
     step: int,
 ) -> None:
-    """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be written.
+    """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be
+    written.
 
-    weights: whole, contiguous tensors of their own (training/engine.py, weights_of); plm: PromptedPLM.config_dict.
+    weights: whole, contiguous tensors of their own (training/engine.py, weights_of); plm:
+    PromptedPLM.config_dict.
     """
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         save_file(weights, os.path.join(folder, _WEIGHTS))
         if tokenizer is not None:
             tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
-        names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
+        names = [
+            os.path.relpath(os.path.join(parent, name), folder)
+            for parent, _, files in os.walk(folder)
+            for name in files
+        ]
         info = ExportInfo(
             objective=objective,
             config=config.model_dump(mode="json"),
@@ -111,8 +120,9 @@ def write_export(
 def publish(folder: str, uri: str) -> None:
     """Copy a finished folder to `uri`. What was there stays until all is copied.
 
-    Locally the new folder takes the old one's place by a rename. Elsewhere the weights get a name of their own, `export.json` goes last,
-    and then what it doesn't list is deleted: at any moment `export.json` lists files that are there.
+    Locally the new folder takes the old one's place by a rename. Elsewhere the weights get a name of their
+    own, `export.json` goes last, and then what it doesn't list is deleted: at any moment `export.json` lists
+    files that are there.
     """
     if storage.is_local(uri):
         temporary, before = (f"{uri.rstrip('/')}.tmp-{uuid.uuid4().hex[:8]}" for _ in range(2))
@@ -141,7 +151,9 @@ def publish(folder: str, uri: str) -> None:
 
 
 def dataset_of(config: dict[str, Any], uri: str | None = None) -> Dataset:
-    """The dataset that an export with this configuration was trained on, in the version it had then; `uri` is where it has moved to."""
+    """The dataset that an export with this configuration was trained on, in the version it had then; `uri` is
+    where it has moved to.
+    """
     data = config["data"]
     return Dataset.open(storage.native(uri or data["path"]), data.get("version") or 1)
 
@@ -151,21 +163,32 @@ def export_of(run_or_export: str) -> str:
     for candidate in (storage.join(run_or_export, "export"), run_or_export):
         if storage.exists(storage.join(candidate, INFO)):
             return candidate
-    raise DataError(f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the training first")
+    raise DataError(
+        f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the training "
+        "first"
+    )
 
 
 def read_info(uri: str) -> ExportInfo:
-    """`export.json` of an export, its files checked. Raises DataError for another format or a damaged file."""
+    """`export.json` of an export, its files checked. Raises DataError for another format or a damaged
+    file.
+    """
     values = storage.read_json(storage.join(uri, INFO))
     if values.get("format_version") != FORMAT_VERSION:
         raise DataError(
-            f"{uri}: export format {values.get('format_version')}, this clickprompt reads {FORMAT_VERSION}; export again with this version"
+            f"{uri}: export format {values.get('format_version')}, this clickprompt reads {FORMAT_VERSION}; "
+            "export again with this version"
         )
     if (values.get("serving") or {}).get("format", "safetensors") != "safetensors":
-        raise DataError(f"{uri}: a model as {values['serving']['format']}, which only a server runs; give the run it was exported from")
+        raise DataError(
+            f"{uri}: a model as {values['serving']['format']}, which only a server runs; give the run it "
+            "was exported from"
+        )
     for name, checksum in values["files"].items():
         if not storage.exists(storage.join(uri, name)) or storage.sha256(storage.join(uri, name)) != checksum:
-            raise DataError(f"{storage.join(uri, name)}: missing or not what export.json lists; copy the export again")
+            raise DataError(
+                f"{storage.join(uri, name)}: missing or not what export.json lists; copy the export again"
+            )
     return ExportInfo(**values)
 
 
@@ -178,7 +201,9 @@ def scores_of(uri: str) -> tuple[float, float] | None:
 def add_scores(uri: str, valid_auc: float, valid_log_loss: float) -> None:
     """Note in an export what its weights reach on the validation split."""
     path = storage.join(uri, INFO)
-    storage.write_json(path, {**storage.read_json(path), "valid_auc": valid_auc, "valid_log_loss": valid_log_loss})
+    storage.write_json(
+        path, {**storage.read_json(path), "valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
+    )
 
 
 def weights_checksum(uri: str) -> str:
@@ -192,7 +217,9 @@ def _weights_file(files: Mapping[str, str] | None) -> str:
 
 
 def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[ClickPrompt, ExportInfo]:
-    """The trained model in eval mode and what is known of it. `changes` of its configuration: those that weights don't depend on."""
+    """The trained model in eval mode and what is known of it. `changes` of its configuration: those that
+    weights don't depend on.
+    """
     info = read_info(uri)
     config = replaced(Config.model_validate(info.config), changes or {})
     model = build_model(config, info.field_sizes, objective=info.objective, plm_config=info.plm)

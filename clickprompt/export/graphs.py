@@ -1,7 +1,8 @@
 """The CTR model as a graph that runs without this package: ONNX, or a program of torch.export.
 
-Both take `field_ids` [B, F] int64, each field counting from 0, and give `logit` [B] float32 (Eq. 10 before the sigmoid), for any B ≥ 1.
-An ONNX graph may have the transform's look-ups before that, and then takes raw rows (raw_graph.py).
+Both take `field_ids` [B, F] int64, each field counting from 0, and give `logit` [B] float32 (Eq. 10 before
+the sigmoid), for any B ≥ 1. An ONNX graph may have the transform's look-ups before that, and then takes raw
+rows (raw_graph.py).
 """
 
 import contextlib
@@ -38,7 +39,10 @@ class GraphFormat:
         """Raises InputError naming packages that aren't there."""
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
-            raise InputError(f"{self.file} needs {', '.join(missing)}, which isn't installed; run pip install {' '.join(self.needs)}")
+            raise InputError(
+                f"{self.file} needs {', '.join(missing)}, which isn't installed; run pip install "
+                f"{' '.join(self.needs)}"
+            )
 
     def write(self, model: CTRModel, num_fields: int, path: str, lookups: RowTransform | None = None) -> None:
         """`model` in eval mode, on the CPU. lookups: what comes before it, in an ONNX graph."""
@@ -51,7 +55,14 @@ class GraphFormat:
 
 def _save_onnx(program: torch.export.ExportedProgram, path: str, lookups: RowTransform | None) -> None:
     opset = OPSET if lookups else None
-    written = torch.onnx.export(program, input_names=["field_ids"], output_names=["logit"], opset_version=opset, dynamo=True, verbose=False)
+    written = torch.onnx.export(
+        program,
+        input_names=["field_ids"],
+        output_names=["logit"],
+        opset_version=opset,
+        dynamo=True,
+        verbose=False,
+    )
     assert written is not None
     if lookups:
         add_lookups(written.model, lookups)
@@ -70,12 +81,15 @@ def _load_onnx(path: str) -> Logits:
 
 def _save_program(program: torch.export.ExportedProgram, path: str, lookups: RowTransform | None) -> None:
     assert lookups is None
-    program.example_inputs = None  # the only thing in the archive that would be a pickle: weights are raw bytes, the graph is JSON
+    program.example_inputs = (
+        None  # the only thing in the archive that would be a pickle: weights are raw bytes, the graph is JSON
+    )
     torch.export.save(program, path)
 
 
 def _load_program(path: str) -> Logits:
-    # Only what `_save_program` has just written: torch.export.load unpickles whatever an archive marks as pickled
+    # Only what `_save_program` has just written: torch.export.load unpickles whatever an archive marks as
+    # pickled
     with _quiet():
         module = torch.export.load(path).module()
 
@@ -88,7 +102,9 @@ def _load_program(path: str) -> Logits:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks on itself: operators of packages that aren't installed, functions it will rename."""
+    """Without torch's remarks on itself: operators of packages that aren't installed, functions it will
+    rename.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,15 +1,16 @@
-"""The transform's look-ups (data/transform/row_transform.py) as the first nodes of an ONNX graph, which then takes raw rows: opsets 20 and ai.onnx.ml 4.
+"""The transform's look-ups (data/transform/row_transform.py) as the first nodes of an ONNX graph, which then
+takes raw rows: opsets 20 and ai.onnx.ml 4.
 
 An input per column of the log, named as it is:
 
-    int64   [B]     whole numbers; `MISSING_INTEGER` where there is none
-    double  [B]     numbers; NaN where there is none
-    string  [B]     texts without blanks around them, true and false, dates in ISO form; "" where there is none
-    string  [B, L]  lists, filled up with ""
+    int64   [B]     whole numbers; `MISSING_INTEGER` where there is none double  [B]     numbers; NaN where
+    there is none string  [B]     texts without blanks around them, true and false, dates in ISO form; ""
+    where there is none string  [B, L]  lists, filled up with ""
 
-Categories are dictionaries (LabelEncoder). The buckets of a numeric field, whatever its rule, are intervals of float64: their ends are
-found by the transform itself and are exact, and a row's interval by a binary search. What a table adds is a dictionary of its keys.
-What the transform refuses (an infinite number, a code that `values` lacks) is unknown here.
+Categories are dictionaries (LabelEncoder). The buckets of a numeric field, whatever its rule, are intervals
+of float64: their ends are found by the transform itself and are exact, and a row's interval by a binary
+search. What a table adds is a dictionary of its keys. What the transform refuses (an infinite number, a code
+that `values` lacks) is unknown here.
 
 Shape legend: B rows, L values of a list, V values that have an id.
 """
@@ -34,7 +35,15 @@ from clickprompt.errors import DataError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["MISSING_INTEGER", "OPSET", "RawInput", "add_lookups", "check_lookups", "drawn_inputs", "raw_inputs"]
+__all__ = [
+    "MISSING_INTEGER",
+    "OPSET",
+    "RawInput",
+    "add_lookups",
+    "check_lookups",
+    "drawn_inputs",
+    "raw_inputs",
+]
 
 MISSING_INTEGER = -(2**63)
 OPSET = 20
@@ -68,21 +77,30 @@ def check_lookups(transform: RowTransform) -> None:
         if rule.table is None:
             for option in ("remove", "max_characters"):
                 if getattr(schema, option) is not None:
-                    raise DataError(f"--raw: the field {schema.name} has {option}, and a graph can't cut texts; export without --raw")
+                    raise DataError(
+                        f"--raw: the field {schema.name} has {option}, and a graph can't cut texts; export "
+                        "without --raw"
+                    )
             if schema.kind == "multi" and schema.take == "all":
-                raise DataError(f"--raw: the field {schema.name} has take: all, and a graph can't join texts; export without --raw")
+                raise DataError(
+                    f"--raw: the field {schema.name} has take: all, and a graph can't join texts; export "
+                    "without --raw"
+                )
         kinds.setdefault(rule.column, set()).add("categorical" if rule.table else schema.kind)
     for column, found in kinds.items():
         if len(found) > 1:
             raise DataError(
-                f"--raw: the column {column!r} is a table's key and a {(found - {'categorical'}).pop()} field; export without --raw"
+                f"--raw: the column {column!r} is a table's key and a {(found - {'categorical'}).pop()} "
+                "field; export without --raw"
             )
 
 
 def raw_inputs(transform: RowTransform) -> list[RawInput]:
     """In the order of the fields."""
     own = {
-        rule.column: (rule, vocabulary) for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True) if not rule.table
+        rule.column: (rule, vocabulary)
+        for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True)
+        if not rule.table
     }
     made = []
     for column in transform.columns:
@@ -94,7 +112,11 @@ def raw_inputs(transform: RowTransform) -> list[RawInput]:
             shape = ("batch",) if rule.schema.separator else ("batch", "values")
             made.append(RawInput(column, "string", shape, rule.schema.separator))
         else:
-            type_ = "double" if rule.schema.kind == "numeric" else _type_of(rule, _categories(rule, vocabulary)[0])
+            type_ = (
+                "double"
+                if rule.schema.kind == "numeric"
+                else _type_of(rule, _categories(rule, vocabulary)[0])
+            )
             made.append(RawInput(column, type_, ("batch",)))
     return made
 
@@ -104,7 +126,9 @@ def _categories(rule: FieldRule, vocabulary: pa.Array) -> tuple[pa.Array, np.nda
     if rule.schema.values is None:
         return vocabulary.slice(1), np.arange(1, len(vocabulary))
     codes = pa.array(list(rule.schema.values), pa.string())
-    ids = pc.fill_null(pc.index_in(pa.array(list(rule.schema.values.values())), value_set=vocabulary), 0).to_numpy()
+    ids = pc.fill_null(
+        pc.index_in(pa.array(list(rule.schema.values.values())), value_set=vocabulary), 0
+    ).to_numpy()
     return codes.filter(pa.array(ids > 0)), ids[ids > 0]
 
 
@@ -120,9 +144,13 @@ def _type_of(rule: FieldRule, values: pa.Array) -> Type:
 
 def _are_int64(values: pa.Array) -> pa.BooleanArray:
     try:
-        return pc.and_(pc.match_substring_regex(values, _WHOLE), pc.not_equal(values.cast(pa.int64()), MISSING_INTEGER))
+        return pc.and_(
+            pc.match_substring_regex(values, _WHOLE), pc.not_equal(values.cast(pa.int64()), MISSING_INTEGER)
+        )
     except pa.ArrowInvalid:  # some are no numbers, or too large
-        found = [bool(re.match(_WHOLE, value)) and -(2**63) < int(value) < 2**63 for value in values.to_pylist()]
+        found = [
+            bool(re.match(_WHOLE, value)) and -(2**63) < int(value) < 2**63 for value in values.to_pylist()
+        ]
         return pa.array(found, pa.bool_())
 
 
@@ -150,7 +178,9 @@ def _typed(type_: Type, values: pa.Array, ids: np.ndarray) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class _Intervals:
-    """lows [V] float64 in increasing order, highs [V]: the numbers from low to high, both included, have the id."""
+    """lows [V] float64 in increasing order, highs [V]: the numbers from low to high, both included, have the
+    id.
+    """
 
     lows: np.ndarray
     highs: np.ndarray
@@ -158,7 +188,9 @@ class _Intervals:
 
 
 def _intervals(rule: FieldRule, vocabulary: pa.Array) -> _Intervals:
-    """Of a numeric field: every rule of it gives a number its text by a function that goes up, and is constant on intervals."""
+    """Of a numeric field: every rule of it gives a number its text by a function that goes up, and is
+    constant on intervals.
+    """
     names = vocabulary.slice(1)
     inside = np.array([_number_in(rule, name) for name in names.to_pylist()])
 
@@ -182,7 +214,9 @@ def _number_in(rule: FieldRule, name: str) -> float:
 
 
 def _farthest(near: np.ndarray, far: np.ndarray, is_own: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """[V] the last float64 on the way from `near` (which is) to `far` that `is_own`, by halving what is between."""
+    """[V] the last float64 on the way from `near` (which is) to `far` that `is_own`, by halving what is
+    between.
+    """
     known, beyond = _places(near), _places(far)
     known = np.where(is_own(far), beyond, known)
     for _ in range(64):
@@ -209,7 +243,9 @@ class _Nodes:
         self.made: list[ir.Node] = []
         self.constants: list[ir.Value] = []
 
-    def add(self, operator: str, *inputs: "ir.Value", domain: str = "", outputs: int = 1, **attributes: Any) -> "ir.Value":
+    def add(
+        self, operator: str, *inputs: "ir.Value", domain: str = "", outputs: int = 1, **attributes: Any
+    ) -> "ir.Value":
         """The first of the outputs."""
         import onnx_ir
 
@@ -225,7 +261,9 @@ class _Nodes:
         array = np.asarray(values)
         tensor = onnx_ir.tensor(array, name=name)
         shape = onnx_ir.Shape(array.shape)
-        self.constants.append(onnx_ir.Value(name=name, const_value=tensor, type=onnx_ir.TensorType(tensor.dtype), shape=shape))
+        self.constants.append(
+            onnx_ir.Value(name=name, const_value=tensor, type=onnx_ir.TensorType(tensor.dtype), shape=shape)
+        )
         return self.constants[-1]
 
     def look_up(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray, default: int = 0) -> "ir.Value":
@@ -236,9 +274,17 @@ class _Nodes:
             keys, ids = np.zeros(1, keys.dtype), np.full(1, default)
         attributes: dict[str, Any]
         if keys.dtype == object:
-            attributes = {"keys_strings": [str(key) for key in keys], "values_int64s": ids.tolist(), "default_int64": default}
+            attributes = {
+                "keys_strings": [str(key) for key in keys],
+                "values_int64s": ids.tolist(),
+                "default_int64": default,
+            }
         else:
-            tensors = {"keys_tensor": keys, "values_tensor": ids.astype(np.int64), "default_tensor": np.array([default])}
+            tensors = {
+                "keys_tensor": keys,
+                "values_tensor": ids.astype(np.int64),
+                "default_tensor": np.array([default]),
+            }
             attributes = {name: onnx_ir.tensor(tensor) for name, tensor in tensors.items()}
         return self.add("LabelEncoder", values, domain=_ML, **attributes)
 
@@ -261,8 +307,13 @@ class _Nodes:
         """[B] int64: the id of the first of `values` [B, L] that isn't missing; 0 where all are."""
         column = self.add("Concat", self.add("Shape", values, start=0, end=1), self.constant([1]), axis=0)
         last = (self.add("Expand", self.constant([[end]]), column) for end in (0, 1))  # L may be 0
-        found, present = self.look_up(values, keys, ids), self.look_up(values, np.array([""], object), np.array([0]), default=1)
-        found, present = (self.add("Concat", own, more, axis=1) for own, more in zip((found, present), last, strict=True))
+        found, present = (
+            self.look_up(values, keys, ids),
+            self.look_up(values, np.array([""], object), np.array([0]), default=1),
+        )
+        found, present = (
+            self.add("Concat", own, more, axis=1) for own, more in zip((found, present), last, strict=True)
+        )
         place = self.add("ArgMax", present, axis=1, keepdims=1)
         return self.add("Squeeze", self.add("GatherElements", found, place, axis=1), self.constant([1]))
 
@@ -275,10 +326,16 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
     import onnx_ir
 
     nodes, graph = _Nodes(), model.graph
-    types = {"int64": onnx_ir.DataType.INT64, "double": onnx_ir.DataType.DOUBLE, "string": onnx_ir.DataType.STRING}
+    types = {
+        "int64": onnx_ir.DataType.INT64,
+        "double": onnx_ir.DataType.DOUBLE,
+        "string": onnx_ir.DataType.STRING,
+    }
     described = raw_inputs(transform)
     inputs = {
-        one.column: onnx_ir.Value(name=one.column, type=onnx_ir.TensorType(types[one.type]), shape=onnx_ir.Shape(one.shape))
+        one.column: onnx_ir.Value(
+            name=one.column, type=onnx_ir.TensorType(types[one.type]), shape=onnx_ir.Shape(one.shape)
+        )
         for one in described
     }
     known = {one.column: one for one in described}
@@ -290,14 +347,22 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
             table = transform.tables[rule.table]
             if rule.table not in rows:
                 keys = table.column(KEY).combine_chunks()
-                rows[rule.table] = nodes.look_up(column, *_typed(known[rule.column].type, keys, np.arange(1, len(keys) + 1)))
+                rows[rule.table] = nodes.look_up(
+                    column, *_typed(known[rule.column].type, keys, np.arange(1, len(keys) + 1))
+                )
             joined = table.column(schema.name).combine_chunks()
             ids = pc.fill_null(pc.index_in(joined, value_set=vocabulary), 0).to_numpy()
-            found = nodes.add("Gather", nodes.constant(np.concatenate([[0], ids]).astype(np.int64)), rows[rule.table])
+            found = nodes.add(
+                "Gather", nodes.constant(np.concatenate([[0], ids]).astype(np.int64)), rows[rule.table]
+            )
         elif schema.kind == "numeric":
             found = nodes.find(column, _intervals(rule, vocabulary))
         elif schema.kind == "multi":
-            values = nodes.add("StringSplit", column, outputs=2, delimiter=schema.separator) if schema.separator else column
+            values = (
+                nodes.add("StringSplit", column, outputs=2, delimiter=schema.separator)
+                if schema.separator
+                else column
+            )
             found = nodes.first(values, *_typed("string", *_categories(rule, vocabulary)))
         else:
             found = nodes.look_up(column, *_typed(known[rule.column].type, *_categories(rule, vocabulary)))
@@ -307,7 +372,9 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
     taken = {value.name for node in [*nodes.made, *graph] for value in node.outputs} | set(graph.initializers)
     for column in inputs:
         if column in taken:
-            raise DataError(f"--raw: the column {column!r} has the name of a value in the graph; export without --raw")
+            raise DataError(
+                f"--raw: the column {column!r} has the name of a value in the graph; export without --raw"
+            )
     graph.inputs[:] = inputs.values()
     for constant in nodes.constants:
         graph.register_initializer(constant)
@@ -315,15 +382,22 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
     graph.opset_imports[_ML] = 4
 
 
-def drawn_inputs(transform: RowTransform, count: int, seed: int = 0) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """(`count` rows for the transform, the same as the graph takes them): values that have an id, that have none, and missing ones."""
+def drawn_inputs(
+    transform: RowTransform, count: int, seed: int = 0
+) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """(`count` rows for the transform, the same as the graph takes them): values that have an id, that have
+    none, and missing ones.
+    """
     rng = np.random.default_rng(seed)
     columns, inputs = {}, {}
     for one in raw_inputs(transform):
         known = _some_values(transform, one, rng)
         chosen = rng.integers(0, len(known), (count, 3))
         lost = rng.random((count, 3)) < 0.2
-        values = [[None if gone else known[place] for place, gone in zip(*row, strict=True)] for row in zip(chosen, lost, strict=True)]
+        values = [
+            [None if gone else known[place] for place, gone in zip(*row, strict=True)]
+            for row in zip(chosen, lost, strict=True)
+        ]
         if one.separator is not None:
             texts_ = [one.separator.join(value or "" for value in row) for row in values]
             columns[one.column], inputs[one.column] = pa.array(texts_, pa.string()), np.array(texts_, object)
@@ -339,7 +413,9 @@ def drawn_inputs(transform: RowTransform, count: int, seed: int = 0) -> tuple[pa
 
 
 def _some_values(transform: RowTransform, one: RawInput, rng: np.random.Generator) -> list[Any]:
-    """Of a column: at most some hundreds; the ends of intervals and their neighbours; unknown ones, where the rule takes such."""
+    """Of a column: at most some hundreds; the ends of intervals and their neighbours; unknown ones, where the
+    rule takes such.
+    """
     found: list[Any] = []
     for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True):
         if rule.column != one.column:
@@ -348,7 +424,9 @@ def _some_values(transform: RowTransform, one: RawInput, rng: np.random.Generato
             ends = _intervals(rule, vocabulary)
             numbers = np.concatenate([ends.lows, ends.highs])
             with np.errstate(over="ignore"):
-                numbers = np.concatenate([numbers, np.nextafter(numbers, -np.inf), np.nextafter(numbers, np.inf), [0.0, -1.5, 1e9]])
+                numbers = np.concatenate(
+                    [numbers, np.nextafter(numbers, -np.inf), np.nextafter(numbers, np.inf), [0.0, -1.5, 1e9]]
+                )
             found += numbers[np.isfinite(numbers)].tolist()
             continue
         table = rule.table and transform.tables[rule.table]
@@ -356,5 +434,7 @@ def _some_values(transform: RowTransform, one: RawInput, rng: np.random.Generato
         found += _typed(one.type, keys, np.zeros(len(keys)))[0].tolist()
         if rule.table or rule.schema.values is None:
             text = "-987654321" if rule.schema.type == "integer" else "never seen"
-            found += {"int64": [-987654321, 2**62 + 1], "double": [-98765.4321, 1e15], "string": [text]}[one.type]
+            found += {"int64": [-987654321, 2**62 + 1], "double": [-98765.4321, 1e15], "string": [text]}[
+                one.type
+            ]
     return [found[place] for place in rng.permutation(len(found))[:500]]

@@ -1,12 +1,12 @@
 """The folder a server loads: a finetuned model, and the vocabulary that turns raw values into its ids.
 
-export.json         fields in order with their vocabulary files, configuration, SHA-256 of the rest
-model.*             safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (export/graphs.py)
-vocab/              a Parquet file per field; row i is id i, row 0 stands for every unknown value
-tables/             tables that raw rows are joined to, if the log has such
+export.json         fields in order with their vocabulary files, configuration, SHA-256 of the rest model.*
+safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (export/graphs.py) vocab/
+a Parquet file per field; row i is id i, row 0 stands for every unknown value tables/             tables that
+raw rows are joined to, if the log has such
 
-With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts (data/transform/row_transform.py); an ONNX graph can have
-it in itself ("inputs", export/raw_graph.py).
+With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts
+(data/transform/row_transform.py); an ONNX graph can have it in itself ("inputs", export/raw_graph.py).
 """
 
 import os
@@ -41,18 +41,23 @@ _LATENCY_BATCH = 128  # rows, as in Table 8
 _LATENCY_REPEATS = 200
 
 
-def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | None = None, *, raw: bool = False) -> dict[str, Any]:
+def export_for_serving(
+    run: str, out: str, to: str = "safetensors", data: str | None = None, *, raw: bool = False
+) -> dict[str, Any]:
     """Write a finetuned run's model as `to`, with its dataset's vocabulary, to the new folder `out`.
 
-    A graph is compared with the model on rows of the test split, and timed beside it, before the folder appears; `raw`: an ONNX graph that
-    takes raw rows, compared with transform and model on rows drawn from the vocabularies. `data` is where the dataset has moved to.
+    A graph is compared with the model on rows of the test split, and timed beside it, before the folder
+    appears; `raw`: an ONNX graph that takes raw rows, compared with transform and model on rows drawn from
+    the vocabularies. `data` is where the dataset has moved to.
 
-    Raises InputError for an unknown format, missing packages or when `out` exists; DataError when the run isn't finetuned, has a PLM that
-    the format can't hold, its dataset is gone, or a graph can't follow its transform; RunError where the graph computes something else
-    than the model.
+    Raises InputError for an unknown format, missing packages or when `out` exists; DataError when the run
+    isn't finetuned, has a PLM that the format can't hold, its dataset is gone, or a graph can't follow its
+    transform; RunError where the graph computes something else than the model.
     """
     if to not in FORMATS:
-        raise InputError(f"--to {to}: no format; known formats: {', '.join(FORMATS)}; the folder to write goes with --out")
+        raise InputError(
+            f"--to {to}: no format; known formats: {', '.join(FORMATS)}; the folder to write goes with --out"
+        )
     if raw and to != "onnx":
         raise InputError(f"--raw goes with --to onnx; {to} has no look-ups, so leave --raw out")
     graph = GRAPHS.get(to)
@@ -64,34 +69,58 @@ def export_for_serving(run: str, out: str, to: str = "safetensors", data: str | 
     model, info = load_export(export)
     dataset = dataset_of(info.config, data)
     if dataset.fingerprint != info.dataset_fingerprint:
-        raise DataError(f"{dataset.uri}: not the dataset {run} was trained on; its ids would mean other values")
+        raise DataError(
+            f"{dataset.uri}: not the dataset {run} was trained on; its ids would mean other values"
+        )
     dataset.verify([])
     check_clicks(export, dataset)
     if graph and info.objective != "without_plm":
         raise DataError(
-            f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned with finetune.with_plm=false, "
+            f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned with "
+            "finetune.with_plm=false, "
             "or use --to safetensors"
         )
     transform = RowTransform.of_dataset(dataset) if raw else None
     if transform:
         check_lookups(transform)
-    fields = [{"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)} for field in dataset.manifest["fields"]]
+    fields = [
+        {"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)}
+        for field in dataset.manifest["fields"]
+    ]
     serving: dict[str, Any] = {"format": to, "fields": fields, "transform": dataset.manifest["transform"]}
     with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         if graph:
             assert model.ctr is not None
-            inputs = {"inputs": [one.to_json() for one in raw_inputs(transform)]} if transform else {"input": "field_ids"}
-            serving |= {**inputs, "output": "logit", **_write_graph(graph, model.ctr, dataset, folder, transform)}
+            inputs = (
+                {"inputs": [one.to_json() for one in raw_inputs(transform)]}
+                if transform
+                else {"input": "field_ids"}
+            )
+            serving |= {
+                **inputs,
+                "output": "logit",
+                **_write_graph(graph, model.ctr, dataset, folder, transform),
+            }
         else:
             storage.copy_tree(export, folder)
             if model.plm is not None:
-                serving["separated"] = find_encoder(dataset, load_tokenizer(os.path.join(folder, TOKENIZER_FOLDER))).separated
+                serving["separated"] = find_encoder(
+                    dataset, load_tokenizer(os.path.join(folder, TOKENIZER_FOLDER))
+                ).separated
         joined = [entry["file"] for entry in dataset.manifest["transform"]["tables"].values()]
-        copied = {field["file"]: _vocabulary(field) for field in dataset.manifest["fields"]} | {file: file for file in joined}
+        copied = {field["file"]: _vocabulary(field) for field in dataset.manifest["fields"]} | {
+            file: file for file in joined
+        }
         for file, copy in copied.items():
             os.makedirs(os.path.dirname(os.path.join(folder, copy)), exist_ok=True)
-            storage.write_bytes(os.path.join(folder, copy), storage.read_bytes(storage.join(dataset.uri, file)))
-        names = [os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files]
+            storage.write_bytes(
+                os.path.join(folder, copy), storage.read_bytes(storage.join(dataset.uri, file))
+            )
+        names = [
+            os.path.relpath(os.path.join(parent, name), folder)
+            for parent, _, files in os.walk(folder)
+            for name in files
+        ]
         files = {name: storage.sha256(os.path.join(folder, name)) for name in sorted(names) if name != INFO}
         storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))
         storage.copy_tree(folder, work)
@@ -103,7 +132,9 @@ def _vocabulary(field: dict[str, Any]) -> str:
     return f"vocab/{field['file'].rsplit('/', 1)[-1]}"
 
 
-def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str, transform: RowTransform | None) -> dict[str, Any]:
+def _write_graph(
+    graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str, transform: RowTransform | None
+) -> dict[str, Any]:
     """What `export.json` says of it. Raises RunError where its logits aren't the model's."""
     path = os.path.join(folder, graph.file)
     graph.write(model, len(dataset.field_names), path, transform)
@@ -126,13 +157,17 @@ def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: 
             largest = float(((logits - expected).abs() / expected.abs().clamp(min=1)).max())
             if not largest <= _TOLERANCE:  # also where it is no number
                 raise RunError(
-                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of {len(logits)} rows (at most "
+                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of "
+                    f"{len(logits)} rows (at most "
                     f"{_TOLERANCE:g}); nothing was written, use another --to"
                 )
             difference = max(difference, largest)
     checked = len(field_ids) if transform else len(field_ids) - 1
     order = np.arange(_LATENCY_BATCH) % len(field_ids)
-    field_ids, inputs = field_ids[torch.from_numpy(order)], {name: column[order] for name, column in inputs.items()}
+    field_ids, inputs = (
+        field_ids[torch.from_numpy(order)],
+        {name: column[order] for name, column in inputs.items()},
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -141,7 +176,12 @@ def _write_graph(graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: 
     finally:
         torch.set_num_threads(threads)
     ms = {name: {figure: values[figure] for figure in ("median", "p99")} for name, values in times.items()}
-    return {"checked_rows": checked, "largest_difference": difference, "ms_per_batch": ms, "batch": _LATENCY_BATCH}
+    return {
+        "checked_rows": checked,
+        "largest_difference": difference,
+        "ms_per_batch": ms,
+        "batch": _LATENCY_BATCH,
+    }
 
 
 def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray]]:

@@ -1,4 +1,6 @@
-"""How many cores this process may use, which in a container are fewer than the machine has, and how many threads a worker takes of them."""
+"""How many cores this process may use, which in a container are fewer than the machine has, and how many
+threads a worker takes of them.
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +10,9 @@ __all__ = ["usable_cores", "worker_threads"]
 
 
 def usable_cores(root: str = "/") -> int:
-    """The smaller of the cores that the scheduler lets this process run on (cpuset, taskset) and the quota of its cgroups, of which half a
-    core more counts for nothing: threads beyond a quota are stopped for the rest of each period. At least 1.
+    """The smaller of the cores that the scheduler lets this process run on (cpuset, taskset) and the quota of
+    its cgroups, of which half a core more counts for nothing: threads beyond a quota are stopped for the rest
+    of each period. At least 1.
 
     root: where proc/self/cgroup and sys/fs/cgroup are looked for.
     """
@@ -18,10 +21,12 @@ def usable_cores(root: str = "/") -> int:
 
 
 def worker_threads(workers: int, cpus_per_worker: float, *, shared: bool, cores: int | None = None) -> int:
-    """Threads of one of `workers` processes that compute on the same `cores` (those of this process). At least 1.
+    """Threads of one of `workers` processes that compute on the same `cores` (those of this process). At
+    least 1.
 
-    shared: others use the cores too (a cluster), so that a worker keeps to the CPUs which Ray has set aside for it. An embedded Ray's
-    logical CPUs are only a count: there `cpus_per_worker` from 2 on is a limit, and 1, the default, none.
+    shared: others use the cores too (a cluster), so that a worker keeps to the CPUs which Ray has set aside
+    for it. An embedded Ray's logical CPUs are only a count: there `cpus_per_worker` from 2 on is a limit, and
+    1, the default, none.
     """
     share = (usable_cores() if cores is None else cores) // max(workers, 1)
     limit = int(cpus_per_worker)
@@ -41,12 +46,18 @@ def _quotas(root: Path) -> Iterator[float]:
             for folder in _folders(mounts, path):
                 yield from _quota(*[*_words(folder / "cpu.max"), "", ""][:2])
         elif "cpu" in controllers.split(","):
-            for folder in _folders(mounts / controllers if (mounts / controllers).is_dir() else mounts / "cpu", path):
-                yield from _quota(*(" ".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")))
+            for folder in _folders(
+                mounts / controllers if (mounts / controllers).is_dir() else mounts / "cpu", path
+            ):
+                yield from _quota(
+                    *(" ".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+                )
 
 
 def _folders(mount: Path, path: str) -> list[Path]:
-    """The cgroup's and those above it. In a container its own may be the mount itself, whatever the path says: that is the machine's."""
+    """The cgroup's and those above it. In a container its own may be the mount itself, whatever the path
+    says: that is the machine's.
+    """
     below = [part for part in path.split("/") if part not in ("", "..")]
     return [mount.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
 

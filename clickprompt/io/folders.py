@@ -1,4 +1,6 @@
-"""A result is there whole or not at all: a folder that is written elsewhere and renamed once it is complete, or marked until it is."""
+"""A result is there whole or not at all: a folder that is written elsewhere and renamed once it is complete,
+or marked until it is.
+"""
 
 import contextlib
 import fcntl
@@ -17,11 +19,13 @@ _UNFINISHED = ".unfinished"
 
 @contextlib.contextmanager
 def new_folder(uri: str) -> Iterator[str]:
-    """Where to write what shall be at `uri`, which must not exist or be an empty folder. After a failure nothing is left.
+    """Where to write what shall be at `uri`, which must not exist or be an empty folder. After a failure
+    nothing is left.
 
-    Locally it is `<uri>.tmp-<host>-…`, locked by this process: a folder of that name whose lock is free belongs to a process of this host
-    that was killed, and is deleted first. An object store can't rename: there it is `uri` itself, with a mark in it until the end, by
-    which `clear_unfinished` knows what a killed process left.
+    Locally it is `<uri>.tmp-<host>-…`, locked by this process: a folder of that name whose lock is free
+    belongs to a process of this host that was killed, and is deleted first. An object store can't rename:
+    there it is `uri` itself, with a mark in it until the end, by which `clear_unfinished` knows what a killed
+    process left.
 
     Raises InputError for a target that can't be written.
     """
@@ -49,7 +53,9 @@ def clear_unfinished(uri: str) -> bool:
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
-    """A folder of this process on this machine, deleted at the end; those of killed processes are deleted first."""
+    """A folder of this process on this machine, deleted at the end; those of killed processes are deleted
+    first.
+    """
     target = os.path.join(storage.machine_folder(), name)
     with storage.user_errors(target):
         _delete_leftovers(target)
@@ -69,7 +75,9 @@ def _renamed(target: str) -> Iterator[str]:
         work, lock = _make_locked(target)
     try:
         yield work
-        storage.delete_half_written(work)  # by a task whose worker was killed, and which another one did again
+        storage.delete_half_written(
+            work
+        )  # by a task whose worker was killed, and which another one did again
         storage.move(work, target)
     except BaseException:
         storage.delete_tree(work)
@@ -80,7 +88,8 @@ def _renamed(target: str) -> Iterator[str]:
 
 
 def _prefix(target: str) -> str:
-    # with the host: where a network filesystem keeps locks to each host, another host's folder would look abandoned
+    # with the host: where a network filesystem keeps locks to each host, another host's folder would look
+    # abandoned
     return f"{target.rstrip('/')}.tmp-{socket.gethostname()}-"
 
 
@@ -99,7 +108,9 @@ def _delete_leftovers(target: str) -> None:
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         path = os.path.join(folder, name)
         if name.startswith(prefix) and (lock := _lock(path)) is not None:
-            with contextlib.suppress(InputError):  # not ours to delete, or a worker of the killed process still writes: next time
+            with contextlib.suppress(
+                InputError
+            ):  # not ours to delete, or a worker of the killed process still writes: next time
                 storage.delete_tree(path)
             os.close(lock)
 

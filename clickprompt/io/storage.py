@@ -3,8 +3,9 @@
 A file appears under its name only once it is complete: locally by writing to a temporary name and renaming,
 on object stores because a put is atomic already.
 
-Where an s3:// bucket is and who asks for it says the environment, as for AWS's own tools: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (of
-another server than Amazon's), AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile. Never an address: those are stored.
+Where an s3:// bucket is and who asks for it says the environment, as for AWS's own tools: AWS_ENDPOINT_URL_S3
+or AWS_ENDPOINT_URL (of another server than Amazon's), AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+or a profile. Never an address: those are stored.
 """
 
 import functools
@@ -58,7 +59,10 @@ _COPY_CHUNK = 4 << 20
 _PATIENCE_S = 120.0
 _LONGEST_PAUSE_S = 10.0
 _S3 = "s3://"
-_S3_REMEDY = "check that the bucket exists and the environment's AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
+_S3_REMEDY = (
+    "check that the bucket exists and the environment's AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY and AWS_REGION"
+)
 _TEMPORARY = re.compile(r".+\.tmp-[0-9a-f]{8}")  # names of files that are being written
 _OPTIONS = re.compile(r"\?(region|scheme|endpoint_override|allow_\w+)=")
 
@@ -84,11 +88,16 @@ def _unknown(uri: str, reason: str) -> InputError:
 
 
 def _resolve_s3(uri: str) -> tuple[fs.FileSystem, str]:
-    """The address is taken as it is written, as AWS's own tools do: pyarrow would take a pattern's ? for the beginning of options."""
+    """The address is taken as it is written, as AWS's own tools do: pyarrow would take a pattern's ? for the
+    beginning of options.
+    """
     path = uri.removeprefix(_S3).rstrip("/")
     bucket = path.split("/", 1)[0]
     if set("@:") & set(bucket):
-        raise InputError("an s3:// address with a key in it would be stored and shown; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise InputError(
+            "an s3:// address with a key in it would be stored and shown; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY"
+        )
     if not bucket or "//" in path:
         raise _unknown(uri, "a bucket's name comes first, and no part is empty")
     if _OPTIONS.search(path):
@@ -149,18 +158,25 @@ def user_errors(uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{uri}: no such file or folder; check the path") from error
     except OSError as error:
-        remedy = _S3_REMEDY if _S3 in uri else "check that the place exists, is yours to use and has space left"
+        remedy = (
+            _S3_REMEDY if _S3 in uri else "check that the place exists, is yours to use and has space left"
+        )
         raise InputError(f"{uri}: {_one_line(error)}; {remedy}") from error
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether it says that storage failed (can't be reached, is full, read-only, …), and not that something isn't there."""
+    """Whether it says that storage failed (can't be reached, is full, read-only, …), and not that something
+    isn't there.
+    """
     reason = error.__cause__ if isinstance(error, InputError) else error
-    return isinstance(reason, OSError) and not isinstance(reason, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return isinstance(reason, OSError) and not isinstance(
+        reason, FileNotFoundError | NotADirectoryError | IsADirectoryError
+    )
 
 
 def patiently(action: Callable[[], Result]) -> Result:
-    """What `action` returns; it is called again, with growing pauses, while storage refuses it. For what may be done twice.
+    """What `action` returns; it is called again, with growing pauses, while storage refuses it. For what may
+    be done twice.
 
     Raises RunError where storage still refuses after two minutes.
     """
@@ -179,7 +195,9 @@ def patiently(action: Callable[[], Result]) -> Result:
 
 
 def machine_folder() -> str:
-    """Our own folder on this machine, for this user only. Raises InputError where someone else has taken its name."""
+    """Our own folder on this machine, for this user only. Raises InputError where someone else has taken its
+    name.
+    """
     folder = os.path.join(tempfile.gettempdir(), f"clickprompt-{os.getuid()}")
     with user_errors(folder):
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -205,7 +223,9 @@ def read_json(uri: str) -> Any:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{uri}: not valid JSON ({_one_line(error)}); the file is damaged, make it again") from error
+        raise InputError(
+            f"{uri}: not valid JSON ({_one_line(error)}); the file is damaged, make it again"
+        ) from error
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -223,10 +243,14 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
             with tempfile.TemporaryFile() as buffer:
                 yield buffer
                 buffer.seek(0)
-                with filesystem.open_output_stream(path, compression=None) as stream:  # else it packs .gz once more
+                with filesystem.open_output_stream(
+                    path, compression=None
+                ) as stream:  # else it packs .gz once more
                     shutil.copyfileobj(buffer, stream, _COPY_CHUNK)
             return
-        if os.path.exists(path) and not os.path.isfile(path):  # renaming would replace a device such as /dev/null
+        if os.path.exists(path) and not os.path.isfile(
+            path
+        ):  # renaming would replace a device such as /dev/null
             raise InputError(f"{uri}: a folder or device, not a file; give a file's path")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"

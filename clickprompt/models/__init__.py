@@ -1,1 +1,3 @@
-"""CTR tower, prompt projector, prompted PLM, and ClickPrompt out of the three. Single-device code; nothing here imports ray or data."""
+"""CTR tower, prompt projector, prompted PLM, and ClickPrompt out of the three. Single-device code; nothing
+here imports ray or data.
+"""

@@ -1,6 +1,7 @@
 """ClickPrompt: CTR tower → soft prompts → prompted PLM (Figure 2), as a whole and as each objective needs it.
 
-Shape legend: B rows, F fields, Z tokens, Q interaction_dim, L layers, K prompts per layer, H hidden size, V vocabulary, M masked positions.
+Shape legend: B rows, F fields, Z tokens, Q interaction_dim, L layers, K prompts per layer, H hidden size, V
+vocabulary, M masked positions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ __all__ = ["ClickPrompt", "build_model", "load_matching", "unique_tensors"]
 class ClickPrompt(nn.Module):
     """Pretraining (§3.5.1), Eq. 9 with a PLM and Eq. 10 without, over one CTR forward pass each.
 
-    Without prompts nothing joins the towers: finetuning sums their logits (Table 5, w/o Prompt), and pretraining has no CTR tower.
+    Without prompts nothing joins the towers: finetuning sums their logits (Table 5, w/o Prompt), and
+    pretraining has no CTR tower.
     """
 
     def __init__(
@@ -50,14 +52,22 @@ class ClickPrompt(nn.Module):
         if num_prompts:
             assert ctr is not None, "prompts come from the CTR tower"
             layers, width = plm.prompt_shape
-            self.prompt_projector = PromptProjector(ctr.interaction_dim, layers, num_prompts, plm.hidden_size, width)
+            self.prompt_projector = PromptProjector(
+                ctr.interaction_dim, layers, num_prompts, plm.hidden_size, width
+            )
         if click_head:
             self.click_head = ClickHead(plm.hidden_size)
             if num_prompts:
-                self.ctr_weight = nn.Parameter(torch.tensor([0.5]))  # [1]: DeepSpeed can't broadcast a 0-dim tensor
+                self.ctr_weight = nn.Parameter(
+                    torch.tensor([0.5])
+                )  # [1]: DeepSpeed can't broadcast a 0-dim tensor
 
-    def forward(self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
-        """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids, attention_mask [B, Z] → [B]."""
+    def forward(
+        self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids,
+        attention_mask [B, Z] → [B].
+        """
         return self.joined(*self.tower_logits(field_ids, input_ids, attention_mask))
 
     def tower_logits(
@@ -91,7 +101,8 @@ class ClickPrompt(nn.Module):
         target_mask: Tensor,
         input_ids: Tensor | None = None,
     ) -> Tensor:
-        """§3.5.1, softmax left out: field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order.
+        """§3.5.1, softmax left out: field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions
+        in row-major order.
 
         `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads.
         """
@@ -115,8 +126,15 @@ class ClickPrompt(nn.Module):
         return None if self.prompt_projector is None else self.prompt_projector(interaction_vector)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Every trainable parameter once, named as in `named_parameters`, by whose learning rate it follows: ctr, projector, plm, heads."""
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"ctr": [], "projector": [], "plm": [], "heads": []}
+        """Every trainable parameter once, named as in `named_parameters`, by whose learning rate it follows:
+        ctr, projector, plm, heads.
+        """
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {
+            "ctr": [],
+            "projector": [],
+            "plm": [],
+            "heads": [],
+        }
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 groups[_group(name)].append((name, parameter))
@@ -138,14 +156,19 @@ class ClickHead(nn.Module):
 
 
 def build_model(
-    config: Config, field_sizes: Sequence[int], *, objective: ObjectiveName, plm_config: dict[str, Any] | None = None
+    config: Config,
+    field_sizes: Sequence[int],
+    *,
+    objective: ObjectiveName,
+    plm_config: dict[str, Any] | None = None,
 ) -> ClickPrompt:
     """The model that one objective trains, without parameters that would get no gradient.
 
-    Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has no LM head, Eq. 10 has no
-    PLM. Where the PLM's learning rate is 0 it is frozen. Weights follow config.seed alone (the CTR tower's whether or not there is a
-    PLM), so every process gets the same; torch's random state is left as it was. `plm_config` (PromptedPLM.config_dict) builds an
-    untrained PLM of that architecture in place of plm.path: for an export, whose tensors are loaded next. Raises ConfigError.
+    Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has
+    no LM head, Eq. 10 has no PLM. Where the PLM's learning rate is 0 it is frozen. Weights follow config.seed
+    alone (the CTR tower's whether or not there is a PLM), so every process gets the same; torch's random
+    state is left as it was. `plm_config` (PromptedPLM.config_dict) builds an untrained PLM of that
+    architecture in place of plm.path: for an export, whose tensors are loaded next. Raises ConfigError.
     """
     pretrain = objective == "pretrain"
     prompt = config.prompt
@@ -153,11 +176,18 @@ def build_model(
         prompt = prompt.model_copy(update={"num_prompts": 0})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        ctr = CTRModel(field_sizes, config.ctr, prediction=not pretrain) if prompt.num_prompts or not pretrain else None
+        ctr = (
+            CTRModel(field_sizes, config.ctr, prediction=not pretrain)
+            if prompt.num_prompts or not pretrain
+            else None
+        )
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
             return ClickPrompt(ctr, None, 0)
-        from clickprompt.models.plm import load_plm, plm_from_config  # transformers' models take seconds to import
+        from clickprompt.models.plm import (
+            load_plm,
+            plm_from_config,
+        )  # transformers' models take seconds to import
 
         if plm_config is None:
             plm = load_plm(config.plm, prompt, lm_head=pretrain)
@@ -171,7 +201,9 @@ def build_model(
 
 
 def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the state dict once, by its first name: tied ones (BART's three embedding tables) have several."""
+    """Every tensor of the state dict once, by its first name: tied ones (BART's three embedding tables) have
+    several.
+    """
     names: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), name)
@@ -181,19 +213,25 @@ def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Start finetuning from a pretraining export: copy every tensor whose name the model has; returns the names left at their start values.
+    """Start finetuning from a pretraining export: copy every tensor whose name the model has; returns the
+    names left at their start values.
 
-    Raises ConfigError, before anything is copied, where shapes differ or the export's CTR tower is another one.
+    Raises ConfigError, before anything is copied, where shapes differ or the export's CTR tower is another
+    one.
     """
     own = unique_tensors(model)
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
             raise ConfigError(
-                f"{name}: the pretrained tensor has shape {tuple(tensor.shape)}, this model's {tuple(own[name].shape)}; "
+                f"{name}: the pretrained tensor has shape {tuple(tensor.shape)}, this model's "
+                f"{tuple(own[name].shape)}; "
                 "use the ctr, prompt and plm settings and the dataset of the pretraining run"
             )
         if name not in own and name.startswith("ctr."):
-            raise ConfigError(f"{name}: pretrained, but not in this model's CTR tower; use the ctr settings of the pretraining run")
+            raise ConfigError(
+                f"{name}: pretrained, but not in this model's CTR tower; use the ctr settings of the "
+                "pretraining run"
+            )
     for name in own.keys() & state.keys():
         own[name].copy_(state[name])
     return [name for name in own if name not in state]

@@ -17,8 +17,8 @@ __all__ = ["CTRModel"]
 class CTRModel(nn.Module):
     """ŷ^CTR = Linear(q), q = FI_Layer(Embed_Layer(x^ID)); FM, DeepFM and xDeepFM add linear terms Σ_j w[x_j].
 
-    `prediction=False` leaves out what only the logit needs, where nothing would train it (pretraining reads q only).
-    Raises ConfigError for an unknown backbone.
+    `prediction=False` leaves out what only the logit needs, where nothing would train it (pretraining reads q
+    only). Raises ConfigError for an unknown backbone.
     """
 
     def __init__(self, field_sizes: Sequence[int], config: CTRConfig, *, prediction: bool = True) -> None:
@@ -27,7 +27,9 @@ class CTRModel(nn.Module):
         self.embedding = PackedEmbedding(field_sizes, backbone.embedding_width(config))
         self.backbone = backbone(len(field_sizes), config)
         self.prediction = self.backbone.build_prediction() if prediction else None
-        self.linear_terms = PackedEmbedding(field_sizes, 1) if prediction and backbone.has_linear_terms else None
+        self.linear_terms = (
+            PackedEmbedding(field_sizes, 1) if prediction and backbone.has_linear_terms else None
+        )
 
     @property
     def interaction_dim(self) -> int:

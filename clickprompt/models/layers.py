@@ -23,7 +23,9 @@ def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
-    """F.embedding with a backward that sums each row's gradients in one go; on CPUs torch's own adds them one by one, in twice the time."""
+    """F.embedding with a backward that sums each row's gradients in one go; on CPUs torch's own adds them one
+    by one, in twice the time.
+    """
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
@@ -41,12 +43,16 @@ class _GatherRows(torch.autograd.Function):
         places = torch.from_numpy(keys & (2**32 - 1))
         gradient = gradient.reshape(len(rows), -1)
         whole = gradient.new_zeros(ctx.num_rows, gradient.shape[1])
-        whole[torch.from_numpy(rows[starts])] = F.embedding_bag(places, gradient, torch.from_numpy(starts), mode="sum")
+        whole[torch.from_numpy(rows[starts])] = F.embedding_bag(
+            places, gradient, torch.from_numpy(starts), mode="sum"
+        )
         return whole, None
 
 
 class PackedEmbedding(nn.Module):
-    """Embed_Layer of Eq. 5: all fields' embeddings as one table, field j's ids starting at the sum of the earlier sizes."""
+    """Embed_Layer of Eq. 5: all fields' embeddings as one table, field j's ids starting at the sum of the
+    earlier sizes.
+    """
 
     offsets: Tensor
 
@@ -63,11 +69,15 @@ class PackedEmbedding(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers of the widths `hidden_dims`, each followed by ReLU and dropout; its output is the last hidden layer."""
+    """Linear layers of the widths `hidden_dims`, each followed by ReLU and dropout; its output is the last
+    hidden layer.
+    """
 
     def __init__(self, input_dim: int, hidden_dims: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.linears = nn.ModuleList(linear(inputs, outputs) for inputs, outputs in pairwise((input_dim, *hidden_dims)))
+        self.linears = nn.ModuleList(
+            linear(inputs, outputs) for inputs, outputs in pairwise((input_dim, *hidden_dims))
+        )
         self.dropout = dropout
         self.output_dim = hidden_dims[-1]
 

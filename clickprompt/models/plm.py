@@ -1,6 +1,7 @@
 """A pretrained language model whose layers read soft prompts (Eq. 7), and how it is loaded.
 
-Shape legend: B rows, Z tokens, L layers, K prompts per layer, H hidden size, V vocabulary, M masked positions.
+Shape legend: B rows, Z tokens, L layers, K prompts per layer, H hidden size, V vocabulary, M masked
+positions.
 """
 
 import json
@@ -33,14 +34,18 @@ _log = logging.getLogger(__name__)
 
 
 class PromptedPLM(nn.Module):
-    """Transformer_1 … Transformer_L of Eq. 7, and the LM head of pretraining (§3.5.1) unless `lm_head` is False.
+    """Transformer_1 … Transformer_L of Eq. 7, and the LM head of pretraining (§3.5.1) unless `lm_head` is
+    False.
 
-    `model` is taken apart: its backbone and LM head are kept. L counts the layers of all stacks (BART: encoder, then decoder).
-    `prompt_shape` says what `forward` reads as soft prompts, (layers, width): (L, H) for hidden states, (L, 2C) for keys and values,
-    (1, size of the input embeddings) for prompts before the first layer only.
+    `model` is taken apart: its backbone and LM head are kept. L counts the layers of all stacks (BART:
+    encoder, then decoder). `prompt_shape` says what `forward` reads as soft prompts, (layers, width): (L, H)
+    for hidden states, (L, 2C) for keys and values, (1, size of the input embeddings) for prompts before the
+    first layer only.
     """
 
-    def __init__(self, model: PreTrainedModel, family: PLMFamily, prompt: PromptConfig, *, lm_head: bool = True) -> None:
+    def __init__(
+        self, model: PreTrainedModel, family: PLMFamily, prompt: PromptConfig, *, lm_head: bool = True
+    ) -> None:
         super().__init__()
         self.config: Any = model.config
         self.backbone: Any = model.get_submodule(family.backbone)
@@ -54,9 +59,14 @@ class PromptedPLM(nn.Module):
         use_cpu_dropout(self.backbone)
         self.family = family
         self._raw_prompts = prompt.prompt_injection == "key_value"
-        self.layers: list[Any] = [layer for path in family.layers for layer in self.backbone.get_submodule(path)]
+        self.layers: list[Any] = [
+            layer for path in family.layers for layer in self.backbone.get_submodule(path)
+        ]
         self.num_layers = len(self.layers)
-        self._layer_of = {layer.get_submodule(family.self_attention): (index, layer) for index, layer in enumerate(self.layers)}
+        self._layer_of = {
+            layer.get_submodule(family.self_attention): (index, layer)
+            for index, layer in enumerate(self.layers)
+        }
 
     @property
     def prompt_shape(self) -> tuple[int, int]:
@@ -65,20 +75,29 @@ class PromptedPLM(nn.Module):
         if not self._raw_prompts:
             return self.num_layers, self.hidden_size
         heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
-        head_dim = getattr(self.config, "head_dim", None) or self.hidden_size // self.config.num_attention_heads
+        head_dim = (
+            getattr(self.config, "head_dim", None) or self.hidden_size // self.config.num_attention_heads
+        )
         return self.num_layers, 2 * heads * head_dim
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor | None = None, decoder_text: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        soft_prompts: Tensor | None = None,
+        decoder_text: Tensor | None = None,
     ) -> Tensor:
-        """input_ids, attention_mask [B, Z], soft_prompts [B, *prompt_shape with K between] → hidden states of the text [B, Z, H].
+        """input_ids, attention_mask [B, Z], soft_prompts [B, *prompt_shape with K between] → hidden states of
+        the text [B, Z, H].
 
-        An encoder-decoder gives its decoder's hidden states; that reads `decoder_text` [B, Z] (default: input_ids) shifted right by one.
-        Without prompts this is the plain Hugging Face model. Raises DataError for a text longer than the position table.
+        An encoder-decoder gives its decoder's hidden states; that reads `decoder_text` [B, Z] (default:
+        input_ids) shifted right by one. Without prompts this is the plain Hugging Face model. Raises
+        DataError for a text longer than the position table.
         """
         if input_ids.shape[1] > self.max_tokens:
             raise DataError(
-                f"a text of {input_ids.shape[1]} tokens; this PLM reads at most {self.max_tokens}; set plm.max_length={self.max_tokens}"
+                f"a text of {input_ids.shape[1]} tokens; this PLM reads at most {self.max_tokens}; set "
+                f"plm.max_length={self.max_tokens}"
             )
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.lm_kind == "denoising":
@@ -93,9 +112,13 @@ class PromptedPLM(nn.Module):
         return self._fused(inputs, self._fusion(soft_prompts))
 
     def prompt_attention(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> Tensor:
-        """What each position of the text attends to: the weights of the K prompts, mean over the heads (with those of the text, they sum
-        to 1), [L, B, Z, K]. Of an encoder or decoder whose attention is eager, with layer-wise prompts; arguments as of `forward`."""
-        assert self.config._attn_implementation == ATTENTION["eager"], "other attention functions keep no weights"
+        """What each position of the text attends to: the weights of the K prompts, mean over the heads (with
+        those of the text, they sum to 1), [L, B, Z, K]. Of an encoder or decoder whose attention is eager,
+        with layer-wise prompts; arguments as of `forward`.
+        """
+        assert self.config._attn_implementation == ATTENTION["eager"], (
+            "other attention functions keep no weights"
+        )
         assert self.lm_kind != "denoising"
         assert not self.input_only
         fusion = self._fusion(soft_prompts.to(self.backbone.dtype), weights={})
@@ -104,23 +127,36 @@ class PromptedPLM(nn.Module):
         return torch.stack([fusion.weights[layer].mean(1) for layer in range(self.num_layers)])
 
     def _fusion(self, soft_prompts: Tensor, weights: dict[int, Tensor] | None = None) -> PromptFusion:
-        assert soft_prompts.shape[1] == self.num_layers, f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
-        return PromptFusion(soft_prompts, self._layer_of, self.family, self.backbone, self._raw_prompts, weights=weights)
+        assert soft_prompts.shape[1] == self.num_layers, (
+            f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
+        )
+        return PromptFusion(
+            soft_prompts, self._layer_of, self.family, self.backbone, self._raw_prompts, weights=weights
+        )
 
     def _fused(self, inputs: dict[str, Any], fusion: PromptFusion) -> Tensor:
         hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
-        # Prompts arrive as a keyword that every module must hand on; one that stops doing so must not go unnoticed
-        assert len(fusion.reached) == self.num_layers, f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
+        # Prompts arrive as a keyword that every module must hand on; one that stops doing so must not go
+        # unnoticed
+        assert len(fusion.reached) == self.num_layers, (
+            f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
+        )
         return hidden
 
     def _after_prompts(self, inputs: dict[str, Any], prompts: Tensor) -> Tensor:
-        """`prompt_depth: input`: prompts [B, K, E] before the text's embeddings, ordinary positions from there on."""
+        """`prompt_depth: input`: prompts [B, K, E] before the text's embeddings, ordinary positions from
+        there on.
+        """
         num_prompts = prompts.shape[1]
         embeddings = self.backbone.get_input_embeddings()(inputs.pop("input_ids"))
         attention_mask = F.pad(inputs.pop("attention_mask"), (num_prompts, 0), value=1)
-        hidden = self.backbone(inputs_embeds=torch.cat([prompts, embeddings], dim=1), attention_mask=attention_mask, **inputs)
+        hidden = self.backbone(
+            inputs_embeds=torch.cat([prompts, embeddings], dim=1), attention_mask=attention_mask, **inputs
+        )
         hidden = hidden.last_hidden_state
-        return hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]  # a decoder of its own has no prompts in its text
+        return (
+            hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]
+        )  # a decoder of its own has no prompts in its text
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """The LM head on chosen positions: hidden [M, H] → [M, V]."""
@@ -133,7 +169,9 @@ class PromptedPLM(nn.Module):
         self.backbone.requires_grad_(False)
         for layer in self.layers:
             for name in ("dropout", "activation_dropout"):
-                if isinstance(getattr(layer, name, None), float):  # BART's layers drop out by their own flag, which `train` sets
+                if isinstance(
+                    getattr(layer, name, None), float
+                ):  # BART's layers drop out by their own flag, which `train` sets
                     setattr(layer, name, 0.0)
         self.train(self.training)
 
@@ -142,7 +180,8 @@ class PromptedPLM(nn.Module):
         if self.frozen:
             self.backbone.eval()
             for layer in self.layers:
-                # The layer's own flag now only decides on gradient checkpointing, which a frozen PLM under trained prompts still needs.
+                # The layer's own flag now only decides on gradient checkpointing, which a frozen PLM under
+                # trained prompts still needs.
                 layer.training = mode
         return self
 
@@ -156,8 +195,8 @@ class PromptedPLM(nn.Module):
 class LMHead(nn.Module):
     """The LM's own classical decoder: its transform, the vocabulary matrix, its bias.
 
-    The matrix is the input embeddings' where the checkpoint ties the two (then it is no parameter of the head, and once in the state
-    dict), else the checkpoint's own.
+    The matrix is the input embeddings' where the checkpoint ties the two (then it is no parameter of the
+    head, and once in the state dict), else the checkpoint's own.
     """
 
     bias: Tensor | None
@@ -191,7 +230,8 @@ class PLMFacts:
 
 
 def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts:
-    """Everything about plm.path that can be told without reading weights: config.json, family, depth, weight files.
+    """Everything about plm.path that can be told without reading weights: config.json, family, depth, weight
+    files.
 
     Raises ConfigError.
     """
@@ -237,15 +277,20 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
                 dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
-                local_files_only=os.path.isdir(path) or bool(_cached(path, *_WEIGHTS)),  # else offline use would fail
+                local_files_only=os.path.isdir(path)
+                or bool(_cached(path, *_WEIGHTS)),  # else offline use would fail
             )
         except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
-            raise ConfigError(f"plm.path={config.path}: the weights can't be loaded ({_one_line(error)}); get the model again") from error
+            raise ConfigError(
+                f"plm.path={config.path}: the weights can't be loaded ({_one_line(error)}); get the model "
+                "again"
+            ) from error
     missing = [name for name in info["missing_keys"] if name.startswith(f"{family.backbone}.")]
     if missing:
         layers = sum(getattr(hf_config, key) for key in family.depth)
         raise ConfigError(
-            f"plm.path={config.path}: its safetensors file lacks {len(missing)} tensors of a {hf_config.model_type} of {layers} layers, "
+            f"plm.path={config.path}: its safetensors file lacks {len(missing)} tensors of a "
+            f"{hf_config.model_type} of {layers} layers, "
             f"such as {min(missing)}; get the model again, or set plm.num_layers to what it holds"
         )
     if lm_head and info["missing_keys"]:
@@ -253,23 +298,34 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
     return _prompted(model, family, config, prompt, lm_head)
 
 
-def plm_from_config(hf_config: dict[str, Any], config: PLMConfig, prompt: PromptConfig, *, lm_head: bool = True) -> PromptedPLM:
-    """The architecture of `PromptedPLM.config_dict`, weights drawn anew: an export brings its own. Raises ConfigError."""
+def plm_from_config(
+    hf_config: dict[str, Any], config: PLMConfig, prompt: PromptConfig, *, lm_head: bool = True
+) -> PromptedPLM:
+    """The architecture of `PromptedPLM.config_dict`, weights drawn anew: an export brings its own. Raises
+    ConfigError.
+    """
     hf_object, family = _parse_config(hf_config, config.path or "export")
     return _prompted(_from_config(hf_object, family, config, prompt), family, config, prompt, lm_head)
 
 
-def _prompted(model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool) -> PromptedPLM:
+def _prompted(
+    model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool
+) -> PromptedPLM:
     plm = PromptedPLM(model, family, prompt, lm_head=lm_head)
     if config.gradient_checkpointing:
-        # Reentrant checkpointing would walk back through the projector once per layer, whose graph is gone after the first.
+        # Reentrant checkpointing would walk back through the projector once per layer, whose graph is gone
+        # after the first.
         plm.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return plm.train()  # from_pretrained leaves it in eval mode
 
 
-def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig, prompt: PromptConfig) -> PreTrainedModel:
+def _from_config(
+    hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig, prompt: PromptConfig
+) -> PreTrainedModel:
     with _quiet():
-        return family.auto_class.from_config(hf_config, attn_implementation=_attention(config, prompt), dtype=getattr(torch, config.dtype))
+        return family.auto_class.from_config(
+            hf_config, attn_implementation=_attention(config, prompt), dtype=getattr(torch, config.dtype)
+        )
 
 
 def _attention(config: PLMConfig, prompt: PromptConfig) -> str:
@@ -289,7 +345,10 @@ def _max_tokens(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:
 
 def _path(config: PLMConfig) -> str:
     if config.path is None:
-        raise ConfigError("plm.path is not set; give a hub name, or a local folder with config.json, tokenizer and safetensors weights")
+        raise ConfigError(
+            "plm.path is not set; give a hub name, or a local folder with config.json, tokenizer and "
+            "safetensors weights"
+        )
     return os.path.expanduser(config.path)
 
 
@@ -299,7 +358,10 @@ def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedCon
     _cut_layers(hf_config, family, config)
     _check_flash(hf_config, config, prompt)
     if config.pooling == "cls" and family.lm_kind != "masked":
-        raise ConfigError(f"plm.pooling=cls: the first token of a {hf_config.model_type} sees no other; use last or mean, or leave it out")
+        raise ConfigError(
+            f"plm.pooling=cls: the first token of a {hf_config.model_type} sees no other; use last or mean, "
+            "or leave it out"
+        )
     return hf_config, family
 
 
@@ -308,16 +370,24 @@ def _config_values(config: PLMConfig) -> dict[str, Any]:
     if os.path.isdir(path):
         file = os.path.join(path, "config.json")
         if not os.path.isfile(file):
-            raise ConfigError(f"plm.path={config.path}: the folder has no config.json; give the folder that holds the model's files")
+            raise ConfigError(
+                f"plm.path={config.path}: the folder has no config.json; give the folder that holds the "
+                "model's files"
+            )
     elif path.startswith((".", os.sep)) or path.count("/") > 1:
-        raise ConfigError(f"plm.path={config.path}: no such folder; give a hub name, or a local folder with config.json and weights")
+        raise ConfigError(
+            f"plm.path={config.path}: no such folder; give a hub name, or a local folder with config.json "
+            "and weights"
+        )
     else:
         file = _hub_config(path)
     try:
         with open(file, encoding="utf-8") as stream:
             return json.load(stream)
     except ValueError as error:
-        raise ConfigError(f"plm.path={config.path}: config.json is not valid JSON ({_one_line(error)}); get the model again") from error
+        raise ConfigError(
+            f"plm.path={config.path}: config.json is not valid JSON ({_one_line(error)}); get the model again"
+        ) from error
 
 
 def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, PLMFamily]:
@@ -335,7 +405,8 @@ def _cut_layers(hf_config: Any, family: PLMFamily, config: PLMConfig) -> None:
     for key in family.depth:
         if config.num_layers > getattr(hf_config, key):
             raise ConfigError(
-                f"plm.num_layers={config.num_layers}: {config.path} has {getattr(hf_config, key)} layers; use at most that many"
+                f"plm.num_layers={config.num_layers}: {config.path} has {getattr(hf_config, key)} layers; "
+                "use at most that many"
             )
         setattr(hf_config, key, config.num_layers)
     if getattr(hf_config, "layer_types", None):
@@ -346,9 +417,15 @@ def _check_flash(hf_config: Any, config: PLMConfig, prompt: PromptConfig) -> Non
     if config.attn_implementation != "flash":
         return
     if not is_flash_attn_2_available():
-        raise ConfigError("plm.attn_implementation=flash: the flash-attn package or a GPU that it runs on is missing; use sdpa")
+        raise ConfigError(
+            "plm.attn_implementation=flash: the flash-attn package or a GPU that it runs on is missing; use "
+            "sdpa"
+        )
     if _is_layerwise(prompt) and "sliding_attention" in (getattr(hf_config, "layer_types", None) or ()):
-        raise ConfigError(f"plm.attn_implementation=flash: the kernel's window would cut {hf_config.model_type}'s prompts off; use sdpa")
+        raise ConfigError(
+            f"plm.attn_implementation=flash: the kernel's window would cut {hf_config.model_type}'s prompts "
+            "off; use sdpa"
+        )
 
 
 def _check_weights(path: str) -> None:
@@ -356,9 +433,14 @@ def _check_weights(path: str) -> None:
     if any(name in names for name in _WEIGHTS):
         return
     pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-    found = f"its weights ({pickled[0]}) are a pickle, which is never loaded" if pickled else "the folder has no weights"
+    found = (
+        f"its weights ({pickled[0]}) are a pickle, which is never loaded"
+        if pickled
+        else "the folder has no weights"
+    )
     raise ConfigError(
-        f"plm.path={path}: {found}; put model.safetensors there, or set plm.random_init=true for an untrained model of this architecture"
+        f"plm.path={path}: {found}; put model.safetensors there, or set plm.random_init=true for an "
+        "untrained model of this architecture"
     )
 
 
@@ -392,14 +474,17 @@ def _hub_names(name: str) -> list[str]:
 
 def _unreachable(name: str, error: BaseException) -> ConfigError:
     return ConfigError(
-        f"plm.path={name}: no such folder, not in the local Hugging Face cache, and the hub did not give it ({_one_line(error)[:200]}); "
+        f"plm.path={name}: no such folder, not in the local Hugging Face cache, and the hub did not give it "
+        f"({_one_line(error)[:200]}); "
         "check the name and the network, or download the model and give its folder"
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers reports dropped poolers and fresh heads as warnings; what matters of that is checked and said here."""
+    """transformers reports dropped poolers and fresh heads as warnings; what matters of that is checked and
+    said here.
+    """
     level = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()

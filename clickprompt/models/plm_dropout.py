@@ -1,5 +1,5 @@
-"""Dropout on CPUs; on any other device torch's own. torch draws a CPU mask number by number, a sixth of a TinyBERT-size PA-MLM step, and
-its fast CPU attention has no dropout; here four elements share a random word.
+"""Dropout on CPUs; on any other device torch's own. torch draws a CPU mask number by number, a sixth of a
+TinyBERT-size PA-MLM step, and its fast CPU attention has no dropout; here four elements share a random word.
 
 Shape legend: B rows, A heads, Z queries, T keys, C/A size of a head.
 """
@@ -13,11 +13,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 __all__ = ["CPUDropout", "cpu_dropout", "sdpa_attention", "use_cpu_dropout"]
 
-_STEPS = 2**16  # a rate is rounded to a multiple of 1 / _STEPS, and the kept elements are scaled by what it was rounded to
+_STEPS = (
+    2**16
+)  # a rate is rounded to a multiple of 1 / _STEPS, and the kept elements are scaled by what it was rounded to
 
 
 def cpu_dropout(x: Tensor, rate: float) -> Tensor:
-    """x with each element zeroed at `rate` or else divided by 1 − rate; random state: torch's default generator."""
+    """x with each element zeroed at `rate` or else divided by 1 − rate; random state: torch's default
+    generator.
+    """
     dropped = round(rate * _STEPS)
     if dropped == 0:
         return x
@@ -55,12 +59,16 @@ def sdpa_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' sdpa attention; query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], mask additive → [B, Z, A, C/A].
+    """transformers' sdpa attention; query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], mask additive →
+    [B, Z, A, C/A].
 
-    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + mask), dropout, times v; torch's would do just that.
+    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + mask), dropout, times v; torch's would do
+    just that.
     """
     if not dropout or query.device.type != "cpu":
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
         return output, None
     if (group := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)

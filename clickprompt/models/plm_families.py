@@ -37,11 +37,15 @@ class PLMFamily:
     lm_transform: Callable[[Any], nn.Module]
     """whole model → what its LM head does before it multiplies by the vocabulary matrix"""
     input_norm: str | None = None
-    """path of the norm on a layer's input, below a layer (pre-LN); prompts pass it as if they were hidden states"""
+    """path of the norm on a layer's input, below a layer (pre-LN); prompts pass it as if they were hidden
+    states
+    """
     key_norm: str | None = None
     """path of the norm on each head's keys, below the self-attention"""
     rotary_scale: Callable[[Any, Any], float] = lambda backbone, layer: 1.0
-    """(backbone, layer) → the factor that the rotary embedding puts on a key at position 0, where it rotates nothing: YaRN's isn't 1"""
+    """(backbone, layer) → the factor that the rotary embedding puts on a key at position 0, where it rotates
+    nothing: YaRN's isn't 1
+    """
     lm_bias: str | None = None
     """path of a bias on the logits that isn't the output layer's own"""
     max_tokens: Callable[[Any], int] = lambda config: config.max_position_embeddings
@@ -56,7 +60,11 @@ class PLMFamily:
     @property
     def auto_class(self) -> Any:
         """transformers' class that loads the backbone together with its LM head."""
-        return {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "denoising": AutoModelForSeq2SeqLM}[self.lm_kind]
+        return {
+            "masked": AutoModelForMaskedLM,
+            "causal": AutoModelForCausalLM,
+            "denoising": AutoModelForSeq2SeqLM,
+        }[self.lm_kind]
 
 
 def _separate(key: str, value: str) -> Callable[[Any, Tensor], tuple[Tensor, Tensor]]:
@@ -133,7 +141,9 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         self_attention="attention",
         head_dim="attention_head_size",
         key_value=_separate("k_lin", "v_lin"),
-        lm_transform=lambda model: nn.Sequential(model.vocab_transform, model.activation, model.vocab_layer_norm),
+        lm_transform=lambda model: nn.Sequential(
+            model.vocab_transform, model.activation, model.vocab_layer_norm
+        ),
     ),
     "electra": PLMFamily(
         lm_kind="masked",
@@ -152,7 +162,9 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         head_dim="head_dim",
         key_value=_modernbert_key_value,
         input_norm="attn_norm",
-        rotary_scale=lambda backbone, layer: getattr(backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"),
+        rotary_scale=lambda backbone, layer: getattr(
+            backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"
+        ),
         lm_transform=lambda model: model.head,
         gated=True,
     ),
@@ -190,5 +202,7 @@ def get_family(model_type: str | None, path: str) -> PLMFamily:
     """The row for a config.json's `model_type`. Raises ConfigError for a family that isn't supported."""
     if model_type not in PLM_FAMILIES:
         known = ", ".join(sorted(PLM_FAMILIES))
-        raise ConfigError(f"plm.path={path}: model_type={model_type!r} in its config.json isn't supported; known: {known}")
+        raise ConfigError(
+            f"plm.path={path}: model_type={model_type!r} in its config.json isn't supported; known: {known}"
+        )
     return PLM_FAMILIES[model_type]

@@ -1,9 +1,11 @@
 """Prompt fusion (Eq. 7) inside transformers' attention interface.
 
-Prompts never run through a layer as positions: Eq. 7 drops the layer's outputs at the prompts, so all that remains of them is what
-the text positions attend to, the layer's own keys and values of the prompts. These are prepended where the attention function is called.
+Prompts never run through a layer as positions: Eq. 7 drops the layer's outputs at the prompts, so all that
+remains of them is what the text positions attend to, the layer's own keys and values of the prompts. These
+are prepended where the attention function is called.
 
-Shape legend: B rows, A heads, Z tokens, L layers, K prompts, W width of a prompt, C width of all keys (or values) of a layer.
+Shape legend: B rows, A heads, Z tokens, L layers, K prompts, W width of a prompt, C width of all keys (or
+values) of a layer.
 """
 
 import sys
@@ -34,8 +36,9 @@ PLAIN_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2
 class PromptFusion:
     """One forward pass's prompts, and which of them each self-attention gets.
 
-    It travels to the attention function as a keyword argument of the forward pass. So no module holds state between calls, and
-    a layer recomputed in backward (non-reentrant checkpointing keeps its arguments) sees the prompts of its own forward pass.
+    It travels to the attention function as a keyword argument of the forward pass. So no module holds state
+    between calls, and a layer recomputed in backward (non-reentrant checkpointing keeps its arguments) sees
+    the prompts of its own forward pass.
     """
 
     soft_prompts: Tensor  # [B, L, K, W]
@@ -44,9 +47,13 @@ class PromptFusion:
     backbone: nn.Module
     raw: bool  # prompts are keys and values already: W = 2C
     reached: set[int] = field(default_factory=set)  # prompt indices that an attention function has asked for
-    weights: dict[int, Tensor] | None = None  # where it is a dict, eager attention leaves [B, A, Z, K] in it: by layer, of the prompts
+    weights: dict[int, Tensor] | None = (
+        None  # where it is a dict, eager attention leaves [B, A, Z, K] in it: by layer, of the prompts
+    )
 
-    def prepend(self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def prepend(
+        self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """key, value [B, A, Z, C/A] → [B, A, K + Z, C/A]; prompts are visible to all, whatever the mask.
 
         It is additive [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's [B, Z] → [B, K + Z].
@@ -56,15 +63,25 @@ class PromptFusion:
         prompt_key, prompt_value = self._key_value(module, layer, self.soft_prompts[:, index])
         if mask is not None:
             mask = F.pad(mask, (prompt_key.shape[2], 0), value=0 if mask.ndim == 4 else 1)
-        return torch.cat([prompt_key.to(key.dtype), key], dim=2), torch.cat([prompt_value.to(value.dtype), value], dim=2), mask
+        return (
+            torch.cat([prompt_key.to(key.dtype), key], dim=2),
+            torch.cat([prompt_value.to(value.dtype), value], dim=2),
+            mask,
+        )
 
     def _key_value(self, module: Any, layer: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """prompts [B, K, W] → keys and values, both [B, A, K, C/A]; prompts are at position 0 of a rotary embedding."""
+        """prompts [B, K, W] → keys and values, both [B, A, K, C/A]; prompts are at position 0 of a rotary
+        embedding.
+        """
         heads = (*prompts.shape[:2], -1, getattr(module, self.family.head_dim))
         if self.raw:
             key, value = (half.reshape(heads).transpose(1, 2) for half in prompts.chunk(2, dim=-1))
             return key, value
-        states = prompts if self.family.input_norm is None else layer.get_submodule(self.family.input_norm)(prompts)
+        states = (
+            prompts
+            if self.family.input_norm is None
+            else layer.get_submodule(self.family.input_norm)(prompts)
+        )
         key, value = self.family.key_value(module, states)
         key, value = key.reshape(heads), value.reshape(heads)
         if self.family.key_norm is not None:
@@ -87,7 +104,9 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
         key, value, attention_mask = prompt_fusion.prepend(module, key, value, attention_mask)
         output, weights = attend(module, query, key, value, attention_mask, **kwargs)
         if prompt_fusion.weights is not None:
-            prompt_fusion.weights[prompt_fusion.layer_of[module][0]] = weights[..., : prompt_fusion.soft_prompts.shape[2]]
+            prompt_fusion.weights[prompt_fusion.layer_of[module][0]] = weights[
+                ..., : prompt_fusion.soft_prompts.shape[2]
+            ]
         return output, weights
 
     return attention
@@ -100,10 +119,10 @@ def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention))
 AttentionInterface.register(ATTENTION["eager"], _with_prompts(_eager))
-# Under its own name, because transformers chooses the kernel by that; without prompts it does what it did. A causal flash kernel aligns
-# the last query with the last key, so prepended keys are seen by every position.
+# Under its own name, because transformers chooses the kernel by that; without prompts it does what it did. A
+# causal flash kernel aligns the last query with the last key, so prepended keys are seen by every position.
 AttentionInterface.register(ATTENTION["flash"], _with_prompts(flash_attention_forward))
-# Additive masks for both: a boolean one would be *added* by eager attention. And always there for causal models: with mask None, sdpa's
-# `is_causal` aligns the first query with the first key, which is a prompt.
+# Additive masks for both: a boolean one would be *added* by eager attention. And always there for causal
+# models: with mask None, sdpa's `is_causal` aligns the first query with the first key, which is a prompt.
 AttentionMaskInterface.register(ATTENTION["sdpa"], eager_mask)
 AttentionMaskInterface.register(ATTENTION["eager"], eager_mask)

@@ -12,12 +12,20 @@ __all__ = ["PromptProjector"]
 
 
 class PromptProjector(nn.Module):
-    """p_{l,k} = g_{l,k}(q), g a two-layer MLP with tanh between (§4.1.4), hidden size H: L·K separate networks, computed at once.
+    """p_{l,k} = g_{l,k}(q), g a two-layer MLP with tanh between (§4.1.4), hidden size H: L·K separate
+    networks, computed at once.
 
     Network (l, k) is slice l·K + k of each parameter.
     """
 
-    def __init__(self, interaction_dim: int, num_layers: int, num_prompts: int, hidden_size: int, width: int | None = None) -> None:
+    def __init__(
+        self,
+        interaction_dim: int,
+        num_layers: int,
+        num_prompts: int,
+        hidden_size: int,
+        width: int | None = None,
+    ) -> None:
         super().__init__()
         networks = num_layers * num_prompts
         width = width or hidden_size
@@ -32,7 +40,9 @@ class PromptProjector(nn.Module):
     def forward(self, interaction_vector: Tensor) -> Tensor:
         """q [B, Q] → soft_prompts [B, L, K, W]."""
         # All networks read the same q, so the first layer is one plain matmul.
-        hidden = torch.tanh(F.linear(interaction_vector, self.hidden_weight.flatten(0, 1), self.hidden_bias.flatten()))
+        hidden = torch.tanh(
+            F.linear(interaction_vector, self.hidden_weight.flatten(0, 1), self.hidden_bias.flatten())
+        )
         hidden = hidden.unflatten(1, self.hidden_bias.shape).transpose(0, 1)  # [P, B, H]
         prompts = torch.baddbmm(self.output_bias.unsqueeze(1), hidden, self.output_weight.transpose(1, 2))
         return prompts.transpose(0, 1).unflatten(1, self.shape[:2])

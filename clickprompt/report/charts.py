@@ -1,4 +1,6 @@
-"""The report's four kinds of charts. Each is drawn at a given width, and twice in the page: wide, and narrow for small screens."""
+"""The report's four kinds of charts. Each is drawn at a given width, and twice in the page: wide, and narrow
+for small screens.
+"""
 
 import math
 from collections.abc import Sequence
@@ -48,8 +50,9 @@ def xy(
     strip: Sequence[Sequence[tuple[float, float, float]]] = (),
     height: float = 240,
 ) -> str:
-    """Lines over x, named at their ends where there is room. square: both axes 0 to 1, with the diagonal. strip: below, per line, bars
-    (from x, to x, height as a share of 1), such as how many rows a bin has."""
+    """Lines over x, named at their ends where there is room. square: both axes 0 to 1, with the diagonal.
+    strip: below, per line, bars (from x, to x, height as a share of 1), such as how many rows a bin has.
+    """
     named = len(lines) > 1 and width > 450 and not square
     right = min(160.0, max(len(line.name) for line in lines) * 7.0 + 10) if named else 12.0
     below = 14.0 * len(strip) + 8 if strip else 0.0
@@ -75,16 +78,31 @@ def xy(
         for start, end, share in line_bars:
             tall = max(0.5, 12 * share) if share else 0.0
             wide = max(0.5, x(end) - x(start) - 1)
-            parts.append(element("rect", x=x(start) + 0.5, y=base - tall, width=wide, height=tall, class_=f"{colour(line.number)} fill"))
+            parts.append(
+                element(
+                    "rect",
+                    x=x(start) + 0.5,
+                    y=base - tall,
+                    width=wide,
+                    height=tall,
+                    class_=f"{colour(line.number)} fill",
+                )
+            )
     return svg(width, height, title, "".join(parts), "")
 
 
 def _drawn(line: Line, x: Scale, y: Scale) -> str:
     name, parts = colour(line.number), []
-    parts += [element("circle", cx=x(at), cy=y(value), r=2.5, class_=f"{name} fill pale") for at, value in line.dots]
+    parts += [
+        element("circle", cx=x(at), cy=y(value), r=2.5, class_=f"{name} fill pale") for at, value in line.dots
+    ]
     for (at, _), interval in zip(line.points, line.intervals, strict=False):
         if interval:
-            parts.append(element("line", x1=x(at), x2=x(at), y1=y(interval[0]), y2=y(interval[1]), class_=f"{name} whisker"))
+            parts.append(
+                element(
+                    "line", x1=x(at), x2=x(at), y1=y(interval[0]), y2=y(interval[1]), class_=f"{name} whisker"
+                )
+            )
     if len(line.points) > 1:
         path = "M" + "L".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line.points)
         parts.append(element("path", d=path, class_=f"{name} line", stroke_dasharray=_dash(line.number)))
@@ -93,13 +111,17 @@ def _drawn(line: Line, x: Scale, y: Scale) -> str:
         if line.marked or len(line.points) == 1:
             parts.append(element("circle", cx=x(at), cy=y(value), r=3.0, class_=f"{name} fill", data_tip=tip))
         elif tip:
-            parts.append(element("circle", cx=x(at), cy=y(value), r=5.0, class_=f"{name} touch", data_tip=tip))
+            parts.append(
+                element("circle", cx=x(at), cy=y(value), r=5.0, class_=f"{name} touch", data_tip=tip)
+            )
     return "".join(parts)
 
 
 def _names(lines: Sequence[Line], x: Scale, y: Scale) -> list[str]:
     """At the right ends, moved apart where they would overlap."""
-    places = sorted(((y(line.points[-1][1]), line) for line in lines if line.points), key=lambda place: place[0])
+    places = sorted(
+        ((y(line.points[-1][1]), line) for line in lines if line.points), key=lambda place: place[0]
+    )
     spread: list[float] = []
     for height, _ in places:
         spread.append(max(height, spread[-1] + 13) if spread else height)
@@ -131,7 +153,9 @@ class Bar:
 
 
 def bars(title: str, groups: Sequence[Bar], width: float, *, base: float, axis: str) -> str:
-    """Horizontal bars from `base`, each with its figure; where it is undefined the word stands there and no bar."""
+    """Horizontal bars from `base`, each with its figure; where it is undefined the word stands there and no
+    bar.
+    """
     defined = [value for group in groups for value in group.values if value.value is not None]
     ends = [end for value in defined for end in (value.value, *(value.interval or ())) if end is not None]
     longest = max(len(value.shown) for group in groups for value in group.values)
@@ -139,15 +163,22 @@ def bars(title: str, groups: Sequence[Bar], width: float, *, base: float, axis: 
     x = Scale.around(ends, left, width - longest * LETTER - 14, keep=[base])
     parts, top = [], 20.0
     for group in groups:
-        parts.append(label(2, top, cut(group.name, (width - len(group.note) * 5.6) / LETTER), class_="strong over"))
+        parts.append(
+            label(2, top, cut(group.name, (width - len(group.note) * 5.6) / LETTER), class_="strong over")
+        )
         parts.append(label(width - 2, top, group.note, anchor="end", class_="over"))
         for value in group.values:
             parts.append(_bar(value, x, base, top + 6))
             top += 17
         top += 24
     bottom = top - 16
-    grid = [element("line", x1=x(value), x2=x(value), y1=6, y2=bottom, class_="grid") for value, _ in x.ticks(5)]
-    grid += [label(x(value), bottom + 14, text, anchor="middle") for value, text in x.ticks(max(2, int((x.end - x.start) / 60)))]
+    grid = [
+        element("line", x1=x(value), x2=x(value), y1=6, y2=bottom, class_="grid") for value, _ in x.ticks(5)
+    ]
+    grid += [
+        label(x(value), bottom + 14, text, anchor="middle")
+        for value, text in x.ticks(max(2, int((x.end - x.start) / 60)))
+    ]
     grid.append(element("line", x1=x(base), x2=x(base), y1=6, y2=bottom, class_="axis"))
     parts.append(label((x.start + x.end) / 2, bottom + 30, axis, anchor="middle", class_="named"))
     return svg(width, bottom + 38, title, "".join([*grid, *parts]), "")
@@ -158,11 +189,16 @@ def _bar(value: Value, x: Scale, base: float, top: float) -> str:
         return label(x(base) + 6, top + 10, value.shown, class_="named")
     low, high = sorted((x(base), x(value.value)))
     name = f"{colour(value.number)} fill{' pale' if value.pale else ''}"
-    drawn = element("rect", x=low, y=top, width=max(high - low, 1.0), height=13, class_=name, data_tip=value.tip or None)
+    drawn = element(
+        "rect", x=low, y=top, width=max(high - low, 1.0), height=13, class_=name, data_tip=value.tip or None
+    )
     edges = [low, high]
     if value.interval:
         ends = [x(end) for end in value.interval]
-        drawn += "".join(element("line", x1=ends[0], x2=ends[1], y1=top + 6.5, y2=top + 6.5, class_=name) for name in ("edge", "error"))
+        drawn += "".join(
+            element("line", x1=ends[0], x2=ends[1], y1=top + 6.5, y2=top + 6.5, class_=name)
+            for name in ("edge", "error")
+        )
         edges += ends
     after = value.value >= base
     place = max(edges) + 5 if after else min(edges) - 5
@@ -179,7 +215,9 @@ def heatmap(
     show: Any,
     groups: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """Darker is more, from 0 to the largest; figures in the cells where they fit. groups: (name, columns) above the columns."""
+    """Darker is more, from 0 to the largest; figures in the cells where they fit. groups: (name, columns)
+    above the columns.
+    """
     left = min(0.34 * width, max(len(row) for row in rows) * LETTER + 10)
     gaps = max(0, len(groups) - 1) * 4
     wide = (width - left - gaps - 2) / len(columns)
@@ -206,10 +244,21 @@ def heatmap(
             share = cell / most
             tip = f"{name}, {groups_name(groups, column)}{columns[column]}: {show(cell)}"
             shade = f"{0.05 + 0.95 * share:.2f}"
-            drawn = element("rect", x=start, y=y, width=max(wide - 1.5, 0.5), height=24, class_="heat", fill_opacity=shade, data_tip=tip)
+            drawn = element(
+                "rect",
+                x=start,
+                y=y,
+                width=max(wide - 1.5, 0.5),
+                height=24,
+                class_="heat",
+                fill_opacity=shade,
+                data_tip=tip,
+            )
             parts.append(drawn)
             if len(show(cell)) * LETTER < wide - 2:
-                parts.append(label(start + wide / 2 - 0.75, y + 16, show(cell), anchor="middle", class_="cell"))
+                parts.append(
+                    label(start + wide / 2 - 0.75, y + 16, show(cell), anchor="middle", class_="cell")
+                )
     return svg(width, top + 26 * len(rows) + 4, title, "".join(parts), "")
 
 
@@ -231,11 +280,18 @@ class Axis:
 
 
 def axis_of(name: str, values: Sequence[Any]) -> Axis:
-    """From 0 to the number of values less one, or on a scale (of logarithms where the largest is 50 times the smallest)."""
-    distinct = sorted(set(values), key=lambda value: (0, value, "") if isinstance(value, int | float) else (1, 0, str(value)))
+    """From 0 to the number of values less one, or on a scale (of logarithms where the largest is 50 times the
+    smallest).
+    """
+    distinct = sorted(
+        set(values),
+        key=lambda value: (0, value, "") if isinstance(value, int | float) else (1, 0, str(value)),
+    )
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
     if not numbers or len(distinct) <= 8:
-        ticks = [(float(place), f"{value:g}" if numbers else str(value)) for place, value in enumerate(distinct)]
+        ticks = [
+            (float(place), f"{value:g}" if numbers else str(value)) for place, value in enumerate(distinct)
+        ]
         return Axis(name, {value: float(place) for place, value in enumerate(distinct)}, ticks)
     logs = distinct[0] > 0 and distinct[-1] / distinct[0] >= 50
     places = {value: math.log10(value) if logs else float(value) for value in distinct}
@@ -244,24 +300,45 @@ def axis_of(name: str, values: Sequence[Any]) -> Axis:
     return Axis(name, places, ticks)
 
 
-def parallel(title: str, axes: Sequence[Axis], lines: Sequence[tuple[Sequence[Any], float, str]], width: float, *, best: str) -> str:
-    """Parallel coordinates: a line per trial over the axes, the last of which is its figure. lines: (values, share from worst 0 to best
-    1, tip); the best one is drawn on top."""
+def parallel(
+    title: str,
+    axes: Sequence[Axis],
+    lines: Sequence[tuple[Sequence[Any], float, str]],
+    width: float,
+    *,
+    best: str,
+) -> str:
+    """Parallel coordinates: a line per trial over the axes, the last of which is its figure. lines: (values,
+    share from worst 0 to best 1, tip); the best one is drawn on top.
+    """
     height, top, bottom = 300.0, 48.0, 262.0
     xs = [10 + number * (width - 60) / (len(axes) - 1) for number in range(len(axes))]
     scales = [Scale.around(list(axis.places.values()), bottom, top) for axis in axes]
     parts = []
     for values, share, tip in sorted(lines, key=lambda line: line[1]):
-        points = [(x, scale(axis.places[value])) for x, scale, axis, value in zip(xs, scales, axes, values, strict=True)]
+        points = [
+            (x, scale(axis.places[value]))
+            for x, scale, axis, value in zip(xs, scales, axes, values, strict=True)
+        ]
         path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
         name = "best line" if share == 1 else "heatline"
-        parts.append(element("path", d=path, class_=name, stroke_opacity=None if share == 1 else f"{0.15 + 0.7 * share:.2f}", data_tip=tip))
+        parts.append(
+            element(
+                "path",
+                d=path,
+                class_=name,
+                stroke_opacity=None if share == 1 else f"{0.15 + 0.7 * share:.2f}",
+                data_tip=tip,
+            )
+        )
     for number, (x, scale, axis) in enumerate(zip(xs, scales, axes, strict=True)):
         parts.append(element("line", x1=x, x2=x, y1=top - 8, y2=bottom + 8, class_="axis"))
         anchor = "start" if number == 0 else "end" if number == len(axes) - 1 else "middle"
         at = 2 if number == 0 else width - 2 if number == len(axes) - 1 else x
         letters = 2 * (width - 60) / (len(axes) - 1) / LETTER - 2
-        parts.append(label(at, 14 + 14 * (number % 2), cut(axis.name, letters), anchor=anchor, class_="strong"))
+        parts.append(
+            label(at, 14 + 14 * (number % 2), cut(axis.name, letters), anchor=anchor, class_="strong")
+        )
         for place, text in axis.ticks:
             parts.append(label(x + 5, scale(place) + 3.5, text, class_="halo"))
     parts.append(label(width - 2, height - 8, best, anchor="end", class_="s1 text"))

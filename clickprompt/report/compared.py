@@ -1,4 +1,6 @@
-"""Runs beside each other on the same rows: relative improvement, and whether a difference is more than chance."""
+"""Runs beside each other on the same rows: relative improvement, and whether a difference is more than
+chance.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +21,17 @@ from clickprompt.io.progress import say
 from clickprompt.report.charts import Bar, Value, bars
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run, same_but_for_the_seed
-from clickprompt.report.table import Column, Table, auc, count, interval_of, number, p_value, signed, signed_percent
+from clickprompt.report.table import (
+    Column,
+    Table,
+    auc,
+    count,
+    interval_of,
+    number,
+    p_value,
+    signed,
+    signed_percent,
+)
 
 __all__ = ["Comparison", "check_same_rows", "compare_runs", "compared"]
 
@@ -44,12 +56,16 @@ def check_same_rows(runs: Sequence[Run], base: Run, split: str) -> None:
             first = base if base in members else members[0]
             if run.fingerprint != first.fingerprint:
                 raise DataError(
-                    f"{run.uri}: scored on another {split} set than {first.uri} (datasets {str(run.fingerprint)[:12]} and "
-                    f"{str(first.fingerprint)[:12]}); only runs on the same rows compare, make a report of each"
+                    f"{run.uri}: scored on another {split} set than {first.uri} (datasets "
+                    f"{str(run.fingerprint)[:12]} and "
+                    f"{str(first.fingerprint)[:12]}); only runs on the same rows compare, make a report of "
+                    "each"
                 )
 
 
-def compare_runs(runs: Sequence[Run], base: Run, split: str, data: str | None) -> tuple[list[Comparison], str]:
+def compare_runs(
+    runs: Sequence[Run], base: Run, split: str, data: str | None
+) -> tuple[list[Comparison], str]:
     """Every run with predictions beside the base, which comes first, and what there is to say of it.
 
     Raises DataError where predictions are damaged or not of the same rows and labels.
@@ -80,7 +96,9 @@ def _paired(run: Run, base: Run, base_table: pa.Table, place: str) -> np.ndarray
 
 
 def _users(base: Run, predictions: pa.Table, split: str, data: str | None) -> tuple[np.ndarray, str]:
-    """[N] whose each prediction is; where the dataset can't be read, one user for all of them, and a word on it."""
+    """[N] whose each prediction is; where the dataset can't be read, one user for all of them, and a word on
+    it.
+    """
     path, version = data or base.config.get("data.path"), base.config.get("data.version")
     try:
         if not path:
@@ -114,22 +132,52 @@ def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | Non
     rows, drawn = [], []
     for one in found:
         if one.figures is None:
-            rows.append([f"{one.run.name} (base)", one.auc, one.log_loss, None if one.auc is None else 0.0, *[None] * 5])
+            rows.append(
+                [
+                    f"{one.run.name} (base)",
+                    one.auc,
+                    one.log_loss,
+                    None if one.auc is None else 0.0,
+                    *[None] * 5,
+                ]
+            )
             continue
         if one.auc is None or found[0].auc is None:  # one class: nothing to compare but the log loss
             rows.append([one.run.name, one.auc, one.log_loss, *[None] * 6])
             continue
         by_user, by_row = one.figures["user_bootstrap"] or {}, one.figures["delong"]
         tests = [by_user.get("interval"), by_user.get("p_value"), by_row["interval"], by_row["p_value"]]
-        rows.append([one.run.name, one.auc, one.log_loss, relative_improvement(one.auc, found[0].auc), one.auc - found[0].auc, *tests])
+        rows.append(
+            [
+                one.run.name,
+                one.auc,
+                one.log_loss,
+                relative_improvement(one.auc, found[0].auc),
+                one.auc - found[0].auc,
+                *tests,
+            ]
+        )
         interval = by_user.get("interval") or by_row["interval"]
         tip = f"{one.run.name}: {signed(one.auc - found[0].auc)} {differences(interval)}"
         drawn.append(
-            Bar(one.run.name, "", [Value(one.run.number, one.auc - found[0].auc, signed(one.auc - found[0].auc), interval, tip=tip)])
+            Bar(
+                one.run.name,
+                "",
+                [
+                    Value(
+                        one.run.number,
+                        one.auc - found[0].auc,
+                        signed(one.auc - found[0].auc),
+                        interval,
+                        tip=tip,
+                    )
+                ],
+            )
         )
     title = f"Against {base.name}"
     intro = (
-        "Rel.Impr is AUC / AUC of the base − 1 (Table 2). The bootstrap draws whole users, whose rows are not independent; DeLong's test "
+        "Rel.Impr is AUC / AUC of the base − 1 (Table 2). The bootstrap draws whole users, whose rows are "
+        "not independent; DeLong's test "
         f"takes rows as independent, so its intervals are too narrow where users have many. {note}"
     )
     kind = "bootstrap by user" if note.startswith("Users") else "DeLong"
@@ -157,7 +205,13 @@ def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
             groups[same_but_for_the_seed(one.run)].setdefault(str(one.run.config["seed"]), one)
     base_key = same_but_for_the_seed(base)
     bases = groups.get(base_key, {})
-    columns = [Column("runs"), Column("against"), Column("seeds", count), Column("mean AUC", auc), Column("mean of base", auc)]
+    columns = [
+        Column("runs"),
+        Column("against"),
+        Column("seeds", count),
+        Column("mean AUC", auc),
+        Column("mean of base", auc),
+    ]
     columns += [Column("Rel.Impr", signed_percent), Column("t", number), Column("p", p_value)]
     columns.append(Column("95% of the difference", interval_of(signed), interval=True))
     rows = []
@@ -165,7 +219,9 @@ def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
         seeds = sorted(set(members) & set(bases))
         if key == base_key or len(seeds) < 2:
             continue
-        values, base_values = ([value for seed in seeds if (value := of[seed].auc) is not None] for of in (members, bases))
+        values, base_values = (
+            [value for seed in seeds if (value := of[seed].auc) is not None] for of in (members, bases)
+        )
         mean, base_mean = float(np.mean(values)), float(np.mean(base_values))
         names = [", ".join(of[seed].run.name for seed in seeds) for of in (members, bases)]
         try:

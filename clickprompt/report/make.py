@@ -17,13 +17,20 @@ __all__ = ["make_report"]
 
 
 def make_report(
-    uris: Sequence[str], out: str | None = None, *, base: str | None = None, split: str = "test", data: str | None = None
+    uris: Sequence[str],
+    out: str | None = None,
+    *,
+    base: str | None = None,
+    split: str = "test",
+    data: str | None = None,
 ) -> dict[str, Any]:
-    """Write the report on the runs to `out` (default: report.html in the first one's folder), whole or not at all.
+    """Write the report on the runs to `out` (default: report.html in the first one's folder), whole or not at
+    all.
 
-    `base` is the run that the others are compared with (default: the first evaluated one); `data` is where its dataset has moved to.
-    Returns {"report", "runs", "base", "sections", "comparisons", "markdown"}.
-    Raises InputError for no runs, a base that isn't among them, what `read_runs` refuses, and runs of different test sets.
+    `base` is the run that the others are compared with (default: the first evaluated one); `data` is where
+    its dataset has moved to. Returns {"report", "runs", "base", "sections", "comparisons", "markdown"}.
+    Raises InputError for no runs, a base that isn't among them, what `read_runs` refuses, and runs of
+    different test sets.
     """
     if not uris:
         raise InputError("no runs; give the --run folder of at least one")
@@ -50,7 +57,8 @@ def make_report(
     ]
     shown = [section for section in sections if section is not None]
     made = (
-        f"Made by clickprompt {clickprompt.__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. The file loads nothing from a network."
+        f"Made by clickprompt {clickprompt.__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. The "
+        "file loads nothing from a network."
     )
     title = f"ClickPrompt: {runs[0].name}" + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
     subtitle = f"{', '.join(run.name for run in runs)}; {split} split"
@@ -62,7 +70,12 @@ def make_report(
         "base": base_run.uri,
         "sections": [section.title for section in shown],
         "comparisons": [
-            {"run": one.run.uri, "auc": one.auc, "log_loss": one.log_loss, **({"against": one.figures} if one.figures else {})}
+            {
+                "run": one.run.uri,
+                "auc": one.auc,
+                "log_loss": one.log_loss,
+                **({"against": one.figures} if one.figures else {}),
+            }
             for one in found
         ],
         "markdown": markdown(shown),
@@ -75,4 +88,6 @@ def _base(runs: Sequence[Run], base: str | None) -> Run:
     for run in runs:
         if run.uri == storage.native(base.rstrip("/")):
             return run
-    raise InputError(f"--base {base}: not one of the runs; give it among them, too: {', '.join(run.uri for run in runs)}")
+    raise InputError(
+        f"--base {base}: not one of the runs; give it among them, too: {', '.join(run.uri for run in runs)}"
+    )

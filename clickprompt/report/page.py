@@ -1,4 +1,6 @@
-"""The report as one HTML file that asks no network for anything, and as Markdown. All that comes from a run is escaped."""
+"""The report as one HTML file that asks no network for anything, and as Markdown. All that comes from a run
+is escaped.
+"""
 
 import base64
 import hashlib
@@ -50,7 +52,9 @@ class Block:
             wide, narrow = self.chart(2 * _WIDE + 36 if self.full else _WIDE), self.chart(_NARROW)
             legend = _legend(self.legend, "legend narrow" if self.named else "legend")
             drawn = f'{legend}<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
-        behind = f"<details><summary>Table<span hidden> of {escape(self.title)}</span></summary>{table}</details>"
+        behind = (
+            f"<details><summary>Table<span hidden> of {escape(self.title)}</span></summary>{table}</details>"
+        )
         full = " full" if self.full else ""
         return f'<figure class="block{full}">{caption}{drawn}<div class="under">{link}{behind}</div></figure>'
 
@@ -67,27 +71,46 @@ class Section:
 
     def html(self) -> str:
         intro = f"<p>{escape(self.intro)}</p>" if self.intro else ""
-        blocks = f'<div class="grid2">{"".join(block.html() for block in self.blocks)}</div>' if self.blocks else ""
-        texts = "".join(
-            f"<details><summary>{escape(name)}</summary><pre tabindex=0>{escape(text)}</pre></details>" for name, text in self.texts
+        blocks = (
+            f'<div class="grid2">{"".join(block.html() for block in self.blocks)}</div>'
+            if self.blocks
+            else ""
         )
-        commands = "".join(f"<li>{escape(what)}: <code>{escape(command)}</code></li>" for what, command in self.commands)
+        texts = "".join(
+            f"<details><summary>{escape(name)}</summary><pre tabindex=0>{escape(text)}</pre></details>"
+            for name, text in self.texts
+        )
+        commands = "".join(
+            f"<li>{escape(what)}: <code>{escape(command)}</code></li>" for what, command in self.commands
+        )
         listed = f"<ul>{commands}</ul>" if commands else ""
         name = _slug(self.title)
-        return f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(self.title)}</h2>{intro}{blocks}{texts}{listed}</section>'
+        heading = f'<h2 id="{name}">{escape(self.title)}</h2>'
+        return f'<section aria-labelledby="{name}">{heading}{intro}{blocks}{texts}{listed}</section>'
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> str:
-    """The whole file. Its policy lets run the one script and use the one style sheet whose SHA-256 it names, and load nothing."""
-    style, script = (resources.files("clickprompt.report").joinpath(name).read_text() for name in ("page.css", "page.js"))
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; base-uri 'none'; form-action 'none'"
-    links = "".join(f'<li><a href="#{_slug(section.title)}">{escape(section.title)}</a></li>' for section in sections)
+    """The whole file. Its policy lets run the one script and use the one style sheet whose SHA-256 it names,
+    and load nothing.
+    """
+    style, script = (
+        resources.files("clickprompt.report").joinpath(name).read_text() for name in ("page.css", "page.js")
+    )
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    links = "".join(
+        f'<li><a href="#{_slug(section.title)}">{escape(section.title)}</a></li>' for section in sections
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="referrer" content="no-referrer">\n'
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title>\n<style>{style}</style></head>\n'
-        f'<body><header><div class="column"><div><h1>ClickPrompt report</h1><div class="soft">{escape(subtitle)}</div></div>'
+        '<body><header><div class="column"><div><h1>ClickPrompt report</h1>'
+        f'<div class="soft">{escape(subtitle)}</div></div>'
         f'<button id="theme" type="button" hidden>Dark</button></div></header>\n'
         f'<div class="column"><nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>'
         + "\n".join(section.html() for section in sections)
@@ -103,7 +126,9 @@ def markdown(sections: Sequence[Section]) -> str:
         tables = [block for block in section.blocks if block.in_markdown]
         parts += [f"## {plain(section.title)}\n"] if tables else []
         parts += [
-            f"{plain(block.title)}{f' ({plain(block.note)})' if block.note else ''}\n\n{block.table.markdown()}\n" for block in tables
+            f"{plain(block.title)}{note}\n\n{block.table.markdown()}\n"
+            for block in tables
+            for note in [f" ({plain(block.note)})" if block.note else ""]
         ]
     return "\n".join(parts)
 
@@ -111,8 +136,11 @@ def markdown(sections: Sequence[Section]) -> str:
 def _legend(entries: Sequence[tuple[str, int]], name: str) -> str:
     if not entries:
         return ""
-    swatch = '<svg viewBox="0 0 16 10" aria-hidden="true"><rect y="2" width="16" height="7" class="{colour} fill"/></svg>'
-    items = "".join(f"<li>{swatch.format(colour=colour(number))}{escape(name)}</li>" for name, number in entries)
+    rectangle = '<rect y="2" width="16" height="7" class="{colour} fill"/>'
+    swatch = f'<svg viewBox="0 0 16 10" aria-hidden="true">{rectangle}</svg>'
+    items = "".join(
+        f"<li>{swatch.format(colour=colour(number))}{escape(name)}</li>" for name, number in entries
+    )
     return f'<ul class="{name}">{items}</ul>'
 
 

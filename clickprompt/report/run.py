@@ -44,7 +44,9 @@ class Run:
 
     def __post_init__(self) -> None:
         found = [scores for step in self.steps for scores in step.get("validations", ())]
-        pairs = [(int(scores["valid_step"]), scores["valid_auc"]) for scores in found if "valid_auc" in scores]
+        pairs = [
+            (int(scores["valid_step"]), scores["valid_auc"]) for scores in found if "valid_auc" in scores
+        ]
         object.__setattr__(self, "validations", sorted(dict(pairs).items()))
 
     @property
@@ -62,12 +64,17 @@ class Run:
 
 
 def read_runs(uris: Sequence[str], split: str) -> list[Run]:
-    """The runs, with their figures of one split. Raises InputError for a folder that holds no run, a damaged file, a run given twice."""
+    """The runs, with their figures of one split. Raises InputError for a folder that holds no run, a damaged
+    file, a run given twice.
+    """
     places = [storage.native(uri.rstrip("/") or uri) for uri in uris]
     for place in places:
         if places.count(place) > 1:
             raise InputError(f"{place}: given twice; give each run once")
-    return [_read(place, name, number, split) for number, (place, name) in enumerate(zip(places, _names(places), strict=True))]
+    return [
+        _read(place, name, number, split)
+        for number, (place, name) in enumerate(zip(places, _names(places), strict=True))
+    ]
 
 
 def _names(uris: Sequence[str]) -> list[str]:
@@ -119,7 +126,9 @@ def _yaml(uri: str, text: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise DataError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); the file is damaged") from error
+        raise DataError(
+            f"{uri}: not valid YAML ({' '.join(str(error).split())}); the file is damaged"
+        ) from error
     if not isinstance(values, dict):
         raise DataError(f"{uri}: not a run's configuration")
     return values
@@ -144,7 +153,10 @@ def _trials(uri: str) -> list[dict[str, Any]]:
         with storage.open_input(uri) as stream:
             rows = pq.read_table(stream).to_pylist()
             # Trials are grouped by a key's values
-            return [{key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows]
+            return [
+                {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()}
+                for row in rows
+            ]
     except pa.ArrowException as error:
         raise DataError(f"{uri}: not a readable Parquet file; run clickprompt tune again") from error
 
@@ -153,12 +165,18 @@ def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} → {"a.b": 1}; lists and None are values."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        found |= (
+            dotted(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else {f"{prefix}{key}": value}
+        )
     return found
 
 
 def same_but_for_the_seed(run: Run) -> str:
-    """Equal for runs of one configuration with different seeds, also where each starts from a pretraining of its own seed."""
+    """Equal for runs of one configuration with different seeds, also where each starts from a pretraining of
+    its own seed.
+    """
     return json.dumps(_of_the_model(run.config), sort_keys=True, default=str)
 
 
@@ -167,10 +185,16 @@ def _of_the_model(config: dict[str, Any]) -> dict[str, Any]:
     init = kept.get("finetune.init")
     path = storage.join(str(init), "config.yaml") if init else None
     if path and storage.exists(path):
-        kept["finetune.init"] = _of_the_model(dotted(_yaml(path, storage.read_bytes(path).decode(errors="replace"))))
+        kept["finetune.init"] = _of_the_model(
+            dotted(_yaml(path, storage.read_bytes(path).decode(errors="replace")))
+        )
     return kept
 
 
 def finite(value: Any) -> float | None:
     """A number that can be drawn, else None."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )

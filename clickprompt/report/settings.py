@@ -12,7 +12,11 @@ __all__ = ["configurations", "environment", "missing"]
 
 _ELSEWHERE = ("tune.", "pipeline.", "faults.")
 # Keys that a stage has no use for
-_UNUSED = {"pretrain": ("finetune.", *_ELSEWHERE), "finetune": ("pretrain.", "masking.", *_ELSEWHERE), "": _ELSEWHERE}
+_UNUSED = {
+    "pretrain": ("finetune.", *_ELSEWHERE),
+    "finetune": ("pretrain.", "masking.", *_ELSEWHERE),
+    "": _ELSEWHERE,
+}
 
 
 def configurations(runs: Sequence[Run]) -> Section | None:
@@ -20,19 +24,35 @@ def configurations(runs: Sequence[Run]) -> Section | None:
     if not described:
         return None
     used = [
-        {key: value for key, value in run.config.items() if not key.startswith(_UNUSED.get(run.stage, _UNUSED[""]))} for run in described
+        {
+            key: value
+            for key, value in run.config.items()
+            if not key.startswith(_UNUSED.get(run.stage, _UNUSED[""]))
+        }
+        for run in described
     ]
     keys = dict.fromkeys(key for config in used for key in config)
     different = [key for key in keys if len({repr(config[key]) for config in used if key in config}) > 1]
     rows = [[key, *(_text(config[key]) if key in config else None for config in used)] for key in different]
     table = Table([Column("key"), *(Column(run.name, _cut) for run in described)], rows)
     blocks = (
-        [Block("Keys that differ", table, note="– where a run's stage has no use for the key, or its configuration is older")]
+        [
+            Block(
+                "Keys that differ",
+                table,
+                note="– where a run's stage has no use for the key, or its configuration is older",
+            )
+        ]
         if rows
         else []
     )
     intro = "" if rows or len(described) < 2 else "The runs' configurations are the same."
-    return Section("Configuration", intro, blocks, texts=[(f"config.yaml of {run.name}", run.config_text) for run in described])
+    return Section(
+        "Configuration",
+        intro,
+        blocks,
+        texts=[(f"config.yaml of {run.name}", run.config_text) for run in described],
+    )
 
 
 def _text(value: Any) -> str:
@@ -49,10 +69,19 @@ def environment(runs: Sequence[Run]) -> Section:
     recorded = [(run, found) for run in runs if isinstance(found := run.result.get("environment"), dict)]
     if recorded:
         keys = dict.fromkeys(key for _, found in recorded for key in found)
-        rows = [[key, *(_text(found[key]) if key in found else None for _, found in recorded)] for key in keys]
+        rows = [
+            [key, *(_text(found[key]) if key in found else None for _, found in recorded)] for key in keys
+        ]
         table = Table([Column("what"), *(Column(run.name) for run, _ in recorded)], rows)
-        return Section("Environment", "As the trainings' drivers recorded it.", [Block("Versions of the runs", table, in_markdown=False)])
-    intro = "These runs recorded no versions. This is the machine that made the report, which need not be the one that ran them."
+        return Section(
+            "Environment",
+            "As the trainings' drivers recorded it.",
+            [Block("Versions of the runs", table, in_markdown=False)],
+        )
+    intro = (
+        "These runs recorded no versions. This is the machine that made the report, which need not be "
+        "the one that ran them."
+    )
     table = Table([Column("what"), Column("found")], [[what, found] for what, found in machine().items()])
     block = Block("Versions on the machine of this report", table, in_markdown=False)
     return Section("Environment", intro, [block])
@@ -63,7 +92,11 @@ def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
     trained = [run for run in runs if run.stage != "sweep"]
     finetuned = [run for run in trained if run.objective in ("with_plm", "without_plm")]
     pretrained = [run for run in trained if run.objective == "pretrain"]
-    prompted = [run for run in trained if run.objective in ("pretrain", "with_plm") and run.config.get("prompt.num_prompts")]
+    prompted = [
+        run
+        for run in trained
+        if run.objective in ("pretrain", "with_plm") and run.config.get("prompt.num_prompts")
+    ]
     wanted = f" --split {split}" if split != "test" else ""
     commands = []
     for run in finetuned:
@@ -71,20 +104,31 @@ def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
             what = f"calibration, long tail, cold start, AUC by value and latency of {run.name}"
             commands.append((what, f"clickprompt evaluate --run {run.uri}{wanted}"))
     commands += [
-        (f"masked values restored by {run.name}", f"clickprompt evaluate --run {run.uri}{wanted}") for run in pretrained if not run.recovery
+        (f"masked values restored by {run.name}", f"clickprompt evaluate --run {run.uri}{wanted}")
+        for run in pretrained
+        if not run.recovery
     ]
     commands += [
-        (f"prompt attention of {run.name} (masked language models)", f"clickprompt evaluate --run {run.uri}{wanted} --attention 1000")
+        (
+            f"prompt attention of {run.name} (masked language models)",
+            f"clickprompt evaluate --run {run.uri}{wanted} --attention 1000",
+        )
         for run in prompted
         if not run.attention
     ]
     if not compared and finetuned:
         others = "RUN" if len(finetuned) < 2 else " ".join(run.uri for run in finetuned[1:])
-        commands.append(("a comparison, once all are evaluated", f"clickprompt report {finetuned[0].uri} {others}"))
+        commands.append(
+            ("a comparison, once all are evaluated", f"clickprompt report {finetuned[0].uri} {others}")
+        )
     if all(run.trials is None for run in runs):
         commands.append(("a sweep", "clickprompt tune --run SWEEP, then clickprompt report SWEEP"))
     return (
-        Section("Not shown", "What these runs have no figures of yet, and the commands that make them.", commands=commands)
+        Section(
+            "Not shown",
+            "What these runs have no figures of yet, and the commands that make them.",
+            commands=commands,
+        )
         if commands
         else None
     )

@@ -1,4 +1,6 @@
-"""SVG by hand: escaped elements, scales, axes. Colours are classes, which the page's style sheet knows in light and dark."""
+"""SVG by hand: escaped elements, scales, axes. Colours are classes, which the page's style sheet knows in
+light and dark.
+"""
 
 import math
 from collections.abc import Sequence
@@ -60,10 +62,20 @@ def cut(text: str, letters: float) -> str:
 
 
 def svg(width: float, height: float, title: str, content: str, class_: str) -> str:
-    return element("svg", content, viewBox=f"0 0 {width:.0f} {height:.0f}", role="img", aria_label=title, class_=class_, width=width)
+    return element(
+        "svg",
+        content,
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        role="img",
+        aria_label=title,
+        class_=class_,
+        width=width,
+    )
 
 
-def frame(x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None) -> str:
+def frame(
+    x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None
+) -> str:
     """Horizontal grid lines with figures at their left, ticks below, both axes named; y runs upwards."""
     parts = []
     for value, text in y.ticks(5):

@@ -1,4 +1,6 @@
-"""A table, shown as HTML, downloaded as CSV, printed as Markdown. Cells hold the figures themselves; columns say how they are shown."""
+"""A table, shown as HTML, downloaded as CSV, printed as Markdown. Cells hold the figures themselves; columns
+say how they are shown.
+"""
 
 import base64
 import csv
@@ -9,7 +11,19 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["Column", "Table", "auc", "count", "interval_of", "number", "p_value", "percent", "plain", "signed", "signed_percent"]
+__all__ = [
+    "Column",
+    "Table",
+    "auc",
+    "count",
+    "interval_of",
+    "number",
+    "p_value",
+    "percent",
+    "plain",
+    "signed",
+    "signed_percent",
+]
 
 
 def auc(value: float) -> str:
@@ -76,14 +90,22 @@ class Table:
     def html(self, label: str) -> str:
         """Scrolls in a box of its own where the page is too narrow."""
         sides = ["" if texts else ' class="n"' for texts in self._of_texts()]
-        head = "".join(f'<th scope="col"{side}>{escape(column.name)}</th>' for column, side in zip(self.columns, sides, strict=True))
+        head = "".join(
+            f'<th scope="col"{side}>{escape(column.name)}</th>'
+            for column, side in zip(self.columns, sides, strict=True)
+        )
         body = ""
         for row in self.rows[: self.shown]:
             first, *cells = map(escape, self._texts(row))
             named = f'<th scope="row"{sides[0]}>{first}</th>'
-            body += f"<tr>{named}{''.join(f'<td{side}>{cell}</td>' for side, cell in zip(sides[1:], cells, strict=True))}</tr>"
+            others = (f"<td{side}>{cell}</td>" for side, cell in zip(sides[1:], cells, strict=True))
+            body += f"<tr>{named}{''.join(others)}</tr>"
         hidden = len(self.rows) > self.shown
-        more = f"<p class=note>The first {self.shown} of {len(self.rows):,} rows; the CSV has all.</p>" if hidden else ""
+        more = (
+            f"<p class=note>The first {self.shown} of {len(self.rows):,} rows; the CSV has all.</p>"
+            if hidden
+            else ""
+        )
         return (
             f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}"
@@ -94,7 +116,13 @@ class Table:
         writer = csv.writer(stream, lineterminator="\r\n")
         writer.writerow([name for column in self.columns for name in column.csv_names()])
         for row in self.rows:
-            writer.writerow([part for column, value in zip(self.columns, row, strict=True) for part in column.csv_values(value)])
+            writer.writerow(
+                [
+                    part
+                    for column, value in zip(self.columns, row, strict=True)
+                    for part in column.csv_values(value)
+                ]
+            )
         return stream.getvalue()
 
     def csv_address(self) -> str:
@@ -102,7 +130,10 @@ class Table:
         return "data:text/csv;charset=utf-8;base64," + base64.b64encode(self.csv().encode()).decode()
 
     def markdown(self) -> str:
-        lines = [[column.name for column in self.columns], ["---" if texts else "---:" for texts in self._of_texts()]]
+        lines = [
+            [column.name for column in self.columns],
+            ["---" if texts else "---:" for texts in self._of_texts()],
+        ]
         lines += [self._texts(row) for row in self.rows[: self.shown]]
         return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
 

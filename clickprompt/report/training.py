@@ -37,7 +37,9 @@ def summary(runs: Sequence[Run], split: str) -> Section:
     shown = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
     table = Table([columns[place] for place in shown], [[row[place] for place in shown] for row in rows])
     facts = [f"{run.name}: {run.uri}" for run in runs]
-    note = "valid AUC: the best; ECE: expected calibration error, bins of about equally many rows" + _data(runs)
+    note = "valid AUC: the best; ECE: expected calibration error, bins of about equally many rows" + _data(
+        runs
+    )
     return Section("Runs", blocks=[Block("Summary", table, note=note)], texts=[("Folders", "\n".join(facts))])
 
 
@@ -70,11 +72,17 @@ def _model(run: Run) -> str:
     plm = str(run.config.get("plm.path") or "").rstrip("/").split("/")[-1]
     if run.objective == "without_plm":
         return f"{backbone}, {'initialised by ' + _last(run) if _last(run) else 'from scratch'}"
-    return f"{backbone} + {plm or 'PLM'}, K = {prompts}" + (f", initialised by {_last(run)}" if _last(run) else "")
+    return f"{backbone} + {plm or 'PLM'}, K = {prompts}" + (
+        f", initialised by {_last(run)}" if _last(run) else ""
+    )
 
 
 def _last(run: Run) -> str:
-    return str(run.config.get("finetune.init") or "").rstrip("/").split("/")[-1] if run.stage == "finetune" else ""
+    return (
+        str(run.config.get("finetune.init") or "").rstrip("/").split("/")[-1]
+        if run.stage == "finetune"
+        else ""
+    )
 
 
 def _data(runs: Sequence[Run]) -> str:
@@ -83,12 +91,16 @@ def _data(runs: Sequence[Run]) -> str:
     first = sets[0]
     if not first or any(found.get("fingerprint") != first.get("fingerprint") for found in sets):
         return ""
-    return f"; dataset {first.get('path')}, version {first.get('version')}, fingerprint {str(first.get('fingerprint'))[:12]}"
+    fingerprint = str(first.get("fingerprint"))[:12]
+    return f"; dataset {first.get('path')}, version {first.get('version')}, fingerprint {fingerprint}"
 
 
 def curves(runs: Sequence[Run]) -> Section | None:
     blocks = []
-    stages = {run.stage or "training": [other for other in runs if other.stage == run.stage and other.steps] for run in runs}
+    stages = {
+        run.stage or "training": [other for other in runs if other.stage == run.stage and other.steps]
+        for run in runs
+    }
     for stage, members in stages.items():
         if members:
             blocks.append(_losses(stage, members))
@@ -98,7 +110,9 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 
 def _losses(stage: str, runs: Sequence[Run]) -> Block:
-    """A point is the mean over a window of steps: no average that drags behind, and a page that doesn't grow with the run."""
+    """A point is the mean over a window of steps: no average that drags behind, and a page that doesn't grow
+    with the run.
+    """
     columns = [Column("run"), Column("first step", count), Column("last step", count), Column("loss", number)]
     columns += [Column("learning-rate factor", number), Column("gradient norm", number)]
     window = -(-max(len(run.steps) for run in runs) // _POINTS)
@@ -134,5 +148,15 @@ def _validations(runs: Sequence[Run]) -> Block:
         tips = [f"{run.name}, step {step:,.0f}: validation AUC {value:.4f}" for step, value in points]
         lines.append(Line(run.name, run.number, points, marked=True, tips=tips))
     lines = [line for line in lines if line.points]
-    chart = (lambda width: xy("Validation AUC", lines, width, x_label="step", y_label="AUC")) if lines else None
-    return Block("Validation AUC", table, chart, "of the weights after so many steps", legend(runs), in_markdown=False, named=True)
+    chart = (
+        (lambda width: xy("Validation AUC", lines, width, x_label="step", y_label="AUC")) if lines else None
+    )
+    return Block(
+        "Validation AUC",
+        table,
+        chart,
+        "of the weights after so many steps",
+        legend(runs),
+        in_markdown=False,
+        named=True,
+    )

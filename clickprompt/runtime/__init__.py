@@ -8,10 +8,15 @@ from clickprompt.runtime.cluster.home import make_home
 
 make_home()  # Ray's modules ask for it when they are imported
 
-# Ray binds its ports on every interface, and reads how it authenticates once, when it is imported. So an embedded Ray gets a token
-# of this process's own, unless the user has chosen a mode or has a token (which is then also that of the cluster to connect to). A job's
-# entry point has from its cluster what it needs, which may be no token.
-if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+# Ray binds its ports on every interface, and reads how it authenticates once, when it is imported. So an
+# embedded Ray gets a token of this process's own, unless the user has chosen a mode or has a token (which is
+# then also that of the cluster to connect to). A job's entry point has from its cluster what it needs, which
+# may be no token.
+if (
+    "ray" not in sys.modules
+    and "RAY_AUTH_MODE" not in os.environ
+    and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+):
     os.environ["RAY_AUTH_MODE"] = "token"
     _known = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     if not _known and not os.path.exists(os.path.expanduser("~/.ray/auth_token")):

@@ -1,6 +1,8 @@
-"""The whole job from one configuration: fetch → prepare → pretrain → finetune (three ways) → evaluate → report.
+"""The whole job from one configuration: fetch → prepare → pretrain → finetune (three ways) → evaluate →
+report.
 
-Every stage is its own run below `<run>/` and is skipped when it is complete, so the same command continues after any interruption.
+Every stage is its own run below `<run>/` and is skipped when it is complete, so the same command continues
+after any interruption.
 """
 
 from typing import Any
@@ -28,7 +30,8 @@ __all__ = ["run_pipeline"]
 
 
 def run_pipeline(config: Config, run: str) -> dict[str, Any]:
-    """Returns {"rows": one per model of the final table, "run", "notice", "counts", "report"}; also in `<run>/result.json`.
+    """Returns {"rows": one per model of the final table, "run", "notice", "counts", "report"}; also in
+    `<run>/result.json`.
 
     Raises InputError before anything starts where the configuration can't work.
     """
@@ -37,7 +40,8 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     get_backbone(config.ctr.backbone)
     if not config.prompt.num_prompts:
         raise ConfigError(
-            "prompt.num_prompts=0: the pipeline pretrains a CTR tower, which the PLM reaches through prompts only; use at least 1"
+            "prompt.num_prompts=0: the pipeline pretrains a CTR tower, which the PLM reaches through "
+            "prompts only; use at least 1"
         )
     check_cpus(config.runtime)
     check_temporary(config.runtime)
@@ -61,7 +65,11 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         "ClickPrompt without PLM": ("without-plm", {"with_plm": False, "init": pretrained}),
         "ClickPrompt with PLM": (
             "with-plm",
-            {"with_plm": True, "init": pretrained, "max_steps": config.pipeline.with_plm_steps or config.finetune.max_steps},
+            {
+                "with_plm": True,
+                "init": pretrained,
+                "max_steps": config.pipeline.with_plm_steps or config.finetune.max_steps,
+            },
         ),
     }
     with connect(config.runtime):
@@ -85,8 +93,16 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         }
         for name, result, score in zip(variants, trained, scores, strict=True)
     ]
-    report = make_report([*(result["run"] for result in trained), pretrained], storage.join(run, "report.html"))["report"]
-    result = {"rows": rows, "run": run, "notice": config.pipeline.notice, "counts": Dataset.open(data).counts, "report": report}
+    report = make_report(
+        [*(result["run"] for result in trained), pretrained], storage.join(run, "report.html")
+    )["report"]
+    result = {
+        "rows": rows,
+        "run": run,
+        "notice": config.pipeline.notice,
+        "counts": Dataset.open(data).counts,
+        "report": report,
+    }
     storage.write_json(result_path, result)
     return result
 

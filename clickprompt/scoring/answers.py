@@ -1,8 +1,9 @@
-"""What a server answers to requests, several of which are scored at a time; knows nothing of HTTP but the status.
+"""What a server answers to requests, several of which are scored at a time; knows nothing of HTTP but the
+status.
 
-200  {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256}
-422  {"errors": [{"row", "column", "error"}]}: of each row that can't be read, the first _MOST_ERRORS of them; nothing is scored then
-400  {"error"}: the body is no request
+200  {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256} 422
+{"errors": [{"row", "column", "error"}]}: of each row that can't be read, the first _MOST_ERRORS of them;
+nothing is scored then 400  {"error"}: the body is no request
 """
 
 from collections.abc import Sequence
@@ -50,25 +51,41 @@ def answers(predictor: RawPredictor, bodies: Sequence[bytes]) -> list[Answer]:
         logits[places] = _scored(predictor, places, table, owners, errors)
     probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
     for number, start in starts.items():
-        listed = sorted((error for error in errors if owners[error.row] == number), key=lambda error: error.row)
+        listed = sorted(
+            (error for error in errors if owners[error.row] == number), key=lambda error: error.row
+        )
         if listed:
-            shown = [{"row": error.row - start, "column": error.column, "error": error.why} for error in listed[:_MOST_ERRORS]]
+            shown = [
+                {"row": error.row - start, "column": error.column, "error": error.why}
+                for error in listed[:_MOST_ERRORS]
+            ]
             made[number] = 422, {"errors": shown}
             continue
         own = slice(start, start + owners.count(number))
         pairs = zip(logits[own].tolist(), probabilities[own].tolist(), strict=True)
-        made[number] = 200, {"predictions": [{"logit": logit, "probability": probability} for logit, probability in pairs]}
+        made[number] = (
+            200,
+            {"predictions": [{"logit": logit, "probability": probability} for logit, probability in pairs]},
+        )
     return [made[number] for number in range(len(bodies))]
 
 
-def _scored(predictor: RawPredictor, places: np.ndarray, table: pa.Table, owners: Sequence[int], errors: list[RowError]) -> np.ndarray:
+def _scored(
+    predictor: RawPredictor,
+    places: np.ndarray,
+    table: pa.Table,
+    owners: Sequence[int],
+    errors: list[RowError],
+) -> np.ndarray:
     """[B] logits; rows that the transform refuses are added to `errors`, and have none."""
     left = np.arange(len(places))
     logits = np.zeros(len(places), np.float32)
     refused: dict[int, int] = {}
     while len(left):
         try:
-            logits[left], _ = predictor.score(table.take(pa.array(left)) if len(left) < len(places) else table, _NULLS)
+            logits[left], _ = predictor.score(
+                table.take(pa.array(left)) if len(left) < len(places) else table, _NULLS
+            )
             break
         except BadValue as error:
             bad = int(left[error.index])

@@ -1,8 +1,10 @@
-"""Which prompts a PLM reads to restore a field (Table 7): attention over the K prompts where one field's value is masked.
+"""Which prompts a PLM reads to restore a field (Table 7): attention over the K prompts where one field's
+value is masked.
 
-Of a row one field's value becomes [MASK], all of its tokens; the others stay. The positions of the masks are the queries; their
-attention is the mean over the heads, over a row's masks and over the rows. Table 7 has the last layer's, divided by its sum over the
-prompts, of one row; here are all layers', and that sum itself: the part of all attention that goes to prompts.
+Of a row one field's value becomes [MASK], all of its tokens; the others stay. The positions of the masks are
+the queries; their attention is the mean over the heads, over a row's masks and over the rows. Table 7 has the
+last layer's, divided by its sum over the prompts, of one row; here are all layers', and that sum itself: the
+part of all attention that goes to prompts.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, L layers, K prompts per layer.
 """
@@ -24,17 +26,32 @@ __all__ = ["PromptAttention", "check_prompted"]
 
 
 def check_prompted(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export has no layer-wise prompts, its PLM no mask token, or the dataset isn't of its fields."""
+    """Raises DataError when the export has no layer-wise prompts, its PLM no mask token, or the dataset isn't
+    of its fields.
+    """
     info = read_info(export)
     prompt = info.config["prompt"]
-    if info.plm is None or not prompt["num_prompts"] or (info.objective != "pretrain" and not info.config["finetune"]["with_prompts"]):
-        raise DataError(f"{export}: has no prompts to attend to; give a run with a PLM and prompt.num_prompts of at least 1")
+    if (
+        info.plm is None
+        or not prompt["num_prompts"]
+        or (info.objective != "pretrain" and not info.config["finetune"]["with_prompts"])
+    ):
+        raise DataError(
+            f"{export}: has no prompts to attend to; give a run with a PLM and prompt.num_prompts of at "
+            "least 1"
+        )
     if prompt["prompt_depth"] != "layerwise":
-        raise DataError(f"{export}: prompt_depth={prompt['prompt_depth']}: its prompts become positions of the text; train it layerwise")
+        raise DataError(
+            f"{export}: prompt_depth={prompt['prompt_depth']}: its prompts become positions of the text; "
+            "train it layerwise"
+        )
     from clickprompt.models.plm_families import get_family  # transformers' models take seconds to import
 
     if (kind := get_family(info.plm["model_type"], export).lm_kind) != "masked":
-        raise DataError(f"{export}: {info.plm['model_type']} reads no [MASK] ({kind} language modelling); give a run of a masked one")
+        raise DataError(
+            f"{export}: {info.plm['model_type']} reads no [MASK] ({kind} language modelling); give a run of "
+            "a masked one"
+        )
     check_dataset(export, info, dataset)
     return info
 
@@ -66,7 +83,14 @@ class PromptAttention:
         config = Config.model_validate(info.config)
         table = token_table(export, info, dataset)
         assert table is not None
-        return cls(model, dataset, table, batch_size=config.pretrain.micro_batch_size, max_length=config.plm.max_length, device=device)
+        return cls(
+            model,
+            dataset,
+            table,
+            batch_size=config.pretrain.micro_batch_size,
+            max_length=config.plm.max_length,
+            device=device,
+        )
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> AttentionSums:
@@ -83,9 +107,17 @@ class PromptAttention:
         assert self._table.mask_id is not None
         input_ids, attention_mask = self._table.assemble(field_ids, max_length=self._max_length)
         masked = self._table.value_fields(field_ids, max_length=self._max_length) == field  # [B, Z]
-        read = [field_ids.astype(np.int64), np.where(masked, self._table.mask_id, input_ids).astype(np.int64), attention_mask]
-        attention = self._model.prompt_attention(*(torch.from_numpy(values).to(self._device) for values in read))
-        shares = masked / np.maximum(masked.sum(axis=1, keepdims=True), 1)  # [B, Z], 1 in all of a row's masks
+        read = [
+            field_ids.astype(np.int64),
+            np.where(masked, self._table.mask_id, input_ids).astype(np.int64),
+            attention_mask,
+        ]
+        attention = self._model.prompt_attention(
+            *(torch.from_numpy(values).to(self._device) for values in read)
+        )
+        shares = masked / np.maximum(
+            masked.sum(axis=1, keepdims=True), 1
+        )  # [B, Z], 1 in all of a row's masks
         weights = torch.einsum("lbzk,bz->lk", attention.double(), torch.from_numpy(shares).to(self._device))
         all_fields = np.zeros((len(self._columns), *weights.shape))
         all_fields[field] = weights.cpu().numpy()

@@ -1,4 +1,5 @@
-"""Scoring raw rows: the dataset's own transform turns them into ids and texts (data/transform/row_transform.py), also values that have no id.
+"""Scoring raw rows: the dataset's own transform turns them into ids and texts
+(data/transform/row_transform.py), also values that have no id.
 
 Shape legend: B rows, F fields, V distinct values of one field in a chunk.
 """
@@ -27,7 +28,14 @@ from clickprompt.data.transform.columns import BadValue
 from clickprompt.data.transform.row_transform import RowTransform, Transformed, exploded
 from clickprompt.data.transform.spelling import as_text
 from clickprompt.errors import DataError
-from clickprompt.export.format import TOKENIZER_FOLDER, ExportInfo, dataset_of, export_of, load_export, read_info
+from clickprompt.export.format import (
+    TOKENIZER_FOLDER,
+    ExportInfo,
+    dataset_of,
+    export_of,
+    load_export,
+    read_info,
+)
 from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
 from clickprompt.scoring.rows import filled_up
@@ -48,13 +56,20 @@ def check_columns(file: DataFile, transform: RowTransform, keep: Sequence[str]) 
     for name in dict.fromkeys([*transform.file_columns(names), *keep]):
         if name not in names:
             shown = ", ".join(map(str, names))[:300]
-            raise DataError(f"{file.uri}: has no column {name!r}, which is needed; it has {shown}; name its columns as the log's")
+            raise DataError(
+                f"{file.uri}: has no column {name!r}, which is needed; it has {shown}; name its columns as "
+                "the log's"
+            )
 
 
 def open_predictor(
-    run_or_folder: str, data: str | None = None, device: torch.device | None = None, most_rows: int | None = None
+    run_or_folder: str,
+    data: str | None = None,
+    device: torch.device | None = None,
+    most_rows: int | None = None,
 ) -> "RawPredictor":
-    """Of a finetuned run, whose dataset is read (`data`: where it has moved to), or of a folder for a server, which needs none.
+    """Of a finetuned run, whose dataset is read (`data`: where it has moved to), or of a folder for a server,
+    which needs none.
 
     most_rows: of a forward pass, where `finetune.eval_batch_size` is more.
 
@@ -68,24 +83,35 @@ def open_predictor(
         return RawPredictor(export, served_dataset(export, info), device, most_rows)
     dataset = dataset_of(info.config, data)
     if dataset.fingerprint != info.dataset_fingerprint:
-        raise DataError(f"{dataset.uri}: not the dataset {run_or_folder} was trained on; its ids would mean other values")
+        raise DataError(
+            f"{dataset.uri}: not the dataset {run_or_folder} was trained on; its ids would mean other values"
+        )
     dataset.verify([])
     return RawPredictor(export, dataset, device, most_rows)
 
 
 def served_dataset(folder: str, info: ExportInfo) -> Dataset:
-    """Fields, vocabularies and transform of an export for a server, read as the dataset's own; it has no rows."""
+    """Fields, vocabularies and transform of an export for a server, read as the dataset's own; it has no
+    rows.
+    """
     assert info.serving is not None
     sizes = zip(info.serving["fields"], info.field_sizes, strict=True)
-    fields = [{"name": field["name"], "column": field["column"], "file": field["vocabulary"], "size": size} for field, size in sizes]
+    fields = [
+        {"name": field["name"], "column": field["column"], "file": field["vocabulary"], "size": size}
+        for field, size in sizes
+    ]
     return Dataset(folder, {"fields": fields, "transform": info.serving["transform"]})
 
 
 class RawPredictor:
     """A trained model and the transform of its dataset."""
 
-    def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None, most_rows: int | None = None):
-        """`dataset`: the one it was trained on, or what an export for a server has of it (`served_dataset`)."""
+    def __init__(
+        self, export: str, dataset: Dataset, device: torch.device | None = None, most_rows: int | None = None
+    ):
+        """`dataset`: the one it was trained on, or what an export for a server has of it
+        (`served_dataset`).
+        """
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._model.to(self._device)
@@ -97,17 +123,25 @@ class RawPredictor:
         if self._model.plm is not None:
             with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
                 separated = (info.serving or {}).get("separated")
-                self._texts = _Texts(dataset, folder, config.plm.max_length or self._model.plm.max_tokens, separated)
+                self._texts = _Texts(
+                    dataset, folder, config.plm.max_length or self._model.plm.max_tokens, separated
+                )
 
     def score(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> tuple[np.ndarray, Transformed]:
-        """[B] float32 logits of rows with the transform's columns, in their order. Raises BadValue for a value that can't be read."""
+        """[B] float32 logits of rows with the transform's columns, in their order. Raises BadValue for a
+        value that can't be read.
+        """
         transformed = self.transform(rows, nulls)
         return self.score_transformed(transformed), transformed
 
     @torch.no_grad()
     def score_transformed(self, rows: Transformed) -> np.ndarray:
         """[B] float32 logits."""
-        encoded = [rows.shown(field).dictionary_encode() for field in range(len(self._columns))] if self._texts else []
+        encoded = (
+            [rows.shown(field).dictionary_encode() for field in range(len(self._columns))]
+            if self._texts
+            else []
+        )
         codes = [column.indices.to_numpy(zero_copy_only=False) for column in encoded]
         logits = np.empty(len(rows.field_ids), dtype=np.float32)
         for start in range(0, len(logits), _ROWS_AT_ONCE):
@@ -115,12 +149,19 @@ class RawPredictor:
             chunk = rows.field_ids[some]
             columns = {"row_id": np.arange(len(chunk)), "label": np.zeros(len(chunk))}
             if self._texts is None:
-                columns = filled_up(columns | dict(zip(self._columns, chunk.T, strict=True)), self._batch_size)
+                columns = filled_up(
+                    columns | dict(zip(self._columns, chunk.T, strict=True)), self._batch_size
+                )
                 batches = Collator(self._columns).micro_batches(columns, self._batch_size)
             else:
                 distinct = [column.dictionary for column in encoded]
-                batches = self._texts.batches(columns, distinct, [field[some] for field in codes], self._batch_size)
-                batches = [replace(batch, field_ids=torch.from_numpy(chunk[batch.row_ids.numpy()])) for batch in batches]
+                batches = self._texts.batches(
+                    columns, distinct, [field[some] for field in codes], self._batch_size
+                )
+                batches = [
+                    replace(batch, field_ids=torch.from_numpy(chunk[batch.row_ids.numpy()]))
+                    for batch in batches
+                ]
             for batch in batches:
                 scored = self._model(*model_inputs(batch.to(self._device))).float().cpu()
                 counted = batch.row_weight > 0
@@ -129,7 +170,9 @@ class RawPredictor:
 
 
 class _Texts:
-    """Batches of rows whose values needn't be in any vocabulary: a token table is made of the distinct ones of each chunk."""
+    """Batches of rows whose values needn't be in any vocabulary: a token table is made of the distinct ones
+    of each chunk.
+    """
 
     def __init__(self, dataset: Dataset, tokenizer: str, max_length: int, separated: bool | None) -> None:
         """`separated`: how segments join, where that was found before (data/text/segments.py)."""
@@ -137,30 +180,58 @@ class _Texts:
         self._columns = dataset.columns
         self._max_length = max_length
         known = separated is not None
-        self._encoder = SegmentEncoder(dataset, tokenizer_json(loaded), separated) if known else find_encoder(dataset, loaded)
+        self._encoder = (
+            SegmentEncoder(dataset, tokenizer_json(loaded), separated)
+            if known
+            else find_encoder(dataset, loaded)
+        )
         prefix, suffix = surrounding(loaded)
         special = special_ids(loaded)
-        self._meta = {"prefix": prefix, "suffix": suffix, "special_ids": special, "all_special_ids": sorted(loaded.all_special_ids)}
+        self._meta = {
+            "prefix": prefix,
+            "suffix": suffix,
+            "special_ids": special,
+            "all_special_ids": sorted(loaded.all_special_ids),
+        }
 
-    def batches(self, columns: dict[str, np.ndarray], distinct: list[pa.Array], codes: list[np.ndarray], batch_size: int) -> list[Batch]:
+    def batches(
+        self,
+        columns: dict[str, np.ndarray],
+        distinct: list[pa.Array],
+        codes: list[np.ndarray],
+        batch_size: int,
+    ) -> list[Batch]:
         """`codes`: [B] of each field, places in its `distinct` values [V]."""
         parts, sizes, own = [], [], {}
         for field, (column, values, places) in enumerate(zip(self._columns, distinct, codes, strict=True)):
             used, own[column] = np.unique(places, return_inverse=True)
             parts.append(self._encoder.segments(field, values.take(pa.array(used)).to_pylist()))
             sizes.append(len(used))
-        longest = sum(int(part.lengths.max()) for part in parts) + len(self._meta["prefix"]) + len(self._meta["suffix"])
+        longest = (
+            sum(int(part.lengths.max()) for part in parts)
+            + len(self._meta["prefix"])
+            + len(self._meta["suffix"])
+        )
         offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *(part.lengths for part in parts)]))
-        tokens, spans = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "value_spans"))
-        table = TokenTable("", {**self._meta, "field_sizes": sizes, "max_length": longest}, tokens, offsets, spans)
-        return Collator(self._columns, table, max_length=self._max_length).micro_batches(columns | own, batch_size)
+        tokens, spans = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "value_spans")
+        )
+        table = TokenTable(
+            "", {**self._meta, "field_sizes": sizes, "max_length": longest}, tokens, offsets, spans
+        )
+        return Collator(self._columns, table, max_length=self._max_length).micro_batches(
+            columns | own, batch_size
+        )
 
 
-def score_part(predictor: RawPredictor, part: FilePart, keep: Sequence[str], uri: str) -> tuple[int, list[int]]:
-    """Write a part's predictions to the Parquet file `uri`, whole or not at all; returns its rows, and how many of each field are known.
+def score_part(
+    predictor: RawPredictor, part: FilePart, keep: Sequence[str], uri: str
+) -> tuple[int, list[int]]:
+    """Write a part's predictions to the Parquet file `uri`, whole or not at all; returns its rows, and how
+    many of each field are known.
 
-    Columns: file, row (of the file, counting from 0; several have the same where one row is exploded), those of `keep` as text, logit
-    (of Eq. 9 or 10), probability.
+    Columns: file, row (of the file, counting from 0; several have the same where one row is exploded), those
+    of `keep` as text, logit (of Eq. 9 or 10), probability.
     """
     kept = [pa.field(name, pa.string()) for name in keep]
     scores = [pa.field("logit", pa.float32()), pa.field("probability", pa.float32())]
@@ -182,7 +253,13 @@ def score_part(predictor: RawPredictor, part: FilePart, keep: Sequence[str], uri
                 raise DataError(f"{part.place(first + int(origin[error.index]))}: {error}") from error
             probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
             files = pa.repeat(pa.scalar(part.uri), len(rows))
-            columns = [files, pa.array(part.first_row + first + origin), *texts, pa.array(logits), pa.array(probabilities)]
+            columns = [
+                files,
+                pa.array(part.first_row + first + origin),
+                *texts,
+                pa.array(logits),
+                pa.array(probabilities),
+            ]
             writer.write_table(pa.table(columns, schema=schema))
             known += transformed.known()
             scored += len(rows)

@@ -1,11 +1,13 @@
-"""Masked-value recovery: how often a pretrained model restores the values of a row it has never seen, field by field.
+"""Masked-value recovery: how often a pretrained model restores the values of a row it has never seen, field
+by field.
 
-The evidence that prompts carry what the row's IDs know: the same text is read with the row's own prompts and with those of another
-row. What the permuted prompts restore comes from the text; what only the own ones restore comes from the IDs.
+The evidence that prompts carry what the row's IDs know: the same text is read with the row's own prompts and
+with those of another row. What the permuted prompts restore comes from the text; what only the own ones
+restore comes from the IDs.
 
-The masks are fixed, whatever a run's own `masking` and `seed` say, so that runs compare: of every row each field's whole value is
-masked at a rate of 15%, keyed by (row_id, field), and each of its tokens becomes [MASK]. A token is recovered when the largest logit
-over the vocabulary is its own.
+The masks are fixed, whatever a run's own `masking` and `seed` say, so that runs compare: of every row each
+field's whole value is masked at a rate of 15%, keyed by (row_id, field), and each of its tokens becomes
+[MASK]. A token is recovered when the largest logit over the vocabulary is its own.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, M masked tokens, V vocabulary.
 """
@@ -33,7 +35,9 @@ _PARTNER = 7  # stream of the keyed generator, see data/text/masking.py
 
 
 def check_recoverable(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export holds no masked language model, or the dataset isn't of its fields and tokenizer."""
+    """Raises DataError when the export holds no masked language model, or the dataset isn't of its fields and
+    tokenizer.
+    """
     info = read_info(export)
     if info.objective != "pretrain" or info.plm is None:
         raise DataError(f"{export}: finetuned, its LM head is gone; evaluate the pretraining run")
@@ -42,7 +46,8 @@ def check_recoverable(export: str, dataset: Dataset) -> ExportInfo:
     family = info.plm["model_type"]
     if (kind := get_family(family, export).lm_kind) != "masked":
         raise DataError(
-            f"{export}: {family} was pretrained by {kind} language modelling; only masked ones fill in [MASK], finetune it first"
+            f"{export}: {family} was pretrained by {kind} language modelling; only masked ones fill in "
+            "[MASK], finetune it first"
         )
     check_dataset(export, info, dataset)
     return info
@@ -67,7 +72,10 @@ class Recovery:
         self._table = table
         self._batch_size = batch_size
         self._max_length = max_length
-        self._seen = [dataset.vocabulary(field).column("train_count").to_numpy() > 0 for field in range(len(dataset.columns))]
+        self._seen = [
+            dataset.vocabulary(field).column("train_count").to_numpy() > 0
+            for field in range(len(dataset.columns))
+        ]
 
     @classmethod
     def load(cls, export: str, dataset: Dataset, device: torch.device | None = None) -> "Recovery":
@@ -77,14 +85,17 @@ class Recovery:
         assert table is not None, "pretrained without a PLM"
         # A micro-batch of pretraining fitted the memory with its gradients
         batch_size = config.pretrain.micro_batch_size
-        return cls(model, dataset, table, batch_size=batch_size, max_length=config.plm.max_length, device=device)
+        return cls(
+            model, dataset, table, batch_size=batch_size, max_length=config.plm.max_length, device=device
+        )
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> pa.Table:
         """One line of `SCHEMA` per row and masked field, in an order of its own.
 
-        Whose prompts a row gets in `hits_permuted` is a permutation of `rows` (one row group, so of about the same time) that leaves no
-        row in its place, unless there is only one. By chance the other row may be of the same user or item: that figure errs upwards.
+        Whose prompts a row gets in `hits_permuted` is a permutation of `rows` (one row group, so of about the
+        same time) that leaves no row in its place, unless there is only one. By chance the other row may be
+        of the same user or item: that figure errs upwards.
         """
         row_ids = rows.column("row_id").to_numpy()
         field_ids = np.stack([rows.column(column).to_numpy() for column in self._dataset.columns], axis=1)
@@ -92,7 +103,9 @@ class Recovery:
         by_length = np.argsort(-self._table.lengths(field_ids, self._max_length), kind="stable")
         starts = range(0, len(by_length), self._batch_size)
         batches = (by_length[start : start + self._batch_size] for start in starts)
-        return pa.concat_tables([SCHEMA.empty_table(), *(self._score(row_ids[b], field_ids[b], other_ids[b]) for b in batches)])
+        return pa.concat_tables(
+            [SCHEMA.empty_table(), *(self._score(row_ids[b], field_ids[b], other_ids[b]) for b in batches)]
+        )
 
     def _score(self, row_ids: np.ndarray, field_ids: np.ndarray, other_ids: np.ndarray) -> pa.Table:
         assert self._table.mask_id is not None
@@ -116,7 +129,11 @@ class Recovery:
         used = target.any(axis=1)  # at 8 fields, a quarter of the rows has nothing masked
         if not used.any():
             return SCHEMA.empty_table()
-        read = [field_ids[used], other_ids[used]] if self._model.prompt_projector is not None else [field_ids[used]]
+        read = (
+            [field_ids[used], other_ids[used]]
+            if self._model.prompt_projector is not None
+            else [field_ids[used]]
+        )
         hits = self._hits(read, masked_input_ids[used], attention_mask[used], labels[used])
 
         cells = np.nonzero(target)[0] * field_ids.shape[1] + value_fields[target]  # [M], of B × F
@@ -136,16 +153,31 @@ class Recovery:
         ]
         return pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA)
 
-    def _hits(self, read: list[np.ndarray], masked_input_ids: np.ndarray, attention_mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """[ways, M] bool: the ids that the CTR tower reads [B, F] in each of the ways, the same text [B, Z] in all of them."""
+    def _hits(
+        self,
+        read: list[np.ndarray],
+        masked_input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        labels: np.ndarray,
+    ) -> np.ndarray:
+        """[ways, M] bool: the ids that the CTR tower reads [B, F] in each of the ways, the same text [B, Z]
+        in all of them.
+        """
         target = labels != IGNORED
-        text = (torch.from_numpy(np.tile(part, (len(read), 1))).to(self._device) for part in (masked_input_ids, attention_mask, target))
-        logits = self._model.masked_lm_logits(torch.from_numpy(np.concatenate(read)).long().to(self._device), *text)
+        text = (
+            torch.from_numpy(np.tile(part, (len(read), 1))).to(self._device)
+            for part in (masked_input_ids, attention_mask, target)
+        )
+        logits = self._model.masked_lm_logits(
+            torch.from_numpy(np.concatenate(read)).long().to(self._device), *text
+        )
         return logits.argmax(-1).view(len(read), -1).cpu().numpy() == labels[target]
 
 
 def _other_rows(row_ids: np.ndarray) -> np.ndarray:
-    """[B]: for each row the place of another, one cycle through all of them; a function of the row ids alone."""
+    """[B]: for each row the place of another, one cycle through all of them; a function of the row ids
+    alone.
+    """
     cycle = np.argsort(random_bits(_PARTNER, _SEED, row_ids), kind="stable")
     other = np.empty_like(cycle)
     other[cycle] = np.roll(cycle, 1)

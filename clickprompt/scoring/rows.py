@@ -25,7 +25,9 @@ class Predictor:
         self._model.to(self._device)
         config = Config.model_validate(info.config)
         self._batch_size = config.finetune.eval_batch_size
-        self._collator = Collator(dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length)
+        self._collator = Collator(
+            dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length
+        )
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> Scores:
@@ -44,7 +46,9 @@ class Predictor:
             column([batch.labels for batch in batches]),
             column([self._model.joined(*logits) for logits in towers]),
             column([ctr for ctr, _ in towers]),
-            column([plm for _, plm in towers if plm is not None]) if towers and towers[0][1] is not None else None,
+            column([plm for _, plm in towers if plm is not None])
+            if towers and towers[0][1] is not None
+            else None,
         )
 
     def batch(self, rows: pa.Table) -> Batch:
@@ -61,9 +65,13 @@ class Predictor:
 def filled_up(columns: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
     """The rows, and as many of weight 0 as fill their last batch.
 
-    A matrix product of fewer rows may be summed in another order. In full batches a row's logit has the same bits whatever rows are scored
-    with it, so however a split is cut into row groups and new rows into files. (Not with a PLM, whose batches are as long as their texts.)
+    A matrix product of fewer rows may be summed in another order. In full batches a row's logit has the same
+    bits whatever rows are scored with it, so however a split is cut into row groups and new rows into files.
+    (Not with a PLM, whose batches are as long as their texts.)
     """
     rows = len(columns["row_id"])
     weight = np.ones(rows, dtype=np.float32)
-    return {name: np.pad(values, (0, -rows % batch_size)) for name, values in (columns | {"weight": weight}).items()}
+    return {
+        name: np.pad(values, (0, -rows % batch_size))
+        for name, values in (columns | {"weight": weight}).items()
+    }

@@ -1,4 +1,6 @@
-"""Embeddings that were trained on one dataset, for another one with the same fields: rows of the tables are matched by value, not by id."""
+"""Embeddings that were trained on one dataset, for another one with the same fields: rows of the tables are
+matched by value, not by id.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -30,13 +32,20 @@ class FieldCarried:
 
 def values_of(dataset: Dataset) -> dict[str, pa.Array]:
     """Field name → the text of every id, the unknown id 0's first."""
-    return {name: dataset.vocabulary(number).column("value").combine_chunks() for number, name in enumerate(dataset.field_names)}
+    return {
+        name: dataset.vocabulary(number).column("value").combine_chunks()
+        for number, name in enumerate(dataset.field_names)
+    }
 
 
-def match_values(before: dict[str, pa.Array], now: dict[str, pa.Array]) -> tuple[np.ndarray, list[FieldCarried]]:
-    """For every row of the packed table of `now`, the row of that of `before` it starts as: [sum of the field sizes now] int64.
+def match_values(
+    before: dict[str, pa.Array], now: dict[str, pa.Array]
+) -> tuple[np.ndarray, list[FieldCarried]]:
+    """For every row of the packed table of `now`, the row of that of `before` it starts as: [sum of the field
+    sizes now] int64.
 
-    Field after field as in PackedEmbedding. Id 0 stays the unknown one, whatever its text is, and new values start as it.
+    Field after field as in PackedEmbedding. Id 0 stays the unknown one, whatever its text is, and new values
+    start as it.
     """
     assert list(before) == list(now), "the fields differ"
     rows, carried, start = [], [], 0

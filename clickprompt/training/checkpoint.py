@@ -1,9 +1,9 @@
 """Resume checkpoints: which of those below a run is the newest complete one.
 
-A checkpoint is a folder `step-<N>` with every worker's files, `trainer.json` and a `manifest.json` that lists the SHA-256 of
-all the others. It is complete when everything the manifest lists is there and has that checksum, so a kill at any moment, also in the
-middle of an upload, leaves the one before it as the newest. Ray's own record isn't asked: a worker killed right after its report
-loses that registration, not the files.
+A checkpoint is a folder `step-<N>` with every worker's files, `trainer.json` and a `manifest.json` that lists
+the SHA-256 of all the others. It is complete when everything the manifest lists is there and has that
+checksum, so a kill at any moment, also in the middle of an upload, leaves the one before it as the newest.
+Ray's own record isn't asked: a worker killed right after its report loses that registration, not the files.
 """
 
 import os
@@ -40,8 +40,11 @@ def checkpoint_name(step: int) -> str:
 
 
 def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None:
-    """Make `folder` (each worker's own, local) ready to be uploaded: rank 0 adds the state and the manifest. Called by every worker."""
-    import torch.distributed as dist  # only here: Ray Train's controller and data manager import this file, and need no torch
+    """Make `folder` (each worker's own, local) ready to be uploaded: rank 0 adds the state and the manifest.
+    Called by every worker.
+    """
+    # only here: Ray Train's controller and data manager import this file, and need no torch
+    import torch.distributed as dist
 
     checksums = {name: storage.sha256(os.path.join(folder, name)) for name in _files(folder)}
     gathered: list[dict[str, str]] = [checksums]
@@ -59,16 +62,25 @@ def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None
 def newest_complete(checkpoints: str) -> str | None:
     """URI of the newest complete checkpoint below `checkpoints`, or None.
 
-    Raises RunError when storage can't be read, also after a while: a checkpoint must not be passed over for that.
+    Raises RunError when storage can't be read, also after a while: a checkpoint must not be passed over for
+    that.
     """
-    for name in reversed([name for name in storage.patiently(lambda: storage.list_names(checkpoints)) if name.startswith("step-")]):
+    for name in reversed(
+        [
+            name
+            for name in storage.patiently(lambda: storage.list_names(checkpoints))
+            if name.startswith("step-")
+        ]
+    ):
         if damage_of(folder := storage.join(checkpoints, name)) is None:
             return folder
     return None
 
 
 def damage_of(folder: str) -> str | None:
-    """Which file of a checkpoint is missing or not what its manifest lists, or None where it is complete. Raises RunError as above."""
+    """Which file of a checkpoint is missing or not what its manifest lists, or None where it is complete.
+    Raises RunError as above.
+    """
     files = storage.patiently(lambda: _manifest(folder))
     if files is None:
         return _MANIFEST

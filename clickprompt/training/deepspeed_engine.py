@@ -17,17 +17,26 @@ from torch.optim import Optimizer
 from clickprompt.config import RuntimeConfig, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
-from clickprompt.training.engine import all_reduce_sum, buffers_of, lazy_embedding, weights_of, whole_parameters
+from clickprompt.training.engine import (
+    all_reduce_sum,
+    buffers_of,
+    lazy_embedding,
+    weights_of,
+    whole_parameters,
+)
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
 
 __all__ = ["DeepSpeedEngine"]
 
-_PERSISTENT = 100_000  # elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
+_PERSISTENT = (
+    100_000  # elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
+)
 
-# Elements. DeepSpeed copies gradients into a bucket that it allocates anew for every micro-batch, and again out of it; on a CPU that costs
-# as much as the reduction. A gradient larger than the bucket is reduced where it is.
+# Elements. DeepSpeed copies gradients into a bucket that it allocates anew for every micro-batch, and again
+# out of it; on a CPU that costs as much as the reduction. A gradient larger than the bucket is reduced where
+# it is.
 _CPU_BUCKET = 2**17
 
 logger.setLevel("WARNING")
@@ -36,8 +45,8 @@ logger.setLevel("WARNING")
 class DeepSpeedEngine:
     """ZeRO over an initialised process group, stepping a client-side torch AdamW.
 
-    stage 0: every rank has everything; 1: optimizer state is divided; 2: gradients too; 3: parameters too, which module hooks gather
-    for the time of a forward or backward pass.
+    stage 0: every rank has everything; 1: optimizer state is divided; 2: gradients too; 3: parameters too,
+    which module hooks gather for the time of a forward or backward pass.
     """
 
     def __init__(
@@ -54,12 +63,13 @@ class DeepSpeedEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        # One worker has nobody to divide gradients with. Stage 2 would still take every micro-batch's through its bucket; stage 1 leaves
-        # them where autograd adds them up, and is otherwise the same
+        # One worker has nobody to divide gradients with. Stage 2 would still take every micro-batch's through
+        # its bucket; stage 1 leaves them where autograd adds them up, and is otherwise the same
         self._zero_stage = 1 if runtime.zero_stage == 2 and self.world_size == 1 else runtime.zero_stage
         self._max_grad_norm = stage.max_grad_norm
         self._loss_scale = LossScale() if runtime.precision == "fp16" else None
-        # The shared-memory op would be compiled at start-up with a compiler the machine may not have; gloo serves
+        # The shared-memory op would be compiled at start-up with a compiler the machine may not have; gloo
+        # serves
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         self.objective: Any = at_precision(objective, runtime.precision, device)
@@ -130,7 +140,9 @@ class DeepSpeedEngine:
     def skip(self) -> None:
         overflow = self._norm is not None and not bool(self._norm.isfinite())
         if self._zero_stage:
-            self._norm = torch.tensor(float("inf"), device=self.device)  # by which ZeRO knows a step that it has to drop
+            self._norm = torch.tensor(
+                float("inf"), device=self.device
+            )  # by which ZeRO knows a step that it has to drop
             self._engine.step()
         else:
             self._engine.zero_grad()
@@ -145,10 +157,12 @@ class DeepSpeedEngine:
             self._loss_scale.update(overflow=overflow)
 
     def _take_over_norm(self) -> Callable[[], Tensor]:
-        """How DeepSpeed computes the norm of its own gradients. From here on it clips by `self._norm` instead: the loop has asked for the
-        norm already, and the rows of lazy tables count in it, of which DeepSpeed knows nothing.
+        """How DeepSpeed computes the norm of its own gradients. From here on it clips by `self._norm`
+        instead: the loop has asked for the norm already, and the rows of lazy tables count in it, of which
+        DeepSpeed knows nothing.
 
-        ZeRO's optimizers have the norm from one method each; without ZeRO the engine clips, in a method of its own.
+        ZeRO's optimizers have the norm from one method each; without ZeRO the engine clips, in a method of
+        its own.
         """
         if self._zero_stage == 0:
             parameters = list(self.objective.parameters())
@@ -160,10 +174,14 @@ class DeepSpeedEngine:
                     for parameter in parameters:
                         if parameter.grad is not None:
                             parameter.grad /= self._factor
-                nn.utils.clip_grads_with_norm_([*parameters, *leaves], self._max_grad_norm, self._norm / self._factor)
+                nn.utils.clip_grads_with_norm_(
+                    [*parameters, *leaves], self._max_grad_norm, self._norm / self._factor
+                )
 
             self._engine.clip_fp32_gradients = clip
-            return lambda: nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+            return lambda: nn.utils.get_total_norm(
+                [parameter.grad for parameter in parameters if parameter.grad is not None]
+            )
         if self._zero_stage == 3:
             norm_groups = self._zero._get_norm_groups
             self._zero._get_norm_groups = lambda: [self._norm]
@@ -218,7 +236,8 @@ class DeepSpeedEngine:
 
     def load(self, folder: str) -> None:
         if self._zero_stage == 3:
-            self._zero.checkpoint_event_prologue()  # small parameters may be whole; they are gathered anew below
+            # small parameters may be whole; they are gathered anew below
+            self._zero.checkpoint_event_prologue()
         extra = load_slices(folder, self._slices(), self._inner, buffers_of(self.model))
         if self._loss_scale:
             vars(self._loss_scale).update(extra.get("loss_scale", {}))
@@ -260,7 +279,10 @@ class DeepSpeedEngine:
             if self._zero_stage == 3:
                 group, offset, share = self._zero.grad_position[self._zero.get_param_id(value)]
                 start = self.rank * share
-                holder, length = self._zero.fp32_partitioned_groups_flat[group], min(share, value.ds_numel - start)  # the rest is padding
+                holder, length = (
+                    self._zero.fp32_partitioned_groups_flat[group],
+                    min(share, value.ds_numel - start),
+                )  # the rest is padding
             elif value._hp_mapping is None:  # other ranks'
                 continue
             else:
@@ -282,8 +304,13 @@ def _zero_options(stage: int, runtime: RuntimeConfig, device: torch.device) -> d
         options["reduce_bucket_size"] = _CPU_BUCKET
     if runtime.offload != "none":
         memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
-        # The optimizer's state stays in memory even with nvme: where it is swapped out, no checkpoint could read it
+        # The optimizer's state stays in memory even with nvme: where it is swapped out, no checkpoint could
+        # read it
         options["offload_optimizer"] = memory
         if stage == 3:
-            options["offload_param"] = {**memory, "device": runtime.offload, "nvme_path": runtime.offload_path}
+            options["offload_param"] = {
+                **memory,
+                "device": runtime.offload,
+                "nvme_path": runtime.offload_path,
+            }
     return options

@@ -1,4 +1,6 @@
-"""What the loop needs of whatever computes and applies gradients, and the plain torch implementation of it."""
+"""What the loop needs of whatever computes and applies gradients, and the plain torch implementation of
+it.
+"""
 
 import contextlib
 from typing import Any, Protocol
@@ -18,7 +20,15 @@ from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
 
-__all__ = ["Engine", "TorchEngine", "all_reduce_sum", "buffers_of", "lazy_embedding", "weights_of", "whole_parameters"]
+__all__ = [
+    "Engine",
+    "TorchEngine",
+    "all_reduce_sum",
+    "buffers_of",
+    "lazy_embedding",
+    "weights_of",
+    "whole_parameters",
+]
 
 
 class Engine(Protocol):
@@ -35,7 +45,9 @@ class Engine(Protocol):
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a gradient norm that is no number may be the loss scale's fault, so that the step is to be skipped."""
+        """Whether a gradient norm that is no number may be the loss scale's fault, so that the step is to be
+        skipped.
+        """
         ...
 
     def begin(self, micro_batches: list[Batch], step: int) -> None:
@@ -43,11 +55,14 @@ class Engine(Protocol):
         ...
 
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
-        """Forward and backward one micro-batch; the loss sum, detached. `num_targets` counts the whole global batch."""
+        """Forward and backward one micro-batch; the loss sum, detached. `num_targets` counts the whole global
+        batch.
+        """
         ...
 
     def gradient_norm(self) -> Tensor:
-        """The global batch's gradient norm before clipping, a scalar on the device, the same on every rank; inf or NaN where it is none.
+        """The global batch's gradient norm before clipping, a scalar on the device, the same on every rank;
+        inf or NaN where it is none.
 
         Asked for after the step's last micro-batch and before `step` or `skip`.
         """
@@ -62,7 +77,9 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's tensors by name, whole and on the CPU, as an export holds them; on rank 0, elsewhere possibly empty."""
+        """The model's tensors by name, whole and on the CPU, as an export holds them; on rank 0, elsewhere
+        possibly empty.
+        """
         ...
 
     def save(self, folder: str) -> None:
@@ -82,23 +99,37 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of a whole model's tensors on the CPU; tied ones once. DeepSpeed makes parameters views into flat buffers, these aren't."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()}
+    """Copies of a whole model's tensors on the CPU; tied ones once. DeepSpeed makes parameters views into
+    flat buffers, these aren't.
+    """
+    return {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()
+    }
 
 
 def buffers_of(model: nn.Module) -> dict[str, Tensor]:
     """What of the state dict isn't a parameter."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in parameters}
+    return {
+        name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in parameters
+    }
 
 
 def whole_parameters(model: nn.Module) -> list[Slice]:
     """Every trained parameter as one slice, where each worker keeps all of them."""
-    return [Slice(name, 0, value.numel(), value) for name, value in model.named_parameters() if value.requires_grad]
+    return [
+        Slice(name, 0, value.numel(), value)
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    ]
 
 
-def lazy_embedding(model: ClickPrompt, stage: StageConfig, total_steps: int | None, device: torch.device) -> LazyEmbedding | None:
-    """The model's tables, taken out of it, if its stage wants that and it has any; before the optimizer is built."""
+def lazy_embedding(
+    model: ClickPrompt, stage: StageConfig, total_steps: int | None, device: torch.device
+) -> LazyEmbedding | None:
+    """The model's tables, taken out of it, if its stage wants that and it has any; before the optimizer is
+    built.
+    """
     if stage.embedding_optimizer == "dense" or model.ctr is None:
         return None
     assert total_steps is not None, "lazy embeddings need the number of steps"
@@ -127,7 +158,9 @@ class TorchEngine:
         self._lazy = lazy_embedding(self.model, stage, total_steps, device)
         self.optimizer = build_optimizer(self.model, stage)
         self._loss_scale = LossScale() if precision == "fp16" else None
-        self._replica: Any = DistributedDataParallel(self.objective) if self.world_size > 1 else self.objective
+        self._replica: Any = (
+            DistributedDataParallel(self.objective) if self.world_size > 1 else self.objective
+        )
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._norm: Tensor | None = None
 

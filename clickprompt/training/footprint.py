@@ -1,7 +1,9 @@
-"""What a worker's training takes of memory, by formula, of a model that need not be there (torch's meta device will do).
+"""What a worker's training takes of memory, by formula, of a model that need not be there (torch's meta
+device will do).
 
-With w bytes of weights, of which t are trained, AdamW's two moments and N workers (ZeRO, Rajbhandari et al. 2020, Figure 1, with fp32
-weights in place of mixed precision; ZeRO keeps a copy of the weights that it divides):
+With w bytes of weights, of which t are trained, AdamW's two moments and N workers (ZeRO, Rajbhandari et al.
+2020, Figure 1, with fp32 weights in place of mixed precision; ZeRO keeps a copy of the weights that it
+divides):
 
     engine, stage   weights   gradients   optimizer
     torch, 0        w         t           2t
@@ -9,20 +11,25 @@ weights in place of mixed precision; ZeRO keeps a copy of the weights that it di
     2               w         t / N       3t / N
     3               w / N     t / N       3t / N
 
-lazy tables   rows · (12 · width + 8) bytes: weights, two moments, last step, position; whole on every worker (lazy_embedding.py).
-copies        the larger of two moments. As the backward pass begins, beside the activations: under autocast its casts of the matrices, 2
-              bytes an element (with gradient checkpointing not the layers'). As it ends: gradients in the buckets that plain torch and
-              ZeRO 0 average, t, where there are several workers; from ZeRO 1 on the largest parameter's gradient twice; in ZeRO 2 of
-              several micro-batches, and in ZeRO 3 as measured, one more share of the gradients, t / N. ZeRO 3 at both: the gathered
-              weights, w, which DeepSpeed releases above 1e9 elements only. On GPUs come DeepSpeed's buckets of 5e8 elements: two in ZeRO
-              1 and 2, one in ZeRO 3.
-activations   what the backward pass of a micro-batch of B rows of Z tokens needs (H hidden size, I intermediate size, A heads, L layers,
+lazy tables   rows · (12 · width + 8) bytes: weights, two moments, last step, position; whole on every worker
+(lazy_embedding.py). copies        the larger of two moments. As the backward pass begins, beside the
+activations: under autocast its casts of the matrices, 2
+              bytes an element (with gradient checkpointing not the layers'). As it ends: gradients in the
+              buckets that plain torch and ZeRO 0 average, t, where there are several workers; from ZeRO 1 on
+              the largest parameter's gradient twice; in ZeRO 2 of several micro-batches, and in ZeRO 3 as
+              measured, one more share of the gradients, t / N. ZeRO 3 at both: the gathered weights, w, which
+              DeepSpeed releases above 1e9 elements only. On GPUs come DeepSpeed's buckets of 5e8 elements:
+              two in ZeRO 1 and 2, one in ZeRO 3.
+activations   what the backward pass of a micro-batch of B rows of Z tokens needs (H hidden size, I
+intermediate size, A heads, L layers,
               K prompts, V vocabulary, s = 4 bytes a number, or 2 under autocast):
 
-    a layer   B Z (38 H + 8 I) in fp32; B Z (28 H + 4 I) under autocast, which casts what each linear map reads and leaves norms in fp32.
-              A gated MLP has 8 I and 16 I. Attention weights, where no kernel recomputes them (eager; dropout on a CPU): A B Z (Z + K) 4 s
-    prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their gradients
-    LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
+    a layer   B Z (38 H + 8 I) in fp32; B Z (28 H + 4 I) under autocast, which casts what each linear map
+    reads and leaves norms in fp32.
+              A gated MLP has 8 I and 16 I. Attention weights, where no kernel recomputes them (eager; dropout
+              on a CPU): A B Z (Z + K) 4 s
+    prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their
+    gradients LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
 
     With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
 
@@ -52,7 +59,9 @@ _MAX_LIVE = 1_000_000_000  # elements that ZeRO 3 leaves gathered
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one worker at the peak of a step: on its GPU, or without one in its process, whose libraries come on top."""
+    """Bytes of one worker at the peak of a step: on its GPU, or without one in its process, whose libraries
+    come on top.
+    """
 
     weights: int
     gradients: int
@@ -66,11 +75,17 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.lazy_tables + self.activations + self.copies
+        return (
+            self.weights + self.gradients + self.optimizer + self.lazy_tables + self.activations + self.copies
+        )
 
 
-def model_states(weights: float, trained: float, num_workers: int, zero_stage: int | None) -> tuple[float, float, float]:
-    """Bytes of one worker's (weights, gradients, optimizer) of so many bytes of weights, a part of them trained; None: plain torch."""
+def model_states(
+    weights: float, trained: float, num_workers: int, zero_stage: int | None
+) -> tuple[float, float, float]:
+    """Bytes of one worker's (weights, gradients, optimizer) of so many bytes of weights, a part of them
+    trained; None: plain torch.
+    """
     gradients, optimizer = trained, 2 * trained
     if zero_stage:
         optimizer = 3 * trained / num_workers
@@ -80,18 +95,29 @@ def model_states(weights: float, trained: float, num_workers: int, zero_stage: i
 
 
 def count_parameters(model: ClickPrompt) -> dict[str, int]:
-    """Numbers of the model by part: plm, projector, heads, ctr (its tables apart), embeddings; tied ones once, frozen ones too."""
+    """Numbers of the model by part: plm, projector, heads, ctr (its tables apart), embeddings; tied ones
+    once, frozen ones too.
+    """
     counts: dict[str, int] = dict.fromkeys(["plm", "projector", "heads", "ctr", "embeddings"], 0)
     tables = set(map(id, _table_weights(model)))
-    prefixes = {"plm.backbone.": "plm", "prompt_projector.": "projector", "plm.lm_head.": "heads", "click_head.": "heads"}
+    prefixes = {
+        "plm.backbone.": "plm",
+        "prompt_projector.": "projector",
+        "plm.lm_head.": "heads",
+        "click_head.": "heads",
+    }
     for name, parameter in model.named_parameters():
         part = next((part for prefix, part in prefixes.items() if name.startswith(prefix)), "ctr")
         counts["embeddings" if id(parameter) in tables else part] += parameter.numel()
     return counts
 
 
-def footprint(model: ClickPrompt, config: Config, stage: StageConfig, tokens: int, num_targets: float) -> Footprint:
-    """Of a worker that trains `model` on micro-batches of texts of so many tokens, `num_targets` of a text's tokens being targets."""
+def footprint(
+    model: ClickPrompt, config: Config, stage: StageConfig, tokens: int, num_targets: float
+) -> Footprint:
+    """Of a worker that trains `model` on micro-batches of texts of so many tokens, `num_targets` of a text's
+    tokens being targets.
+    """
     runtime = config.runtime
     lazy = stage.embedding_optimizer == "lazy"
     tables = _table_weights(model) if lazy else []
@@ -110,7 +136,9 @@ def footprint(model: ClickPrompt, config: Config, stage: StageConfig, tokens: in
             offloaded, weights = offloaded + weights, 0.0
     activations = activation_bytes(model, config, stage.micro_batch_size, tokens, num_targets)
     largest = max(_bytes([parameter]) for parameter in parameters)
-    begin, end = _moments(model, config, whole, trained, largest, several=stage.micro_batches(num_workers) > 1)
+    begin, end = _moments(
+        model, config, whole, trained, largest, several=stage.micro_batches(num_workers) > 1
+    )
     return Footprint(
         weights=int(weights),
         gradients=int(gradients),
@@ -126,7 +154,11 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     """Of a micro-batch (this file's docstring)."""
     plm = model.plm
     if plm is None:  # the CTR tower's own: what each of its maps reads and leaves
-        width = sum(sum(parameter.shape) for name, parameter in model.named_parameters() if name.startswith("ctr.backbone."))
+        width = sum(
+            sum(parameter.shape)
+            for name, parameter in model.named_parameters()
+            if name.startswith("ctr.backbone.")
+        )
         return rows * 8 * width
     low = config.runtime.precision != "fp32"
     size = 2 if low else 4
@@ -138,18 +170,28 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     if config.plm.attn_implementation == "eager" or (on_cpu and _attention_dropout(plm)):
         layer += heads * rows * tokens * (tokens + prompts) * 4 * size
     layers = plm.num_layers
-    held = layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
+    held = (
+        layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
+    )
     head = rows * num_targets * plm.vocab_size * (8 + size) if plm.lm_head is not None else 0
     return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head)
 
 
-def _moments(model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool) -> tuple[float, float]:
-    """Bytes beside the model's states as a backward pass begins, without activations, and as it ends; `largest`: of one parameter."""
+def _moments(
+    model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool
+) -> tuple[float, float]:
+    """Bytes beside the model's states as a backward pass begins, without activations, and as it ends;
+    `largest`: of one parameter.
+    """
     runtime = config.runtime
     begin = 2 * _matrix_elements(model, config) if runtime.precision != "fp32" else 0
     if runtime.engine == "torch" or runtime.zero_stage == 0:
         return begin, trained if runtime.min_workers > 1 else 0
-    share = trained / runtime.min_workers if runtime.zero_stage == 3 or (runtime.zero_stage == 2 and several) else 0
+    share = (
+        trained / runtime.min_workers
+        if runtime.zero_stage == 3 or (runtime.zero_stage == 2 and several)
+        else 0
+    )
     gathered = min(whole, _MAX_LIVE * 4) if runtime.zero_stage == 3 else 0
     return begin + gathered, gathered + 2 * largest + share
 
@@ -162,8 +204,12 @@ def _buckets(config: Config) -> int:
 
 
 def _matrix_elements(model: ClickPrompt, config: Config) -> int:
-    """Of all that autocast casts and keeps for the backward pass; of the embeddings the word table where the LM head multiplies by it."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)}
+    """Of all that autocast casts and keeps for the backward pass; of the embeddings the word table where the
+    LM head multiplies by it.
+    """
+    embeddings = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)
+    }
     if model.plm is not None and config.plm.gradient_checkpointing:  # cast again when they are recomputed
         embeddings |= {id(parameter) for layer in model.plm.layers for parameter in layer.parameters()}
     elements = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings)

@@ -1,4 +1,6 @@
-"""What must not reach the weights: a loss or gradient that is no finite number, and, as an option, a spike."""
+"""What must not reach the weights: a loss or gradient that is no finite number, and, as an option, a
+spike.
+"""
 
 import math
 from typing import Any
@@ -16,7 +18,9 @@ _FIRST_STEPS = 20  # nothing is a spike before the mean means something
 
 
 class NonFiniteError(RunError):
-    """`report`: the step, its loss and gradient norm as text, and the row ids of its global batch, worker by worker."""
+    """`report`: the step, its loss and gradient norm as text, and the row ids of its global batch, worker by
+    worker.
+    """
 
     def __init__(self, message: str, report: dict[str, Any] | None = None):
         super().__init__(message)
@@ -24,7 +28,8 @@ class NonFiniteError(RunError):
 
 
 def refuse_non_finite(step: int, loss: float, gradient_norm: float, columns: dict[str, np.ndarray]) -> None:
-    """Raises NonFiniteError, on every worker alike, where the global batch's loss or gradient norm is infinite or not a number.
+    """Raises NonFiniteError, on every worker alike, where the global batch's loss or gradient norm is
+    infinite or not a number.
 
     `step` counts from 1; `columns` are this worker's rows.
     """
@@ -38,7 +43,8 @@ def refuse_non_finite(step: int, loss: float, gradient_norm: float, columns: dic
         gathered = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(gathered, row_ids.tolist())
     raise NonFiniteError(
-        f"step {step}: loss {loss:.6g}, gradient norm {gradient_norm:.6g}; both must be finite, so the step was not applied",
+        f"step {step}: loss {loss:.6g}, gradient norm {gradient_norm:.6g}; both must be finite, so the step "
+        "was not applied",
         {"step": step, "loss": str(loss), "gradient_norm": str(gradient_norm), "row_ids": gathered},
     )
 
@@ -46,8 +52,9 @@ def refuse_non_finite(step: int, loss: float, gradient_norm: float, columns: dic
 def is_spike(gradient_norm: float, state: TrainState, factor: float) -> bool:
     """Whether a step's gradient norm is more than `factor` times its running mean, which it then enters.
 
-    A spike enters with that limit only: one outlier moves the mean little, a lasting change is followed. The mean is over about the last
-    100 steps and part of the state, so a resumed run decides as the undisturbed one.
+    A spike enters with that limit only: one outlier moves the mean little, a lasting change is followed. The
+    mean is over about the last 100 steps and part of the state, so a resumed run decides as the undisturbed
+    one.
     """
     limit = factor * state.mean_gradient_norm
     spike = state.norms_seen >= _FIRST_STEPS and gradient_norm > limit

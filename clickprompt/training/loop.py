@@ -1,6 +1,7 @@
 """The training loop: read downward.
 
-The same loop runs in one plain process and in every worker of a Ray Train group; a `Context` says where its results go.
+The same loop runs in one plain process and in every worker of a Ray Train group; a `Context` says where its
+results go.
 """
 
 import math
@@ -29,9 +30,11 @@ class Context(Protocol):
     """Where the loop's results go; every worker calls every method."""
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        """After each step: {"step", "loss", "targets", "rows", "tokens" (of all workers), "lr_factor", "gradient_norm", "seconds" (this
-        worker's, since its last step or checkpoint), "wait_seconds" (of these, until there was data)}, "skipped" where `skip_loss_spikes`
-        is on, and "validations" where the results of earlier ones were used: [{"valid_step", "valid_auc", "valid_log_loss"}]."""
+        """After each step: {"step", "loss", "targets", "rows", "tokens" (of all workers), "lr_factor",
+        "gradient_norm", "seconds" (this worker's, since its last step or checkpoint), "wait_seconds" (of
+        these, until there was data)}, "skipped" where `skip_loss_spikes` is on, and "validations" where the
+        results of earlier ones were used: [{"valid_step", "valid_auc", "valid_log_loss"}].
+        """
         ...
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
@@ -40,10 +43,11 @@ class Context(Protocol):
 
 
 class Validation(Protocol):
-    """How the loop chooses: have the validation split scored, keep the best AUC, stop when it no longer rises.
+    """How the loop chooses: have the validation split scored, keep the best AUC, stop when it no longer
+    rises.
 
-    Scoring may go on beside the training: what it finds is used `every` steps later, or at the end, whenever it was there. So which step
-    is the best and where training stops depends on steps alone.
+    Scoring may go on beside the training: what it finds is used `every` steps later, or at the end, whenever
+    it was there. So which step is the best and where training stops depends on steps alone.
     """
 
     every: int
@@ -54,7 +58,9 @@ class Validation(Protocol):
         ...
 
     def result(self) -> dict[str, float]:
-        """Of the weights that were given last {"valid_auc", "valid_log_loss"}, waited for; the same on every worker."""
+        """Of the weights that were given last {"valid_auc", "valid_log_loss"}, waited for; the same on every
+        worker.
+        """
         ...
 
 
@@ -75,10 +81,12 @@ def train(
     scratch: str | None = None,
     probe: Callable[[], float] | None = None,
 ) -> TrainState:
-    """Run from `state.step` to the end of the plan (or until validation or a wish says stop); the state reached.
+    """Run from `state.step` to the end of the plan (or until validation or a wish says stop); the state
+    reached.
 
     `batches` yields this worker's (global step, columns) in order from `state.step` on.
-    wishes: asked for in every step: (a checkpoint after it, and with it the end). One worker's wish is every worker's.
+    wishes: asked for in every step: (a checkpoint after it, and with it the end). One worker's wish is every
+    worker's.
     keep_every: a checkpoint is also made after steps that are a multiple of it.
     scratch: a local folder below which checkpoints are put together.
     probe: a loss that goes into checkpoints.
@@ -92,7 +100,9 @@ def train(
     for step, columns in batches:
         waited = time.perf_counter() - began
         # Dropout is a function of (seed, step, rank), so a resumed run draws what the undisturbed one draws
-        torch.manual_seed(int(np.random.SeedSequence([seed, step, engine.rank]).generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(
+            int(np.random.SeedSequence([seed, step, engine.rank]).generate_state(1, np.uint64)[0] >> 1)
+        )
         micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step))
         assert len(micro_batches) == num_micro_batches
         micro_batches = [batch.to(engine.device) for batch in micro_batches]
@@ -107,13 +117,20 @@ def train(
             loss_sum += engine.accumulate(batch, max(targets, 1.0), last=index == num_micro_batches - 1)
         wished = torch.tensor([*wishes(), cadence.is_time()], dtype=torch.float64, device=engine.device)
         totals = all_reduce_sum(torch.cat([loss_sum.reshape(1), wished]))
-        # One wait for the device, before the update: what it says must not reach the weights if it isn't a number
+        # One wait for the device, before the update: what it says must not reach the weights if it isn't a
+        # number
         loss_total, *wished, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
         loss = loss_total / max(targets, 1.0)
         overflow = engine.may_overflow and not math.isfinite(norm)
         if not overflow:
             refuse_non_finite(step + 1, loss, norm, columns)
-        metrics: dict[str, Any] = {"step": step + 1, "loss": loss, "targets": int(targets), "lr_factor": factor, "gradient_norm": norm}
+        metrics: dict[str, Any] = {
+            "step": step + 1,
+            "loss": loss,
+            "targets": int(targets),
+            "lr_factor": factor,
+            "gradient_norm": norm,
+        }
         metrics |= {"rows": int(rows), "tokens": int(tokens), "wait_seconds": round(waited, 6)}
         if stage.skip_loss_spikes is not None:
             metrics["skipped"] = not overflow and is_spike(norm, state, stage.skip_loss_spikes)
@@ -126,7 +143,11 @@ def train(
         state.step = step + 1
         checkpoint, stop, time_is_up = (wish > 0 for wish in wished)
         finished = state.step == order.total_steps
-        if validation and (finished or state.step % validation.every == 0) and (used := _validate(validation, state, finished)):
+        if (
+            validation
+            and (finished or state.step % validation.every == 0)
+            and (used := _validate(validation, state, finished))
+        ):
             metrics["validations"] = used
         metrics["seconds"] = round(time.perf_counter() - began, 6)
         context.on_step(metrics)
@@ -141,13 +162,19 @@ def train(
 
 def _counts(objective: Objective, batch: Batch) -> torch.Tensor:
     """[targets, rows, tokens] of a micro-batch, padding apart."""
-    lengths = torch.zeros_like(batch.row_weight) if batch.attention_mask is None else batch.attention_mask.sum(1)
+    lengths = (
+        torch.zeros_like(batch.row_weight) if batch.attention_mask is None else batch.attention_mask.sum(1)
+    )
     tokens = (lengths * batch.row_weight).sum()
-    return torch.stack([objective.count_targets(batch).double(), batch.row_weight.sum().double(), tokens.double()])
+    return torch.stack(
+        [objective.count_targets(batch).double(), batch.row_weight.sum().double(), tokens.double()]
+    )
 
 
 class _Cadence:
-    """When a checkpoint is due: every so many steps, or minutes; minutes are this worker's own, so what they say is a wish."""
+    """When a checkpoint is due: every so many steps, or minutes; minutes are this worker's own, so what they
+    say is a wish.
+    """
 
     def __init__(self, stage: StageConfig, keep_every: int | None):
         self._minutes = stage.checkpoint_minutes
@@ -188,7 +215,13 @@ def _use(validation: Validation, state: TrainState) -> dict[str, Any]:
     return {"valid_step": step, **scores}
 
 
-def _checkpoint(engine: Engine, state: TrainState, context: Context, scratch: str | None, probe: Callable[[], float] | None) -> None:
+def _checkpoint(
+    engine: Engine,
+    state: TrainState,
+    context: Context,
+    scratch: str | None,
+    probe: Callable[[], float] | None,
+) -> None:
     state.probe_loss = probe() if probe else None
     with tempfile.TemporaryDirectory(prefix="clickprompt-", dir=scratch) as folder:
         engine.save(folder)

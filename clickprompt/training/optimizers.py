@@ -17,19 +17,29 @@ __all__ = ["build_optimizer", "parameter_groups", "schedule_factor", "set_learni
 def parameter_groups(model: ClickPrompt, stage: StageConfig) -> list[dict[str, Any]]:
     """The model's trainable parameters by group (ctr, projector, plm, heads) and by whether they decay.
 
-    Biases, norms and ctr_weight never decay; the CTR embeddings and linear terms do unless `decay_embeddings` is off.
+    Biases, norms and ctr_weight never decay; the CTR embeddings and linear terms do unless `decay_embeddings`
+    is off.
     """
     groups = []
     for name, parameters in model.parameter_groups().items():
         decayed = {True: [], False: []}
         for parameter_name, parameter in parameters:
-            is_matrix = parameter.ndim > 1 and not parameter_name.endswith("bias")  # the projector's biases are stacked
+            is_matrix = parameter.ndim > 1 and not parameter_name.endswith(
+                "bias"
+            )  # the projector's biases are stacked
             is_embedding = parameter_name.startswith(("ctr.embedding.", "ctr.linear_terms."))
             decayed[is_matrix and (stage.decay_embeddings or not is_embedding)].append(parameter)
         for decays, members in decayed.items():
             if members:
                 decay = stage.weight_decay if decays else 0.0
-                groups.append({"params": members, "weight_decay": decay, "name": name, "base_lr": getattr(stage.lr, name)})
+                groups.append(
+                    {
+                        "params": members,
+                        "weight_decay": decay,
+                        "name": name,
+                        "base_lr": getattr(stage.lr, name),
+                    }
+                )
     return groups
 
 
@@ -39,7 +49,9 @@ def build_optimizer(model: ClickPrompt, stage: StageConfig) -> AdamW:
 
 
 def schedule_factor(step: int, total_steps: int, stage: StageConfig) -> float:
-    """Linear warmup over ⌈warmup_ratio · total⌉ steps, then linear decay to 0 after the last step (or none)."""
+    """Linear warmup over ⌈warmup_ratio · total⌉ steps, then linear decay to 0 after the last step (or
+    none).
+    """
     warmup = math.ceil(stage.warmup_ratio * total_steps)
     if step < warmup:
         return (step + 1) / warmup

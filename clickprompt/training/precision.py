@@ -1,4 +1,6 @@
-"""runtime.precision: what the forward pass computes in. Weights, gradients and optimizer state are fp32 always."""
+"""runtime.precision: what the forward pass computes in. Weights, gradients and optimizer state are fp32
+always.
+"""
 
 from typing import Any
 
@@ -22,8 +24,9 @@ def at_precision(objective: nn.Module, precision: Precision, device: torch.devic
 class Autocast(nn.Module):
     """An objective that trains under torch.autocast, and scores in fp32 as whoever reads the export will.
 
-    Inside the module, because DeepSpeed switches off an autocast around its engine. Its own `torch_autocast` would send gradients in
-    the lower precision, and with fp16 clips them before they are unscaled (0.19.8: the norm is of the scaled gradients).
+    Inside the module, because DeepSpeed switches off an autocast around its engine. Its own `torch_autocast`
+    would send gradients in the lower precision, and with fp16 clips them before they are unscaled (0.19.8:
+    the norm is of the scaled gradients).
     """
 
     def __init__(self, objective: Any, precision: Precision, device: torch.device):
@@ -44,7 +47,9 @@ class Autocast(nn.Module):
 
 
 class LossScale:
-    """fp16's factor on the loss, so that small gradients don't vanish: halved when gradients overflow, doubled after 2000 good steps."""
+    """fp16's factor on the loss, so that small gradients don't vanish: halved when gradients overflow,
+    doubled after 2000 good steps.
+    """
 
     def __init__(self) -> None:
         self.factor = 2.0**16

@@ -1,4 +1,6 @@
-"""Is a restored model the one that was saved? One number says so: the loss of a few rows that are always the same."""
+"""Is a restored model the one that was saved? One number says so: the loss of a few rows that are always the
+same.
+"""
 
 import math
 
@@ -17,7 +19,9 @@ _TOLERANCE = 1e-4  # relative: other kernels or thread counts differ by less, an
 
 
 class Probe:
-    """Mean loss of the first rows of the training split without dropout. Every worker scores the same rows, as ZeRO-3 needs."""
+    """Mean loss of the first rows of the training split without dropout. Every worker scores the same rows,
+    as ZeRO-3 needs.
+    """
 
     def __init__(self, engine: Engine, collator: Collator, dataset: Dataset):
         self._engine = engine
@@ -35,12 +39,16 @@ class Probe:
         return loss
 
     def check(self, state: TrainState, checkpoint: str) -> None:
-        """Raises RunError when the engine, just restored from `checkpoint`, computes another loss than the one that was saved."""
+        """Raises RunError when the engine, just restored from `checkpoint`, computes another loss than the
+        one that was saved.
+        """
         if state.probe_loss is None:
             return
         found = self()
         if not math.isclose(found, state.probe_loss, rel_tol=_TOLERANCE):
             raise RunError(
-                f"{checkpoint}: the model restored at step {state.step} has a loss of {found:.6g} on the probe rows, the saved one had "
-                f"{state.probe_loss:.6g}; a file, the PLM or the dataset is another than it was: bring that back, or start another --run"
+                f"{checkpoint}: the model restored at step {state.step} has a loss of {found:.6g} on the "
+                "probe rows, the saved one had "
+                f"{state.probe_loss:.6g}; a file, the PLM or the dataset is another than it was: bring that "
+                "back, or start another --run"
             )

@@ -1,11 +1,13 @@
 """Resume state that doesn't know how many workers wrote it.
 
-Each worker writes the slices of the parameters and of their optimizer state that it owns, and where they begin in the flattened
-parameter, to `state-<rank>.safetensors`; whoever loads reads the slices that *it* owns out of all those files. So any number of workers
-and any engine or ZeRO stage continues what any other wrote, with nothing gathered, converted or unpickled. DeepSpeed's own format
-holds one rank's flat buffers, which only the same number of ranks can read; its universal one takes a conversion that unpickles.
+Each worker writes the slices of the parameters and of their optimizer state that it owns, and where they
+begin in the flattened parameter, to `state-<rank>.safetensors`; whoever loads reads the slices that *it* owns
+out of all those files. So any number of workers and any engine or ZeRO stage continues what any other wrote,
+with nothing gathered, converted or unpickled. DeepSpeed's own format holds one rank's flat buffers, which
+only the same number of ranks can read; its universal one takes a conversion that unpickles.
 
-Frozen parameters aren't in it: they are what the run began with, and the probe (training/probe.py) notices if they no longer are.
+Frozen parameters aren't in it: they are what the run began with, and the probe (training/probe.py) notices if
+they no longer are.
 """
 
 import json
@@ -25,14 +27,22 @@ from clickprompt.errors import DataError
 __all__ = ["Slice", "load_slices", "save_slices"]
 
 _WEIGHT, _BUFFER = "weight", "buffer"
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
+_DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Elements `start` … `start + length` of a flattened parameter, which this worker keeps from `offset` on in `holder`.
+    """Elements `start` … `start + length` of a flattened parameter, which this worker keeps from `offset` on
+    in `holder`.
 
-    `holder` is the tensor that the optimizer steps (the parameter itself, or a flat one of many parameters' slices) and has state for.
+    `holder` is the tensor that the optimizer steps (the parameter itself, or a flat one of many parameters'
+    slices) and has state for.
     """
 
     name: str
@@ -61,12 +71,18 @@ def save_slices(
         tensors[f"{_WEIGHT}|{piece.start}|{piece.name}"] = piece.of(piece.holder)
         for slot, value in optimizer.state.get(piece.holder, {}).items():
             # A number of its own, such as AdamW's step, is the same for all of a parameter's slices
-            tensors[f"{slot}|{piece.start}|{piece.name}"] = piece.of(value) if value.shape == piece.holder.shape else value
+            tensors[f"{slot}|{piece.start}|{piece.name}"] = (
+                piece.of(value) if value.shape == piece.holder.shape else value
+            )
     _write(_file(folder, rank), tensors, {"files": str(num_files), "extra": json.dumps(extra)})
 
 
-def load_slices(folder: str, slices: Iterable[Slice], optimizer: Optimizer, buffers: dict[str, Tensor]) -> dict[str, Any]:
-    """Read this worker's slices, in place, from what all workers wrote; rank 0's `extra`. Raises DataError where a part is missing."""
+def load_slices(
+    folder: str, slices: Iterable[Slice], optimizer: Optimizer, buffers: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Read this worker's slices, in place, from what all workers wrote; rank 0's `extra`. Raises DataError
+    where a part is missing.
+    """
     source = _Source(folder)
     with torch.no_grad():
         for name, buffer in buffers.items():
@@ -89,7 +105,9 @@ class _Source:
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._parts: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}  # (slot, name) → (start, key, file)
+        self._parts: dict[
+            tuple[str, str], list[tuple[int, str, Any]]
+        ] = {}  # (slot, name) → (start, key, file)
         first = self._open(0)
         self.extra: dict[str, Any] = json.loads(first.metadata()["extra"])
         # Not whatever lies there: more workers may have begun this checkpoint before
@@ -103,7 +121,9 @@ class _Source:
         try:
             return safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise DataError(f"{path}: can't be read ({error}); delete this checkpoint, and the one before it is continued") from error
+            raise DataError(
+                f"{path}: can't be read ({error}); delete this checkpoint, and the one before it is continued"
+            ) from error
 
     def slots(self, name: str) -> Iterator[str]:
         """What there is of a parameter besides its weight."""
@@ -126,7 +146,8 @@ class _Source:
                 found += high - low
         if found != len(target):
             raise DataError(
-                f"{self._folder}: has {found} of the {len(target)} elements of {name} ({slot}) from {start} on that this worker needs; "
+                f"{self._folder}: has {found} of the {len(target)} elements of {name} ({slot}) from {start} "
+                "on that this worker needs; "
                 "it is of another model: continue with the configuration that began the run"
             )
 
@@ -136,7 +157,9 @@ def _file(folder: str, rank: int) -> str:
 
 
 def _write(path: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, tensor by tensor: the package's own writer wants all of them on the CPU, as copies, at once."""
+    """A safetensors file, tensor by tensor: the package's own writer wants all of them on the CPU, as copies,
+    at once.
+    """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for key, tensor in tensors.items():

@@ -1,4 +1,6 @@
-"""Which trials of a sweep go on: asynchronous successive halving (ASHA, Li et al. 2020), decided so that it can be repeated."""
+"""Which trials of a sweep go on: asynchronous successive halving (ASHA, Li et al. 2020), decided so that it
+can be repeated.
+"""
 
 import math
 
@@ -8,12 +10,13 @@ __all__ = ["Rungs"]
 
 
 class Rungs:
-    """A trial is looked at after `grace`, grace × factor, grace × factor², … validations: it goes on where it is among the best 1/factor
-    of those that were there before.
+    """A trial is looked at after `grace`, grace × factor, grace × factor², … validations: it goes on where it
+    is among the best 1/factor of those that were there before.
 
-    Those before are trials that started at least `apart` (as many as run at a time) places earlier, and not, as in Ray's ASHAScheduler,
-    whoever got there first: of trials that run side by side that is chance, and the same sweep, or one that was killed and goes on, would
-    stop others. Nor does Ray's remember its rungs without pickles.
+    Those before are trials that started at least `apart` (as many as run at a time) places earlier, and not,
+    as in Ray's ASHAScheduler, whoever got there first: of trials that run side by side that is chance, and
+    the same sweep, or one that was killed and goes on, would stop others. Nor does Ray's remember its rungs
+    without pickles.
     """
 
     def __init__(self, grace: int, factor: float, apart: int):

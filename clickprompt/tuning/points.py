@@ -1,4 +1,6 @@
-"""The points of a sweep: from a space of config keys to whole configurations, and which of them share a pretraining. No ray here."""
+"""The points of a sweep: from a space of config keys to whole configurations, and which of them share a
+pretraining. No ray here.
+"""
 
 import itertools
 from collections import Counter
@@ -24,7 +26,8 @@ __all__ = [
     "wants_pretraining",
 ]
 
-# The whole of the staging: a searched key changes the pretraining unless it is here (a name with a dot is one key, else a section).
+# The whole of the staging: a searched key changes the pretraining unless it is here (a name with a dot is one
+# key, else a section).
 _FINETUNING = {"finetune", "plm.pooling"}
 # What no trial's result depends on.
 _NEITHER = {"evaluate", "tune", "pipeline", "faults", "runtime.address", "runtime.logical_cpus"}
@@ -54,7 +57,9 @@ class Trial:
 
 
 def check_space(config: Config) -> None:
-    """Raises ConfigError for a key that is none or that changes nothing here, and for a sweep without a key."""
+    """Raises ConfigError for a key that is none or that changes nothing here, and for a sweep without a
+    key.
+    """
     space = config.tune.space
     if not space:
         raise ConfigError(
@@ -66,10 +71,17 @@ def check_space(config: Config) -> None:
         if _belongs(key, _NEITHER):
             raise ConfigError(f"tune.space.{key}: no trained model depends on it; leave it out")
         if key.startswith("pretrain.") and not wants_pretraining(config):
-            why = "tune.pretrain=false" if not config.tune.pretrain else "finetunings start from finetune.init"
-            raise ConfigError(f"tune.space.{key}: changes nothing, for nothing is pretrained ({why}); leave it out")
+            why = (
+                "tune.pretrain=false" if not config.tune.pretrain else "finetunings start from finetune.init"
+            )
+            raise ConfigError(
+                f"tune.space.{key}: changes nothing, for nothing is pretrained ({why}); leave it out"
+            )
     if "seed" in space and config.tune.seeds:
-        raise ConfigError("tune.space.seed and tune.seeds: give one; as a key of the space each seed is a point with its own pretraining")
+        raise ConfigError(
+            "tune.space.seed and tune.seeds: give one; as a key of the space each seed is a point with its "
+            "own pretraining"
+        )
 
 
 def wants_pretraining(config: Config) -> bool:
@@ -81,13 +93,17 @@ def changes_pretraining(key: str) -> bool:
 
 
 def draw_points(config: Config) -> list[dict[str, Any]]:
-    """The values of every point of a grid (the last key varies fastest), or of a random search, drawn by `seed`.
+    """The values of every point of a grid (the last key varies fastest), or of a random search, drawn by
+    `seed`.
 
     Raises ConfigError where a random search wants more points than there are.
     """
     space = config.tune.space
     if config.tune.search == "grid":
-        return [dict(zip(space, values, strict=True)) for values in itertools.product(*(_listed(values) for values in space.values()))]
+        return [
+            dict(zip(space, values, strict=True))
+            for values in itertools.product(*(_listed(values) for values in space.values()))
+        ]
     random = np.random.default_rng(np.random.SeedSequence([config.seed, 0x5EED]))
     points: list[dict[str, Any]] = []
     for _ in range(_TRIES * config.tune.num_samples):
@@ -97,19 +113,29 @@ def draw_points(config: Config) -> list[dict[str, Any]]:
         if len(points) == config.tune.num_samples:
             return points
     raise ConfigError(
-        f"tune.num_samples={config.tune.num_samples}: the space has only {len(points)} points; use search=grid, or fewer samples"
+        f"tune.num_samples={config.tune.num_samples}: the space has only {len(points)} points; use "
+        "search=grid, or fewer samples"
     )
 
 
 def corners(config: Config) -> list[dict[str, Any]]:
-    """Values to check before TPE draws any: all combinations (of so many at most) of the lists' values and the ranges' ends."""
+    """Values to check before TPE draws any: all combinations (of so many at most) of the lists' values and
+    the ranges' ends.
+    """
     space = config.tune.space
-    listed = [values if isinstance(values, list) else [_end(values, values.low), _end(values, values.high)] for values in space.values()]
-    return [dict(zip(space, values, strict=True)) for values in itertools.islice(itertools.product(*listed), _CORNERS)]
+    listed = [
+        values if isinstance(values, list) else [_end(values, values.low), _end(values, values.high)]
+        for values in space.values()
+    ]
+    return [
+        dict(zip(space, values, strict=True))
+        for values in itertools.islice(itertools.product(*listed), _CORNERS)
+    ]
 
 
 def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -> Point:
-    """The point after `before`, with the name of its pretraining: that of an earlier point where nothing that changes it differs.
+    """The point after `before`, with the name of its pretraining: that of an earlier point where nothing that
+    changes it differs.
 
     Raises ConfigError where its values are impossible, alone or together.
     """
@@ -121,7 +147,10 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
     except ConfigError as error:
         raise ConfigError(f"tune.space: point {number} ({shown}): {error}") from error
     if not isinstance(full.runtime.num_workers, int):
-        raise ConfigError(f"runtime.num_workers={list(full.runtime.num_workers)}: a sweep's trials share the cluster; give one number")
+        raise ConfigError(
+            f"runtime.num_workers={list(full.runtime.num_workers)}: a sweep's trials share the cluster; "
+            "give one number"
+        )
     normal = {key: value_of(full, key) for key in config.tune.space}
     if any(point.values == normal for point in before) and config.tune.search == "grid":
         raise ConfigError(f"tune.space: the point {shown} comes twice; give each value once")
@@ -129,7 +158,8 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
     if wants_pretraining(config):
         if not full.prompt.num_prompts and not full.finetune.with_plm:
             raise ConfigError(
-                f"tune.space: point {number} ({shown}): pretrained without prompts there is no CTR tower to finetune without the PLM; "
+                f"tune.space: point {number} ({shown}): pretrained without prompts there is no CTR tower to "
+                "finetune without the PLM; "
                 "use prompt.num_prompts of at least 1, or tune.pretrain=false"
             )
         own = {key: value for key, value in normal.items() if changes_pretraining(key)}
@@ -140,14 +170,17 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
 
 
 def pretrain_config(config: Config, point: Point) -> Config:
-    """That of the point's pretraining: the same for all that share it, whatever they change about the finetuning."""
+    """That of the point's pretraining: the same for all that share it, whatever they change about the
+    finetuning.
+    """
     own = {key: value for key, value in point.values.items() if changes_pretraining(key)}
     return replaced(config, {**own, "tune": TuneConfig().model_dump()})
 
 
 def trials_of(points: list[Point], seeds: tuple[int, ...], start: int = 0) -> list[Trial]:
-    """All trials of `points` in the order in which they start, from place `start` on: first one on each pretraining, so that these begin
-    at once and no trial waits for another's, then a second one, …"""
+    """All trials of `points` in the order in which they start, from place `start` on: first one on each
+    pretraining, so that these begin at once and no trial waits for another's, then a second one, …
+    """
     trials, on_same = [], Counter[str | None]()
     for seed, point in itertools.product(seeds or (None,), points):
         name = f"trial-{point.number:03d}" + ("" if seed is None else f"-seed{seed}")

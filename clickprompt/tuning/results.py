@@ -27,26 +27,48 @@ _COLUMNS = {
 
 
 def ranked(points: list[Point], outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points by the mean AUC of their seeds, the best first, those without any last. `status` is that of the seed that got least far."""
+    """Points by the mean AUC of their seeds, the best first, those without any last. `status` is that of the
+    seed that got least far.
+    """
     rows = []
     for point in points:
         own = [outcome for outcome in outcomes if outcome["point"] == point.number]
         known = [outcome["valid_auc"] for outcome in own if outcome["valid_auc"] is not None]
-        status = next((status for status in ("failed", "stopped") if any(outcome["status"] == status for outcome in own)), "finished")
+        status = next(
+            (
+                status
+                for status in ("failed", "stopped")
+                if any(outcome["status"] == status for outcome in own)
+            ),
+            "finished",
+        )
         mean = sum(known) / len(known) if known else None
-        rows.append({"point": point.number, "values": point.values, "valid_auc": mean, "seeds": len(own), "status": status})
+        rows.append(
+            {
+                "point": point.number,
+                "values": point.values,
+                "valid_auc": mean,
+                "seeds": len(own),
+                "status": status,
+            }
+        )
         rows[-1] |= {"lowest": min(known, default=None), "highest": max(known, default=None)}
         rows[-1] |= {"pretrain": point.pretrain, "runs": [outcome["run"] for outcome in own]}
     return sorted(rows, key=lambda row: (row["valid_auc"] is None, -(row["valid_auc"] or 0), row["point"]))
 
 
-def best_config(points: list[Point], rows: list[dict[str, Any]], run: str) -> tuple[dict[str, Any], Config] | None:
-    """The best point and its configuration, which begins with its pretraining; a point that was stopped or failed with a seed comes only
-    where there is no other. None where nothing has an AUC."""
+def best_config(
+    points: list[Point], rows: list[dict[str, Any]], run: str
+) -> tuple[dict[str, Any], Config] | None:
+    """The best point and its configuration, which begins with its pretraining; a point that was stopped or
+    failed with a seed comes only where there is no other. None where nothing has an AUC.
+    """
     known = [row for row in rows if row["valid_auc"] is not None]
     if not known:
         return None
-    best = min(known, key=lambda row: row["status"] != "finished")  # of the finished ones the first, for rows are in order
+    best = min(
+        known, key=lambda row: row["status"] != "finished"
+    )  # of the finished ones the first, for rows are in order
     config = points[best["point"]].config
     if best["pretrain"]:
         config = replaced(config, {"finetune.init": storage.join(run, best["pretrain"])})
@@ -54,8 +76,12 @@ def best_config(points: list[Point], rows: list[dict[str, Any]], run: str) -> tu
 
 
 def write_trials(uri: str, points: list[Point], outcomes: list[dict[str, Any]]) -> None:
-    """One row per trial: `_COLUMNS`, then each searched key under its dotted name (as text where its values are of several kinds)."""
-    columns: dict[str, pa.Array] = {name: pa.array([outcome[name] for outcome in outcomes], kind) for name, kind in _COLUMNS.items()}
+    """One row per trial: `_COLUMNS`, then each searched key under its dotted name (as text where its values
+    are of several kinds).
+    """
+    columns: dict[str, pa.Array] = {
+        name: pa.array([outcome[name] for outcome in outcomes], kind) for name, kind in _COLUMNS.items()
+    }
     for key in points[0].values:
         values = [points[outcome["point"]].values[key] for outcome in outcomes]
         try:

@@ -17,7 +17,9 @@ def test_command_prints_one_object_with_its_figures(monkeypatch, capfd):
     assert stopped.value.code == 0, output.err
     figures = json.loads(output.out)["figures"]
     assert figures.keys() == {"speedup", "cpu_seconds_histogram", "cpu_seconds_sklearn", "error", "bound"}
-    assert figures["error"]["median"] <= figures["bound"]["median"] < 1e-4  # few rows, few of them in the sample
+    assert (
+        figures["error"]["median"] <= figures["bound"]["median"] < 1e-4
+    )  # few rows, few of them in the sample
 
 
 def test_without_scikit_learn_the_command_says_how_to_get_it(monkeypatch, capfd):

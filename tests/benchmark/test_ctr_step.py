@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from clickprompt.benchmark import BENCHMARKS
-from clickprompt.benchmark.ctr_step import SHAPES, BareSteps, OurSteps, Shape, made_up_batches, measure_ctr_step
+from clickprompt.benchmark.ctr_step import (
+    SHAPES,
+    BareSteps,
+    OurSteps,
+    Shape,
+    made_up_batches,
+    measure_ctr_step,
+)
 from clickprompt.cli.main import main
 from clickprompt.config import load_config
 
@@ -23,7 +30,9 @@ def test_command_prints_one_object_with_its_figures(monkeypatch, capfd):
     result = json.loads(output.out)
     figures = {key for key in result["figures"] if "fuxictr" not in key}  # whether or not it is installed
     assert figures == {"speedup_tiny", "speedup_tiny_lazy", "step_tiny", "step_tiny_lazy", "step_bare_tiny"}
-    assert all(0 < values["min"] <= values["median"] <= values["max"] for values in result["figures"].values())
+    assert all(
+        0 < values["min"] <= values["median"] <= values["max"] for values in result["figures"].values()
+    )
     [note] = result["notes"]
     assert note.startswith("tiny: dcnv2, 2 layers of 16, 84 values × 8, 3 fields, batch 12")
 
@@ -34,7 +43,11 @@ def test_shapes_are_those_of_the_datasets():
         "movielens_256": 17_251,
         "movielens_4096": 17_251,
     }
-    assert {key for shape in SHAPES.values() for key in shape.ours} >= {"goodreads_lazy", "movielens_256", "movielens_4096"}
+    assert {key for shape in SHAPES.values() for key in shape.ours} >= {
+        "goodreads_lazy",
+        "movielens_256",
+        "movielens_4096",
+    }
     field_ids = made_up_batches(TINY, 3)[2].field_ids
     assert field_ids.shape == (12, 3)
     assert (field_ids < torch.tensor(TINY.field_sizes)).all()
@@ -43,7 +56,12 @@ def test_shapes_are_those_of_the_datasets():
 @pytest.mark.parametrize("mode", ["dense", "lazy"])
 def test_every_arm_trains_the_same_model(mode):
     """A constant rate, so that our loop has the bare one's: then all losses are the same."""
-    settings = ["ctr.embedding_dim=8", "ctr.hidden_dim=16", "finetune.schedule=constant", "finetune.warmup_ratio=0"]
+    settings = [
+        "ctr.embedding_dim=8",
+        "ctr.hidden_dim=16",
+        "finetune.schedule=constant",
+        "finetune.warmup_ratio=0",
+    ]
     size = [f"finetune.{key}=12" for key in ("global_batch_size", "micro_batch_size")]
     config = load_config(None, [*settings, *size, f"finetune.embedding_optimizer={mode}"])
     ours, bare = OurSteps(config, TINY, 1), BareSteps(config, TINY, 1)
@@ -62,7 +80,9 @@ def test_fuxictr_trains_the_same_model():
 
     config = load_config(None, ["ctr.embedding_dim=8", "ctr.hidden_dim=16", "finetune.weight_decay=0"])
     theirs, bare = FuxiCTRSteps(config, TINY, 1), BareSteps(config, TINY, 1)
-    losses = [(theirs._step(theirs._batches[0]).item(), bare._step(bare._batches[0]).item()) for _ in range(20)]
+    losses = [
+        (theirs._step(theirs._batches[0]).item(), bare._step(bare._batches[0]).item()) for _ in range(20)
+    ]
     assert losses[-1][0] < 0.97 * losses[0][0]
     for mine, other in losses:
         assert mine == pytest.approx(other, rel=1e-3)

@@ -15,7 +15,9 @@ def test_the_stream_beside_its_steps(ray_session, tmp_path):
     figures, [note] = measure_ctr_stream(load_config(None, sizes), 24, Length(turns=2, steps=3))
     assert figures.keys() == {"kept", "wait", "rows_per_second", "step_stream", "step_alone"}
     # Of one turn: the first is left out
-    assert figures["kept"]["median"] == pytest.approx(figures["step_alone"]["median"] / figures["step_stream"]["median"])
+    assert figures["kept"]["median"] == pytest.approx(
+        figures["step_alone"]["median"] / figures["step_stream"]["median"]
+    )
     assert figures["rows_per_second"]["median"] == pytest.approx(24_000 / figures["step_stream"]["median"])
     assert 0 < figures["wait"]["median"] < 1
     assert "× 16 (lazy)" in note

@@ -27,7 +27,13 @@ FIGURES = {
         "auc_bound",
         "cores_busy",
     ),
-    *("peak_memory_first_half", "peak_memory_last_half", "peak_memory_figures", "memory_growth", "seconds_figures"),
+    *(
+        "peak_memory_first_half",
+        "peak_memory_last_half",
+        "peak_memory_figures",
+        "memory_growth",
+        "seconds_figures",
+    ),
 }
 
 
@@ -40,15 +46,24 @@ def benchmark(capfd, *options):
 def test_command_prints_its_figures(ray_session, tmp_path, monkeypatch, capfd):
     """All rows are scored, also those of the other splits."""
     dataset = write_dataset(str(tmp_path / "data"), row_group_rows=10, train_rows=2000, other_rows=100)
-    monkeypatch.setitem(BENCHMARKS, "evaluate", functools.partial(measure_evaluate, length=Length(turns=2, groups=3)))
+    monkeypatch.setitem(
+        BENCHMARKS, "evaluate", functools.partial(measure_evaluate, length=Length(turns=2, groups=3))
+    )
     monkeypatch.setattr(benchmark_evaluate, "_SAMPLE_EVERY", 0.01)
     monkeypatch.setattr(benchmark_evaluate, "_STEPS", 2)
     monkeypatch.setattr(figures, "EXACT_ROWS", 1000)
-    settings = [f"data.path={dataset.uri}", "runtime.evaluation_actors=2", "ctr.hidden_dim=8", "finetune.global_batch_size=24"]
+    settings = [
+        f"data.path={dataset.uri}",
+        "runtime.evaluation_actors=2",
+        "ctr.hidden_dim=8",
+        "finetune.global_batch_size=24",
+    ]
     settings += ["finetune.micro_batch_size=24", "ctr.embedding_dim=4"]
     code, output = benchmark(capfd, *(part for setting in settings for part in ("--set", setting)))
     assert code == 0, output.err
-    result = json.loads(output.out.splitlines()[-1])  # the session's Ray, which isn't the command's own, may print before it
+    result = json.loads(
+        output.out.splitlines()[-1]
+    )  # the session's Ray, which isn't the command's own, may print before it
     found = result["figures"]
     assert found.keys() == FIGURES
     for key, values in found.items():

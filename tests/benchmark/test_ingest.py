@@ -28,7 +28,14 @@ pytestmark = pytest.mark.ray
 TINY = Shape(2, 16, 2, 24, global_batch_size=8, micro_batch_size=4, repeats=1, vocab_size=60)
 FIGURES = {
     *("rows", "rows_per_second", "first_batch", "cpu_per_batch"),
-    *("peak_memory", "peak_memory_first_half", "peak_memory_last_half", "memory_growth", "memory_before", "object_store"),
+    *(
+        "peak_memory",
+        "peak_memory_first_half",
+        "peak_memory_last_half",
+        "memory_growth",
+        "memory_before",
+        "object_store",
+    ),
     *("exposed_wait", "wait", "step", "first_batch_training"),
 }
 
@@ -37,7 +44,14 @@ FIGURES = {
 def inputs(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("ingest")))
     sizes = ["data.chunk_batches=4", "pretrain.global_batch_size=24", "pretrain.micro_batch_size=6"]
-    return [f"data.path={dataset.uri}", f"plm.path={plm}", "ctr.embedding_dim=4", "ctr.hidden_dim=8", "prompt.num_prompts=2", *sizes]
+    return [
+        f"data.path={dataset.uri}",
+        f"plm.path={plm}",
+        "ctr.embedding_dim=4",
+        "ctr.hidden_dim=8",
+        "prompt.num_prompts=2",
+        *sizes,
+    ]
 
 
 def test_command_prints_its_figures(ray_session, inputs, monkeypatch, capfd):
@@ -72,7 +86,10 @@ def test_a_row_lost_or_doubled_is_found(ray_session, tmp_path):
     assert int(drained.seen.sum()) == 400
     assert [rows for rows, _ in drained.samples][-1] == 400
     assert all(0 < first <= drained.seconds for first in drained.first_batch)
-    with pytest.raises(RunError, match="of 400 training rows the stream lost 2, gave 1 more than once, and 1 that aren't among them"):
+    with pytest.raises(
+        RunError,
+        match="of 400 training rows the stream lost 2, gave 1 more than once, and 1 that aren't among them",
+    ):
         require_every_row_once(dataset, drained.seen)
 
 

@@ -1,4 +1,6 @@
-"""The figures on a shape small enough for a test, and what `doctor --plan` says beside a run large enough to be measured by."""
+"""The figures on a shape small enough for a test, and what `doctor --plan` says beside a run large enough to
+be measured by.
+"""
 
 from dataclasses import replace
 
@@ -30,5 +32,9 @@ def test_each_stage_is_trained_and_measured(ray_session, tmp_path):
 def test_the_plan_is_within_a_tenth(ray_session, tmp_path, stage):
     dataset, plm = write_both(str(tmp_path))
     config = load_config(None, [f"data.path={dataset.uri}", f"plm.path={plm}", "data.chunk_batches=4"])
-    figures, _ = measure_memory(config, replace(SHAPES["roberta_base"], global_batch_size=8, micro_batch_size=4), stages=(stage,))
-    assert figures[f"plan_zero{stage}"]["median"] == pytest.approx(figures[f"peak_zero{stage}"]["median"], rel=0.1)
+    figures, _ = measure_memory(
+        config, replace(SHAPES["roberta_base"], global_batch_size=8, micro_batch_size=4), stages=(stage,)
+    )
+    assert figures[f"plan_zero{stage}"]["median"] == pytest.approx(
+        figures[f"peak_zero{stage}"]["median"], rel=0.1
+    )

@@ -1,4 +1,6 @@
-"""The baseline of pamlm-step computes what ours computes: loss and every gradient, in float64, dropout off."""
+"""The baseline of pamlm-step computes what ours computes: loss and every gradient, in float64, dropout
+off.
+"""
 
 import pytest
 import torch
@@ -43,13 +45,26 @@ def test_loss_and_gradients_are_ours(setting):
         gradients[arm] = {name: parameter.grad for name, parameter in objective.model.named_parameters()}
 
     assert losses["obvious"] == pytest.approx(losses["ours"], rel=1e-6)
-    projector = {"0.weight": "hidden_weight", "0.bias": "hidden_bias", "2.weight": "output_weight", "2.bias": "output_bias"}
+    projector = {
+        "0.weight": "hidden_weight",
+        "0.bias": "hidden_bias",
+        "2.weight": "output_weight",
+        "2.bias": "output_bias",
+    }
     for part, name in projector.items():
-        own = [gradients["obvious"].pop(f"prompt_projector.layers.{layer}.{k}.{part}") for layer in range(3) for k in range(2)]
+        own = [
+            gradients["obvious"].pop(f"prompt_projector.layers.{layer}.{k}.{part}")
+            for layer in range(3)
+            for k in range(2)
+        ]
         gradients["obvious"][f"prompt_projector.{name}"] = torch.stack(own)
     assert gradients["obvious"].keys() == gradients["ours"].keys()
     # atol: our objective's softmax is float32 in any model
     for name, expected in gradients["ours"].items():
         torch.testing.assert_close(
-            gradients["obvious"][name], expected, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            gradients["obvious"][name],
+            expected,
+            rtol=1e-6,
+            atol=1e-6,
+            msg=lambda text, name=name: f"{name}: {text}",
         )

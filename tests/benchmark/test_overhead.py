@@ -1,4 +1,6 @@
-"""`benchmark overhead` and `scaling` with a tiny shape, on a real Ray Train; nothing is asserted of the times themselves."""
+"""`benchmark overhead` and `scaling` with a tiny shape, on a real Ray Train; nothing is asserted of the times
+themselves.
+"""
 
 import pytest
 
@@ -25,10 +27,22 @@ def config(tmp_path_factory):
 def test_one_worker_beside_a_bare_loop(ray_session, config):
     figures, [note] = measure_overhead(config, TINY, SHORT)
     assert figures.keys() == {
-        *("overhead", "overhead_cpu", "wait", "checkpoint", "checkpoint_blocked", "step_ours", "step_bare", "startup_ours", "startup_bare")
+        *(
+            "overhead",
+            "overhead_cpu",
+            "wait",
+            "checkpoint",
+            "checkpoint_blocked",
+            "step_ours",
+            "step_bare",
+            "startup_ours",
+            "startup_bare",
+        )
     }
     # Of one turn each: the first is left out
-    assert figures["overhead"]["median"] == pytest.approx(figures["step_ours"]["median"] / figures["step_bare"]["median"])
+    assert figures["overhead"]["median"] == pytest.approx(
+        figures["step_ours"]["median"] / figures["step_bare"]["median"]
+    )
     assert 0 < figures["wait"]["median"] < 1
     assert "DeepSpeed ZeRO-2" in note
 

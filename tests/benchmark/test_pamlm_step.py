@@ -18,13 +18,28 @@ TINY = Shape(2, 16, 2, 24, global_batch_size=8, micro_batch_size=4, repeats=3, v
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("benchmark")))
-    return [f"data.path={dataset.uri}", f"plm.path={plm}", "ctr.embedding_dim=4", "ctr.hidden_dim=8", "prompt.num_prompts=2"]
+    return [
+        f"data.path={dataset.uri}",
+        f"plm.path={plm}",
+        "ctr.embedding_dim=4",
+        "ctr.hidden_dim=8",
+        "prompt.num_prompts=2",
+    ]
 
 
 def test_command_prints_one_object_with_its_figures(inputs, monkeypatch, capfd):
-    monkeypatch.setitem(BENCHMARKS, "pamlm-step", functools.partial(measure_pamlm_step, shapes={"tiny": TINY}))
+    monkeypatch.setitem(
+        BENCHMARKS, "pamlm-step", functools.partial(measure_pamlm_step, shapes={"tiny": TINY})
+    )
     with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", "pamlm-step", "--json", *(part for setting in inputs for part in ("--set", setting))])
+        main(
+            [
+                "benchmark",
+                "pamlm-step",
+                "--json",
+                *(part for setting in inputs for part in ("--set", setting)),
+            ]
+        )
     output = capfd.readouterr()
     assert stopped.value.code == 0, output.err
     result = json.loads(output.out)
@@ -32,8 +47,17 @@ def test_command_prints_one_object_with_its_figures(inputs, monkeypatch, capfd):
     assert result["benchmark"] == "pamlm-step"
     assert result["command"].startswith("clickprompt benchmark pamlm-step --set data.path=")
     assert "torch" in result["versions"]
-    measured = ("speedup", "step_ours", "step_obvious", "peak_memory_ours", "peak_memory_obvious", "memory_ratio")
-    assert result["figures"].keys() == {f"{key}_tiny" for key in (*measured, "gemm_share", "gemm_fraction", "gemm_rate")}
+    measured = (
+        "speedup",
+        "step_ours",
+        "step_obvious",
+        "peak_memory_ours",
+        "peak_memory_obvious",
+        "memory_ratio",
+    )
+    assert result["figures"].keys() == {
+        f"{key}_tiny" for key in (*measured, "gemm_share", "gemm_fraction", "gemm_rate")
+    }
     for key, values in result["figures"].items():
         assert values.keys() == {"median", "min", "max", "unit"}
         assert 0 < values["min"] <= values["median"] <= values["max"], key
@@ -51,7 +75,9 @@ def test_unequal_losses_are_no_comparison():
             require_same("tiny", {"ours": 10.0, "obvious": other})
 
 
-@pytest.mark.parametrize("setting", ["prompt.num_prompts=0", "prompt.prompt_depth=input", "prompt.prompt_injection=key_value"])
+@pytest.mark.parametrize(
+    "setting", ["prompt.num_prompts=0", "prompt.prompt_depth=input", "prompt.prompt_injection=key_value"]
+)
 def test_prompts_that_the_baseline_does_not_know(inputs, setting):
     with pytest.raises(ConfigError, match="pamlm-step measures"):
         measure_pamlm_step(load_config(None, [*inputs, setting]))
@@ -67,7 +93,10 @@ def test_unknown_name_lists_the_known(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "nosuch"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.strip() == f"error: benchmark 'nosuch' is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}"
+    assert (
+        capsys.readouterr().err.strip()
+        == f"error: benchmark 'nosuch' is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}"
+    )
 
 
 def test_help_names_every_benchmark(monkeypatch, capsys):

@@ -11,7 +11,14 @@ from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
 from tests.support.synthetic import write_dataset
 
-MEASURES = ("row_groups_per_batch", "row_groups_ratio", "files_per_batch", "files_ratio", "overlap", "rows_read")
+MEASURES = (
+    "row_groups_per_batch",
+    "row_groups_ratio",
+    "files_per_batch",
+    "files_ratio",
+    "overlap",
+    "rows_read",
+)
 
 
 def test_longer_chunks_mix_more_of_goodreads_files(monkeypatch):
@@ -20,7 +27,9 @@ def test_longer_chunks_mix_more_of_goodreads_files(monkeypatch):
     chunks = (4, *shuffle.CHUNKS)
     full = {"row_groups_per_batch_full", "files_per_batch_full"}
     assert figures.keys() == {f"{measure}_chunk{chunk}" for measure in MEASURES for chunk in chunks} | full
-    medians = {measure: [figures[f"{measure}_chunk{chunk}"]["median"] for chunk in chunks] for measure in MEASURES}
+    medians = {
+        measure: [figures[f"{measure}_chunk{chunk}"]["median"] for chunk in chunks] for measure in MEASURES
+    }
     for measure in ("row_groups_per_batch", "row_groups_ratio", "files_per_batch", "files_ratio"):
         assert medians[measure] == sorted(medians[measure])
     for measure in ("overlap", "rows_read"):
@@ -33,7 +42,9 @@ def test_command_on_a_dataset(tmp_path, capfd):
     dataset = write_dataset(str(tmp_path / "d"))  # 400 rows, 11 row groups, one file
     options = (f"data.path={dataset.uri}", "pretrain.global_batch_size=20", "pretrain.micro_batch_size=10")
     with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", "shuffle", "--json", *(part for setting in options for part in ("--set", setting))])
+        main(
+            ["benchmark", "shuffle", "--json", *(part for setting in options for part in ("--set", setting))]
+        )
     output = capfd.readouterr()
     assert stopped.value.code == 0, output.err
     result = json.loads(output.out)
@@ -53,5 +64,7 @@ def test_made_up_layout_has_the_rows_in_files_of_even_size():
 
 def test_too_few_rows(tmp_path):
     dataset = write_dataset(str(tmp_path / "d"))
-    with pytest.raises(ConfigError, match=r"pretrain\.global_batch_size=1024: .* has 400 training rows.*use at most 200"):
+    with pytest.raises(
+        ConfigError, match=r"pretrain\.global_batch_size=1024: .* has 400 training rows.*use at most 200"
+    ):
         measure_shuffle(load_config(None, [f"data.path={dataset.uri}"]))

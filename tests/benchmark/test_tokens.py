@@ -27,7 +27,9 @@ def test_command_prints_one_object_with_its_figures(dataset, tmp_path, monkeypat
     plm = str(tmp_path / "plm")
     gpt2().save_pretrained(plm)
     with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", "tokens", "--json", "--set", f"data.path={dataset.uri}", "--set", f"plm.path={plm}"])
+        main(
+            ["benchmark", "tokens", "--json", "--set", f"data.path={dataset.uri}", "--set", f"plm.path={plm}"]
+        )
     output = capfd.readouterr()
     assert stopped.value.code == 0, output.err
     figures = json.loads(output.out)["figures"]
@@ -37,7 +39,9 @@ def test_command_prints_one_object_with_its_figures(dataset, tmp_path, monkeypat
         assert 0 < values["min"] <= values["median"] <= values["max"]
     folder = os.path.join(dataset.uri, "tokens")
     [table] = os.listdir(folder)
-    stored = sum(os.path.getsize(os.path.join(folder, table, file)) for file in os.listdir(os.path.join(folder, table)))
+    stored = sum(
+        os.path.getsize(os.path.join(folder, table, file)) for file in os.listdir(os.path.join(folder, table))
+    )
     assert 0 < figures["table_bytes"]["median"] < stored
 
 

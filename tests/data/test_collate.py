@@ -32,7 +32,10 @@ def columns_of(dataset, rows, padding=0):
     table = dataset.read_split("train").slice(0, rows)
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     if padding:
-        columns = {name: np.concatenate([values, np.zeros(padding, values.dtype)]) for name, values in columns.items()}
+        columns = {
+            name: np.concatenate([values, np.zeros(padding, values.dtype)])
+            for name, values in columns.items()
+        }
         columns["row_id"][rows:] = -1
         columns["weight"] = np.array([1] * rows + [0] * padding, dtype=np.float32)
     return columns
@@ -93,7 +96,9 @@ def test_micro_batches_hold_the_same_rows_longest_first_and_padded_to_their_own(
                 continue
             seen.append(row_id)
             for name in ("input_ids", "attention_mask", "masked_input_ids", "mlm_labels"):
-                assert torch.equal(getattr(part, name)[row], getattr(whole, name)[position[row_id], :width]), name
+                assert torch.equal(
+                    getattr(part, name)[row], getattr(whole, name)[position[row_id], :width]
+                ), name
             for name in ("field_ids", "labels"):
                 assert torch.equal(getattr(part, name)[row], getattr(whole, name)[position[row_id]])
     assert sorted(seen) == sorted(position)
@@ -104,7 +109,11 @@ def test_number_of_micro_batches_depends_on_the_number_of_rows_only(dataset, tab
     empty = columns_of(dataset, 48)
     empty["weight"] = np.zeros(48, dtype=np.float32)
     for collator in (Collator(dataset.columns), Collator(dataset.columns, table)):
-        assert len(collator.micro_batches(columns_of(dataset, 48), 16)) == len(collator.micro_batches(empty, 16)) == 3
+        assert (
+            len(collator.micro_batches(columns_of(dataset, 48), 16))
+            == len(collator.micro_batches(empty, 16))
+            == 3
+        )
 
 
 def test_id_dropout_replaces_ids_but_not_their_text(dataset, table):
@@ -125,18 +134,25 @@ def test_masking_that_cant_be_done_is_refused(dataset, decoder_table):
     with pytest.raises(ConfigError, match="masking needs text"):
         Collator(dataset.columns, None, MaskingConfig())
     for lm, needed_by in (("masked", "PA-MLM"), ("denoising", "denoising")):
-        with pytest.raises(ConfigError, match=f"has no mask token, which {needed_by} needs; use a masked language model"):
+        with pytest.raises(
+            ConfigError, match=f"has no mask token, which {needed_by} needs; use a masked language model"
+        ):
             Collator(dataset.columns, decoder_table, MaskingConfig(), lm=lm)
     Collator(dataset.columns, decoder_table)
 
 
 def values_of(dataset, table, columns):
-    return table.value_fields(np.stack([columns[column] for column in dataset.columns], axis=1), columns.get("weight", np.ones(1)) > 0)
+    return table.value_fields(
+        np.stack([columns[column] for column in dataset.columns], axis=1),
+        columns.get("weight", np.ones(1)) > 0,
+    )
 
 
 @pytest.mark.parametrize("scope", ["tokens", "values", "field"])
 @pytest.mark.parametrize("which", ["wordpiece", "gpt2"])
-def test_causal_reads_the_text_itself_and_predicts_the_next_token(dataset, table, decoder_table, which, scope):
+def test_causal_reads_the_text_itself_and_predicts_the_next_token(
+    dataset, table, decoder_table, which, scope
+):
     table = table if which == "wordpiece" else decoder_table
     columns = columns_of(dataset, 20, padding=2)
     batch = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), lm="causal")(columns)
@@ -196,13 +212,20 @@ def test_scopes_target_values_only_and_whole_ones(dataset, table):
         assert not targets[scope][values < 0].any()
         ordinary = ~np.isin(batch.input_ids.numpy(), table.special_ids)
     cut_through = {
-        scope: any(len(set(chosen[row, (values[row] == index) & ordinary[row]].tolist())) == 2 for row in range(100) for index in range(4))
+        scope: any(
+            len(set(chosen[row, (values[row] == index) & ordinary[row]].tolist())) == 2
+            for row in range(100)
+            for index in range(4)
+        )
         for scope, chosen in targets.items()
     }
     assert cut_through == {"values": True, "field": False}
 
 
-@pytest.mark.parametrize(("lm", "scope"), [("masked", "tokens"), ("masked", "field"), ("causal", "values"), ("denoising", "values")])
+@pytest.mark.parametrize(
+    ("lm", "scope"),
+    [("masked", "tokens"), ("masked", "field"), ("causal", "values"), ("denoising", "values")],
+)
 def test_max_length_cuts_whole_fields_alike_in_any_batch(dataset, table, lm, scope):
     columns = columns_of(dataset, 60, padding=3)
     options = {"lm": lm, "max_length": 30, "seed": 1}
@@ -213,11 +236,17 @@ def test_max_length_cuts_whole_fields_alike_in_any_batch(dataset, table, lm, sco
     assert (table.lengths(field_ids) > 30).sum() > 5
     np.testing.assert_array_equal(whole.input_ids.numpy(), expected)
     position = {row: index for index, row in enumerate(whole.row_ids.tolist()) if row >= 0}
-    parts = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), **options).micro_batches(columns, 16, epoch=2)
+    parts = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), **options).micro_batches(
+        columns, 16, epoch=2
+    )
     lengths = torch.cat([part.attention_mask.sum(dim=1) for part in parts])
     assert torch.equal(lengths[:60], lengths[:60].sort(descending=True).values)
     for part in parts:
         width = part.input_ids.shape[1]
         for row, row_id in enumerate(part.row_ids.tolist()):
-            for name in ("input_ids", "attention_mask", "masked_input_ids", "mlm_labels") if row_id >= 0 else ():
-                assert torch.equal(getattr(part, name)[row], getattr(whole, name)[position[row_id], :width]), name
+            for name in (
+                ("input_ids", "attention_mask", "masked_input_ids", "mlm_labels") if row_id >= 0 else ()
+            ):
+                assert torch.equal(
+                    getattr(part, name)[row], getattr(whole, name)[position[row_id], :width]
+                ), name

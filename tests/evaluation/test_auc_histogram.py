@@ -29,7 +29,9 @@ def test_bins_keep_the_order_of_all_floats(sampled):
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 1 << 32, 200_000, dtype=np.uint32).view(np.float32)
     some = [-HUGE, -1.0, -TINY, -0.0, 0.0, TINY, 1.0, HUGE]
-    logits = np.sort(np.concatenate([bits[np.isfinite(bits)], rng.normal(size=200_000), some]).astype(np.float32))
+    logits = np.sort(
+        np.concatenate([bits[np.isfinite(bits)], rng.normal(size=200_000), some]).astype(np.float32)
+    )
     bins = LogitBins.of_sample(rng.normal(size=100_000).astype(np.float32)) if sampled else LogitBins.even()
     found = bins(logits)
     assert (np.diff(found) >= 0).all()
@@ -67,13 +69,19 @@ def a_case(rng):
     elif kind == 1:
         logits = rng.choice(rng.normal(size=int(rng.integers(1, 6))) * scale, rows)  # ties
     elif kind == 2:
-        logits = (np.float32(rng.normal()).view(np.int32) // 4096 * 4096 + rng.integers(0, 4096, rows)).astype(np.int32).view(np.float32)
+        logits = (
+            (np.float32(rng.normal()).view(np.int32) // 4096 * 4096 + rng.integers(0, 4096, rows))
+            .astype(np.int32)
+            .view(np.float32)
+        )
     elif kind == 3:
         logits = np.full(rows, rng.normal())
     elif kind == 4:
         logits = rng.normal(-1, 1.5, rows) + labels
     else:
-        logits = rng.choice([0.0, -0.0, TINY, -TINY, HUGE, -HUGE, 1.0, np.nextafter(np.float32(1), np.float32(2))], rows)
+        logits = rng.choice(
+            [0.0, -0.0, TINY, -TINY, HUGE, -HUGE, 1.0, np.nextafter(np.float32(1), np.float32(2))], rows
+        )
     return labels, logits.astype(np.float32)
 
 
@@ -108,7 +116,10 @@ def test_one_crowded_bin_is_either_told_apart_or_owned_up_to():
     logits = np.float32(3.0) + np.arange(4, dtype=np.float32) * np.spacing(np.float32(3.0))
     assert histogram(labels, logits).auc() == (0.5, 0.5)
     assert histogram(labels, logits, LogitBins.of_sample(logits)).auc() == (0.75, 0.0)
-    assert histogram(labels, [3.0] * 4, LogitBins.of_sample(logits)).auc() == (0.5, 0.0)  # true ties are certain
+    assert histogram(labels, [3.0] * 4, LogitBins.of_sample(logits)).auc() == (
+        0.5,
+        0.0,
+    )  # true ties are certain
 
 
 @pytest.mark.parametrize("mean", [-6.0, -1.0, 2.0])

@@ -1,4 +1,6 @@
-"""Against loops over the bins, against scikit-learn's curve, and Wilson's interval against published figures."""
+"""Against loops over the bins, against scikit-learn's curve, and Wilson's interval against published
+figures.
+"""
 
 from itertools import pairwise
 
@@ -50,7 +52,9 @@ def test_ece_equals_a_loop_over_the_bins(edges_of):
         mine = (probability >= lower) & ((probability < upper) | (upper == 1))
         if mine.any():
             expected += mine.mean() * abs(probability[mine].mean() - labels[mine].mean())
-    assert expected_calibration_error(calibration_sums(labels, logits, edges)) == pytest.approx(expected, abs=1e-12)
+    assert expected_calibration_error(calibration_sums(labels, logits, edges)) == pytest.approx(
+        expected, abs=1e-12
+    )
     assert expected > 0.05
 
 
@@ -63,10 +67,17 @@ def test_sums_of_shards_add_up():
 
 def test_ece_of_known_cases():
     edges = equal_width_edges()
-    assert expected_calibration_error(calibration_sums([0, 1], [-100.0, 100.0], edges)) == pytest.approx(0, abs=1e-12)
-    assert expected_calibration_error(calibration_sums([1, 0], [-100.0, 100.0], edges)) == pytest.approx(1, abs=1e-12)
+    assert expected_calibration_error(calibration_sums([0, 1], [-100.0, 100.0], edges)) == pytest.approx(
+        0, abs=1e-12
+    )
+    assert expected_calibration_error(calibration_sums([1, 0], [-100.0, 100.0], edges)) == pytest.approx(
+        1, abs=1e-12
+    )
     assert expected_calibration_error(calibration_sums([0, 1, 1, 1], [0.0] * 4, edges)) == pytest.approx(0.25)
-    small = [expected_calibration_error(calibration_sums(*made_up(200_000, stretch), edges)) for stretch in (1.0, 1.5)]
+    small = [
+        expected_calibration_error(calibration_sums(*made_up(200_000, stretch), edges))
+        for stretch in (1.0, 1.5)
+    ]
     assert small[0] < 0.005 < 0.03 < small[1]
 
 
@@ -81,7 +92,12 @@ def test_equal_predictions_stay_in_one_bin():
 
 @pytest.mark.parametrize(
     ("clicks", "rows", "interval"),
-    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (1, 29, (0.0061, 0.1718))],
+    [
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
 )
 def test_wilson_intervals_as_published(clicks, rows, interval):
     """Newcombe 1998, Two-sided confidence intervals for the single proportion, Table I (method 3)."""

@@ -11,7 +11,9 @@ from clickprompt.evaluation.metrics import auc
 
 
 def table(row_ids, labels, logits) -> pa.Table:
-    return pa.table({"row_id": row_ids, "label": pa.array(labels, pa.int8()), "logit": pa.array(logits, pa.float32())})
+    return pa.table(
+        {"row_id": row_ids, "label": pa.array(labels, pa.int8()), "logit": pa.array(logits, pa.float32())}
+    )
 
 
 def test_a_better_model_is_told_from_an_equal_one():
@@ -20,7 +22,9 @@ def test_a_better_model_is_told_from_an_equal_one():
     base, noise = rng.normal(labels, 2), rng.normal(size=4000)
     better = compare(users, labels, base + 0.5 * labels, base)
     assert better["auc"] == auc(labels, base)
-    assert better["relative_improvement"] == pytest.approx(auc(labels, base + 0.5 * labels) / auc(labels, base) - 1)
+    assert better["relative_improvement"] == pytest.approx(
+        auc(labels, base + 0.5 * labels) / auc(labels, base) - 1
+    )
     assert better["delong"]["p_value"] < 1e-6
     assert better["user_bootstrap"]["p_value"] < 0.01
     assert better["user_bootstrap"]["difference"] == pytest.approx(better["delong"]["difference"])

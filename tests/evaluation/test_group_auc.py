@@ -25,7 +25,11 @@ def a_case(seed, decimals, names):
     rng = np.random.default_rng(seed)
     rows = 600
     labels = rng.integers(0, 2, rows)
-    return np.asarray(names)[rng.zipf(1.3, rows) % len(names)], labels, (rng.normal(size=rows) + labels).round(decimals)
+    return (
+        np.asarray(names)[rng.zipf(1.3, rows) % len(names)],
+        labels,
+        (rng.normal(size=rows) + labels).round(decimals),
+    )
 
 
 @pytest.mark.parametrize("decimals", [8, 1, 0])
@@ -41,7 +45,9 @@ def test_equal_a_loop_over_the_groups(decimals, names):
         assert line["auc"] == (None if value is None else pytest.approx(value, abs=1e-12))
     counted = [(rows, value) for rows, _, value in expected.values() if value is not None]
     found = gauc(groups, labels, scores)
-    assert found.value == pytest.approx(sum(rows * value for rows, value in counted) / sum(rows for rows, _ in counted), abs=1e-12)
+    assert found.value == pytest.approx(
+        sum(rows * value for rows, value in counted) / sum(rows for rows, _ in counted), abs=1e-12
+    )
     assert (found.users, found.rows) == (len(counted), sum(rows for rows, _ in counted))
     assert (found.users_left_out, found.rows_left_out) == (len(expected) - len(counted), 600 - found.rows)
 
@@ -52,7 +58,13 @@ def test_one_group_is_the_whole():
 
 
 def test_users_of_one_class_are_left_out_and_never_a_half():
-    assert gauc(["a", "a", "b", "c", "c", "c"], [0, 1, 1, 0, 0, 0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (1.0, 1, 2, 2, 4)
+    assert gauc(["a", "a", "b", "c", "c", "c"], [0, 1, 1, 0, 0, 0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (
+        1.0,
+        1,
+        2,
+        2,
+        4,
+    )
     assert gauc([1, 2], [0, 1], [1.0, 2.0]) == (None, 0, 0, 2, 2)
     assert gauc([], [], []) == (None, 0, 0, 0, 0)
     assert auc_by_value([1, 2], [0, 1], [1.0, 2.0]) == [
@@ -71,7 +83,9 @@ def test_half_a_million_users_take_seconds():
     rng = np.random.default_rng(4)
     rows = 2_000_000
     started = time.process_time()
-    found = gauc(rng.integers(0, 500_000, rows), rng.integers(0, 2, rows), rng.normal(size=rows).astype(np.float32))
+    found = gauc(
+        rng.integers(0, 500_000, rows), rng.integers(0, 2, rows), rng.normal(size=rows).astype(np.float32)
+    )
     assert time.process_time() - started < 20
     assert found.value == pytest.approx(0.5, abs=0.005)
 

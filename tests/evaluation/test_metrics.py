@@ -91,7 +91,14 @@ def test_log_loss_equals_eq_2():
 
 @pytest.mark.parametrize(
     ("label", "logit", "expected"),
-    [(1, 80.0, math.exp(-80)), (0, -80.0, math.exp(-80)), (1, -80.0, 80.0), (0, 80.0, 80.0), (0, 0.0, math.log(2)), (1, 1e30, 0.0)],
+    [
+        (1, 80.0, math.exp(-80)),
+        (0, -80.0, math.exp(-80)),
+        (1, -80.0, 80.0),
+        (0, 80.0, 80.0),
+        (0, 0.0, math.log(2)),
+        (1, 1e30, 0.0),
+    ],
 )
 def test_log_loss_neither_clips_nor_overflows(label, logit, expected):
     with np.errstate(over="raise", invalid="raise"):
@@ -111,7 +118,12 @@ def test_log_loss_of_no_rows_is_refused():
 
 @pytest.mark.parametrize(
     ("base", "with_plm", "printed"),
-    [(0.8371, 0.8499, "1.53%"), (0.8439, 0.8499, "0.71%"), (0.8173, 0.8499, "3.99%"), (0.7614, 0.7755, "1.85%")],
+    [
+        (0.8371, 0.8499, "1.53%"),
+        (0.8439, 0.8499, "0.71%"),
+        (0.8173, 0.8499, "3.99%"),
+        (0.7614, 0.7755, "1.85%"),
+    ],
 )
 def test_relative_improvement_gives_the_figures_of_table_2(base, with_plm, printed):
     assert f"{relative_improvement(with_plm, base):.2%}" == printed

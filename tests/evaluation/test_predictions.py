@@ -15,7 +15,12 @@ def write(path, row_ids, labels, logits, plm_logits=None):
 def test_what_is_written_is_read_sorted_by_row_id(tmp_path):
     folder = str(tmp_path / "predictions")
     write(f"{folder}/00001.parquet", [7, 3], [1, 0], [80.0, -80.0])
-    write(f"{folder}/00000.parquet", np.array([5, 1 << 40]), np.array([1.0, 0.0]), np.array([0.5, -0.25], np.float32))
+    write(
+        f"{folder}/00000.parquet",
+        np.array([5, 1 << 40]),
+        np.array([1.0, 0.0]),
+        np.array([0.5, -0.25], np.float32),
+    )
     (tmp_path / "predictions" / "result.json").write_text("{}")
 
     table = read_predictions(folder)

@@ -16,13 +16,17 @@ from clickprompt.io import storage
 from tests.export.test_serving_folder import write_run
 from tests.support.tiny import write_both
 
-OURS, THEIRS = {0: (0.846, 0.39), 1: (0.848, 0.40), 2: (0.845, 0.391)}, {0: (0.843, 0.40), 1: (0.8465, 0.4), 2: (0.841, 0.40)}
+OURS, THEIRS = (
+    {0: (0.846, 0.39), 1: (0.848, 0.40), 2: (0.845, 0.391)},
+    {0: (0.843, 0.40), 1: (0.8465, 0.4), 2: (0.841, 0.40)},
+)
 
 
 def results(name, figures, **changes):
     same = {"split": "test", "rows": 900, "dataset_fingerprint": "f"}
     return [
-        {"run": f"{name}-{seed}", "seed": seed, "auc": auc, "log_loss": loss, **same, **changes} for seed, (auc, loss) in figures.items()
+        {"run": f"{name}-{seed}", "seed": seed, "auc": auc, "log_loss": loss, **same, **changes}
+        for seed, (auc, loss) in figures.items()
     ]
 
 
@@ -37,7 +41,9 @@ def test_means_and_students_test_in_the_order_of_the_seeds():
         assert found[metric]["t_test"]["p_value"] == pytest.approx(expected.pvalue)
         assert found[metric]["mean"] == pytest.approx(sum(ours) / 3)
         assert found[metric]["against_sd"] == pytest.approx(np.std(theirs, ddof=1))
-    assert found["auc"]["relative_improvement"] == pytest.approx((0.846 + 0.848 + 0.845) / (0.843 + 0.8465 + 0.841) - 1)
+    assert found["auc"]["relative_improvement"] == pytest.approx(
+        (0.846 + 0.848 + 0.845) / (0.843 + 0.8465 + 0.841) - 1
+    )
 
 
 def test_without_an_auc_log_loss_is_compared_all_the_same():
@@ -51,10 +57,30 @@ def test_without_an_auc_log_loss_is_compared_all_the_same():
 @pytest.mark.parametrize(
     ("ours", "theirs", "error", "said"),
     [
-        (results("a", OURS), results("b", {3: (0.8, 0.4), **THEIRS}), InputError, "seeds 0, 1, 2 against seeds 0, 1, 2, 3"),
-        (results("a", OURS) + results("c", OURS)[:1], results("b", THEIRS), InputError, "a-0 and c-0 have the same seed 0"),
-        (results("a", OURS), results("b", THEIRS, dataset_fingerprint="g"), DataError, "b-0: evaluated on another dataset's test split"),
-        (results("a", OURS), results("b", THEIRS, split="valid"), DataError, "another dataset's valid split than a-0"),
+        (
+            results("a", OURS),
+            results("b", {3: (0.8, 0.4), **THEIRS}),
+            InputError,
+            "seeds 0, 1, 2 against seeds 0, 1, 2, 3",
+        ),
+        (
+            results("a", OURS) + results("c", OURS)[:1],
+            results("b", THEIRS),
+            InputError,
+            "a-0 and c-0 have the same seed 0",
+        ),
+        (
+            results("a", OURS),
+            results("b", THEIRS, dataset_fingerprint="g"),
+            DataError,
+            "b-0: evaluated on another dataset's test split",
+        ),
+        (
+            results("a", OURS),
+            results("b", THEIRS, split="valid"),
+            DataError,
+            "another dataset's valid split than a-0",
+        ),
         (results("a", OURS)[:1], results("b", THEIRS)[:1], InputError, "1 pair of runs"),
         (
             results("a", OURS),
@@ -79,14 +105,26 @@ def runs(tmp_path):
             run = found[model, result["seed"]] = str(tmp_path / result["run"])
             write_run(run, prepared, seed=result["seed"])
             storage.write_json(
-                os.path.join(run, "evaluation-test.json"), {**result, "run": run, "weights": weights_checksum(export_of(run))}
+                os.path.join(run, "evaluation-test.json"),
+                {**result, "run": run, "weights": weights_checksum(export_of(run))},
             )
     return found
 
 
 def command(capsys, runs, *options):
     with pytest.raises(SystemExit) as stopped:
-        main(["compare", runs["ours", 1], runs["ours", 0], "--against", runs["theirs", 0], "--against", runs["theirs", 1], *options])
+        main(
+            [
+                "compare",
+                runs["ours", 1],
+                runs["ours", 0],
+                "--against",
+                runs["theirs", 0],
+                "--against",
+                runs["theirs", 1],
+                *options,
+            ]
+        )
     output = capsys.readouterr()
     return stopped.value.code, output.out, output.err
 
@@ -109,7 +147,10 @@ def test_runs_that_were_not_evaluated_as_they_are(capsys, runs):
     for split, run in (("test", runs["theirs", 1]), ("valid", runs["ours", 1])):
         code, _, line = command(capsys, runs, "--split", split)
         assert code == 2
-        assert f"weren't evaluated on the {split} split; run `clickprompt evaluate --run {run} --split {split}` first" in line
+        assert (
+            f"weren't evaluated on the {split} split; run `clickprompt evaluate --run {run} --split "
+            f"{split}` first" in line
+        )
     with pytest.raises(SystemExit) as stopped:
         main(["compare", runs["ours", 0], "--against", runs["theirs", 0]])
     assert stopped.value.code == 2

@@ -1,5 +1,6 @@
-"""Bootstraps against loops over their own draws, DeLong's test against its definition, Student's against published figures; and whether
-intervals hold the truth as often as they say."""
+"""Bootstraps against loops over their own draws, DeLong's test against its definition, Student's against
+published figures; and whether intervals hold the truth as often as they say.
+"""
 
 import time
 
@@ -10,7 +11,14 @@ from scipy import stats
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation import significance
 from clickprompt.evaluation.metrics import auc
-from clickprompt.evaluation.significance import RESAMPLES, auc_interval, cluster_interval, delong, paired_t_test, user_bootstrap
+from clickprompt.evaluation.significance import (
+    RESAMPLES,
+    auc_interval,
+    cluster_interval,
+    delong,
+    paired_t_test,
+    user_bootstrap,
+)
 
 
 def test_equals_a_loop_over_the_same_draws():
@@ -46,7 +54,9 @@ def test_one_cluster_gives_no_interval():
 
 
 def test_covers_the_truth_where_rows_of_a_cluster_are_alike(monkeypatch):
-    """95% intervals hold the true mean in about 95 of 100 worlds; taking the rows as independent would hold it in far fewer."""
+    """95% intervals hold the true mean in about 95 of 100 worlds; taking the rows as independent would hold
+    it in far fewer.
+    """
     monkeypatch.setattr(significance, "RESAMPLES", 400)
     rng = np.random.default_rng(3)
     clusters, rows = np.repeat(np.arange(40), 8), np.arange(320)
@@ -67,7 +77,11 @@ def two_models(rng, rows, decimals=8, gain=0.5):
     labels = (rng.random(rows) < 0.3).astype(int)
     labels[:4] = [0, 1, 0, 1]
     common = rng.normal(size=rows) + labels
-    return labels, (common + gain * labels + rng.normal(size=rows)).round(decimals), (common + rng.normal(size=rows)).round(decimals)
+    return (
+        labels,
+        (common + gain * labels + rng.normal(size=rows)).round(decimals),
+        (common + rng.normal(size=rows)).round(decimals),
+    )
 
 
 def delong_by_definition(labels, *models):
@@ -96,7 +110,9 @@ def test_delong_equals_its_definition(decimals):
 def test_delong_of_swapped_models_and_of_other_units():
     labels, scores, base = two_models(np.random.default_rng(3), 500)
     found, swapped = delong(labels, scores, base), delong(labels, base, scores)
-    assert (swapped.difference, swapped.p_value) == pytest.approx((-found.difference, found.p_value), rel=1e-10)
+    assert (swapped.difference, swapped.p_value) == pytest.approx(
+        (-found.difference, found.p_value), rel=1e-10
+    )
     assert delong(labels, np.exp(scores), 3 * base) == found  # only the order counts
     assert delong(labels, scores, 2 * scores) == (0.0, 0.0, 0.0, 1.0, (0.0, 0.0))
 
@@ -131,7 +147,12 @@ def test_bootstrap_equals_a_loop_over_the_same_draws(decimals):
     found = user_bootstrap(users, labels, scores, base, resamples=60, seed=11)
     names, generator, differences = sorted(set(users.tolist())), np.random.default_rng(11), []
     for _ in range(60):
-        rows = np.concatenate([np.flatnonzero(users == names[drawn]) for drawn in generator.integers(len(names), size=len(names))])
+        rows = np.concatenate(
+            [
+                np.flatnonzero(users == names[drawn])
+                for drawn in generator.integers(len(names), size=len(names))
+            ]
+        )
         differences.append(auc(labels[rows], scores[rows]) - auc(labels[rows], base[rows]))
     assert found.difference == auc(labels, scores) - auc(labels, base)
     assert found.interval == tuple(np.percentile(differences, [2.5, 97.5]))
@@ -178,7 +199,9 @@ def test_bootstrap_refuses_what_it_cannot_judge():
 
 
 def test_t_test_gives_what_is_published_of_student_1908():
-    """Hours of sleep gained by two drugs (his first table); R prints: t = -4.0621, df = 9, p-value = 0.002833, -2.4598858 -0.7001142."""
+    """Hours of sleep gained by two drugs (his first table); R prints: t = -4.0621, df = 9, p-value =
+    0.002833, -2.4598858 -0.7001142.
+    """
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
     found = paired_t_test(first, second)
@@ -190,7 +213,9 @@ def test_t_test_gives_what_is_published_of_student_1908():
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 30, 500])
 def test_t_distribution(degrees):
     for t in (0.0, 1e-6, 0.3, 1.0, 2.0, -2.5, 10.0, 1e3, 1e8):
-        assert significance._t_p_value(t, degrees) == pytest.approx(2 * stats.t.sf(abs(t), degrees), rel=1e-9, abs=1e-300)
+        assert significance._t_p_value(t, degrees) == pytest.approx(
+            2 * stats.t.sf(abs(t), degrees), rel=1e-9, abs=1e-300
+        )
     assert significance._t_of(0.05, degrees) == pytest.approx(stats.t.isf(0.025, degrees), rel=1e-9)
 
 
@@ -205,7 +230,9 @@ def test_t_test_equals_scipy():
 
 
 def test_t_test_refuses_what_it_cannot_judge():
-    with pytest.raises(InputError, match=r"1 pair of runs: .*two or more; train both models with further seeds"):
+    with pytest.raises(
+        InputError, match=r"1 pair of runs: .*two or more; train both models with further seeds"
+    ):
         paired_t_test([0.84], [0.83])
     with pytest.raises(InputError, match="2 values against 1"):
         paired_t_test([0.84, 0.85], [0.83])
@@ -217,7 +244,9 @@ def test_t_test_refuses_what_it_cannot_judge():
 def naive_interval(clusters, labels, scores):
     """Obuchowski's variance by loops over all pairs, on the logit scale."""
     clicks, others = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    right = np.array([[(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for j in others] for i in clicks])
+    right = np.array(
+        [[(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for j in others] for i in clicks]
+    )
     area, m, n = right.mean(), len(clicks), len(others)
     sums = []
     for name in sorted(set(clusters.tolist())):
@@ -239,7 +268,9 @@ def test_auc_interval_by_its_definition(decimals):
     rng = np.random.default_rng(5)
     labels, scores, _ = two_models(rng, 150, decimals)
     clusters = rng.choice([4, 7, 8, 30, 31, 32, 33], 150)
-    assert auc_interval(clusters, labels, scores) == pytest.approx(naive_interval(clusters, labels, scores), abs=1e-12)
+    assert auc_interval(clusters, labels, scores) == pytest.approx(
+        naive_interval(clusters, labels, scores), abs=1e-12
+    )
 
 
 def test_auc_interval_of_independent_rows_is_delongs():
@@ -252,7 +283,9 @@ def test_auc_interval_of_independent_rows_is_delongs():
 
 
 def test_auc_interval_covers_the_truth_where_users_differ():
-    """Rows of a user share a taste that the model doesn't see: 95% intervals by user hold the true AUC, those by row far less often."""
+    """Rows of a user share a taste that the model doesn't see: 95% intervals by user hold the true AUC, those
+    by row far less often.
+    """
     rng = np.random.default_rng(7)
 
     def world(users, rows_each):

@@ -9,7 +9,9 @@ from clickprompt.evaluation.slices import cold_rows, figures_of, tail_ids, tail_
 COUNTS = np.array([0, 5, 1, 0, 1, 9, 2, 7, 1, 3, 4, 8])  # ten seen ids, one unseen (3)
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.1, {2}), (0.3, {2, 4, 8}), (0.29, {2, 4}), (0.5, {2, 4, 8, 6, 9})])
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.1, {2}), (0.3, {2, 4, 8}), (0.29, {2, 4}), (0.5, {2, 4, 8, 6, 9})]
+)
 def test_the_rarest_seen_ids_are_the_tail_ties_by_id(share, expected):
     assert set(np.flatnonzero(tail_ids(COUNTS, share, "seen"))) == expected
     assert set(np.flatnonzero(tail_ids(COUNTS, share, "with_unseen"))) == expected | {0, 3}
@@ -44,7 +46,9 @@ def test_four_subsets_that_every_row_is_in_once(rows):
             assert figures["log_loss"] == pytest.approx(log_loss(labels[chosen], logits[chosen]))
             low, high = figures["auc_interval"]
             assert 0 < low < figures["auc"] < high < 1
-    assert [subset.rows.sum() for subset in found["seen"]] != [subset.rows.sum() for subset in found["with_unseen"]]
+    assert [subset.rows.sum() for subset in found["seen"]] != [
+        subset.rows.sum() for subset in found["with_unseen"]
+    ]
 
 
 def naive_tail(counts, value, reading):
@@ -71,11 +75,23 @@ def test_too_few_rows_of_a_class_have_no_auc():
     assert (too_few["auc"], too_few["auc_bound"], too_few["auc_interval"]) == (None, None, None)
     assert figures_of(np.array([1] * 10 + [0] * 49), logits, users, everything)["auc"] is not None
     of_none = figures_of(labels, logits, users, ~everything)
-    assert of_none == {"rows": 0, "clicks": 0, "auc": None, "auc_bound": None, "auc_interval": None, "log_loss": None}
+    assert of_none == {
+        "rows": 0,
+        "clicks": 0,
+        "auc": None,
+        "auc_bound": None,
+        "auc_interval": None,
+        "log_loss": None,
+    }
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_auc(label):
     figures = figures_of(np.full(50, label), np.linspace(-1, 1, 50), np.arange(50), np.ones(50, bool))
-    assert (figures["rows"], figures["clicks"], figures["auc"], figures["auc_interval"]) == (50, 50 * label, None, None)
+    assert (figures["rows"], figures["clicks"], figures["auc"], figures["auc_interval"]) == (
+        50,
+        50 * label,
+        None,
+        None,
+    )
     assert figures["log_loss"] > 0

@@ -20,7 +20,9 @@ SETTINGS = EvaluateConfig(tail_share=0.3)
 
 @pytest.fixture
 def predicted(tmp_path):
-    """A dataset with users and movies of many kinds, unseen ones among them, and predictions of its test split."""
+    """A dataset with users and movies of many kinds, unseen ones among them, and predictions of its test
+    split.
+    """
     dataset = write_dataset(str(tmp_path / "data"), other_rows=5000)
     rng = np.random.default_rng(0)
     for field in dataset.manifest["fields"]:
@@ -38,9 +40,13 @@ def write(dataset, folder):
         rows = dataset.read_row_groups("test", [group])
         ids, labels = rows["row_id"].to_numpy(), rows["label"].to_numpy()
         # Ties within a bin and crowds in few of them
-        logits = np.where(rng.random(len(ids)) < 0.3, rng.integers(-2, 2, len(ids)), rng.normal(labels, 1.5)).astype(np.float32)
+        logits = np.where(
+            rng.random(len(ids)) < 0.3, rng.integers(-2, 2, len(ids)), rng.normal(labels, 1.5)
+        ).astype(np.float32)
         shuffled = rng.permutation(len(ids))
-        write_predictions(part_uri(folder, group), Scores(ids[shuffled], labels[shuffled], logits[shuffled], logits, None))
+        write_predictions(
+            part_uri(folder, group), Scores(ids[shuffled], labels[shuffled], logits[shuffled], logits, None)
+        )
 
 
 @pytest.mark.parametrize("at_once", [1, 500, 1 << 20])
@@ -59,20 +65,29 @@ def test_equal_to_the_exact_figures_within_the_bounds(predicted, monkeypatch, at
     assert found["gauc"].pop("value") == pytest.approx(exact["gauc"].pop("value"), rel=1e-12)
     assert found["gauc"] == exact["gauc"]
     for edges in ("equal_width", "equal_mass"):
-        assert found["calibration"][edges]["error"] == pytest.approx(exact["calibration"][edges]["error"], abs=1e-12)
-        for of_bin, of_exact in zip(found["calibration"][edges]["curve"], exact["calibration"][edges]["curve"], strict=True):
+        assert found["calibration"][edges]["error"] == pytest.approx(
+            exact["calibration"][edges]["error"], abs=1e-12
+        )
+        for of_bin, of_exact in zip(
+            found["calibration"][edges]["curve"], exact["calibration"][edges]["curve"], strict=True
+        ):
             assert of_bin["prediction"] == pytest.approx(of_exact["prediction"], rel=1e-12)
             assert {**of_bin, "prediction": 0} == {**of_exact, "prediction": 0}
     assert list(found["long_tail"]) == list(exact["long_tail"])
     for reading in ("seen", "with_unseen"):
         for subset, of_exact in zip(found["long_tail"][reading], exact["long_tail"][reading], strict=True):
-            assert (subset["tail_user"], subset["tail_item"]) == (of_exact["tail_user"], of_exact["tail_item"])
+            assert (subset["tail_user"], subset["tail_item"]) == (
+                of_exact["tail_user"],
+                of_exact["tail_item"],
+            )
             same_figures(subset, of_exact)
     assert list(found["cold_start"]) == list(exact["cold_start"])
     assert len(found["cold_start"]) >= 3
     for name, subset in found["cold_start"].items():
         same_figures(subset, exact["cold_start"][name])
-    assert found["by_value"] == {name: [{**of, "auc": None} for of in values] for name, values in exact["by_value"].items()}
+    assert found["by_value"] == {
+        name: [{**of, "auc": None} for of in values] for name, values in exact["by_value"].items()
+    }
 
 
 @pytest.mark.parametrize("limit", [5000, 4999])
@@ -84,12 +99,20 @@ def test_where_all_rows_are_of_one_class_only_the_auc_is_undefined(tmp_path, mon
         table, groups = pq.read_table(path), pq.ParquetFile(path).metadata.row_group(0).num_rows
         place = table.column_names.index("label")
         pq.write_table(
-            table.set_column(place, table.schema.field(place), pa.array([label] * len(table), pa.int8())), path, row_group_size=groups
+            table.set_column(place, table.schema.field(place), pa.array([label] * len(table), pa.int8())),
+            path,
+            row_group_size=groups,
         )
     write(dataset, str(tmp_path / "predictions"))
     monkeypatch.setattr(figures, "EXACT_ROWS", limit)
     found = figures_of_files(str(tmp_path / "predictions"), dataset, "test", SETTINGS)
-    assert (found["rows"], found["auc"], found["auc_bound"], found["auc_interval"], found["gauc"]["value"]) == (
+    assert (
+        found["rows"],
+        found["auc"],
+        found["auc_bound"],
+        found["auc_interval"],
+        found["gauc"]["value"],
+    ) == (
         5000,
         None,
         None,
@@ -98,14 +121,25 @@ def test_where_all_rows_are_of_one_class_only_the_auc_is_undefined(tmp_path, mon
     )
     assert found["log_loss"] > 0
     assert found["calibration"]["equal_mass"]["error"] > 0
-    printed = {**found, "split": "test", "batch": 128, "ms_per_batch": 1.0, "ms_per_batch_p99": 1.0, "predictions": "p"}
-    assert "AUC undefined (all rows are of one class), log loss 0." in split_line(printed) or "log loss 1." in split_line(printed)
+    printed = {
+        **found,
+        "split": "test",
+        "batch": 128,
+        "ms_per_batch": 1.0,
+        "ms_per_batch_p99": 1.0,
+        "predictions": "p",
+    }
+    assert "AUC undefined (all rows are of one class), log loss 0." in split_line(
+        printed
+    ) or "log loss 1." in split_line(printed)
 
 
 def same_figures(found, exact):
     assert found["rows"] == exact["rows"]
     assert found.get("clicks") == exact.get("clicks")
-    assert found["log_loss"] == (None if exact["log_loss"] is None else pytest.approx(exact["log_loss"], rel=1e-12))
+    assert found["log_loss"] == (
+        None if exact["log_loss"] is None else pytest.approx(exact["log_loss"], rel=1e-12)
+    )
     assert found["auc_interval"] is None
     assert (found["auc"] is None) is (exact["auc"] is None)
     if exact["auc"] is not None:
@@ -119,8 +153,14 @@ def test_predictions_of_other_rows_or_labels_are_refused(predicted, monkeypatch,
     good = pq.read_table(part_uri(folder, 3))
     for changed, said in (
         (good.slice(1), "of other rows than the dataset has"),
-        (good.set_column(0, "row_id", pa.array(good["row_id"].to_numpy() + 100_000)), "of other rows than the dataset has"),
-        (good.set_column(1, "label", pa.array(1 - good["label"].to_numpy(), pa.int8())), "with other labels than the dataset has"),
+        (
+            good.set_column(0, "row_id", pa.array(good["row_id"].to_numpy() + 100_000)),
+            "of other rows than the dataset has",
+        ),
+        (
+            good.set_column(1, "label", pa.array(1 - good["label"].to_numpy(), pa.int8())),
+            "with other labels than the dataset has",
+        ),
     ):
         pq.write_table(changed, part_uri(folder, 3))
         with pytest.raises(DataError, match=said):

@@ -32,7 +32,9 @@ def test_the_last_one_is_there_whole(place, tmp_path):
     assert info["number"] == 2
     assert files_of(uri) == sorted([INFO, *info["files"]])
     assert "tokenizer/a.json" not in info["files"]
-    assert all(storage.sha256(storage.join(uri, name)) == checksum for name, checksum in info["files"].items())
+    assert all(
+        storage.sha256(storage.join(uri, name)) == checksum for name, checksum in info["files"].items()
+    )
     assert storage.list_names(place) == (["export"] if "://" in place else ["export", "one", "two"])
 
 
@@ -52,7 +54,9 @@ def test_a_copy_that_is_cut_off_leaves_what_was_there(place, tmp_path, monkeypat
             publish(made(str(tmp_path / str(number)), number, ["tokenizer/a.json"]), uri)
         info = storage.read_json(storage.join(uri, INFO))
         assert info["number"] == (1 if "://" in place else number)
-        assert all(storage.sha256(storage.join(uri, name)) == checksum for name, checksum in info["files"].items())
+        assert all(
+            storage.sha256(storage.join(uri, name)) == checksum for name, checksum in info["files"].items()
+        )
 
 
 def test_a_copy_that_fails_leaves_what_was_there(tmp_path):

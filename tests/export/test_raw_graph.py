@@ -1,4 +1,6 @@
-"""The transform's look-ups as a graph: exactly the transform's ids, at the ends of every bucket, for unknown and for missing values."""
+"""The transform's look-ups as a graph: exactly the transform's ids, at the ends of every bucket, for unknown
+and for missing values.
+"""
 
 import numpy as np
 import onnx_ir
@@ -10,7 +12,14 @@ from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform, field_texts
 from clickprompt.errors import DataError
-from clickprompt.export.raw_graph import MISSING_INTEGER, OPSET, add_lookups, check_lookups, drawn_inputs, raw_inputs
+from clickprompt.export.raw_graph import (
+    MISSING_INTEGER,
+    OPSET,
+    add_lookups,
+    check_lookups,
+    drawn_inputs,
+    raw_inputs,
+)
 
 
 def session_of(transform: RowTransform, path) -> onnxruntime.InferenceSession:
@@ -30,7 +39,11 @@ def transform_of(**fields) -> RowTransform:
     rules, vocabularies = [], []
     for name, (schema, values, kinds, edges) in fields.items():
         rule = FieldRule(FieldSchema(name=name, column=name, **schema), kinds=kinds, edges=edges)
-        found = [text for text in dict.fromkeys(field_texts(rule, values, ("",)).to_pylist()) if text not in (None, UNKNOWN)]
+        found = [
+            text
+            for text in dict.fromkeys(field_texts(rule, values, ("",)).to_pylist())
+            if text not in (None, UNKNOWN)
+        ]
         rules.append(rule)
         vocabularies.append(pa.array([UNKNOWN, *found], pa.string()))
     return RowTransform(rules, vocabularies, {})
@@ -73,7 +86,10 @@ small = np.array([0.0, 1e-3, 0.25, 0.5, 1.0, 7.999, 8.0, 1000.0, -0.3, -8.0, -9.
     ids=lambda found: str(found)[:40],
 )
 def test_numeric_fields_at_the_ends_of_their_buckets(tmp_path, schema, values, edges):
-    check(transform_of(Number=({"kind": "numeric", **schema}, pa.array(values), ("float",), edges)), tmp_path / "model.onnx")
+    check(
+        transform_of(Number=({"kind": "numeric", **schema}, pa.array(values), ("float",), edges)),
+        tmp_path / "model.onnx",
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,14 +105,21 @@ def test_numeric_fields_at_the_ends_of_their_buckets(tmp_path, schema, values, e
         ({"type": "integer"}, pa.array(["3.0", "+4", "005"]), ("text",), "int64"),
         ({"type": "integer"}, pa.array(["3", str(10**20)]), ("text",), "string"),
         ({}, pa.array([True, False]), ("boolean",), "string"),
-        ({"values": {"1": "one", "2": "two", "3": "one", "9": "nine"}}, pa.array([1, 2, 3]), ("integer",), "int64"),
+        (
+            {"values": {"1": "one", "2": "two", "3": "one", "9": "nine"}},
+            pa.array([1, 2, 3]),
+            ("integer",),
+            "int64",
+        ),
         ({"values": {"a": "one", "b": "two"}}, pa.array(["a", "b"]), ("text",), "string"),
         ({}, pa.array(["unknown", None]), ("text",), "string"),
     ],
     ids=lambda found: " ".join(str(found).split())[:40],
 )
 def test_categories(tmp_path, schema, values, kinds, type_):
-    transform = transform_of(Category=(schema, values, kinds, None), Other=({}, pa.array(["x", "y"]), ("text",), None))
+    transform = transform_of(
+        Category=(schema, values, kinds, None), Other=({}, pa.array(["x", "y"]), ("text",), None)
+    )
     assert [one.type for one in raw_inputs(transform)] == [type_, "string"]
     if transform.vocabularies[0].to_pylist() == [UNKNOWN]:
         rows = {"Category": np.array(["unknown", "", "x"], object), "Other": np.array(["x", "z", ""], object)}
@@ -123,15 +146,28 @@ def test_several_values(tmp_path, separator):
 @pytest.mark.parametrize("own", [None, "integer", "text"])
 def test_joined_fields_share_their_tables_rows(tmp_path, own):
     """The key may be a field itself."""
-    table = pa.table({KEY: ["1", "2", "30", "b"], "Title": ["x", None, "y", "x"], "Year": ["1990", "2000", "unknown", "1990"]})
-    rules = [FieldRule(FieldSchema(name=name, column=f"items.{name}"), "items", "item", ("text",)) for name in ("Title", "Year")]
+    table = pa.table(
+        {
+            KEY: ["1", "2", "30", "b"],
+            "Title": ["x", None, "y", "x"],
+            "Year": ["1990", "2000", "unknown", "1990"],
+        }
+    )
+    rules = [
+        FieldRule(FieldSchema(name=name, column=f"items.{name}"), "items", "item", ("text",))
+        for name in ("Title", "Year")
+    ]
     vocabularies = [pa.array([UNKNOWN, "y", "x"]), pa.array([UNKNOWN, "2000", "1990"])]
     if own:
         rules.append(FieldRule(FieldSchema(name="Item", column="item"), kinds=(own,)))
         vocabularies.append(pa.array([UNKNOWN, "30", "1", "55"]))
     transform = RowTransform(rules, vocabularies, {"items": table})
     check(transform, tmp_path / "model.onnx")
-    keys = np.array([1, 2, 30, 31, MISSING_INTEGER]) if own == "integer" else np.array(["1", "2", "30", "b", ""], object)
+    keys = (
+        np.array([1, 2, 30, 31, MISSING_INTEGER])
+        if own == "integer"
+        else np.array(["1", "2", "30", "b", ""], object)
+    )
     found = session_of(transform, tmp_path / "model.onnx").run(None, {"item": keys})[0]
     assert found[:, :2].tolist() == [[2, 2], [0, 1], [1, 0], [0, 0] if own == "integer" else [2, 2], [0, 0]]
 
@@ -145,7 +181,9 @@ def test_joined_fields_share_their_tables_rows(tmp_path, own):
     ],
 )
 def test_what_a_graph_cannot_do_is_refused(schema, said):
-    transform = RowTransform([FieldRule(FieldSchema(name="A", column="a", **schema))], [pa.array([UNKNOWN, "x"])], {})
+    transform = RowTransform(
+        [FieldRule(FieldSchema(name="A", column="a", **schema))], [pa.array([UNKNOWN, "x"])], {}
+    )
     with pytest.raises(DataError, match=f"--raw: the field A .*{said}.*without --raw"):
         check_lookups(transform)
 

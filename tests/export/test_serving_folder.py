@@ -37,7 +37,9 @@ def prepared(tmp_path_factory):
 
 
 def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.nn.Module:
-    """As a finetuning leaves it; what it would have learned is drawn, so that logits differ from row to row."""
+    """As a finetuning leaves it; what it would have learned is drawn, so that logits differ from row to
+    row.
+    """
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm, **settings)
     model = build_model(config, dataset.field_sizes, objective=objective).eval()
@@ -64,7 +66,13 @@ def served_inputs(folder: str, rows: list[dict[str, str]]) -> np.ndarray:
     """field_ids [B, F] of raw rows, by the folder alone."""
     with open(os.path.join(folder, "export.json")) as stream:
         fields = json.load(stream)["serving"]["fields"]
-    ids = [{v: i for i, v in enumerate(pq.read_table(os.path.join(folder, f["vocabulary"]))["value"].to_pylist())} for f in fields]
+    ids = [
+        {
+            v: i
+            for i, v in enumerate(pq.read_table(os.path.join(folder, f["vocabulary"]))["value"].to_pylist())
+        }
+        for f in fields
+    ]
     return np.array([[ids[j].get(row[field["name"]], 0) for j, field in enumerate(fields)] for row in rows])
 
 
@@ -84,7 +92,10 @@ def drawn_rows(dataset, count=300) -> tuple[list[dict[str, str]], np.ndarray]:
     rng = np.random.default_rng(1)
     ids = np.stack([rng.integers(0, size, count) for size in dataset.field_sizes], axis=1)
     values = [dataset.vocabulary(field)["value"].to_pylist() for field in range(len(dataset.field_names))]
-    rows = [{name: values[j][row[j]] if row[j] else "never seen" for j, name in enumerate(dataset.field_names)} for row in ids]
+    rows = [
+        {name: values[j][row[j]] if row[j] else "never seen" for j, name in enumerate(dataset.field_names)}
+        for row in ids
+    ]
     return rows, ids
 
 
@@ -118,7 +129,11 @@ def test_onnx_that_takes_raw_rows(prepared, tmp_path, capsys):
     rows, feed = drawn_inputs(RowTransform.of_dataset(prepared[0]), 300, seed=1)
     ids = RowTransform.of_dataset(prepared[0])(rows, ("",)).field_ids
     session = onnxruntime.InferenceSession(os.path.join(out, "model.onnx"))
-    check_logits(model, lambda some: session.run(["logit"], {name: column[: len(some)] for name, column in feed.items()})[0], ids)
+    check_logits(
+        model,
+        lambda some: session.run(["logit"], {name: column[: len(some)] for name, column in feed.items()})[0],
+        ids,
+    )
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -164,7 +179,9 @@ def test_safetensors(prepared, tmp_path):
     loaded, info = load_export(out)
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-    assert len([name for name in info.files or () if name.startswith("vocab/")]) == len(prepared[0].field_names)
+    assert len([name for name in info.files or () if name.startswith("vocab/")]) == len(
+        prepared[0].field_names
+    )
 
 
 def test_a_dataset_that_has_moved(prepared, tmp_path, capsys):
@@ -232,9 +249,18 @@ def test_a_graph_is_no_export_to_score_with(prepared, tmp_path):
 def test_bad_options(prepared, tmp_path, capsys, monkeypatch, options, said):
     write_run(str(tmp_path / "run"), prepared)
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxscript" else find(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "onnxscript" else find(name, *rest)
+    )
     with pytest.raises(SystemExit) as stopped:
-        main(["export", "--run", str(tmp_path / "run"), *(option.format(out=tmp_path / "out") for option in options)])
+        main(
+            [
+                "export",
+                "--run",
+                str(tmp_path / "run"),
+                *(option.format(out=tmp_path / "out") for option in options),
+            ]
+        )
     [line] = capsys.readouterr().err.splitlines()
     assert stopped.value.code == 2
     assert re.search(said, line), line

@@ -1,4 +1,6 @@
-"""New raw files as a dataset's next version: against pandas in memory; what fails or is killed changes nothing; every refusal."""
+"""New raw files as a dataset's next version: against pandas in memory; what fails or is killed changes
+nothing; every refusal.
+"""
 
 import json
 import os
@@ -39,7 +41,13 @@ FIELDS = ("User ID", "Item", "Colour")
 def content(dataset):
     """Everything that can be read of a dataset."""
     vocabularies = [dataset.vocabulary(field) for field in range(len(dataset.columns))]
-    return dataset.fingerprint, [dataset.read_split(split) for split in SPLITS], vocabularies, dataset.field_sizes, dataset.counts
+    return (
+        dataset.fingerprint,
+        [dataset.read_split(split) for split in SPLITS],
+        vocabularies,
+        dataset.field_sizes,
+        dataset.counts,
+    )
 
 
 def named_alike(files):
@@ -88,18 +96,34 @@ class Naive:
                     vocabulary = dataset.vocabulary(field)
                     assert vocabulary["id"].to_pylist() == list(range(dataset.field_sizes[field]))
                     assert vocabulary["value"].to_pylist() == ["unknown", *self.values[name]]
-                    assert vocabulary["train_count"].to_pylist() == np.bincount(expected[name], minlength=len(vocabulary)).tolist()
+                    assert (
+                        vocabulary["train_count"].to_pylist()
+                        == np.bincount(expected[name], minlength=len(vocabulary)).tolist()
+                    )
                 table, expected = table.sort_values("row_id"), expected.sort_values("row_id")
-            assert table.astype("int64").to_dict("list") == expected[list(table.columns)].astype("int64").to_dict("list")
+            assert table.astype("int64").to_dict("list") == expected[list(table.columns)].astype(
+                "int64"
+            ).to_dict("list")
             assert dataset.counts[split] == len(expected)
             assert dataset.row_group_counts(split).sum() == len(expected)
-            assert dataset.manifest["bounds"][split] == [expected["timestamp"].min(), expected["timestamp"].max()]
+            assert dataset.manifest["bounds"][split] == [
+                expected["timestamp"].min(),
+                expected["timestamp"].max(),
+            ]
         rows = pd.concat([batch for batches in self.splits.values() for batch in batches])
         assert rows["row_id"].is_unique
-        counted = {"raw_rows": self.raw_rows, "label_dropped": self.raw_rows - len(rows), "clicks": int(rows["label"].sum())}
-        nothing = dict.fromkeys(("label_missing", "unmatched_dropped", "repeats_dropped", "k_core_dropped"), 0)
+        counted = {
+            "raw_rows": self.raw_rows,
+            "label_dropped": self.raw_rows - len(rows),
+            "clicks": int(rows["label"].sum()),
+        }
+        nothing = dict.fromkeys(
+            ("label_missing", "unmatched_dropped", "repeats_dropped", "k_core_dropped"), 0
+        )
         assert dataset.manifest["statistics"] == nothing | counted
-        assert dataset.manifest["clicks"] == {split: sum(int(batch["label"].sum()) for batch in self.splits[split]) for split in SPLITS}
+        assert dataset.manifest["clicks"] == {
+            split: sum(int(batch["label"].sum()) for batch in self.splits[split]) for split in SPLITS
+        }
         assert dataset.num_features == sum(map(len, self.values.values())) + sum(self.missing.values())
         dataset.verify()
 
@@ -119,14 +143,26 @@ def test_batches_one_after_another_equal_pandas(ray_session, tmp_path, seed):
         field["min_count"] = draw.choice([1, 1, 2, 3])
     naive = Naive(split_by, {field["name"]: field["min_count"] for field in schema["fields"]})
     middle = len(frame) * 2 // 3
-    cuts = [0, len(frame) // 2, *([middle] if seed % 2 else []), len(frame) - draw.choice([0, 1, 2, 6]), len(frame)]
+    cuts = [
+        0,
+        len(frame) // 2,
+        *([middle] if seed % 2 else []),
+        len(frame) - draw.choice([0, 1, 2, 6]),
+        len(frame),
+    ]
     uri, versions = str(tmp_path / "out"), []
     for batch, (start, stop) in enumerate(pairwise(cuts)):
         new = frame.iloc[start:stop]
         if not (new["stars"] != 3).any():
             break
         # a new file's name may come before the old ones'
-        path = write(str(tmp_path / "raw"), new, schema, files=min(2, len(new)), first=2 * batch if seed % 4 else 8 - 2 * batch)
+        path = write(
+            str(tmp_path / "raw"),
+            new,
+            schema,
+            files=min(2, len(new)),
+            first=2 * batch if seed % 4 else 8 - 2 * batch,
+        )
         dataset = append(path, None, uri, **QUIET) if batch else prepare(path, None, uri, **SMALL)
         naive.append(new)
         assert dataset.version == batch + 1
@@ -141,7 +177,9 @@ def test_batches_one_after_another_equal_pandas(ray_session, tmp_path, seed):
 
 @pytest.fixture
 def two_batches(ray_session, tmp_path):
-    """The first half of a log prepared, the second not yet in its folder: (schema, dataset, what adds the second)."""
+    """The first half of a log prepared, the second not yet in its folder: (schema, dataset, what adds the
+    second).
+    """
     frame, schema = random_log(5)
     schema["k_core"] = 0
     half = len(frame) // 2
@@ -159,9 +197,14 @@ def test_nothing_new_and_twice_the_same(two_batches, tmp_path):
     assert files_below(dataset.uri) == before
     storage.copy_tree(dataset.uri, str(tmp_path / "copy"))
     add()
-    second, copied = append(path, None, dataset.uri, **QUIET), append(path, None, str(tmp_path / "copy"), **QUIET)
+    second, copied = (
+        append(path, None, dataset.uri, **QUIET),
+        append(path, None, str(tmp_path / "copy"), **QUIET),
+    )
     assert named_alike(files_below(second.uri)) == named_alike(files_below(copied.uri))
-    assert before.items() - {"manifest.json": before["manifest.json"]}.items() <= files_below(second.uri).items()
+    assert (
+        before.items() - {"manifest.json": before["manifest.json"]}.items() <= files_below(second.uri).items()
+    )
     assert storage.read_json(f"{dataset.uri}/versions/1.json") == dataset.manifest
 
 
@@ -187,7 +230,11 @@ def test_a_run_keeps_the_version_it_began_with(two_batches, tmp_path):
     add()
     newest = append(path, None, dataset.uri, **QUIET)
     again = check_training(config, "finetune", runs[0])
-    assert (again.dataset.version, again.dataset.fingerprint, again.order.num_rows) == (1, dataset.fingerprint, dataset.counts["train"])
+    assert (again.dataset.version, again.dataset.fingerprint, again.order.num_rows) == (
+        1,
+        dataset.fingerprint,
+        dataset.counts["train"],
+    )
     other = check_training(config, "finetune", runs[1])
     assert (other.dataset.fingerprint, other.order.num_rows) == (newest.fingerprint, newest.counts["train"])
     assert load_config(f"{runs[1]}/config.yaml").data.version == 2
@@ -226,13 +273,28 @@ def spoil_new_file(folder):
 
 
 REFUSED = {
-    "another schema": (lambda path, dataset: rewrite(path, data=["log-?.parquet"]), r"was not prepared by .*schema\.yaml as it is now"),
-    "k-core": (lambda path, dataset: rewrite(path, k_core=2), r"schema\.yaml has k_core=2, which needs all rows at once"),
-    "changed": (lambda path, dataset: grow(path.replace("schema.yaml", "log-1.parquet")), r"log-1\.parquet: has [\d,]+ bytes, and had"),
-    "gone": (lambda path, dataset: os.unlink(path.replace("schema.yaml", "log-1.parquet")), r"log-1\.parquet: gone, but its rows are in"),
+    "another schema": (
+        lambda path, dataset: rewrite(path, data=["log-?.parquet"]),
+        r"was not prepared by .*schema\.yaml as it is now",
+    ),
+    "k-core": (
+        lambda path, dataset: rewrite(path, k_core=2),
+        r"schema\.yaml has k_core=2, which needs all rows at once",
+    ),
+    "changed": (
+        lambda path, dataset: grow(path.replace("schema.yaml", "log-1.parquet")),
+        r"log-1\.parquet: has [\d,]+ bytes, and had",
+    ),
+    "gone": (
+        lambda path, dataset: os.unlink(path.replace("schema.yaml", "log-1.parquet")),
+        r"log-1\.parquet: gone, but its rows are in",
+    ),
     "older": (lambda path, dataset: drop_statistics(dataset), "prepared by an older clickprompt"),
     "vocabulary": (lambda path, dataset: spoil_vocabulary(dataset), r"01-item\.parquet: corrupted"),
-    "new file": (lambda path, dataset: spoil_new_file(os.path.dirname(path)), r"log-3\.parquet: a damaged or truncated Parquet file"),
+    "new file": (
+        lambda path, dataset: spoil_new_file(os.path.dirname(path)),
+        r"log-3\.parquet: a damaged or truncated Parquet file",
+    ),
 }
 
 
@@ -257,14 +319,18 @@ def test_other_options_sources_places_and_versions_are_refused(two_batches, tmp_
     ):
         with pytest.raises(InputError, match=message):
             append(path, None, dataset.uri, **options, **QUIET)
-    with pytest.raises(InputError, match="movielens-1m has tables beside its log, which needs all rows at once"):
+    with pytest.raises(
+        InputError, match="movielens-1m has tables beside its log, which needs all rows at once"
+    ):
         append("movielens-1m", str(tmp_path), dataset.uri, **QUIET)
     with pytest.raises(InputError, match="there is nothing here; make one with clickprompt prepare"):
         append(path, None, str(tmp_path / "nowhere"), **QUIET)
     with pytest.raises(InputError, match=r"has no version 2; the newest is 1; set data\.version"):
         Dataset.open(dataset.uri, 2)
     add()
-    with pytest.raises(InputError, match="other raw files or with other options; add the rows of the new ones with --append"):
+    with pytest.raises(
+        InputError, match="other raw files or with other options; add the rows of the new ones with --append"
+    ):
         prepare(path, None, dataset.uri, **SMALL)
     with pytest.raises(InputError, match="with other options; delete it or give another place"):
         prepare(path, None, dataset.uri, **SMALL, seed=3)
@@ -316,7 +382,10 @@ def test_two_appends_at_a_time(two_batches):
     second.verify()
 
 
-PROGRAM = "import sys; from clickprompt.runtime.prepare.append import append; append(sys.argv[1], None, sys.argv[2])"
+PROGRAM = (
+    "import sys; from clickprompt.runtime.prepare.append import append; append(sys.argv[1], None, "
+    "sys.argv[2])"
+)
 
 
 @pytest.mark.slow
@@ -330,8 +399,13 @@ def test_a_killed_append_leaves_the_old_version(ray_session, tmp_path):
     write(str(tmp_path / "raw"), pd.concat([frame] * 10), schema, files=2, first=1)
     storage.copy_tree(dataset.uri, str(tmp_path / "copy"))
 
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, path, dataset.uri], stderr=subprocess.PIPE, text=True)
-    while not any(name.startswith("v2-") and storage.exists(f"{dataset.uri}/{name}/train") for name in os.listdir(dataset.uri)):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, path, dataset.uri], stderr=subprocess.PIPE, text=True
+    )
+    while not any(
+        name.startswith("v2-") and storage.exists(f"{dataset.uri}/{name}/train")
+        for name in os.listdir(dataset.uri)
+    ):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.005)
     started = psutil.Process(process.pid).children(recursive=True)
@@ -345,33 +419,60 @@ def test_a_killed_append_leaves_the_old_version(ray_session, tmp_path):
     assert content(Dataset.open(dataset.uri)) == before
 
     # what it has left goes with the next
-    second, undisturbed = append(path, None, dataset.uri, **QUIET), append(path, None, str(tmp_path / "copy"), **QUIET)
+    second, undisturbed = (
+        append(path, None, dataset.uri, **QUIET),
+        append(path, None, str(tmp_path / "copy"), **QUIET),
+    )
     assert content(second)[1:] == content(undisturbed)[1:]
-    assert named_alike(files_below(second.uri)) == named_alike(files_below(undisturbed.uri))  # and one folder v2-… only
+    assert named_alike(files_below(second.uri)) == named_alike(
+        files_below(undisturbed.uri)
+    )  # and one folder v2-… only
     assert content(Dataset.open(dataset.uri, 1)) == before
 
 
 def test_order_of_first_appearance(ray_session, tmp_path):
-    """New ids count in the order of the new rows, file by file in the order of their names, rows without a label left out."""
+    """New ids count in the order of the new rows, file by file in the order of their names, rows without a
+    label left out.
+    """
     frame, schema = random_log(2)
     schema["k_core"] = 0
     path = write(str(tmp_path / "raw"), frame, schema, files=1)
     old = prepare(path, None, str(tmp_path / "out"), **SMALL)
-    new = pd.DataFrame({"uid": ["z", "y", "u0", "x", "z"], "iid": 1, "colour": "red", "stars": [3, 5, 5, 1, 4], "when": 9})
+    new = pd.DataFrame(
+        {"uid": ["z", "y", "u0", "x", "z"], "iid": 1, "colour": "red", "stars": [3, 5, 5, 1, 4], "when": 9}
+    )
     write(str(tmp_path / "raw"), new, schema, files=2, first=1)
     second = append(path, None, str(tmp_path / "out"), **QUIET)
-    assert second.vocabulary(0)["value"].to_pylist() == [*old.vocabulary(0)["value"].to_pylist(), "y", "x", "z"]
-    assert second.vocabulary(0).slice(0, old.field_sizes[0]).column("id").equals(old.vocabulary(0).column("id"))
+    assert second.vocabulary(0)["value"].to_pylist() == [
+        *old.vocabulary(0)["value"].to_pylist(),
+        "y",
+        "x",
+        "z",
+    ]
+    assert (
+        second.vocabulary(0).slice(0, old.field_sizes[0]).column("id").equals(old.vocabulary(0).column("id"))
+    )
     assert isinstance(second.read_split("train"), pa.Table)
 
 
 def test_rows_are_joined_to_the_tables_of_their_day(ray_session, tmp_path):
     rng = np.random.default_rng(0)
-    items = pd.DataFrame({"id": range(40), "title": [f"title {i % 7}" for i in range(40)], "price": rng.integers(0, 400, 40) / 4})
-    log = pd.DataFrame({"item": rng.integers(0, 45, 200), "click": rng.integers(0, 2, 200), "when": range(200)})
+    items = pd.DataFrame(
+        {
+            "id": range(40),
+            "title": [f"title {i % 7}" for i in range(40)],
+            "price": rng.integers(0, 400, 40) / 4,
+        }
+    )
+    log = pd.DataFrame(
+        {"item": rng.integers(0, 45, 200), "click": rng.integers(0, 2, 200), "when": range(200)}
+    )
     later = items.assign(title=items["title"].where(items["id"] % 5 > 0, "renamed"))
     more = pd.DataFrame({"id": range(40, 60), "title": "new", "price": 7.25})
-    days = [(log, items), (log.assign(item=rng.integers(0, 60, 200), when=range(200, 400)), pd.concat([later, more]))]
+    days = [
+        (log, items),
+        (log.assign(item=rng.integers(0, 60, 200), when=range(200, 400)), pd.concat([later, more])),
+    ]
     schema = {
         "data": "log-*.parquet",
         "tables": {"items": {"data": "items.csv", "key": "id", "on": "item"}},
@@ -408,13 +509,17 @@ def test_rows_are_joined_to_the_tables_of_their_day(ray_session, tmp_path):
     found = pd.concat(dataset.read_split(split).to_pandas() for split in SPLITS).sort_values("row_id")
     assert found["row_id"].tolist() == list(range(400))
     titles = [values[1][code] for code in found[dataset.columns[1]]]
-    expected = [rows.merge(table, left_on="item", right_on="id", how="left")["title"].fillna("unknown") for rows, table in days]
+    expected = [
+        rows.merge(table, left_on="item", right_on="id", how="left")["title"].fillna("unknown")
+        for rows, table in days
+    ]
     assert titles == pd.concat(expected).tolist()
     for version, (rows, _), part in ((first, days[0], slice(0, 200)), (dataset, days[1], slice(200, 400))):
         ids = RowTransform.of_dataset(version)(pa.Table.from_pandas(rows)).field_ids
         np.testing.assert_array_equal(ids, found[dataset.columns].to_numpy()[part])
     counts = [
-        np.bincount(dataset.read_split("train").to_pandas()[column], minlength=len(values[f])) for f, column in enumerate(dataset.columns)
+        np.bincount(dataset.read_split("train").to_pandas()[column], minlength=len(values[f]))
+        for f, column in enumerate(dataset.columns)
     ]
     for field, counted in enumerate(counts):
         assert dataset.vocabulary(field)["train_count"].to_pylist() == counted.tolist()

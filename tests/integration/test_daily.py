@@ -1,4 +1,6 @@
-"""Day after day: append, pretrain from yesterday's run on the new rows alone, finetune; and what is refused on the way."""
+"""Day after day: append, pretrain from yesterday's run on the new rows alone, finetune; and what is refused
+on the way.
+"""
 
 import json
 import os
@@ -38,7 +40,12 @@ SCHEMA = {
     "label": {"column": "click"},
     "timestamp": "when",
 }
-STILL = {"ctr": 1e-12, "projector": 1e-12, "heads": 1e-12, "plm": 0}  # rates that leave everything where it was
+STILL = {
+    "ctr": 1e-12,
+    "projector": 1e-12,
+    "heads": 1e-12,
+    "plm": 0,
+}  # rates that leave everything where it was
 
 
 def day(number, users):
@@ -74,7 +81,10 @@ class Days:
             finetune__with_plm=False,
             finetune__init=self.run("pretrain-1"),
         )
-        self.results = {"pretrain-1": self.train("pretrain", "pretrain-1"), "finetune-1": self.train("finetune", "finetune-1")}
+        self.results = {
+            "pretrain-1": self.train("pretrain", "pretrain-1"),
+            "finetune-1": self.train("finetune", "finetune-1"),
+        }
         write(self.raw, day(2, range(10, 40)), SCHEMA, files=1, first=1)
         self.second = append(path, None, uri, **QUIET)
         tokenize(self.second, load_tokenizer(self.plm))
@@ -110,14 +120,20 @@ def assert_carried(days, before, now, table, other=None):
     )
     for name, rows in later.items():
         for value, row in rows.items():
-            assert torch.allclose(row, earlier[name].get(value, earlier[name][None]), atol=1e-7), (name, value)
+            assert torch.allclose(row, earlier[name].get(value, earlier[name][None]), atol=1e-7), (
+                name,
+                value,
+            )
 
 
 def counts_of(days, other=None):
     """What result.json has to say, from the vocabularies."""
     found = []
     for number, name in enumerate(days.first.field_names):
-        old, new = (set(dataset.vocabulary(number)["value"].to_pylist()[1:]) for dataset in (days.first, other or days.second))
+        old, new = (
+            set(dataset.vocabulary(number)["value"].to_pylist()[1:])
+            for dataset in (days.first, other or days.second)
+        )
         found.append({"field": name, "kept": len(old & new), "new": len(new - old), "gone": len(old - new)})
     return found
 
@@ -131,7 +147,11 @@ def test_the_second_day_goes_on_from_the_first(days, capsys):
     assert 0 < new == result["rows"]
     assert result["step"] == -(-new // 24)
     expected = counts_of(days)
-    assert result["carried_over"] == expected == storage.read_json(f"{result['run']}/result.json")["carried_over"]
+    assert (
+        result["carried_over"]
+        == expected
+        == storage.read_json(f"{result['run']}/result.json")["carried_over"]
+    )
     assert all(field["kept"] and field["new"] and not field["gone"] for field in expected)
     for field in expected:
         assert f"{field['field']}: {field['kept']} kept, {field['new']} new, 0 gone" in printed
@@ -140,10 +160,15 @@ def test_the_second_day_goes_on_from_the_first(days, capsys):
     assert (info.dataset_version, info.dataset_fingerprint) == (2, days.second.fingerprint)
     assert dataset_of(info.config).counts == days.second.counts  # it is scored on what it always was
 
-    days.results["finetune-2"] = days.train("finetune", "finetune-2", finetune__init=days.run("pretrain-2"), data__rows="new")
+    days.results["finetune-2"] = days.train(
+        "finetune", "finetune-2", finetune__init=days.run("pretrain-2"), data__rows="new"
+    )
     assert days.results["finetune-2"]["carried_over"] is None  # the same version: nothing to match
     assert days.results["finetune-2"]["rows"] == new
-    assert evaluate([days.run("finetune-2")], "test", config=days.config)[0]["rows"] == days.second.counts["test"]
+    assert (
+        evaluate([days.run("finetune-2")], "test", config=days.config)[0]["rows"]
+        == days.second.counts["test"]
+    )
 
 
 def test_the_server_goes_over_to_the_second_day(days, tmp_path):
@@ -161,7 +186,9 @@ def test_the_server_goes_over_to_the_second_day(days, tmp_path):
                 os.symlink(tmp_path / "served-2", tmp_path / "next")
                 os.replace(tmp_path / "next", tmp_path / "now")
     assert {status for status, _ in seen} == {200}
-    first, last = ([prediction["logit"] for prediction in answer["predictions"]] for answer in (seen[0][1], seen[-1][1]))
+    first, last = (
+        [prediction["logit"] for prediction in answer["predictions"]] for answer in (seen[0][1], seen[-1][1])
+    )
     for number, found in ((1, first), (2, last)):
         logits, _ = open_predictor(str(tmp_path / f"served-{number}")).score(pa.Table.from_pylist(rows))
         np.testing.assert_allclose(found, logits, atol=1e-6, rtol=0)
@@ -171,7 +198,12 @@ def test_the_server_goes_over_to_the_second_day(days, tmp_path):
 
 
 def test_a_finetuning_goes_on_from_yesterdays_finetuning_linear_terms_too(days):
-    changes = {"finetune__init": days.run("finetune-1"), "finetune__lr": STILL, "finetune__weight_decay": 0, "data__rows": "new"}
+    changes = {
+        "finetune__init": days.run("finetune-1"),
+        "finetune__lr": STILL,
+        "finetune__weight_decay": 0,
+        "data__rows": "new",
+    }
     days.results["onwards"] = days.train("finetune", "onwards", **changes)
     for table in ("ctr.embedding.weight", "ctr.linear_terms.weight"):
         assert_carried(days, "finetune-1", "onwards", table)
@@ -181,7 +213,12 @@ def test_another_dataset_with_the_same_fields(days):
     """Ids are in another order there, and values of the first day are gone."""
     path = write(os.path.join(days.folder, "other-raw"), day(2, range(10, 40)), SCHEMA, files=1)
     other = prepare(path, None, os.path.join(days.folder, "other"), **QUIET)
-    changes = {"data__path": other.uri, "finetune__init": days.run("finetune-1"), "finetune__lr": STILL, "finetune__weight_decay": 0}
+    changes = {
+        "data__path": other.uri,
+        "finetune__init": days.run("finetune-1"),
+        "finetune__lr": STILL,
+        "finetune__weight_decay": 0,
+    }
     days.results["other"] = days.train("finetune", "other", **changes)
     expected = counts_of(days, other)
     assert days.results["other"]["carried_over"] == expected
@@ -212,8 +249,17 @@ def test_refused_before_ray_starts(days, tmp_path):
         assert "\n" not in str(caught.value)
         assert not os.path.exists(tmp_path / "new")
 
-    refused(DataError, "data.rows=new, but version 1 is the first; append a day's rows", data__rows="new", data__version=1)
-    refused(ConfigError, r"pretrain\.init=.*: a finetuning, which has no language model's head", pretrain__init=days.run("finetune-1"))
+    refused(
+        DataError,
+        "data.rows=new, but version 1 is the first; append a day's rows",
+        data__rows="new",
+        data__version=1,
+    )
+    refused(
+        ConfigError,
+        r"pretrain\.init=.*: a finetuning, which has no language model's head",
+        pretrain__init=days.run("finetune-1"),
+    )
 
     moved = tmp_path / "moved"
     storage.copy_tree(days.run("pretrain-1") + "/export", str(moved))
@@ -240,9 +286,14 @@ def test_two_more_epochs_are_a_new_run_and_the_refusal_says_how(days):
     with pytest.raises(ConfigError, match="a run keeps its plan") as caught:
         days.train("pretrain", "pretrain-1", data__version=1, pretrain__epochs=2)
     config = f"--config {run}/config.yaml --run NEW"
-    assert f"start a new run from it: clickprompt pretrain {config} --set pretrain.init={run} --set pretrain.epochs=2;" in str(caught.value)
+    assert (
+        f"start a new run from it: clickprompt pretrain {config} --set pretrain.init={run} --set "
+        "pretrain.epochs=2;" in str(caught.value)
+    )
     more = days.train("pretrain", "more", data__version=1, pretrain__init=run, pretrain__epochs=2)
     assert (more["step"], more["carried_over"]) == (2 * days.results["pretrain-1"]["step"], None)
-    first = [json.loads(line) for line in storage.read_bytes(f"{more['run']}/metrics.jsonl").decode().splitlines()]
+    first = [
+        json.loads(line) for line in storage.read_bytes(f"{more['run']}/metrics.jsonl").decode().splitlines()
+    ]
     before = [json.loads(line) for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()]
     assert first[0]["loss"] < before[0]["loss"]

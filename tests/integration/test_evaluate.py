@@ -52,11 +52,15 @@ def files_of(run: str) -> list[str]:
 
 
 def contents(run: str) -> dict[str, bytes]:
-    return {name: storage.read_bytes(os.path.join(run, "predictions", "test", name)) for name in files_of(run)}
+    return {
+        name: storage.read_bytes(os.path.join(run, "predictions", "test", name)) for name in files_of(run)
+    }
 
 
 def comparable(result):
-    return {key: value for key, value in result.items() if "ms_per_batch" not in key and key != "rows_per_second"}
+    return {
+        key: value for key, value in result.items() if "ms_per_batch" not in key and key != "rows_per_second"
+    }
 
 
 def test_a_killed_actor_changes_nothing(ray_session, finetuned):
@@ -64,7 +68,9 @@ def test_a_killed_actor_changes_nothing(ray_session, finetuned):
     undisturbed = contents(finetuned)
     assert len(undisturbed) == GROUPS
     storage.delete_tree(os.path.join(finetuned, "predictions"))
-    with one_actor_killed("Scorer", lambda: len(files_of(finetuned)) > 20, lambda: len(files_of(finetuned)) < GROUPS - 20):
+    with one_actor_killed(
+        "Scorer", lambda: len(files_of(finetuned)) > 20, lambda: len(files_of(finetuned)) < GROUPS - 20
+    ):
         [found] = evaluate([finetuned], "test", config=TWO_ACTORS)
     assert contents(finetuned) == undisturbed
     assert comparable(found) == comparable(expected)
@@ -98,7 +104,9 @@ def test_a_split_above_the_limit(ray_session, finetuned, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "2,000 rows, more than the 100 that are sorted in memory: no intervals" in out
     assert out.splitlines()[-1].startswith(f"test: AUC {found['auc']:.4f}")
-    with pytest.raises(InputError, match="the test split has 2,000 rows, and two runs' rows are compared up to 100"):
+    with pytest.raises(
+        InputError, match="the test split has 2,000 rows, and two runs' rows are compared up to 100"
+    ):
         evaluate([finetuned], "test", against=finetuned)
 
 
@@ -124,7 +132,9 @@ def test_the_table_has_intervals_and_dashes(ray_session, finetuned, capsys):
     assert any(subset["auc"] is None for subset in subsets), "one says nothing"
     for subset in subsets:
         auc = "–" if subset["auc"] is None else f"{subset['auc']:.4f}"
-        interval = "–" if subset["auc_interval"] is None else "[{:.4f}, {:.4f}]".format(*subset["auc_interval"])
+        interval = (
+            "–" if subset["auc_interval"] is None else "[{:.4f}, {:.4f}]".format(*subset["auc_interval"])
+        )
         shown = f"{subset['rows']:>10,}{subset['clicks']:>10,}{auc:>9}{interval:>18}"
         assert [line for line in out if shown in line]
 

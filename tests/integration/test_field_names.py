@@ -37,7 +37,12 @@ NAMES = [
 @pytest.mark.parametrize("names", NAMES, ids=lambda names: names[0][:12])
 def test_every_cell_is_the_logs(ray_session, tmp_path, names):
     rng = np.random.default_rng(len(names[0]))
-    frame = pd.DataFrame({name: rng.choice([f"{name[:5]} {i}" for i in range(4 + number)], 60) for number, name in enumerate(names)})
+    frame = pd.DataFrame(
+        {
+            name: rng.choice([f"{name[:5]} {i}" for i in range(4 + number)], 60)
+            for number, name in enumerate(names)
+        }
+    )
     frame["\u2603 clicked"], frame["\u2603 when"] = rng.integers(0, 2, 60), rng.permutation(60)
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "log.parquet")
     schema = {
@@ -48,14 +53,21 @@ def test_every_cell_is_the_logs(ray_session, tmp_path, names):
     }
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema, allow_unicode=True))
     dataset = prepare(
-        str(tmp_path / "schema.yaml"), None, str(tmp_path / "out"), rows_per_shard=16, row_group_rows=8, progress=lambda line: None
+        str(tmp_path / "schema.yaml"),
+        None,
+        str(tmp_path / "out"),
+        rows_per_shard=16,
+        row_group_rows=8,
+        progress=lambda line: None,
     )
     assert dataset.field_names == names
     found = decoded_rows(dataset)
     assert {row: values for row, (_, values) in found.items()} == {
         row: tuple(values) for row, values in enumerate(frame[names].values.tolist())
     }
-    assert {row: label for row, (label, _) in found.items()} == dict(enumerate(frame["\u2603 clicked"].tolist()))
+    assert {row: label for row, (label, _) in found.items()} == dict(
+        enumerate(frame["\u2603 clicked"].tolist())
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +82,11 @@ def test_every_cell_is_the_logs(ray_session, tmp_path, names):
     ],
 )
 def test_names_that_would_be_one_column_are_refused(tmp_path, capsys, names, said):
-    schema = {"data": ["log.csv"], "fields": [{"name": n, "column": f"c{i}"} for i, n in enumerate(names)], "label": {"column": "y"}}
+    schema = {
+        "data": ["log.csv"],
+        "fields": [{"name": n, "column": f"c{i}"} for i, n in enumerate(names)],
+        "label": {"column": "y"},
+    }
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema, allow_unicode=True))
     with pytest.raises(SystemExit) as stopped:
         main(["prepare", str(tmp_path / "schema.yaml"), "--out", str(tmp_path / "out")])
@@ -86,5 +102,7 @@ def test_a_dataset_of_the_format_before_is_refused_with_the_remedy(tmp_path):
     dataset = write_dataset(str(tmp_path / "d"))
     manifest = {**dataset.manifest, "format_version": 1}
     (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="prepared with format 1, this clickprompt reads 2; run clickprompt prepare again"):
+    with pytest.raises(
+        DataError, match="prepared with format 1, this clickprompt reads 2; run clickprompt prepare again"
+    ):
         Dataset.open(dataset.uri)

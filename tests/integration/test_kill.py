@@ -1,4 +1,6 @@
-"""kill -9 of the whole command: the same command afterwards continues or starts clean, and ends where an undisturbed run ends."""
+"""kill -9 of the whole command: the same command afterwards continues or starts clean, and ends where an
+undisturbed run ends.
+"""
 
 import glob
 import json
@@ -29,13 +31,18 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def losses(run: str) -> list[float]:
-    return [json.loads(line)["loss"] for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
+    return [
+        json.loads(line)["loss"]
+        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
+    ]
 
 
 def test_a_killed_command_continues(tmp_path):
     dataset, plm = write_both(str(tmp_path))
     config = str(tmp_path / "run.yaml")
-    settings = tiny_config(dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=1)
+    settings = tiny_config(
+        dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=1
+    )
     storage.write_bytes(config, dump_config(settings).encode())
     undisturbed, killed = str(tmp_path / "undisturbed"), str(tmp_path / "killed")
     process = start("pretrain", "--config", config, "--run", undisturbed)
@@ -77,7 +84,9 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize("moment", ["parsed", "coded", "sorted"])
 def test_a_killed_prepare_starts_clean(prepared, tmp_path, moment):
-    """It never opens, and the same command afterwards gives what an undisturbed one gives and nothing else."""
+    """It never opens, and the same command afterwards gives what an undisturbed one gives and nothing
+    else.
+    """
     raw, undisturbed = prepared
     killed = str(tmp_path / "killed")
     process = start("prepare", "movielens-1m", "--raw", raw, "--out", killed)
@@ -91,7 +100,9 @@ def test_a_killed_prepare_starts_clean(prepared, tmp_path, moment):
     with pytest.raises(InputError, match="no prepared dataset"):
         Dataset.open(left)
 
-    process = start("prepare", "movielens-1m", "--raw", raw, "--out", killed)  # at once: the killed one's Ray may still be ending
+    process = start(
+        "prepare", "movielens-1m", "--raw", raw, "--out", killed
+    )  # at once: the killed one's Ray may still be ending
     assert process.wait(timeout=300) == 0, process.stderr.read()
     assert sorted(os.listdir(tmp_path)) == ["killed"]
     assert files_below(killed) == files_below(undisturbed)

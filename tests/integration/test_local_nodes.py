@@ -1,4 +1,6 @@
-"""The commands of docs/cluster.md for several nodes on one machine: a head without CPUs, two nodes of their own addresses and labels."""
+"""The commands of docs/cluster.md for several nodes on one machine: a head without CPUs, two nodes of their
+own addresses and labels.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ NODES = """
 import json, ray
 ray.init(address="{}", logging_level="ERROR")
 alive = [node for node in ray.nodes() if node["Alive"]]
-print(json.dumps([[n["NodeManagerAddress"], n["Resources"].get("CPU", 0), n["Labels"].get("clickprompt.io/group")] for n in alive]))
+cpus = [node["Resources"].get("CPU", 0) for node in alive]
+groups = [node["Labels"].get("clickprompt.io/group") for node in alive]
+print(json.dumps(list(zip([node["NodeManagerAddress"] for node in alive], cpus, groups))))
 """
 
 

@@ -1,4 +1,6 @@
-"""A run's metrics, scraped from Ray's agent while it trains, have every name that the Grafana dashboard asks for."""
+"""A run's metrics, scraped from Ray's agent while it trains, have every name that the Grafana dashboard asks
+for.
+"""
 
 import json
 import re
@@ -20,7 +22,11 @@ DASHBOARD = Path(__file__).parents[2] / "cluster" / "monitoring" / "grafana-dash
 def queried() -> set[str]:
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    queries += [variable["query"]["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    queries += [
+        variable["query"]["query"]
+        for variable in dashboard["templating"]["list"]
+        if variable["type"] == "query"
+    ]
     assert all(re.findall(r"\bray_clickprompt_\w+", query) for query in queries)
     return {name for query in queries for name in re.findall(r"\bray_clickprompt_\w+", query)}
 
@@ -34,7 +40,9 @@ def test_the_dashboard_finds_a_live_run(ray_session, tmp_path):
     last = 13
 
     def until_scraped(batches, rank):
-        """Before its last step a worker waits for all names to be there; they are collected every few seconds."""
+        """Before its last step a worker waits for all names to be there; they are collected every few
+        seconds.
+        """
         for step, columns in batches:
             until = time.monotonic() + 60
             while step == last and time.monotonic() < until:
@@ -47,12 +55,20 @@ def test_the_dashboard_finds_a_live_run(ray_session, tmp_path):
             yield step, columns
 
     # Both stages set the same names, but validations are a finetuning's
-    config = tiny_config(dataset.uri, plm, finetune__max_steps=last + 1, finetune__validate_every=4, finetune__checkpoint_every=4)
+    config = tiny_config(
+        dataset.uri,
+        plm,
+        finetune__max_steps=last + 1,
+        finetune__validate_every=4,
+        finetune__checkpoint_every=4,
+    )
     result = run_training(config, "finetune", run, around=until_scraped)
     assert result["step"] == last + 1
     lines = [line for line in Path(seen).read_text().splitlines() if f'run="{run}"' in line]
     assert {name for name in names if not any(re.match(rf"{name}[{{ ]", line) for line in lines)} == set()
-    value = {re.match(r"\w+", line)[0]: float(line.rpartition(" ")[2]) for line in lines if "_bucket" not in line}
+    value = {
+        re.match(r"\w+", line)[0]: float(line.rpartition(" ")[2]) for line in lines if "_bucket" not in line
+    }
     assert value["ray_clickprompt_step"] == value["ray_clickprompt_step_seconds_count"] == last
     assert value["ray_clickprompt_rows_total"] == last * 24
     assert value["ray_clickprompt_planned_steps"] == last + 1

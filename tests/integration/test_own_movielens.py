@@ -18,7 +18,12 @@ SCHEMA = {
     "data": "ratings.dat",
     "names": ["user", "movie", "stars", "time"],
     "tables": {
-        "users": {**FILES, "data": "users.dat", "names": ["user", "gender", "age", "job", "zip"], "key": "user"},
+        "users": {
+            **FILES,
+            "data": "users.dat",
+            "names": ["user", "gender", "age", "job", "zip"],
+            "key": "user",
+        },
         "movies": {**FILES, "data": "movies.dat", "names": ["movie", "title", "genres"], "key": "movie"},
     },
     "label": {"column": "stars", "positive_from": 4, "drop": [3]},
@@ -39,11 +44,19 @@ SCHEMA = {
 def same_bytes(raw, folder, **options):
     path = os.path.join(folder, "schema.yaml")
     with open(path, "w") as stream:
-        yaml.safe_dump(SCHEMA | {"data": os.path.join(raw, "ratings.dat")} | {"tables": tables(raw)}, stream, sort_keys=False)
+        yaml.safe_dump(
+            SCHEMA | {"data": os.path.join(raw, "ratings.dat")} | {"tables": tables(raw)},
+            stream,
+            sort_keys=False,
+        )
     built_in = prepare("movielens-1m", raw, os.path.join(folder, "built-in"), **options)
     own = prepare(path, None, os.path.join(folder, "own"), **options)
     first, second = (
-        {name: content for name, content in files_below(dataset.uri).items() if name.startswith(("vocab", "train", "valid", "test"))}
+        {
+            name: content
+            for name, content in files_below(dataset.uri).items()
+            if name.startswith(("vocab", "train", "valid", "test"))
+        }
         for dataset in (built_in, own)
     )
     assert len(first) > 10
@@ -55,7 +68,9 @@ def same_bytes(raw, folder, **options):
 
 
 def tables(raw):
-    return {name: table | {"data": os.path.join(raw, table["data"])} for name, table in SCHEMA["tables"].items()}
+    return {
+        name: table | {"data": os.path.join(raw, table["data"])} for name, table in SCHEMA["tables"].items()
+    }
 
 
 def test_small_files_in_the_same_format(ray_session, tmp_path):
@@ -64,15 +79,21 @@ def test_small_files_in_the_same_format(ray_session, tmp_path):
     assert own.manifest["roles"] == {"user": None, "item": None}
 
 
-@pytest.mark.skipif("CLICKPROMPT_ML1M" not in os.environ, reason="CLICKPROMPT_ML1M names no folder with MovieLens-1M")
+@pytest.mark.skipif(
+    "CLICKPROMPT_ML1M" not in os.environ, reason="CLICKPROMPT_ML1M names no folder with MovieLens-1M"
+)
 def test_the_real_files(ray_session, tmp_path):
     own = same_bytes(os.environ["CLICKPROMPT_ML1M"], str(tmp_path), progress=lambda line: None)
     assert own.num_features == 17_251  # Table 1
 
 
 def test_keys_that_no_table_has_are_said_and_counted(ray_session, tmp_path):
-    raw = write_1m(str(tmp_path / "raw"), [*ratings(90), ("99", "1", 5, 5), ("1", "98", 1, 6), ("99", "98", 4, 7)])
-    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(SCHEMA | {"data": os.path.join(raw, "ratings.dat")} | {"tables": tables(raw)}))
+    raw = write_1m(
+        str(tmp_path / "raw"), [*ratings(90), ("99", "1", 5, 5), ("1", "98", 1, 6), ("99", "98", 4, 7)]
+    )
+    (tmp_path / "schema.yaml").write_text(
+        yaml.safe_dump(SCHEMA | {"data": os.path.join(raw, "ratings.dat")} | {"tables": tables(raw)})
+    )
     said = []
     dataset = prepare(str(tmp_path / "schema.yaml"), None, str(tmp_path / "d"), progress=said.append)
     assert "3 rows have a key that no table has: they are kept, without the table's values" in said

@@ -1,4 +1,6 @@
-"""The pipeline as a job on several loopback nodes: MovieLens-100K from raw files to the report; stopped half-way, then submitted again."""
+"""The pipeline as a job on several loopback nodes: MovieLens-100K from raw files to the report; stopped
+half-way, then submitted again.
+"""
 
 import json
 import os
@@ -20,7 +22,8 @@ ctr: {{embedding_dim: 8, hidden_dim: 16, num_layers: 2}}
 prompt: {{num_prompts: 2}}
 plm: {{path: {plm}, random_init: true, max_length: 64}}
 pretrain: {{max_steps: 6, global_batch_size: 64, micro_batch_size: 32, checkpoint_every: 1000}}
-finetune: {{epochs: 1, global_batch_size: 64, micro_batch_size: 32, validate_every: 600, checkpoint_every: 100}}
+finetune:
+  {{epochs: 1, global_batch_size: 64, micro_batch_size: 32, validate_every: 600, checkpoint_every: 100}}
 pipeline: {{source: movielens-100k, raw: {raw}, with_plm_steps: 4}}
 runtime: {{num_workers: 2}}
 """
@@ -41,19 +44,30 @@ def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):
     look = time.monotonic() + 30
     while not lines(metrics):  # with the first checkpoint
         if time.monotonic() > look:
-            status = json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)["status"]
-            assert status in ("PENDING", "RUNNING"), run("job", "logs", "stopped", "--address", address).stdout
+            status = json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)[
+                "status"
+            ]
+            assert status in ("PENDING", "RUNNING"), run(
+                "job", "logs", "stopped", "--address", address
+            ).stdout
             look += 30
         time.sleep(0.1)
     stopped = nodes.python(*RAY_JOB, "stop", "--address", address, "stopped")
     assert stopped.returncode == 0, stopped.stderr
-    assert json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)["status"] == "STOPPED"
+    assert (
+        json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)["status"]
+        == "STOPPED"
+    )
     assert 100 <= load_state(newest_complete(os.path.join(folder, "scratch", "checkpoints"))).step < STEPS
-    assert sorted(name for name in os.listdir(folder) if os.path.exists(os.path.join(folder, name, "result.json"))) == ["pretrain"]
+    assert sorted(
+        name for name in os.listdir(folder) if os.path.exists(os.path.join(folder, name, "result.json"))
+    ) == ["pretrain"]
 
     # By Ray's own command, as the entry point's docstring has it
     there = ["--address", address, "--working-dir", os.path.join(ROOT, "jobs")]
-    done = nodes.python(*RAY_JOB, "submit", *there, "--", "python", "pipeline.py", "--config", config, "--run", folder)
+    done = nodes.python(
+        *RAY_JOB, "submit", *there, "--", "python", "pipeline.py", "--config", config, "--run", folder
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     check(folder)
 
@@ -70,6 +84,8 @@ def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):
 def check(folder: str) -> None:
     result = storage.read_json(os.path.join(folder, "result.json"))
     assert [row["steps"] for row in result["rows"]] == [STEPS, STEPS, 4]
-    assert [json.loads(line)["step"] for line in lines(os.path.join(folder, "scratch", "metrics.jsonl"))] == list(range(1, STEPS + 1))
+    assert [
+        json.loads(line)["step"] for line in lines(os.path.join(folder, "scratch", "metrics.jsonl"))
+    ] == list(range(1, STEPS + 1))
     assert result["report"] == os.path.join(folder, "report.html")
     assert "ClickPrompt" in storage.read_bytes(result["report"]).decode()

@@ -1,4 +1,6 @@
-"""Training workers, data tasks and evaluation actors on the nodes labelled for them: a finetuning on four raylets on loopback."""
+"""Training workers, data tasks and evaluation actors on the nodes labelled for them: a finetuning on four
+raylets on loopback.
+"""
 
 import os
 import signal
@@ -35,7 +37,9 @@ def cluster():
 
 
 def finetune(cluster: Cluster, config: str, run: str, *settings: str) -> subprocess.CompletedProcess:
-    overrides = [part for setting in (f"runtime.address={cluster.address}", *settings) for part in ("--set", setting)]
+    overrides = [
+        part for setting in (f"runtime.address={cluster.address}", *settings) for part in ("--set", setting)
+    ]
     command = [
         sys.executable,
         "-c",
@@ -56,10 +60,14 @@ def test_each_part_runs_on_its_group(cluster, tmp_path):
     made, groups, api = cluster
     dataset, plm = write_both(str(tmp_path))
     config = str(tmp_path / "run.yaml")
-    settings = tiny_config(dataset.uri, plm, finetune__with_plm=False, finetune__max_steps=4, finetune__validate_every=2)
+    settings = tiny_config(
+        dataset.uri, plm, finetune__with_plm=False, finetune__max_steps=4, finetune__validate_every=2
+    )
     with open(config, "w") as stream:
         stream.write(dump_config(settings))
-    done = finetune(made, config, os.path.join(tmp_path, "run"), "runtime.num_workers=2", "runtime.evaluation_actors=1")
+    done = finetune(
+        made, config, os.path.join(tmp_path, "run"), "runtime.num_workers=2", "runtime.evaluation_actors=1"
+    )
     assert done.returncode == 0, done.stderr
     assert f"2 nodes labelled {GROUP_LABEL}=training" in done.stderr
     assert f"1 nodes labelled {GROUP_LABEL}=data" in done.stderr
@@ -68,10 +76,16 @@ def test_each_part_runs_on_its_group(cluster, tmp_path):
         where.setdefault(actor.class_name, set()).add(actor.node_id)
     assert where["RayTrainWorker"] <= set(groups["training"])
     assert where["Scorer"] == set(groups["data"])
-    read = {task.node_id for task in list_tasks(address=api, limit=10_000) if "ReadBlocks" in task.name or "ChunkSource" in task.name}
+    read = {
+        task.node_id
+        for task in list_tasks(address=api, limit=10_000)
+        if "ReadBlocks" in task.name or "ChunkSource" in task.name
+    }
     assert read == set(groups["data"])
 
-    too_many = finetune(made, config, os.path.join(tmp_path, "other"), "runtime.num_workers=2", "runtime.cpus_per_worker=2.5")
+    too_many = finetune(
+        made, config, os.path.join(tmp_path, "other"), "runtime.num_workers=2", "runtime.cpus_per_worker=2.5"
+    )
     assert too_many.returncode == 2, too_many.stderr
     assert f"nodes labelled {GROUP_LABEL}=training have 4" in too_many.stderr
 
@@ -79,16 +93,34 @@ def test_each_part_runs_on_its_group(cluster, tmp_path):
 def test_a_cluster_without_tokens_is_named_as_such(tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     port = free_port()
-    head = ["start", "--head", "--block", "--num-cpus=2", f"--node-ip-address={LOOPBACK}", f"--port={port}", "--include-dashboard=false"]
+    head = [
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        f"--node-ip-address={LOOPBACK}",
+        f"--port={port}",
+        "--include-dashboard=false",
+    ]
     ray = os.path.join(os.path.dirname(sys.executable), "ray")
     with open(tmp_path / "head.log", "w") as log:
-        process = subprocess.Popen([ray, *head], env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [ray, *head], env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=log, stderr=log
+        )
     try:
         dataset, plm = write_both(str(tmp_path))
         config = str(tmp_path / "run.yaml")
         with open(config, "w") as stream:
             stream.write(dump_config(tiny_config(dataset.uri, plm, finetune__with_plm=False)))
-        command = ["finetune", "--config", config, "--run", str(tmp_path / "run"), "--set", f"runtime.address={LOOPBACK}:{port}"]
+        command = [
+            "finetune",
+            "--config",
+            config,
+            "--run",
+            str(tmp_path / "run"),
+            "--set",
+            f"runtime.address={LOOPBACK}:{port}",
+        ]
         done = subprocess.run(
             [sys.executable, "-c", "from clickprompt.cli.main import main; main()", *command],
             env=environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32},

@@ -1,4 +1,6 @@
-"""Scoring raw rows: as `evaluate` scores them, whatever the format and the number of actors; unknown values count by their text."""
+"""Scoring raw rows: as `evaluate` scores them, whatever the format and the number of actors; unknown values
+count by their text.
+"""
 
 import glob
 import json
@@ -33,19 +35,28 @@ def prepared(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("predict"))
     dataset, plm = write_both(folder)
     rows = dataset.read_split("test")
-    values = {column: dataset.vocabulary(j)["value"].take(rows[column]) for j, column in enumerate(dataset.columns)}
+    values = {
+        column: dataset.vocabulary(j)["value"].take(rows[column]) for j, column in enumerate(dataset.columns)
+    }
     return dataset, plm, pa.table({"row_id": rows["row_id"].cast(pa.string()), **values})
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without-plm", "with-plm"])
 def finetuned(ray_session, prepared, request, tmp_path_factory):
     run = str(tmp_path_factory.mktemp("run") / "run")
-    write_run(run, prepared[:2], objective="with_plm" if request.param else "without_plm", finetune__eval_batch_size=16)
+    write_run(
+        run,
+        prepared[:2],
+        objective="with_plm" if request.param else "without_plm",
+        finetune__eval_batch_size=16,
+    )
     return run
 
 
 def predictions(folder) -> pa.Table:
-    return pa.concat_tables([pq.read_table(os.path.join(folder, name)) for name in sorted(os.listdir(folder))])
+    return pa.concat_tables(
+        [pq.read_table(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
+    )
 
 
 def write_rows(folder, table: pa.Table) -> list[str]:
@@ -65,7 +76,9 @@ def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(finetuned,
     found = {}
     for count in (1, 2, 4):
         folder = str(tmp_path / f"out-{count}")
-        result = predict(run, patterns, folder, keep=["row_id"], runtime=RuntimeConfig(evaluation_actors=count))
+        result = predict(
+            run, patterns, folder, keep=["row_id"], runtime=RuntimeConfig(evaluation_actors=count)
+        )
         assert result["rows"] == 3 * len(prepared[2])
         found[count] = predictions(folder)
     assert found[1].equals(found[2])
@@ -76,7 +89,9 @@ def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(finetuned,
     assert max(expected.values()) - min(expected.values()) > 0.01
     logits = found[1]["logit"].to_pylist()
     assert logits == pytest.approx([expected[int(row)] for row in found[1]["row_id"].to_pylist()], abs=1e-5)
-    np.testing.assert_allclose(found[1]["probability"].to_numpy(), 1 / (1 + np.exp(-np.array(logits))), atol=1e-6)
+    np.testing.assert_allclose(
+        found[1]["probability"].to_numpy(), 1 / (1 + np.exp(-np.array(logits))), atol=1e-6
+    )
     text = [row for row in found[1].to_pylist() if row["file"].endswith("rows.csv")]
     assert [row["row"] for row in text] == list(range(len(prepared[2])))
     assert [row["row_id"] for row in text] == prepared[2]["row_id"].to_pylist()
@@ -93,7 +108,10 @@ def test_unknown_values_have_id_0_and_their_own_text(finetuned, prepared, tmp_pa
     found = predictions(str(tmp_path / "out"))["logit"].to_pylist()
 
     model, _ = load_export(export_of(run))
-    ids = [dataset.vocabulary(j)["value"].to_pylist().index(known[column]) for j, column in enumerate(dataset.columns)]
+    ids = [
+        dataset.vocabulary(j)["value"].to_pylist().index(known[column])
+        for j, column in enumerate(dataset.columns)
+    ]
     ids[dataset.columns.index("movie_id")] = 0
     tensors = []
     for movie in ("loud red 7", "warm quiet blue 8", "unknown", "unknown"):
@@ -154,7 +172,11 @@ def test_a_killed_actor_changes_nothing(finetuned, prepared, tmp_path):
         def written(out=out):
             return len(glob.glob(f"{out}.tmp-*/part-*.parquet"))
 
-        disturbed = one_actor_killed("RawScorer", lambda: written() > 3, lambda: 3 < written() < 55) if name == "killed" else nullcontext()
+        disturbed = (
+            one_actor_killed("RawScorer", lambda: written() > 3, lambda: 3 < written() < 55)
+            if name == "killed"
+            else nullcontext()
+        )
         with disturbed:
             predict(finetuned, [str(folder / "*.parquet")], out, runtime=RuntimeConfig(evaluation_actors=2))
         found[name] = {file: storage.read_bytes(os.path.join(out, file)) for file in os.listdir(out)}
@@ -174,7 +196,13 @@ def test_the_same_bits_however_the_rows_are_cut_into_files(ray_session, prepared
         for number, start in enumerate(range(0, len(table), size)):
             pq.write_table(table.slice(start, size), tmp_path / f"raw-{size}" / f"rows-{number:03d}.parquet")
         out = str(tmp_path / f"out-{size}")
-        predict(run, [str(tmp_path / f"raw-{size}" / "*")], out, keep=["row_id"], runtime=RuntimeConfig(evaluation_actors=2))
+        predict(
+            run,
+            [str(tmp_path / f"raw-{size}" / "*")],
+            out,
+            keep=["row_id"],
+            runtime=RuntimeConfig(evaluation_actors=2),
+        )
         found.append(predictions(out).select(["row_id", "logit", "probability"]).combine_chunks())
     assert all(other.equals(found[0]) for other in found)
 
@@ -196,8 +224,20 @@ def test_from_a_bucket_and_to_it(finetuned, prepared, bucket, tmp_path):
     pq.write_table(prepared[2], tmp_path / "rows.parquet")
     storage.copy_tree(str(tmp_path), f"{bucket}/new")
     storage.copy_tree(finetuned, f"{bucket}/run")
-    predict(finetuned, [str(tmp_path / "rows.parquet")], str(tmp_path / "out"), keep=["row_id"], runtime=RuntimeConfig())
-    result = predict(f"{bucket}/run", [f"{bucket}/new/*.parquet"], f"{bucket}/out", keep=["row_id"], runtime=RuntimeConfig())
+    predict(
+        finetuned,
+        [str(tmp_path / "rows.parquet")],
+        str(tmp_path / "out"),
+        keep=["row_id"],
+        runtime=RuntimeConfig(),
+    )
+    result = predict(
+        f"{bucket}/run",
+        [f"{bucket}/new/*.parquet"],
+        f"{bucket}/out",
+        keep=["row_id"],
+        runtime=RuntimeConfig(),
+    )
     assert (result["rows"], storage.list_names(f"{bucket}/out")) == (len(prepared[2]), ["part-00000.parquet"])
     with storage.open_input(f"{bucket}/out/part-00000.parquet") as stream:
         found = pq.read_table(stream)

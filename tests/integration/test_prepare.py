@@ -1,4 +1,6 @@
-"""Raw log → dataset on a real Ray: against a plain reading of the same files, twice the same bytes, nothing left behind."""
+"""Raw log → dataset on a real Ray: against a plain reading of the same files, twice the same bytes, nothing
+left behind.
+"""
 
 import collections
 import json
@@ -36,11 +38,21 @@ def dataset(ray_session, raw, tmp_path_factory):
 
 def decoded(dataset, split):
     """row_id → (label, timestamp, field values)."""
-    values = [np.array(dataset.vocabulary(field)["value"].to_pylist(), dtype=object) for field in range(len(dataset.columns))]
+    values = [
+        np.array(dataset.vocabulary(field)["value"].to_pylist(), dtype=object)
+        for field in range(len(dataset.columns))
+    ]
     table = dataset.read_split(split)
-    fields = zip(*(values[field][table[column].to_numpy()] for field, column in enumerate(dataset.columns)), strict=True)
+    fields = zip(
+        *(values[field][table[column].to_numpy()] for field, column in enumerate(dataset.columns)),
+        strict=True,
+    )
     return dict(
-        zip(table["row_id"].to_pylist(), zip(table["label"].to_pylist(), table["timestamp"].to_pylist(), fields, strict=True), strict=True)
+        zip(
+            table["row_id"].to_pylist(),
+            zip(table["label"].to_pylist(), table["timestamp"].to_pylist(), fields, strict=True),
+            strict=True,
+        )
     )
 
 
@@ -54,8 +66,14 @@ def files_below(folder):
 
 
 def test_rows_and_splits_equal_a_plain_reading(dataset):
-    genders, titles = {"F": "female", "M": "male"}, {movie[0]: (movie[1][:-7], movie[2].split("|")[0]) for movie in MOVIES}
-    ages, jobs = {"1": "under 18", "56": "56+", "25": "25-34"}, {"10": "K-12 student", "16": "self-employed", "0": "other"}
+    genders, titles = (
+        {"F": "female", "M": "male"},
+        {movie[0]: (movie[1][:-7], movie[2].split("|")[0]) for movie in MOVIES},
+    )
+    ages, jobs = (
+        {"1": "under 18", "56": "56+", "25": "25-34"},
+        {"10": "K-12 student", "16": "self-employed", "0": "other"},
+    )
     users = {user[0]: (user[0], genders[user[1]], ages[user[2]], jobs[user[3]], user[4]) for user in USERS}
     kept = [
         (row_id, (int(rating >= 4), timestamp * 1_000_000, (*users[user], movie, *titles[movie])))
@@ -83,7 +101,9 @@ def test_shards_row_groups_and_order(dataset):
         for number, shard in enumerate(shards):
             assert shard["file"] == f"{split}/part-{number:05d}.parquet"
             metadata = pq.ParquetFile(os.path.join(dataset.uri, shard["file"])).metadata
-            assert shard["row_groups"] == [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            assert shard["row_groups"] == [
+                metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)
+            ]
             assert max(shard["row_groups"]) <= SMALL["row_group_rows"]
             assert sum(shard["row_groups"]) == shard["rows"]
         assert dataset.row_group_counts(split).sum() == dataset.counts[split]
@@ -102,14 +122,26 @@ def test_training_rows_are_spread_over_the_row_groups(dataset):
 
 
 def test_vocabulary_covers_the_tables_and_counts_training_rows(dataset):
-    assert dataset.field_names == ["User ID", "Gender", "Age", "Job", "Zipcode", "Movie ID", "Title", "Film genre"]
+    assert dataset.field_names == [
+        "User ID",
+        "Gender",
+        "Age",
+        "Job",
+        "Zipcode",
+        "Movie ID",
+        "Title",
+        "Film genre",
+    ]
     assert dataset.field_sizes == [4, 3, 4, 4, 4, 5, 4, 4]
     assert dataset.num_features == 3 + 2 + 3 + 3 + 3 + 4 + 3 + 3
     train = dataset.read_split("train")
     for field, column in enumerate(dataset.columns):
         vocabulary = dataset.vocabulary(field)
         assert vocabulary["id"].to_pylist() == list(range(dataset.field_sizes[field]))
-        assert vocabulary["train_count"].to_pylist() == np.bincount(train[column].to_numpy(), minlength=len(vocabulary)).tolist()
+        assert (
+            vocabulary["train_count"].to_pylist()
+            == np.bincount(train[column].to_numpy(), minlength=len(vocabulary)).tolist()
+        )
         assert vocabulary["train_count"][0].as_py() == 0
     assert dataset.vocabulary(5)["value"].to_pylist()[1:] == [movie[0] for movie in MOVIES]
 
@@ -132,13 +164,22 @@ def test_rows_of_equal_time_are_split_by_position(ray_session, tmp_path):
 
 
 def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):
-    """The same rows under other splits: each split has users of all times, and another seed draws another sample."""
-    first, second = (prepare("movielens-1m", raw, str(tmp_path / str(seed)), split_by="hash", seed=seed, **SMALL) for seed in (0, 1))
-    everything = {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()}
+    """The same rows under other splits: each split has users of all times, and another seed draws another
+    sample.
+    """
+    first, second = (
+        prepare("movielens-1m", raw, str(tmp_path / str(seed)), split_by="hash", seed=seed, **SMALL)
+        for seed in (0, 1)
+    )
+    everything = {
+        row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()
+    }
     for one in (first, second):
         assert one.counts == dataset.counts
         assert one.manifest["options"]["split"] == "hash"
-        assert {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(one, split).items()} == everything
+        assert {
+            row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(one, split).items()
+        } == everything
     drawn = [set(decoded(one, "test")) for one in (dataset, first, second)]
     shared = [len(a & b) for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2]))]
     assert max(shared) < 0.4 * len(drawn[0])  # a tenth by chance
@@ -147,7 +188,9 @@ def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):
 def test_layout_and_seed_change_neither_rows_nor_splits(ray_session, tmp_path):
     rows = ratings(60)
     official = prepare("movielens-100k", write_100k(str(tmp_path / "u"), rows), str(tmp_path / "a"), **SMALL)
-    atomic = prepare("movielens-100k", write_atomic(str(tmp_path / "m"), rows), str(tmp_path / "b"), seed=1, **SMALL)
+    atomic = prepare(
+        "movielens-100k", write_atomic(str(tmp_path / "m"), rows), str(tmp_path / "b"), seed=1, **SMALL
+    )
     assert decoded(official, "train") == decoded(atomic, "train")
     assert official.read_split("test").equals(atomic.read_split("test"))
     assert not official.read_split("train").equals(atomic.read_split("train"))
@@ -160,7 +203,9 @@ def test_a_sample_of_the_users(ray_session, tmp_path, name, write):
     raw, samples = write(str(tmp_path / "raw"), rows), set()
     for seed in range(4):
         dataset = prepare(name, raw, str(tmp_path / f"out{seed}"), sample_users=0.6, seed=seed, **SMALL)
-        found = collections.Counter(fields[0] for split in SPLITS for _, _, fields in decoded(dataset, split).values())
+        found = collections.Counter(
+            fields[0] for split in SPLITS for _, _, fields in decoded(dataset, split).values()
+        )
         assert found == {user: of_each[user] for user in found}
         samples.add(frozenset(found))
     assert len(samples) > 1
@@ -169,7 +214,10 @@ def test_a_sample_of_the_users(ray_session, tmp_path, name, write):
 def test_existing_dataset_is_returned_if_it_is_the_same_and_refused_otherwise(dataset, raw, tmp_path):
     lines = []
     before = os.stat(os.path.join(dataset.uri, "manifest.json")).st_mtime_ns
-    assert prepare("movielens-1m", raw, dataset.uri, **SMALL, progress=lines.append).fingerprint == dataset.fingerprint
+    assert (
+        prepare("movielens-1m", raw, dataset.uri, **SMALL, progress=lines.append).fingerprint
+        == dataset.fingerprint
+    )
     assert lines == [f"{dataset.uri} is prepared already"]
     assert os.stat(os.path.join(dataset.uri, "manifest.json")).st_mtime_ns == before
     with pytest.raises(InputError, match="prepared from other raw files or with other options"):
@@ -231,12 +279,16 @@ def test_bad_target_and_source_are_refused(ray_session, raw, tmp_path):
 
 
 def environment(name):
-    return os.environ.get(name) or pytest.skip(f"{name} is not set; it names real data, which the repository must not hold")
+    return os.environ.get(name) or pytest.skip(
+        f"{name} is not set; it names real data, which the repository must not hold"
+    )
 
 
 @pytest.fixture(scope="module")
 def movielens_1m(ray_session, tmp_path_factory):
-    return prepare("movielens-1m", environment("CLICKPROMPT_ML1M"), str(tmp_path_factory.mktemp("ml1m") / "d"))
+    return prepare(
+        "movielens-1m", environment("CLICKPROMPT_ML1M"), str(tmp_path_factory.mktemp("ml1m") / "d")
+    )
 
 
 def test_movielens_1m_is_the_papers_table_1(movielens_1m):
@@ -258,8 +310,16 @@ def test_movielens_1m_is_the_papers_table_1(movielens_1m):
             theirs = json.load(stream)
         assert theirs["feature_count"] == sizes
         for field, name in enumerate(theirs["field_names"]):
-            if name in ("User ID", "Zipcode", "Movie ID", "Title", "First genre"):  # the others are words here, codes there
-                assert set(dataset.vocabulary(field)["value"].to_pylist()[1:]) == set(theirs["feature_dict"][name]), name
+            if name in (
+                "User ID",
+                "Zipcode",
+                "Movie ID",
+                "Title",
+                "First genre",
+            ):  # the others are words here, codes there
+                assert set(dataset.vocabulary(field)["value"].to_pylist()[1:]) == set(
+                    theirs["feature_dict"][name]
+                ), name
 
 
 def test_movielens_1m_equals_pandas(movielens_1m):
@@ -302,7 +362,9 @@ def test_assembly_equals_the_tokenizer_on_10000_real_rows(movielens_1m, variable
     rows = dataset.read_row_groups("train", [0, 1, 2]).slice(0, 10_000)
     field_ids = np.stack([rows[column].to_numpy() for column in dataset.columns], axis=1)
     values = [dataset.vocabulary(field)["value"].to_pylist() for field in range(8)]
-    texts = [sentence(dataset.field_names, [values[field][i] for field, i in enumerate(row)]) for row in field_ids]
+    texts = [
+        sentence(dataset.field_names, [values[field][i] for field, i in enumerate(row)]) for row in field_ids
+    ]
     input_ids, attention_mask = table.assemble(field_ids)
     expected = encode(tokenizer, texts, special_tokens=True)
     assert len(expected) == 10_000
@@ -314,18 +376,36 @@ def test_real_dataset_opens_without_ray(movielens_1m):
 
 
 def test_repeats_and_k_core_of_a_dump(ray_session, tmp_path):
-    """Amazon: of a user's reviews of an item the latest stays, items without metadata go, and then every user and item has 5 rows."""
+    """Amazon: of a user's reviews of an item the latest stays, items without metadata go, and then every user
+    and item has 5 rows.
+    """
     people, things = [f"u{i}" for i in range(6)], [f"i{i}" for i in range(6)]
-    reviews = [(user, item, 5 if (u + i) % 3 else 1, 10 * u + i) for u, user in enumerate(people) for i, item in enumerate(things)]
+    reviews = [
+        (user, item, 5 if (u + i) % 3 else 1, 10 * u + i)
+        for u, user in enumerate(people)
+        for i, item in enumerate(things)
+    ]
     reviews += [("u0", "i0", 5, 1000), ("u0", "i0", 1, 999)]  # the later review is the first in the file
     reviews += [("lonely", "i0", 5, 50), ("u0", "nobody knows it", 5, 60)]
     (tmp_path / "raw").mkdir()
-    lines = [{"reviewerID": u, "asin": i, "overall": float(stars), "unixReviewTime": time} for u, i, stars, time in reviews]
+    lines = [
+        {"reviewerID": u, "asin": i, "overall": float(stars), "unixReviewTime": time}
+        for u, i, stars, time in reviews
+    ]
     (tmp_path / "raw" / "Toys_and_Games.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    items = [{"asin": item, "title": f"Title {item}", "category": ["Toys & Games", "Kites"]} for item in [*things, "never sold"]]
-    (tmp_path / "raw" / "meta_Toys_and_Games.json").write_text("".join(json.dumps(item) + "\n" for item in items))
+    items = [
+        {"asin": item, "title": f"Title {item}", "category": ["Toys & Games", "Kites"]}
+        for item in [*things, "never sold"]
+    ]
+    (tmp_path / "raw" / "meta_Toys_and_Games.json").write_text(
+        "".join(json.dumps(item) + "\n" for item in items)
+    )
     dataset = prepare("amazon-toys", str(tmp_path / "raw"), str(tmp_path / "d"), **SMALL)
-    rows = {row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()}
-    assert sorted(rows) == list(range(1, 37))  # 36 pairs: row 0 came again as row 36, which is later than row 37
+    rows = {
+        row_id: row for split in ("train", "valid", "test") for row_id, row in decoded(dataset, split).items()
+    }
+    assert sorted(rows) == list(
+        range(1, 37)
+    )  # 36 pairs: row 0 came again as row 36, which is later than row 37
     assert rows[36] == (1, 1_000_000_000, ("u0", "i0", "Kites", "Title i0", "unknown"))
     assert [size - 1 for size in dataset.field_sizes] == [6, 6, 1, 6, 0]

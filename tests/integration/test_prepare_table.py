@@ -46,7 +46,11 @@ def random_log(seed):
     )
     schema = {
         "data": ["log-*"],
-        "fields": [{"name": "User ID", "column": "uid"}, {"name": "Item", "column": "iid"}, {"name": "Colour", "column": "colour"}],
+        "fields": [
+            {"name": "User ID", "column": "uid"},
+            {"name": "Item", "column": "iid"},
+            {"name": "Colour", "column": "colour"},
+        ],
         "label": {"column": "stars", "positive_from": 4, "drop": ["3"]},
         "timestamp": "when",
         "user": "uid",
@@ -66,7 +70,10 @@ def write(folder, frame, schema, kind="parquet", files=3, first=0):
         elif kind.startswith("csv"):
             piece.to_csv(path, index=False)
         else:
-            lines = "".join(json.dumps({k: v for k, v in row.items() if not pd.isna(v)}) + "\n" for row in piece.to_dict("records"))
+            lines = "".join(
+                json.dumps({k: v for k, v in row.items() if not pd.isna(v)}) + "\n"
+                for row in piece.to_dict("records")
+            )
             with gzip.open(path, "wt") as stream:
                 stream.write(lines)
     path = os.path.join(folder, "schema.yaml")
@@ -78,7 +85,9 @@ def write(folder, frame, schema, kind="parquet", files=3, first=0):
 def as_fields(frame):
     """What the reference reads: labels and texts."""
     stars = frame["stars"]
-    colour = [text.strip() if isinstance(text, str) and text.strip() else "unknown" for text in frame["colour"]]
+    colour = [
+        text.strip() if isinstance(text, str) and text.strip() else "unknown" for text in frame["colour"]
+    ]
     return pd.DataFrame(
         {
             "label": np.where(stars == 3, np.nan, stars >= 4),
@@ -122,7 +131,9 @@ def test_k_core_of_a_user_or_an_item_that_is_no_field(ray_session, tmp_path, lef
     schema["k_core"] = 3
     schema["fields"] = [field for field in schema["fields"] if field["name"] not in left_out]
     splits, values = naive_prepare(as_fields(frame).drop(columns=left_out), k_core=3)
-    dataset = prepare(write(str(tmp_path / "raw"), frame, schema, files=2), None, str(tmp_path / "out"), **SMALL)
+    dataset = prepare(
+        write(str(tmp_path / "raw"), frame, schema, files=2), None, str(tmp_path / "out"), **SMALL
+    )
     assert dataset.manifest["statistics"]["k_core_dropped"] > 0
     assert_equal(dataset, splits, values)
 
@@ -132,7 +143,10 @@ def test_min_count_equals_pandas(ray_session, tmp_path, seed):
     """Values with fewer training rows are id 0; 1 leaves none out, not even those without any."""
     frame, schema = random_log(seed)
     schema["k_core"] = seed % 3
-    min_count = {field["name"]: random.Random(seed + at).choice([1, 2, 4, 8]) for at, field in enumerate(schema["fields"])}
+    min_count = {
+        field["name"]: random.Random(seed + at).choice([1, 2, 4, 8])
+        for at, field in enumerate(schema["fields"])
+    }
     for field in schema["fields"]:
         field["min_count"] = min_count[field["name"]]
     splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"], min_count=min_count)
@@ -154,7 +168,11 @@ def test_a_sample_of_the_users_has_all_their_rows(ray_session, tmp_path):
         expected.loc[~expected["User ID"].isin(kept[-1]), "label"] = np.nan
         splits, left = naive_prepare(expected)
         _, values = naive_prepare(as_fields(frame))  # ids count in the order of the whole log
-        assert_equal(dataset, splits, {name: [value for value in found if value in left[name]] for name, found in values.items()})
+        assert_equal(
+            dataset,
+            splits,
+            {name: [value for value in found if value in left[name]] for name, found in values.items()},
+        )
         labelled = int((frame["stars"] != 3).sum())
         assert dataset.manifest["statistics"]["sampled_out"] == labelled - sum(map(len, splits.values()))
         assert 8 <= len(kept[-1]) <= 40
@@ -211,7 +229,10 @@ def missing_key(folder, frame, schema):
 def two_columns_of_a_name(folder, frame, schema):
     path = write(folder, frame, schema)
     names = [*frame.columns[:-1], "colour"]
-    pq.write_table(pa.Table.from_arrays([pa.array(frame[name]) for name in frame.columns], names=names), f"{folder}/log-1.parquet")
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(frame[name]) for name in frame.columns], names=names),
+        f"{folder}/log-1.parquet",
+    )
     return path
 
 
@@ -239,12 +260,16 @@ def truncated_parquet(folder, frame, schema):
 
 
 def one_row_group(folder, frame, schema):
-    """Of several, damaged in the middle of its colours: the file's footer and its other row groups are fine."""
+    """Of several, damaged in the middle of its colours: the file's footer and its other row groups are
+    fine.
+    """
     path = write(folder, frame, schema, files=1)
     file = f"{folder}/log-0.parquet"
     place = pq.ParquetFile(file).metadata.row_group(2).column(2)
     with open(file, "r+b") as stream:
-        stream.seek((place.dictionary_page_offset or place.data_page_offset) + place.total_compressed_size // 2)
+        stream.seek(
+            (place.dictionary_page_offset or place.data_page_offset) + place.total_compressed_size // 2
+        )
         stream.write(b"\xff" * (place.total_compressed_size // 2))
     return path
 
@@ -291,7 +316,9 @@ def invalid_utf8_in_parquet(folder, frame, schema):
     path = write(folder, frame, schema, files=1)
     texts = pa.array(["x"] * 19 + ["\u00ff"] + ["x"] * (len(frame) - 20))
     validity, offsets, data = texts.buffers()
-    broken = pa.StringArray.from_buffers(len(texts), offsets, pa.py_buffer(data.to_pybytes().replace(b"\xc3\xbf", b"\xff\xfe")), validity)
+    broken = pa.StringArray.from_buffers(
+        len(texts), offsets, pa.py_buffer(data.to_pybytes().replace(b"\xc3\xbf", b"\xff\xfe")), validity
+    )
     table = pa.Table.from_pandas(frame, preserve_index=False)
     pq.write_table(table.set_column(2, "colour", broken), f"{folder}/log-0.parquet", row_group_size=17)
     return path
@@ -362,35 +389,80 @@ def a_list(folder, frame, schema):
 
 
 BAD = {
-    "missing column": (missing_column, r"log-0\.parquet: has no column 'colour', which the schema names; it has uid, iid, stars, when"),
-    "missing column in CSV": (missing_column_in_csv, r"log-2\.csv: has no column 'colour', which the schema names"),
-    "missing key": (missing_key, r"schema\.yaml: no row of the log has a Colour; correct its column or leave the field out"),
-    "two columns of a name in CSV": (two_columns_of_a_name_in_csv, r"log-1\.csv, line 1: two columns are named 'colour'"),
+    "missing column": (
+        missing_column,
+        r"log-0\.parquet: has no column 'colour', which the schema names; it has uid, iid, stars, when",
+    ),
+    "missing column in CSV": (
+        missing_column_in_csv,
+        r"log-2\.csv: has no column 'colour', which the schema names",
+    ),
+    "missing key": (
+        missing_key,
+        r"schema\.yaml: no row of the log has a Colour; correct its column or leave the field out",
+    ),
+    "two columns of a name in CSV": (
+        two_columns_of_a_name_in_csv,
+        r"log-1\.csv, line 1: two columns are named 'colour'",
+    ),
     "two columns of a name": (two_columns_of_a_name, r"log-1\.parquet: has two columns 'colour'"),
     "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is no number"),
-    "label not binary": (change_schema(label={"column": "stars"}), r"log-\d\.parquet, row \d+: stars=\d is neither 0 nor 1"),
-    "no positive row": (change_schema(label={"column": "stars", "positive_from": 9}), "none of the .* rows is a click"),
-    "no negative row": (change_schema(label={"column": "stars", "positive_from": 0}), "all of the .* rows are clicks"),
+    "label not binary": (
+        change_schema(label={"column": "stars"}),
+        r"log-\d\.parquet, row \d+: stars=\d is neither 0 nor 1",
+    ),
+    "no positive row": (
+        change_schema(label={"column": "stars", "positive_from": 9}),
+        "none of the .* rows is a click",
+    ),
+    "no negative row": (
+        change_schema(label={"column": "stars", "positive_from": 0}),
+        "all of the .* rows are clicks",
+    ),
     "one time": (same_time, "rows have the same timestamp: no order in time"),
     "k-core": (change_schema(k_core=1000), "no user and item are left with 1000 rows each"),
     "truncated parquet": (truncated_parquet, r"log-1\.parquet: a damaged or truncated Parquet file"),
-    "corrupt parquet": (corrupt_pages, r"log-1\.parquet, row group 1 of \d: a damaged or truncated Parquet file"),
-    "corrupt row group": (one_row_group, r"log-0\.parquet, row group 3 of \d+: a damaged or truncated Parquet file"),
+    "corrupt parquet": (
+        corrupt_pages,
+        r"log-1\.parquet, row group 1 of \d: a damaged or truncated Parquet file",
+    ),
+    "corrupt row group": (
+        one_row_group,
+        r"log-0\.parquet, row group 3 of \d+: a damaged or truncated Parquet file",
+    ),
     "truncated CSV gzip": (truncated_csv_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file"),
     "corrupt gzip": (corrupt_gzip, r"log-1\.csv\.gz: a damaged or truncated gzip file"),
     "truncated CSV": (truncated_csv, r"log-0\.csv, line \d+: 3 cells where the header has 5"),
     "truncated gzip": (truncated_gzip, r"log-2\.jsonl\.gz: a damaged or truncated gzip file"),
     "invalid UTF-8 in CSV": (invalid_utf8, r"log-0\.csv, line \d+: not utf-8 text"),
-    "invalid UTF-8 in Parquet": (invalid_utf8_in_parquet, r"log-0\.parquet, row 20: column colour is not UTF-8 text"),
+    "invalid UTF-8 in Parquet": (
+        invalid_utf8_in_parquet,
+        r"log-0\.parquet, row 20: column colour is not UTF-8 text",
+    ),
     "invalid UTF-8 in JSON lines": (invalid_utf8_line, r"log-0\.jsonl\.gz, line 2: not UTF-8 text"),
     "broken JSON": (broken_json, r"log-0\.jsonl\.gz, line 2: not JSON"),
-    "10 MB value": (huge_value, r"log-0\.parquet, row 31: Colour has a value of 10,000,000 bytes; at most 65,536"),
-    "10 MB value in CSV": (huge_value_in("csv"), r"log-0\.csv, line 32: Colour has a value of 10,000,000 bytes; at most 65,536"),
-    "10 MB value in JSON lines": (huge_value_in("jsonl.gz"), r"log-0\.jsonl\.gz, line 31: Colour has a value of 10,000,000 bytes"),
+    "10 MB value": (
+        huge_value,
+        r"log-0\.parquet, row 31: Colour has a value of 10,000,000 bytes; at most 65,536",
+    ),
+    "10 MB value in CSV": (
+        huge_value_in("csv"),
+        r"log-0\.csv, line 32: Colour has a value of 10,000,000 bytes; at most 65,536",
+    ),
+    "10 MB value in JSON lines": (
+        huge_value_in("jsonl.gz"),
+        r"log-0\.jsonl\.gz, line 31: Colour has a value of 10,000,000 bytes",
+    ),
     "no rows": (no_rows, r"schema\.yaml: no rows are left"),
-    "a struct among texts": (a_struct, r"log-1\.parquet: has no column 'colour', which the schema names; it has .*colour\.name"),
+    "a struct among texts": (
+        a_struct,
+        r"log-1\.parquet: has no column 'colour', which the schema names; it has .*colour\.name",
+    ),
     "an object among texts": (an_object, r"log-1\.jsonl\.gz, line 1: .*'red'.* is nested"),
-    "a word among times": (time_is_text, r"log-1\.parquet, row 1: when='soon' is neither a number nor a date"),
+    "a word among times": (
+        time_is_text,
+        r"log-1\.parquet, row 1: when='soon' is neither a number nor a date",
+    ),
     "lists": (a_list, r"log-\d\.parquet, row 1: colour=.* is a list; set kind: multi"),
     "no file": (change_schema(data=["nothing-*"]), r"nothing-\*: no such file"),
 }
@@ -414,7 +486,9 @@ def assert_refused(capsys, schema, out, message):
     assert output.out == ""
     *said, last = output.err.splitlines()
     assert re.match(f"error: .*{message}", last), last
-    assert all(re.match(r"[a-z0-9 -]+(: \d+/\d+|: done in)|\d+-core after|splitting", line) for line in said), said
+    assert all(
+        re.match(r"[a-z0-9 -]+(: \d+/\d+|: done in)|\d+-core after|splitting", line) for line in said
+    ), said
 
 
 @pytest.mark.parametrize("target", ["file", "file/out", "folder", "/proc/out", "/sys/out"])
@@ -436,7 +510,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path,
     frame["colour"] = [f"{row} of {len(frame)}" for row in range(len(frame))]
     path = write(str(tmp_path / "raw"), frame, schema | {"k_core": 0})
     disk = small_disk(size)
-    assert_refused(capsys, path, f"{disk}/out", "No space left on device; check that the place .* has space left")
+    assert_refused(
+        capsys, path, f"{disk}/out", "No space left on device; check that the place .* has space left"
+    )
     assert os.listdir(disk) == []
 
 
@@ -449,7 +525,9 @@ def test_a_value_of_its_own_in_every_row(ray_session, tmp_path):
     splits, values = naive_prepare(as_fields(frame).assign(Session=frame["session"]))
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), splits, values)
     assert len(values["Session"]) == sum(map(len, splits.values()))
-    [session] = [field for field in check_source(get_source(path, None))["fields"] if field["name"] == "Session"]
+    [session] = [
+        field for field in check_source(get_source(path, None))["fields"] if field["name"] == "Session"
+    ]
     assert "most come once" in session["warnings"][0]
 
 
@@ -472,14 +550,21 @@ def test_a_file_without_rows_among_good_ones(ray_session, tmp_path, name):
 
 
 def test_an_empty_file_among_good_ones_and_mixed_types(ray_session, tmp_path):
-    """A file without rows adds none; a column that is text in one file and numbers in another is one column of texts."""
+    """A file without rows adds none; a column that is text in one file and numbers in another is one column
+    of texts.
+    """
     frame, schema = random_log(11)
     schema["k_core"] = 0
     path = write(str(tmp_path / "raw"), frame, schema, files=2)
-    pq.write_table(pa.Table.from_pandas(frame.iloc[:0], preserve_index=False), tmp_path / "raw" / "log-00.parquet")
+    pq.write_table(
+        pa.Table.from_pandas(frame.iloc[:0], preserve_index=False), tmp_path / "raw" / "log-00.parquet"
+    )
     second = frame.iloc[len(frame) // 2 :]
     pq.write_table(
-        pa.Table.from_pandas(second.assign(iid=second["iid"].astype(str), when=second["when"].astype("float64")), preserve_index=False),
+        pa.Table.from_pandas(
+            second.assign(iid=second["iid"].astype(str), when=second["when"].astype("float64")),
+            preserve_index=False,
+        ),
         tmp_path / "raw" / "log-1.parquet",
     )
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), *naive_prepare(as_fields(frame)))

@@ -1,4 +1,6 @@
-"""Made-up logs through `prepare` against pandas, and the dataset's transform on the log's own rows: exactly the dataset's ids."""
+"""Made-up logs through `prepare` against pandas, and the dataset's transform on the log's own rows: exactly
+the dataset's ids.
+"""
 
 from bisect import bisect_right
 
@@ -41,7 +43,13 @@ def check(folder, seed):
         truth["split_key"] = _hash(8, 0, np.arange(len(truth)))
     options = {"rows_per_shard": 40, "row_group_rows": 16, "progress": lambda line: None}
     if cannot_be_prepared(log):
-        with pytest.raises(DataError, match=r"rows are left|no user and item|is a click|are clicks|no row of the log has a|can't be cut"):
+        with pytest.raises(
+            DataError,
+            match=(
+                r"rows are left|no user and item|is a click|are clicks|no row of the log has "
+                r"a|can't be cut"
+            ),
+        ):
             prepare(log.schema, None, str(folder / "out"), **options)
         assert [entry.name for entry in folder.iterdir()] == ["raw"]
         return
@@ -52,23 +60,36 @@ def check(folder, seed):
         name, edges = rule["schema"]["name"], rule["edges"]
         if edges is not None:
             assert len(edges) < rule["schema"]["quantiles"]
-            truth[name] = [named(edges, value) if isinstance(value, Number) else value for value in truth[name]]
+            truth[name] = [
+                named(edges, value) if isinstance(value, Number) else value for value in truth[name]
+            ]
             # in the order of the numbers that are left, or of the table
-            buckets[name] = [*dict.fromkeys(named(edges, value) for value in log.tables.get(name, left[name]))]
+            buckets[name] = [
+                *dict.fromkeys(named(edges, value) for value in log.tables.get(name, left[name]))
+            ]
     splits, values = naive_prepare(truth, k_core=log.k_core, split_by=log.split_by)
     assert_equal(dataset, splits, values | log.tables | buckets)
     transform_gives_the_datasets_ids(log, dataset)
 
 
 def cannot_be_prepared(log):
-    """A split would be empty, there is one class only, a column never has a value, or quantiles no two numbers in training rows."""
+    """A split would be empty, there is one class only, a column never has a value, or quantiles no two
+    numbers in training rows.
+    """
     splits, _ = naive_prepare(log.truth, k_core=log.k_core, split_by=log.split_by)
     labels = np.concatenate([split["label"] for split in splits.values()])
     fields = log.truth[log.truth["label"].notna()].drop(columns=["label", *log.tables])
     with open(log.schema) as stream:
         cut = [field["name"] for field in yaml.safe_load(stream)["fields"] if "quantiles" in field]
-    uncut = any(len({value for value in splits["train"][name] if isinstance(value, Number)}) < 2 for name in cut)
-    return min(map(len, splits.values())) == 0 or len(set(labels)) < 2 or (fields == "unknown").all().any() or uncut
+    uncut = any(
+        len({value for value in splits["train"][name] if isinstance(value, Number)}) < 2 for name in cut
+    )
+    return (
+        min(map(len, splits.values())) == 0
+        or len(set(labels)) < 2
+        or (fields == "unknown").all().any()
+        or uncut
+    )
 
 
 def named(edges, value):
@@ -85,7 +106,9 @@ def transform_gives_the_datasets_ids(log, dataset):
     for uri in source.files():
         for file in find_files(uri, how):
             for part in file_parts(file, how):
-                found += [transform(rows, ("",)).field_ids for rows in read_rows(part, transform.columns, how)]
+                found += [
+                    transform(rows, ("",)).field_ids for rows in read_rows(part, transform.columns, how)
+                ]
     ids = np.concatenate(found)
     for split in SPLITS:
         rows = dataset.read_split(split)

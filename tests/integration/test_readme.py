@@ -1,5 +1,6 @@
-"""The blocks of commands in README.md run, in their order and in one folder, then other documented commands. Only sizes differ, as
-SHORTER says."""
+"""The blocks of commands in README.md run, in their order and in one folder, then other documented commands.
+Only sizes differ, as SHORTER says.
+"""
 
 import os
 import re
@@ -19,14 +20,22 @@ from clickprompt.data.transform.row_transform import RowTransform
 from tests.support.documented import README, ROOT, blocks, scripts
 from tests.support.raw_movielens import ratings, write_1m
 
-FETCHED = {"CLICKPROMPT_ML100K": "movielens-100k", "CLICKPROMPT_MINILM": "minilm-l6", "CLICKPROMPT_GPT2_BPE": "gpt2-bpe"}
+FETCHED = {
+    "CLICKPROMPT_ML100K": "movielens-100k",
+    "CLICKPROMPT_MINILM": "minilm-l6",
+    "CLICKPROMPT_GPT2_BPE": "gpt2-bpe",
+}
 COMMAND = re.compile(r"(make|\.venv/bin/clickprompt|clickprompt|export|for) ")
-# (words that an argument list begins with or has, what is added to it); the first that fits. Settings that come last count.
+# (words that an argument list begins with or has, what is added to it); the first that fits. Settings that
+# come last count.
 SHORTER = [
     (("synth",), ["--rows", "3000"]),
     (("tokenize", "FacebookAI/roberta-base"), ["--plm", "data/minilm-l6"]),  # the hub may be out of reach
     (("prepare", "movielens-100k"), ["--sample-users", "0.03"]),
-    (("pretrain", "goodreads-roberta-large"), ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"]),
+    (
+        ("pretrain", "goodreads-roberta-large"),
+        ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"],
+    ),
     (("pretrain",), ["--set", "pretrain.max_steps=2"]),
     (
         ("pipeline",),
@@ -41,19 +50,39 @@ SHORTER = [
         ("tune",),
         [
             *("--set", "plm.path=data/minilm-l6", "--set", "plm.num_layers=1", "--set", "ctr.num_layers=1"),
-            *("--set", "tune.space={prompt.num_prompts: [1, 2], finetune.lr.plm: [0, 3.0e-5]}", "--set", "tune.max_concurrent_trials=2"),
-            *("--set", "pretrain.max_steps=1", "--set", "finetune.max_steps=2", "--set", "pretrain.global_batch_size=64"),
+            *(
+                "--set",
+                "tune.space={prompt.num_prompts: [1, 2], finetune.lr.plm: [0, 3.0e-5]}",
+                "--set",
+                "tune.max_concurrent_trials=2",
+            ),
+            *(
+                "--set",
+                "pretrain.max_steps=1",
+                "--set",
+                "finetune.max_steps=2",
+                "--set",
+                "pretrain.global_batch_size=64",
+            ),
         ],
     ),
 ]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not FETCHED.keys() <= os.environ.keys(), reason=f"one of {', '.join(FETCHED)} is not set"),
+    pytest.mark.skipif(
+        not FETCHED.keys() <= os.environ.keys(), reason=f"one of {', '.join(FETCHED)} is not set"
+    ),
 ]
 
 
 def shorter(arguments: list[str]) -> list[str]:
-    return [*arguments, *next((extra for words, extra in SHORTER if arguments[0] == words[0] and set(words) <= set(arguments)), [])]
+    return [
+        *arguments,
+        *next(
+            (extra for words, extra in SHORTER if arguments[0] == words[0] and set(words) <= set(arguments)),
+            [],
+        ),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +94,13 @@ def checkout(tmp_path_factory) -> Path:
         shutil.copytree(os.environ[variable], folder / "data" / name)
     write_1m(str(folder / "ML-1M-FOLDER"), ratings(600))
     shutil.copytree(folder / "data" / "gpt2-bpe", folder / "FOLDER")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 514}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 514,
+    }
     RobertaConfig(**sizes).save_pretrained(folder / "FOLDER")
     log = {
         "user_id": [f"u{row % 9}" for row in range(540)],
@@ -83,18 +118,31 @@ def checkout(tmp_path_factory) -> Path:
     program.parent.mkdir(parents=True)
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.integration.test_readme import shorter\nfrom clickprompt.cli.main import main\nmain(shorter(sys.argv[1:]))\n"
+        "from tests.integration.test_readme import shorter\nfrom clickprompt.cli.main import "
+        "main\nmain(shorter(sys.argv[1:]))\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return folder
 
 
 def bash(script: str, folder: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(["bash", "-euc", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize("block", [block for block in blocks(README) if COMMAND.match(block)], ids=lambda block: block.splitlines()[0][:70])
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks(README) if COMMAND.match(block)],
+    ids=lambda block: block.splitlines()[0][:70],
+)
 def test_a_block_of_commands(block, checkout, request):
     environment = dict(os.environ)
     if block.startswith("make "):  # CI runs these
@@ -106,14 +154,19 @@ def test_a_block_of_commands(block, checkout, request):
         head = request.getfixturevalue("head")
         environment = dict(head.environment)
         settings = checkout / "run.yaml"
-        settings.write_text("plm: {path: data/minilm-l6, num_layers: 1}\nctr: {num_layers: 1}\npretrain: {global_batch_size: 64}\n")
+        settings.write_text(
+            "plm: {path: data/minilm-l6, num_layers: 1}\nctr: {num_layers: 1}\npretrain: "
+            "{global_batch_size: 64}\n"
+        )
         block = (
             block.replace("http://HEAD:8265", head.jobs)
             .replace("s3://bucket", str(checkout / "bucket"))
             .replace("=…", f"={environment['RAY_AUTH_TOKEN_PATH']}")
         )
         block = block.replace(
-            "--config run.yaml", f"--config run.yaml --set data.path={checkout}/runs/ml-100k --set plm.path={checkout}/data/minilm-l6"
+            "--config run.yaml",
+            f"--config run.yaml --set data.path={checkout}/runs/ml-100k --set "
+            f"plm.path={checkout}/data/minilm-l6",
         )
         environment["PATH"] = f"{checkout}/.venv/bin:{environment['PATH']}"
     bash(block, checkout, environment)
@@ -141,5 +194,10 @@ def test_what_the_commands_have_left(checkout):
     dataset = Dataset.open(str(runs / "ml-100k"))
     rows = f"rows = [dict.fromkeys({dataset.field_names!r}, '1')] * 3\n"
     program = "import json\nimport numpy as np\nimport onnxruntime\nimport pyarrow.parquet as pq\n" + rows
-    check = "assert click_probability.shape == (3,) and ((0 < click_probability) & (click_probability < 1)).all()\n"
-    subprocess.run([sys.executable, "-c", program + serving + check], cwd=runs / "serving", check=True, timeout=120)
+    check = (
+        "assert click_probability.shape == (3,) and ((0 < click_probability) & (click_probability < "
+        "1)).all()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program + serving + check], cwd=runs / "serving", check=True, timeout=120
+    )

@@ -1,4 +1,6 @@
-"""Real MiniLM on real MovieLens-100K: the prompts carry what the row's IDs know, whatever CTR model makes them. 15 minutes a model."""
+"""Real MiniLM on real MovieLens-100K: the prompts carry what the row's IDs know, whatever CTR model makes
+them. 15 minutes a model.
+"""
 
 import json
 import os
@@ -14,13 +16,22 @@ from clickprompt.runtime.score.evaluate import evaluate_recovery
 from clickprompt.runtime.train.train import run_training
 
 REAL = ("CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM")
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.skipif(not all(name in os.environ for name in REAL), reason=f"{REAL} not set")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.skipif(not all(name in os.environ for name in REAL), reason=f"{REAL} not set"),
+]
 
 
 @pytest.fixture(scope="module")
 def data(ray_session, tmp_path_factory):
     """Split by hash: by time, six of seven held-out rows are of users that never occur in training."""
-    dataset = prepare("movielens-100k", os.environ["CLICKPROMPT_ML100K"], str(tmp_path_factory.mktemp("data") / "ml"), split_by="hash")
+    dataset = prepare(
+        "movielens-100k",
+        os.environ["CLICKPROMPT_ML100K"],
+        str(tmp_path_factory.mktemp("data") / "ml"),
+        split_by="hash",
+    )
     build_token_table(dataset, load_tokenizer(os.environ["CLICKPROMPT_MINILM"]))
     return dataset.uri
 
@@ -31,7 +42,9 @@ def test_own_prompts_restore_twice_as_much_as_permuted_ones(data, tmp_path, back
     config = load_config("recovery", [f"data.path={data}", f"plm.path={minilm}", f"ctr.backbone={backbone}"])
     run = str(tmp_path / "run")
     run_training(config, "pretrain", run)
-    losses = [json.loads(line)["loss"] for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()]
+    losses = [
+        json.loads(line)["loss"] for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()
+    ]
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
     fields = evaluate_recovery(run, "test", config=config)["fields"]
     for name in ("User ID", "Title"):

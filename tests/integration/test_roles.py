@@ -14,7 +14,11 @@ pytestmark = pytest.mark.ray
 
 SCHEMA = {
     "data": "log.csv",
-    "fields": [{"name": "Page", "column": "page"}, {"name": "Who", "column": "who"}, {"name": "What", "column": "what"}],
+    "fields": [
+        {"name": "Page", "column": "page"},
+        {"name": "Who", "column": "who"},
+        {"name": "What", "column": "what"},
+    ],
     "label": {"column": "y"},
     "user": "who",
     "item": "page",
@@ -24,7 +28,10 @@ SCHEMA = {
 @pytest.mark.parametrize(("group", "named"), [(None, None), ("request", "Page")])
 def test_user_item_and_group_of_the_schema(ray_session, tmp_path, group, named):
     rng = np.random.default_rng(0)
-    lines = [f"p{rng.integers(3)},u{rng.integers(9)},i{rng.integers(40)},r{row // 4},{rng.integers(2)}\n" for row in range(400)]
+    lines = [
+        f"p{rng.integers(3)},u{rng.integers(9)},i{rng.integers(40)},r{row // 4},{rng.integers(2)}\n"
+        for row in range(400)
+    ]
     (tmp_path / "log.csv").write_text("page,who,what,request,y\n" + "".join(lines))
     (tmp_path / "log.yaml").write_text(yaml.safe_dump(SCHEMA | ({"group": group} if group else {})))
     dataset = prepare(str(tmp_path / "log.yaml"), None, str(tmp_path / "d"), progress=lambda line: None)

@@ -1,4 +1,6 @@
-"""The data path and a training run on an object store: moto's server on loopback, found by the environment as Amazon's is."""
+"""The data path and a training run on an object store: moto's server on loopback, found by the environment as
+Amazon's is.
+"""
 
 import gzip
 import json
@@ -35,7 +37,11 @@ pytestmark = pytest.mark.ray
 ROWS = 600
 SMALL = {"rows_per_shard": 100, "row_group_rows": 16, "progress": lambda line: None}
 SCHEMA = {
-    "fields": [{"name": "User ID", "column": "user"}, {"name": "Movie ID", "column": "movie"}, {"name": "Film genre", "column": "genre"}],
+    "fields": [
+        {"name": "User ID", "column": "user"},
+        {"name": "Movie ID", "column": "movie"},
+        {"name": "Film genre", "column": "genre"},
+    ],
     "label": {"column": "stars", "positive_from": 4, "drop": [3]},
     "timestamp": "time",
     "user": "user",
@@ -52,7 +58,9 @@ def write_log(folder: str, kind: str) -> str:
         "user": [f"u{user}" for user in users],
         "movie": [f"red {movie}" for movie in movies],
         "genre": [("old", "new", "quiet")[movie % 3] for movie in movies],
-        "stars": [1 + (user * movie) % 5 for user, movie in zip(users.tolist(), movies.tolist(), strict=True)],
+        "stars": [
+            1 + (user * movie) % 5 for user, movie in zip(users.tolist(), movies.tolist(), strict=True)
+        ],
         "time": draw.permutation(ROWS).tolist(),
     }
     os.makedirs(os.path.join(folder, "log"))
@@ -105,16 +113,28 @@ def succeeds(capsys, *arguments: str) -> dict:
 def test_a_log_in_a_bucket_gives_the_bytes_of_a_local_one(ray_session, bucket, tmp_path, kind, schema_there):
     local = prepare(write_log(str(tmp_path / "raw"), kind), None, str(tmp_path / "out"), **SMALL)
     storage.copy_tree(str(tmp_path / "raw"), f"{bucket}/raw")
-    schema = f"{bucket}/raw/log.yaml" if schema_there else write_schema(str(tmp_path / "here"), f"{bucket}/raw/log/part-?.{kind}")
+    schema = (
+        f"{bucket}/raw/log.yaml"
+        if schema_there
+        else write_schema(str(tmp_path / "here"), f"{bucket}/raw/log/part-?.{kind}")
+    )
     remote = prepare(schema, None, f"{bucket}/out/", **SMALL)
     assert without_addresses(remote) == without_addresses(local)
-    assert list(remote.manifest["raw_files"]) == [f"{bucket}/raw/log/part-{number}.{kind}" for number in range(3)]
+    assert list(remote.manifest["raw_files"]) == [
+        f"{bucket}/raw/log/part-{number}.{kind}" for number in range(3)
+    ]
     remote.verify()
-    entries = [*remote.manifest["fields"], *(shard for shards in remote.manifest["shards"].values() for shard in shards)]
+    entries = [
+        *remote.manifest["fields"],
+        *(shard for shards in remote.manifest["shards"].values() for shard in shards),
+    ]
     files = ["manifest.json", *(entry["file"] for entry in entries)]
     assert sorted(objects(f"{bucket}/out")) == sorted(f"{bucket}/out/{file}" for file in files)
     lines = []
-    assert prepare(schema, None, f"{bucket}/out", **SMALL | {"progress": lines.append}).fingerprint == remote.fingerprint
+    assert (
+        prepare(schema, None, f"{bucket}/out", **SMALL | {"progress": lines.append}).fingerprint
+        == remote.fingerprint
+    )
     assert lines == [f"{bucket}/out is prepared already"]
 
 
@@ -131,9 +151,14 @@ def test_a_prepare_that_fails_leaves_nothing(ray_session, bucket, tmp_path):
 @pytest.mark.slow
 def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, tmp_path):
     schema = write_log(str(tmp_path / "raw"), "jsonl")
-    code = "import os, sys; from clickprompt.runtime.prepare import prepare as p; p._write_vocabulary = lambda *_: os._exit(9); "
+    code = (
+        "import os, sys; from clickprompt.runtime.prepare import prepare as p; p._write_vocabulary = "
+        "lambda *_: os._exit(9); "
+    )
     code += "p.prepare(sys.argv[1], None, sys.argv[2])"
-    done = subprocess.run([sys.executable, "-c", code, schema, f"{bucket}/out"], check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, schema, f"{bucket}/out"], check=False, capture_output=True
+    )
     assert done.returncode == 9, done.stderr
     assert objects(f"{bucket}/out/train"), "killed before there was something to leave"
     with pytest.raises(DataError, match=r"there is no prepared dataset \(no manifest\.json\) here"):
@@ -141,7 +166,9 @@ def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, t
     lines = []
     prepare(schema, None, f"{bucket}/out", **SMALL | {"progress": lines.append}).verify()
     assert f"{bucket}/out: cleared of what an interrupted prepare had left" in lines
-    assert not [name for name in objects(f"{bucket}/out") if not re.search(r"manifest\.json$|\.parquet$", name)]
+    assert not [
+        name for name in objects(f"{bucket}/out") if not re.search(r"manifest\.json$|\.parquet$", name)
+    ]
 
 
 def test_a_synthetic_log_is_written_to_a_bucket_and_prepared_there(ray_session, bucket, tmp_path):
@@ -189,8 +216,19 @@ def test_tokenize(prepared, capsys, monkeypatch, tmp_path):
 
 def settings(data: str, plm: str) -> list[str]:
     """A short finetuning without the PLM, with two workers; slow enough to be killed in the middle."""
-    given = {"finetune.with_plm": False, "finetune.epochs": 3, "finetune.checkpoint_every": 10, "finetune.validate_every": 10}
-    given |= {"finetune.global_batch_size": 24, "finetune.micro_batch_size": 2, "data.path": data, "data.chunk_batches": 4, "plm.path": plm}
+    given = {
+        "finetune.with_plm": False,
+        "finetune.epochs": 3,
+        "finetune.checkpoint_every": 10,
+        "finetune.validate_every": 10,
+    }
+    given |= {
+        "finetune.global_batch_size": 24,
+        "finetune.micro_batch_size": 2,
+        "data.path": data,
+        "data.chunk_batches": 4,
+        "plm.path": plm,
+    }
     given |= {"ctr.embedding_dim": 8, "ctr.hidden_dim": 16, "ctr.num_layers": 2, "ctr.dropout": 0}
     given |= {"runtime.num_workers": 2, "runtime.engine": "torch", "runtime.evaluation_actors": 1}
     return [part for key, value in given.items() for part in ("--set", f"{key}={json.dumps(value)}")]
@@ -206,7 +244,11 @@ def test_a_run_in_a_bucket_is_that_of_a_local_folder_also_when_a_worker_is_kille
     def kill_one_worker_after_the_first_checkpoint():
         while not over.wait(0.02):
             if newest_complete(f"{run}/checkpoints"):
-                workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+                workers = [
+                    p
+                    for p in psutil.Process().children(recursive=True)
+                    if "RayTrainWorker" in "".join(p.cmdline())
+                ]
                 if len(workers) == 2:
                     os.kill(workers[-1].pid, signal.SIGKILL)
                     killed.append(workers[-1].pid)
@@ -227,7 +269,10 @@ def test_a_run_in_a_bucket_is_that_of_a_local_folder_also_when_a_worker_is_kille
         np.testing.assert_allclose(tensor.numpy(), weights[name].numpy(), rtol=1e-5, atol=1e-6)
     assert succeeds(capsys, "finetune", "--run", run, *settings(f"{bucket}/data", plm)) == result
 
-    scores, expected = (succeeds(capsys, "evaluate", "--run", place, "--set", "runtime.evaluation_actors=1") for place in (run, here))
+    scores, expected = (
+        succeeds(capsys, "evaluate", "--run", place, "--set", "runtime.evaluation_actors=1")
+        for place in (run, here)
+    )
     assert scores["auc"] == pytest.approx(expected["auc"], rel=1e-6)
     succeeds(capsys, "export", "--run", run, "--out", f"{bucket}/served")
     assert load_weights(f"{bucket}/served").keys() == weights.keys()

@@ -1,5 +1,6 @@
-"""Training and serving are one: a split's rows score alike by `evaluate`, `predict`, the folder for a server, and over HTTP; and the server
-answers every request while processes are killed and exports change."""
+"""Training and serving are one: a split's rows score alike by `evaluate`, `predict`, the folder for a server,
+and over HTTP; and the server answers every request while processes are killed and exports change.
+"""
 
 import concurrent.futures
 import json
@@ -63,7 +64,9 @@ def log_rows(count: int = 400) -> list[dict]:
             "item": int(rng.integers(0, 25)),  # of 20
         }
         lost = rng.random(len(values)) < 0.2
-        shown = {name: None if gone else value for (name, value), gone in zip(values.items(), lost, strict=True)}
+        shown = {
+            name: None if gone else value for (name, value), gone in zip(values.items(), lost, strict=True)
+        }
         return shown | {"click": int(rng.integers(0, 2)), "when": number}
 
     return [row(number) for number in range(count)]
@@ -76,7 +79,8 @@ def prepared(ray_session, tmp_path_factory):
     rows = log_rows()
     pq.write_table(pa.Table.from_pylist(rows), os.path.join(folder, "log.parquet"))
     pq.write_table(
-        pa.table({"item": list(range(20)), "title": [f"title {i % 7}" for i in range(20)]}), os.path.join(folder, "items.parquet")
+        pa.table({"item": list(range(20)), "title": [f"title {i % 7}" for i in range(20)]}),
+        os.path.join(folder, "items.parquet"),
     )
     schema = {
         "data": ["log.parquet"],
@@ -87,7 +91,9 @@ def prepared(ray_session, tmp_path_factory):
     }
     with open(os.path.join(folder, "schema.yaml"), "w") as stream:
         yaml.safe_dump(schema, stream)
-    dataset = prepare(os.path.join(folder, "schema.yaml"), None, os.path.join(folder, "data"), progress=lambda line: None)
+    dataset = prepare(
+        os.path.join(folder, "schema.yaml"), None, os.path.join(folder, "data"), progress=lambda line: None
+    )
     plm = write_plm(os.path.join(folder, "plm"))
     build_token_table(dataset, load_tokenizer(plm))
     split = dataset.read_split("test")
@@ -114,11 +120,28 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.err = os.path.join(folder, "err")
-        program = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", "serve", "--run", run, "--port", str(self.port)]
-        clean = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CLICKPROMPT_SERVE_TOKEN")}
+        program = [
+            sys.executable,
+            "-c",
+            "from clickprompt.cli.main import main; main()",
+            "serve",
+            "--run",
+            run,
+            "--port",
+            str(self.port),
+        ]
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("RAY_ADDRESS", "CLICKPROMPT_SERVE_TOKEN")
+        }
         with open(self.err, "w") as err:
             self.process = subprocess.Popen(
-                [*program, "--json", *options], stdout=subprocess.PIPE, stderr=err, text=True, env=clean | environment
+                [*program, "--json", *options],
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                env=clean | environment,
             )
 
     def __enter__(self) -> "Server":
@@ -158,7 +181,10 @@ def by_graph(folder: str, rows: list[dict]) -> np.ndarray:
         inputs = json.load(stream)["serving"]["inputs"]
     feed = {}
     for one in inputs:
-        values, missing = [row[one["column"]] for row in rows], float("nan") if one["missing"] == "NaN" else one["missing"]
+        values, missing = (
+            [row[one["column"]] for row in rows],
+            float("nan") if one["missing"] == "NaN" else one["missing"],
+        )
         if len(one["shape"]) == 2:
             longest = max(len(value or ()) for value in values)
             values = [[*(value or ()), *[""] * (longest - len(value or ()))] for value in values]
@@ -166,7 +192,9 @@ def by_graph(folder: str, rows: list[dict]) -> np.ndarray:
             values = ["" if value is None else str(value) for value in values]
         else:
             values = [missing if value is None else value for value in values]
-        feed[one["column"]] = np.array(values, {"int64": np.int64, "double": np.float64, "string": object}[one["type"]])
+        feed[one["column"]] = np.array(
+            values, {"int64": np.int64, "double": np.float64, "string": object}[one["type"]]
+        )
     return onnxruntime.InferenceSession(os.path.join(folder, "model.onnx")).run(["logit"], feed)[0]
 
 
@@ -179,7 +207,9 @@ def test_parity(finetuned, prepared, tmp_path):
     assert np.ptp(expected) > 0.1
 
     predict(finetuned, [file], str(tmp_path / "out"), runtime=RuntimeConfig())
-    found = pa.concat_tables(pq.read_table(tmp_path / "out" / name) for name in sorted(os.listdir(tmp_path / "out")))
+    found = pa.concat_tables(
+        pq.read_table(tmp_path / "out" / name) for name in sorted(os.listdir(tmp_path / "out"))
+    )
     np.testing.assert_allclose(found["logit"].to_numpy(), expected, atol=1e-6, rtol=0)
 
     if read_info(export_of(finetuned)).objective == "without_plm":
@@ -190,12 +220,16 @@ def test_parity(finetuned, prepared, tmp_path):
     export_for_serving(finetuned, served)
     logits, transformed = open_predictor(served).score(pq.read_table(file), ("",))
     np.testing.assert_allclose(logits, expected, atol=1e-6, rtol=0)
-    np.testing.assert_array_equal(transformed.field_ids, np.stack([split[column].to_numpy() for column in dataset.columns], axis=1))
+    np.testing.assert_array_equal(
+        transformed.field_ids, np.stack([split[column].to_numpy() for column in dataset.columns], axis=1)
+    )
 
     with Server(served, str(tmp_path), "--replicas", "1") as server:
         status, answer = server.ask("/predict", {"rows": rows})
         assert status == 200, answer
-        np.testing.assert_allclose([found["logit"] for found in answer["predictions"]], expected, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(
+            [found["logit"] for found in answer["predictions"]], expected, atol=1e-6, rtol=0
+        )
         alone = [server.ask("/predict", {"rows": [row]})[1]["predictions"][0]["logit"] for row in rows[:8]]
         np.testing.assert_allclose(alone, expected[:8], atol=1e-6, rtol=0)
         bad = rows[0] | {"price": "cheap"}
@@ -259,10 +293,22 @@ def test_a_token_opens_the_door(prepared, tmp_path):
     token = "correct-horse-battery"
     (tmp_path / "token").write_text(token + "\n")
     with Server(
-        str(tmp_path / "run"), str(tmp_path), "--host", "0.0.0.0", "--replicas", "1", "--token-file", str(tmp_path / "token")
+        str(tmp_path / "run"),
+        str(tmp_path),
+        "--host",
+        "0.0.0.0",
+        "--replicas",
+        "1",
+        "--token-file",
+        str(tmp_path / "token"),
     ) as server:
         assert server.ask("/ready")[0] == 200
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}, {"Authorization": "Bearer"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Basic {token}"},
+            {"Authorization": "Bearer"},
+        ):
             for path, body in (("/predict", {"rows": []}), ("/metrics", None)):
                 assert server.ask(path, body, **headers)[0] == 401
         assert server.ask("/predict", {"rows": [{}]}, Authorization=f"Bearer {token}")[0] == 200

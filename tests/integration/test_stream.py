@@ -28,8 +28,14 @@ def test_stream_equals_the_plan(ray_session, dataset, num_workers, start_step):
     with ThreadPoolExecutor(num_workers) as pool:  # equal splits advance together
         delivered = list(pool.map(consume, range(num_workers)))
     for rank in range(num_workers):
-        planned = list(read_local_batches(dataset, order, start_step=start_step, rank=rank, num_workers=num_workers))
-        assert [step for step, _ in delivered[rank]] == [step for step, _ in planned] == list(range(start_step, order.total_steps))
+        planned = list(
+            read_local_batches(dataset, order, start_step=start_step, rank=rank, num_workers=num_workers)
+        )
+        assert (
+            [step for step, _ in delivered[rank]]
+            == [step for step, _ in planned]
+            == list(range(start_step, order.total_steps))
+        )
         for (_, got), (_, wanted) in zip(delivered[rank], planned, strict=True):
             assert got.keys() == wanted.keys()
             for name in got:

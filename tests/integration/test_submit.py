@@ -26,7 +26,12 @@ def test_a_job_from_submission_to_its_end(head, tmp_path):
 
     done = run("submit", "pretrain", "--address", address, "--id", "first", "--wait", "--json", *pretrain)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"job_id": "first", "status": "SUCCEEDED", "exit_code": 0, "address": address}
+    assert json.loads(done.stdout) == {
+        "job_id": "first",
+        "status": "SUCCEEDED",
+        "exit_code": 0,
+        "address": address,
+    }
     assert "6 of 6 steps" in done.stderr  # the job's log
     assert storage.read_json(os.path.join(folder, "result.json"))["step"] == 6
     assert os.path.exists(os.path.join(folder, "export", "model.safetensors"))
@@ -35,7 +40,9 @@ def test_a_job_from_submission_to_its_end(head, tmp_path):
     assert again.returncode == 2
     assert "--id first" in again.stderr
 
-    bad = run("submit", "pretrain", "--address", address, "--id", "bad", *pretrain, "--set", "prompt.num_prompts=-1")
+    bad = run(
+        "submit", "pretrain", "--address", address, "--id", "bad", *pretrain, "--set", "prompt.num_prompts=-1"
+    )
     assert bad.returncode == 2, bad.stderr  # the job's own status
     assert "prompt.num_prompts=-1" in bad.stderr
     assert "Traceback" not in bad.stderr
@@ -48,12 +55,23 @@ def test_a_job_from_submission_to_its_end(head, tmp_path):
     assert "6 of 6 steps" in run("job", "logs", "first", "--address", address).stdout
     unknown = run("job", "status", "second", "--address", address)
     assert (unknown.returncode, "second" in unknown.stderr) == (2, True)
-    nodes = head.python("-m", "ray.scripts.scripts", "status", "--address", head.ray)  # as docs/troubleshooting.md has it
+    nodes = head.python(
+        "-m", "ray.scripts.scripts", "status", "--address", head.ray
+    )  # as docs/troubleshooting.md has it
     assert nodes.returncode == 0, nodes.stderr
     assert "CPU" in nodes.stdout
 
     finetuned = str(tmp_path / "finetuned")
-    settings = ["--config", config, "--run", finetuned, "--set", "finetune.with_plm=false", "--set", "finetune.max_steps=4"]
+    settings = [
+        "--config",
+        config,
+        "--run",
+        finetuned,
+        "--set",
+        "finetune.with_plm=false",
+        "--set",
+        "finetune.max_steps=4",
+    ]
     for job, arguments, result in (
         ("finetune", settings, "finetuned/result.json"),
         ("export", ["--run", finetuned, "--out", str(tmp_path / "serving")], "serving/model.safetensors"),
@@ -71,7 +89,9 @@ def test_a_job_that_is_stopped_leaves_a_run_that_continues(head, tmp_path):
     run, address = head.clickprompt, head.jobs
     dataset, plm = write_both(str(tmp_path))
     config, folder = str(tmp_path / "run.yaml"), str(tmp_path / "run")
-    settings = tiny_config(dataset.uri, plm, pretrain__max_steps=400, pretrain__epochs=400, pretrain__checkpoint_every=50)
+    settings = tiny_config(
+        dataset.uri, plm, pretrain__max_steps=400, pretrain__epochs=400, pretrain__checkpoint_every=50
+    )
     storage.write_bytes(config, dump_config(settings).encode())
     command = ["submit", "pretrain", "--address", address, "--config", config, "--run", folder, "--json"]
 
@@ -98,7 +118,9 @@ def test_a_job_that_is_stopped_leaves_a_run_that_continues(head, tmp_path):
 def test_a_wrong_token_and_a_head_that_is_not_there(head):
     without = {key: value for key, value in head.environment.items() if not key.startswith("RAY_AUTH")}
     for environment in ({**head.environment, "RAY_AUTH_TOKEN": "f" * 64}, without):
-        refused = replace(head, environment=environment).clickprompt("submit", "pretrain", "--address", head.jobs)
+        refused = replace(head, environment=environment).clickprompt(
+            "submit", "pretrain", "--address", head.jobs
+        )
         assert refused.returncode == 2, refused.stderr
         assert "token" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1, refused.stderr
@@ -109,6 +131,13 @@ def test_a_wrong_token_and_a_head_that_is_not_there(head):
 
 def test_what_a_cluster_without_the_package_needs():
     pins = dict(line.split("==") for line in pinned_requirements())
-    assert {"torch", "ray", "deepspeed", "transformers", "pyarrow", "aiohttp"} <= pins.keys()  # aiohttp: of ray[default]
+    assert {
+        "torch",
+        "ray",
+        "deepspeed",
+        "transformers",
+        "pyarrow",
+        "aiohttp",
+    } <= pins.keys()  # aiohttp: of ray[default]
     assert pins["torch"] == "2.13.0"
     assert not {"pytest", "ruff", "moto", "clickprompt"} & pins.keys()

@@ -1,4 +1,6 @@
-"""Runs that are stopped, whose storage refuses for a while, or whose numbers stop being numbers: on the real Ray Train."""
+"""Runs that are stopped, whose storage refuses for a while, or whose numbers stop being numbers: on the real
+Ray Train.
+"""
 
 import glob
 import json
@@ -50,12 +52,17 @@ def config(tmp_path_factory):
 def undisturbed(config, tmp_path_factory):
     """The losses of one plain process."""
     memory = Memory(tmp_path_factory.mktemp("plain"))
-    run_plainly(replaced(config, {"finetune.micro_batch_size": 24, "finetune.checkpoint_every": 1000}), memory)
+    run_plainly(
+        replaced(config, {"finetune.micro_batch_size": 24, "finetune.checkpoint_every": 1000}), memory
+    )
     return [row["loss"] for row in memory.steps]
 
 
 def losses(run: str) -> list[float]:
-    rows = [json.loads(line) for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
+    ]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
 
@@ -78,7 +85,12 @@ def at_the_first_checkpoint(run: str, act) -> threading.Thread:
 def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbed, tmp_path):
     """SIGTERM, then the same command. Checkpoints by the clock, copies kept, deterministic algorithms."""
     run = str(tmp_path / "run")
-    changes = {"finetune.checkpoint_minutes": 0.01, "runtime.keep_every": 50, "runtime.deterministic": True, "runtime.num_workers": 2}
+    changes = {
+        "finetune.checkpoint_minutes": 0.01,
+        "runtime.keep_every": 50,
+        "runtime.deterministic": True,
+        "runtime.num_workers": 2,
+    }
     settings = replaced(config, changes)
     at_the_first_checkpoint(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StoppedError, match=r"stopped after step \d+ of 120") as stopped:
@@ -90,7 +102,10 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     assert not {"result.json", "export"} & set(os.listdir(run))
 
     # What a killed worker leaves: half a checkpoint, and a folder of its own on this machine
-    torn, left = os.path.join(run, "checkpoints", "step-00000119"), f"{storage.machine_folder()}/checkpoints.tmp-{os.uname().nodename}-dead"
+    torn, left = (
+        os.path.join(run, "checkpoints", "step-00000119"),
+        f"{storage.machine_folder()}/checkpoints.tmp-{os.uname().nodename}-dead",
+    )
     os.makedirs(torn)
     os.makedirs(left, exist_ok=True)
     storage.write_bytes(os.path.join(torn, "state-00000.safetensors"), b"half")
@@ -106,27 +121,43 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     assert newest_complete(kept) == f"{kept}/step-00000100"
     assert read_info(export_of(run)).step == result["best_step"]
     states = [load_state(f"{kept}/{name}") for name in os.listdir(kept)]
-    needed = {checkpoint_name(step) for state in states for step in (state.best_step, state.validating) if step is not None}
+    needed = {
+        checkpoint_name(step)
+        for state in states
+        for step in (state.best_step, state.validating)
+        if step is not None
+    }
     assert set(os.listdir(os.path.join(run, "validations"))) == needed
 
 
 def test_numbers_that_are_none_end_the_run_with_its_rows(ray_session, config, tmp_path):
     run = str(tmp_path / "run")
     settings = replaced(config, {"finetune.lr.ctr": 1e30, "finetune.warmup_ratio": 0.0})
-    with pytest.raises(RunError, match=r"step \d+: loss .* must be finite, so the step was not applied\. The rows .*non_finite") as raised:
+    with pytest.raises(
+        RunError,
+        match=r"step \d+: loss .* must be finite, so the step was not applied\. The rows .*non_finite",
+    ) as raised:
         run_training(settings, "finetune", run)
     [name] = os.listdir(os.path.join(run, "non_finite"))
     report = storage.read_json(os.path.join(run, "non_finite", name))
     assert f"step {report['step']}: loss" in str(raised.value)
     dataset, stage = Dataset.open(config.data.path), settings.finetune
-    size = {"global_batch_size": stage.global_batch_size, "epochs": stage.epochs, "max_steps": stage.max_steps}
+    size = {
+        "global_batch_size": stage.global_batch_size,
+        "epochs": stage.epochs,
+        "max_steps": stage.max_steps,
+    }
     order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
     shares = []
     for rank in range(2):
-        _, columns = next(read_local_batches(dataset, order, start_step=report["step"] - 1, rank=rank, num_workers=2))
+        _, columns = next(
+            read_local_batches(dataset, order, start_step=report["step"] - 1, rank=rank, num_workers=2)
+        )
         shares.append(columns["row_id"][columns["weight"] > 0].tolist())
     assert report["row_ids"] == shares
-    assert len(os.listdir(os.path.join(run, "tensorboard"))) == 1, "tried again, though it would only end so again"
+    assert len(os.listdir(os.path.join(run, "tensorboard"))) == 1, (
+        "tried again, though it would only end so again"
+    )
 
 
 def test_a_damaged_checkpoint_is_named(ray_session, config, tmp_path):
@@ -135,15 +166,21 @@ def test_a_damaged_checkpoint_is_named(ray_session, config, tmp_path):
     folder = os.path.join(run, "checkpoints")
     os.makedirs(os.path.join(folder, "step-00000010"))
     storage.write_json(
-        os.path.join(folder, "checkpoint_manager_snapshot.json"), {"checkpoint_results": [{"checkpoint_dir_name": "step-00000010"}]}
+        os.path.join(folder, "checkpoint_manager_snapshot.json"),
+        {"checkpoint_results": [{"checkpoint_dir_name": "step-00000010"}]},
     )
-    with pytest.raises(DataError, match=r"step-00000010: manifest\.json is missing or was altered, and no other checkpoint is complete"):
+    with pytest.raises(
+        DataError,
+        match=r"step-00000010: manifest\.json is missing or was altered, and no other checkpoint is complete",
+    ):
         run_training(config, "finetune", run)
 
 
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-c", "from clickprompt.cli.main import main; main()", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 @pytest.mark.slow
@@ -177,7 +214,9 @@ def test_ctrl_c(config, undisturbed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "s3"])
 def test_storage_that_refuses_for_a_while(ray_session, config, undisturbed, request, place):
-    """A full disk; a server that no longer answers. Training goes on meanwhile, or waits; nothing is trained twice."""
+    """A full disk; a server that no longer answers. Training goes on meanwhile, or waits; nothing is trained
+    twice.
+    """
     if place == "disk":
         run = os.path.join(request.getfixturevalue("small_disk")("16m"), "run")
     else:
@@ -224,8 +263,10 @@ def drain():
     while not newest_complete(os.path.join(run, "checkpoints")):
         time.sleep(0.02)
     context = ray.get_runtime_context()
-    reason, deadline = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), int(1000 * time.time()) + 600_000
-    accepted, why = GcsClient(address=context.gcs_address).drain_node(context.get_node_id(), reason, "test", deadline)
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int(1000 * time.time()) + 600_000
+    client = GcsClient(address=context.gcs_address)
+    accepted, why = client.drain_node(context.get_node_id(), reason, "test", deadline)
     assert accepted, why
 
 with connect(config.runtime):
@@ -236,13 +277,26 @@ with connect(config.runtime):
 
 @pytest.mark.slow
 def test_a_node_that_is_about_to_go_gets_a_checkpoint_in_time(config, undisturbed, tmp_path):
-    """Ray announces it, with ten minutes to go, in which the run ends; all its rows are read by then, as nothing starts there any more."""
+    """Ray announces it, with ten minutes to go, in which the run ends; all its rows are read by then, as
+    nothing starts there any more.
+    """
     run, file = str(tmp_path / "run"), str(tmp_path / "run.yaml")
-    changes = {"finetune.checkpoint_every": 40, "finetune.validate_every": 1000, "data.chunk_batches": 200, "finetune.max_steps": STEPS}
+    changes = {
+        "finetune.checkpoint_every": 40,
+        "finetune.validate_every": 1000,
+        "data.chunk_batches": 200,
+        "finetune.max_steps": STEPS,
+    }
     settings = replaced(config, {**changes, "runtime.keep_checkpoints": 9})
     storage.write_bytes(file, dump_config(settings).encode())
     environment = {**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.2"}
-    done = subprocess.run([sys.executable, "-c", DRAINED, file, run], env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", DRAINED, file, run],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     steps = sorted(step_of(path) for path in glob.glob(os.path.join(run, "checkpoints", "step-*")))
     assert {40, 80, STEPS} < set(steps)

@@ -38,14 +38,17 @@ def table(made):
 
 def digests(uri):
     return {name: storage.sha256(os.path.join(uri, name)) for name in ("schema.yaml", "synth.json")} | {
-        f"log/{name}": storage.sha256(os.path.join(uri, "log", name)) for name in os.listdir(os.path.join(uri, "log"))
+        f"log/{name}": storage.sha256(os.path.join(uri, "log", name))
+        for name in os.listdir(os.path.join(uri, "log"))
     }
 
 
 def test_files_and_facts(made, table):
     uri, facts = made
     assert sorted(os.listdir(uri)) == ["log", "schema.yaml", "synth.json"]
-    assert sorted(os.listdir(os.path.join(uri, "log"))) == [f"part-{number:05d}.parquet" for number in range(10)]
+    assert sorted(os.listdir(os.path.join(uri, "log"))) == [
+        f"part-{number:05d}.parquet" for number in range(10)
+    ]
     assert storage.read_json(os.path.join(uri, "synth.json")) == facts
     assert storage.read_bytes(os.path.join(uri, "schema.yaml")).decode() == GoodReads(5).schema_yaml()
     assert sum(entry["rows"] for entry in facts["files"]) == facts["rows"] == len(table) == ROWS
@@ -69,9 +72,15 @@ def test_bayes_auc_is_that_of_the_rows(made, table):
     value, error = ScoreHistogram.of(logits).auc()
     assert facts["bayes_auc"] == pytest.approx(value, rel=1e-12)
     assert facts["bayes_auc_error"] == pytest.approx(error, rel=1e-9)
-    drawn = [auc(np.random.default_rng(seed).random(ROWS) < 1 / (1 + np.exp(-logits)), logits) for seed in range(20)]
+    drawn = [
+        auc(np.random.default_rng(seed).random(ROWS) < 1 / (1 + np.exp(-logits)), logits)
+        for seed in range(20)
+    ]
     assert abs(auc(labels, logits) - facts["bayes_auc"]) < 4 * np.std(drawn, ddof=1)
-    assert abs(np.mean(drawn) - facts["bayes_auc"]) < 4 * np.std(drawn, ddof=1) / np.sqrt(20) + facts["bayes_auc_error"]
+    assert (
+        abs(np.mean(drawn) - facts["bayes_auc"])
+        < 4 * np.std(drawn, ddof=1) / np.sqrt(20) + facts["bayes_auc_error"]
+    )
 
 
 def test_twice_the_same_bytes_and_a_longer_log_begins_alike(made, tmp_path):
@@ -82,7 +91,10 @@ def test_twice_the_same_bytes_and_a_longer_log_begins_alike(made, tmp_path):
     assert longer["files"][:9] == facts["files"][:9]
     assert longer["files"][9] != facts["files"][9]
     other = synth("goodreads", str(tmp_path / "other"), ROWS, seed=6, **SMALL)
-    assert all(ours["sha256"] != theirs["sha256"] for ours, theirs in zip(other["files"], facts["files"], strict=True))
+    assert all(
+        ours["sha256"] != theirs["sha256"]
+        for ours, theirs in zip(other["files"], facts["files"], strict=True)
+    )
 
 
 def test_an_existing_log_is_returned_if_it_is_the_same_and_refused_otherwise(made, tmp_path):
@@ -146,7 +158,19 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(ray_session, small_disk):
 
 def test_the_command_prints_one_json_object(ray_session, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
-        main(["synth", "goodreads", "--rows", "1000", "--out", str(tmp_path / "log"), "--set", "seed=3", "--json"])
+        main(
+            [
+                "synth",
+                "goodreads",
+                "--rows",
+                "1000",
+                "--out",
+                str(tmp_path / "log"),
+                "--set",
+                "seed=3",
+                "--json",
+            ]
+        )
     assert stopped.value.code == 0
     output = capsys.readouterr()
     facts = json.loads(output.out)
@@ -164,7 +188,10 @@ def _peak(rows, uri):
 
 
 def test_a_file_takes_no_more_memory_in_a_longer_log(ray_session, tmp_path):
-    short, long = (ray.get(_peak.options(max_retries=0).remote(rows, str(tmp_path / str(rows)))) for rows in (8192, 4096 * 25_000))
+    short, long = (
+        ray.get(_peak.options(max_retries=0).remote(rows, str(tmp_path / str(rows))))
+        for rows in (8192, 4096 * 25_000)
+    )
     assert long < 1.1 * short + 20
 
 
@@ -176,11 +203,17 @@ def test_one_process_without_ray_gives_the_same_bytes(made, tmp_path):
         scores.add(part.scores)
     facts = made[1]
     assert [part.entry for part in parts] == facts["files"]
-    assert (*scores.auc(), scores.log_loss()) == (facts["bayes_auc"], facts["bayes_auc_error"], facts["bayes_log_loss"])
+    assert (*scores.auc(), scores.log_loss()) == (
+        facts["bayes_auc"],
+        facts["bayes_auc_error"],
+        facts["bayes_log_loss"],
+    )
 
 
 def test_prepare_reads_it_by_its_schema(made, table, tmp_path):
-    """Every cell of the test split says what the log says in that row; as many features as synth.json names."""
+    """Every cell of the test split says what the log says in that row; as many features as synth.json
+    names.
+    """
     uri, facts = made
     dataset = prepare(os.path.join(uri, "schema.yaml"), None, str(tmp_path / "d"), progress=lambda line: None)
     assert sum(dataset.counts.values()) == ROWS
@@ -191,4 +224,6 @@ def test_prepare_reads_it_by_its_schema(made, table, tmp_path):
     assert test["timestamp"].to_pylist() == [seconds * 1_000_000 for seconds in rows["timestamp"].to_pylist()]
     assert test["label"].to_pylist() == [int(rating >= 4) for rating in rows["rating"].to_pylist()]
     for field, (name, column) in enumerate(zip(dataset.field_names, dataset.columns, strict=True)):
-        assert dataset.vocabulary(field)["value"].take(test[column]).to_pylist() == rows[slug(name)].to_pylist(), name
+        assert (
+            dataset.vocabulary(field)["value"].take(test[column]).to_pylist() == rows[slug(name)].to_pylist()
+        ), name

@@ -1,4 +1,6 @@
-"""Training on the real Ray Train with real DeepSpeed workers: equal to one plain process, whatever is killed meanwhile."""
+"""Training on the real Ray Train with real DeepSpeed workers: equal to one plain process, whatever is killed
+meanwhile.
+"""
 
 import contextlib
 import json
@@ -57,7 +59,10 @@ def config(tmp_path_factory):
 
 
 def losses(run) -> list[float]:
-    rows = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
+    ]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
 
@@ -85,7 +90,11 @@ def test_running_it_again_returns_at_once(undisturbed, config):
 def kill_one_worker_after_the_first_checkpoint(run: str, killed: list[int], over: threading.Event) -> None:
     while not over.wait(0.02):
         if newest_complete(os.path.join(run, "checkpoints")):
-            workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+            workers = [
+                p
+                for p in psutil.Process().children(recursive=True)
+                if "RayTrainWorker" in "".join(p.cmdline())
+            ]
             if len(workers) == 2:
                 os.kill(workers[-1].pid, signal.SIGKILL)
                 killed.append(workers[-1].pid)
@@ -114,13 +123,22 @@ def test_a_killed_worker_changes_nothing(ray_session, undisturbed, config, tmp_p
 
 
 @pytest.mark.slow
-def test_a_broken_run_continues_with_another_number_of_workers_and_stage(ray_session, undisturbed, config, tmp_path):
-    """As many as there is room for: all CPUs would do for 4 workers, but then Ray Data would have none and this would never end."""
+def test_a_broken_run_continues_with_another_number_of_workers_and_stage(
+    ray_session, undisturbed, config, tmp_path
+):
+    """As many as there is room for: all CPUs would do for 4 workers, but then Ray Data would have none and
+    this would never end.
+    """
     run = str(tmp_path / "broken")
     with one_worker_killed(run), pytest.raises(RunError, match="the same command continues"):
         run_training(replaced(config, {"runtime.max_failures": 0}), "pretrain", run)
     broken = newest_complete(os.path.join(run, "checkpoints"))
-    changes = {"runtime.num_workers": [1, 4], "runtime.cpus_per_worker": 1.5, "runtime.zero_stage": 3, "runtime.evaluation_actors": 1}
+    changes = {
+        "runtime.num_workers": [1, 4],
+        "runtime.cpus_per_worker": 1.5,
+        "runtime.zero_stage": 3,
+        "runtime.evaluation_actors": 1,
+    }
     result = run_training(replaced(config, changes), "pretrain", run)
     assert result["step"] == STEPS
     assert losses(run) == pytest.approx(losses(undisturbed[0]), rel=1e-5)
@@ -130,19 +148,32 @@ def test_a_broken_run_continues_with_another_number_of_workers_and_stage(ray_ses
 
 
 def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
-    """Without the PLM from the pretraining run, with lazy embeddings: the best validation's weights are exported, and score the same in
-    any process."""
+    """Without the PLM from the pretraining run, with lazy embeddings: the best validation's weights are
+    exported, and score the same in any process.
+    """
     run = str(tmp_path / "finetune")
-    changes = {"finetune.with_plm": False, "finetune.init": undisturbed[0], "finetune.epochs": 10, "finetune.patience": 2}
+    changes = {
+        "finetune.with_plm": False,
+        "finetune.init": undisturbed[0],
+        "finetune.epochs": 10,
+        "finetune.patience": 2,
+    }
     changes |= {"finetune.lr.ctr": 0.01, "finetune.embedding_optimizer": "lazy"}
     settings = replaced(config, {**changes, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
     result = run_training(settings, "finetune", run)
-    metrics = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
-    validations = {scores["valid_step"]: scores["valid_auc"] for row in metrics for scores in row.get("validations", ())}
+    metrics = [
+        json.loads(line)
+        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
+    ]
+    validations = {
+        scores["valid_step"]: scores["valid_auc"] for row in metrics for scores in row.get("validations", ())
+    }
     assert result["best_auc"] == max(validations.values()) == validations[result["best_step"]]
     assert result["stopped"] is (result["step"] < result["planned_steps"])
     if result["stopped"]:
-        assert [step for step in validations if step > result["best_step"]] == list(validations)[-settings.finetune.patience :]
+        assert [step for step in validations if step > result["best_step"]] == list(validations)[
+            -settings.finetune.patience :
+        ]
 
     [scores] = evaluate([run], "test", config=settings)
     model, info = load_export(export_of(run))
@@ -153,7 +184,9 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     predictions = read_predictions(os.path.join(run, "predictions", "test"))
     for actors in (1, 4):
         [again] = evaluate([run], "test", config=replaced(settings, {"runtime.evaluation_actors": actors}))
-        assert predictions.equals(read_predictions(os.path.join(run, "predictions", "test"))), "the same bits for any number of actors"
+        assert predictions.equals(read_predictions(os.path.join(run, "predictions", "test"))), (
+            "the same bits for any number of actors"
+        )
         assert again["auc"] == scores["auc"]
     [same] = evaluate([run], "test", config=settings, against=run)
     assert same["against"]["auc"] == scores["auc"]
@@ -164,11 +197,15 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     labels, logits = alone.labels, alone.logits
     expected = dict(zip(alone.row_ids.tolist(), logits.tolist(), strict=True))
     assert predictions["row_id"].to_pylist() == sorted(expected)
-    assert predictions["logit"].to_pylist() == pytest.approx([expected[row] for row in sorted(expected)], abs=1e-6)
+    assert predictions["logit"].to_pylist() == pytest.approx(
+        [expected[row] for row in sorted(expected)], abs=1e-6
+    )
     assert scores["auc"] == pytest.approx(auc(labels, logits), abs=1e-6)
     assert scores["log_loss"] == pytest.approx(log_loss(labels, logits), abs=1e-6)
 
-    assert [sum(subset["rows"] for subset in scores["long_tail"][reading]) for reading in ("seen", "with_unseen")] == [len(labels)] * 2
+    assert [
+        sum(subset["rows"] for subset in scores["long_tail"][reading]) for reading in ("seen", "with_unseen")
+    ] == [len(labels)] * 2
 
     report = make_report([run, undisturbed[0]])
     assert report["sections"][:5] == ["Runs", "Learning curves", "Calibration", "Long tail", "Cold start"]
@@ -206,12 +243,20 @@ def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
     lines = read_recovery(os.path.join(run, "recovery", "valid"))
     assert len(os.listdir(os.path.join(run, "recovery", "valid"))) == len(dataset.row_group_counts("valid"))
     recovery = Recovery.load(export_of(run), dataset)
-    alone = [recovery.score(dataset.read_row_groups("valid", [group])) for group in range(len(dataset.row_group_counts("valid")))]
+    alone = [
+        recovery.score(dataset.read_row_groups("valid", [group]))
+        for group in range(len(dataset.row_group_counts("valid")))
+    ]
     assert lines.equals(pa.concat_tables(alone).sort_by([("row_id", "ascending"), ("field", "ascending")]))
     assert sorted(result["fields"]) == sorted(dataset.field_names)
     for name, field in result["fields"].items():
-        assert f"{field['targets']} " in next(printed for printed in table.splitlines() if printed.startswith(name))
-        assert field["own"] == sum(lines.filter(pc.field("field") == name)["hits_own"].to_pylist()) / field["targets"]
+        assert f"{field['targets']} " in next(
+            printed for printed in table.splitlines() if printed.startswith(name)
+        )
+        assert (
+            field["own"]
+            == sum(lines.filter(pc.field("field") == name)["hits_own"].to_pylist()) / field["targets"]
+        )
 
     code, line = evaluated(capsys, "--run", run, "--against", run, "--json")
     assert code == 0
@@ -223,7 +268,16 @@ def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, u
     run = undisturbed[0]
     results = []
     for actors in (1, 2):
-        code, line = evaluated(capsys, "--run", run, "--attention", "70", "--json", "--set", f"runtime.evaluation_actors={actors}")
+        code, line = evaluated(
+            capsys,
+            "--run",
+            run,
+            "--attention",
+            "70",
+            "--json",
+            "--set",
+            f"runtime.evaluation_actors={actors}",
+        )
         assert code == 0
         results.append(json.loads(line))
     assert results[0] == results[1]
@@ -234,6 +288,9 @@ def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, u
         assert results[0]["fields"][name]["scores"] == pytest.approx(figures["scores"], rel=1e-5)
     report = make_report([run], split="valid")
     assert {"Prompt attention", "Learning curves"} <= set(report["sections"])
-    assert all(f"{score:.2f}<" in storage.read_bytes(report["report"]).decode() for score in results[0]["fields"]["Gender"]["scores"])
+    assert all(
+        f"{score:.2f}<" in storage.read_bytes(report["report"]).decode()
+        for score in results[0]["fields"]["Gender"]["scores"]
+    )
     code, line = evaluated(capsys, "--run", run, "--attention", "0")
     assert (code, "give a number of rows from 1 up" in line) == (2, True)

@@ -26,11 +26,16 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("tune")))
-    return tiny_config(dataset.uri, plm, pretrain__max_steps=6, finetune__max_steps=8, tune__max_concurrent_trials=2)
+    return tiny_config(
+        dataset.uri, plm, pretrain__max_steps=6, finetune__max_steps=8, tune__max_concurrent_trials=2
+    )
 
 
 def sweep(config, run, space, **changes):
-    return run_tune(replaced(config, {"tune.space": space, **{f"tune.{key}": value for key, value in changes.items()}}), str(run))
+    return run_tune(
+        replaced(config, {"tune.space": space, **{f"tune.{key}": value for key, value in changes.items()}}),
+        str(run),
+    )
 
 
 def test_each_pretraining_once(ray_session, config, tmp_path, capfd):
@@ -39,11 +44,18 @@ def test_each_pretraining_once(ray_session, config, tmp_path, capfd):
     result = sweep(config, run, space)
     assert list(result["pretrains"]) == ["pretrain-00"], "not one per point"
     assert result["trials"] == {"finished": 2, "stopped": 0, "failed": 0}
-    assert [point["valid_auc"] for point in result["points"]] == sorted((point["valid_auc"] for point in result["points"]), reverse=True)
-    assert "1 pretrainings of 6 steps, 2 finetunings of 8 steps (2 points); 2 at a time" in capfd.readouterr().err
+    assert [point["valid_auc"] for point in result["points"]] == sorted(
+        (point["valid_auc"] for point in result["points"]), reverse=True
+    )
+    assert (
+        "1 pretrainings of 6 steps, 2 finetunings of 8 steps (2 points); 2 at a time"
+        in capfd.readouterr().err
+    )
 
     table = pq.read_table(os.path.join(run, "trials.parquet")).to_pylist()
-    assert {(row["prompt.num_prompts"], row["finetune.lr.plm"]) for row in table} == {(k, rate) for k in (1,) for rate in (0.0, 1e-3)}
+    assert {(row["prompt.num_prompts"], row["finetune.lr.plm"]) for row in table} == {
+        (k, rate) for k in (1,) for rate in (0.0, 1e-3)
+    }
     for row in table:
         export = storage.read_json(os.path.join(run, row["run"], "export", "export.json"))["config"]
         assert export["prompt"]["num_prompts"] == row["prompt.num_prompts"]
@@ -64,13 +76,21 @@ def test_what_is_refused_before_anything_starts(config, tmp_path):
     run = tmp_path / "tune"
     big = {"prompt.num_prompts": [1, 2, 3], "pretrain.warmup_ratio": [0, 0.1], "finetune.lr.plm": [0, 1e-4]}
     cases = [
-        (big, {"max_points": 11}, "12 points: 6 pretrainings and 12 finetunings, more than tune.max_points=11; give --yes"),
+        (
+            big,
+            {"max_points": 11},
+            "12 points: 6 pretrainings and 12 finetunings, more than tune.max_points=11; give --yes",
+        ),
         (big, {"max_points": 11, "seeds": [0, 1]}, "12 points: 6 pretrainings and 24 finetunings"),
         ({"prompt.nun_prompts": [1]}, {}, "the nearest known key is prompt.num_prompts"),
         ({"prompt.num_prompts": [1, -3]}, {}, "point 1 (prompt.num_prompts=-3)"),
         ({"ctr.backbone": ["dcnv2", "dcnv9"]}, {}, "dcnv9"),
         ({"finetune.global_batch_size": [24, 25]}, {}, "global_batch_size=25 is not a multiple"),
-        ({"seed": [0]}, {"max_concurrent_trials": 100}, "100 runs at a time of runtime.num_workers=1 × 1 CPU + 1 for data"),
+        (
+            {"seed": [0]},
+            {"max_concurrent_trials": 100},
+            "100 runs at a time of runtime.num_workers=1 × 1 CPU + 1 for data",
+        ),
     ]
     for space, changes, reason in cases:
         with pytest.raises(ConfigError) as error:
@@ -82,7 +102,9 @@ def test_what_is_refused_before_anything_starts(config, tmp_path):
 
 @pytest.mark.slow
 def test_seeds_a_failed_pretraining_and_another_space(ray_session, config, tmp_path):
-    """Rates that give no finite loss: one pretraining fails, and with it its finetunings; the sweep goes on."""
+    """Rates that give no finite loss: one pretraining fails, and with it its finetunings; the sweep goes
+    on.
+    """
     run = tmp_path / "tune"
     space = {"pretrain.lr.ctr": [1e-3, 1e30], "finetune.lr.plm": [1e-3]}
     result = sweep(config, run, space, seeds=[0, 5])
@@ -105,8 +127,18 @@ def test_seeds_a_failed_pretraining_and_another_space(ray_session, config, tmp_p
 @pytest.fixture(scope="module")
 def slow(config):
     """Finetunings that take seconds; with a rate of nearly 0 the AUC stays what chance has made it."""
-    changes = {"finetune.micro_batch_size": 1, "finetune.max_steps": 60, "finetune.epochs": 100, "finetune.patience": 100}
-    changes |= {"finetune.with_plm": False, "finetune.schedule": "constant", "finetune.validate_every": 10, "finetune.checkpoint_every": 10}
+    changes = {
+        "finetune.micro_batch_size": 1,
+        "finetune.max_steps": 60,
+        "finetune.epochs": 100,
+        "finetune.patience": 100,
+    }
+    changes |= {
+        "finetune.with_plm": False,
+        "finetune.schedule": "constant",
+        "finetune.validate_every": 10,
+        "finetune.checkpoint_every": 10,
+    }
     return replaced(config, {**changes, "tune.scheduler": "asha", "tune.reduction_factor": 2})
 
 
@@ -195,4 +227,6 @@ def test_a_sweep_that_was_ended_continues_to_the_same_table(undisturbed, tmp_pat
 
 
 def command(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", "from clickprompt.cli.main import main; main()", "tune", *arguments])
+    return subprocess.Popen(
+        [sys.executable, "-c", "from clickprompt.cli.main import main; main()", "tune", *arguments]
+    )

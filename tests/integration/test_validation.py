@@ -1,4 +1,6 @@
-"""Early stopping while the evaluation pool scores: the same step and the same best weights as a loop that scores at once."""
+"""Early stopping while the evaluation pool scores: the same step and the same best weights as a loop that
+scores at once.
+"""
 
 import json
 import os
@@ -28,7 +30,9 @@ EVERY, PATIENCE, STEPS = 7, 2, 120
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Its AUC falls for a while at step 70. The validation split has many row groups: scoring takes longer than a few steps."""
+    """Its AUC falls for a while at step 70. The validation split has many row groups: scoring takes longer
+    than a few steps.
+    """
     dataset = write_dataset(str(tmp_path_factory.mktemp("validation")), other_rows=2500)
     return tiny_config(
         dataset.uri,
@@ -71,7 +75,10 @@ def equals(naive, run, result):
     stopped_at, best, found = naive
     assert stopped_at < STEPS
     assert (result["step"], result["best_step"], result["stopped"]) == (stopped_at, best, True)
-    lines = [json.loads(line) for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
+    ]
     assert [line["step"] for line in lines] == list(range(1, stopped_at + 1))
     used = {line["step"]: line["validations"] for line in lines if "validations" in line}
     assert list(used) == list(range(2 * EVERY, stopped_at + 1, EVERY))
@@ -94,10 +101,18 @@ def test_stops_where_the_naive_loop_stops(ray_session, config, naive, tmp_path, 
 
 
 def test_an_actor_killed_then_stopped_then_resumed_otherwise(ray_session, config, naive, tmp_path):
-    """With two workers and actors until it is stopped between a validation and its use, then with one of each."""
-    for attempt in range(3):  # the wish to stop is noticed within half a second; on a busy machine that may be at the next validation
+    """With two workers and actors until it is stopped between a validation and its use, then with one of
+    each.
+    """
+    for attempt in range(
+        3
+        # the wish to stop is noticed within half a second; on a busy machine that may be at the next
+        # validation
+    ):
         run = str(tmp_path / f"run-{attempt}")
-        seen = killed_then_stopped(run, replaced(config, {"runtime.num_workers": 2, "runtime.evaluation_actors": 2}))
+        seen = killed_then_stopped(
+            run, replaced(config, {"runtime.num_workers": 2, "runtime.evaluation_actors": 2})
+        )
         state = load_state(newest_complete(os.path.join(run, "checkpoints")))
         if state.validating is not None and state.validating < state.step:
             break
@@ -117,7 +132,11 @@ def killed_then_stopped(run, settings):
         while True:
             newest = newest_complete(os.path.join(run, "checkpoints"))
             state = load_state(newest)
-            if state.validating and state.step > state.validating and scores_of(at(run, state.validating)) is None:
+            if (
+                state.validating
+                and state.step > state.validating
+                and scores_of(at(run, state.validating)) is None
+            ):
                 break
             time.sleep(0.01)
         seen["steps meanwhile"] = state.step - state.validating
@@ -140,10 +159,14 @@ def at(run: str, step: int) -> str:
 
 
 def test_the_naive_loop_overfits(naive):
-    """Else the tests above would say little: the best isn't the first, and no two of its figures are so close that rounding decides."""
+    """Else the tests above would say little: the best isn't the first, and no two of its figures are so close
+    that rounding decides.
+    """
     stopped_at, best, found = naive
     aucs = [scores["valid_auc"] for step, (scores, _) in found.items() if step < stopped_at]
     assert best > EVERY
-    gaps = [abs(value - found[best][0]["valid_auc"]) for value in aucs if value != found[best][0]["valid_auc"]]
+    gaps = [
+        abs(value - found[best][0]["valid_auc"]) for value in aucs if value != found[best][0]["valid_auc"]
+    ]
     assert min(gaps) > 1e-3
     assert len(gaps) == len(aucs) - 1

@@ -1,4 +1,6 @@
-"""Cores and threads: what a cgroup, a cpuset, a worker's CPUs and its neighbours leave, whatever the machine has."""
+"""Cores and threads: what a cgroup, a cpuset, a worker's CPUs and its neighbours leave, whatever the machine
+has.
+"""
 
 import os
 import shutil
@@ -20,7 +22,11 @@ def tree(root: Path, cgroup: str, **quotas: str) -> str:
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(cgroup)
     for name, text in quotas.items():
-        file = root / "sys/fs/cgroup" / name.replace("__", "/").replace("cpu_max", "cpu.max").replace("cfs", "cpu.cfs")
+        file = (
+            root
+            / "sys/fs/cgroup"
+            / name.replace("__", "/").replace("cpu_max", "cpu.max").replace("cfs", "cpu.cfs")
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n")
     return str(root)
@@ -40,14 +46,26 @@ def many_cores(monkeypatch):
         ("0::/\n", {"cpu_max": "50000 100000"}, 1),
         ("0::/\n", {"cpu_max": "max 100000"}, 64),
         ("0::/\n", {}, 64),
-        ("0::/pod/box\n", {"pod__box__cpu_max": "max 100000", "pod__cpu_max": "500000 100000"}, 5),  # an outer one's
+        (
+            "0::/pod/box\n",
+            {"pod__box__cpu_max": "max 100000", "pod__cpu_max": "500000 100000"},
+            5,
+        ),  # an outer one's
         ("0::/pod/box\n", {"pod__box__cpu_max": "200000 100000", "pod__cpu_max": "500000 100000"}, 2),
         ("0::/docker/1f\n", {"cpu_max": "400000 100000"}, 4),  # the machine's path, the container's mount
         ("0::/../other\n", {"cpu_max": "400000 100000"}, 4),
-        ("4:cpu,cpuacct:/a\n0::/\n", {"cpu,cpuacct__a__cfs_quota_us": "700000", "cpu,cpuacct__a__cfs_period_us": "100000"}, 7),
+        (
+            "4:cpu,cpuacct:/a\n0::/\n",
+            {"cpu,cpuacct__a__cfs_quota_us": "700000", "cpu,cpuacct__a__cfs_period_us": "100000"},
+            7,
+        ),
         ("4:cpu,cpuacct:/docker/1f\n", {"cpu__cfs_quota_us": "150000", "cpu__cfs_period_us": "50000"}, 3),
         ("1:cpu:/\n", {"cpu__cfs_quota_us": "-1", "cpu__cfs_period_us": "100000"}, 64),
-        ("3:cpuset:/\n2:cpuacct:/\n", {"cpuset__cfs_quota_us": "100000", "cpuset__cfs_period_us": "100000"}, 64),  # not the CPU's
+        (
+            "3:cpuset:/\n2:cpuacct:/\n",
+            {"cpuset__cfs_quota_us": "100000", "cpuset__cfs_period_us": "100000"},
+            64,
+        ),  # not the CPU's
         ("0::/\n", {"cpu_max": "nonsense"}, 64),
     ],
 )
@@ -88,5 +106,10 @@ def test_threads_of_a_worker(workers, cpus, shared, cores, threads) -> None:
 
 
 def test_nothing_else_asks_for_the_machines_cores() -> None:
-    files = [file for folder in ("clickprompt", "jobs") for file in (ROOT / folder).rglob("*.py") if file.name != "cpus.py"]
+    files = [
+        file
+        for folder in ("clickprompt", "jobs")
+        for file in (ROOT / folder).rglob("*.py")
+        if file.name != "cpus.py"
+    ]
     assert [str(file) for file in files if "cpu_count(" in file.read_text()] == []

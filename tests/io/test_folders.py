@@ -26,7 +26,10 @@ with new_folder(sys.argv[1]) as folder:
 def writer(tmp_path):
     """A process that is writing `out`, and its folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(tmp_path / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     yield process, process.stdout.readline().strip()
     process.kill()
@@ -44,7 +47,10 @@ def test_it_is_renamed_when_it_is_complete(tmp_path):
 
 
 def test_what_a_killed_writer_was_at_is_not_in_it(tmp_path):
-    script = "import os, signal, sys\nfrom clickprompt.io import storage\nwith storage.open_output(sys.argv[1]) as stream:\n"
+    script = (
+        "import os, signal, sys\nfrom clickprompt.io import storage\nwith "
+        "storage.open_output(sys.argv[1]) as stream:\n"
+    )
     script += "    stream.write(b'half'); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     with new_folder(str(tmp_path / "out")) as folder:
         killed = subprocess.run([sys.executable, "-c", script, f"{folder}/below/part"], check=False)
@@ -123,7 +129,8 @@ def test_nothing_is_left_of_a_new_folder_that_failed(place, name, error):
 
 def test_what_a_killed_process_left_of_a_new_folder_is_known_and_cleared(bucket):
     code = (
-        "import os, sys; from clickprompt.io import storage; from clickprompt.io.folders import new_folder; new = new_folder(sys.argv[1]); "
+        "import os, sys; from clickprompt.io import storage; from clickprompt.io.folders import "
+        "new_folder; new = new_folder(sys.argv[1]); "
     )
     code += "storage.write_bytes(new.__enter__() + '/x/1', b'one'); os._exit(9)"
     done = subprocess.run([sys.executable, "-c", code, f"{bucket}/new"], check=False)

@@ -59,7 +59,11 @@ def test_sha256_reads_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_COPY_CHUNK", 3)
     uri = str(tmp_path / "a")
     storage.write_bytes(uri, b"0123456789")
-    assert storage.sha256(uri) == storage.sha256_bytes(b"0123456789") == hashlib.sha256(b"0123456789").hexdigest()
+    assert (
+        storage.sha256(uri)
+        == storage.sha256_bytes(b"0123456789")
+        == hashlib.sha256(b"0123456789").hexdigest()
+    )
 
 
 def test_join_and_resolve(tmp_path, monkeypatch):
@@ -237,7 +241,10 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_pat
         import resource  # a file-size limit makes the kernel itself refuse the write in the middle
         import signal
 
-        before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        before, handler = (
+            resource.getrlimit(resource.RLIMIT_FSIZE),
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+        )
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     else:
         monkeypatch.setattr(os, "fsync" if failing == "fsync" else "replace", full)

@@ -41,7 +41,13 @@ _SHARED = {
 }
 _BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # Half-windows of 2 tokens, narrower than the texts of the tests; layers 0 and 2 are global, layer 1 is local.
-_MODERNBERT = {"local_attention": 4, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3, "norm_bias": True}
+_MODERNBERT = {
+    "local_attention": 4,
+    "global_attn_every_n_layers": 2,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+    "norm_bias": True,
+}
 _BART = {
     "d_model": 16,
     "encoder_layers": 2,
@@ -62,7 +68,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("roberta", _SHARED | _BERT),
     "distilbert": ("distilbert", _SHARED | {"hidden_dim": 24, "dropout": 0.0, "attention_dropout": 0.0}),
     "electra": ("electra", _SHARED | _BERT | {"embedding_size": 16}),
-    "electra-small": ("electra", _SHARED | _BERT | {"embedding_size": 8}),  # embeddings are projected to the hidden size
+    "electra-small": (
+        "electra",
+        _SHARED | _BERT | {"embedding_size": 8},
+    ),  # embeddings are projected to the hidden size
     "modernbert": ("modernbert", _SHARED | _MODERNBERT),
     "gpt2": ("gpt2", _SHARED | {"n_inner": 24, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
     "llama": ("llama", _SHARED),
@@ -70,7 +79,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", _SHARED | {"num_key_value_heads": 2, "tie_word_embeddings": True}),
     "qwen2-window": (
         "qwen2",
-        _SHARED | {"num_key_value_heads": 4, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+        _SHARED
+        | {"num_key_value_heads": 4, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
     ),
     # Heads wider than hidden size / heads, as Qwen3's are.
     "qwen3": ("qwen3", _SHARED | {"num_key_value_heads": 2, "head_dim": 6, "tie_word_embeddings": True}),
@@ -104,7 +114,9 @@ def save_plm(folder: Path, variant: str, **changes: Any) -> str:
 
 @pytest.fixture
 def save_tiny(tmp_path: Path) -> Callable[..., str]:
-    """(variant, **config changes) → folder with config.json and model.safetensors: 3 layers, 4 heads, hidden size 16, no dropout."""
+    """(variant, **config changes) → folder with config.json and model.safetensors: 3 layers, 4 heads, hidden
+    size 16, no dropout.
+    """
     return lambda variant, **changes: save_plm(tmp_path / variant, variant, **changes)
 
 
@@ -120,7 +132,9 @@ def tokens() -> Callable[..., tuple[Tensor, Tensor]]:
 
     def make(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
         attention_mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-        input_ids = torch.randint(4, VOCAB, attention_mask.shape, generator=torch.Generator().manual_seed(seed))
+        input_ids = torch.randint(
+            4, VOCAB, attention_mask.shape, generator=torch.Generator().manual_seed(seed)
+        )
         return torch.where(attention_mask.bool(), input_ids, PAD), attention_mask
 
     return make

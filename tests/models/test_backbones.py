@@ -1,4 +1,6 @@
-"""CTR backbones against golden values (tests/golden/ctr: outputs of FuxiCTR's published models), naive loops, and each other's rules."""
+"""CTR backbones against golden values (tests/golden/ctr: outputs of FuxiCTR's published models), naive loops,
+and each other's rules.
+"""
 
 import os
 from pathlib import Path
@@ -54,9 +56,24 @@ OTHER_SIZES = {  # fields' sizes, embedding size, the file's config
     "dcn, stacked": ("dcn", [4, 7, 2], 3, {"stacked_dnn_hidden_units": [9, 4], "num_cross_layers": 1}),
     "dcnv2": ("dcnv2", [4, 7, 2], 3, {"parallel_dnn_hidden_units": [9, 4], "num_cross_layers": 1}),
     "dcnv2, stacked": ("dcnv2", [4, 7, 2], 3, {"stacked_dnn_hidden_units": [9, 4], "num_cross_layers": 3}),
-    "autoint": ("autoint", [4, 7, 2], 6, {"attention_layers": 2, "num_heads": 1, "attention_dim": 6, "dnn_hidden_units": []}),
-    "autoint, W_res": ("autoint", [4, 7, 2], 5, {"attention_layers": 3, "num_heads": 3, "attention_dim": 6, "dnn_hidden_units": []}),
-    "autoint, DNN": ("autoint", [4, 7], 5, {"attention_layers": 1, "num_heads": 2, "attention_dim": 8, "dnn_hidden_units": [9, 4]}),
+    "autoint": (
+        "autoint",
+        [4, 7, 2],
+        6,
+        {"attention_layers": 2, "num_heads": 1, "attention_dim": 6, "dnn_hidden_units": []},
+    ),
+    "autoint, W_res": (
+        "autoint",
+        [4, 7, 2],
+        5,
+        {"attention_layers": 3, "num_heads": 3, "attention_dim": 6, "dnn_hidden_units": []},
+    ),
+    "autoint, DNN": (
+        "autoint",
+        [4, 7],
+        5,
+        {"attention_layers": 1, "num_heads": 2, "attention_dim": 8, "dnn_hidden_units": [9, 4]},
+    ),
     "fignn": ("fignn", [4, 7, 2, 3], 5, {"gnn_layers": 2, "reuse_graph_layer": False}),
     "fignn, reuse": ("fignn", [4, 7, 2], 3, {"gnn_layers": 4, "reuse_graph_layer": True}),
     "fgcnn": ("fgcnn", [4, 7, 2, 3, 5], 3, FGCNN),
@@ -92,7 +109,12 @@ def test_every_backbone_is_tested_at_other_sizes() -> None:
 @pytest.mark.parametrize("num_fields", range(2, 18))
 def test_fgcnn_takes_any_number_of_fields(num_fields: int) -> None:
     """With the paper's four convolutions, so that few fields are down to height 1 before the last."""
-    config = FGCNN | {"channels": [2, 3, 1, 2], "kernel_heights": [7] * 4, "pooling_sizes": [2] * 4, "recombined_channels": [1, 2, 1, 1]}
+    config = FGCNN | {
+        "channels": [2, 3, 1, 2],
+        "kernel_heights": [7] * 4,
+        "pooling_sizes": [2] * 4,
+        "recombined_channels": [1, 2, 1, 1],
+    }
     assert_equals_loops(naive_ctr.made_up("fgcnn", [3] * num_fields, 2, seed=num_fields, rows=2, **config))
 
 
@@ -159,7 +181,9 @@ def test_dropout_only_while_training(name: str, changes: dict) -> None:
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
     model = small(name).double().eval()
-    torch.testing.assert_close(torch.cat([model(row) for row in IDS.split(1)]), model(IDS), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat([model(row) for row in IDS.split(1)]), model(IDS), rtol=0, atol=1e-12
+    )
 
 
 class LargestTensor(TorchDispatchMode):
@@ -171,12 +195,18 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        self.elements = max(self.elements, *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)), 0)
+        self.elements = max(
+            self.elements,
+            *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)),
+            0,
+        )
         return result
 
 
 def test_xdeepfm_never_holds_all_products() -> None:
-    """At GoodReads' shape [B, F·H, d] has 24.6M elements; nothing made is larger than the model's own layers, forward or backward."""
+    """At GoodReads' shape [B, F·H, d] has 24.6M elements; nothing made is larger than the model's own layers,
+    forward or backward.
+    """
     batch, num_fields, dim, cin_dims = 4096, 15, 16, (25, 25)
     config = CTRConfig(backbone="xdeepfm", embedding_dim=dim, hidden_dim=256, num_layers=1, cin_dims=cin_dims)
     model = CTRModel([10] * num_fields, config)
@@ -205,10 +235,22 @@ def test_each_field_counts_from_zero() -> None:
 
 
 def test_a_graph_of_one_field_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ctr\.backbone=fignn: a graph of the fields needs two, the dataset has 1; use another backbone"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"ctr\.backbone=fignn: a graph of the fields needs two, the dataset has 1; use "
+            r"another backbone"
+        ),
+    ):
         CTRModel([5], CTRConfig(backbone="fignn"))
 
 
 def test_unknown_backbone_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"ctr\.backbone='fm2': no such backbone; known: autoint, dcn, dcnv2, deepfm, dnn, fgcnn, fignn,"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"ctr\.backbone='fm2': no such backbone; known: autoint, dcn, dcnv2, deepfm, dnn, "
+            r"fgcnn, fignn,"
+        ),
+    ):
         CTRModel([5], CTRConfig(backbone="fm2"))

@@ -28,27 +28,41 @@ def loss_of(model, objective: str, tokens) -> torch.Tensor:
     input_ids, attention_mask = tokens([6, 4, 5])
     if objective == "pretrain":
         target_mask = (torch.arange(6) == 2).expand(3, 6)
-        return torch.nn.functional.cross_entropy(model.masked_lm_logits(FIELD_IDS, input_ids, attention_mask, target_mask), input_ids[:, 2])
+        return torch.nn.functional.cross_entropy(
+            model.masked_lm_logits(FIELD_IDS, input_ids, attention_mask, target_mask), input_ids[:, 2]
+        )
     return model(FIELD_IDS, input_ids, attention_mask).square().sum()
 
 
 @pytest.mark.parametrize("objective", ["pretrain", "with_plm", "without_plm"])
 @pytest.mark.parametrize("backbone", ["dcnv2", "dnn", "autoint"])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_every_parameter_gets_a_gradient_and_is_in_one_group(config, tokens, objective, backbone, frozen) -> None:
+def test_every_parameter_gets_a_gradient_and_is_in_one_group(
+    config, tokens, objective, backbone, frozen
+) -> None:
     rates = ["pretrain.lr.plm=0", "finetune.lr.plm=0"] if frozen else []
-    model = build_model(change(config, f"ctr.backbone={backbone}", *rates), SIZES, objective=objective).train()
+    model = build_model(
+        change(config, f"ctr.backbone={backbone}", *rates), SIZES, objective=objective
+    ).train()
     loss_of(model, objective, tokens).backward()
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert [name for name, parameter in trainable.items() if parameter.grad is None] == []
-    assert all(name.startswith("plm.backbone.") for name, p in model.named_parameters() if not p.requires_grad)
+    assert all(
+        name.startswith("plm.backbone.") for name, p in model.named_parameters() if not p.requires_grad
+    )
 
     groups = model.parameter_groups()
     listed = [item for group in groups.values() for item in group]
     assert len(listed) == len(trainable)
     assert all(trainable[name] is parameter for name, parameter in listed)
-    filled = {"pretrain": {"ctr", "projector", "plm", "heads"}, "with_plm": {"ctr", "projector", "plm", "heads"}, "without_plm": {"ctr"}}
-    assert {key for key, group in groups.items() if group} == filled[objective] - ({"plm"} if frozen else set())
+    filled = {
+        "pretrain": {"ctr", "projector", "plm", "heads"},
+        "with_plm": {"ctr", "projector", "plm", "heads"},
+        "without_plm": {"ctr"},
+    }
+    assert {key for key, group in groups.items() if group} == filled[objective] - (
+        {"plm"} if frozen else set()
+    )
 
 
 def test_groups_by_name(config) -> None:
@@ -56,7 +70,9 @@ def test_groups_by_name(config) -> None:
     groups = {key: {name for name, _ in group} for key, group in model.parameter_groups().items()}
     assert "ctr_weight" in groups["ctr"]
     assert all(name.startswith("ctr") for name in groups["ctr"])
-    assert groups["heads"] == {f"click_head.{layer}.{part}" for layer in ("dense", "prediction") for part in ("weight", "bias")}
+    assert groups["heads"] == {
+        f"click_head.{layer}.{part}" for layer in ("dense", "prediction") for part in ("weight", "bias")
+    }
     heads = {name for name, _ in build_model(config, SIZES, objective="pretrain").parameter_groups()["heads"]}
     assert heads
     assert all(name.startswith("plm.lm_head.") for name in heads)
@@ -69,7 +85,11 @@ def test_eq9(config, tokens, pooling) -> None:
     input_ids, attention_mask = tokens([6, 4, 5])
     q = model.ctr.interaction_vector(FIELD_IDS)
     hidden = model.plm(input_ids, attention_mask, model.prompt_projector(q))
-    pooled = hidden[:, 0] if pooling == "cls" else torch.stack([hidden[i, :n].mean(0) for i, n in enumerate([6, 4, 5])])
+    pooled = (
+        hidden[:, 0]
+        if pooling == "cls"
+        else torch.stack([hidden[i, :n].mean(0) for i, n in enumerate([6, 4, 5])])
+    )
     ctr_logits, plm_logits = model.ctr.logits(FIELD_IDS, q), model.click_head(pooled)
     assert model.ctr_weight.item() == 0.5
     for alpha, expected in ((1.0, ctr_logits), (0.0, plm_logits), (0.3, 0.3 * ctr_logits + 0.7 * plm_logits)):
@@ -89,7 +109,9 @@ def test_eq10_reads_no_text(config) -> None:
 
 @pytest.mark.parametrize("objective", ["pretrain", "with_plm"])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(config, tokens, objective, frozen) -> None:
+def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(
+    config, tokens, objective, frozen
+) -> None:
     rates = ["pretrain.lr.plm=0", "finetune.lr.plm=0"] if frozen else []
     results = []
     for checkpointing in (False, True):
@@ -101,7 +123,9 @@ def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(config
                 module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         loss_of(model, objective, tokens).backward()
         assert len(calls) == (6 if checkpointing else 3)
-        results.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad})
+        results.append(
+            {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+        )
     for name, gradient in results[0].items():
         torch.testing.assert_close(results[1][name], gradient, rtol=0, atol=1e-12)
 
@@ -120,9 +144,13 @@ def test_masked_lm_logits_are_those_of_the_masked_positions(config, tokens) -> N
     input_ids, attention_mask = tokens([6, 4, 5])
     targets = torch.zeros(3, 6, dtype=torch.bool)
     targets[0, 3] = targets[2, 1] = targets[2, 4] = True
-    hidden = model.plm(input_ids, attention_mask, model.prompt_projector(model.ctr.interaction_vector(FIELD_IDS)))
+    hidden = model.plm(
+        input_ids, attention_mask, model.prompt_projector(model.ctr.interaction_vector(FIELD_IDS))
+    )
     expected = model.plm.lm_logits(torch.stack([hidden[0, 3], hidden[2, 1], hidden[2, 4]]))
-    torch.testing.assert_close(model.masked_lm_logits(FIELD_IDS, input_ids, attention_mask, targets), expected)
+    torch.testing.assert_close(
+        model.masked_lm_logits(FIELD_IDS, input_ids, attention_mask, targets), expected
+    )
     nothing = model.masked_lm_logits(FIELD_IDS, input_ids, attention_mask, torch.zeros_like(targets))
     assert nothing.shape == (0, 50)
     nothing.sum().backward()
@@ -148,29 +176,40 @@ def test_without_prompts_the_towers_are_summed_and_pretraining_has_no_ctr_tower(
 @pytest.mark.parametrize("with_prompts", [True, False])
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_the_four_variants_of_table_5_are_config_values(config, tokens, with_prompts, pretrained) -> None:
-    """ClickPrompt, w/o Prompt, w/o Pretrain, w/o Both: `finetune.with_prompts`, and whether there is a `finetune.init`."""
+    """ClickPrompt, w/o Prompt, w/o Pretrain, w/o Both: `finetune.with_prompts`, and whether there is a
+    `finetune.init`.
+    """
     model = build_model(change(config, f"finetune.with_prompts={with_prompts}"), SIZES, objective="with_plm")
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if pretrained:
         trained = build_model(change(config, "seed=9"), SIZES, objective="pretrain")
         load_matching(model, trained.state_dict())
         assert torch.equal(model.ctr.embedding.weight, trained.ctr.embedding.weight)
-        assert torch.equal(model.plm.backbone.embeddings.word_embeddings.weight, trained.plm.backbone.embeddings.word_embeddings.weight)
+        assert torch.equal(
+            model.plm.backbone.embeddings.word_embeddings.weight,
+            trained.plm.backbone.embeddings.word_embeddings.weight,
+        )
     else:
         assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
     assert (model.prompt_projector is not None) == with_prompts
     assert (model.ctr_weight is not None) == with_prompts
     seen = []
-    model.plm.backbone.register_forward_pre_hook(lambda *call: seen.append(call[2].get("prompt_fusion")), with_kwargs=True)
+    model.plm.backbone.register_forward_pre_hook(
+        lambda *call: seen.append(call[2].get("prompt_fusion")), with_kwargs=True
+    )
     loss_of(model, "with_plm", tokens).backward()
     assert [fusion is not None for fusion in seen] == [with_prompts]
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("family", sorted(PLM_FAMILIES))
-@pytest.mark.parametrize(("depth", "injection"), [("layerwise", "hidden"), ("layerwise", "key_value"), ("input", "hidden")])
+@pytest.mark.parametrize(
+    ("depth", "injection"), [("layerwise", "hidden"), ("layerwise", "key_value"), ("input", "hidden")]
+)
 def test_every_family_trains_in_every_objective(save_tiny, tokens, family, depth, injection) -> None:
-    """Eq. 6–9 end to end: each parameter gets a gradient, the export's tensors rebuild the model, BART's tied tables are stored once."""
+    """Eq. 6–9 end to end: each parameter gets a gradient, the export's tensors rebuild the model, BART's tied
+    tables are stored once.
+    """
     prompt = [f"prompt.prompt_depth={depth}", f"prompt.prompt_injection={injection}"]
     settings = load_config(None, [f"plm.path={save_tiny(family)}", *SMALL, *prompt])
     for objective in ("pretrain", "with_plm"):
@@ -178,28 +217,47 @@ def test_every_family_trains_in_every_objective(save_tiny, tokens, family, depth
         loss_of(model, objective, tokens).backward()
         assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
         layers, width = model.plm.prompt_shape
-        assert model.prompt_projector(torch.zeros(2, model.ctr.interaction_dim)).shape == (2, layers, 2, width)
+        assert model.prompt_projector(torch.zeros(2, model.ctr.interaction_dim)).shape == (
+            2,
+            layers,
+            2,
+            width,
+        )
         stored = {name: tensor.clone() for name, tensor in unique_tensors(model).items()}
-        assert len(stored) == len(dict(model.named_parameters())) + len([b for n, b in model.named_buffers() if n in model.state_dict()])
+        assert len(stored) == len(dict(model.named_parameters())) + len(
+            [b for n, b in model.named_buffers() if n in model.state_dict()]
+        )
         again = build_model(settings, SIZES, objective=objective, plm_config=model.plm.config_dict())
         load_matching(again, stored)
-        torch.testing.assert_close(loss_of(again.eval(), objective, tokens), loss_of(model.eval(), objective, tokens))
+        torch.testing.assert_close(
+            loss_of(again.eval(), objective, tokens), loss_of(model.eval(), objective, tokens)
+        )
 
 
 @pytest.mark.parametrize(("family", "default"), [("bert", "cls"), ("gpt2", "last"), ("bart", "last")])
 def test_default_pooling_is_the_family_s(save_tiny, tokens, family, default) -> None:
-    model = build_model(load_config(None, [f"plm.path={save_tiny(family)}", *SMALL]), SIZES, objective="with_plm").eval()
+    model = build_model(
+        load_config(None, [f"plm.path={save_tiny(family)}", *SMALL]), SIZES, objective="with_plm"
+    ).eval()
     assert model.pooling == default
     input_ids, attention_mask = tokens([6, 4, 5])
-    hidden = model.plm(input_ids, attention_mask, model.prompt_projector(model.ctr.interaction_vector(FIELD_IDS)))
-    pooled = hidden[:, 0] if default == "cls" else torch.stack([hidden[i, n - 1] for i, n in enumerate([6, 4, 5])])
+    hidden = model.plm(
+        input_ids, attention_mask, model.prompt_projector(model.ctr.interaction_vector(FIELD_IDS))
+    )
+    pooled = (
+        hidden[:, 0] if default == "cls" else torch.stack([hidden[i, n - 1] for i, n in enumerate([6, 4, 5])])
+    )
     expected = 0.5 * model.ctr(FIELD_IDS) + 0.5 * model.click_head(pooled)
     torch.testing.assert_close(model(FIELD_IDS, input_ids, attention_mask), expected)
 
 
 def test_a_decoder_s_first_token_is_no_pooling(save_tiny) -> None:
     with pytest.raises(ConfigError, match=r"plm\.pooling=cls: the first token of a gpt2 sees no other"):
-        build_model(load_config(None, [f"plm.path={save_tiny('gpt2')}", "plm.pooling=cls", *SMALL]), SIZES, objective="with_plm")
+        build_model(
+            load_config(None, [f"plm.path={save_tiny('gpt2')}", "plm.pooling=cls", *SMALL]),
+            SIZES,
+            objective="with_plm",
+        )
 
 
 @pytest.mark.parametrize("objective", ["pretrain", "with_plm"])
@@ -214,12 +272,18 @@ def test_a_bfloat16_plm_under_float32_towers(config, tokens, objective) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("objective", "rate"), [("pretrain", "pretrain.lr.plm=0"), ("with_plm", "finetune.lr.plm=0")])
+@pytest.mark.parametrize(
+    ("objective", "rate"), [("pretrain", "pretrain.lr.plm=0"), ("with_plm", "finetune.lr.plm=0")]
+)
 def test_learning_rate_zero_freezes_the_plm(config, save_tiny, objective, rate) -> None:
     assert build_model(config, SIZES, objective=objective).plm.backbone.training
     model = build_model(change(config, rate), SIZES, objective=objective).train()
-    assert not any(parameter.requires_grad for _, parameter in model.plm.backbone.named_parameters(prefix="backbone"))
-    assert not any(module.training for module in model.plm.backbone.modules() if isinstance(module, torch.nn.Dropout))
+    assert not any(
+        parameter.requires_grad for _, parameter in model.plm.backbone.named_parameters(prefix="backbone")
+    )
+    assert not any(
+        module.training for module in model.plm.backbone.modules() if isinstance(module, torch.nn.Dropout)
+    )
     assert model.ctr.training
 
 
@@ -249,7 +313,11 @@ def test_finetuning_starts_from_a_pretraining(config, objective) -> None:
     model = build_model(config, SIZES, objective=objective)
     fresh = load_matching(model, pretrained.state_dict())
     heads = [f"click_head.{layer}.{part}" for layer in ("dense", "prediction") for part in ("weight", "bias")]
-    expected = {"ctr.prediction.weight", "ctr.prediction.bias", *(["ctr_weight", *heads] if objective == "with_plm" else [])}
+    expected = {
+        "ctr.prediction.weight",
+        "ctr.prediction.bias",
+        *(["ctr_weight", *heads] if objective == "with_plm" else []),
+    }
     assert set(fresh) == expected
     for name, tensor in model.state_dict().items():
         if name not in fresh:
@@ -259,10 +327,16 @@ def test_finetuning_starts_from_a_pretraining(config, objective) -> None:
 def test_a_pretraining_of_another_shape_is_refused_before_anything_is_copied(config) -> None:
     model = build_model(config, SIZES, objective="with_plm")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    other = build_model(change(config, "prompt.num_prompts=3", "seed=9"), SIZES, objective="pretrain").state_dict()
-    with pytest.raises(ConfigError, match=r"prompt_projector\.\w+: the pretrained tensor has shape \(9, .*this model's \(6, "):
+    other = build_model(
+        change(config, "prompt.num_prompts=3", "seed=9"), SIZES, objective="pretrain"
+    ).state_dict()
+    with pytest.raises(
+        ConfigError, match=r"prompt_projector\.\w+: the pretrained tensor has shape \(9, .*this model's \(6, "
+    ):
         load_matching(model, other)
-    other = build_model(change(config, "ctr.backbone=autoint", "seed=9"), SIZES, objective="pretrain").state_dict()
+    other = build_model(
+        change(config, "ctr.backbone=autoint", "seed=9"), SIZES, objective="pretrain"
+    ).state_dict()
     with pytest.raises(ConfigError, match="not in this model's CTR tower"):
         load_matching(model, other)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -270,7 +344,11 @@ def test_a_pretraining_of_another_shape_is_refused_before_anything_is_copied(con
 
 def test_an_export_needs_no_plm_path(config, tokens) -> None:
     model = build_model(config, SIZES, objective="with_plm").eval()
-    rebuilt = build_model(change(config, "plm.path=/gone"), SIZES, objective="with_plm", plm_config=model.plm.config_dict()).eval()
+    rebuilt = build_model(
+        change(config, "plm.path=/gone"), SIZES, objective="with_plm", plm_config=model.plm.config_dict()
+    ).eval()
     rebuilt.load_state_dict(model.state_dict())
     input_ids, attention_mask = tokens([6, 4, 5])
-    assert torch.equal(rebuilt(FIELD_IDS, input_ids, attention_mask), model(FIELD_IDS, input_ids, attention_mask))
+    assert torch.equal(
+        rebuilt(FIELD_IDS, input_ids, attention_mask), model(FIELD_IDS, input_ids, attention_mask)
+    )

@@ -1,4 +1,6 @@
-"""Every PLM family against hand-written references: prompted forward, gradients, K = 0, padding; loading and its errors."""
+"""Every PLM family against hand-written references: prompted forward, gradients, K = 0, padding; loading and
+its errors.
+"""
 
 import copy
 import json
@@ -27,8 +29,9 @@ from tests.support.naive_plm import naive_plm
 K = 2
 MINILM = os.environ.get("CLICKPROMPT_MINILM")
 LENGTHS = {"unpadded": [9, 9, 9], "padded": [4, 9, 6]}
-# In float64, transformers' eager attention makes NaN of a padding position whose window holds no text (its mask's lowest float64 is
-# -inf in the softmax's float32). Where a plain float64 model is the reference, padding is therefore kept short.
+# In float64, transformers' eager attention makes NaN of a padding position whose window holds no text (its
+# mask's lowest float64 is -inf in the softmax's float32). Where a plain float64 model is the reference,
+# padding is therefore kept short.
 SHORT_PADDING = [7, 9, 8]
 KEY_VALUE, INPUT_ONLY, NO_PROMPTS = (
     PromptConfig(prompt_injection="key_value"),
@@ -47,11 +50,17 @@ paddings = pytest.mark.parametrize("padding", LENGTHS)
 
 @pytest.fixture(scope="module")
 def load(tiny) -> Callable[..., PromptedPLM]:
-    """(variant, attention, checkpointing, prompt) → float64 PLM in training mode without LM head, loaded once; tests leave it as it is."""
+    """(variant, attention, checkpointing, prompt) → float64 PLM in training mode without LM head, loaded
+    once; tests leave it as it is.
+    """
 
     @cache
-    def load(variant: str, attention: str = "sdpa", checkpointing: bool = False, prompt: PromptConfig | None = None) -> PromptedPLM:
-        config = PLMConfig(path=tiny(variant), attn_implementation=attention, gradient_checkpointing=checkpointing)  # pyright: ignore[reportArgumentType]
+    def load(
+        variant: str, attention: str = "sdpa", checkpointing: bool = False, prompt: PromptConfig | None = None
+    ) -> PromptedPLM:
+        config = PLMConfig(
+            path=tiny(variant), attn_implementation=attention, gradient_checkpointing=checkpointing
+        )  # pyright: ignore[reportArgumentType]
         return load_plm(config, prompt, lm_head=False).double().train()
 
     return load
@@ -64,16 +73,28 @@ def plain_model(path: str, attention: str = "sdpa") -> Any:
 def random_prompts(plm: PromptedPLM, rows: int, num_prompts: int = K) -> Tensor:
     layers, width = plm.prompt_shape
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(rows, layers, num_prompts, width, generator=generator).to(plm.backbone.dtype).requires_grad_()
+    return (
+        torch.randn(rows, layers, num_prompts, width, generator=generator)
+        .to(plm.backbone.dtype)
+        .requires_grad_()
+    )
 
 
-def gradients(model: nn.Module, hidden: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> dict[str, Tensor]:
-    """Of a fixed random function of the text's hidden states (padding left out), for every weight and the prompts."""
+def gradients(
+    model: nn.Module, hidden: Tensor, attention_mask: Tensor, soft_prompts: Tensor
+) -> dict[str, Tensor]:
+    """Of a fixed random function of the text's hidden states (padding left out), for every weight and the
+    prompts.
+    """
     coefficients = torch.randn(hidden.shape, dtype=hidden.dtype, generator=torch.Generator().manual_seed(1))
     model.zero_grad()
     soft_prompts.grad = None
     (hidden * coefficients * attention_mask[..., None]).sum().backward()
-    result = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    result = {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
     assert soft_prompts.grad is not None
     return result | {"soft_prompts": soft_prompts.grad.clone()}
 
@@ -81,10 +102,14 @@ def gradients(model: nn.Module, hidden: Tensor, attention_mask: Tensor, soft_pro
 def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert ours.keys() == expected.keys()
     for name in ours:
-        torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            ours[name], expected[name], rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
-def assert_equals_naive(plm: PromptedPLM, naive_of: PromptedPLM, tokens, lengths: list[int], injection: str = "hidden") -> None:
+def assert_equals_naive(
+    plm: PromptedPLM, naive_of: PromptedPLM, tokens, lengths: list[int], injection: str = "hidden"
+) -> None:
     """Forward and every gradient; and that every prompt of every layer has one."""
     input_ids, attention_mask = tokens(lengths)
     prompts = random_prompts(plm, len(lengths))
@@ -97,7 +122,9 @@ def assert_equals_naive(plm: PromptedPLM, naive_of: PromptedPLM, tokens, lengths
     assert ours.keys() == {name for name, _ in plm.named_parameters()} | {"soft_prompts"}
     for layer in range(prompts.shape[1]):
         for k in range(K):
-            assert (ours["soft_prompts"][:, layer, k].abs().amax(dim=-1) > 1e-6).all(), f"prompt {k} of layer {layer} has no gradient"
+            assert (ours["soft_prompts"][:, layer, k].abs().amax(dim=-1) > 1e-6).all(), (
+                f"prompt {k} of layer {layer} has no gradient"
+            )
 
 
 # The reference itself
@@ -111,7 +138,9 @@ def test_naive_without_prompts_is_hugging_face(tiny, tokens, variant, attention,
     input_ids, attention_mask = tokens(lengths)
     text = attention_mask.bool()
     expected = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    torch.testing.assert_close(naive_plm(model, input_ids, attention_mask)[text], expected[text], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        naive_plm(model, input_ids, attention_mask)[text], expected[text], rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "llama", "llama-grouped", "qwen2", "qwen3"])
@@ -127,7 +156,10 @@ def test_naive_keys_and_values_are_hugging_faces_cache(tiny, tokens, variant, at
     prompts = torch.randn(rows, config.num_hidden_layers, K, 2 * heads * head_dim, dtype=torch.float64)
     past = DynamicCache()
     for layer in range(config.num_hidden_layers):
-        key, value = (half.reshape(rows, K, heads, head_dim).transpose(1, 2) for half in prompts[:, layer].chunk(2, dim=-1))
+        key, value = (
+            half.reshape(rows, K, heads, head_dim).transpose(1, 2)
+            for half in prompts[:, layer].chunk(2, dim=-1)
+        )
         past.update(key, value, layer)
     expected = model(
         input_ids=input_ids,
@@ -151,7 +183,9 @@ def test_every_family_is_tested() -> None:
 @paddings
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_hidden_prompts_equal_concatenation(load, tokens, variant, attention, padding, checkpointing) -> None:
-    assert_equals_naive(load(variant, attention, checkpointing), load(variant, attention), tokens, LENGTHS[padding])
+    assert_equals_naive(
+        load(variant, attention, checkpointing), load(variant, attention), tokens, LENGTHS[padding]
+    )
 
 
 @every_variant
@@ -159,13 +193,17 @@ def test_hidden_prompts_equal_concatenation(load, tokens, variant, attention, pa
 @paddings
 def test_key_value_prompts_equal_concatenation(load, tokens, variant, attention, padding) -> None:
     plm = load(variant, attention, True, KEY_VALUE)
-    assert_equals_naive(plm, load(variant, attention, False, KEY_VALUE), tokens, LENGTHS[padding], injection="key_value")
+    assert_equals_naive(
+        plm, load(variant, attention, False, KEY_VALUE), tokens, LENGTHS[padding], injection="key_value"
+    )
 
 
 @every_variant
 @attentions
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-def test_input_prompts_are_embeddings_before_the_text(tiny, load, tokens, variant, attention, checkpointing) -> None:
+def test_input_prompts_are_embeddings_before_the_text(
+    tiny, load, tokens, variant, attention, checkpointing
+) -> None:
     """Positions of the plain model from then on: they take places of the position table and of the window."""
     plm = load(variant, attention, checkpointing, INPUT_ONLY)
     model = plain_model(tiny(variant), attention).double().train()
@@ -178,9 +216,13 @@ def test_input_prompts_are_embeddings_before_the_text(tiny, load, tokens, varian
         "inputs_embeds": torch.cat([prompts[:, 0], model.get_input_embeddings()(input_ids)], dim=1),
         "attention_mask": torch.cat([attention_mask.new_ones(len(input_ids), K), attention_mask], dim=1),
     }
-    if variant == "bart":  # its encoder has the prompts; cross-attention sees them, the decoder's text is the text alone
+    if (
+        variant == "bart"
+    ):  # its encoder has the prompts; cross-attention sees them, the decoder's text is the text alone
         start = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
-        expected_hidden = model(**inputs, decoder_input_ids=torch.cat([start, input_ids[:, :-1]], dim=1)).last_hidden_state
+        expected_hidden = model(
+            **inputs, decoder_input_ids=torch.cat([start, input_ids[:, :-1]], dim=1)
+        ).last_hidden_state
     else:
         expected_hidden = model(**inputs).last_hidden_state[:, K:]
     text = attention_mask.bool()
@@ -198,7 +240,11 @@ ROPE = {
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 10,
     },
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 10},  # makes all keys longer, at position 0 too
+    "yarn": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 10,
+    },  # makes all keys longer, at position 0 too
 }
 
 
@@ -217,7 +263,9 @@ def test_prompts_are_at_position_0_of_any_rotary_embedding(save_tiny, tokens, ro
         joined = torch.cat([prompts[:, index], hidden], dim=1)
         rotary = plm.backbone.rotary_emb(joined, positions)
         hidden = layer(joined, attention_mask=mask, position_embeddings=rotary)[:, K:]
-    torch.testing.assert_close(plm(input_ids, attention_mask, prompts), plm.backbone.norm(hidden), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        plm(input_ids, attention_mask, prompts), plm.backbone.norm(hidden), rtol=0, atol=1e-6
+    )
 
 
 @every_variant
@@ -228,7 +276,9 @@ def test_checkpointing_computes_every_layer_again(load, tokens, variant, checkpo
     stacks = [module for module in plm.backbone.modules() if isinstance(module, nn.ModuleList)]
     # The last matrix of a layer: prompts never go there, and a layer's own hooks are outside its checkpoint.
     matrices = [
-        [part for part in layer.modules() if getattr(part, "weight", torch.zeros(1)).dim() == 2][-1] for stack in stacks for layer in stack
+        [part for part in layer.modules() if getattr(part, "weight", torch.zeros(1)).dim() == 2][-1]
+        for stack in stacks
+        for layer in stack
     ]
     calls: list[nn.Module] = []
     hooks = [matrix.register_forward_pre_hook(lambda module, _: calls.append(module)) for matrix in matrices]
@@ -257,15 +307,23 @@ def test_bart_decodes_another_text_than_it_encodes(load, tokens) -> None:
     ids=["sdpa-hidden", "sdpa-key_value", "sdpa-input", "eager-hidden", "eager-key_value"],
 )
 def test_rows_do_not_depend_on_the_padding_of_their_batch(load, tokens, variant, attention, prompt) -> None:
-    """A row alone (unpadded: where a causal mask could be left to the kernel), in a padded batch, and in that batch padded further."""
+    """A row alone (unpadded: where a causal mask could be left to the kernel), in a padded batch, and in that
+    batch padded further.
+    """
     plm = load(variant, attention, False, prompt)
     input_ids, attention_mask = tokens([7, 9])
     prompts = random_prompts(plm, 2)
     with torch.no_grad():
         batch = plm(input_ids, attention_mask, prompts)
-        further = plm(nn.functional.pad(input_ids, (0, 3), value=PAD), nn.functional.pad(attention_mask, (0, 3)), prompts)
+        further = plm(
+            nn.functional.pad(input_ids, (0, 3), value=PAD),
+            nn.functional.pad(attention_mask, (0, 3)),
+            prompts,
+        )
         for row, length in enumerate([7, 9]):
-            alone = plm(input_ids[row, None, :length], attention_mask[row, None, :length], prompts[row, None])[0]
+            alone = plm(
+                input_ids[row, None, :length], attention_mask[row, None, :length], prompts[row, None]
+            )[0]
             for other in (batch[row], further[row]):
                 torch.testing.assert_close(other[:length], alone, rtol=0, atol=1e-6)
 
@@ -274,11 +332,17 @@ def test_rows_do_not_depend_on_the_padding_of_their_batch(load, tokens, variant,
 @attentions
 @paddings
 def test_without_prompts_it_is_exactly_the_plain_model(tiny, tokens, variant, attention, padding) -> None:
-    plm = load_plm(PLMConfig(path=tiny(variant), attn_implementation=attention), NO_PROMPTS, lm_head=False).eval()
+    plm = load_plm(
+        PLMConfig(path=tiny(variant), attn_implementation=attention), NO_PROMPTS, lm_head=False
+    ).eval()
     input_ids, attention_mask = tokens(LENGTHS[padding])
     text = attention_mask.bool()
     with torch.no_grad():
-        expected = plain_model(tiny(variant), attention).eval()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        expected = (
+            plain_model(tiny(variant), attention)
+            .eval()(input_ids=input_ids, attention_mask=attention_mask)
+            .last_hidden_state
+        )
         for prompts in (None, random_prompts(plm, len(input_ids), num_prompts=0)):
             assert torch.equal(plm(input_ids, attention_mask, prompts)[text], expected[text])
 
@@ -300,7 +364,9 @@ def test_bfloat16_weights_run_and_pass_gradients(tiny, tokens, variant) -> None:
     assert {parameter.dtype for parameter in plm.parameters()} == {torch.bfloat16}
     input_ids, attention_mask = tokens([4, 9])
     text = attention_mask.bool()
-    prompts = random_prompts(plm, 2).detach().float().requires_grad_()  # as the projector's, which stays in float32
+    prompts = (
+        random_prompts(plm, 2).detach().float().requires_grad_()
+    )  # as the projector's, which stays in float32
     logits = plm.lm_logits(plm(input_ids, attention_mask, prompts)[text])
     assert logits.dtype == torch.bfloat16
     logits.float().logsumexp(-1).sum().backward()
@@ -310,7 +376,10 @@ def test_bfloat16_weights_run_and_pass_gradients(tiny, tokens, variant) -> None:
     exact = load_plm(PLMConfig(path=tiny(variant)))
     expected = exact.lm_logits(exact(input_ids, attention_mask, prompts)[text])
     # 8 bits of mantissa through 3 layers of large random weights: alike, not equal
-    assert torch.corrcoef(torch.stack([logits.detach().float().flatten(), expected.detach().flatten()]))[0, 1] > 0.99
+    assert (
+        torch.corrcoef(torch.stack([logits.detach().float().flatten(), expected.detach().flatten()]))[0, 1]
+        > 0.99
+    )
 
 
 # The LM head
@@ -324,7 +393,9 @@ def test_lm_logits_are_hugging_faces(tiny, tokens, variant) -> None:
     input_ids, attention_mask = tokens(SHORT_PADDING)
     text = attention_mask.bool()
     expected = whole(input_ids=input_ids, attention_mask=attention_mask).logits[text]
-    torch.testing.assert_close(plm.lm_logits(plm(input_ids, attention_mask)[text]), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        plm.lm_logits(plm(input_ids, attention_mask)[text]), expected, rtol=0, atol=1e-10
+    )
 
 
 @every_variant
@@ -336,8 +407,14 @@ def test_lm_head_is_tied_where_the_checkpoints_is(tiny, tokens, variant) -> None
     matrix = plm.backbone.get_input_embeddings().weight
     untied = variant in ("llama", "qwen2-window")
     assert any(parameter.shape == matrix.shape for parameter in head.values()) == untied
-    assert len({tensor.data_ptr() for tensor in plm.state_dict().values() if tensor.shape == matrix.shape}) == 1 + untied
-    assert {name for name, _ in plm.named_parameters()} == {*head, *(name for name, _ in plm.backbone.named_parameters(prefix="backbone"))}
+    assert (
+        len({tensor.data_ptr() for tensor in plm.state_dict().values() if tensor.shape == matrix.shape})
+        == 1 + untied
+    )
+    assert {name for name, _ in plm.named_parameters()} == {
+        *head,
+        *(name for name, _ in plm.backbone.named_parameters(prefix="backbone")),
+    }
     plm.lm_logits(plm(*tokens([6]))[0]).logsumexp(-1).sum().backward()
     assert all(parameter.grad is not None for parameter in plm.parameters())
 
@@ -396,7 +473,11 @@ def test_prompt_shape(tiny) -> None:
     }
     for (variant, prompt), expected in shapes.items():
         plm = load_plm(PLMConfig(path=tiny(variant)), prompt)
-        assert (plm.prompt_shape, plm.num_layers, plm.hidden_size) == (expected, 5 if variant == "bart" else 3, 16), (variant, prompt)
+        assert (plm.prompt_shape, plm.num_layers, plm.hidden_size) == (
+            expected,
+            5 if variant == "bart" else 3,
+            16,
+        ), (variant, prompt)
 
 
 @some_variants
@@ -445,8 +526,11 @@ def test_config_dict_rebuilds_the_architecture(tiny, tokens, variant) -> None:
     prompts = random_prompts(plm, 1)
     assert torch.equal(rebuilt(*tokens([5]), prompts), plm(*tokens([5]), prompts))
     assert all(torch.equal(tensor, plm.state_dict()[name]) for name, tensor in rebuilt.state_dict().items())
-    # Of a single row not bit for bit: the same weights at other places in memory differ by up to 1e-6 in torch's product
-    torch.testing.assert_close(rebuilt.lm_logits(torch.ones(1, 16)), plm.lm_logits(torch.ones(1, 16)), rtol=1e-6, atol=2e-6)
+    # Of a single row not bit for bit: the same weights at other places in memory differ by up to 1e-6 in
+    # torch's product
+    torch.testing.assert_close(
+        rebuilt.lm_logits(torch.ones(1, 16)), plm.lm_logits(torch.ones(1, 16)), rtol=1e-6, atol=2e-6
+    )
 
 
 @every_variant
@@ -515,12 +599,22 @@ def test_hub_model_is_read_from_the_cache_without_a_network(monkeypatch, save_ti
 
 
 def test_check_plm_tells_what_it_read(tiny) -> None:
-    kinds = {"bert": "masked", "electra-small": "masked", "gpt2": "causal", "qwen3": "causal", "bart": "denoising"}
+    kinds = {
+        "bert": "masked",
+        "electra-small": "masked",
+        "gpt2": "causal",
+        "qwen3": "causal",
+        "bart": "denoising",
+    }
     for variant, lm_kind in kinds.items():
         facts = check_plm(PLMConfig(path=tiny(variant)))
         plm = load_plm(PLMConfig(path=tiny(variant)), lm_head=False)
         assert (facts.model_type, facts.lm_kind) == (VARIANTS[variant][0], lm_kind)
-        assert (facts.num_layers, facts.hidden_size, facts.max_tokens) == (plm.num_layers, plm.hidden_size, plm.max_tokens)
+        assert (facts.num_layers, facts.hidden_size, facts.max_tokens) == (
+            plm.num_layers,
+            plm.hidden_size,
+            plm.max_tokens,
+        )
 
 
 def _without_config(path: str) -> None:
@@ -559,8 +653,11 @@ def test_unusable_folder_is_refused_in_one_line(save_tiny, spoil, message) -> No
         assert "\n" not in str(caught.value)
 
 
-# T5 and DeBERTa add positions to the scores, XLNet permutes, Mamba has no attention, ALBERT's layers are one layer many times
-@pytest.mark.parametrize("model_type", ["t5", "deberta-v2", "xlnet", "mamba", "albert", "nothing-known", None])
+# T5 and DeBERTa add positions to the scores, XLNet permutes, Mamba has no attention, ALBERT's layers are one
+# layer many times
+@pytest.mark.parametrize(
+    "model_type", ["t5", "deberta-v2", "xlnet", "mamba", "albert", "nothing-known", None]
+)
 def test_a_family_that_cant_take_prompts_is_refused_by_name(tmp_path, model_type) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     for call in (check_plm, load_plm):
@@ -610,7 +707,10 @@ def test_damaged_weights_are_refused(save_tiny, damage) -> None:
     else:
         config = json.loads(Path(path, "config.json").read_text())
         Path(path, "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ConfigError, match="can't be loaded" if damage == "cut off" else r"lacks 16 tensors.*encoder\.layer\.2"):
+    with pytest.raises(
+        ConfigError,
+        match="can't be loaded" if damage == "cut off" else r"lacks 16 tensors.*encoder\.layer\.2",
+    ):
         load_plm(PLMConfig(path=path))
 
 
@@ -626,7 +726,9 @@ def test_hub_name_out_of_reach_is_refused(monkeypatch, tmp_path) -> None:
 def test_text_longer_than_the_position_table_is_refused(tiny, tokens, variant) -> None:
     """Layer-wise prompts take no position; prompts before the first layer do."""
     layerwise = load_plm(PLMConfig(path=tiny(variant)), PromptConfig(num_prompts=K), lm_head=False)
-    input_only = load_plm(PLMConfig(path=tiny(variant)), PromptConfig(num_prompts=K, prompt_depth="input"), lm_head=False)
+    input_only = load_plm(
+        PLMConfig(path=tiny(variant)), PromptConfig(num_prompts=K, prompt_depth="input"), lm_head=False
+    )
     limit = 38 if variant == "roberta" else 40  # RoBERTa's positions count from the padding id + 1
     assert (layerwise.max_tokens, input_only.max_tokens) == (limit, limit - K)
     for plm in (layerwise, input_only):

@@ -21,7 +21,9 @@ def test_rate_scale_gradient(rate):
     y.sum().backward()
     kept = y != 0
     assert abs(kept.double().mean() - (1 - rate)) < 4 * (rate * (1 - rate) / N) ** 0.5
-    torch.testing.assert_close(y[kept], x[kept] / (1 - rate), rtol=2e-4, atol=0)  # the rate is a multiple of 2^-16
+    torch.testing.assert_close(
+        y[kept], x[kept] / (1 - rate), rtol=2e-4, atol=0
+    )  # the rate is a multiple of 2^-16
     assert x.grad is not None
     torch.testing.assert_close(x.grad, kept / (1 - rate), rtol=2e-4, atol=0)
 
@@ -52,7 +54,9 @@ def test_nothing_and_everything():
 
 def heads(rows=2, groups=1):
     query = torch.randn(rows, 4, 5, 8, dtype=torch.float64, requires_grad=True)
-    key, value = (torch.randn(rows, 4 // groups, 7, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    key, value = (
+        torch.randn(rows, 4 // groups, 7, 8, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
     mask = torch.zeros(rows, 1, 5, 7, dtype=torch.float64)
     mask[0, :, :, 5:] = torch.finfo(mask.dtype).min
     return query, key, value, mask
@@ -66,7 +70,9 @@ def test_attention_at_a_vanishing_rate_is_torchs(groups, masked, scaling):
     query, key, value, mask = heads(groups=groups)
     mask = mask if masked else None
     output, _ = sdpa_attention(nn.Module(), query, key, value, mask, dropout=1e-9, scaling=scaling)
-    expected = F.scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True).transpose(1, 2)
+    expected = F.scaled_dot_product_attention(
+        query, key, value, mask, scale=scaling, enable_gqa=True
+    ).transpose(1, 2)
     torch.testing.assert_close(output, expected)
     weights = torch.randn_like(output)
     ours = torch.autograd.grad((output * weights).sum(), [query, key, value])

@@ -25,7 +25,12 @@ def test_equals_separate_mlps_forward_and_backward() -> None:
         for k in range(K):
             network = nn.Sequential(nn.Linear(Q, H), nn.Tanh(), nn.Linear(H, H)).double()
             n = layer * K + k
-            ours = (projector.hidden_weight, projector.hidden_bias, projector.output_weight, projector.output_bias)
+            ours = (
+                projector.hidden_weight,
+                projector.hidden_bias,
+                projector.output_weight,
+                projector.output_bias,
+            )
             with torch.no_grad():
                 for parameter, stacked in zip(network.parameters(), ours, strict=True):
                     parameter.copy_(stacked[n])

@@ -14,7 +14,10 @@ def dataset(tmp_path_factory):
 def folders(tmp_path_factory, dataset):
     """Two models of two seeds each, a pretraining, a sweep: the addresses by name."""
     top = tmp_path_factory.mktemp("report-runs")
-    places = {name: str(top / name) for name in ("dcnv2-0", "dcnv2-1", "prompted-0", "prompted-1", "pretrain", "sweep")}
+    places = {
+        name: str(top / name)
+        for name in ("dcnv2-0", "dcnv2-1", "prompted-0", "prompted-1", "pretrain", "sweep")
+    }
     made.write_training(places["pretrain"], dataset, "pretrain", steps=150, plm__path="minilm-l6")
     made.write_prompts(places["pretrain"])
     for seed in (0, 1):
@@ -22,7 +25,13 @@ def folders(tmp_path_factory, dataset):
         made.write_training(plain, dataset, "finetune", seed=seed, finetune__with_plm=False)
         made.write_evaluation(plain, dataset, skill=0.5, seed=seed)
         made.write_training(
-            prompted, dataset, "finetune", steps=500, seed=seed, finetune__with_plm=False, finetune__init=places["pretrain"]
+            prompted,
+            dataset,
+            "finetune",
+            steps=500,
+            seed=seed,
+            finetune__with_plm=False,
+            finetune__init=places["pretrain"],
         )
         made.write_evaluation(prompted, dataset, skill=0.9, seed=seed + 2, against=plain)
     made.write_sweep(places["sweep"])

@@ -1,4 +1,6 @@
-"""The report in a real Chromium: it runs without an error or a request, fits its window, and can be used by keyboard."""
+"""The report in a real Chromium: it runs without an error or a request, fits its window, and can be used by
+keyboard.
+"""
 
 import csv
 import io
@@ -14,7 +16,9 @@ from tests.report.test_report import attacked
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CLICKPROMPT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: install one, or set CLICKPROMPT_CHROMIUM (CONTRIBUTING.md)")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium: install one, or set CLICKPROMPT_CHROMIUM (CONTRIBUTING.md)"
+)
 
 OUTSIDE = """[...document.querySelectorAll('body *')]
     .filter((each) => !each.closest('.scroll, pre, #tip') && each.getBoundingClientRect().right > innerWidth + 1)
@@ -74,7 +78,9 @@ def opened(chromium):
     contexts = []
 
     def open_page(address, width=1280, scheme="light", **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **options
+        )
         contexts.append(context)
         page, complaints, requests = context.new_page(), [], []
         page.on("console", lambda message: complaints.append(message.text))
@@ -93,7 +99,10 @@ def opened(chromium):
 def test_no_error_no_request_no_overflow(opened, report, tmp_path, width, scheme):
     page, complaints, requests = opened(report, width, scheme)
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-    page.screenshot(path=os.environ.get("CLICKPROMPT_SCREENSHOTS", str(tmp_path)) + f"/{width}-{scheme}.png", full_page=True)
+    page.screenshot(
+        path=os.environ.get("CLICKPROMPT_SCREENSHOTS", str(tmp_path)) + f"/{width}-{scheme}.png",
+        full_page=True,
+    )
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [report]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -117,7 +126,9 @@ def test_the_theme_follows_the_system_until_the_button_is_pressed(opened, report
     assert page.evaluate(LOWEST_CONTRAST) >= 4.5
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "theme"
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", "focus can be seen"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", (
+        "focus can be seen"
+    )
     page.keyboard.press("Enter")
     assert page.evaluate(back) != first
     assert page.evaluate(LOWEST_CONTRAST) >= 4.5
@@ -131,7 +142,9 @@ def test_every_table_and_csv_is_reached_by_keyboard(opened, report):
     reached = set()
     for _ in range(400):
         page.keyboard.press("Tab")
-        found = page.evaluate("document.activeElement.getAttribute('download') ?? document.activeElement.tagName")
+        found = page.evaluate(
+            "document.activeElement.getAttribute('download') ?? document.activeElement.tagName"
+        )
         if found == "BODY":
             break
         reached.add(found)
@@ -152,7 +165,10 @@ def test_a_csv_downloads_from_the_file_with_the_tables_figures(opened, report):
     with open(downloading.value.path(), newline="") as stream:
         header, *rows = list(csv.reader(io.StringIO(stream.read())))
     assert downloading.value.suggested_filename == "validation-auc.csv"
-    cells = "(link) => [...link.closest('figure').querySelectorAll('tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    cells = (
+        "(link) => [...link.closest('figure').querySelectorAll('tr')].map((row) => "
+        "[...row.cells].map((cell) => cell.textContent))"
+    )
     shown = link.evaluate(cells)
     assert shown[0] == header
     assert [[row[0], row[1], f"{float(row[2]):.4f}"] for row in rows] == shown[1:]

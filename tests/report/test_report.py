@@ -43,7 +43,9 @@ def run(capsys, *arguments: str) -> str:
 def csvs(text: str) -> dict[str, list[list[str]]]:
     """File name → rows of every CSV that the page offers."""
     found = re.findall(r'download="([^"]+)\.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', text)
-    return {name: list(csv.reader(io.StringIO(base64.b64decode(content).decode()))) for name, content in found}
+    return {
+        name: list(csv.reader(io.StringIO(base64.b64decode(content).decode()))) for name, content in found
+    }
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,16 @@ def page(folders, tmp_path_factory):
 
 def test_every_section_is_there_and_the_file_stands_alone(page, folders):
     result, text = page
-    expected = ["Runs", "Comparison", "Learning curves", "Calibration", "Long tail", "Cold start", "AUC by value", "Latency"]
+    expected = [
+        "Runs",
+        "Comparison",
+        "Learning curves",
+        "Calibration",
+        "Long tail",
+        "Cold start",
+        "AUC by value",
+        "Latency",
+    ]
     expected += ["Prompt attention", "Recovery of masked values", "Sweep", "Configuration", "Environment"]
     assert [title for title in result["sections"] if title in expected] == expected
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
@@ -75,11 +86,15 @@ def test_by_default_it_is_in_the_first_runs_folder_and_json_says_where(capsys, f
     assert result["runs"] == [folder]
     assert result["comparisons"] == []
     assert result["markdown"].startswith("## Runs")
-    assert [name for name in os.listdir(folder) if "report" in name] == ["report.html"], "nothing half-written"
+    assert [name for name in os.listdir(folder) if "report" in name] == ["report.html"], (
+        "nothing half-written"
+    )
 
 
 def test_markdown_has_the_tables_of_a_paper(capsys, folders, tmp_path):
-    text = run(capsys, folders["dcnv2-0"], folders["prompted-0"], "--out", str(tmp_path / "r.html"), "--markdown")
+    text = run(
+        capsys, folders["dcnv2-0"], folders["prompted-0"], "--out", str(tmp_path / "r.html"), "--markdown"
+    )
     lines = text.splitlines()
     header = next(line for line in lines if line.startswith("| run | AUC | log loss | Rel.Impr"))
     rows = lines[lines.index(header) + 2 :][:2]
@@ -107,14 +122,19 @@ def test_csvs_hold_the_figures_themselves(page, folders):
 
 
 def test_a_curves_points_are_means_of_steps(page, folders):
-    steps = [json.loads(line) for line in storage.read_bytes(f"{folders['prompted-0']}/metrics.jsonl").decode().splitlines()]
+    steps = [
+        json.loads(line)
+        for line in storage.read_bytes(f"{folders['prompted-0']}/metrics.jsonl").decode().splitlines()
+    ]
     _, *rows = csvs(page[1])["loss-of-finetune"]
     rows = [row for row in rows if row[0] == "prompted-0"]
     assert len(steps) == 500
     assert len(rows) == 167
     for row in rows:
         first, last = int(row[1]), int(row[2])
-        assert float(row[3]) == pytest.approx(statistics.fmean(step["loss"] for step in steps if first <= step["step"] <= last))
+        assert float(row[3]) == pytest.approx(
+            statistics.fmean(step["loss"] for step in steps if first <= step["step"] <= last)
+        )
     assert [int(row[1]) for row in rows] == list(range(1, 501, 3))
     assert "the mean of 3 consecutive steps" in page[1]
 
@@ -143,7 +163,10 @@ def test_an_older_evaluation_shows_what_it_has_and_says_what_is_missing(folders,
     folder = str(tmp_path / "run")
     shutil.copytree(folders["dcnv2-0"], folder)
     evaluation = storage.read_json(f"{folder}/evaluation-test.json")
-    storage.write_json(f"{folder}/evaluation-test.json", {key: evaluation[key] for key in ("auc", "log_loss", "ms_per_batch", "batch")})
+    storage.write_json(
+        f"{folder}/evaluation-test.json",
+        {key: evaluation[key] for key in ("auc", "log_loss", "ms_per_batch", "batch")},
+    )
     result = make_report([folder])
     assert "Long tail" not in result["sections"]
     assert "Latency" in result["sections"]
@@ -166,7 +189,13 @@ def test_versions_are_the_runs_own_or_said_not_to_be(folders, tmp_path):
 def test_keys_that_differ_are_those_that_the_stages_use(page):
     header, *rows = csvs(page[1])["keys-that-differ"]
     found = {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
-    assert found["seed"] == {"dcnv2-0": "0", "dcnv2-1": "1", "prompted-0": "0", "prompted-1": "1", "pretrain": "0"}
+    assert found["seed"] == {
+        "dcnv2-0": "0",
+        "dcnv2-1": "1",
+        "prompted-0": "0",
+        "prompted-1": "1",
+        "pretrain": "0",
+    }
     assert found["finetune.init"]["dcnv2-0"] == "null"
     assert found["finetune.init"]["pretrain"] == ""
     assert not any(key.startswith(("pretrain.", "data.", "tune.")) for key in found)
@@ -177,7 +206,9 @@ def test_more_rows_than_memory_holds_are_not_compared(folders, tmp_path):
     for copy in copies:
         shutil.copytree(folders["dcnv2-0"], copy)
         evaluation = storage.read_json(f"{copy}/evaluation-test.json")
-        storage.write_json(f"{copy}/evaluation-test.json", {**evaluation, "rows": 20_122_040, "auc_interval": [0.71, 0.82]})
+        storage.write_json(
+            f"{copy}/evaluation-test.json", {**evaluation, "rows": 20_122_040, "auc_interval": [0.71, 0.82]}
+        )
     result = make_report(copies)
     assert result["comparisons"] == []
     assert "No comparison: 20,122,040 rows" in storage.read_bytes(result["report"]).decode()
@@ -196,19 +227,30 @@ def test_comparisons_are_those_of_evaluate_and_seeds_are_paired(page, folders):
     header, row = csvs(page[1])["over-seeds"]
     found = dict(zip(header, row, strict=True))
     assert found["runs"] == "prompted-0, prompted-1"
-    assert (float(found["t"]), float(found["p"])) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue))
-    assert float(found["Rel.Impr"]) == pytest.approx(statistics.fmean(aucs[0]) / statistics.fmean(aucs[1]) - 1)
+    assert (float(found["t"]), float(found["p"])) == (
+        pytest.approx(expected.statistic),
+        pytest.approx(expected.pvalue),
+    )
+    assert float(found["Rel.Impr"]) == pytest.approx(
+        statistics.fmean(aucs[0]) / statistics.fmean(aucs[1]) - 1
+    )
 
 
 def test_seeds_are_paired_although_each_starts_from_a_pretraining_of_its_own_seed(dataset, tmp_path):
     for seed in (0, 1):
         made.write_training(str(tmp_path / f"pre-{seed}"), dataset, "pretrain", steps=5, seed=seed)
         made.write_training(
-            str(tmp_path / f"fine-{seed}"), dataset, "finetune", steps=5, seed=seed, finetune__init=tmp_path / f"pre-{seed}"
+            str(tmp_path / f"fine-{seed}"),
+            dataset,
+            "finetune",
+            steps=5,
+            seed=seed,
+            finetune__init=tmp_path / f"pre-{seed}",
         )
     made.write_training(str(tmp_path / "other"), dataset, "finetune", steps=5, seed=2, prompt__num_prompts=3)
     first, second, other = (
-        same_but_for_the_seed(run) for run in read_runs([str(tmp_path / n) for n in ("fine-0", "fine-1", "other")], "test")
+        same_but_for_the_seed(run)
+        for run in read_runs([str(tmp_path / n) for n in ("fine-0", "fine-1", "other")], "test")
     )
     assert first == second != other
 
@@ -235,8 +277,13 @@ def test_importance_is_the_main_effects_share_of_variance(folders):
     means = {point: np.mean(values) for point, values in points.items()}
     for key in ("prompt.num_prompts", "pretrain.warmup_ratio", "finetune.lr.plm"):
         value_of = {trial["point"]: trial[key] for trial in trials}
-        groups = {value: [means[point] for point in means if value_of[point] == value] for value in set(value_of.values())}
-        explained = sum(len(group) * (np.mean(group) - np.mean(list(means.values()))) ** 2 for group in groups.values())
+        groups = {
+            value: [means[point] for point in means if value_of[point] == value]
+            for value in set(value_of.values())
+        }
+        explained = sum(
+            len(group) * (np.mean(group) - np.mean(list(means.values()))) ** 2 for group in groups.values()
+        )
         expected = explained / (np.var(list(means.values())) * len(means))
         share, chance = importance(run.trials, key)
         assert share == pytest.approx(expected)
@@ -248,7 +295,15 @@ def test_importance_is_the_main_effects_share_of_variance(folders):
 def test_importance_of_drawn_numbers_goes_by_quarters():
     rng = np.random.default_rng(0)
     trials = [
-        {"trial": str(n), "point": n, "seed": 0, "status": "finished", "valid_auc": float(rate), "rate": float(rate), "other": float(other)}
+        {
+            "trial": str(n),
+            "point": n,
+            "seed": 0,
+            "status": "finished",
+            "valid_auc": float(rate),
+            "rate": float(rate),
+            "other": float(other),
+        }
         for n, (rate, other) in enumerate(rng.uniform(size=(80, 2)))
     ]
     share, chance = importance(trials, "rate")
@@ -263,9 +318,15 @@ def test_a_searched_key_may_be_of_any_kind(tmp_path):
     table = pq.read_table(tmp_path / "sweep" / "trials.parquet")
     drawn = [None if number % 3 else "sdpa" for number in range(len(table))]
     numbers = np.random.default_rng(0).uniform(1e-6, 1e-2, len(table)).tolist()
-    table = table.append_column("plm.attn", [drawn]).append_column("finetune.lr.ctr", [numbers]).append_column("on", [[True, False] * 36])
+    table = (
+        table.append_column("plm.attn", [drawn])
+        .append_column("finetune.lr.ctr", [numbers])
+        .append_column("on", [[True, False] * 36])
+    )
     pq.write_table(table, tmp_path / "sweep" / "trials.parquet")
-    table = table.append_column("ctr.hidden_dims", [[[256, 256], [512]] * 36]).append_column("plm.max_length", [[None, 64, 32] * 24])
+    table = table.append_column("ctr.hidden_dims", [[[256, 256], [512]] * 36]).append_column(
+        "plm.max_length", [[None, 64, 32] * 24]
+    )
     pq.write_table(table, tmp_path / "sweep" / "trials.parquet")
     result = make_report([str(tmp_path / "sweep")])
     text = storage.read_bytes(result["report"]).decode()
@@ -292,7 +353,9 @@ def test_runs_of_different_test_sets_are_refused(capsys, folders, tmp_path):
     made.write_evaluation(str(tmp_path / "other"), other, skill=0.5)
     out = str(tmp_path / "report.html")
     for base in (folders["dcnv2-0"], str(tmp_path / "other")):
-        line = fails(capsys, "report", folders["dcnv2-0"], str(tmp_path / "other"), "--base", base, "--out", out)
+        line = fails(
+            capsys, "report", folders["dcnv2-0"], str(tmp_path / "other"), "--base", base, "--out", out
+        )
         assert "scored on another test set" in line
     assert not os.path.exists(out)
 
@@ -345,7 +408,9 @@ def test_wrong_arguments(capsys, folders, arguments, said):
 
 
 def test_whatever_a_run_is_called_it_is_text(folders, dataset, tmp_path):
-    """In names of runs, fields and keys, in configurations and errors: see test_browser.py for that it doesn't run."""
+    """In names of runs, fields and keys, in configurations and errors: see test_browser.py for that it
+    doesn't run.
+    """
     [text, tables] = attacked(tmp_path, dataset)
     assert "<img" not in text
     assert text.count("<script") == 1
@@ -367,7 +432,10 @@ def attacked(tmp_path, dataset) -> list[str]:
     made.write_sweep(sweep)
     table = pq.read_table(f"{sweep}/trials.parquet")
     names = [ATTACK if name == "finetune.lr.plm" else name for name in table.column_names]
-    pq.write_table(table.rename_columns(names).set_column(10, "error", [[ATTACK] * len(table)]), f"{sweep}/trials.parquet")
+    pq.write_table(
+        table.rename_columns(names).set_column(10, "error", [[ATTACK] * len(table)]),
+        f"{sweep}/trials.parquet",
+    )
     result = make_report([run, sweep], str(tmp_path / "attacked.html"))
     return [storage.read_bytes(result["report"]).decode(), result["markdown"]]
 
@@ -379,29 +447,38 @@ def test_it_loads_neither_torch_nor_ray(folders, tmp_path):
         "print([name for name in ('torch', 'ray', 'transformers', 'deepspeed') if name in sys.modules])"
     )
     arguments = ["report", *folders.values(), "--out", str(tmp_path / "r.html")]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_runs_and_report_in_a_bucket(capsys, folders, bucket):
     for name in ("dcnv2-0", "prompted-0"):
         storage.copy_tree(folders[name], f"{bucket}/{name}")
-    assert run(capsys, f"{bucket}/dcnv2-0", f"{bucket}/prompted-0") == f"report: {bucket}/dcnv2-0/report.html\n"
+    assert (
+        run(capsys, f"{bucket}/dcnv2-0", f"{bucket}/prompted-0") == f"report: {bucket}/dcnv2-0/report.html\n"
+    )
     assert b"Comparison" in storage.read_bytes(f"{bucket}/dcnv2-0/report.html")
 
 
 def test_cells():
     table = Table(
-        [Column("run"), Column("rows", count), Column("AUC", auc, "undefined")], [["a,b", 1234, 0.5], ["c|d_e", None, float("nan")]]
+        [Column("run"), Column("rows", count), Column("AUC", auc, "undefined")],
+        [["a,b", 1234, 0.5], ["c|d_e", None, float("nan")]],
     )
     assert table.csv() == 'run,rows,AUC\r\n"a,b",1234,0.5\r\nc|d_e,,nan\r\n'
     assert table.markdown().splitlines()[2:] == ["| a,b | 1,234 | 0.5000 |", r"| c\|d\_e | – | undefined |"]
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.8123, 0.8131), (0, 2890), (-0.004, 0.02), (8.1, 1234567)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.8123, 0.8131), (0, 2890), (-0.004, 0.02), (8.1, 1234567)]
+)
 def test_ticks_are_few_round_and_inside(low, high):
     ticks = Scale(low, high, 0, 100).ticks(5)
     assert 2 <= len(ticks) <= 6
     assert all(low - 1e-9 <= value <= high + 1e-9 for value, _ in ticks)
-    assert [float(text.replace(",", "")) for _, text in ticks] == [pytest.approx(value, abs=1e-12) for value, _ in ticks]
+    assert [float(text.replace(",", "")) for _, text in ticks] == [
+        pytest.approx(value, abs=1e-12) for value, _ in ticks
+    ]
     assert len({text for _, text in ticks}) == len(ticks)

@@ -20,7 +20,13 @@ from tests.support.tiny import tiny_config, write_both
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("attention")))
-    config = tiny_config(dataset.uri, plm, plm__attn_implementation="eager", prompt__num_prompts=3, pretrain__micro_batch_size=5)
+    config = tiny_config(
+        dataset.uri,
+        plm,
+        plm__attn_implementation="eager",
+        prompt__num_prompts=3,
+        pretrain__micro_batch_size=5,
+    )
     return dataset, plm, config
 
 
@@ -28,7 +34,12 @@ def made(tmp_path_factory):
 def model(made):
     dataset, _, config = made
     built = build_model(config, dataset.field_sizes, objective="pretrain").eval()
-    for name, parameter in built.named_parameters():  # prompts that differ from each other and between rows, attention that minds
+    for (
+        name,
+        parameter,
+    ) in (
+        built.named_parameters()
+    ):  # prompts that differ from each other and between rows, attention that minds
         if name.startswith("prompt_projector") or ".query." in name or ".key." in name:
             parameter.data *= 10
     return built
@@ -72,28 +83,48 @@ def test_sums_are_those_of_a_naive_loop(made, model):
     expected = naive(model, dataset, table, rows)
     assert found.rows.tolist() == expected.rows.tolist() == [12] * 4
     np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-5)
-    assert np.ptp(expected.weights[:, -1], axis=1).min() > 1e-3, "prompts that are all alike would show nothing"
+    assert np.ptp(expected.weights[:, -1], axis=1).min() > 1e-3, (
+        "prompts that are all alike would show nothing"
+    )
 
     figures = summarise_attention(found, dataset.field_names)
     for number, name in enumerate(dataset.field_names):
         scores = expected.weights[number, -1] / expected.weights[number, -1].sum()
         assert figures[name]["scores"] == pytest.approx(scores.tolist(), rel=1e-5)
-        assert figures[name]["on_prompts"] == pytest.approx((expected.weights[number].sum(1) / 12).tolist(), rel=1e-5)
+        assert figures[name]["on_prompts"] == pytest.approx(
+            (expected.weights[number].sum(1) / 12).tolist(), rel=1e-5
+        )
 
 
 def write(folder, model, made, config, objective="pretrain"):
     dataset, plm, _ = made
-    options = {"plm": model.plm and model.plm.config_dict(), "objective": objective, "config": config, "dataset": dataset}
-    write_export(folder, weights_of(model), tokenizer=load_tokenizer(plm), tokenizer_fingerprint=None, step=1, **options)
+    options = {
+        "plm": model.plm and model.plm.config_dict(),
+        "objective": objective,
+        "config": config,
+        "dataset": dataset,
+    }
+    write_export(
+        folder,
+        weights_of(model),
+        tokenizer=load_tokenizer(plm),
+        tokenizer_fingerprint=None,
+        step=1,
+        **options,
+    )
     return folder
 
 
 def test_of_an_export_that_was_trained_with_another_attention(made, model, tmp_path):
     dataset, plm, config = made
-    export = write(str(tmp_path / "export"), model, made, replaced(config, {"plm.attn_implementation": "sdpa"}))
+    export = write(
+        str(tmp_path / "export"), model, made, replaced(config, {"plm.attn_implementation": "sdpa"})
+    )
     check_prompted(export, dataset)
     rows = dataset.read_split("test").slice(0, 12)
-    alone = PromptAttention(model, dataset, TokenTable.open(dataset, load_tokenizer(plm)), batch_size=5).score(rows)
+    alone = PromptAttention(
+        model, dataset, TokenTable.open(dataset, load_tokenizer(plm)), batch_size=5
+    ).score(rows)
     np.testing.assert_array_equal(PromptAttention.load(export, dataset).score(rows).weights, alone.weights)
 
 
@@ -109,6 +140,12 @@ def test_of_an_export_that_was_trained_with_another_attention(made, model, tmp_p
 def test_what_has_no_prompts_to_attend_to_is_refused(made, tmp_path, changes, objective, message):
     dataset, _, config = made
     changed = replaced(config, changes)
-    export = write(str(tmp_path / "export"), build_model(changed, dataset.field_sizes, objective=objective), made, changed, objective)
+    export = write(
+        str(tmp_path / "export"),
+        build_model(changed, dataset.field_sizes, objective=objective),
+        made,
+        changed,
+        objective,
+    )
     with pytest.raises(DataError, match=message):
         check_prompted(export, dataset)

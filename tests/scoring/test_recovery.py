@@ -1,4 +1,6 @@
-"""Masked-value recovery: against a loop over single rows, on models whose answers are known, and the figures by hand."""
+"""Masked-value recovery: against a loop over single rows, on models whose answers are known, and the figures
+by hand.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,13 @@ from clickprompt.data.text.masking import IGNORED, mask_tokens
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
-from clickprompt.evaluation.recovery import SCHEMA, compare_recovery, read_recovery, summarise_recovery, write_recovery
+from clickprompt.evaluation.recovery import (
+    SCHEMA,
+    compare_recovery,
+    read_recovery,
+    summarise_recovery,
+    write_recovery,
+)
 from clickprompt.export.format import write_export
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model
@@ -77,19 +85,27 @@ def test_equals_a_loop_over_single_rows(prepared):
     field_ids = np.stack([rows[column].to_numpy() for column in dataset.columns], axis=1)
     row_ids = rows["row_id"].to_numpy()
     for index, row_id in enumerate(row_ids):
-        attention_mask, masked, labels = masks(table, field_ids[index : index + 1], row_ids[index : index + 1])
+        attention_mask, masked, labels = masks(
+            table, field_ids[index : index + 1], row_ids[index : index + 1]
+        )
         positions = np.flatnonzero(labels[0] != IGNORED)
         fields = table.value_fields(field_ids[index : index + 1])[0]
         mine = [line for line in lines if line["row_id"] == row_id]
-        assert sorted(line["field"] for line in mine) == sorted({dataset.field_names[fields[p]] for p in positions})
+        assert sorted(line["field"] for line in mine) == sorted(
+            {dataset.field_names[fields[p]] for p in positions}
+        )
         if not len(positions):
             continue
         hits = []  # [rows as givers of prompts, masked positions]
         for giver in field_ids:
             with torch.no_grad():
-                prompts = model.prompt_projector(model.ctr.interaction_vector(torch.from_numpy(giver[None]).long()))
+                prompts = model.prompt_projector(
+                    model.ctr.interaction_vector(torch.from_numpy(giver[None]).long())
+                )
                 hidden = model.plm(torch.from_numpy(masked), torch.from_numpy(attention_mask), prompts)
-                hits.append([int(model.plm.lm_logits(hidden[0, p]).argmax()) == labels[0, p] for p in positions])
+                hits.append(
+                    [int(model.plm.lm_logits(hidden[0, p]).argmax()) == labels[0, p] for p in positions]
+                )
         of_line = [fields[positions] == dataset.field_names.index(line["field"]) for line in mine]
         counted = [[int(np.array(giver)[chosen].sum()) for chosen in of_line] for giver in hits]
         assert [line["hits_own"] for line in mine] == counted[index]
@@ -97,7 +113,9 @@ def test_equals_a_loop_over_single_rows(prepared):
         assert any(counts == permuted for giver, counts in enumerate(counted) if giver != index)
         for line in mine:
             field = dataset.field_names.index(line["field"])
-            assert line["tokens"] == (fields[positions] == field).sum() == (fields == field).sum(), "a whole value or nothing"
+            assert line["tokens"] == (fields[positions] == field).sum() == (fields == field).sum(), (
+                "a whole value or nothing"
+            )
             assert line["cluster"] == field_ids[index, 0]
     assert sum(line["hits_own"] for line in lines) > 10, "this model knows too little to test anything"
     assert sum(line["hits_own"] != line["hits_permuted"] for line in lines) > 10
@@ -143,9 +161,13 @@ def test_prompts_that_decide_the_answer(prepared):
     _, _, labels = masks(table, field_ids, rows["row_id"].to_numpy())
     for index, name in enumerate(dataset.field_names):
         row, position = np.nonzero((labels != IGNORED) & (fields == index))
-        chance = (told[:, position] == labels[row, position]).mean(axis=0)  # over every row that could give the prompts
+        chance = (told[:, position] == labels[row, position]).mean(
+            axis=0
+        )  # over every row that could give the prompts
         assert figures[name]["targets"] == len(row)
-        assert figures[name]["permuted"] == pytest.approx(chance.mean(), abs=4 * np.sqrt((chance * (1 - chance)).sum()) / len(row))
+        assert figures[name]["permuted"] == pytest.approx(
+            chance.mean(), abs=4 * np.sqrt((chance * (1 - chance)).sum()) / len(row)
+        )
         assert figures[name]["permuted"] < 0.5
 
 
@@ -156,7 +178,9 @@ def test_constant_prompts_recover_the_same_wherever_they_come_from(prepared):
     with torch.no_grad():
         for parameter in constant.ctr.parameters():
             parameter.zero_()
-    lines = Recovery(constant, dataset, table, batch_size=32).score(dataset.read_row_groups("train", [0, 1, 2]))
+    lines = Recovery(constant, dataset, table, batch_size=32).score(
+        dataset.read_row_groups("train", [0, 1, 2])
+    )
     assert lines["hits_own"].equals(lines["hits_permuted"])
     assert sum(lines["hits_own"].to_pylist()) > 0
     for field in summarise_recovery(lines).values():
@@ -192,7 +216,9 @@ def test_fields_that_a_text_has_no_room_for_are_not_asked_for(prepared):
     asked = {(line["row_id"], line["field"]): line["tokens"] for line in whole}
     assert all(asked[line["row_id"], line["field"]] == line["tokens"] for line in short)
     assert 0 < len(short) < len(whole)
-    assert sum(line["field"] == "Film genre" for line in short) == sum(line["field"] == "Film genre" for line in whole)  # goes last
+    assert sum(line["field"] == "Film genre" for line in short) == sum(
+        line["field"] == "Film genre" for line in whole
+    )  # goes last
 
 
 def lines_of(*rows) -> pa.Table:
@@ -212,16 +238,29 @@ def test_figures_by_hand():
     assert {key: title[key] for key in ("rows", "users", "targets")} == {"rows": 3, "users": 2, "targets": 8}
     assert (title["own"], title["permuted"], title["ratio"], title["difference"]) == (4 / 8, 2 / 8, 2, 2 / 8)
     assert title["interval"] == pytest.approx((1 / 6, 1 / 2))  # user 5 twice, user 6 twice
-    assert (title["seen"]["targets"], title["seen"]["own"], title["seen"]["permuted"], title["seen"]["ratio"]) == (6, 4 / 6, 1 / 6, 4)
+    assert (
+        title["seen"]["targets"],
+        title["seen"]["own"],
+        title["seen"]["permuted"],
+        title["seen"]["ratio"],
+    ) == (6, 4 / 6, 1 / 6, 4)
     age = summarise_recovery(lines_of(*BY_HAND))["Age"]
-    assert (age["own"], age["permuted"], age["ratio"], age["difference"], age["interval"]) == (1, 0, None, 1, None)
+    assert (age["own"], age["permuted"], age["ratio"], age["difference"], age["interval"]) == (
+        1,
+        0,
+        None,
+        1,
+        None,
+    )
 
 
 def test_compare_is_paired():
     other = lines_of(*((*row[:5], min(row[4], row[5] + 1), None) for row in BY_HAND))
     compared = compare_recovery(lines_of(*BY_HAND), other)["Title"]
     assert (compared["own"], compared["against"], compared["difference"]) == (4 / 8, 7 / 8, -3 / 8)
-    assert compared["interval"] == pytest.approx((-1 / 2, -1 / 3))  # always worse, however the users are drawn
+    assert compared["interval"] == pytest.approx(
+        (-1 / 2, -1 / 3)
+    )  # always worse, however the users are drawn
     with pytest.raises(DataError, match="different tokens"):
         compare_recovery(lines_of(*BY_HAND), lines_of(*BY_HAND[:3]))
     with pytest.raises(DataError, match="different tokens"):
@@ -264,7 +303,13 @@ def test_only_masked_language_models(prepared, tmp_path):
 def test_a_finetuned_export_is_refused(prepared, tmp_path, capsys):
     dataset, _, config, _ = prepared
     export = str(tmp_path / "export")
-    write(export, build_model(config, dataset.field_sizes, objective="with_plm"), config, dataset, objective="with_plm")
+    write(
+        export,
+        build_model(config, dataset.field_sizes, objective="with_plm"),
+        config,
+        dataset,
+        objective="with_plm",
+    )
     with pytest.raises(DataError, match="evaluate the pretraining run"):
         check_recoverable(export, dataset)
     with pytest.raises(SystemExit) as stopped:

@@ -17,7 +17,12 @@ from tests.support.tiny import tiny_config, write_both
 @pytest.mark.parametrize("max_length", [None, 18])
 def test_scores_of_an_export(tmp_path, max_length):
     dataset, plm = write_both(str(tmp_path))
-    config = tiny_config(dataset.uri, plm, finetune__eval_batch_size=7, **({"plm__max_length": max_length} if max_length else {}))
+    config = tiny_config(
+        dataset.uri,
+        plm,
+        finetune__eval_batch_size=7,
+        **({"plm__max_length": max_length} if max_length else {}),
+    )
     model = build_model(config, dataset.field_sizes, objective="with_plm").eval()
     tokenizer = load_tokenizer(plm)
     export = str(tmp_path / "export")
@@ -33,13 +38,17 @@ def test_scores_of_an_export(tmp_path, max_length):
         step=1,
     )
     rows = dataset.read_split("test")
-    batch = Collator(dataset.columns, TokenTable.open(dataset, tokenizer), max_length=max_length)(columns_of(rows))
+    batch = Collator(dataset.columns, TokenTable.open(dataset, tokenizer), max_length=max_length)(
+        columns_of(rows)
+    )
     assert batch.input_ids is not None
     assert (batch.input_ids.shape[1] > 18) is (max_length is None)
     with torch.no_grad():
         logits = model(batch.field_ids, batch.input_ids, batch.attention_mask).tolist()
     scores = Predictor(export, dataset).score(rows)
-    expected = {row: pair for row, *pair in zip(batch.row_ids.tolist(), batch.labels.tolist(), logits, strict=True)}
+    expected = {
+        row: pair for row, *pair in zip(batch.row_ids.tolist(), batch.labels.tolist(), logits, strict=True)
+    }
     row_ids = scores.row_ids.tolist()
     assert sorted(row_ids) == sorted(expected)
     assert scores.labels.tolist() == [expected[row][0] for row in row_ids]

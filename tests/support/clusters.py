@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """`process` is the script's, `environment` a client's; `jobs` and `ray` are the addresses of the job server and of Ray itself."""
+    """`process` is the script's, `environment` a client's; `jobs` and `ray` are the addresses of the job
+    server and of Ray itself.
+    """
 
     process: subprocess.Popen
     jobs: str
@@ -32,11 +34,15 @@ class LocalCluster:
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=500, check=False)
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=500, check=False
+        )
 
 
 @contextmanager
-def local_cluster(command: list[str], host: str, folder: Path, ready: str = "", **settings: str) -> Iterator[LocalCluster]:
+def local_cluster(
+    command: list[str], host: str, folder: Path, ready: str = "", **settings: str
+) -> Iterator[LocalCluster]:
     """Until its job server answers and its output has `ready`; everything it started is gone afterwards."""
     token, log = folder / "token", folder / "cluster.log"
     token.write_text("0123456789abcdef" * 4)
@@ -47,7 +53,9 @@ def local_cluster(command: list[str], host: str, folder: Path, ready: str = "", 
     settings |= {"PORT": str(port), "DASHBOARD_PORT": str(dashboard)}
     with open(log, "w") as output:
         bash = ["bash", os.path.join(ROOT, command[0]), *command[1:]]
-        process = subprocess.Popen(bash, env=environment | settings, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            bash, env=environment | settings, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         cluster = LocalCluster(process, f"http://127.0.0.1:{dashboard}", f"{host}:{port}", environment)
         until = time.monotonic() + 120

@@ -1,6 +1,8 @@
-"""The commands in README.md, CONTRIBUTING.md and docs/, in blocks and within sentences and tables, and what runs them.
+"""The commands in README.md, CONTRIBUTING.md and docs/, in blocks and within sentences and tables, and what
+runs them.
 
-The README's blocks are run by tests/integration/test_readme.py; those of docs/ are in tests/test_docs.py; RUN_BY has all others.
+The README's blocks are run by tests/integration/test_readme.py; those of docs/ are in tests/test_docs.py;
+RUN_BY has all others.
 """
 
 import re
@@ -36,15 +38,17 @@ _EXTRAS = "cd {} && python -m pip install --dry-run -c constraints.txt -e '.[{}]
 
 # Command → what runs it:
 #   .ci/run or a test            that file
-#   README.md: WORDS             the README's block that has these words, run by tests/integration/test_readme.py
-#   cloud, gpu                   nothing here can
-#   anything else                itself, after the blocks and in their folder: a shell script, by tests/integration/test_readme.py
+# README.md: WORDS             the README's block that has these words, run by
+# tests/integration/test_readme.py cloud, gpu                   nothing here can anything else
+# itself, after the blocks and in their folder: a shell script, by tests/integration/test_readme.py
 RUN_BY = {
     **{f"clickprompt benchmark {name}": f"tests/benchmark/{test}" for name, test in _BENCHMARK_TESTS.items()},
-    "clickprompt benchmark ingest --set data.path=runs/goodreads --set plm.path=data/gpt2-bpe --set pretrain.global_batch_size=256 "
+    "clickprompt benchmark ingest --set data.path=runs/goodreads --set plm.path=data/gpt2-bpe --set "
+    "pretrain.global_batch_size=256 "
     "--set ctr.embedding_dim=4": "tests/benchmark/test_ingest.py",
     "clickprompt compare RUN… --against RUN…": "for seed in 0 1; do "
-    f"{_CLI} finetune --config movielens-1m-dnn --set finetune.with_plm=false --set data.path=runs/ml-1m --set seed=$seed "
+    f"{_CLI} finetune --config movielens-1m-dnn --set finetune.with_plm=false --set data.path=runs/ml-1m "
+    "--set seed=$seed "
     "--run runs/dnn-$seed; "
     f"{_CLI} evaluate --run runs/dnn-$seed; done; "
     f"{_CLI} compare runs/dnn-0 runs/dnn-1 --against runs/dcnv2-0 --against runs/dcnv2-1",
@@ -55,7 +59,8 @@ RUN_BY = {
     "clickprompt evaluate --against": "README.md: --against runs/recovery-none",
     "clickprompt evaluate --attention": f"{_CLI} evaluate --run runs/best --attention 8",
     "clickprompt evaluate --run PRETRAIN [--against RUN]": "README.md: --against runs/recovery-none",
-    "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against runs/dcnv2-1",
+    "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against "
+    "runs/dcnv2-1",
     "clickprompt evaluate --run URI --attention ROWS": f"{_CLI} evaluate --run runs/best --attention 8",
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
     "clickprompt export --run RUN --to onnx --out FOLDER": "README.md: --to onnx --out",
@@ -70,7 +75,8 @@ RUN_BY = {
     r"clickprompt job list\|status\|logs\|stop": _SUBMIT,
     "clickprompt pipeline --run URI": ".ci/run",  # make demo is this
     "clickprompt predict --run RUN --rows 's3://bucket/new/*.parquet' --to FOLDER": "tests/integration/test_predict.py",
-    "clickprompt predict --run URI --rows FILES --to URI": f"{_CLI} predict --run runs/finetune --rows 'new/*.parquet' --to runs/scores",
+    "clickprompt predict --run URI --rows FILES --to URI": f"{_CLI} predict --run runs/finetune --rows "
+    "'new/*.parquet' --to runs/scores",
     "clickprompt prepare SOURCE --raw DIR --out URI": "README.md: prepare movielens-1m",
     "clickprompt prepare … --check": "README.md: --check",
     "clickprompt init FILES > log.yaml": "tests/data/sources/test_draft.py",
@@ -84,7 +90,8 @@ RUN_BY = {
     "clickprompt synth goodreads --rows N --out URI": "README.md: synth goodreads",
     "clickprompt tokenize DATASET --plm PATH": "README.md: tokenize runs",
     "clickprompt tune --run URI": "README.md: tune --config",
-    **{f"clickprompt fetch {name}": "Makefile" for name in ("movielens-100k", "bookcrossing", "minilm-l6", "gpt2-bpe")},  # by make test
+    # by make test
+    **{f"clickprompt fetch {name}": "Makefile" for name in ("movielens-100k", "bookcrossing", "minilm-l6", "gpt2-bpe")},
     ".venv/bin/pre-commit install": f"git init -q hooks; cd hooks; cp {ROOT}/.pre-commit-config.yaml .; python -m pre_commit install",
     "bash .ci/run": ".ci/run",
     "make check": ".ci/run",
@@ -117,8 +124,8 @@ def blocks(page: Path) -> list[str]:
 
 
 def commands_in_text(page: Path) -> list[str]:
-    """What is set as code, outside of blocks, and begins with a tool or a command of clickprompt, and has more words; of CONTRIBUTING.md
-    the lines of blocks, too.
+    """What is set as code, outside of blocks, and begins with a tool or a command of clickprompt, and has
+    more words; of CONTRIBUTING.md the lines of blocks, too.
 
     A command by its bare name ("`clickprompt tune` says …") is not one: there is nothing in it to go wrong.
     """

@@ -1,6 +1,8 @@
-"""Golden files of the CTR backbones (.npz: ids, vocab_sizes, config, probability, w/<name>) as our configuration and parameters.
+"""Golden files of the CTR backbones (.npz: ids, vocab_sizes, config, probability, w/<name>) as our
+configuration and parameters.
 
-Sizes come from the weights' shapes, and from `config` only where no shape tells them, so that a file of any size is read.
+Sizes come from the weights' shapes, and from `config` only where no shape tells them, so that a file of any
+size is read.
 """
 
 import json
@@ -48,13 +50,24 @@ def backbone_of(weights: Weights) -> str:
 
 
 def dense_layers(weights: Weights, prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weight, bias) of the linear layers below `prefix`, in order; activations and dropout have indices of their own there."""
-    indices = sorted(int(match[1]) for key in weights if (match := re.fullmatch(rf"{re.escape(prefix)}\.mlp\.(\d+)\.weight", key)))
-    return [(weights[f"{prefix}.mlp.{index}.weight"], weights[f"{prefix}.mlp.{index}.bias"]) for index in indices]
+    """(weight, bias) of the linear layers below `prefix`, in order; activations and dropout have indices of
+    their own there.
+    """
+    indices = sorted(
+        int(match[1])
+        for key in weights
+        if (match := re.fullmatch(rf"{re.escape(prefix)}\.mlp\.(\d+)\.weight", key))
+    )
+    return [
+        (weights[f"{prefix}.mlp.{index}.weight"], weights[f"{prefix}.mlp.{index}.bias"]) for index in indices
+    ]
 
 
 def deep_prefix(weights: Weights) -> str | None:
-    return next((name for name in ("mlp", "dnn", "parallel_dnn", "stacked_dnn") if f"{name}.mlp.0.weight" in weights), None)
+    return next(
+        (name for name in ("mlp", "dnn", "parallel_dnn", "stacked_dnn") if f"{name}.mlp.0.weight" in weights),
+        None,
+    )
 
 
 def count(weights: Weights, pattern: str) -> int:
@@ -80,7 +93,9 @@ def _stacked(weights: Weights, name: str, num_fields: int) -> np.ndarray:
     return np.concatenate([weights[name.format(field)] for field in range(num_fields)])
 
 
-def _translate(backbone: str, config: dict[str, Any], weights: Weights, num_fields: int) -> tuple[CTRConfig, Weights]:
+def _translate(
+    backbone: str, config: dict[str, Any], weights: Weights, num_fields: int
+) -> tuple[CTRConfig, Weights]:
     table = _stacked(weights, "embedding_layer." + _TABLES, num_fields)
     sizes: dict[str, Any] = {"backbone": backbone, "embedding_dim": table.shape[1]}
     state = {"embedding.weight": table}
@@ -96,7 +111,10 @@ def _translate(backbone: str, config: dict[str, Any], weights: Weights, num_fiel
     if hidden:
         sizes["hidden_dims"] = [len(bias) for _, bias in hidden]
         for layer, (weight, bias) in enumerate(hidden):
-            state |= {f"backbone.deep.linears.{layer}.weight": weight, f"backbone.deep.linears.{layer}.bias": bias}
+            state |= {
+                f"backbone.deep.linears.{layer}.weight": weight,
+                f"backbone.deep.linears.{layer}.bias": bias,
+            }
 
     if backbone in ("dcn", "dcnv2"):
         net, ours = ("cross_net", "projection.weight") if backbone == "dcn" else ("cross_layers", "weight")
@@ -135,7 +153,11 @@ def _translate(backbone: str, config: dict[str, Any], weights: Weights, num_fiel
             for ours, name in (("weight_in", "W_in"), ("weight_out", "W_out"), ("bias", "bias_p")):
                 state[f"backbone.layers.{layer}.{ours}"] = weights[f"{theirs}.{name}"]
         state["backbone.attention.projection.weight"] = weights["fignn.W_attn.weight"]
-        state |= {f"backbone.gru.{key.removeprefix('fignn.gru.')}": array for key, array in weights.items() if key.startswith("fignn.gru.")}
+        state |= {
+            f"backbone.gru.{key.removeprefix('fignn.gru.')}": array
+            for key, array in weights.items()
+            if key.startswith("fignn.gru.")
+        }
     elif backbone == "fgcnn":
         sizes["fgcnn"] = _translate_fgcnn(config, weights, state, num_fields)
 
@@ -143,7 +165,9 @@ def _translate(backbone: str, config: dict[str, Any], weights: Weights, num_fiel
     return CTRConfig.model_validate(sizes), state
 
 
-def _translate_fgcnn(config: dict[str, Any], weights: Weights, state: Weights, num_fields: int) -> dict[str, Any]:
+def _translate_fgcnn(
+    config: dict[str, Any], weights: Weights, state: Weights, num_fields: int
+) -> dict[str, Any]:
     if "fg_embedding_layer.embedding_layer.embedding_layers.f0.weight" in weights:
         second = _stacked(weights, "fg_embedding_layer." + _TABLES, num_fields)
         state["embedding.weight"] = np.concatenate([state["embedding.weight"], second], axis=1)
@@ -151,15 +175,23 @@ def _translate_fgcnn(config: dict[str, Any], weights: Weights, state: Weights, n
     batch_norm = "fgcnn_layer.conv_layers.0.1.running_mean" in weights
     for layer in range(layers):
         for part in ("weight", "bias"):
-            state[f"backbone.layers.{layer}.convolution.{part}"] = weights[f"fgcnn_layer.conv_layers.{layer}.0.{part}"]
-            state[f"backbone.layers.{layer}.recombine.{part}"] = weights[f"fgcnn_layer.recombine_layers.{layer}.0.{part}"]
+            state[f"backbone.layers.{layer}.convolution.{part}"] = weights[
+                f"fgcnn_layer.conv_layers.{layer}.0.{part}"
+            ]
+            state[f"backbone.layers.{layer}.recombine.{part}"] = weights[
+                f"fgcnn_layer.recombine_layers.{layer}.0.{part}"
+            ]
         for part in ("weight", "bias", "running_mean", "running_var") if batch_norm else ():
-            state[f"backbone.layers.{layer}.norm.{part}"] = weights[f"fgcnn_layer.conv_layers.{layer}.1.{part}"]
+            state[f"backbone.layers.{layer}.norm.{part}"] = weights[
+                f"fgcnn_layer.conv_layers.{layer}.1.{part}"
+            ]
     kernels = [weights[f"fgcnn_layer.conv_layers.{layer}.0.weight"] for layer in range(layers)]
     return {
         "channels": [len(kernel) for kernel in kernels],
         "kernel_heights": [kernel.shape[2] for kernel in kernels],
-        "pooling_sizes": np.broadcast_to(config["pooling_sizes"], layers).tolist(),  # one number there stands for all layers
+        "pooling_sizes": np.broadcast_to(
+            config["pooling_sizes"], layers
+        ).tolist(),  # one number there stands for all layers
         "recombined_channels": np.broadcast_to(config["recombined_channels"], layers).tolist(),
         "batch_norm": batch_norm,
         "share_embedding": "fg_embedding_layer.embedding_layer.embedding_layers.f0.weight" not in weights,
@@ -170,11 +202,24 @@ def _prediction(backbone: str, weights: Weights, output: tuple[np.ndarray, np.nd
     if backbone == "fm":
         return {"prediction.bias": weights["fm.lr_layer.bias"]}
     if backbone == "fignn":
-        return {"prediction.score.weight": weights["fc.mlp1.weight"], "prediction.weight.weight": weights["fc.mlp2.0.weight"]}
+        return {
+            "prediction.score.weight": weights["fc.mlp1.weight"],
+            "prediction.weight.weight": weights["fc.mlp2.0.weight"],
+        }
     if backbone == "deepfm":
         assert output is not None
-        return {"prediction.deep.weight": output[0], "prediction.deep.bias": output[1] + weights["fm.lr_layer.bias"]}
+        return {
+            "prediction.deep.weight": output[0],
+            "prediction.deep.bias": output[1] + weights["fm.lr_layer.bias"],
+        }
     # One linear layer on q = the published layers on its parts, side by side
-    parts = [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("cin.fc", "fc") if f"{name}.weight" in weights]
+    parts = [
+        (weights[f"{name}.weight"], weights[f"{name}.bias"])
+        for name in ("cin.fc", "fc")
+        if f"{name}.weight" in weights
+    ]
     parts += [output] if output else []
-    return {"prediction.weight": np.concatenate([part[0] for part in parts], axis=1), "prediction.bias": sum(part[1] for part in parts)}  # pyright: ignore
+    return {
+        "prediction.weight": np.concatenate([part[0] for part in parts], axis=1),
+        "prediction.bias": sum(part[1] for part in parts),
+    }  # pyright: ignore

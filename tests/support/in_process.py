@@ -1,4 +1,6 @@
-"""The loop's validation without a pool: the weights are scored at once, by this process; what is found is used as late as ever."""
+"""The loop's validation without a pool: the weights are scored at once, by this process; what is found is
+used as late as ever.
+"""
 
 import torch
 
@@ -28,4 +30,10 @@ class InProcessValidation:
         self._scores = torch.tensor([auc(labels, logits), log_loss(labels, logits)], dtype=torch.float64)
 
     def result(self):
-        return dict(zip(("valid_auc", "valid_log_loss"), all_reduce_sum(self._scores.to(self._engine.device)).tolist(), strict=True))
+        return dict(
+            zip(
+                ("valid_auc", "valid_log_loss"),
+                all_reduce_sum(self._scores.to(self._engine.device)).tolist(),
+                strict=True,
+            )
+        )

@@ -22,8 +22,14 @@ def one_actor_killed(name: str, when: Callable[[], bool], still: Callable[[], bo
 
     def kill():
         while not over.wait(0.002):
-            if when() and (actors := [child for child in psutil.Process().children(recursive=True) if name in title(child)]):
-                newest = max(actors, key=lambda actor: actor.create_time())  # those of an earlier pool may still be ending
+            if when() and (
+                actors := [
+                    child for child in psutil.Process().children(recursive=True) if name in title(child)
+                ]
+            ):
+                newest = max(
+                    actors, key=lambda actor: actor.create_time()
+                )  # those of an earlier pool may still be ending
                 os.kill(newest.pid, signal.SIGKILL)
                 killed.append(still())
                 return

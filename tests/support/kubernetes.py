@@ -1,4 +1,6 @@
-"""Kubernetes' structural schemas as JSON Schema that refuses unknown fields, which an API server would drop in silence."""
+"""Kubernetes' structural schemas as JSON Schema that refuses unknown fields, which an API server would drop
+in silence.
+"""
 
 import functools
 import os
@@ -10,7 +12,10 @@ import yaml
 
 def problems(document: Any, schema: dict[str, Any]) -> list[str]:
     """What is wrong with a document, a line each; [] where nothing is."""
-    return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
+    return [
+        f"{error.json_path}: {error.message}"
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
+    ]
 
 
 @functools.cache
@@ -25,7 +30,9 @@ def crd_schema(folder: str, plural: str) -> dict[str, Any]:
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """additionalProperties: false where properties are listed and others aren't let in; what is an integer or a string may be either."""
+    """additionalProperties: false where properties are listed and others aren't let in; what is an integer or
+    a string may be either.
+    """
     found = dict(schema)
     if found.pop("x-kubernetes-int-or-string", False):
         return {"type": ["integer", "string"]}

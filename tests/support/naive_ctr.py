@@ -12,8 +12,12 @@ import numpy as np
 Weights = dict[str, np.ndarray]
 
 
-def made_up(backbone: str, vocab_sizes: list[int], dim: int, seed: int = 0, rows: int = 5, **config: Any) -> dict[str, np.ndarray]:
-    """A golden file's arrays: random weights and ids, and what the loops below make of them ("q" and "logit" besides)."""
+def made_up(
+    backbone: str, vocab_sizes: list[int], dim: int, seed: int = 0, rows: int = 5, **config: Any
+) -> dict[str, np.ndarray]:
+    """A golden file's arrays: random weights and ids, and what the loops below make of them ("q" and "logit"
+    besides).
+    """
     rng = np.random.default_rng(seed)
     weights = _draw(backbone, vocab_sizes, dim, config, rng)
     ids = np.stack([rng.integers(0, size, rows) for size in vocab_sizes], axis=1)
@@ -43,7 +47,9 @@ def naive(backbone: str, config: dict[str, Any], w: Weights, ids: np.ndarray) ->
     if backbone == "deepfm":
         bi = _pair_products(e)
         hidden, output = _mlp(w, "mlp", flat, len(config["hidden_units"]))
-        return np.concatenate([bi, hidden]), bi.sum() + _linear_terms(w, ids, "fm.") + w["fm.lr_layer.bias"][0] + output
+        return np.concatenate([bi, hidden]), bi.sum() + _linear_terms(w, ids, "fm.") + w["fm.lr_layer.bias"][
+            0
+        ] + output
     if backbone == "xdeepfm":
         pooled = _cin(w, e, config["cin_hidden_units"])
         hidden, output = _mlp(w, "dnn", flat, len(config["dnn_hidden_units"]))
@@ -73,7 +79,10 @@ def naive(backbone: str, config: dict[str, Any], w: Weights, ids: np.ndarray) ->
 
 
 def _linear_terms(w: Weights, ids: np.ndarray, prefix: str) -> float:
-    return sum(w[f"{prefix}lr_layer.embedding_layer.embedding_layer.embedding_layers.f{j}.weight"][i, 0] for j, i in enumerate(ids))
+    return sum(
+        w[f"{prefix}lr_layer.embedding_layer.embedding_layer.embedding_layers.f{j}.weight"][i, 0]
+        for j, i in enumerate(ids)
+    )
 
 
 def _pair_products(e: list[np.ndarray]) -> np.ndarray:
@@ -127,7 +136,9 @@ def _dcn(backbone: str, config: dict[str, Any], w: Weights, flat: np.ndarray) ->
 
 
 def _attention(w: Weights, name: str, x: np.ndarray, num_heads: int) -> np.ndarray:
-    query, key, value = ([w[f"{name}.{part}.weight"] @ field for field in x] for part in ("W_q", "W_k", "W_v"))
+    query, key, value = (
+        [w[f"{name}.{part}.weight"] @ field for field in x] for part in ("W_q", "W_k", "W_v")
+    )
     residual = [w[f"{name}.W_res.weight"] @ field for field in x] if f"{name}.W_res.weight" in w else list(x)
     size = len(query[0]) // num_heads
     fields = []
@@ -165,7 +176,10 @@ def _fignn(config: dict[str, Any], w: Weights, e: list[np.ndarray]) -> tuple[np.
         name = "fignn.gnn" if config["reuse_graph_layer"] else f"fignn.gnn.{step}"
         sent = [w[f"{name}.W_out"][j] @ h[j] for j in range(num_fields)]
         heard = [sum(graph[i, j] * sent[j] for j in range(num_fields)) for i in range(num_fields)]
-        h = [_gru(w, w[f"{name}.W_in"][i] @ heard[i] + w[f"{name}.bias_p"], h[i]) + e[i] for i in range(num_fields)]
+        h = [
+            _gru(w, w[f"{name}.W_in"][i] @ heard[i] + w[f"{name}.bias_p"], h[i]) + e[i]
+            for i in range(num_fields)
+        ]
     q = np.concatenate(h)
     weights = _sigmoid(w["fc.mlp2.0.weight"] @ q)
     return q, sum(weights[j] * (w["fc.mlp1.weight"][0] @ h[j]) for j in range(num_fields))
@@ -204,11 +218,16 @@ def _max_pool(x: np.ndarray, pool: int) -> np.ndarray:
     windows = math.ceil(height / pool)
     if first + windows * pool < height:  # the published rule would leave rows out
         first = height - windows * pool
-    rows = [[row for row in range(first + i * pool, first + (i + 1) * pool) if 0 <= row < height] for i in range(windows)]
+    rows = [
+        [row for row in range(first + i * pool, first + (i + 1) * pool) if 0 <= row < height]
+        for i in range(windows)
+    ]
     return np.stack([x[window].max(axis=0) for window in rows])
 
 
-def _draw(backbone: str, vocab_sizes: list[int], dim: int, config: dict[str, Any], rng: np.random.Generator) -> Weights:
+def _draw(
+    backbone: str, vocab_sizes: list[int], dim: int, config: dict[str, Any], rng: np.random.Generator
+) -> Weights:
     """Random weights of scale 1/√fan-in, under the golden files' names."""
     w: Weights = {}
 
@@ -269,7 +288,9 @@ def _draw(backbone: str, vocab_sizes: list[int], dim: int, config: dict[str, Any
         if config["dnn_hidden_units"]:
             mlp("dnn", flat, config["dnn_hidden_units"])
     if backbone == "fignn":
-        for layer in ("",) if config["reuse_graph_layer"] else [f"{layer}." for layer in range(config["gnn_layers"])]:
+        for layer in (
+            ("",) if config["reuse_graph_layer"] else [f"{layer}." for layer in range(config["gnn_layers"])]
+        ):
             draw(f"fignn.gnn.{layer}W_in", num_fields, dim, dim, scale=dim**-0.5)
             draw(f"fignn.gnn.{layer}W_out", num_fields, dim, dim, scale=dim**-0.5)
             draw(f"fignn.gnn.{layer}bias_p", dim)

@@ -1,15 +1,20 @@
-"""Eq. 7 by hand: each layer runs over [prompts ⊕ hidden states], all K + Z positions; its first K outputs are dropped.
+"""Eq. 7 by hand: each layer runs over [prompts ⊕ hidden states], all K + Z positions; its first K outputs are
+dropped.
 
-Linear layers, norms and embeddings are the PLM's own modules. Order of the residuals, masks, windows, rotary positions and softmax are
-written out here, from the papers of the families and transformers' modeling files, and know nothing of clickprompt.
+Linear layers, norms and embeddings are the PLM's own modules. Order of the residuals, masks, windows, rotary
+positions and softmax are written out here, from the papers of the families and transformers' modeling files,
+and know nothing of clickprompt.
 
-A prompt is one more input position of every layer: the layer's input norm (pre-LN), projections, biases and key norm apply to it. It has
-rotary position 0, and every text position sees it, whatever the causal mask or the window says.
+A prompt is one more input position of every layer: the layer's input norm (pre-LN), projections, biases and
+key norm apply to it. It has rotary position 0, and every text position sees it, whatever the causal mask or
+the window says.
 
-Where transformers computes in float32 even in a float64 model, so does this: rotary angles, RMSNorm (its module), ModernBERT's rotation,
-and eager attention's softmax of ModernBERT, Llama and Qwen. Otherwise the two would agree to about 1e-6 only.
+Where transformers computes in float32 even in a float64 model, so does this: rotary angles, RMSNorm (its
+module), ModernBERT's rotation, and eager attention's softmax of ModernBERT, Llama and Qwen. Otherwise the two
+would agree to about 1e-6 only.
 
-Shape legend: B rows, Z tokens, K prompts, N = K + Z or Z positions that a layer runs over, A heads, D head size, H hidden size.
+Shape legend: B rows, Z tokens, K prompts, N = K + Z or Z positions that a layer runs over, A heads, D head
+size, H hidden size.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,15 +37,23 @@ def naive_plm(
     injection: str = "hidden",
     decoder_text: Tensor | None = None,
 ) -> Tensor:
-    """Hidden states [B, Z, H] of the text; soft_prompts [B, L, K, H], or with injection="key_value" [B, L, K, 2 · key heads · D]."""
+    """Hidden states [B, Z, H] of the text; soft_prompts [B, L, K, H], or with injection="key_value" [B, L, K,
+    2 · key heads · D].
+    """
     if soft_prompts is None:
         layers = backbone.config.num_hidden_layers + (getattr(backbone.config, "decoder_layers", None) or 0)
-        soft_prompts = torch.zeros(len(input_ids), layers, 0, backbone.config.hidden_size, dtype=backbone.dtype)
+        soft_prompts = torch.zeros(
+            len(input_ids), layers, 0, backbone.config.hidden_size, dtype=backbone.dtype
+        )
     kind = backbone.config.model_type
-    softmax_float32 = kind in ("modernbert", "llama", "qwen2", "qwen3") and "eager" in backbone.config._attn_implementation
+    softmax_float32 = (
+        kind in ("modernbert", "llama", "qwen2", "qwen3") and "eager" in backbone.config._attn_implementation
+    )
     stack = Stack(soft_prompts, injection, softmax_float32, rotate_float32=kind == "modernbert")
     if kind == "bart":
-        return _bart(backbone, input_ids, attention_mask, input_ids if decoder_text is None else decoder_text, stack)
+        return _bart(
+            backbone, input_ids, attention_mask, input_ids if decoder_text is None else decoder_text, stack
+        )
     return _KINDS[kind](backbone, input_ids, attention_mask.bool(), stack)
 
 
@@ -52,7 +65,9 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, *, softmax_float32: bool = False) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, *, softmax_float32: bool = False
+) -> Tensor:
     """query [B, A, N, D], key and value [B, A or fewer, M, D], visible [B, N, M] → [B, N, A·D]"""
     group = query.shape[1] // key.shape[1]  # so many query heads share one key head
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
@@ -63,7 +78,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, *, softm
 
 
 def _rotate(x: Tensor, theta: float, *, float32: bool = False) -> Tensor:
-    """Rotary positions 0, 1, …: the pair (x_i, x_{i + D/2}) turned by position · theta^(−2i/D). x [B, A, Z, D]"""
+    """Rotary positions 0, 1, …: the pair (x_i, x_{i + D/2}) turned by position · theta^(−2i/D). x [B, A, Z,
+    D]
+    """
     length, size = x.shape[2:]
     frequency = 1 / theta ** (torch.arange(0, size, 2).float() / size)
     angle = torch.outer(torch.arange(length).float(), frequency).repeat(1, 2)
@@ -126,7 +143,9 @@ class Stack:
             prompts = self.soft_prompts[:, index]
             joined = prompts.shape[1] if self.injection == "hidden" else 0
             raw = prompts if self.injection == "key_value" else None
-            attention = SelfAttention(visible(index), joined, raw, theta(index), self.softmax_float32, self.rotate_float32)
+            attention = SelfAttention(
+                visible(index), joined, raw, theta(index), self.softmax_float32, self.rotate_float32
+            )
             if joined:
                 hidden = torch.cat([prompts, hidden], dim=1)
             hidden = block(layer, hidden, attention)[:, joined:]
@@ -137,7 +156,9 @@ class Stack:
 
 
 def _bidirectional(mask: Tensor) -> Tensor:
-    return mask[:, None, :] | torch.eye(mask.shape[1], dtype=torch.bool)  # a padding position sees itself, so that no row is empty
+    return mask[:, None, :] | torch.eye(
+        mask.shape[1], dtype=torch.bool
+    )  # a padding position sees itself, so that no row is empty
 
 
 def _distance(mask: Tensor) -> Tensor:
@@ -180,14 +201,18 @@ def _distilbert(backbone: Any, input_ids: Tensor, mask: Tensor, stack: Stack) ->
         x = layer.sa_layer_norm(x + own.out_lin(mixed))
         return layer.output_layer_norm(x + layer.ffn.lin2(F.gelu(layer.ffn.lin1(x))))
 
-    return stack.run(backbone.transformer.layer, block, backbone.embeddings(input_ids), lambda index: _bidirectional(mask))
+    return stack.run(
+        backbone.transformer.layer, block, backbone.embeddings(input_ids), lambda index: _bidirectional(mask)
+    )
 
 
 # Pre-LN
 
 
 def _modernbert(backbone: Any, input_ids: Tensor, mask: Tensor, stack: Stack) -> Tensor:
-    """Layer 0 has no input norm. A local layer sees local_attention/2 positions to either side; it has a rotary base of its own."""
+    """Layer 0 has no input norm. A local layer sees local_attention/2 positions to either side; it has a
+    rotary base of its own.
+    """
     config = backbone.config
     heads, local = config.num_attention_heads, [kind == "sliding_attention" for kind in config.layer_types]
 
@@ -222,14 +247,21 @@ def _gpt2(backbone: Any, input_ids: Tensor, mask: Tensor, stack: Stack) -> Tenso
 
 
 def _llama(backbone: Any, input_ids: Tensor, mask: Tensor, stack: Stack) -> Tensor:
-    """Llama, Qwen2 (biases on query, key and value; late layers may have a window), Qwen3 (query and key norm per head)"""
+    """Llama, Qwen2 (biases on query, key and value; late layers may have a window), Qwen3 (query and key norm
+    per head)
+    """
     config = backbone.config
-    windows = [config.sliding_window if kind == "sliding_attention" else None for kind in getattr(config, "layer_types", None) or []]
+    windows = [
+        config.sliding_window if kind == "sliding_attention" else None
+        for kind in getattr(config, "layer_types", None) or []
+    ]
 
     def block(layer: Any, x: Tensor, attention: SelfAttention) -> Tensor:
         own, normed = layer.self_attn, layer.input_layernorm(x)
         query = _split(own.q_proj(normed), config.num_attention_heads)
-        key, value = (_split(project(normed), config.num_key_value_heads) for project in (own.k_proj, own.v_proj))
+        key, value = (
+            _split(project(normed), config.num_key_value_heads) for project in (own.k_proj, own.v_proj)
+        )
         if config.model_type == "qwen3":
             query, key = own.q_norm(query), own.k_norm(key)
         x = x + own.o_proj(attention(query, key, value))
@@ -249,39 +281,67 @@ def _llama(backbone: Any, input_ids: Tensor, mask: Tensor, stack: Stack) -> Tens
 # Encoder-decoder, post-LN
 
 
-def _bart(backbone: Any, input_ids: Tensor, attention_mask: Tensor, decoder_text: Tensor, stack: Stack) -> Tensor:
-    """Encoder layers take the first prompts, decoder layers the rest. Cross-attention sees the encoder's text positions, no prompts."""
+def _bart(
+    backbone: Any, input_ids: Tensor, attention_mask: Tensor, decoder_text: Tensor, stack: Stack
+) -> Tensor:
+    """Encoder layers take the first prompts, decoder layers the rest. Cross-attention sees the encoder's text
+    positions, no prompts.
+    """
     config, mask = backbone.config, attention_mask.bool()
     heads = config.num_attention_heads
 
     def project(attention: Any, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _split(attention.q_proj(x), heads), _split(attention.k_proj(memory), heads), _split(attention.v_proj(memory), heads)
+        return (
+            _split(attention.q_proj(x), heads),
+            _split(attention.k_proj(memory), heads),
+            _split(attention.v_proj(memory), heads),
+        )
 
     def embed(part: Any, ids: Tensor) -> Tensor:
         scale = config.d_model**0.5 if config.scale_embedding else 1
         positions: nn.Embedding = part.embed_positions
         first = 2  # BART's position table has two rows of another use
-        return part.layernorm_embedding(F.embedding(ids, backbone.shared.weight) * scale + positions.weight[first : first + ids.shape[1]])
+        return part.layernorm_embedding(
+            F.embedding(ids, backbone.shared.weight) * scale + positions.weight[first : first + ids.shape[1]]
+        )
 
     def feed_forward(layer: Any, x: Tensor) -> Tensor:
         return layer.final_layer_norm(x + layer.fc2(F.gelu(layer.fc1(x))))
 
     def encoder_block(layer: Any, x: Tensor, attention: SelfAttention) -> Tensor:
-        x = layer.self_attn_layer_norm(x + layer.self_attn.out_proj(attention(*project(layer.self_attn, x, x))))
+        x = layer.self_attn_layer_norm(
+            x + layer.self_attn.out_proj(attention(*project(layer.self_attn, x, x)))
+        )
         return feed_forward(layer, x)
 
     def decoder_block(layer: Any, x: Tensor, attention: SelfAttention) -> Tensor:
-        x = layer.self_attn_layer_norm(x + layer.self_attn.out_proj(attention(*project(layer.self_attn, x, x))))
+        x = layer.self_attn_layer_norm(
+            x + layer.self_attn.out_proj(attention(*project(layer.self_attn, x, x)))
+        )
         mixed = _attend(*project(layer.encoder_attn, x, memory), mask[:, None, :].expand(-1, x.shape[1], -1))
         x = layer.encoder_attn_layer_norm(x + layer.encoder_attn.out_proj(mixed))
         return feed_forward(layer, x)
 
     first, second = stack.soft_prompts.split([config.encoder_layers, config.decoder_layers], dim=1)
     encoder, decoder = (replace(stack, soft_prompts=prompts) for prompts in (first, second))
-    memory = encoder.run(backbone.encoder.layers, encoder_block, embed(backbone.encoder, input_ids), lambda index: _bidirectional(mask))
-    shifted = torch.cat([torch.full_like(decoder_text[:, :1], config.decoder_start_token_id), decoder_text[:, :-1]], dim=1)
-    everything = torch.ones_like(shifted, dtype=torch.bool)  # padding lies behind the text, where causal attention never looks
-    return decoder.run(backbone.decoder.layers, decoder_block, embed(backbone.decoder, shifted), lambda index: _causal(everything))
+    memory = encoder.run(
+        backbone.encoder.layers,
+        encoder_block,
+        embed(backbone.encoder, input_ids),
+        lambda index: _bidirectional(mask),
+    )
+    shifted = torch.cat(
+        [torch.full_like(decoder_text[:, :1], config.decoder_start_token_id), decoder_text[:, :-1]], dim=1
+    )
+    everything = torch.ones_like(
+        shifted, dtype=torch.bool
+    )  # padding lies behind the text, where causal attention never looks
+    return decoder.run(
+        backbone.decoder.layers,
+        decoder_block,
+        embed(backbone.decoder, shifted),
+        lambda index: _causal(everything),
+    )
 
 
 _KINDS: dict[str, Callable[[Any, Tensor, Tensor, Stack], Tensor]] = {

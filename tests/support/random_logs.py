@@ -1,7 +1,8 @@
-"""Made-up logs of which the truth is known before a byte is written: what each row means, and one of the many ways to store it.
+"""Made-up logs of which the truth is known before a byte is written: what each row means, and one of the many
+ways to store it.
 
-A log is drawn from a seed: kinds of fields, missing values, physical types, file formats, joined tables, split rule. `truth` is what
-`naive_prepare` reads; nothing of clickprompt is used here.
+A log is drawn from a seed: kinds of fields, missing values, physical types, file formats, joined tables,
+split rule. `truth` is what `naive_prepare` reads; nothing of clickprompt is used here.
 """
 
 import csv
@@ -32,7 +33,9 @@ START = datetime(2024, 5, 1, tzinfo=UTC)
 class RandomLog:
     schema: str  # path
     truth: pd.DataFrame
-    tables: dict  # field → values of the whole table, in its order, where the field is joined; Numbers of a field with quantiles
+    # field → values of the whole table, in its order, where the field is joined; Numbers of a field with
+    # quantiles
+    tables: dict
     split_by: str
     k_core: int
 
@@ -86,7 +89,9 @@ def random_log(seed: int, folder: str, prepared: bool = True) -> RandomLog:
     with open(path, "w") as stream:
         yaml.safe_dump(schema, stream, sort_keys=False, allow_unicode=True)
     order = [field["name"] for field in schema["fields"]]
-    frame = pd.DataFrame({name: pd.Series(truth[name], dtype=object) for name in order}).where(lambda cells: cells.notna(), "unknown")
+    frame = pd.DataFrame({name: pd.Series(truth[name], dtype=object) for name in order}).where(
+        lambda cells: cells.notna(), "unknown"
+    )
     frame.insert(0, "label", label)
     frame.insert(1, "timestamp", timestamp)
     frame["user"], frame["item"] = [str(value) for value in user], [str(value) for value in item]
@@ -110,7 +115,10 @@ def words(draw, rows, text_only):
     gone = missing_at(draw, rows)
     meant = [None if gone[row] else draw.choice(pool) for row in range(rows)]
     blanks = ["", " ", "\t"] if not text_only else ["", " "]
-    written = [draw.choice([None, *blanks]) if value is None else draw.choice([value, f" {value}", f"{value} "]) for value in meant]
+    written = [
+        draw.choice([None, *blanks]) if value is None else draw.choice([value, f" {value}", f"{value} "])
+        for value in meant
+    ]
     if not text_only and draw.random() < 0.3:
         return {}, pa.array(written, pa.string()).dictionary_encode(), meant
     return {}, pa.array(written, draw.choice([pa.string(), pa.large_string()])), meant
@@ -132,7 +140,9 @@ def whole(draw, values, text_only):
         return pa.array([None if value is None else str(value) for value in values], chosen)
     if pa.types.is_floating(chosen):
         return (
-            pa.array([math.nan if value is None and draw.random() < 0.5 else value for value in values], chosen)
+            pa.array(
+                [math.nan if value is None and draw.random() < 0.5 else value for value in values], chosen
+            )
             if gone
             else pa.array([float(value) for value in values], chosen)
         )
@@ -142,7 +152,10 @@ def whole(draw, values, text_only):
 
 
 def whole_numbers(draw, rows, text_only):
-    pool = [draw.choice([draw.randint(-3, 12), draw.randint(0, 10**6), 2**53 + draw.randint(0, 3)]) for _ in range(draw.randint(1, 9))]
+    pool = [
+        draw.choice([draw.randint(-3, 12), draw.randint(0, 10**6), 2**53 + draw.randint(0, 3)])
+        for _ in range(draw.randint(1, 9))
+    ]
     gone = missing_at(draw, rows)
     values = [None if gone[row] else draw.choice(pool) for row in range(rows)]
     meant = [None if value is None else str(value) for value in values]
@@ -152,7 +165,14 @@ def whole_numbers(draw, rows, text_only):
 def some_numbers(draw, rows):
     """Quarters of at most five digits: exact in every type."""
     gone = missing_at(draw, rows)
-    pool = [draw.randint(-100, 300) / draw.choice([1, 2, 4]) for _ in range(draw.randint(3, 30))] + [0.0, 3.0, 10.0, -2.5, 1.0, 2.0]
+    pool = [draw.randint(-100, 300) / draw.choice([1, 2, 4]) for _ in range(draw.randint(3, 30))] + [
+        0.0,
+        3.0,
+        10.0,
+        -2.5,
+        1.0,
+        2.0,
+    ]
     return [None if gone[row] else draw.choice(pool) for row in range(rows)]
 
 
@@ -237,9 +257,17 @@ def several(draw, rows, text_only):
     lists = [[] if gone[row] else draw.sample(pool, draw.randint(1, 3)) for row in range(rows)]
     meant = [None if not found else found[0] if take == "first" else ", ".join(found) for found in lists]
     if text_only or draw.random() < 0.3:
-        return {"kind": "multi", "take": take, "separator": "|"}, ["|".join(found) or None for found in lists], meant
+        return (
+            {"kind": "multi", "take": take, "separator": "|"},
+            ["|".join(found) or None for found in lists],
+            meant,
+        )
     written = [found or draw.choice([None, [], [None]]) for found in lists]
-    return {"kind": "multi", "take": take}, pa.array(written, draw.choice([pa.list_(pa.string()), pa.large_list(pa.string())])), meant
+    return (
+        {"kind": "multi", "take": take},
+        pa.array(written, draw.choice([pa.list_(pa.string()), pa.large_list(pa.string())])),
+        meant,
+    )
 
 
 def long_text(draw, rows, text_only):
@@ -256,22 +284,33 @@ def codes(draw, rows, text_only):
 
 
 def joined_table(draw, folder, schema, truth, tables, item):
-    """Items with a title, perhaps a size; some items of the log are none of the table's, some of the table's are in no row."""
+    """Items with a title, perhaps a size; some items of the log are none of the table's, some of the table's
+    are in no row.
+    """
     known = draw.sample(range(16), draw.randint(3, 13))
     titles = {number: draw.choice(["Kite", "Ball", "Ünïcode", None, f"Thing {number}"]) for number in known}
     written = draw.choice(["parquet", "csv"])
     keys = [str(number) for number in known] if written == "csv" or draw.random() < 0.5 else known
     path = os.path.join(folder, f"things.{written}")
     frame = pd.DataFrame({"id": keys, "title": pd.Series(list(titles.values()), dtype=object)})
-    sizes = {number: draw.choice([None, Number(draw.randint(0, 9) / 4)]) if draw.random() < 0.3 else Number(number / 2) for number in known}
+    sizes = {
+        number: draw.choice([None, Number(draw.randint(0, 9) / 4)])
+        if draw.random() < 0.3
+        else Number(number / 2)
+        for number in known
+    }
     frame["size"] = pd.Series(list(sizes.values()), dtype="Float64")
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path) if written == "parquet" else frame.to_csv(path, index=False)
+    pq.write_table(
+        pa.Table.from_pandas(frame, preserve_index=False), path
+    ) if written == "parquet" else frame.to_csv(path, index=False)
     schema["tables"] = {"things": {"data": f"things.{written}", "key": "id", "on": "item_no"}}
     schema["fields"].append({"name": "Title", "column": "things.title"})
     truth["Title"] = [titles.get(number) for number in item]
     tables["Title"] = list(dict.fromkeys(title for title in titles.values() if title is not None))
     if draw.random() < 0.5:
-        schema["fields"].append({"name": "Size", "column": "things.size", "kind": "numeric", "quantiles": draw.choice([2, 3])})
+        schema["fields"].append(
+            {"name": "Size", "column": "things.size", "kind": "numeric", "quantiles": draw.choice([2, 3])}
+        )
         truth["Size"] = [sizes.get(number) for number in item]
         tables["Size"] = [size for size in sizes.values() if size is not None]
 
@@ -287,21 +326,29 @@ def labels(draw, rows, schema, columns, text_only):
         schema["label"] = {"column": "clicked"}
         if text_only:
             spelled = draw.choice([("0", "1"), ("false", "true"), ("0.0", "1.0"), ("FALSE", "TRUE")])
-            columns["clicked"] = [spell_missing(draw, True) if value is None else spelled[value] for value in written]
+            columns["clicked"] = [
+                spell_missing(draw, True) if value is None else spelled[value] for value in written
+            ]
         else:
             columns["clicked"] = draw.choice(
                 [
                     lambda: pa.array([None if v is None else bool(v) for v in written], pa.bool_()),
                     lambda: pa.array(written, pa.int8()),
                     lambda: pa.array([math.nan if v is None else float(v) for v in written], pa.float64()),
-                    lambda: pa.array([None if v is None else Decimal(v) for v in written], pa.decimal128(4, 1)),
+                    lambda: pa.array(
+                        [None if v is None else Decimal(v) for v in written], pa.decimal128(4, 1)
+                    ),
                 ]
             )()
     elif rule == "stars":
         values = [draw.choice([1, 2, 3, 4, 5]) for _ in range(rows)]
         meant = [math.nan if value == 3 else float(value >= 4) for value in values]
         written = [None if gone[row] else value for row, value in enumerate(values)]
-        schema["label"] = {"column": "clicked", "positive_from": 4, "drop": [draw.choice(["3", 3, 3.0, "3.0"])]}
+        schema["label"] = {
+            "column": "clicked",
+            "positive_from": 4,
+            "drop": [draw.choice(["3", 3, 3.0, "3.0"])],
+        }
         columns["clicked"] = whole(draw, written, text_only)
     else:
         values = [draw.choice(["buy", "view", "skip"]) for _ in range(rows)]
@@ -323,7 +370,9 @@ def times(draw, moments, text_only):
         lambda: [(START + timedelta(seconds=moment)).strftime("%Y-%m-%d %H:%M:%S") for moment in moments],
         lambda: [(START + timedelta(seconds=moment)).strftime("%Y-%m-%dT%H:%M:%SZ") for moment in moments],
         lambda: [
-            (START + timedelta(seconds=moment)).astimezone(timezone(timedelta(hours=draw.choice([2, -7])))).isoformat()
+            (START + timedelta(seconds=moment))
+            .astimezone(timezone(timedelta(hours=draw.choice([2, -7]))))
+            .isoformat()
             for moment in moments
         ],
     ]
@@ -349,21 +398,30 @@ def write(draw, folder, kind, columns, rows, files):
         piece = {name: values[start:stop] for name, values in columns.items()}
         if kind == "parquet":
             table = pa.table(
-                {name: values if isinstance(values, pa.Array) else pa.array(values, pa.string()) for name, values in piece.items()}
+                {
+                    name: values if isinstance(values, pa.Array) else pa.array(values, pa.string())
+                    for name, values in piece.items()
+                }
             )
             pq.write_table(table, path, row_group_size=17)
             continue
-        plain = {name: values.to_pylist() if isinstance(values, pa.Array) else values for name, values in piece.items()}
+        plain = {
+            name: values.to_pylist() if isinstance(values, pa.Array) else values
+            for name, values in piece.items()
+        }
         if kind == "jsonl":
             lines = (
-                json.dumps({name: v[row] for name, v in plain.items() if v[row] not in (None, *MARKERS)}) for row in range(stop - start)
+                json.dumps({name: v[row] for name, v in plain.items() if v[row] not in (None, *MARKERS)})
+                for row in range(stop - start)
             )
             content = "".join(f"{line}\n" for line in lines)
         else:
             buffer = io.StringIO()
             writer = csv.writer(buffer, delimiter="\t" if kind == "tsv" else draw.choice(",;"))
             writer.writerow(plain)
-            writer.writerows([["" if v[row] is None else v[row] for v in plain.values()] for row in range(stop - start)])
+            writer.writerows(
+                [["" if v[row] is None else v[row] for v in plain.values()] for row in range(stop - start)]
+            )
             content = buffer.getvalue()
         with (gzip.open if kind.endswith("gz") else open)(path, "wt", encoding="utf-8", newline="") as stream:
             stream.write(content)

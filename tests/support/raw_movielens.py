@@ -18,7 +18,9 @@ def ratings(rows: int, seed: int = 0) -> list[tuple[str, str, int, int]]:
     rng = np.random.default_rng(seed)
     users, movies = [user[0] for user in USERS], [movie[0] for movie in MOVIES]
     drawn = rng.integers((0, 0, 1, 0), (len(users), len(movies), 6, rows // 3), (rows, 4)).tolist()
-    return [(users[user], movies[movie], rating, 956_703_932 + second) for user, movie, rating, second in drawn]
+    return [
+        (users[user], movies[movie], rating, 956_703_932 + second) for user, movie, rating, second in drawn
+    ]
 
 
 def write_1m(folder: str, rows: list[tuple[str, str, int, int]]) -> str:
@@ -35,7 +37,11 @@ def write_100k(folder: str, rows: list[tuple[str, str, int, int]]) -> str:
     _write(folder, "u.user", ["1|24|F|technician|85711", "2|53|M|other|94043", "3|23|M|writer|T8H1N"])
     flags = {"1": (3, 5), "7": (8,), "9": (3, 4), "12": (15,)}
     genres = {key: ["1" if i in flags[key] else "0" for i in range(19)] for key in flags}
-    _write(folder, "u.item", ["|".join([key, title, "01-Jan-1995", "", "http://x/", *genres[key]]) for key, title, _ in MOVIES])
+    _write(
+        folder,
+        "u.item",
+        ["|".join([key, title, "01-Jan-1995", "", "http://x/", *genres[key]]) for key, title, _ in MOVIES],
+    )
     return folder
 
 
@@ -44,7 +50,12 @@ def write_atomic(folder: str, rows: list[tuple[str, str, int, int]]) -> str:
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
     _write(folder, "ml-100k.inter", [header, *("\t".join(map(str, row)) for row in rows)], "utf-8")
     header = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token"
-    _write(folder, "ml-100k.user", [header, "1\t24\tF\ttechnician\t85711", "2\t53\tM\tother\t94043", "3\t23\tM\twriter\tT8H1N"], "utf-8")
+    _write(
+        folder,
+        "ml-100k.user",
+        [header, "1\t24\tF\ttechnician\t85711", "2\t53\tM\tother\t94043", "3\t23\tM\twriter\tT8H1N"],
+        "utf-8",
+    )
     header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
     genres = {"1": "Animation Comedy", "7": "Drama", "9": "Animation Children's", "12": "Sci-Fi"}
     items = [f"{key}\t{title[:-7]}\t{title[-5:-1]}\t{genres[key]}" for key, title, _ in MOVIES]

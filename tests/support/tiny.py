@@ -1,4 +1,6 @@
-"""Tiny real models for tests: a BERT of two layers with a WordPiece tokenizer that knows the synthetic dataset's words."""
+"""Tiny real models for tests: a BERT of two layers with a WordPiece tokenizer that knows the synthetic
+dataset's words.
+"""
 
 import os
 
@@ -19,8 +21,17 @@ def _plm_config(family: str, vocab_size: int):
         quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64, **quiet)
     if family == "bart":
-        sizes = {f"{stack}_{key}": value for stack in ("encoder", "decoder") for key, value in BART_STACK.items()}
-        return BartConfig(vocab_size=vocab_size, d_model=32, max_position_embeddings=64, dropout=0.0, pad_token_id=0, **sizes)
+        sizes = {
+            f"{stack}_{key}": value for stack in ("encoder", "decoder") for key, value in BART_STACK.items()
+        }
+        return BartConfig(
+            vocab_size=vocab_size,
+            d_model=32,
+            max_position_embeddings=64,
+            dropout=0.0,
+            pad_token_id=0,
+            **sizes,
+        )
     assert family == "bert"
     return BertConfig(
         vocab_size=vocab_size,
@@ -35,11 +46,24 @@ def _plm_config(family: str, vocab_size: int):
 
 
 def write_plm(folder: str, family: str = "bert") -> str:
-    """config.json and tokenizer of a PLM without dropout; no weights: for `plm.random_init`. All families get the same tokenizer."""
+    """config.json and tokenizer of a PLM without dropout; no weights: for `plm.random_init`. All families get
+    the same tokenizer.
+    """
     os.makedirs(folder)
-    words = sorted({word for name in FIELDS for word in name.lower().split()} | set(WORDS) | {"is", ".", "unknown"})
+    words = sorted(
+        {word for name in FIELDS for word in name.lower().split()} | set(WORDS) | {"is", ".", "unknown"}
+    )
     digits = [str(digit) for digit in range(10)]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *digits, *(f"##{digit}" for digit in digits)]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *words,
+        *digits,
+        *(f"##{digit}" for digit in digits),
+    ]
     path = os.path.join(folder, "vocab.txt")
     with open(path, "w") as stream:
         stream.write("\n".join(vocabulary))

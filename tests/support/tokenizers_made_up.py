@@ -3,10 +3,24 @@
 import json
 from functools import cache
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
-TEXTS = ["User ID is 12. Gender is female.", "Movie ID is red 7. Film genre is quiet 3.", "Café is old. unknown"]
+TEXTS = [
+    "User ID is 12. Gender is female.",
+    "Movie ID is red 7. Film genre is quiet 3.",
+    "Café is old. unknown",
+]
 TEXTS.append("a b c d e 0 1 2 3 4 5 6 7 8 9 < > [ ] /")
 
 
@@ -17,10 +31,14 @@ def wordpiece() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False))
+    backend.train_from_iterator(
+        TEXTS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+    )
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()})
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
+    )
 
 
 @cache
@@ -39,33 +57,48 @@ def byte_level_bpe() -> PreTrainedTokenizerFast:
 
 @cache
 def gpt2() -> PreTrainedTokenizerFast:
-    """As GPT-2's: byte-level BPE, nothing around the text, one special token that is neither padding nor mask."""
+    """As GPT-2's: byte-level BPE, nothing around the text, one special token that is neither padding nor
+    mask.
+    """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.post_processor = processors.ByteLevel(trim_offsets=True)
     _train_bytes(backend, ["<|endoftext|>"])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    )
 
 
 @cache
 def digits_apart() -> PreTrainedTokenizerFast:
     """As Qwen's: byte-level BPE on a split that takes every digit alone and a space to words only."""
-    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+        r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     _train_bytes(backend, ["<|endoftext|>", "<|im_end|>"])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
 
 
 @cache
 def sentencepiece() -> PreTrainedTokenizerFast:
-    """As Llama's: a dummy space before the text, spaces are visible in the tokens, <s> before, nothing after."""
+    """As Llama's: a dummy space before the text, spaces are visible in the tokens, <s> before, nothing
+    after.
+    """
     backend = _trained_sentencepiece()
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 @cache
@@ -74,14 +107,18 @@ def sentencepiece_doubling() -> PreTrainedTokenizerFast:
     backend = _trained_sentencepiece()
     backend.pre_tokenizer = pre_tokenizers.Sequence([])
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 @cache
 def sentencepiece_bytes() -> PreTrainedTokenizerFast:
-    """As Llama's, every character within reach: what the pieces don't cover is spelled in bytes. Nothing around the text.
+    """As Llama's, every character within reach: what the pieces don't cover is spelled in bytes. Nothing
+    around the text.
 
-    A token was added that is not special, so a text that holds it is cut there, and "always" puts the dummy space before each part.
+    A token was added that is not special, so a text that holds it is cut there, and "always" puts the dummy
+    space before each part.
     """
     trained = json.loads(_trained_sentencepiece().to_str())["model"]
     vocabulary = dict(trained["vocab"])
@@ -92,12 +129,16 @@ def sentencepiece_bytes() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
     backend.add_tokens([AddedToken("<tool>", special=False)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 @cache
 def unigram() -> PreTrainedTokenizerFast:
-    """As XLM-R's: Unigram pieces with the special tokens among them, Unicode normalised, runs of spaces as one, <s> … </s>."""
+    """As XLM-R's: Unigram pieces with the special tokens among them, Unicode normalised, runs of spaces as
+    one, <s> … </s>.
+    """
     return _unigram(pre_tokenizers.Metaspace(prepend_scheme="always"), "<s> $A </s>")
 
 
@@ -109,16 +150,24 @@ def unigram_first() -> PreTrainedTokenizerFast:
 
 @cache
 def unigram_words() -> PreTrainedTokenizerFast:
-    """As T5's: every word by itself, so that the spaces between words are all dummies; nothing around the text."""
-    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    """As T5's: every word by itself, so that the spaces between words are all dummies; nothing around the
+    text.
+    """
+    words = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
     return _unigram(words, "$A")
 
 
 @cache
 def split_at_spaces() -> PreTrainedTokenizerFast:
-    """Whole words with the punctuation after them, so that a value's last token holds the template's full stop too."""
+    """Whole words with the punctuation after them, so that a value's last token holds the template's full
+    stop too.
+    """
     words = ["<unk>", *sorted({word for line in TEXTS for word in line.split()} | {"unknown."})]
-    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
 
@@ -133,7 +182,10 @@ def unjoinable() -> PreTrainedTokenizerFast:
 def _train_bytes(backend: Tokenizer, special: list[str]) -> None:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
     )
 
 
@@ -141,7 +193,10 @@ def _trained_sentencepiece() -> Tokenizer:
     """Its pieces hold a space at their start only, as SentencePiece's do."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False))
+    backend.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False),
+    )
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return backend
 
@@ -150,11 +205,19 @@ def _unigram(pre_tokenizer: pre_tokenizers.PreTokenizer, around: str) -> PreTrai
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     backend = Tokenizer(models.Unigram())
     one_space = normalizers.Replace(Regex(" {2,}"), "▁")
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(left=False, right=True), one_space])
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Strip(left=False, right=True), one_space]
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(vocab_size=100, special_tokens=special, unk_token="<unk>", show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=100, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
     backend.train_from_iterator(TEXTS * 20, trainer)
     backend.pre_tokenizer = pre_tokenizer
-    backend.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("</s>", 2)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=around, special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     names = dict(zip(("bos", "pad", "eos", "unk", "mask"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()})
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
+    )

@@ -22,11 +22,15 @@ def random_vocabulary(draw):
 def test_rows_of_every_value_equal_a_loop(seed):
     draw = random.Random(seed)
     before, now = ({name: random_vocabulary(draw) for name in ("User", "Item", "Hue")} for _ in range(2))
-    model = CTRModel([len(values) for values in before.values()], CTRConfig(backbone="deepfm", embedding_dim=3))
+    model = CTRModel(
+        [len(values) for values in before.values()], CTRConfig(backbone="deepfm", embedding_dim=3)
+    )
     tables = tables_of(model)
     assert tables == ["embedding.weight", "linear_terms.weight"]
     weights = model.state_dict()
-    rows, carried = match_values(*({name: pa.array(values) for name, values in texts.items()} for texts in (before, now)))
+    rows, carried = match_values(
+        *({name: pa.array(values) for name, values in texts.items()} for texts in (before, now))
+    )
     found = carry_rows(weights, tables, rows)
 
     for table in tables:
@@ -46,4 +50,7 @@ def test_rows_of_every_value_equal_a_loop(seed):
 
 def test_a_table_that_was_not_trained_yet_is_not_made_up():
     weights = {"embedding.weight": torch.ones(3, 2)}
-    assert carry_rows(weights, ["embedding.weight", "linear_terms.weight"], np.array([0, 2])).keys() == weights.keys()
+    assert (
+        carry_rows(weights, ["embedding.weight", "linear_terms.weight"], np.array([0, 2])).keys()
+        == weights.keys()
+    )

@@ -1,4 +1,6 @@
-"""Distributed equals single: loss curves of workers of every engine and of one plain torch process on the same rows, and exact resume."""
+"""Distributed equals single: loss curves of workers of every engine and of one plain torch process on the
+same rows, and exact resume.
+"""
 
 import os
 import shutil
@@ -37,7 +39,9 @@ ENGINES = ["torch", "0", "1", "2", "3"]
 
 
 class Recorder:
-    """A loop context that keeps losses in memory, and each checkpoint's folder with the weights of that moment under `keep`."""
+    """A loop context that keeps losses in memory, and each checkpoint's folder with the weights of that
+    moment under `keep`.
+    """
 
     def __init__(self, engine, keep=None):
         self.losses, self.validations, self.engine, self.keep = [], [], engine, keep
@@ -57,28 +61,40 @@ class Recorder:
         weights = self.engine.weights()
         if not self.engine.rank:
             save_file(weights, os.path.join(self.keep, f"{state.step}-weights.safetensors"))
-            storage.write_json(os.path.join(self.keep, f"{state.step}-state.json"), {"probe_loss": state.probe_loss})
+            storage.write_json(
+                os.path.join(self.keep, f"{state.step}-state.json"), {"probe_loss": state.probe_loss}
+            )
 
 
 def build(config: Config, objective_name: str, engine: str, num_workers: int, total_steps: int | None = None):
     dataset = Dataset.open(config.data.path)
     stage = config.pretrain if objective_name == "pretrain" else config.finetune
     objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
-    table = TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name != "without_plm" else None
+    table = (
+        TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name != "without_plm" else None
+    )
     masking = config.masking if objective_name == "pretrain" else None
     lm = objective.model.plm.lm_kind if masking else "masked"
     collator = Collator(dataset.columns, table, masking, lm=lm, seed=config.seed)
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
-        built = TorchEngine(objective, stage, device=device, precision=config.runtime.precision, total_steps=total_steps)
+        built = TorchEngine(
+            objective, stage, device=device, precision=config.runtime.precision, total_steps=total_steps
+        )
     else:
         from clickprompt.training import deepspeed_engine
 
         deepspeed_engine._PERSISTENT = 0  # else ZeRO 3 would divide nothing of so small a model
         runtime = config.runtime.model_copy(update={"zero_stage": int(engine)})
-        options = {"micro_batches": stage.micro_batches(num_workers), "device": device, "total_steps": total_steps}
+        options = {
+            "micro_batches": stage.micro_batches(num_workers),
+            "device": device,
+            "total_steps": total_steps,
+        }
         built = deepspeed_engine.DeepSpeedEngine(objective, stage, runtime, **options)
-        assert engine != "3" or not any(parameter.numel() for parameter in built.model.parameters()), "not divided"
+        assert engine != "3" or not any(parameter.numel() for parameter in built.model.parameters()), (
+            "not divided"
+        )
     return dataset, stage, objective, collator, built
 
 
@@ -89,12 +105,28 @@ def losses_of(config: Config, **options) -> list[float]:
 
 
 def record(
-    config: Config, *, objective: str = "pretrain", engine="torch", rank=0, num_workers=1, keep=None, resume=0, until=None, steps=STEPS
+    config: Config,
+    *,
+    objective: str = "pretrain",
+    engine="torch",
+    rank=0,
+    num_workers=1,
+    keep=None,
+    resume=0,
+    until=None,
+    steps=STEPS,
 ) -> Recorder:
     """Steps `resume` … `until`."""
     torch.set_flush_denormal(True)
     dataset, stage, module, collator, built = build(config, objective, engine, num_workers, steps)
-    order = Order.of(dataset, global_batch_size=stage.global_batch_size, chunk_batches=4, seed=config.seed, epochs=8, max_steps=steps)
+    order = Order.of(
+        dataset,
+        global_batch_size=stage.global_batch_size,
+        chunk_batches=4,
+        seed=config.seed,
+        epochs=8,
+        max_steps=steps,
+    )
     probe = Probe(built, collator, dataset)
     state = TrainState(step=resume)
     if resume:
@@ -106,11 +138,20 @@ def record(
         validation = InProcessValidation(built, collator, dataset, config, objective)
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume)
     recorder = Recorder(built, keep)
-    options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder, "validation": validation, "probe": probe}
+    options = {
+        "stage": stage,
+        "seed": config.seed,
+        "state": state,
+        "context": recorder,
+        "validation": validation,
+        "probe": probe,
+    }
     train(built, module, collator, order, islice(batches, (until or steps) - resume), **options)
     fresh = parameter_groups(build_model(config, dataset.field_sizes, objective=objective), stage)
     rates = [(group["name"], group["base_lr"], group["weight_decay"]) for group in fresh]
-    assert [(group["name"], group["base_lr"], group["weight_decay"]) for group in built.optimizer.param_groups] == rates
+    assert [
+        (group["name"], group["base_lr"], group["weight_decay"]) for group in built.optimizer.param_groups
+    ] == rates
     return recorder
 
 
@@ -127,14 +168,28 @@ class Case:
 
 def _worker(rank, num_workers, port, config, cases, out):
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(num_workers))
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        LOCAL_RANK=str(rank),
+        RANK=str(rank),
+        WORLD_SIZE=str(num_workers),
+    )
     if config.runtime.gpus_per_worker:
         torch.cuda.set_device(rank)
-    dist.init_process_group("nccl" if config.runtime.gpus_per_worker else "gloo", rank=rank, world_size=num_workers)
+    dist.init_process_group(
+        "nccl" if config.runtime.gpus_per_worker else "gloo", rank=rank, world_size=num_workers
+    )
     curves = {}
     guards._FIRST_STEPS = 2  # in this process only, for SKIPPING
     for name, case in cases.items():
-        options = {"engine": case.engine, "keep": case.keep, "resume": case.resume, "until": case.until, "steps": case.steps}
+        options = {
+            "engine": case.engine,
+            "keep": case.keep,
+            "resume": case.resume,
+            "until": case.until,
+            "steps": case.steps,
+        }
         changed = replaced(config, case.changes)
         recorder = record(changed, objective=case.objective, rank=rank, num_workers=num_workers, **options)
         curves[name] = recorder.losses + recorder.validations
@@ -176,7 +231,8 @@ def kept(tmp_path_factory):
     return {engine: str(tmp_path_factory.mktemp("kept") / engine) for engine in ENGINES}
 
 
-SKIPPING = {  # so strict, and the rates so high that norms jump, that many steps are dropped from the third on
+# so strict, and the rates so high that norms jump, that many steps are dropped from the third on
+SKIPPING = {
     "pretrain.skip_loss_spikes": 1.2,
     "pretrain.lr": {"ctr": 3e-2, "projector": 1e-2, "plm": 1e-2, "heads": 1e-2},
 }
@@ -186,7 +242,10 @@ SMALL = {"pretrain.micro_batch_size": 6, "finetune.micro_batch_size": 6}
 @pytest.fixture(scope="module")
 def two_workers(config, kept, tmp_path_factory):
     cases = {engine: Case(engine, changes=SMALL, until=5, keep=kept[engine]) for engine in ENGINES}
-    cases |= {f"{engine}, on": Case(engine, changes=SMALL, resume=5, until=10, keep=kept[engine]) for engine in ENGINES}
+    cases |= {
+        f"{engine}, on": Case(engine, changes=SMALL, resume=5, until=10, keep=kept[engine])
+        for engine in ENGINES
+    }
     cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ENGINES}
     cases["2, whole batches"] = Case("2", until=5)
     cases["3, recomputed"] = Case("3", changes={"plm.gradient_checkpointing": True}, until=5)
@@ -207,7 +266,9 @@ def plain_skipping(config):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_has_the_same_gradient_norms_and_drops_the_same_steps(two_workers, plain_skipping, engine):
+def test_every_engine_has_the_same_gradient_norms_and_drops_the_same_steps(
+    two_workers, plain_skipping, engine
+):
     assert 3 <= len(plain_skipping.skipped) < STEPS - 3
     name = f"{engine}, skipping"
     assert two_workers[f"{name}: skipped"] == plain_skipping.skipped
@@ -221,16 +282,24 @@ def test_micro_batches_and_recomputation_change_nothing(two_workers, plain, case
 
 
 def test_finetuning_and_its_validation_with_divided_parameters(two_workers, config):
-    assert two_workers["3, with_plm"] == pytest.approx(losses_of(config, objective="with_plm", steps=10), rel=1e-5)
+    assert two_workers["3, with_plm"] == pytest.approx(
+        losses_of(config, objective="with_plm", steps=10), rel=1e-5
+    )
 
 
-def test_two_then_one_then_three_workers_equal_the_undisturbed_run(two_workers, config, plain, kept, tmp_path):
-    for folder in kept.values():  # what one worker writes next would overwrite what the other tests began from
+def test_two_then_one_then_three_workers_equal_the_undisturbed_run(
+    two_workers, config, plain, kept, tmp_path
+):
+    for (
+        folder
+    ) in kept.values():  # what one worker writes next would overwrite what the other tests began from
         shutil.copytree(folder, f"{folder}-one")
     one = {engine: Case(engine, resume=5, until=15, keep=f"{kept[engine]}-one") for engine in ENGINES}
     ones = distributed(config, 1, one, tmp_path)
     thirds = {"pretrain.micro_batch_size": 8}
-    three = {engine: Case(engine, changes=thirds, resume=15, keep=f"{kept[engine]}-one") for engine in ENGINES}
+    three = {
+        engine: Case(engine, changes=thirds, resume=15, keep=f"{kept[engine]}-one") for engine in ENGINES
+    }
     threes = distributed(config, 3, three, tmp_path)
     for engine in ENGINES:
         assert ones[engine] + threes[engine] == pytest.approx(plain[5:], rel=1e-5), engine
@@ -255,12 +324,18 @@ def test_another_model_than_the_saved_one_is_noticed(two_workers, config, kept, 
     [first, second] = sorted(name for name in os.listdir(folder / "5") if name.startswith("state-"))
     with safe_open(folder / "5" / first, "pt") as source:
         tensors, metadata = {key: source.get_tensor(key) for key in source.keys()}, source.metadata()  # noqa: SIM118
-    weight = next(name for name in tensors if name.startswith("weight|") and name.endswith("word_embeddings.weight"))
+    weight = next(
+        name for name in tensors if name.startswith("weight|") and name.endswith("word_embeddings.weight")
+    )
     save_file({**tensors, weight: tensors[weight] * 1.01}, folder / "5" / first, metadata)
-    with pytest.raises(RunError, match=r"restored at step 5 has a loss of .* on the probe rows, the saved one had"):
+    with pytest.raises(
+        RunError, match=r"restored at step 5 has a loss of .* on the probe rows, the saved one had"
+    ):
         losses_of(config, **options)
     save_file({name: tensors[name] for name in tensors if name != weight}, folder / "5" / first, metadata)
-    with pytest.raises(DataError, match=r"has \d+ of the \d+ elements of plm.*word_embeddings.weight .*is of another model"):
+    with pytest.raises(
+        DataError, match=r"has \d+ of the \d+ elements of plm.*word_embeddings.weight .*is of another model"
+    ):
         losses_of(config, **options)
     os.remove(folder / "5" / second)
     with pytest.raises(DataError, match=r"state-00001.safetensors: can't be read .*delete this checkpoint"):
@@ -289,7 +364,9 @@ OBJECTIVE_NAMES = ["pretrain", "with_plm", "without_plm"]
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_every_stage_number_of_workers_and_objective_equals_one_plain_process(config, tmp_path, num_workers):
-    """Fifty steps; PA-MLM also with what ZeRO 3 might miss: other families, injections and depths, recomputation, a frozen PLM."""
+    """Fifty steps; PA-MLM also with what ZeRO 3 might miss: other families, injections and depths,
+    recomputation, a frozen PLM.
+    """
     cases = {
         f"ZeRO {engine}, {objective}": Case(engine, objective, changes=SMALL, steps=50)
         for engine in ENGINES
@@ -299,9 +376,18 @@ def test_every_stage_number_of_workers_and_objective_equals_one_plain_process(co
     if num_workers == 2:
         for family in ("gpt2", "bart"):
             plm = {"plm.path": write_plm(str(tmp_path / family), family)}
-            cases |= {f"ZeRO 3, {family}, {objective}": Case("3", objective, changes={**SMALL, **plm}) for objective in OBJECTIVE_NAMES[:2]}
-        variants = {"key_value": {"prompt.prompt_injection": "key_value"}, "input": {"prompt.prompt_depth": "input"}}
-        variants |= {"recomputed": {"plm.gradient_checkpointing": True}, "frozen": {"pretrain.lr.plm": 0.0, "finetune.lr.plm": 0.0}}
+            cases |= {
+                f"ZeRO 3, {family}, {objective}": Case("3", objective, changes={**SMALL, **plm})
+                for objective in OBJECTIVE_NAMES[:2]
+            }
+        variants = {
+            "key_value": {"prompt.prompt_injection": "key_value"},
+            "input": {"prompt.prompt_depth": "input"},
+        }
+        variants |= {
+            "recomputed": {"plm.gradient_checkpointing": True},
+            "frozen": {"pretrain.lr.plm": 0.0, "finetune.lr.plm": 0.0},
+        }
         for name, changes in variants.items():
             for objective in OBJECTIVE_NAMES[:2]:
                 cases[f"ZeRO 3, {name}, {objective}"] = Case("3", objective, changes={**SMALL, **changes})
@@ -310,7 +396,9 @@ def test_every_stage_number_of_workers_and_objective_equals_one_plain_process(co
     for name, case in cases.items():
         same = (case.objective, case.steps, str(case.changes))
         if same not in plain:
-            plain[same] = losses_of(replaced(config, case.changes), objective=case.objective, steps=case.steps)
+            plain[same] = losses_of(
+                replaced(config, case.changes), objective=case.objective, steps=case.steps
+            )
         expected = plain[same]
         assert len(found[name]) == len(expected)
         apart[name] = max(abs(one / other - 1) for one, other in zip(found[name], expected, strict=True))
@@ -329,7 +417,9 @@ def test_lower_precision_trains_alike(config, plain, precision):
 
 
 def test_an_overflow_is_skipped_and_halves_the_loss_scale(config):
-    dataset, _, _, collator, engine = build(replaced(config, {"runtime.precision": "fp16"}), "pretrain", "torch", 1)
+    dataset, _, _, collator, engine = build(
+        replaced(config, {"runtime.precision": "fp16"}), "pretrain", "torch", 1
+    )
     batch = collator(columns_of(dataset.read_row_groups("train", [0])))
     before = engine.weights()
     engine._loss_scale.factor = 2.0**100
@@ -342,20 +432,37 @@ def test_an_overflow_is_skipped_and_halves_the_loss_scale(config):
     engine._loss_scale.factor = 2.0**10
     engine.accumulate(batch, 1.0, last=True)
     engine.step()
-    assert not any(engine.weights()[name].equal(before[name]) for name in ("ctr.embedding.weight", "prompt_projector.output_weight"))
+    assert not any(
+        engine.weights()[name].equal(before[name])
+        for name in ("ctr.embedding.weight", "prompt_projector.output_weight")
+    )
 
 
 @pytest.mark.slow
 def test_lower_precision_and_offload_through_deepspeed(config, plain, tmp_path):
-    """On CPUs, where nobody would: the way through DeepSpeed is the same, its GPU kernels and copies aren't tested."""
-    settings = {f"{stage}, {precision}": (stage, {"precision": precision}) for precision in LOWER for stage in "0123"}
+    """On CPUs, where nobody would: the way through DeepSpeed is the same, its GPU kernels and copies aren't
+    tested.
+    """
+    settings = {
+        f"{stage}, {precision}": (stage, {"precision": precision}) for precision in LOWER for stage in "0123"
+    }
     settings |= {f"{stage}, offload": (stage, {"offload": "cpu"}) for stage in "123"}
     cases = {
-        name: Case(stage, changes={f"runtime.{key}": value for key, value in changes.items()}, until=10, keep=str(tmp_path / name))
+        name: Case(
+            stage,
+            changes={f"runtime.{key}": value for key, value in changes.items()},
+            until=10,
+            keep=str(tmp_path / name),
+        )
         for name, (stage, changes) in settings.items()
     }
-    # Each right after its own: where engines of another precision ran in the process in between, bf16 rounds a little differently
-    pairs = {f"{name}{end}": replace(case, resume=resume) for name, case in cases.items() for end, resume in (("", 0), (", resumed", 5))}
+    # Each right after its own: where engines of another precision ran in the process in between, bf16 rounds
+    # a little differently
+    pairs = {
+        f"{name}{end}": replace(case, resume=resume)
+        for name, case in cases.items()
+        for end, resume in (("", 0), (", resumed", 5))
+    }
     found = distributed(config, 2, pairs, tmp_path)
     for name in cases:
         assert found[name] == pytest.approx(plain[:10], rel=LOWER.get(name[3:], 1e-5)), name

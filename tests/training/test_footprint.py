@@ -36,32 +36,60 @@ def with_shape(tmp_path, plm_config, preset, settings):
 
 
 def test_model_states():
-    """1000 parameters of 4 bytes, 4 workers: 20 bytes of each, of which stages divide 12, then 16, then all; without ZeRO 16."""
-    assert [sum(model_states(4000, 4000, 4, stage)) for stage in (None, 0, 1, 2, 3)] == [16_000, 16_000, 11_000, 8_000, 5_000]
+    """1000 parameters of 4 bytes, 4 workers: 20 bytes of each, of which stages divide 12, then 16, then all;
+    without ZeRO 16.
+    """
+    assert [sum(model_states(4000, 4000, 4, stage)) for stage in (None, 0, 1, 2, 3)] == [
+        16_000,
+        16_000,
+        11_000,
+        8_000,
+        5_000,
+    ]
     assert model_states(4000, 1000, 1, None) == (4000, 1000, 2000)  # the rest is frozen
 
 
-# `clickprompt benchmark memory`: RoBERTa-base's shape on MovieLens-100K, two workers on CPUs, fp32, K = 5, 4 rows of up to 45 tokens
+# `clickprompt benchmark memory`: RoBERTa-base's shape on MovieLens-100K, two workers on CPUs, fp32, K = 5, 4
+# rows of up to 45 tokens
 @pytest.mark.parametrize(("stage", "peak"), enumerate([4.20, 3.28, 3.15, 3.89]))
 def test_measured_on_cpus(tmp_path, stage, peak):
-    settings = ["pretrain.global_batch_size=8", "pretrain.micro_batch_size=4", "runtime.num_workers=2", "runtime.engine=deepspeed"]
-    config = with_shape(tmp_path, SHAPES["roberta_base"].plm_config(1), None, [*settings, f"runtime.zero_stage={stage}"])
+    settings = [
+        "pretrain.global_batch_size=8",
+        "pretrain.micro_batch_size=4",
+        "runtime.num_workers=2",
+        "runtime.engine=deepspeed",
+    ]
+    config = with_shape(
+        tmp_path, SHAPES["roberta_base"].plm_config(1), None, [*settings, f"runtime.zero_stage={stage}"]
+    )
     model = on_meta(config, [944, 3, 62, 22, 796, 1683, 1660, 20])
     assert sum(count_parameters(model).values()) == 184_332_825  # of the export
-    assert footprint(model, config, config.pretrain, 45, 0.15 * 45).total / GIB + LIBRARIES == pytest.approx(peak, rel=0.1)
+    assert footprint(model, config, config.pretrain, 45, 0.15 * 45).total / GIB + LIBRARIES == pytest.approx(
+        peak, rel=0.1
+    )
 
 
 def test_a_large_one_measured_on_cpus(tmp_path):
-    """README: RoBERTa-large's shape on the synthetic GoodReads, two workers, 2 × 2 rows a worker, lazy tables: 10.1 GiB."""
-    settings = ["runtime.num_workers=2", "runtime.gpus_per_worker=0", "runtime.precision=fp32", "plm.gradient_checkpointing=true"]
+    """README: RoBERTa-large's shape on the synthetic GoodReads, two workers, 2 × 2 rows a worker, lazy
+    tables: 10.1 GiB.
+    """
+    settings = [
+        "runtime.num_workers=2",
+        "runtime.gpus_per_worker=0",
+        "runtime.precision=fp32",
+        "plm.gradient_checkpointing=true",
+    ]
     batch = ["pretrain.global_batch_size=8", "pretrain.micro_batch_size=2"]
     config = with_shape(tmp_path, ROBERTA_LARGE, "goodreads-roberta-large", [*settings, *batch])
     model = on_meta(config, [4_564_975, *[1] * 14])
     assert sum(count_parameters(model).values()) == 648_716_233  # of the export
-    assert footprint(model, config, config.pretrain, 111, 0.15 * 111).total / GIB + LIBRARIES == pytest.approx(10.1, rel=0.1)
+    assert footprint(
+        model, config, config.pretrain, 111, 0.15 * 111
+    ).total / GIB + LIBRARIES == pytest.approx(10.1, rel=0.1)
 
 
-# README, "On a GPU": RoBERTa-large's shape on the synthetic GoodReads, bf16, one worker on an H100, rows of 111 tokens
+# README, "On a GPU": RoBERTa-large's shape on the synthetic GoodReads, bf16, one worker on an H100, rows of
+# 111 tokens
 @pytest.mark.parametrize(
     ("peak", "settings"),
     [
@@ -73,9 +101,13 @@ def test_a_large_one_measured_on_cpus(tmp_path):
     ],
 )
 def test_measured_on_a_gpu(tmp_path, peak, settings):
-    config = with_shape(tmp_path, ROBERTA_LARGE, "goodreads-roberta-large", ["runtime.num_workers=1", *settings])
+    config = with_shape(
+        tmp_path, ROBERTA_LARGE, "goodreads-roberta-large", ["runtime.num_workers=1", *settings]
+    )
     model = on_meta(config, [4_565_431, *[1] * 14])
-    assert footprint(model, config, config.pretrain, 111, 0.15 * 111).total / GIB == pytest.approx(peak, rel=0.1)
+    assert footprint(model, config, config.pretrain, 111, 0.15 * 111).total / GIB == pytest.approx(
+        peak, rel=0.1
+    )
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "bart"])
@@ -87,7 +119,9 @@ def test_activations_grow_with_rows_and_layers(tmp_path, family):
     assert activation_bytes(model, config, 8, 16, 2) == 2 * activation_bytes(model, config, 4, 16, 2)
     one = on_meta(replaced(config, {"plm.num_layers": 1}), sizes)
     head = 4 * 2 * model.plm.vocab_size * 12
-    assert activation_bytes(model, config, 4, 16, 2) - head == 2 * (activation_bytes(one, config, 4, 16, 2) - head)
+    assert activation_bytes(model, config, 4, 16, 2) - head == 2 * (
+        activation_bytes(one, config, 4, 16, 2) - head
+    )
 
 
 def test_lazy_tables_are_whole_on_every_worker(tmp_path):

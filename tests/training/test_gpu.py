@@ -8,7 +8,16 @@ import torch
 
 from clickprompt.config import replaced
 from tests.support.tiny import tiny_config, write_both
-from tests.training.test_engines import ENGINES, LOWER, OBJECTIVE_NAMES, SMALL, STEPS, Case, distributed, losses_of
+from tests.training.test_engines import (
+    ENGINES,
+    LOWER,
+    OBJECTIVE_NAMES,
+    SMALL,
+    STEPS,
+    Case,
+    distributed,
+    losses_of,
+)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -20,7 +29,14 @@ def config(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("gpu")))
     rates = {"pretrain__lr": "{ctr: 1e-2, projector: 2e-3, plm: 1e-3, heads: 5e-4}"}
     rates["finetune__lr"] = "{ctr: 1e-2, projector: 2e-3, plm: 1e-3, heads: 5e-3}"
-    return tiny_config(dataset.uri, plm, finetune__validate_every=10, finetune__checkpoint_every=5, finetune__patience=99, **rates)
+    return tiny_config(
+        dataset.uri,
+        plm,
+        finetune__validate_every=10,
+        finetune__checkpoint_every=5,
+        finetune__patience=99,
+        **rates,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +62,23 @@ def _check(found, expected, cases):
 def _run(config, num_workers, cases, folder):
     both = {}
     for name, (case, _) in cases.items():
-        options = {"engine": case.engine, "objective": case.objective, "changes": case.changes, "keep": str(folder / name)}
+        options = {
+            "engine": case.engine,
+            "objective": case.objective,
+            "changes": case.changes,
+            "keep": str(folder / name),
+        }
         both[name] = Case(**options)
         both[f"{name}, resumed"] = Case(**options, resume=10)
     return distributed(replaced(config, ON_GPU), num_workers, both, folder)
 
 
 def test_every_engine_and_objective_equals_the_cpu_and_resumes(config, on_cpu, num_workers, tmp_path):
-    cases = {f"{engine}, {name}": (Case(engine, name, changes=SMALL), 1e-4) for engine in ENGINES for name in OBJECTIVE_NAMES}
+    cases = {
+        f"{engine}, {name}": (Case(engine, name, changes=SMALL), 1e-4)
+        for engine in ENGINES
+        for name in OBJECTIVE_NAMES
+    }
     found = _run(config, num_workers, cases, tmp_path)
     # A finetuning's validations follow its steps' losses in the list
     pretrain = {name: case for name, case in cases.items() if case[0].objective == "pretrain"}
@@ -67,7 +92,16 @@ def test_every_engine_and_objective_equals_the_cpu_and_resumes(config, on_cpu, n
 @pytest.mark.parametrize("precision", LOWER)
 def test_lower_precision_trains_alike_and_resumes(config, on_cpu, num_workers, tmp_path, precision):
     changes = {**SMALL, "runtime.precision": precision}
-    _check(_run(config, num_workers, cases := {e: (Case(e, changes=changes), LOWER[precision]) for e in ENGINES}, tmp_path), on_cpu, cases)
+    _check(
+        _run(
+            config,
+            num_workers,
+            cases := {e: (Case(e, changes=changes), LOWER[precision]) for e in ENGINES},
+            tmp_path,
+        ),
+        on_cpu,
+        cases,
+    )
 
 
 def test_offload_to_cpu_memory_changes_nothing(config, on_cpu, num_workers, tmp_path):

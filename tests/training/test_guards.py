@@ -32,7 +32,9 @@ class Memory:
         self.folder, self.steps, self.states = folder, [], {}
 
     def on_step(self, metrics):
-        self.steps.append({name: value for name, value in metrics.items() if name not in ("seconds", "wait_seconds")})
+        self.steps.append(
+            {name: value for name, value in metrics.items() if name not in ("seconds", "wait_seconds")}
+        )
 
     def on_checkpoint(self, folder, state):
         kept = self.folder / str(state.step)
@@ -47,31 +49,57 @@ class Memory:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     dataset = write_dataset(str(tmp_path_factory.mktemp("guards")))
-    changes = {"finetune__epochs": 20, "finetune__max_steps": STEPS, "finetune__lr": "{ctr: 0.01}", "finetune__checkpoint_every": 1000}
+    changes = {
+        "finetune__epochs": 20,
+        "finetune__max_steps": STEPS,
+        "finetune__lr": "{ctr: 0.01}",
+        "finetune__checkpoint_every": 1000,
+    }
     return tiny_config(dataset.uri, "none", **changes)
 
 
 def run(config, memory, *, resume=None, poison=None, **options):
     dataset = Dataset.open(config.data.path)
     stage = config.finetune
-    engine = TorchEngine(ClickLoss(build_model(config, dataset.field_sizes, objective="without_plm")), stage, device=torch.device("cpu"))
+    engine = TorchEngine(
+        ClickLoss(build_model(config, dataset.field_sizes, objective="without_plm")),
+        stage,
+        device=torch.device("cpu"),
+    )
     state = TrainState()
     if resume:
         engine.load(str(memory.folder / str(resume)))
         state = memory.states[resume]
-    size = {"global_batch_size": stage.global_batch_size, "epochs": stage.epochs, "max_steps": stage.max_steps}
+    size = {
+        "global_batch_size": stage.global_batch_size,
+        "epochs": stage.epochs,
+        "max_steps": stage.max_steps,
+    }
     order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
     batches = read_local_batches(dataset, order, start_step=state.step)
     if poison:
         batches = poison(engine, batches)
     collator = Collator(dataset.columns, seed=config.seed)
-    train(engine, ClickLoss(engine.model), collator, order, batches, stage=stage, seed=0, state=state, context=memory, **options)
+    train(
+        engine,
+        ClickLoss(engine.model),
+        collator,
+        order,
+        batches,
+        stage=stage,
+        seed=0,
+        state=state,
+        context=memory,
+        **options,
+    )
     return engine, state
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_number_that_is_none_stops_before_the_update(config, tmp_path, what):
-    """A NaN in a weight makes the loss one; an infinite label weight of 0 · ∞ would too, so the gradient alone is poisoned by a hook."""
+    """A NaN in a weight makes the loss one; an infinite label weight of 0 · ∞ would too, so the gradient
+    alone is poisoned by a hook.
+    """
     seen, before = {}, {}
 
     def poison(engine, batches):
@@ -81,7 +109,9 @@ def test_a_number_that_is_none_stops_before_the_update(config, tmp_path, what):
                 if what == "loss":
                     next(engine.model.ctr.parameters()).data.fill_(float("nan"))
                 else:
-                    next(engine.model.ctr.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+                    next(engine.model.ctr.parameters()).register_hook(
+                        lambda gradient: gradient * float("inf")
+                    )
                 before.update({name: value.clone() for name, value in engine.model.state_dict().items()})
                 before["engine"] = engine
             yield step, columns
@@ -115,7 +145,9 @@ def test_a_dropped_step_changes_nothing(config, tmp_path, monkeypatch):
     monkeypatch.setattr("clickprompt.training.loop.is_spike", lambda *_: True)
     dropping = replaced(config, {"finetune.skip_loss_spikes": 2.0, "finetune.max_steps": 3})
     engine, state = run(dropping, Memory(tmp_path))
-    fresh = build_model(config, Dataset.open(config.data.path).field_sizes, objective="without_plm").state_dict()
+    fresh = build_model(
+        config, Dataset.open(config.data.path).field_sizes, objective="without_plm"
+    ).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in engine.model.state_dict().items())
     assert not engine.optimizer.state
     assert state.skipped_steps == 3
@@ -123,7 +155,9 @@ def test_a_dropped_step_changes_nothing(config, tmp_path, monkeypatch):
 
 def test_what_a_spike_is():
     state = TrainState()
-    assert not any(is_spike(norm, state, 2.0) for norm in [1.0] * 19 + [50.0])  # nothing is one before there is a mean
+    assert not any(
+        is_spike(norm, state, 2.0) for norm in [1.0] * 19 + [50.0]
+    )  # nothing is one before there is a mean
     state = TrainState()
     assert not any(is_spike(1.0, state, 2.0) for _ in range(100))
     assert is_spike(1000.0, state, 2.0)
@@ -157,7 +191,10 @@ def test_minutes_count_from_the_last_checkpoint(config, tmp_path, monkeypatch):
     assert list(memory.states) == [6, 12, 18, 24, 30]
 
 
-@pytest.mark.parametrize("setting", ["finetune.lr.ctr=0", "pretrain.lr.heads=0", "pretrain.lr.plm=-1e-5", "finetune.lr.projector=-1"])
+@pytest.mark.parametrize(
+    "setting",
+    ["finetune.lr.ctr=0", "pretrain.lr.heads=0", "pretrain.lr.plm=-1e-5", "finetune.lr.projector=-1"],
+)
 def test_a_rate_that_trains_nothing_is_refused(setting):
     with pytest.raises(ConfigError, match=r"lr\.\w+=.*: input should be greater than"):
         load_config(None, [setting])

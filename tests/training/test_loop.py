@@ -1,4 +1,6 @@
-"""The loop in one process: what validation chooses, when it stops, what a frozen PLM keeps, what the schedule says."""
+"""The loop in one process: what validation chooses, when it stops, what a frozen PLM keeps, what the schedule
+says.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +27,9 @@ from tests.support.tiny import tiny_config, write_both
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop")
     dataset, plm = write_both(str(folder))
-    return tiny_config(dataset.uri, plm, finetune__epochs=20, finetune__lr="{ctr: 0.01}", finetune__schedule="constant")
+    return tiny_config(
+        dataset.uri, plm, finetune__epochs=20, finetune__lr="{ctr: 0.01}", finetune__schedule="constant"
+    )
 
 
 class Watching:
@@ -53,9 +57,15 @@ def run(config: Config, objective_name: str, watching, validation=None):
     stage: FinetuneConfig = config.finetune
     objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
-    size = {"global_batch_size": stage.global_batch_size, "epochs": stage.epochs, "max_steps": stage.max_steps}
+    size = {
+        "global_batch_size": stage.global_batch_size,
+        "epochs": stage.epochs,
+        "max_steps": stage.max_steps,
+    }
     order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
-    table = TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name == "with_plm" else None
+    table = (
+        TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name == "with_plm" else None
+    )
     collator = Collator(dataset.columns, table, None, seed=config.seed)
     batches = read_local_batches(dataset, order)
     options = {"stage": stage, "seed": config.seed, "state": TrainState(), "context": watching}
@@ -69,8 +79,16 @@ def test_best_validation_is_chosen_and_patience_ends_the_run(config):
     _, state = run(config, "without_plm", watching)
     assert watching.begun == [2, 4, 6, 8, 10, 12]
     used = {row["step"]: row["validations"] for row in watching.steps if "validations" in row}
-    assert [(step, scores["valid_step"]) for step, [scores] in used.items()] == [(step + 2, step) for step in watching.begun]
-    assert (state.step, state.best_step, state.best_auc, state.stopped, state.validating) == (14, 8, 0.7, True, None)
+    assert [(step, scores["valid_step"]) for step, [scores] in used.items()] == [
+        (step + 2, step) for step in watching.begun
+    ]
+    assert (state.step, state.best_step, state.best_auc, state.stopped, state.validating) == (
+        14,
+        8,
+        0.7,
+        True,
+        None,
+    )
 
 
 def test_the_last_weights_are_always_validated(config):
@@ -79,12 +97,20 @@ def test_the_last_weights_are_always_validated(config):
     _, state = run(replaced(config, {"finetune.max_steps": 7}), "without_plm", watching)
     assert watching.begun == [3, 6, 7]
     assert [scores["valid_step"] for scores in watching.steps[-1]["validations"]] == [6, 7]
-    assert (state.step, state.best_step, state.stale_validations, state.stopped, state.validating) == (7, 7, 0, False, None)
+    assert (state.step, state.best_step, state.stale_validations, state.stopped, state.validating) == (
+        7,
+        7,
+        0,
+        False,
+        None,
+    )
 
 
 def test_loss_falls_and_validation_is_exact(config):
     watching = Watching([])
-    settings = replaced(config, {"finetune.max_steps": 60, "finetune.validate_every": 30, "finetune.eval_batch_size": 7})
+    settings = replaced(
+        config, {"finetune.max_steps": 60, "finetune.validate_every": 30, "finetune.eval_batch_size": 7}
+    )
     engine, state = run(settings, "without_plm", watching, InProcessValidation)
     losses = [row["loss"] for row in watching.steps]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
@@ -93,7 +119,9 @@ def test_loss_falls_and_validation_is_exact(config):
     dataset = Dataset.open(config.data.path)
     rows = dataset.read_split("valid")
     with torch.no_grad():
-        field_ids = torch.from_numpy(np.stack([rows[column].to_numpy() for column in dataset.columns], 1).astype(np.int64))
+        field_ids = torch.from_numpy(
+            np.stack([rows[column].to_numpy() for column in dataset.columns], 1).astype(np.int64)
+        )
         logits = engine.model.eval()(field_ids).numpy()
     assert found[60]["valid_auc"] == pytest.approx(auc(rows["label"].to_numpy(), logits), abs=1e-9)
     assert found[60]["valid_log_loss"] == pytest.approx(log_loss(rows["label"].to_numpy(), logits), rel=1e-5)
@@ -103,19 +131,36 @@ def test_loss_falls_and_validation_is_exact(config):
 def test_a_plm_of_learning_rate_0_is_left_alone(config):
     settings = replaced(config, {"finetune.max_steps": 3, "finetune.lr.plm": 0.0})
     engine, _ = run(settings, "with_plm", Watching([0.5] * 3, every=99))
-    fresh = build_model(settings, Dataset.open(config.data.path).field_sizes, objective="with_plm").state_dict()
+    fresh = build_model(
+        settings, Dataset.open(config.data.path).field_sizes, objective="with_plm"
+    ).state_dict()
     trained = engine.model.state_dict()
     moved = {name for name in trained if not trained[name].equal(fresh[name])}
     assert not [name for name in moved if name.startswith("plm.backbone")]
-    assert {"ctr.embedding.weight", "prompt_projector.output_weight", "click_head.dense.weight", "ctr_weight"} <= moved
+    assert {
+        "ctr.embedding.weight",
+        "prompt_projector.output_weight",
+        "click_head.dense.weight",
+        "ctr_weight",
+    } <= moved
 
 
 def test_each_group_follows_its_own_learning_rate(config):
-    settings = replaced(config, {"finetune.lr": {"ctr": 1.0, "projector": 2.0, "plm": 3.0, "heads": 4.0}, "finetune.weight_decay": 0.5})
+    settings = replaced(
+        config,
+        {
+            "finetune.lr": {"ctr": 1.0, "projector": 2.0, "plm": 3.0, "heads": 4.0},
+            "finetune.weight_decay": 0.5,
+        },
+    )
     model = build_model(settings, Dataset.open(config.data.path).field_sizes, objective="with_plm")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, settings.finetune)
-    rates = {names[id(parameter)]: (group["base_lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    rates = {
+        names[id(parameter)]: (group["base_lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
     assert rates.keys() == set(names.values())
     assert rates["ctr.embedding.weight"] == (1.0, 0.5)
     assert rates["ctr_weight"] == (1.0, 0.0)

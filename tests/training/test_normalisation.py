@@ -1,4 +1,6 @@
-"""The gradient of a global batch, in float64: the same however it is cut into workers and micro-batches, for every objective."""
+"""The gradient of a global batch, in float64: the same however it is cut into workers and micro-batches, for
+every objective.
+"""
 
 import os
 import socket
@@ -36,9 +38,14 @@ CASES = {
 ROWS = 24
 
 
-def gradients(config: Config, case: str, micro_batch_size: int, rank: int = 0, num_workers: int = 1) -> dict[str, torch.Tensor]:
+def gradients(
+    config: Config, case: str, micro_batch_size: int, rank: int = 0, num_workers: int = 1
+) -> dict[str, torch.Tensor]:
     family, objective_name, changes = CASES[case]
-    config = replaced(config, {"plm.path": f"{config.plm.path}-{family}", "pretrain.micro_batch_size": micro_batch_size, **changes})
+    config = replaced(
+        config,
+        {"plm.path": f"{config.plm.path}-{family}", "pretrain.micro_batch_size": micro_batch_size, **changes},
+    )
     dataset, stage = Dataset.open(config.data.path), config.pretrain
     # The last batch of an epoch: the 400 training rows fill 16 of 24 rows, so there is padding too
     order = Order.of(dataset, global_batch_size=ROWS, chunk_batches=4, seed=0, epochs=1, max_steps=None)
@@ -47,15 +54,23 @@ def gradients(config: Config, case: str, micro_batch_size: int, rank: int = 0, n
     pretrain = objective_name == "pretrain"
     lm = check_plm(config.plm).lm_kind
     collator = Collator(dataset.columns, table, config.masking if pretrain else None, lm=lm)
-    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name)).double()
+    objective = OBJECTIVES[objective_name](
+        build_model(config, dataset.field_sizes, objective=objective_name)
+    ).double()
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
     micro_batches = collator.micro_batches(batches[order.total_steps - 1], micro_batch_size)
-    targets = all_reduce_sum(torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()).item()
+    targets = all_reduce_sum(
+        torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()
+    ).item()
     assert targets > 0
     for index, batch in enumerate(micro_batches):
         double = replace(batch, labels=batch.labels.double(), row_weight=batch.row_weight.double())
         engine.accumulate(double, targets, last=index == len(micro_batches) - 1)
-    return {name: parameter.grad for name, parameter in engine.model.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad
+        for name, parameter in engine.model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def _worker(rank, num_workers, port, config, out):
@@ -65,7 +80,10 @@ def _worker(rank, num_workers, port, config, out):
     for case in CASES:
         found = gradients(config, case, 4, rank, num_workers)
         if rank == 0:
-            save_file({name: gradient.contiguous() for name, gradient in found.items()}, os.path.join(out, f"{case}.safetensors"))
+            save_file(
+                {name: gradient.contiguous() for name, gradient in found.items()},
+                os.path.join(out, f"{case}.safetensors"),
+            )
     dist.destroy_process_group()
 
 
@@ -92,7 +110,13 @@ def two_workers(config, tmp_path_factory):
 def test_gradient_does_not_depend_on_the_cut(config, two_workers, case):
     whole = gradients(config, case, ROWS)
     assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
-    for other in (gradients(config, case, 1), gradients(config, case, 8), load_file(os.path.join(two_workers, f"{case}.safetensors"))):
+    for other in (
+        gradients(config, case, 1),
+        gradients(config, case, 8),
+        load_file(os.path.join(two_workers, f"{case}.safetensors")),
+    ):
         assert other.keys() == whole.keys()
         for name, gradient in whole.items():
-            torch.testing.assert_close(other[name], gradient, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                other[name], gradient, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+            )

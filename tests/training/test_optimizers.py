@@ -11,7 +11,10 @@ SIZES = [50, 40]
 @pytest.mark.parametrize("decay_embeddings", [True, False])
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_tables_decay_only_where_asked_and_vectors_never(backbone, decay_embeddings):
-    config = load_config(None, [f"ctr.backbone={backbone}", f"finetune.decay_embeddings={decay_embeddings}", "ctr.embedding_dim=4"])
+    config = load_config(
+        None,
+        [f"ctr.backbone={backbone}", f"finetune.decay_embeddings={decay_embeddings}", "ctr.embedding_dim=4"],
+    )
     model = build_model(config, SIZES, objective="without_plm")
     groups = parameter_groups(model, config.finetune)
     decays = {id(parameter): group["weight_decay"] > 0 for group in groups for parameter in group["params"]}

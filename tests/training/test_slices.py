@@ -14,7 +14,9 @@ BUFFERS = {"mean": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
 def whole(seed: int) -> tuple[dict[str, torch.Tensor], AdamW]:
     """Parameters after a step of AdamW."""
     generator = torch.Generator().manual_seed(seed)
-    parameters = {name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in SHAPES.items()}
+    parameters = {
+        name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in SHAPES.items()
+    }
     optimizer = AdamW(parameters.values(), fused=True)
     for parameter in parameters.values():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
@@ -22,8 +24,12 @@ def whole(seed: int) -> tuple[dict[str, torch.Tensor], AdamW]:
     return parameters, optimizer
 
 
-def cut(parameters: dict[str, torch.Tensor], optimizer: AdamW, num_workers: int) -> list[tuple[list[Slice], AdamW]]:
-    """As ZeRO 1 and 2 do: one flat tensor of all parameters, padded, in equal parts; each worker steps its own."""
+def cut(
+    parameters: dict[str, torch.Tensor], optimizer: AdamW, num_workers: int
+) -> list[tuple[list[Slice], AdamW]]:
+    """As ZeRO 1 and 2 do: one flat tensor of all parameters, padded, in equal parts; each worker steps its
+    own.
+    """
     share = -(-sum(parameter.numel() for parameter in parameters.values()) // num_workers)
     workers = []
     for worker in range(num_workers):
@@ -37,7 +43,9 @@ def cut(parameters: dict[str, torch.Tensor], optimizer: AdamW, num_workers: int)
                 piece = Slice(name, low - begin, high - low, holder, low - worker * share)
                 piece.of(holder).copy_(parameter.detach().flatten()[low - begin : high - begin])
                 for slot, value in state.items():
-                    piece.of(value).copy_(optimizer.state[parameter][slot].flatten()[low - begin : high - begin])
+                    piece.of(value).copy_(
+                        optimizer.state[parameter][slot].flatten()[low - begin : high - begin]
+                    )
                 slices.append(piece)
             begin += parameter.numel()
         own.state[holder] = {**state, "step": torch.tensor(1.0)}
@@ -67,7 +75,9 @@ def test_any_number_of_workers_reads_what_any_number_wrote(tmp_path, writers, re
             assert state["step"] == 1
             assert piece.of(piece.holder).equal(parameters[piece.name].detach().flatten()[own])
             for slot in ("exp_avg", "exp_avg_sq"):
-                assert piece.of(state[slot]).equal(optimizer.state[parameters[piece.name]][slot].flatten()[own])
+                assert piece.of(state[slot]).equal(
+                    optimizer.state[parameters[piece.name]][slot].flatten()[own]
+                )
 
 
 def test_a_loaded_optimizer_steps_as_the_saved_one(tmp_path):
@@ -75,7 +85,9 @@ def test_a_loaded_optimizer_steps_as_the_saved_one(tmp_path):
     save(tmp_path, cut(parameters, optimizer, 3))
     others, fresh = whole(1)
     fresh.state.clear()
-    load_slices(str(tmp_path), [Slice(name, 0, value.numel(), value) for name, value in others.items()], fresh, {})
+    load_slices(
+        str(tmp_path), [Slice(name, 0, value.numel(), value) for name, value in others.items()], fresh, {}
+    )
     for stepping, values in ((optimizer, parameters), (fresh, others)):
         for value in values.values():
             value.grad = torch.ones_like(value)
@@ -87,7 +99,9 @@ def test_a_file_that_is_missing_damaged_or_of_another_model(tmp_path):
     save(tmp_path, cut(*whole(0), 2))
     [(slices, fresh)] = cut(*whole(0), 1)
     longer = torch.nn.Parameter(torch.zeros(36))
-    with pytest.raises(DataError, match=r"has 35 of the 36 elements of a.weight \(weight\) from 0 on .*another model"):
+    with pytest.raises(
+        DataError, match=r"has 35 of the 36 elements of a.weight \(weight\) from 0 on .*another model"
+    ):
         load_slices(str(tmp_path), [Slice("a.weight", 0, 36, longer)], AdamW([longer]), {})
     (tmp_path / "state-00001.safetensors").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"state-00001.safetensors: can't be read"):

@@ -27,7 +27,9 @@ def test_the_first_comparison_is_after_the_grace_period():
 
 @pytest.mark.parametrize("apart", [1, 2, 4])
 def test_who_is_a_little_faster_of_those_that_run_at_a_time_changes_nothing(apart):
-    """Trials as a sweep runs them: `apart` at a time, the next one when one is over; every validation takes about as long."""
+    """Trials as a sweep runs them: `apart` at a time, the next one when one is over; every validation takes
+    about as long.
+    """
 
     def stopped(seed):
         pace = random.Random(seed)

@@ -2,7 +2,14 @@ import pytest
 
 from clickprompt.config import Config, load_config, replaced
 from clickprompt.errors import ConfigError
-from clickprompt.tuning.points import check_space, corners, draw_points, make_point, pretrain_config, trials_of
+from clickprompt.tuning.points import (
+    check_space,
+    corners,
+    draw_points,
+    make_point,
+    pretrain_config,
+    trials_of,
+)
 
 
 def searched(space, **settings) -> Config:
@@ -37,13 +44,20 @@ def test_first_trials_are_each_on_a_pretraining_of_its_own():
     assert len(trials) == 12
     assert [trial.point.pretrain for trial in trials] == ["pretrain-00", "pretrain-01", "pretrain-02"] * 4
     assert [trial.place for trial in trials] == list(range(12))
-    assert {(trial.name, trial.seed) for trial in trials} == {(f"trial-{n:03d}-seed{s}", s) for n in range(6) for s in (0, 7)}
+    assert {(trial.name, trial.seed) for trial in trials} == {
+        (f"trial-{n:03d}-seed{s}", s) for n in range(6) for s in (0, 7)
+    }
 
 
 def test_keys_that_change_no_pretraining_share_one():
     config = searched({"finetune.weight_decay": [0, 0.1], "plm.pooling": ["cls", "mean"]})
     assert {point.pretrain for point in points_of(config)} == {"pretrain-00"}
-    for key, values in {"seed": [0, 1], "ctr.dropout": [0, 0.1], "masking.mask_rate": [0.15, 0.3], "runtime.zero_stage": [0, 1]}.items():
+    for key, values in {
+        "seed": [0, 1],
+        "ctr.dropout": [0, 0.1],
+        "masking.mask_rate": [0.15, 0.3],
+        "runtime.zero_stage": [0, 1],
+    }.items():
         assert len({point.pretrain for point in points_of(searched({key: values}))}) == 2, key
 
 
@@ -57,7 +71,10 @@ def test_without_a_pretraining(changes):
 
 
 def test_random_points_are_drawn_by_the_seed():
-    space = {"finetune.lr.plm": {"low": 1e-6, "high": 1e-3, "log": True}, "prompt.num_prompts": {"low": 1, "high": 7, "int": True}}
+    space = {
+        "finetune.lr.plm": {"low": 1e-6, "high": 1e-3, "log": True},
+        "prompt.num_prompts": {"low": 1, "high": 7, "int": True},
+    }
     space |= {"ctr.dropout": {"low": 0, "high": 0.5}, "finetune.schedule": ["linear", "constant"]}
     config = searched(space, tune__search="random", tune__num_samples=200)
     drawn = draw_points(config)
@@ -76,10 +93,14 @@ def test_random_points_are_drawn_by_the_seed():
 
 
 def test_a_space_can_be_written_as_sections():
-    config = load_config("paper-grid", ["tune.space.prompt.num_prompts=[2]", "tune.space.finetune.lr.heads=[1e-3, 1e-2]"])
+    config = load_config(
+        "paper-grid", ["tune.space.prompt.num_prompts=[2]", "tune.space.finetune.lr.heads=[1e-3, 1e-2]"]
+    )
     assert config.tune.space["prompt.num_prompts"] == [2]
     assert len(draw_points(config)) == 1 * 3 * 3 * 2
-    ranged = load_config(None, ["tune.search=tpe", "tune.space.finetune.lr.plm={low: 1e-6, high: 1e-3, log: true}"])
+    ranged = load_config(
+        None, ["tune.search=tpe", "tune.space.finetune.lr.plm={low: 1e-6, high: 1e-3, log: true}"]
+    )
     assert [corner["finetune.lr.plm"] for corner in corners(ranged)] == [1e-6, 1e-3]
 
 
@@ -87,7 +108,11 @@ def test_a_space_can_be_written_as_sections():
     ("space", "settings", "reason"),
     [
         ({}, {}, "tune.space is empty: nothing to search"),
-        ({"prompt.num_promts": [1]}, {}, "unknown config key prompt.num_promts; the nearest known key is prompt.num_prompts"),
+        (
+            {"prompt.num_promts": [1]},
+            {},
+            "unknown config key prompt.num_promts; the nearest known key is prompt.num_prompts",
+        ),
         ({"finetune.lr": [1e-3]}, {}, "finetune.lr=None: this is a section; set one of its keys"),
         ({"evaluate.user": ["a"]}, {}, "tune.space.evaluate.user: no trained model depends on it"),
         ({"tune.num_samples": [1]}, {}, "no trained model depends on it"),
@@ -104,10 +129,18 @@ def test_spaces_that_are_refused(space, settings, reason):
 @pytest.mark.parametrize(
     ("space", "settings", "reason"),
     [
-        ({"prompt.num_prompts": [1, -1]}, {}, "point 1 (prompt.num_prompts=-1): prompt.num_prompts=-1: input should be greater"),
+        (
+            {"prompt.num_prompts": [1, -1]},
+            {},
+            "point 1 (prompt.num_prompts=-1): prompt.num_prompts=-1: input should be greater",
+        ),
         ({"finetune.lr.plm": [0, "fast"]}, {}, "finetune.lr.plm='fast': input should be a valid number"),
         ({"finetune.lr.ctr": [0]}, {}, "finetune.lr.ctr=0: input should be greater than 0"),
-        ({"prompt.prompt_depth": ["input"], "prompt.prompt_injection": ["hidden", "key_value"]}, {}, "needs prompt_depth=layerwise"),
+        (
+            {"prompt.prompt_depth": ["input"], "prompt.prompt_injection": ["hidden", "key_value"]},
+            {},
+            "needs prompt_depth=layerwise",
+        ),
         ({"finetune.lr.plm": [0, 0.0]}, {}, "the point finetune.lr.plm=0.0 comes twice"),
         ({"prompt.num_prompts": [0]}, {"finetune__with_plm": False}, "there is no CTR tower to finetune"),
         ({"runtime.num_workers": [[1, 2]]}, {}, "a sweep's trials share the cluster; give one number"),

@@ -1,4 +1,6 @@
-"""Which rows made up the model that a disturbed run ends with, from what its workers noted (benchmark/faults/strikes.py)."""
+"""Which rows made up the model that a disturbed run ends with, from what its workers noted
+(benchmark/faults/strikes.py).
+"""
 
 import json
 import os
@@ -58,7 +60,9 @@ def read_attempts(folder: str) -> list[Attempt]:
         if not lines:
             continue
         began = name.partition("-")[0]
-        attempt = attempts.setdefault(began, Attempt(lines[0]["from"], lines[0]["workers"], began=int(began) / 1e9))
+        attempt = attempts.setdefault(
+            began, Attempt(lines[0]["from"], lines[0]["workers"], began=int(began) / 1e9)
+        )
         assert (attempt.start, attempt.num_workers) == (lines[0]["from"], lines[0]["workers"]), name
         attempt.nodes.append(lines[0]["node"])
         for line in lines[1:]:
@@ -68,9 +72,11 @@ def read_attempts(folder: str) -> list[Attempt]:
 
 
 def audit(attempts: Sequence[Attempt], dataset: Dataset, order: Order) -> Audit:
-    """The model of the last attempt holds all of its steps, and of those before it the ones that were in the checkpoint it began with.
+    """The model of the last attempt holds all of its steps, and of those before it the ones that were in the
+    checkpoint it began with.
 
-    So a step that was trained again counts once, one that was passed over or trained upon a checkpoint that held it already shows.
+    So a step that was trained again counts once, one that was passed over or trained upon a checkpoint that
+    held it already shows.
     """
     held: dict[int, list[int]] = defaultdict(list)
     limit = order.total_steps
@@ -79,13 +85,17 @@ def audit(attempts: Sequence[Attempt], dataset: Dataset, order: Order) -> Audit:
             if step < limit:
                 held[step] += rows
         limit = min(limit, attempt.start)
-    planned = {step: columns["row_id"][columns["weight"] > 0] for step, columns in read_local_batches(dataset, order)}
+    planned = {
+        step: columns["row_id"][columns["weight"] > 0] for step, columns in read_local_batches(dataset, order)
+    }
     wrong = [step for step, rows in planned.items() if sorted(held.get(step, [])) != sorted(rows.tolist())]
     displaced = len(wrong) + len(held.keys() - planned.keys())
     every_row = dataset.read_split("train")["row_id"].to_numpy()
     lost = repeated = 0
     for epoch in range(-(-order.total_steps // order.steps_per_epoch)):
-        steps = range(epoch * order.steps_per_epoch, min((epoch + 1) * order.steps_per_epoch, order.total_steps))
+        steps = range(
+            epoch * order.steps_per_epoch, min((epoch + 1) * order.steps_per_epoch, order.total_steps)
+        )
         seen = Counter(row for step in steps for row in held.get(step, []))
         whole = len(steps) == order.steps_per_epoch
         expected = every_row if whole else np.concatenate([planned[step] for step in steps])

@@ -1,10 +1,13 @@
-"""`clickprompt benchmark faults`: runs that are struck in every way that a cluster knows, after steps drawn by the seed.
+"""`clickprompt benchmark faults`: runs that are struck in every way that a cluster knows, after steps drawn
+by the seed.
 
-A fault is a training (or evaluation) by the ordinary command, on several raylets of this machine or on its own embedded Ray, with a
-witness in its workers (benchmark/faults/strikes.py), which says when the drawn step is reached and waits until the fault has been carried out.
-Afterwards every row must have made up the model exactly once an epoch (audit.py), and every step's loss be that of the undisturbed run.
+A fault is a training (or evaluation) by the ordinary command, on several raylets of this machine or on its
+own embedded Ray, with a witness in its workers (benchmark/faults/strikes.py), which says when the drawn step
+is reached and waits until the fault has been carried out. Afterwards every row must have made up the model
+exactly once an epoch (audit.py), and every step's loss be that of the undisturbed run.
 
-What a finished fault gave is `<faults.run>/<number>-<kind>/outcome.json`; running the command again goes on with those that are missing.
+What a finished fault gave is `<faults.run>/<number>-<kind>/outcome.json`; running the command again goes on
+with those that are missing.
 """
 
 import contextlib
@@ -41,7 +44,10 @@ _STEPS = 50  # at least, in whole epochs
 _EVERY = 6  # steps between checkpoints
 _SAME_LOSS = 1e-5  # relative
 _ORPHANS_S = 30.0  # seconds until they must be gone
-_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}  # Ray's own: they ask a GCS that is gone for another minute (ray 2.60)
+_AGENTS = {
+    "ray::DashboardAgent",
+    "ray::RuntimeEnvAgent",
+}  # Ray's own: they ask a GCS that is gone for another minute (ray 2.60)
 _SCORERS = ("ray::_Scorer.", "ray::Scorer.")  # what an evaluation actor's process calls itself at work
 
 _ALL = {
@@ -61,7 +67,10 @@ _ALL = {
 _STAGE = {"global_batch_size": 48, "micro_batch_size": 4, "checkpoint_every": _EVERY, "lr.ctr": 1e-2}
 
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "finetune": ("finetune", {"finetune.with_plm": False, "finetune.validate_every": 2 * _EVERY, "finetune.patience": 1000}),
+    "finetune": (
+        "finetune",
+        {"finetune.with_plm": False, "finetune.validate_every": 2 * _EVERY, "finetune.patience": 1000},
+    ),
     "pretrain": ("pretrain", {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}),
 }
 """name → stage, what is set; the first one's runs are evaluated"""
@@ -85,21 +94,27 @@ class Fault:
 def measure_faults(
     config: Config, arms: Mapping[str, tuple[str, dict[str, Any]]] = ARMS, *, other_seed: bool = True
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks; on `data.path` and `plm.path` where set, else on a synthetic log and a PLM of two small layers.
+    """Figures and remarks; on `data.path` and `plm.path` where set, else on a synthetic log and a PLM of two
+    small layers.
 
     Without `other_seed` there is no undisturbed run by another seed, nor what it differs by.
 
-    Raises RunError where a fault wasn't survived, with the folder of the first; its outcome stays, so that the rest can still be run.
+    Raises RunError where a fault wasn't survived, with the folder of the first; its outcome stays, so that
+    the rest can still be run.
     """
     campaign = _Campaign(config, arms, other_seed)
     outcomes = campaign.run()
     figures, notes = _summary(outcomes, campaign)
     if failed := [outcome for outcome in outcomes if not outcome["survived"]]:
-        for line in [*(f"{key}: {value['median']:g} {value['unit']}" for key, value in figures.items()), *notes]:
+        for line in [
+            *(f"{key}: {value['median']:g} {value['unit']}" for key, value in figures.items()),
+            *notes,
+        ]:
             say(line)
         first = failed[0]
         raise RunError(
-            f"benchmark: {len(failed)} of {len(outcomes)} faults were not survived, first {campaign.folder}/{first['name']}: "
+            f"benchmark: {len(failed)} of {len(outcomes)} faults were not survived, first "
+            f"{campaign.folder}/{first['name']}: "
             f"{first['error']}; delete a fault's folder to have it run again"
         )
     return figures, notes
@@ -107,7 +122,10 @@ def measure_faults(
 
 def plan(faults: FaultsConfig, seed: int, arms: Mapping[str, Any], total_steps: int) -> list[Fault]:
     """The kinds by turns; what is drawn for a fault depends on the seed and its number only."""
-    return [_drawn(number, faults.kinds[number % len(faults.kinds)], seed, list(arms), total_steps) for number in range(faults.number)]
+    return [
+        _drawn(number, faults.kinds[number % len(faults.kinds)], seed, list(arms), total_steps)
+        for number in range(faults.number)
+    ]
 
 
 def _drawn(number: int, kind: FaultKind, seed: int, arms: list[str], total_steps: int) -> Fault:
@@ -119,14 +137,20 @@ def _drawn(number: int, kind: FaultKind, seed: int, arms: list[str], total_steps
     if kind == "checkpoint" or kind == "upload":
         moment = "upload" if kind == "upload" else ("save", "seal")[int(rng.integers(2))]
         # Without ZeRO only rank 0 writes
-        strike = {"moment": moment, "after": checkpoint, "rank": rank if moment == "seal" or arm == "pretrain" else 0}
+        strike = {
+            "moment": moment,
+            "after": checkpoint,
+            "rank": rank if moment == "seal" or arm == "pretrain" else 0,
+        }
         return Fault(number, kind, arm, (strike,), (2,))
     if kind == "resize":
         third = total_steps // 4
         strikes = tuple({"moment": "step", "after": int(rng.integers(2, third)), "rank": 0} for _ in range(2))
         return Fault(number, kind, arm, strikes, (2, 1, 3))
     elastic = kind == "node" and bool(rng.integers(2))
-    return Fault(number, kind, arm, ({"moment": "step", "after": step, "rank": rank},), ([1, 3],) if elastic else (2,))
+    return Fault(
+        number, kind, arm, ({"moment": "step", "after": step, "rank": rank},), ([1, 3],) if elastic else (2,)
+    )
 
 
 class _Campaign:
@@ -134,7 +158,10 @@ class _Campaign:
 
     def __init__(self, config: Config, arms: Mapping[str, tuple[str, dict[str, Any]]], other_seed: bool):
         if "://" in config.faults.run:
-            raise ConfigError(f"faults.run={config.faults.run}: what is killed tells its state by local files; give a local folder")
+            raise ConfigError(
+                f"faults.run={config.faults.run}: what is killed tells its state by local files; give a "
+                "local folder"
+            )
         self._faults = config.faults
         self._arms = arms
         self.other_seed = other_seed
@@ -171,18 +198,26 @@ class _Campaign:
     def seed_spread(self, arm: str) -> float:
         """Relative difference that another seed makes to the mean loss of the last epoch."""
         last = slice(-self._order(arm).steps_per_epoch, None)
-        means = [statistics.fmean(losses(run)[last]) for run in (self._run_of(arm), self._run_of(arm, "-seed"))]
+        means = [
+            statistics.fmean(losses(run)[last]) for run in (self._run_of(arm), self._run_of(arm, "-seed"))
+        ]
         return abs(means[0] - means[1]) / means[0]
 
     def _begin(self, config: Config) -> None:
         path = os.path.join(self.folder, "campaign.yaml")
         if storage.exists(path) and storage.read_bytes(path).decode() != dump_config(config):
-            raise InputError(f"{self.folder}: holds a campaign of another configuration; give another folder: --set faults.run=…")
+            raise InputError(
+                f"{self.folder}: holds a campaign of another configuration; give another folder: --set "
+                "faults.run=…"
+            )
         storage.write_bytes(path, dump_config(config).encode())
 
     def _with_inputs(self, config: Config) -> Config:
         folder = os.path.join(self.folder, "inputs")
-        data, plm = config.data.path or os.path.join(folder, "data"), config.plm.path or os.path.join(folder, "plm")
+        data, plm = (
+            config.data.path or os.path.join(folder, "data"),
+            config.plm.path or os.path.join(folder, "plm"),
+        )
         if config.data.path is None and not os.path.isdir(data):
             with Command(folder, do="inputs") as command:
                 command.ended()
@@ -196,24 +231,32 @@ class _Campaign:
         batch = int(_STAGE["global_batch_size"])
         per_epoch = -(-Dataset.open(str(config.data.path)).counts["train"] // batch)
         settings = {**_STAGE, "epochs": -(-_STEPS // per_epoch), "max_steps": None}
-        return replaced(config, {**_ALL, **{f"{stage}.{key}": value for key, value in settings.items()}, **changes})
+        return replaced(
+            config, {**_ALL, **{f"{stage}.{key}": value for key, value in settings.items()}, **changes}
+        )
 
     def _order(self, arm: str) -> Order:
         config = self._configs[arm]
         stage = config.pretrain if self._arms[arm][0] == "pretrain" else config.finetune
         sizes = {"global_batch_size": stage.global_batch_size, "chunk_batches": config.data.chunk_batches}
-        return Order.of(self.dataset, **sizes, seed=config.seed, epochs=stage.epochs, max_steps=stage.max_steps)
+        return Order.of(
+            self.dataset, **sizes, seed=config.seed, epochs=stage.epochs, max_steps=stage.max_steps
+        )
 
     def _run_of(self, arm: str, what: str = "") -> str:
         return os.path.join(self.folder, f"undisturbed-{arm}{what}", "run")
 
     def _undisturbed(self, arm: str) -> None:
-        for what, changes in (("", {}), ("-seed", {"seed": self._configs[arm].seed + 1}))[: 1 + self.other_seed]:
+        for what, changes in (("", {}), ("-seed", {"seed": self._configs[arm].seed + 1}))[
+            : 1 + self.other_seed
+        ]:
             folder = os.path.dirname(self._run_of(arm, what))
             if not os.path.exists(os.path.join(folder, "run", "result.json")):
                 say(f"faults: the undisturbed run of {arm}{what}")
                 storage.delete_tree(folder)
-                with self._train(folder, arm, 2, address=self._on_nodes().address, changes=changes) as command:
+                with self._train(
+                    folder, arm, 2, address=self._on_nodes().address, changes=changes
+                ) as command:
                     command.ended()
         if arm == next(iter(self._arms)) and any(fault.kind == "evaluation" for fault in self._plan):
             run = self._run_of(arm)
@@ -222,11 +265,24 @@ class _Campaign:
                     command.ended()
 
     def _train(
-        self, folder: str, arm: str, workers: Any, strikes: Any = (), address: str = "local", changes: dict[str, Any] | None = None
+        self,
+        folder: str,
+        arm: str,
+        workers: Any,
+        strikes: Any = (),
+        address: str = "local",
+        changes: dict[str, Any] | None = None,
     ) -> Command:
         where = {"runtime.num_workers": workers, "runtime.address": address}
         config = self._stored(folder, replaced(self._configs[arm], {**where, **(changes or {})}))
-        return Command(folder, do="train", config=config, stage=self._arms[arm][0], run=os.path.join(folder, "run"), strikes=strikes)
+        return Command(
+            folder,
+            do="train",
+            config=config,
+            stage=self._arms[arm][0],
+            run=os.path.join(folder, "run"),
+            strikes=strikes,
+        )
 
     def _evaluate(self, folder: str, arm: str) -> Command:
         config = self._stored(folder, replaced(self._configs[arm], {"runtime.evaluation_actors": 2}))
@@ -253,20 +309,30 @@ class _Campaign:
         started = time.monotonic()
         outcome: dict[str, Any] = {"name": fault.name, **asdict(fault), "survived": False, "error": None}
         try:
-            outcome |= self._evaluation(fault, folder) if fault.kind == "evaluation" else self._training(fault, folder)
+            outcome |= (
+                self._evaluation(fault, folder)
+                if fault.kind == "evaluation"
+                else self._training(fault, folder)
+            )
             wrong = [key for key in ("lost", "repeated", "displaced") if outcome[key]]
             if wrong:
                 outcome["error"] = ", ".join(f"{outcome[key]} {key}" for key in wrong)
             elif not outcome["loss_difference"] <= _SAME_LOSS:
                 outcome["error"] = f"losses differ by {outcome['loss_difference']:.1e}, relative"
             elif outcome.get("orphans"):
-                outcome["error"] = f"{len(outcome['orphans'])} orphans were still there after {_ORPHANS_S:.0f} s"
+                outcome["error"] = (
+                    f"{len(outcome['orphans'])} orphans were still there after {_ORPHANS_S:.0f} s"
+                )
             outcome["survived"] = outcome["error"] is None
         except ClickPromptError as error:
             outcome["error"] = str(error)
         outcome["seconds"] = round(time.monotonic() - started, 1)
         storage.write_json(path, outcome)
-        recovery = f", recovered in {outcome['recovery_seconds']:.1f} s" if outcome.get("recovery_seconds") is not None else ""
+        recovery = (
+            f", recovered in {outcome['recovery_seconds']:.1f} s"
+            if outcome.get("recovery_seconds") is not None
+            else ""
+        )
         verdict = f"survived{recovery}" if outcome["survived"] else f"NOT survived: {outcome['error']}"
         say(f"faults: {fault.name} ({fault.arm}): {verdict}; {outcome['seconds']:.0f} s")
         return outcome
@@ -290,7 +356,9 @@ class _Campaign:
         mark = storage.read_json(os.path.join(folder, "strikes", "0.json"))
         return {
             **asdict(audited),
-            "loss_difference": max(abs(mine - theirs) / abs(theirs) for mine, theirs in zip(ours, undisturbed, strict=True)),
+            "loss_difference": max(
+                abs(mine - theirs) / abs(theirs) for mine, theirs in zip(ours, undisturbed, strict=True)
+            ),
             "num_workers": [attempt.num_workers for attempt in attempts],
             "starts": [attempt.start for attempt in attempts],
             "reached": mark["reached"],
@@ -299,7 +367,9 @@ class _Campaign:
         }
 
     def _strike_worker(self, fault: Fault, folder: str) -> dict[str, Any]:
-        with self._train(folder, fault.arm, fault.workers[0], fault.strikes, self._on_nodes().address) as command:
+        with self._train(
+            folder, fault.arm, fault.workers[0], fault.strikes, self._on_nodes().address
+        ) as command:
             mark = command.strike_due(0)
             os.kill(mark["pid"], signal.SIGKILL)
             command.go_on(0)
@@ -327,16 +397,29 @@ class _Campaign:
         return {"orphans": orphans}
 
     def _strike_storage(self, fault: Fault, folder: str) -> dict[str, Any]:
-        with self._train(folder, fault.arm, fault.workers[0], fault.strikes, self._on_nodes().address) as command:
+        with self._train(
+            folder, fault.arm, fault.workers[0], fault.strikes, self._on_nodes().address
+        ) as command:
             mark = command.strike_due(0)
             with refusing(os.path.join(folder, "run")):
                 command.go_on(0)
                 time.sleep(self._faults.refuse_seconds)
-                meanwhile = max((step for attempt in read_attempts(os.path.join(folder, "consumed")) for step in attempt.times), default=0)
+                meanwhile = max(
+                    (
+                        step
+                        for attempt in read_attempts(os.path.join(folder, "consumed"))
+                        for step in attempt.times
+                    ),
+                    default=0,
+                )
                 if command.over:
                     raise RunError("the command ended while storage refused")
-            if meanwhile < mark["reached"] // _EVERY * _EVERY + _EVERY - 1:  # of the step after which something is to be written
-                raise RunError("no checkpoint was due while storage refused; set faults.refuse_seconds higher")
+            if (
+                meanwhile < mark["reached"] // _EVERY * _EVERY + _EVERY - 1
+            ):  # of the step after which something is to be written
+                raise RunError(
+                    "no checkpoint was due while storage refused; set faults.refuse_seconds higher"
+                )
             command.ended()
         return {"steps_meanwhile": meanwhile - mark["reached"]}
 
@@ -356,7 +439,9 @@ class _Campaign:
         return {"orphans": orphans}
 
     def _evaluation(self, fault: Fault, folder: str) -> dict[str, Any]:
-        """One of the actors is stopped in the middle of a row group, and killed when it is sure that groups are left."""
+        """One of the actors is stopped in the middle of a row group, and killed when it is sure that groups
+        are left.
+        """
         undisturbed = self._run_of(fault.arm)
         storage.copy_tree(undisturbed, os.path.join(folder, "run"))
         parts = os.path.join(folder, "run", "predictions", "test")
@@ -365,7 +450,11 @@ class _Campaign:
         wanted = int(fault.strikes[0]["after"]) % max(groups // 2, 1) + 1
         with self._evaluate(folder, fault.arm) as command:
             command.wait_for(lambda: True if len(_parts(parts)) >= wanted else None)
-            actor = command.wait_for(lambda: next((process for process in command.below() if title(process).startswith(_SCORERS)), None))
+            actor = command.wait_for(
+                lambda: next(
+                    (process for process in command.below() if title(process).startswith(_SCORERS)), None
+                )
+            )
             os.kill(actor[0], signal.SIGSTOP)
             before = len(_parts(parts))
             end([actor])
@@ -374,19 +463,26 @@ class _Campaign:
             command.ended()
         rows = Counter(read_predictions(parts)["row_id"].to_pylist())
         expected = self.dataset.read_split("test")["row_id"].to_pylist()
-        ours, theirs = (storage.read_json(os.path.join(run, "evaluation-test.json")) for run in (os.path.join(folder, "run"), undisturbed))
+        ours, theirs = (
+            storage.read_json(os.path.join(run, "evaluation-test.json"))
+            for run in (os.path.join(folder, "run"), undisturbed)
+        )
         return {
             "lost": sum(not rows[row] for row in expected),
             "repeated": rows.total() - sum(bool(rows[row]) for row in expected),
             "displaced": 0,
-            "loss_difference": max(abs(ours[key] - theirs[key]) / abs(theirs[key]) for key in ("auc", "log_loss")),
+            "loss_difference": max(
+                abs(ours[key] - theirs[key]) / abs(theirs[key]) for key in ("auc", "log_loss")
+            ),
             "reached": before,
             "recovery_seconds": None,
         }
 
 
 def _killed(command: Command) -> list[str]:
-    """SIGKILL the command; which of its Ray's workers, raylet and GCS were still there after a while. All are gone afterwards."""
+    """SIGKILL the command; which of its Ray's workers, raylet and GCS were still there after a while. All are
+    gone afterwards.
+    """
     started = command.below()
     agents = [process for process in started if title(process) in _AGENTS]
     command.signal(signal.SIGKILL)
@@ -402,7 +498,12 @@ def _recovery(attempts: list[Attempt], mark: dict[str, Any]) -> float:
     """Seconds from the strike until the run had the steps that it had reached before."""
     # A strike that cost no worker, as of a node where only data was read, leaves the attempt as it is
     later = [attempt for attempt in attempts if attempt.began > mark["time"]] or attempts[-1:]
-    passed = [at for attempt in later for step in attempt.times if step >= mark["reached"] and (at := attempt.passed(step)) is not None]
+    passed = [
+        at
+        for attempt in later
+        for step in attempt.times
+        if step >= mark["reached"] and (at := attempt.passed(step)) is not None
+    ]
     after = [at for at in passed if at > mark["time"]]
     if not after:
         raise RunError("the run never passed the step at which it was struck")
@@ -410,7 +511,9 @@ def _recovery(attempts: list[Attempt], mark: dict[str, Any]) -> float:
 
 
 def _parts(folder: str) -> list[str]:
-    return [name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.endswith(".parquet")]
+    return [
+        name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.endswith(".parquet")
+    ]
 
 
 def _delete(folder: str) -> None:
@@ -428,14 +531,22 @@ def _summary(outcomes: list[dict[str, Any]], campaign: _Campaign) -> tuple[Figur
     figures = {
         "faults": figure([len(outcomes)], "faults"),
         "survived": figure([sum(outcome["survived"] for outcome in outcomes)], "faults"),
-        "lost_rows": figure([sum(outcome["lost"] for outcome in compared)], "rows, of all epochs of all runs"),
-        "repeated_rows": figure([sum(outcome["repeated"] for outcome in compared)], "rows, of all epochs of all runs"),
+        "lost_rows": figure(
+            [sum(outcome["lost"] for outcome in compared)], "rows, of all epochs of all runs"
+        ),
+        "repeated_rows": figure(
+            [sum(outcome["repeated"] for outcome in compared)], "rows, of all epochs of all runs"
+        ),
         "checkpoint_interval": figure(list(intervals.values()), f"s, of {_EVERY} steps"),
     }
     if campaign.other_seed:
-        figures["seed_spread"] = figure([campaign.seed_spread(arm) for arm in used], "of the last epoch's mean loss, relative")
+        figures["seed_spread"] = figure(
+            [campaign.seed_spread(arm) for arm in used], "of the last epoch's mean loss, relative"
+        )
     if compared:
-        figures["loss_difference"] = figure([outcome["loss_difference"] for outcome in compared], "of any step's loss, relative")
+        figures["loss_difference"] = figure(
+            [outcome["loss_difference"] for outcome in compared], "of any step's loss, relative"
+        )
     if recovered:
         seconds = [outcome["recovery_seconds"] for outcome in recovered]
         in_intervals = [outcome["recovery_seconds"] / intervals[outcome["arm"]] for outcome in recovered]
@@ -445,9 +556,13 @@ def _summary(outcomes: list[dict[str, Any]], campaign: _Campaign) -> tuple[Figur
     for kind in FAULT_KINDS:
         own = [outcome for outcome in outcomes if outcome["kind"] == kind]
         if own:
-            times = [outcome["recovery_seconds"] for outcome in own if outcome.get("recovery_seconds") is not None]
+            times = [
+                outcome["recovery_seconds"] for outcome in own if outcome.get("recovery_seconds") is not None
+            ]
             median = f", recovered in {statistics.median(times):.1f} s" if times else ""
-            notes.append(f"{kind}: {sum(outcome['survived'] for outcome in own)} of {len(own)} survived{median}")
+            notes.append(
+                f"{kind}: {sum(outcome['survived'] for outcome in own)} of {len(own)} survived{median}"
+            )
     notes.append(f"every fault's outcome: {campaign.folder}/*/outcome.json")
     return figures, notes
 
@@ -455,9 +570,20 @@ def _summary(outcomes: list[dict[str, Any]], campaign: _Campaign) -> tuple[Figur
 def _write_plm(folder: str) -> None:
     """A BERT of two small layers whose tokenizer knows characters only; no weights: `plm.random_init`."""
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{character}" for character in characters)]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *characters,
+        *(f"##{character}" for character in characters),
+    ]
     storage.write_bytes(storage.join(folder, "vocab.txt"), "\n".join(words).encode())
-    storage.write_json(storage.join(folder, "tokenizer_config.json"), {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    storage.write_json(
+        storage.join(folder, "tokenizer_config.json"),
+        {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
+    )
     plm = {
         "model_type": "bert",
         "vocab_size": len(words),

@@ -1,4 +1,6 @@
-"""A training or evaluation as a command in a process of its own (benchmark/faults/victim.py), and what can be done to it from outside."""
+"""A training or evaluation as a command in a process of its own (benchmark/faults/victim.py), and what can be
+done to it from outside.
+"""
 
 import json
 import os
@@ -21,7 +23,9 @@ _SHOWN = 300  # characters of what a command said last
 
 
 class Command:
-    """Runs from its making to the end of the context; `folder` gets what it says and what its workers note."""
+    """Runs from its making to the end of the context; `folder` gets what it says and what its workers
+    note.
+    """
 
     def __init__(self, folder: str, **spec: Any):
         os.makedirs(os.path.join(folder, "strikes"), exist_ok=True)
@@ -95,16 +99,21 @@ class Command:
 
 @contextmanager
 def refusing(folder: str) -> Iterator[None]:
-    """Nothing can be written, made, renamed or deleted in `folder` and those below it meanwhile; reading goes on.
+    """Nothing can be written, made, renamed or deleted in `folder` and those below it meanwhile; reading goes
+    on.
 
-    By their permissions, or, as these don't keep root out, by making them immutable. Raises RunError where neither works.
+    By their permissions, or, as these don't keep root out, by making them immutable. Raises RunError where
+    neither works.
     """
     folders = _folders(folder)
     try:
         for path in folders:
             _set_writable(path, False)
         if (still := next((path for path in folders if _takes_files(path)), None)) is not None:
-            raise RunError(f"{still}: writing there can't be refused, neither by permissions nor by chattr; put faults.run on ext4 or xfs")
+            raise RunError(
+                f"{still}: writing there can't be refused, neither by permissions nor by chattr; put "
+                "faults.run on ext4 or xfs"
+            )
         yield
     finally:
         make_writable(folder)
@@ -139,7 +148,10 @@ def _takes_files(path: str) -> bool:
 
 def losses(run: str) -> list[float]:
     """Of every step, in order. Raises RunError where one is missing or there twice."""
-    rows = [json.loads(line) for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
+    ]
     if [row["step"] for row in rows] != list(range(1, len(rows) + 1)):
         raise RunError(f"{run}/metrics.jsonl: steps are missing or there twice")
     return [row["loss"] for row in rows]

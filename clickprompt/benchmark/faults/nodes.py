@@ -33,7 +33,9 @@ class Nodes:
                 self._cluster.add_node(**_LOOPBACK)
 
     def kill(self, node_ids: Sequence[str]) -> None:
-        """SIGKILL to the raylet of the first of these nodes that isn't the head, without which there is no cluster."""
+        """SIGKILL to the raylet of the first of these nodes that isn't the head, without which there is no
+        cluster.
+        """
         known = {node.node_id: node for node in self._cluster.worker_nodes}
         node = next(known[node_id] for node_id in node_ids if node_id in known)
         [raylet] = node.all_processes["raylet"]
@@ -43,8 +45,9 @@ class Nodes:
 
 @contextlib.contextmanager
 def loopback_nodes(num_workers: int) -> Iterator[Nodes]:
-    """Ended with the context, and by the kernel where this process is killed. To be entered in its main thread, for the kernel ends
-    them with the thread that started them."""
+    """Ended with the context, and by the kernel where this process is killed. To be entered in its main
+    thread, for the kernel ends them with the thread that started them.
+    """
     with _address_file_kept(), _signals_kept():
         cluster = Cluster(initialize_head=True, head_node_args={**_LOOPBACK, "include_dashboard": False})
     try:
@@ -65,7 +68,9 @@ def _signals_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _address_file_kept() -> Iterator[None]:
-    """A Cluster makes itself the one that `address=auto` finds on this machine, where there may be a user's."""
+    """A Cluster makes itself the one that `address=auto` finds on this machine, where there may be a
+    user's.
+    """
     path = get_ray_address_file(None)
     before = None
     if os.path.exists(path):

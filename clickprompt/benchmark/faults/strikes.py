@@ -1,8 +1,10 @@
-"""What goes along with a run that is to be struck (benchmark/faults/campaign.py): notes which rows each step got, and waits where the strike falls.
+"""What goes along with a run that is to be struck (benchmark/faults/campaign.py): notes which rows each step
+got, and waits where the strike falls.
 
 Everything is told by files in the fault's folder, which outlive whatever is killed:
-`consumed/<began>-<rank>.jsonl`, a worker's own: first {"from", "workers", "node"}, then {"step", "rows", "time"} of each batch;
-`strikes/<i>.json` when strike i is to fall: {"pid", "rank", "node", "reached" (steps), "time"}; `strikes/<i>.done` lets the worker go on.
+`consumed/<began>-<rank>.jsonl`, a worker's own: first {"from", "workers", "node"}, then {"step", "rows",
+"time"} of each batch; `strikes/<i>.json` when strike i is to fall: {"pid", "rank", "node", "reached" (steps),
+"time"}; `strikes/<i>.done` lets the worker go on.
 """
 
 import json
@@ -26,7 +28,9 @@ from clickprompt.training.checkpoint import load_state, newest_complete
 __all__ = ["Moment", "Strike", "Witness"]
 
 Moment = Literal["step", "save", "seal", "upload"]
-"""between two steps; with half of a checkpoint's file written; with its files written and not yet sealed; with half of it in storage"""
+"""between two steps; with half of a checkpoint's file written; with its files written and not yet sealed;
+with half of it in storage
+"""
 
 _PAUSE = 0.005  # seconds
 
@@ -50,7 +54,9 @@ class Witness:
     checkpoints: str
     strikes: tuple[Strike, ...]
 
-    def __call__(self, batches: Iterator[tuple[int, dict[str, np.ndarray]]], rank: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def __call__(
+        self, batches: Iterator[tuple[int, dict[str, np.ndarray]]], rank: int
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         torch.set_num_threads(1)
         num_workers = ray.train.get_context().get_world_size()
         start = load_state(newest_complete(self.checkpoints)).step
@@ -63,15 +69,29 @@ class Witness:
         path = os.path.join(self.folder, "consumed", f"{began[0]:020d}-{rank}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab", buffering=0) as notes:
-            notes.write(_line({"from": start, "workers": num_workers, "node": ray.get_runtime_context().get_node_id()}))
+            notes.write(
+                _line(
+                    {"from": start, "workers": num_workers, "node": ray.get_runtime_context().get_node_id()}
+                )
+            )
             for step, columns in batches:
                 falls["step"]()
-                notes.write(_line({"step": step, "rows": columns["row_id"][columns["weight"] > 0].tolist(), "time": time.time()}))
+                notes.write(
+                    _line(
+                        {
+                            "step": step,
+                            "rows": columns["row_id"][columns["weight"] > 0].tolist(),
+                            "time": time.time(),
+                        }
+                    )
+                )
                 reached[0] = step + 1
                 yield step, columns
 
     def _due(self, rank: int, num_workers: int, reached: list[int]) -> dict[str, Callable[[], None]]:
-        """moment → what is called there every time; of the first strike that hasn't fallen, if that is this worker's."""
+        """moment → what is called there every time; of the first strike that hasn't fallen, if that is this
+        worker's.
+        """
         index = next((i for i in range(len(self.strikes)) if not os.path.exists(self._mark(i))), None)
         if index is None or self.strikes[index].rank % num_workers != rank:
             return {}
@@ -79,10 +99,18 @@ class Witness:
 
         def fall() -> None:
             calls[0] += 1
-            if calls[0] != strike.after + (strike.moment == "step"):  # a step is over when the next batch is asked for
+            if calls[0] != strike.after + (
+                strike.moment == "step"
+            ):  # a step is over when the next batch is asked for
                 return
             node = ray.get_runtime_context().get_node_id()
-            mark = {"pid": os.getpid(), "rank": rank, "node": node, "reached": reached[0], "time": time.time()}
+            mark = {
+                "pid": os.getpid(),
+                "rank": rank,
+                "node": node,
+                "reached": reached[0],
+                "time": time.time(),
+            }
             storage.write_json(self._mark(index), mark)
             while not os.path.exists(self._mark(index).replace(".json", ".done")):
                 time.sleep(_PAUSE)
@@ -94,7 +122,9 @@ class Witness:
 
 
 def _hook(falls: dict[str, Callable[[], None]]) -> None:
-    """Have this process's checkpoints come by the moments of `falls`; the trainer itself knows nothing of them."""
+    """Have this process's checkpoints come by the moments of `falls`; the trainer itself knows nothing of
+    them.
+    """
     write, seal, upload = slices._write, loop.seal, Uploads._upload
     if "save" in falls:
 
@@ -119,7 +149,9 @@ def _hook(falls: dict[str, Callable[[], None]]) -> None:
         def half_there(self: Uploads, local: Any, name: str, *rest: Any) -> Any:
             for file in sorted(os.listdir(local.path)):
                 content = storage.read_bytes(os.path.join(local.path, file))
-                storage.write_bytes(storage.join(self._run, "checkpoints", name, file), content[: len(content) // 2])
+                storage.write_bytes(
+                    storage.join(self._run, "checkpoints", name, file), content[: len(content) // 2]
+                )
             falls["upload"]()
             return upload(self, local, name, *rest)
 

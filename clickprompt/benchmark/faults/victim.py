@@ -1,6 +1,8 @@
-"""`python -m clickprompt.benchmark.faults.victim SPEC`: the command that a fault strikes (benchmark/faults/campaign.py), in a process of its own.
+"""`python -m clickprompt.benchmark.faults.victim SPEC`: the command that a fault strikes
+(benchmark/faults/campaign.py), in a process of its own.
 
-What `clickprompt finetune`, `pretrain` and `evaluate` do, with a witness in the workers; ends with whoever started it.
+What `clickprompt finetune`, `pretrain` and `evaluate` do, with a witness in the workers; ends with whoever
+started it.
 """
 
 import os
@@ -32,7 +34,12 @@ def main(spec: dict[str, Any]) -> None:
     from clickprompt.runtime.train.train import run_training
 
     strikes = tuple(Strike(**strike) for strike in spec["strikes"])
-    run_training(config, spec["stage"], spec["run"], around=Witness(spec["folder"], storage.join(spec["run"], "checkpoints"), strikes))
+    run_training(
+        config,
+        spec["stage"],
+        spec["run"],
+        around=Witness(spec["folder"], storage.join(spec["run"], "checkpoints"), strikes),
+    )
 
 
 def _end_with_parent() -> None:
@@ -50,7 +57,13 @@ def _write_inputs(folder: str) -> None:
     log, runtime = storage.join(folder, "log"), RuntimeConfig()
     with connect(runtime):
         synth("goodreads", log, _ROWS, rows_per_file=_ROWS, row_group_rows=_ROWS)
-        prepare(storage.join(log, "schema.yaml"), None, storage.join(folder, "data"), row_group_rows=_ROW_GROUP, runtime=runtime)
+        prepare(
+            storage.join(log, "schema.yaml"),
+            None,
+            storage.join(folder, "data"),
+            row_group_rows=_ROW_GROUP,
+            runtime=runtime,
+        )
 
 
 if __name__ == "__main__":

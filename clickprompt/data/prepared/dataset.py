@@ -1,14 +1,17 @@
 """The prepared format (DESIGN §3.1): a manifest, a vocabulary per field, Parquet shards of ids per split.
 
 manifest.json                       written last: a folder without it is not a dataset
-vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; row i is id i; id 0 = unknown: a missing value, a rare one,
+vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; row i is id i; id 0 = unknown:
+a missing value, a rare one,
                                     one that came later
-<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC), f_<name> int32 per field, and
+<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
+f_<name> int32 per field, and
                                     `group` int64 where the log says which rows were shown together
-tables/<nn>.parquet                 a table that rows are joined to: its keys, and the texts of the fields that come from it
-tokens/<fingerprint>/               one token table per tokenizer (data/text/template.py)
-v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than version n − 1 (runtime/prepare/append.py)
-versions/<n>.json                   the manifest of version n, once there is a newer one
+tables/<nn>.parquet                 a table that rows are joined to: its keys, and the texts of the fields
+that come from it tokens/<fingerprint>/               one token table per tokenizer (data/text/template.py)
+v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than
+version n − 1 (runtime/prepare/append.py) versions/<n>.json                   the manifest of version n, once
+there is a newer one
 """
 
 import json
@@ -32,7 +35,9 @@ MANIFEST = "manifest.json"
 
 
 class Dataset:
-    """A prepared dataset, open for reading. Holds the address and the manifest only, so it is cheap to send to a task."""
+    """A prepared dataset, open for reading. Holds the address and the manifest only, so it is cheap to send
+    to a task.
+    """
 
     def __init__(self, uri: str, manifest: dict[str, Any], *, new_rows: bool = False) -> None:
         """new_rows: as `only_new` gives it."""
@@ -44,22 +49,30 @@ class Dataset:
     def open(cls, uri: str, version: int | None = None) -> "Dataset":
         """The newest version, or the given one.
 
-        Raises DataError when nothing is there, it is no dataset, it has another format version, no such version or an empty split.
+        Raises DataError when nothing is there, it is no dataset, it has another format version, no such
+        version or an empty split.
         """
         where = storage.join(uri, MANIFEST)
         if not storage.exists(where):
             found = "no prepared dataset (no manifest.json)" if storage.exists(uri) else "nothing"
-            raise DataError(f"{uri}: there is {found} here; make one with clickprompt prepare SOURCE --raw DIR --out {uri}")
+            raise DataError(
+                f"{uri}: there is {found} here; make one with clickprompt prepare SOURCE --raw DIR --out "
+                f"{uri}"
+            )
         manifest = _read_manifest(where)
         newest = manifest.get("version", 1)
         if version is not None and version != newest:
             where = version_uri(uri, version)
             if not 1 <= version < newest or not storage.exists(where):
-                raise DataError(f"{uri}: has no version {version}; the newest is {newest}; set data.version to that or an earlier one")
+                raise DataError(
+                    f"{uri}: has no version {version}; the newest is {newest}; set data.version to that or "
+                    "an earlier one"
+                )
             manifest = _read_manifest(where)
         if manifest["format_version"] != FORMAT_VERSION:
             raise DataError(
-                f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads {FORMAT_VERSION}; "
+                f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads "
+                f"{FORMAT_VERSION}; "
                 "run clickprompt prepare again"
             )
         for split in SPLITS:
@@ -68,18 +81,23 @@ class Dataset:
         return cls(uri, manifest)
 
     def only_new(self) -> "Dataset":
-        """The same dataset, version and fingerprint, of whose training rows only those are read that the version before doesn't have.
+        """The same dataset, version and fingerprint, of whose training rows only those are read that the
+        version before doesn't have.
 
         The other splits stay whole. Raises DataError where there are no such rows.
         """
         if self.version == 1:
             raise DataError(
-                f"{self.uri}: data.rows=new, but version 1 is the first; append a day's rows with clickprompt prepare --append "
+                f"{self.uri}: data.rows=new, but version 1 is the first; append a day's rows with "
+                "clickprompt prepare --append "
                 "(a run that began before keeps its version: choose another --run), or set data.rows=all"
             )
         new = Dataset(self.uri, self.manifest, new_rows=True)
         if not new.counts["train"]:
-            raise DataError(f"{self.uri}: data.rows=new, but version {self.version} has no training rows of its own; set data.rows=all")
+            raise DataError(
+                f"{self.uri}: data.rows=new, but version {self.version} has no training rows of its own; "
+                "set data.rows=all"
+            )
         return new
 
     @property
@@ -103,7 +121,9 @@ class Dataset:
 
     @property
     def num_features(self) -> int:
-        """Feature values over all fields as Table 1 counts them: a missing value is one where it occurs, the unknown ids are none."""
+        """Feature values over all fields as Table 1 counts them: a missing value is one where it occurs, the
+        unknown ids are none.
+        """
         return self.manifest["num_features"]
 
     @property
@@ -123,10 +143,14 @@ class Dataset:
 
     def row_group_counts(self, split: str) -> np.ndarray:
         """[row groups of the split] int64: rows of each, in shard order."""
-        return np.array([rows for shard in self._shards(split) for rows in shard["row_groups"]], dtype=np.int64)
+        return np.array(
+            [rows for shard in self._shards(split) for rows in shard["row_groups"]], dtype=np.int64
+        )
 
     def read_row_groups(self, split: str, indices: Sequence[int] | np.ndarray) -> pa.Table:
-        """Rows of the given row groups (indices as in `row_group_counts`), concatenated in the given order."""
+        """Rows of the given row groups (indices as in `row_group_counts`), concatenated in the given
+        order.
+        """
         shards = self._shards(split)
         starts = np.cumsum([0, *(len(shard["row_groups"]) for shard in shards)])
         files: dict[int, pq.ParquetFile] = {}
@@ -164,15 +188,22 @@ class Dataset:
             return pq.ParquetFile(stream).read_row_group(piece, use_threads=False)
 
     def verify(self, splits: Sequence[str] = SPLITS) -> None:
-        """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest. Raises DataError naming the file."""
+        """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest. Raises
+        DataError naming the file.
+        """
         joined = self.manifest.get("transform", {"tables": {}})["tables"].values()
-        entries = [*self.manifest["fields"], *joined, *(shard for split in splits for shard in self._shards(split))]
+        entries = [
+            *self.manifest["fields"],
+            *joined,
+            *(shard for split in splits for shard in self._shards(split)),
+        ]
         for entry in entries:
             with _reading(self._path(entry)):
                 found = storage.sha256(self._path(entry))
             if found != entry["sha256"]:
                 raise DataError(
-                    f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's {entry['sha256'][:12]}…; "
+                    f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's "
+                    f"{entry['sha256'][:12]}…; "
                     "run clickprompt prepare again"
                 )
 
@@ -203,15 +234,20 @@ def _read_manifest(where: str) -> dict[str, Any]:
     try:
         manifest = storage.read_json(where)
     except InputError as error:
-        raise DataError(f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})") from error
+        raise DataError(
+            f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})"
+        ) from error
     if not isinstance(manifest, dict) or "format_version" not in manifest:
-        raise DataError(f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt prepare")
+        raise DataError(
+            f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt "
+            "prepare"
+        )
     return manifest
 
 
 def field_columns(names: Sequence[str]) -> list[str]:
-    """The fields' columns in the shards: "User ID" → "f_user_id". The prefix is theirs alone, so that no field's column is also
-    `row_id`, `label`, `timestamp` or what else travels with a row.
+    """The fields' columns in the shards: "User ID" → "f_user_id". The prefix is theirs alone, so that no
+    field's column is also `row_id`, `label`, `timestamp` or what else travels with a row.
 
     Raises DataError for two names that make one column.
     """
@@ -219,7 +255,10 @@ def field_columns(names: Sequence[str]) -> list[str]:
     for name in names:
         column = f"f_{slug(name)}"
         if column in columns:
-            raise DataError(f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give one of them another name")
+            raise DataError(
+                f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give one of "
+                "them another name"
+            )
         columns[column] = name
     return list(columns)
 
@@ -256,7 +295,9 @@ def shard_schema(columns: Sequence[str], grouped: bool = False) -> pa.Schema:
 
 
 def vocabulary_schema() -> pa.Schema:
-    return pa.schema([pa.field("id", pa.int32()), pa.field("value", pa.string()), pa.field("train_count", pa.int64())])
+    return pa.schema(
+        [pa.field("id", pa.int32()), pa.field("value", pa.string()), pa.field("train_count", pa.int64())]
+    )
 
 
 @contextmanager
@@ -265,7 +306,9 @@ def _reading(path: str) -> Iterator[None]:
     try:
         yield
     except (InputError, pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again") from error
+        raise DataError(
+            f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
+        ) from error
 
 
 def columns_of(table: pa.Table) -> dict[str, np.ndarray]:

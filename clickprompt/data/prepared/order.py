@@ -1,8 +1,9 @@
 """The epoch's order as a plan: which rows make up global batch t, for any number of workers.
 
-The (seed, epoch) permutes the row groups of the training split; the resulting sequence of rows is cut into chunks of
-`chunk_batches` global batches; each chunk's rows are permuted by (seed, epoch, chunk). So global batch t is the same set
-of rows whatever the number of workers, every row comes exactly once an epoch, and the whole position in the data is one
+The (seed, epoch) permutes the row groups of the training split; the resulting sequence of rows is cut into
+chunks of `chunk_batches` global batches; each chunk's rows are permuted by (seed, epoch, chunk). So global
+batch t is the same set of rows whatever the number of workers, every row comes exactly once an epoch, and the
+whole position in the data is one
 integer: the global step. Ray restores no data position of its own after a restart.
 
 Shape legend: G global batch, W workers, g = G / W rows of one worker's batch, m batches a chunk.
@@ -36,7 +37,16 @@ class Order:
     total_steps: int
 
     @classmethod
-    def of(cls, dataset: Dataset, *, global_batch_size: int, chunk_batches: int, seed: int, epochs: int, max_steps: int | None) -> "Order":
+    def of(
+        cls,
+        dataset: Dataset,
+        *,
+        global_batch_size: int,
+        chunk_batches: int,
+        seed: int,
+        epochs: int,
+        max_steps: int | None,
+    ) -> "Order":
         rows = tuple(int(count) for count in dataset.row_group_counts("train"))
         steps = epochs * -(-sum(rows) // global_batch_size)
         return cls(rows, global_batch_size, chunk_batches, seed, min(steps, max_steps or steps))
@@ -67,7 +77,9 @@ class Order:
         return [divmod(index, self.chunks_per_epoch) for index in range(first, last + 1)]
 
     def chunk_row_groups(self, epoch: int, chunk: int) -> tuple[np.ndarray, int, int]:
-        """Row groups to read for a chunk, and which slice [start, stop) of their concatenated rows belongs to it."""
+        """Row groups to read for a chunk, and which slice [start, stop) of their concatenated rows belongs to
+        it.
+        """
         shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.row_group_rows))
         ends = np.cumsum(np.asarray(self.row_group_rows)[shuffled])
         begin = chunk * self.chunk_batches * self.global_batch_size
@@ -76,8 +88,11 @@ class Order:
         offset = int(ends[first - 1]) if first else 0
         return shuffled[first : last + 1], begin - offset, end - offset
 
-    def chunk_layout(self, epoch: int, chunk: int, num_rows: int, num_workers: int, start_step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where each row of a chunk goes: (row index [W, m, g], −1 = padding; global step [m], SENTINEL_STEP = not a batch).
+    def chunk_layout(
+        self, epoch: int, chunk: int, num_rows: int, num_workers: int, start_step: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where each row of a chunk goes: (row index [W, m, g], −1 = padding; global step [m], SENTINEL_STEP
+        = not a batch).
 
         A worker takes every W-th row of a global batch, so that a short last batch is spread evenly.
         """
@@ -95,7 +110,9 @@ class Order:
         return epoch * self.chunks_per_epoch + in_epoch // self.chunk_batches
 
 
-def read_chunk(dataset: Dataset, order: Order, epoch: int, chunk: int, num_workers: int, start_step: int) -> pa.Table:
+def read_chunk(
+    dataset: Dataset, order: Order, epoch: int, chunk: int, num_workers: int, start_step: int
+) -> pa.Table:
     """A chunk's rows laid out worker by worker, batch by batch, with the columns `weight` and `step` added.
 
     Its length is always W · m · g, so equal cuts of it are the workers' shares.
@@ -106,13 +123,17 @@ def read_chunk(dataset: Dataset, order: Order, epoch: int, chunk: int, num_worke
     weight = (layout >= 0) & (steps >= 0)[None, :, None]
     columns = table.take(pa.array(np.maximum(layout, 0).ravel()))
     columns = columns.append_column("weight", pa.array(weight.ravel().astype(np.float32)))
-    return columns.append_column("step", pa.array(np.broadcast_to(steps[None, :, None], layout.shape).ravel()))
+    return columns.append_column(
+        "step", pa.array(np.broadcast_to(steps[None, :, None], layout.shape).ravel())
+    )
 
 
 def read_local_batches(
     dataset: Dataset, order: Order, *, start_step: int = 0, rank: int = 0, num_workers: int = 1
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """One worker's (step, columns) in order, read in this process: what the stream of runtime/train/stream.py delivers, without Ray."""
+    """One worker's (step, columns) in order, read in this process: what the stream of runtime/train/stream.py
+    delivers, without Ray.
+    """
     share = order.global_batch_size // num_workers
     for epoch, chunk in order.chunks_from(start_step):
         table = read_chunk(dataset, order, epoch, chunk, num_workers, start_step)

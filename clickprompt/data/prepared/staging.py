@@ -1,10 +1,13 @@
-"""A raw log on its way to a prepared dataset, in files (Arrow IPC): whoever works on it holds one file's rows, never the log's.
+"""A raw log on its way to a prepared dataset, in files (Arrow IPC): whoever works on it holds one file's
+rows, never the log's.
 
-parsed/<part>-<n>.arrow     row_id (counted within the part), label, timestamp, one dictionary-encoded string column per log column
-coded/<part>-<n>.arrow      row_id (of the log), label, timestamp, split_key, one int32 code per log column
-sorted/<part>-<n>.arrow     the same with `order`, one record batch per shard: a shard is batch i of every file
+parsed/<part>-<n>.arrow     row_id (counted within the part), label, timestamp, one dictionary-encoded string
+column per log column coded/<part>-<n>.arrow      row_id (of the log), label, timestamp, split_key, one int32
+code per log column sorted/<part>-<n>.arrow     the same with `order`, one record batch per shard: a shard is
+batch i of every file
 
-A log's columns are named by its user, so in these files each has a prefix (`log_column`) that none of the others has.
+A log's columns are named by its user, so in these files each has a prefix (`log_column`) that none of the
+others has.
 
 Shape legend: N rows of a file, V values of a log column.
 """
@@ -62,7 +65,9 @@ def read_columns(uri: str, *names: str) -> list[np.ndarray]:
     """Of a file without dictionaries."""
     with storage.open_input(uri) as stream:
         schema = pa.ipc.open_file(stream).schema
-        options = pa.ipc.IpcReadOptions(included_fields=sorted(schema.get_field_index(name) for name in names))
+        options = pa.ipc.IpcReadOptions(
+            included_fields=sorted(schema.get_field_index(name) for name in names)
+        )
         table = pa.ipc.open_file(stream, options=options).read_all()
     return [table.column(name).to_numpy() for name in names]
 
@@ -76,7 +81,9 @@ def as_dictionaries(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
     """`columns` of strings encoded, each in one dictionary of its own in the order of first appearance."""
     rows = rows.combine_chunks()
     for name in columns:
-        rows = rows.set_column(rows.schema.get_field_index(name), name, rows.column(name).combine_chunks().dictionary_encode())
+        rows = rows.set_column(
+            rows.schema.get_field_index(name), name, rows.column(name).combine_chunks().dictionary_encode()
+        )
     return rows
 
 
@@ -90,7 +97,8 @@ def dictionary(uri: str, column: str) -> pa.Array:
 
 
 class Numbering:
-    """The values of a log column and their codes, which count in the order of the log, however it was cut; code 0 is null: no value.
+    """The values of a log column and their codes, which count in the order of the log, however it was cut;
+    code 0 is null: no value.
 
     With `known` values no others are added; another one, and null, has code −1.
     """
@@ -102,8 +110,8 @@ class Numbering:
     def codes(self, dictionaries: Iterable[pa.Array]) -> Iterator[np.ndarray]:
         """[V + 1] int32 for each file's values in turn, last the code of null.
 
-        So many files at a time as bring as many values as there are: looking values up costs as much as making a table to look in, so
-        the cost grows with what the files bring and not with files × values.
+        So many files at a time as bring as many values as there are: looking values up costs as much as
+        making a table to look in, so the cost grows with what the files bring and not with files × values.
         """
         waiting: list[pa.Array] = []
         for found in dictionaries:
@@ -123,10 +131,16 @@ class Numbering:
             codes[codes < 0] = len(self.values) + new.indices.to_numpy()
             self.values = pa.concat_arrays([self.values, new.dictionary])
         of_null = np.int32(0 if self._grows else -1)
-        return [np.append(part, of_null) for part in np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])]
+        return [
+            np.append(part, of_null)
+            for part in np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])
+        ]
 
 
 def codes_of(rows: pa.Table, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """[N] int32 per log column: each row's code, by the codes of its file's dictionaries."""
     encoded = {name: rows.column(log_column(name)).chunk(0) for name in maps}
-    return {name: codes[encoded[name].indices.fill_null(len(codes) - 1).to_numpy()] for name, codes in maps.items()}
+    return {
+        name: codes[encoded[name].indices.fill_null(len(codes) - 1).to_numpy()]
+        for name, codes in maps.items()
+    }

@@ -1,4 +1,6 @@
-"""Raw logs that `clickprompt prepare` reads: name → class. A new one is a class like those in movielens.py and a line here."""
+"""Raw logs that `clickprompt prepare` reads: name → class. A new one is a class like those in movielens.py
+and a line here.
+"""
 
 from clickprompt.data.sources.amazon import AmazonToys
 from clickprompt.data.sources.bookcrossing import BookCrossing
@@ -12,11 +14,15 @@ __all__ = ["SOURCES", "Findings", "LogRows", "RawPart", "Source", "get_source", 
 
 _SCHEMA = (".yaml", ".yml")
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (AmazonToys, BookCrossing, GoodReads, MovieLens1M, MovieLens100K)}
+SOURCES: dict[str, type[Source]] = {
+    source.name: source for source in (AmazonToys, BookCrossing, GoodReads, MovieLens1M, MovieLens100K)
+}
 
 
 def get_source(name: str, raw_dir: str | None) -> Source:
-    """The raw log of a known source in `raw_dir`, or the one that a YAML file describes. Raises InputError, ConfigError for a bad file."""
+    """The raw log of a known source in `raw_dir`, or the one that a YAML file describes. Raises InputError,
+    ConfigError for a bad file.
+    """
     if name.endswith(_SCHEMA):
         if raw_dir:
             raise InputError(f"--raw {raw_dir}: {name} says itself where its log is; leave --raw out")
@@ -31,5 +37,6 @@ def require_source(name: str) -> None:
     """Raises InputError for an unknown name."""
     if name not in SOURCES and not name.endswith(_SCHEMA):
         raise InputError(
-            f"source {name!r} is unknown; known sources: {', '.join(sorted(SOURCES))}, or a YAML file that describes your own log"
+            f"source {name!r} is unknown; known sources: {', '.join(sorted(SOURCES))}, or a YAML file that "
+            "describes your own log"
         )

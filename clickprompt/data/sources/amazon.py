@@ -1,7 +1,8 @@
 """Amazon review data, Toys and Games (Ni et al. 2019, the 2018 version): reviews and metadata as JSON lines.
 
-Reviews of 4 stars and more are positive; of repeated reviews of an item by a user the latest stays; 5-core. Reviews of items without
-metadata are dropped. Of an item's category path, which begins with the shop's own department, the second step counts.
+Reviews of 4 stars and more are positive; of repeated reviews of an item by a user the latest stays; 5-core.
+Reviews of items without metadata are dropped. Of an item's category path, which begins with the shop's own
+department, the second step counts.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,10 @@ from clickprompt.errors import DataError
 __all__ = ["AmazonToys"]
 
 _REVIEWS, _ITEMS = "Toys_and_Games.json", "meta_Toys_and_Games.json"
-_WHERE = "get both files from https://nijianmo.github.io/amazon/ (per category: reviews and metadata), plain or as .gz"
+_WHERE = (
+    "get both files from https://nijianmo.github.io/amazon/ (per category: reviews and metadata), "
+    "plain or as .gz"
+)
 
 
 class AmazonToys(Source):
@@ -31,7 +35,9 @@ class AmazonToys(Source):
     whole_tables = False
 
     def raw_files(self) -> dict[str, int]:
-        return {name: size for name, (_, size) in existing_files(self.raw_dir, (_REVIEWS, _ITEMS), _WHERE).items()}
+        return {
+            name: size for name, (_, size) in existing_files(self.raw_dir, (_REVIEWS, _ITEMS), _WHERE).items()
+        }
 
     def tables(self) -> dict[str, pa.Table]:
         columns: dict[str, list[str]] = {name: [] for name in (KEY, *self.fields[1:])}
@@ -45,7 +51,13 @@ class AmazonToys(Source):
                 continue
             seen.add(key)
             path = found.get("category") or []
-            values = (key, key, path[1] if len(path) > 1 else "".join(path), found.get("title"), found.get("brand"))
+            values = (
+                key,
+                key,
+                path[1] if len(path) > 1 else "".join(path),
+                found.get("title"),
+                found.get("brand"),
+            )
             for column, value in zip(columns.values(), values, strict=True):
                 column.append(word(value))
         return {"item": pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))}
@@ -63,7 +75,8 @@ class AmazonToys(Source):
                 user, item = found["reviewerID"], found["asin"]
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{part.place(row)}: {type(error).__name__} {error}; expected reviewerID, asin, overall and unixReviewTime; {_WHERE}"
+                    f"{part.place(row)}: {type(error).__name__} {error}; expected reviewerID, asin, overall "
+                    f"and unixReviewTime; {_WHERE}"
                 ) from error
             yield (int(stars >= 4), time * 1_000_000, word(user), word(item))
 

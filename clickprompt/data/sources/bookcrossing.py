@@ -1,8 +1,8 @@
 """Book-Crossing (Ziegler et al. 2005; BX-Book-Ratings.csv, BX-Users.csv, BX-Books.csv).
 
-Ratings of 5 and more are positive, the implicit ones (0) are negative; ratings of books that BX-Books.csv doesn't have are dropped. There
-are no timestamps: the split is by a seeded hash. The paper's 722,234 features fit the values of the log only, and of Location only the
-country (whole locations would make it 744,427).
+Ratings of 5 and more are positive, the implicit ones (0) are negative; ratings of books that BX-Books.csv
+doesn't have are dropped. There are no timestamps: the split is by a seeded hash. The paper's 722,234 features
+fit the values of the log only, and of Location only the country (whole locations would make it 744,427).
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -27,7 +27,16 @@ _LOG, _USERS, _BOOKS = "BX-Book-Ratings.csv", "BX-Users.csv", "BX-Books.csv"
 _COLUMNS = {
     _LOG: ("User-ID", "ISBN", "Book-Rating"),
     _USERS: ("User-ID", "Location", "Age"),
-    _BOOKS: ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher", "Image-URL-S", "Image-URL-M", "Image-URL-L"),
+    _BOOKS: (
+        "ISBN",
+        "Book-Title",
+        "Book-Author",
+        "Year-Of-Publication",
+        "Publisher",
+        "Image-URL-S",
+        "Image-URL-M",
+        "Image-URL-L",
+    ),
 }
 _WHERE = "run clickprompt fetch bookcrossing --to DIR, or unpack BX-CSV-Dump.zip there"
 
@@ -59,7 +68,10 @@ class BookCrossing(Source):
         return sizes
 
     def tables(self) -> dict[str, pa.Table]:
-        users, books = (self._read(name, storage.read_bytes(storage.join(self.raw_dir, name)), header=True) for name in (_USERS, _BOOKS))
+        users, books = (
+            self._read(name, storage.read_bytes(storage.join(self.raw_dir, name)), header=True)
+            for name in (_USERS, _BOOKS)
+        )
         age = pc.if_else(pc.equal(users["Age"], "NULL"), "", users["Age"])
         country = [location.rsplit(",", 1)[-1] for location in users["Location"].to_pylist()]
         values = {
@@ -74,7 +86,9 @@ class BookCrossing(Source):
             },
         }
         return {
-            key: pa.table({name: column if name == KEY else _words(column) for name, column in columns.items()})
+            key: pa.table(
+                {name: column if name == KEY else _words(column) for name, column in columns.items()}
+            )
             for key, columns in values.items()
         }
 
@@ -88,7 +102,10 @@ class BookCrossing(Source):
         known = pc.is_in(rating, value_set=pa.array([str(stars) for stars in range(11)]))
         if not pc.all(known).as_py():
             row = int(np.argmin(known.to_numpy()))
-            raise DataError(f"{part.place(row)}: rating {rating[row].as_py()!r} is not a whole number from 0 to 10; {_WHERE}")
+            raise DataError(
+                f"{part.place(row)}: rating {rating[row].as_py()!r} is not a whole number from 0 to 10; "
+                f"{_WHERE}"
+            )
         label = pa.array((rating.cast(pa.int64()).to_numpy() >= 5).astype(np.int8))
         values = {"user": table["User-ID"].combine_chunks(), "book": table["ISBN"].combine_chunks()}
         yield LogRows(label, pa.array(np.zeros(len(table), dtype=np.int64)), values)
@@ -98,9 +115,15 @@ class BookCrossing(Source):
         try:
             return csv.read_csv(
                 io.BytesIO(data),
-                read_options=csv.ReadOptions(column_names=list(columns), skip_rows=int(header), encoding="latin-1", use_threads=False),
-                parse_options=csv.ParseOptions(delimiter=";", quote_char='"', escape_char="\\", ignore_empty_lines=False),
-                convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False),
+                read_options=csv.ReadOptions(
+                    column_names=list(columns), skip_rows=int(header), encoding="latin-1", use_threads=False
+                ),
+                parse_options=csv.ParseOptions(
+                    delimiter=";", quote_char='"', escape_char="\\", ignore_empty_lines=False
+                ),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
+                ),
             )
         except pa.ArrowInvalid as error:
             reason = " ".join(str(error).split())[:200]

@@ -1,7 +1,8 @@
-"""`clickprompt prepare SOURCE --check`: what a sample of the log looks like to the schema, before anything is prepared.
+"""`clickprompt prepare SOURCE --check`: what a sample of the log looks like to the schema, before anything is
+prepared.
 
-Where the log is Parquet, its footers say of all rows how many there are and what is missing; everything else is of the sample.
-Shape legend: N rows of the sample.
+Where the log is Parquet, its footers say of all rows how many there are and what is missing; everything else
+is of the sample. Shape legend: N rows of the sample.
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -52,7 +53,9 @@ _LACKS = {
 
 @dataclass(frozen=True)
 class _Sample:
-    """Rows that the label rule keeps. label [N] int8, times [N] int64; fields: name → [N] texts, null where missing."""
+    """Rows that the label rule keeps. label [N] int8, times [N] int64; fields: name → [N] texts, null where
+    missing.
+    """
 
     label: np.ndarray
     times: np.ndarray
@@ -66,9 +69,9 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
     """Of at most `rows` rows, from the beginning of up to eight parts of the log, evenly spread.
 
     {"rows", "dropped", "label_rate", "duplicates", "warnings",
-     "files": {"rows", "row_groups"}, or None where the log isn't Parquet,
-     "splits": {split: {"rows", "label_rate", "first", "last", "unseen": {field: share}}}, the first and last of which are dates, or None,
-     "fields": [{"name", "kind", "distinct", "missing", "missing_in_files", "example", "warnings"}],
+     "files": {"rows", "row_groups"}, or None where the log isn't Parquet, "splits": {split: {"rows",
+     "label_rate", "first", "last", "unseen": {field: share}}}, the first and last of which are dates, or
+     None, "fields": [{"name", "kind", "distinct", "missing", "missing_in_files", "example", "warnings"}],
      "tables": [{"name", "rows", "missing_keys", "example"}]}
 
     Raises DataError as preparing would.
@@ -78,13 +81,17 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
     sample = _sample(source, parts, rows)
     split_by = split_by or source.split
     if split_by != "hash" and split_by != source.split:
-        raise InputError(f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash")
+        raise InputError(
+            f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash"
+        )
     rate = float(sample.label.mean())
     warnings = [source.remark] if source.remark else []
     if min(rate, 1 - rate) < _RARE:
         warnings.append(f"{rate:.2%} of the rows are clicks: check the label rule")
     splits = _splits(sample, split_by)
-    fields = {name: _in_buckets(rule, sample.fields[name], splits == 0) for name, rule in _rules(source).items()}
+    fields = {
+        name: _in_buckets(rule, sample.fields[name], splits == 0) for name, rule in _rules(source).items()
+    }
     codes = {name: _codes(column) for name, column in fields.items()}
     files = read_statistics(parts, _columns(source))
     described = [
@@ -96,13 +103,18 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
     duplicates = _duplicates([*codes.values(), sample.label, sample.times])
     if duplicates and source.split == "time":
         share = duplicates / len(sample.label)
-        warnings.append(f"{duplicates:,} rows of the sample ({share:.1%}) repeat another in all fields, label and time")
+        warnings.append(
+            f"{duplicates:,} rows of the sample ({share:.1%}) repeat another in all fields, label and time"
+        )
     by_split = _by_split(sample, splits, codes, split_by)
     warnings += _of_splits(by_split)
     warnings += [f"in the sample: {warning}" for warning in source.warnings(sample.findings)]
     for table in sample.tables:
         if table["missing_keys"]:
-            shown = f"{table['missing_keys']:.1%} of the rows have a key that it hasn't, such as {_short(table['example'])}"
+            shown = (
+                f"{table['missing_keys']:.1%} of the rows have a key that it hasn't, such as "
+                f"{_short(table['example'])}"
+            )
             warnings.append(f"table {table['name']}: {shown}")
     return {
         "rows": len(sample.label),
@@ -110,7 +122,8 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
         "label_rate": rate,
         "duplicates": duplicates,
         "split": split_by,
-        "files": files and {"rows": files.rows, "row_groups": files.row_groups, **_dates_in_files(source, files)},
+        "files": files
+        and {"rows": files.rows, "row_groups": files.row_groups, **_dates_in_files(source, files)},
         "splits": by_split,
         "fields": described,
         "tables": sample.tables,
@@ -160,7 +173,11 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
             times.append(piece.timestamp.filter(chosen_rows))
             for name, column in gathered.items():
                 key = next((key for key, table in tables.items() if name in table.column_names), None)
-                values = piece.values[name] if key is None else tables[key].column(name).combine_chunks().take(places[key])
+                values = (
+                    piece.values[name]
+                    if key is None
+                    else tables[key].column(name).combine_chunks().take(places[key])
+                )
                 column.append(with_nulls(values.filter(chosen_rows)))
             if wanted <= 0:
                 break
@@ -171,11 +188,18 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
     if not len(label):
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
     found = [
-        {"name": key.rsplit("\t", 1)[-1], "rows": len(tables[key]), "missing_keys": count / seen, "example": example}
+        {
+            "name": key.rsplit("\t", 1)[-1],
+            "rows": len(tables[key]),
+            "missing_keys": count / seen,
+            "example": example,
+        }
         for key, (count, example) in lost.items()
     ]
     fields = {name: pa.concat_arrays(columns) for name, columns in gathered.items()}
-    return _Sample(label, pa.concat_arrays(times).to_numpy(zero_copy_only=False), fields, seen, found, findings)
+    return _Sample(
+        label, pa.concat_arrays(times).to_numpy(zero_copy_only=False), fields, seen, found, findings
+    )
 
 
 def _first(rows: LogRows, count: int) -> LogRows:
@@ -184,7 +208,9 @@ def _first(rows: LogRows, count: int) -> LogRows:
 
 
 def _nulls(table: pa.Table) -> pa.Table:
-    columns = {name: with_nulls(table.column(name).combine_chunks()) for name in table.column_names if name != KEY}
+    columns = {
+        name: with_nulls(table.column(name).combine_chunks()) for name in table.column_names if name != KEY
+    }
     return pa.table({KEY: table.column(KEY), **columns})
 
 
@@ -193,7 +219,11 @@ def _splits(sample: _Sample, split_by: str) -> np.ndarray:
     if split_by == "column":
         return sample.times
     rows = len(sample.label)
-    order = np.argsort(sample.times, kind="stable") if split_by == "time" else np.random.default_rng(0).permutation(rows)
+    order = (
+        np.argsort(sample.times, kind="stable")
+        if split_by == "time"
+        else np.random.default_rng(0).permutation(rows)
+    )
     splits = np.empty(rows, dtype=np.int64)
     splits[order] = np.repeat(np.arange(len(SPLITS)), list(split_sizes(rows).values()))
     return splits
@@ -207,7 +237,9 @@ def _in_buckets(rule: FieldRule, column: pa.Array, train: np.ndarray) -> pa.Arra
     counted = numbers.filter(pa.array(train)).drop_null().value_counts()
     try:
         edges = quantile_edges(
-            counted.field("values").to_numpy(), counted.field("counts").to_numpy(zero_copy_only=False), rule.schema.quantiles
+            counted.field("values").to_numpy(),
+            counted.field("counts").to_numpy(zero_copy_only=False),
+            rule.schema.quantiles,
         )
     except ValueError:
         return column  # one value, which is warned of
@@ -216,7 +248,9 @@ def _in_buckets(rule: FieldRule, column: pa.Array, train: np.ndarray) -> pa.Arra
 
 def _codes(column: pa.Array) -> np.ndarray:
     """[N] numbers of the distinct values; 0 for a missing one."""
-    return column.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    return (
+        column.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    )
 
 
 def _describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: FieldRule) -> dict[str, Any]:
@@ -227,9 +261,15 @@ def _describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: Fiel
     common = int(np.argmax(counts))
     warnings = []
     if present >= _ENOUGH and len(values) == present and rule.table is None:
-        warnings.append(f"{present:,} values in {present:,} rows: none comes twice, most come once: there is nothing to learn about them")
+        warnings.append(
+            f"{present:,} values in {present:,} rows: none comes twice, most come once: there is nothing to "
+            "learn about them"
+        )
     elif present >= _ENOUGH and len(values) > _FEW_REPEATS * present:
-        warnings.append(f"{len(values):,} values in {present:,} rows: most come once, so there is little to learn about them")
+        warnings.append(
+            f"{len(values):,} values in {present:,} rows: most come once, so there is little to learn about "
+            "them"
+        )
     if not present:
         warnings.append("missing in every row")
     elif len(values) == 1 and not counts[0]:
@@ -240,7 +280,9 @@ def _describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: Fiel
     if missing > _FEW_REPEATS:
         warnings.append(f"missing in {missing:.0%} of the rows")
     if decides_label(codes, label):
-        warnings.append("its value decides the label: a leak? leave the field out unless it is known before the click")
+        warnings.append(
+            "its value decides the label: a leak? leave the field out unless it is known before the click"
+        )
     if rule.schema.kind != "numeric":
         warnings += _mixed_spellings(values.to_pylist(), counts[1:])
     most = int(np.argmax(counts[1:])) if len(values) else -1
@@ -253,19 +295,27 @@ def _describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: Fiel
 
 
 def _mixed_spellings(values: Sequence[str], counts: np.ndarray) -> list[str]:
-    """Of values that are one once the case, the Unicode form, or blanks are made alike: how many, and the pair that comes most often."""
+    """Of values that are one once the case, the Unicode form, or blanks are made alike: how many, and the
+    pair that comes most often.
+    """
     found, known = [], set()
     for what, alike in _SPELLINGS.items():
         groups: dict[str, list[int]] = {}
         for place, value in enumerate(values):
             groups.setdefault(alike(value), []).append(place)
-        pairs = [tuple(sorted(places, key=lambda place: -counts[place])[:2]) for places in groups.values() if len(places) > 1]
+        pairs = [
+            tuple(sorted(places, key=lambda place: -counts[place])[:2])
+            for places in groups.values()
+            if len(places) > 1
+        ]
         pairs = [pair for pair in pairs if pair not in known]
         known.update(pairs)
         if pairs:
             first, second = max(pairs, key=lambda pair: int(counts[pair[1]]))
             example = f"{_short(values[first])} and {_short(values[second], escape=what != 'case')}"
-            several = f"{len(pairs):,} {'value is' if len(pairs) == 1 else 'values are'} spelled in several ways"
+            several = (
+                f"{len(pairs):,} {'value is' if len(pairs) == 1 else 'values are'} spelled in several ways"
+            )
             found.append(f"{several} that differ in {what} only, such as {example}")
     return found
 
@@ -275,7 +325,9 @@ def _blanks(value: str) -> str:
 
 
 _SPELLINGS = {
-    "Unicode form (NFC, NFD)": lambda value: unicodedata.normalize("NFC", value) if not value.isascii() else value,
+    "Unicode form (NFC, NFD)": lambda value: (
+        unicodedata.normalize("NFC", value) if not value.isascii() else value
+    ),
     "blanks": _blanks,
     "case": str.casefold,
     "case, blanks or Unicode form": lambda value: _blanks(unicodedata.normalize("NFC", value)).casefold(),
@@ -297,7 +349,9 @@ def _duplicates(columns: Sequence[np.ndarray]) -> int:
     return len(mixed) - len(np.unique(mixed))
 
 
-def _by_split(sample: _Sample, splits: np.ndarray, codes: dict[str, np.ndarray], split_by: str) -> dict[str, dict[str, Any]]:
+def _by_split(
+    sample: _Sample, splits: np.ndarray, codes: dict[str, np.ndarray], split_by: str
+) -> dict[str, dict[str, Any]]:
     found = {}
     for number, name in enumerate(SPLITS):
         rows = splits == number
@@ -331,7 +385,9 @@ def _of_splits(by_split: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _missing_in_files(files: FileStatistics | None, rule: FieldRule) -> float | None:
-    """The share of all rows whose cell is null; NaN and blank text, which are missing too, aren't counted in footers."""
+    """The share of all rows whose cell is null; NaN and blank text, which are missing too, aren't counted in
+    footers.
+    """
     if files is None or rule.table is not None or not files.rows:
         return None
     nulls = files.columns[rule.column].nulls
@@ -344,7 +400,9 @@ def _dates_in_files(source: Source, files: FileStatistics) -> dict[str, str]:
     if rule is None or files.columns[rule.column].lowest is None:
         return {}
     try:
-        found, _ = instants(pa.array([files.columns[rule.column].lowest, files.columns[rule.column].highest]), rule.unit)
+        found, _ = instants(
+            pa.array([files.columns[rule.column].lowest, files.columns[rule.column].highest]), rule.unit
+        )
     except (BadValue, pa.ArrowException):
         return {}
     if found.null_count:

@@ -1,4 +1,6 @@
-"""What Parquet files say of all their rows in their footers: how many there are, missing values, the smallest and the largest."""
+"""What Parquet files say of all their rows in their footers: how many there are, missing values, the smallest
+and the largest.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -51,7 +53,9 @@ class FileStatistics:
 
 
 def read_statistics(parts: Sequence[RawPart], wanted: Iterable[str]) -> FileStatistics | None:
-    """Of the footers only; None where the log isn't Parquet. A file that is damaged is left to who reads it: its statistics are missing."""
+    """Of the footers only; None where the log isn't Parquet. A file that is damaged is left to who reads it:
+    its statistics are missing.
+    """
     groups = [part for part in parts if isinstance(part, RowGroups)]
     if not groups or len(groups) < len(parts):
         return None

@@ -1,4 +1,6 @@
-"""CSV files of any dialect as text columns: delimiter found or given, with or without a header line, quotes, markers of missing values."""
+"""CSV files of any dialect as text columns: delimiter found or given, with or without a header line, quotes,
+markers of missing values.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -32,7 +34,9 @@ class CsvRows(FilePart):
     """All rows of a CSV file."""
 
     def line_number(self, row: int) -> int:
-        """Rows may have line ends in quotes, and empty lines between them, so the file is read again up to the row."""
+        """Rows may have line ends in quotes, and empty lines between them, so the file is read again up to
+        the row.
+        """
         with _wide_cells():
             for index, (line, _) in enumerate(_records(self.uri, self.how, strict=False)):
                 if index == row:
@@ -42,7 +46,9 @@ class CsvRows(FilePart):
 
 @dataclass(frozen=True)
 class _Head:
-    """What the first line says. `stand_in`: the one character that replaces a longer delimiter while pyarrow reads."""
+    """What the first line says. `stand_in`: the one character that replaces a longer delimiter while pyarrow
+    reads.
+    """
 
     names: list[str]
     delimiter: str
@@ -52,7 +58,9 @@ class _Head:
 
 
 def csv_columns(uri: str, how: FileFormat) -> dict[str, pa.DataType] | None:
-    """Column → string; None for a file without a line. Raises DataError for a header that can't be understood."""
+    """Column → string; None for a file without a line. Raises DataError for a header that can't be
+    understood.
+    """
     with open_text(uri, how) as stream:
         head = _head(uri, how, stream)
     return None if head is None else {name: pa.string() for name in head.names if name}
@@ -61,7 +69,8 @@ def csv_columns(uri: str, how: FileFormat) -> dict[str, pa.DataType] | None:
 def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
     """`columns` as strings, null where a cell is a marker of `how.nulls`.
 
-    Raises DataError naming the line of a row with too few or too many cells, or that isn't text of the encoding.
+    Raises DataError naming the line of a row with too few or too many cells, or that isn't text of the
+    encoding.
     """
     with open_text(part.uri, how) as stream:
         head = _head(part.uri, how, stream)
@@ -70,12 +79,18 @@ def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterato
         partitions = dict(part.partitions)
         missing = next((name for name in columns if name not in head.names and name not in partitions), None)
         if missing is not None:
-            raise DataError(f"{part.uri}: has no column {missing!r}; it has {', '.join(filter(None, [*head.names, *partitions]))[:300]}")
+            raise DataError(
+                f"{part.uri}: has no column {missing!r}; it has "
+                f"{', '.join(filter(None, [*head.names, *partitions]))[:300]}"
+            )
         body = _Body(part.uri, how, head, stream)
         try:
             for batch in _batches(part, how, head, body, [name for name in columns if name in head.names]):
                 made = {name: _cells(batch.column(name), how, head) for name in columns if name in head.names}
-                fixed = {name: pa.repeat(pa.scalar(value, pa.string()), len(batch)) for name, value in partitions.items()}
+                fixed = {
+                    name: pa.repeat(pa.scalar(value, pa.string()), len(batch))
+                    for name, value in partitions.items()
+                }
                 table = pa.table({name: made[name] if name in made else fixed[name] for name in columns})
                 for start in range(0, len(table), PIECE_ROWS):
                     yield table.slice(start, PIECE_ROWS)
@@ -83,15 +98,23 @@ def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterato
             _refuse(part, how, head, error)
 
 
-def _batches(part: FilePart, how: FileFormat, head: _Head, body: "_Body", columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Without the row that `body` ends in, which isn't there if a quote before it was never closed: pyarrow doesn't mind."""
-    names = [name or f"\0{index}" for index, name in enumerate(head.names)]  # a column without a name can't be asked for
+def _batches(
+    part: FilePart, how: FileFormat, head: _Head, body: "_Body", columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Without the row that `body` ends in, which isn't there if a quote before it was never closed: pyarrow
+    doesn't mind.
+    """
+    names = [
+        name or f"\0{index}" for index, name in enumerate(head.names)
+    ]  # a column without a name can't be asked for
     wanted = columns or names[:1]
     reader = csv.open_csv(
         body,
         read_options=csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False, column_names=names),
         parse_options=csv.ParseOptions(
-            delimiter=head.stand_in or head.delimiter, quote_char=how.quote or False, newlines_in_values=bool(how.quote)
+            delimiter=head.stand_in or head.delimiter,
+            quote_char=how.quote or False,
+            newlines_in_values=bool(how.quote),
         ),
         convert_options=csv.ConvertOptions(
             column_types=dict.fromkeys(wanted, pa.string()),
@@ -116,12 +139,16 @@ def _cells(column: pa.Array, how: FileFormat, head: _Head) -> pa.Array:
         column = pc.replace_substring(column, head.stand_in, head.delimiter)  # a delimiter in quotes
     if how.nulls and has_outer_blanks(column):
         markers = pa.array(sorted({marker.strip() for marker in how.nulls}), pa.string())
-        column = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(column), value_set=markers), pa.scalar(None, pa.string()), column)
+        column = pc.if_else(
+            pc.is_in(pc.utf8_trim_whitespace(column), value_set=markers), pa.scalar(None, pa.string()), column
+        )
     return column
 
 
 def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
-    """Reads the first line that isn't empty, which may go over several where quotes hold line ends. None for a file without one."""
+    """Reads the first line that isn't empty, which may go over several where quotes hold line ends. None for
+    a file without one.
+    """
     lines = 0
     while True:
         first = _first_line(uri, how, stream, lines)
@@ -142,15 +169,23 @@ def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
     try:
         cells = next(_reader([text], how, delimiter, stand_in))
     except python_csv.Error as error:
-        raise DataError(f"{place}: not readable as CSV ({error}); mend the line, or set quote: and delimiter:") from error
+        raise DataError(
+            f"{place}: not readable as CSV ({error}); mend the line, or set quote: and delimiter:"
+        ) from error
     if how.names is not None:
         if len(cells) != len(how.names):
-            raise DataError(f"{place}: {_counted(len(cells))} and {len(how.names)} names; give a name for every cell, or set delimiter:")
+            raise DataError(
+                f"{place}: {_counted(len(cells))} and {len(how.names)} names; give a name for every cell, "
+                "or set delimiter:"
+            )
         return _Head(list(how.names), delimiter, first, lines, stand_in)
     names = [cell.strip() for cell in cells]
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{place}: two columns are named {twice!r}; rename one, or give names: for a file without a header line")
+        raise DataError(
+            f"{place}: two columns are named {twice!r}; rename one, or give names: for a file without a "
+            "header line"
+        )
     return _Head(names, delimiter, b"", lines + first.count(b"\n"), stand_in)
 
 
@@ -176,7 +211,10 @@ def _found_delimiter(place: str, how: FileFormat, line: str) -> str:
     most = max(counts.values())
     found = [delimiter for delimiter, count in counts.items() if count == most]
     if most and len(found) > 1:
-        raise DataError(f"{place}: {' and '.join(map(repr, found))} occur equally often, so either may be the delimiter; set delimiter:")
+        raise DataError(
+            f"{place}: {' and '.join(map(repr, found))} occur equally often, so either may be the "
+            "delimiter; set delimiter:"
+        )
     return found[0]
 
 
@@ -184,11 +222,14 @@ def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str
     """Python's reader of the dialect, for headers and for finding lines."""
     texts = (line.replace(delimiter, stand_in) for line in lines) if stand_in else lines
     quoting = python_csv.QUOTE_MINIMAL if how.quote else python_csv.QUOTE_NONE
-    return python_csv.reader(texts, delimiter=stand_in or delimiter, quotechar=how.quote or None, quoting=quoting, strict=strict)
+    return python_csv.reader(
+        texts, delimiter=stand_in or delimiter, quotechar=how.quote or None, quoting=quoting, strict=strict
+    )
 
 
 class _Body(io.RawIOBase):
-    """The bytes after the header for pyarrow: a delimiter of several bytes becomes one, and a row of `end_mark` is added.
+    """The bytes after the header for pyarrow: a delimiter of several bytes becomes one, and a row of
+    `end_mark` is added.
 
     Blocks are short, but hold at least a line.
     """
@@ -198,7 +239,9 @@ class _Body(io.RawIOBase):
         self._uri, self._stream, self._lines = uri, stream, head.lines
         self._delimiter, self._stand_in = head.delimiter.encode(), head.stand_in.encode()
         self._rest = head.first
-        self._end = f"\n{(head.stand_in or head.delimiter).join([self.end_mark] * len(head.names))}\n".encode()
+        self._end = (
+            f"\n{(head.stand_in or head.delimiter).join([self.end_mark] * len(head.names))}\n".encode()
+        )
 
     def readable(self) -> bool:
         return True
@@ -235,7 +278,8 @@ class _Body(io.RawIOBase):
         if at >= 0:
             line = self._lines + data.count(b"\n", 0, at) + 1
             raise DataError(
-                f"{self._uri}, line {line}: holds the control character {self._stand_in!r}; delete it, or use a shorter delimiter"
+                f"{self._uri}, line {line}: holds the control character {self._stand_in!r}; delete it, or "
+                "use a shorter delimiter"
             )
         self._lines += data.count(b"\n")
         return data.replace(self._delimiter, self._stand_in)
@@ -254,7 +298,8 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
                 if len(cells) != len(head.names):
                     has = "names: gives" if how.names is not None else "the header has"
                     raise DataError(
-                        f"{part.uri}, line {line}: {_counted(len(cells))} where {has} {len(head.names)}; mend the line, or set delimiter:"
+                        f"{part.uri}, line {line}: {_counted(len(cells))} where {has} {len(head.names)}; "
+                        "mend the line, or set delimiter:"
                     ) from error
         except python_csv.Error:
             _refuse_open_quote(part, how)
@@ -262,7 +307,9 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
 
 
 def _refuse_long_row(part: FilePart, how: FileFormat, error: pa.ArrowInvalid) -> NoReturn:
-    """Raises DataError with the row, if Python's reader comes to it: one of a long line, or of several lines in quotes."""
+    """Raises DataError with the row, if Python's reader comes to it: one of a long line, or of several lines
+    in quotes.
+    """
     with _wide_cells(), contextlib.suppress(python_csv.Error):
         for line, cells in _records(part.uri, how, strict=False):
             if sum(map(len, cells)) > _BLOCK // 4:  # characters of at most four bytes
@@ -283,17 +330,27 @@ def _refuse_open_quote(part: FilePart, how: FileFormat) -> NoReturn:
         except python_csv.Error as error:
             reason = str(error)
     after = f"the row after line {line}" if line else "the first row"
-    raise DataError(f"{part.uri}: {after}: a quote {how.quote} that isn't closed ({reason}); mend it, or set quote:")
+    raise DataError(
+        f"{part.uri}: {after}: a quote {how.quote} that isn't closed ({reason}); mend it, or set quote:"
+    )
 
 
 def _records(uri: str, how: FileFormat, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, cells) of each row, by Python's reader. `strict`: it raises its Error for quotes that pyarrow takes."""
+    """(line where it begins, cells) of each row, by Python's reader. `strict`: it raises its Error for quotes
+    that pyarrow takes.
+    """
     with open_text(uri, how) as stream:
         head = _head(uri, how, stream)
         if head is None:
             return
         text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
-        reader = _reader(itertools.chain([head.first.decode()] if head.first else [], text), how, head.delimiter, head.stand_in, strict)
+        reader = _reader(
+            itertools.chain([head.first.decode()] if head.first else [], text),
+            how,
+            head.delimiter,
+            head.stand_in,
+            strict,
+        )
         line = head.lines
         for cells in reader:
             if cells:

@@ -20,16 +20,27 @@ def delta_files(uri: str) -> list[DataFile]:
     table = DeltaTable(uri, storage_options=_options(uri))
     mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mapping != "none":
-        raise DataError(f"{uri}: its files have other column names than the table (column mapping, {mapping}); write it as a table without")
+        raise DataError(
+            f"{uri}: its files have other column names than the table (column mapping, {mapping}); write it "
+            "as a table without"
+        )
     if "deletionVectors" in (table.protocol().reader_features or []) and _has_deletion_vectors(table):
-        raise DataError(f"{uri}: some of its deleted rows are only marked (deletion vectors); run REORG TABLE … APPLY (PURGE) on it first")
+        raise DataError(
+            f"{uri}: some of its deleted rows are only marked (deletion vectors); run REORG TABLE … APPLY "
+            "(PURGE) on it first"
+        )
     schema = pa.schema(table.schema().to_arrow())
     actions = pa.table(table.get_add_actions(flatten=True))
     partitions = [name for name in actions.column_names if name.startswith(_PARTITION)]
-    texts = {name.removeprefix(_PARTITION): actions.column(name).cast(pa.string()).to_pylist() for name in partitions}
+    texts = {
+        name.removeprefix(_PARTITION): actions.column(name).cast(pa.string()).to_pylist()
+        for name in partitions
+    }
     files = zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True)
     return [
-        DataFile(_address(uri, path), size, tuple((name, values[index]) for name, values in texts.items()), schema)
+        DataFile(
+            _address(uri, path), size, tuple((name, values[index]) for name, values in texts.items()), schema
+        )
         for index, (path, size) in enumerate(files)
     ]
 

@@ -1,7 +1,8 @@
-"""`clickprompt init`: a commented schema (data/sources/schema.py) for files that nothing is known of but what a sample of them shows.
+"""`clickprompt init`: a commented schema (data/sources/schema.py) for files that nothing is known of but what
+a sample of them shows.
 
-Which of them are the log and which are joined to it, what is a click, when, whose, of which item, and what is a field: each a guess that
-the draft gives a reason for, where the user can correct it.
+Which of them are the log and which are joined to it, what is a click, when, whose, of which item, and what is
+a field: each a guess that the draft gives a reason for, where the user can correct it.
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -18,7 +19,15 @@ import pyarrow.compute as pc
 
 from clickprompt.data.prepared.dataset import SPLITS, slug
 from clickprompt.data.sources import draft_names
-from clickprompt.data.sources.draft_columns import Look, field_rule, is_impressions, look, looks_like_times, times_of, why_not
+from clickprompt.data.sources.draft_columns import (
+    Look,
+    field_rule,
+    is_impressions,
+    look,
+    looks_like_times,
+    times_of,
+    why_not,
+)
 from clickprompt.data.sources.draft_files import FileGroup, group_files, read_keys
 from clickprompt.data.sources.draft_label import Label, label_candidates
 from clickprompt.data.sources.draft_names import are_alike, readable, unused
@@ -32,13 +41,18 @@ from clickprompt.errors import InputError
 __all__ = ["Draft", "draft_schema"]
 
 _EXPLODED = 4000  # rows of a sample whose lists are looked into
-_MATCHING, _SURELY = 0.5, 0.95  # keys of the log that a table has, where the names are alike, and where they say nothing
+_MATCHING, _SURELY = (
+    0.5,
+    0.95,
+)  # keys of the log that a table has, where the names are alike, and where they say nothing
 _FEW_KEYS = 5  # distinct values, before it means something that a table has them all
 
 
 @dataclass(frozen=True)
 class Draft:
-    """`text`: the YAML; `complete`: whether `prepare` takes it as it is; `notes`: for the user, not for the file."""
+    """`text`: the YAML; `complete`: whether `prepare` takes it as it is; `notes`: for the user, not for the
+    file.
+    """
 
     text: str
     complete: bool
@@ -56,7 +70,11 @@ class _Log:
     request: str | None = None  # of exploded rows: what says which belonged together
 
     def score(self) -> tuple[bool, bool, bool]:
-        return bool(self.labels and self.labels[0].sure), any(times_of(one) for one in self.looks), bool(self.labels)
+        return (
+            bool(self.labels and self.labels[0].sure),
+            any(times_of(one) for one in self.looks),
+            bool(self.labels),
+        )
 
 
 @dataclass
@@ -108,12 +126,16 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
         elif joined := _joined(log, other.group, label, tables):
             tables.append(joined)
         else:
-            left.append(f"{other.group.shown}: no column has keys, each once, that a column of the log has too; left out")
+            left.append(
+                f"{other.group.shown}: no column has keys, each once, that a column of the log has too; "
+                "left out"
+            )
     time, split, times = _ways_to_split(looks, label)
     entries = _entries(log, label, tables, {time, split})
     complete = label is not None and sum(not entry.reason for entry in entries) >= 2
     lines = [
-        f"# Drafted from {log.group.sample.num_rows:,} rows of {log.group.shown}. Every line is a guess: correct it, then look at it with",
+        f"# Drafted from {log.group.sample.num_rows:,} rows of {log.group.shown}. Every line is a guess: "
+        "correct it, then look at it with",
         "#     clickprompt prepare THIS_FILE --check",
         *_data_lines(log.group),
         *_explode_lines(log),
@@ -125,20 +147,30 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
         *(entry.line() for entry in entries),
     ]
     if sum(not entry.reason for entry in entries) < 2:
-        lines.append("  # a schema has two fields at least: take some of the columns above, or give more files")
+        lines.append(
+            "  # a schema has two fields at least: take some of the columns above, or give more files"
+        )
     if not any(not entry.reason for entry in entries):
         lines[lines.index("fields:                           # in the order of the text")] = "# fields:"
     notes += left
     used = sum(not entry.reason for entry in entries)
-    notes.append(f"the log: {log.group.shown}; {_count(used, 'field')}, {_count(len(entries) - used, 'column')} left out with the reason")
+    notes.append(
+        f"the log: {log.group.shown}; {_count(used, 'field')}, {_count(len(entries) - used, 'column')} left "
+        "out with the reason"
+    )
     notes += [f"joined: {table.group.shown} by {table.key}" for table in tables]
-    notes.append(f"label: {label.column}" if label else "label: no column looks like one; fill it in before preparing")
+    notes.append(
+        f"label: {label.column}" if label else "label: no column looks like one; fill it in before preparing"
+    )
     return Draft("\n".join(lines) + "\n", complete, notes)
 
 
 def _as_log(group: FileGroup) -> _Log:
     sample = group.sample
-    looks = [look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name]) for name in sample.column_names]
+    looks = [
+        look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name])
+        for name in sample.column_names
+    ]
     shown = next((one for one in looks if is_impressions(one)), None)
     if shown is None:
         return _Log(group, looks, None, label_candidates(looks))
@@ -146,7 +178,10 @@ def _as_log(group: FileGroup) -> _Log:
     into = [unused([name], taken) for name in ("item", "clicked")]
     explode = {"columns": [shown.name], "separator": " ", "split": "-", "into": into}
     rows, _ = exploded(sample.slice(0, _EXPLODED).combine_chunks(), Explode.model_validate(explode))
-    made = [look(name, rows.column(name).combine_chunks(), group.nulls, group.kinds.get(name, {"text"})) for name in rows.column_names]
+    made = [
+        look(name, rows.column(name).combine_chunks(), group.nulls, group.kinds.get(name, {"text"}))
+        for name in rows.column_names
+    ]
     label = Label(into[1], {"column": into[1]}, "1 behind what was shown is a click", True)
     request = next((one.name for one in looks if one.unique() and one.name != shown.name), None)
     return _Log(group, made, explode, [label], request)
@@ -155,11 +190,20 @@ def _as_log(group: FileGroup) -> _Log:
 def _joined(log: _Log, group: FileGroup, label: Label | None, tables: Sequence[_Joined]) -> _Joined | None:
     """By the pair of columns that fits best."""
     sample = group.sample
-    looks = [look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name]) for name in sample.column_names]
+    looks = [
+        look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name])
+        for name in sample.column_names
+    ]
     nameless = group.made_names or log.group.made_names
     best: tuple[float, str, str] | None = None
     for key in looks:
-        if key.missing or key.distinct < key.rows or not key.rows or key.problem or kind_of(key.column.type) in ("list", "time"):
+        if (
+            key.missing
+            or key.distinct < key.rows
+            or not key.rows
+            or key.problem
+            or kind_of(key.column.type) in ("list", "time")
+        ):
             continue
         keys: pa.Array | None = None
         for column in log.looks:
@@ -204,18 +248,28 @@ def _share_in(column: Look, keys: pa.Array) -> float:
     return pc.mean(pc.is_in(found, value_set=keys)).as_py() or 0.0
 
 
-def _ways_to_split(looks: dict[str, Look], label: Label | None) -> tuple[str | None, str | None, dict[str, tuple[int, int]]]:
-    """The column of times, or that which says train, valid or test; and all columns of times, with their first and last."""
+def _ways_to_split(
+    looks: dict[str, Look], label: Label | None
+) -> tuple[str | None, str | None, dict[str, tuple[int, int]]]:
+    """The column of times, or that which says train, valid or test; and all columns of times, with their
+    first and last.
+    """
     for one in looks.values():
         if draft_names.is_split(one.name) and not one.missing and {*one.found()} == {*SPLITS}:
             return None, one.name, {}
-    times = {name: span for name, one in looks.items() if (label is None or name != label.column) and (span := times_of(one))}
+    times = {
+        name: span
+        for name, one in looks.items()
+        if (label is None or name != label.column) and (span := times_of(one))
+    }
     # of several: one whose name says it, and that tells moments apart, not days
     ranked = sorted(times, key=lambda name: (not draft_names.is_time(name), -looks[name].distinct))
     return (ranked[0] if ranked else None), None, times
 
 
-def _entries(log: _Log, label: Label | None, tables: Sequence[_Joined], ways: set[str | None]) -> list[_Entry]:
+def _entries(
+    log: _Log, label: Label | None, tables: Sequence[_Joined], ways: set[str | None]
+) -> list[_Entry]:
     """Of the log's columns in order, each followed by those of the tables that it is the key to."""
     known = {one.name: one for one in log.looks}
     answer = label.of(known[label.column]) if label else None
@@ -228,7 +282,9 @@ def _entries(log: _Log, label: Label | None, tables: Sequence[_Joined], ways: se
             if not entry.reason and one.name in others:
                 entry.reason = "may be another label: leave it out unless it is known before the click"
             if not entry.reason and answer is not None and _leaks(one, answer):
-                entry.reason = "its value decides the label: a leak? leave it out unless it is known before the click"
+                entry.reason = (
+                    "its value decides the label: a leak? leave it out unless it is known before the click"
+                )
             if not entry.reason and one.name == log.request:
                 entry.reason = "another value in every row of the file: nothing can be learned of it"
             entries.append(entry)
@@ -236,9 +292,15 @@ def _entries(log: _Log, label: Label | None, tables: Sequence[_Joined], ways: se
             if table.on == one.name:
                 for column in table.looks:
                     if column.name != table.key:
-                        names = [readable(column.name), f"{readable(table.name)} {readable(column.name).lower()}"]
+                        names = [
+                            readable(column.name),
+                            f"{readable(table.name)} {readable(column.name).lower()}",
+                        ]
                         entries.append(_entry(column, f"{table.name}.{column.name}", names, taken, False))
-    for entry in sorted((entry for entry in entries if entry.reason and not entry.hard), key=lambda entry: "leak" in entry.reason):
+    for entry in sorted(
+        (entry for entry in entries if entry.reason and not entry.hard),
+        key=lambda entry: "leak" in entry.reason,
+    ):
         if sum(not one.reason for one in entries) < 2:
             entry.remark, entry.reason = f"there are few columns, or it would be left out: {entry.reason}", ""
     return entries
@@ -251,7 +313,9 @@ def _entry(one: Look, column: str, names: Sequence[str], taken: set[str], of_log
     if one.missing:
         found += f"; missing in {one.missing / one.rows:.1%}"
     hard = reason.startswith(("can't", "no value"))
-    return _Entry(column, unused(names, taken), rule, f"{found}{'; ' if remark else ''}{remark}", reason, hard)
+    return _Entry(
+        column, unused(names, taken), rule, f"{found}{'; ' if remark else ''}{remark}", reason, hard
+    )
 
 
 def _leaks(one: Look, answer: np.ndarray) -> bool:
@@ -260,7 +324,11 @@ def _leaks(one: Look, answer: np.ndarray) -> bool:
 
 
 def _data_lines(group: FileGroup) -> list[str]:
-    lines = [f"data: {flow(group.data)}"] if len(group.data) <= 3 else ["data:", *(f"  - {scalar(name)}" for name in group.data)]
+    lines = (
+        [f"data: {flow(group.data)}"]
+        if len(group.data) <= 3
+        else ["data:", *(f"  - {scalar(name)}" for name in group.data)]
+    )
     lines += [f"{key}: {flow(value)}" for key, value in group.settings.items()]
     if group.made_names:
         lines[-1] += "   # the file has no header line: give its columns their names here and below"
@@ -276,19 +344,29 @@ def _label_lines(log: _Log, label: Label | None) -> list[str]:
         names = ", ".join(scalar(one.name) for one in log.looks)
         return [
             "# label: {column: …}   # fill in: no column looks like clicks (0 and 1), ratings or events",
-            "#     a rule: {column: rating, positive_from: 4}, {column: event, positive: [purchase]}, or a column of 0 and 1",
+            "#     a rule: {column: rating, positive_from: 4}, {column: event, positive: [purchase]}, or a "
+            "column of 0 and 1",
             f"#     the columns: {names}",
-            *(f"#     {scalar(one.name)}: {one.distinct} numbers, perhaps ratings" for one in log.looks if _few_numbers(one)),
+            *(
+                f"#     {scalar(one.name)}: {one.distinct} numbers, perhaps ratings"
+                for one in log.looks
+                if _few_numbers(one)
+            ),
         ]
     others = ", ".join(scalar(other.column) for other in log.labels[1:])
-    return [f"label: {flow(label.rule)}   # {label.remark}", *([f"# other columns that may be the label: {others}"] if others else [])]
+    return [
+        f"label: {flow(label.rule)}   # {label.remark}",
+        *([f"# other columns that may be the label: {others}"] if others else []),
+    ]
 
 
 def _few_numbers(one: Look) -> bool:
     return one.numbers is not None and 2 <= one.distinct <= 10
 
 
-def _time_lines(time: str | None, split: str | None, times: dict[str, tuple[int, int]], looks: dict[str, Look]) -> list[str]:
+def _time_lines(
+    time: str | None, split: str | None, times: dict[str, tuple[int, int]], looks: dict[str, Look]
+) -> list[str]:
     if split:
         return [f"split: {scalar(split)}   # train, valid or test"]
     if time:
@@ -301,26 +379,46 @@ def _time_lines(time: str | None, split: str | None, times: dict[str, tuple[int,
     for one in unread[:3]:
         example = one.column.filter(one.column.is_valid())[0].as_py()
         form = f"or has values like {shown(str(example))}: ISO is 2024-05-01 12:30:00"
-        lines.append(f"#     {scalar(one.name)} may be one, but is missing in some rows, is all the same, {form}")
+        lines.append(
+            f"#     {scalar(one.name)} may be one, but is missing in some rows, is all the same, {form}"
+        )
     return lines
 
 
-def _role_lines(log: _Log, looks: dict[str, Look], label: Label | None, tables: Sequence[_Joined]) -> list[str]:
-    usable = [name for name, one in looks.items() if not one.problem and one.present and (label is None or name != label.column)]
+def _role_lines(
+    log: _Log, looks: dict[str, Look], label: Label | None, tables: Sequence[_Joined]
+) -> list[str]:
+    usable = [
+        name
+        for name, one in looks.items()
+        if not one.problem and one.present and (label is None or name != label.column)
+    ]
     usable = [name for name in usable if kind_of(looks[name].column.type) not in ("list", "time", "other")]
     user = next((name for name in usable if draft_names.is_user(name)), None)
-    item = log.explode["into"][0] if log.explode else next((name for name in usable if draft_names.is_item(name)), None)
+    item = (
+        log.explode["into"][0]
+        if log.explode
+        else next((name for name in usable if draft_names.is_item(name)), None)
+    )
     item = item or next((table.on for table in tables if table.on != user), None)
-    request = log.request or next((name for name in usable if draft_names.is_request(name) and not looks[name].unique()), None)
+    request = log.request or next(
+        (name for name in usable if draft_names.is_request(name) and not looks[name].unique()), None
+    )
     session = next((name for name in usable if draft_names.is_session(name)), None)
     lines = [
-        f"user: {scalar(user)}" if user else "# user: …   # the column that says whose a row is, for figures by user",
-        f"item: {scalar(item)}" if item else "# item: …   # the column that says what was shown, for the long tail",
+        f"user: {scalar(user)}"
+        if user
+        else "# user: …   # the column that says whose a row is, for figures by user",
+        f"item: {scalar(item)}"
+        if item
+        else "# item: …   # the column that says what was shown, for the long tail",
     ]
     if request:
         lines.append(f"group: {scalar(request)}   # rows that were shown together, for AUC by request")
     elif session:
-        lines.append(f"# group: {scalar(session)}   # if rows of one value were shown together: AUC by request")
+        lines.append(
+            f"# group: {scalar(session)}   # if rows of one value were shown together: AUC by request"
+        )
     return lines
 
 
@@ -328,7 +426,11 @@ def _table_lines(tables: Sequence[_Joined], left: Sequence[str]) -> list[str]:
     lines = ["tables:"] if tables else []
     for table in tables:
         data = table.group.data[0]
-        said = {"data": data, "key": table.key} | ({"on": table.on} if table.on != table.key else {}) | table.group.settings
+        said = (
+            {"data": data, "key": table.key}
+            | ({"on": table.on} if table.on != table.key else {})
+            | table.group.settings
+        )
         lines.append(f"  {scalar(table.name)}: {flow(said)}")
     return lines + [f"# {_said(line)}" for line in left]
 

@@ -1,4 +1,6 @@
-"""What a column of a sample looks like, and the rule of a schema's field that suits it. Shape legend: N rows."""
+"""What a column of a sample looks like, and the rule of a schema's field that suits it. Shape legend: N
+rows.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -31,7 +33,9 @@ _IMPRESSIONS = r"^[^\s]+-[01]( [^\s]+-[01])*$"
 
 @dataclass(frozen=True)
 class Look:
-    """A column of a sample. values [N]: texts, null where missing; codes [N]: of the distinct ones, the missing value's is the last."""
+    """A column of a sample. values [N]: texts, null where missing; codes [N]: of the distinct ones, the
+    missing value's is the last.
+    """
 
     name: str
     column: pa.Array
@@ -73,7 +77,11 @@ class Look:
 def look(name: str, column: pa.Array, nulls: tuple[str, ...], kinds: Collection[str]) -> Look:
     problem = ""
     try:
-        values = pc.binary_join(lists(column, None, nulls), " ") if kind_of(column.type) == "list" else texts(column, nulls)
+        values = (
+            pc.binary_join(lists(column, None, nulls), " ")
+            if kind_of(column.type) == "list"
+            else texts(column, nulls)
+        )
     except (BadValue, pa.ArrowException) as error:
         problem = str(error)
         values = pa.nulls(len(column), pa.string())
@@ -86,14 +94,25 @@ def look(name: str, column: pa.Array, nulls: tuple[str, ...], kinds: Collection[
             figures = numbers(column, nulls).to_numpy(zero_copy_only=False)
         except (BadValue, pa.ArrowException):
             figures = None
-    return Look(name, column, nulls, frozenset(kinds), values, codes, distinct, values.null_count, figures, problem)
+    return Look(
+        name, column, nulls, frozenset(kinds), values, codes, distinct, values.null_count, figures, problem
+    )
 
 
 def times_of(found: Look) -> tuple[int, int] | None:
-    """The first and the last time, in microseconds, of a column that has nothing but times, not all the same."""
-    if found.missing or not found.rows or found.problem or kind_of(found.column.type) in ("list", "boolean", "other"):
+    """The first and the last time, in microseconds, of a column that has nothing but times, not all the
+    same.
+    """
+    if (
+        found.missing
+        or not found.rows
+        or found.problem
+        or kind_of(found.column.type) in ("list", "boolean", "other")
+    ):
         return None
-    if found.numbers is not None and (np.abs(found.numbers).min() < 1e8 or not draft_names.is_time(found.name)):
+    if found.numbers is not None and (
+        np.abs(found.numbers).min() < 1e8 or not draft_names.is_time(found.name)
+    ):
         return None
     try:
         moments = instants(found.column, None, found.nulls)[0]
@@ -123,7 +142,10 @@ def field_rule(found: Look) -> tuple[dict[str, Any], str]:
         return _of_numbers(found)
     separator = _separator(found)
     if separator:
-        return {"kind": "multi", "separator": separator}, "take: all makes each combination a value of its own"
+        return {
+            "kind": "multi",
+            "separator": separator,
+        }, "take: all makes each combination a value of its own"
     lengths = pc.utf8_length(found.values)
     if found.present and pc.max(lengths).as_py() > _LONG and not draft_names.is_id(name):
         return {"max_characters": _LONGEST}, f"up to {pc.max(lengths).as_py():,} characters"
@@ -137,7 +159,11 @@ def _of_numbers(found: Look) -> tuple[dict[str, Any], str]:
     is_id = draft_names.is_id(found.name) or (whole and bool((np.abs(present) >= 2.0**53).any()))
     if is_id or found.distinct <= _FEW:
         mixed = {"integer", "float"} <= found.kinds or (is_id and whole and "float" in found.kinds)
-        return ({"type": "integer"}, "whole numbers, also where a file has floats") if mixed and whole else ({}, "")
+        return (
+            ({"type": "integer"}, "whole numbers, also where a file has floats")
+            if mixed and whole
+            else ({}, "")
+        )
     remark = "" if not whole else "if it is an id, leave kind and quantiles out"
     return {"kind": "numeric", "quantiles": _QUANTILES}, remark
 
@@ -208,7 +234,13 @@ def _separator(found: Look) -> str | None:
     several = [text for text in distinct if " " in text]  # ids
     tokens = [token for text in several for token in text.split(" ")]
     coded = sum(bool(re.fullmatch(r"[A-Za-z]*[0-9]+", token)) for token in tokens)
-    return " " if len(several) > 0.2 * len(distinct) and coded >= 0.95 * len(tokens) and len(tokens) > 3 * len(several) else None
+    return (
+        " "
+        if len(several) > 0.2 * len(distinct)
+        and coded >= 0.95 * len(tokens)
+        and len(tokens) > 3 * len(several)
+        else None
+    )
 
 
 def _least(separator: str) -> float:
@@ -218,9 +250,13 @@ def _least(separator: str) -> float:
 
 def _are_values(distinct: Sequence[str], separator: str) -> bool:
     parts = [part.strip() for text in distinct for part in text.split(separator) if part.strip()]
-    short = separator == "|" or (_mean(map(len, parts)) <= 25 and _mean(len(part.split()) for part in parts) <= 2)
+    short = separator == "|" or (
+        _mean(map(len, parts)) <= 25 and _mean(len(part.split()) for part in parts) <= 2
+    )
     again = len(set(parts)) <= (0.9 if separator == "|" else 0.35) * len(parts) or len(distinct) < _ENOUGH
-    not_numbers = separator != "," or not all(re.fullmatch(r"\d{1,3}(,\d{3})+|\d+", text) for text in distinct)
+    not_numbers = separator != "," or not all(
+        re.fullmatch(r"\d{1,3}(,\d{3})+|\d+", text) for text in distinct
+    )
     return bool(parts) and short and again and not_numbers
 
 

@@ -1,4 +1,6 @@
-"""What `clickprompt init` reads: the files that it is given, those of the same columns together, and a sample of each."""
+"""What `clickprompt init` reads: the files that it is given, those of the same columns together, and a sample
+of each.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -33,7 +35,9 @@ _ALIKE = 0.5  # keys that two JSON files share, of those that either has, from w
 
 @dataclass
 class FileGroup:
-    """Files with the same columns. `data`: as a schema names them; `settings`: what it has to say of how they are read."""
+    """Files with the same columns. `data`: as a schema names them; `settings`: what it has to say of how they
+    are read.
+    """
 
     data: list[str]
     files: list[DataFile]
@@ -97,9 +101,15 @@ def group_files(given: Sequence[str], folder: str) -> list[FileGroup]:
         raise DataError(f"{', '.join(empty)}: no rows; give the files of a log")
     groups = []
     for names, files, how, settings, made in members:
-        kept = _leaves(names) if ending_format(files[0].uri) in ("json", "jsonl") else [name for name in names if name]
+        kept = (
+            _leaves(names)
+            if ending_format(files[0].uri) in ("json", "jsonl")
+            else [name for name in names if name]
+        )
         group = FileGroup([], files, how, settings, pa.table({}), {name: set() for name in kept}, made)
-        group.data = _data([pattern for pattern, file in named.values() if file in files], files, how, folder, named)
+        group.data = _data(
+            [pattern for pattern, file in named.values() if file in files], files, how, folder, named
+        )
         group.sample = _sample(group)
         groups.append(group)
     groups[0].notes += [f"{uri}: empty, left out" for uri in empty]
@@ -189,7 +199,9 @@ def _first_lines(file: DataFile, how: FileFormat) -> tuple[list[str], dict[str, 
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """What cuts all lines into the same number of cells: a tab, as texts hold none, else the most; or what the first line has most of."""
+    """What cuts all lines into the same number of cells: a tab, as texts hold none, else the most; or what
+    the first line has most of.
+    """
     widths = {one: {len(_cells(line, one)) for line in lines} for one in _DELIMITERS}
     if widths["::"] == {1}:
         del widths["::"]
@@ -212,13 +224,21 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first line is names: words, each once, that none of the other lines has in the same place."""
+    """Whether the first line is names: words, each once, that none of the other lines has in the same
+    place.
+    """
     first, *others = rows
     names = [cell.strip() for cell in first]
-    if len(set(names)) < len(names) or not all(_HEADER.fullmatch(name) for name in names if name) or not any(names):
+    if (
+        len(set(names)) < len(names)
+        or not all(_HEADER.fullmatch(name) for name in names if name)
+        or not any(names)
+    ):
         return False
     repeated = [
-        place for place, name in enumerate(names) if name and any(len(row) > place and row[place].strip() == name for row in others)
+        place
+        for place, name in enumerate(names)
+        if name and any(len(row) > place and row[place].strip() == name for row in others)
     ]
     return not repeated
 
@@ -239,9 +259,15 @@ def _leaves(names: Sequence[str]) -> list[str]:
 
 
 def _data(
-    patterns: Sequence[str], files: Sequence[DataFile], how: FileFormat, folder: str, named: dict[str, tuple[str, DataFile]]
+    patterns: Sequence[str],
+    files: Sequence[DataFile],
+    how: FileFormat,
+    folder: str,
+    named: dict[str, tuple[str, DataFile]],
 ) -> list[str]:
-    """Patterns and folders as they were given where they stand for these files only; else files, or the pattern that is the same."""
+    """Patterns and folders as they were given where they stand for these files only; else files, or the
+    pattern that is the same.
+    """
     found: dict[str, None] = {}
     uris = {file.uri for file in files}
     for pattern in dict.fromkeys(patterns):
@@ -263,7 +289,12 @@ def _data(
 def _common(names: Sequence[str]) -> str:
     """What all begin with."""
     first, last = min(names), max(names)
-    return first[: next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))]
+    return first[
+        : next(
+            (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other),
+            len(first),
+        )
+    ]
 
 
 def _matches(pattern: str, how: FileFormat) -> set[str]:
@@ -290,7 +321,9 @@ def _sample(group: FileGroup) -> pa.Table:
                 group.kinds[name].add(kind_of(type_))
     for file in chosen:
         parts = file_parts(file, group.how)
-        for part in parts[:: max(1, len(parts) // max(1, _FILES // len(chosen)))][: max(1, _FILES // len(chosen))]:
+        for part in parts[:: max(1, len(parts) // max(1, _FILES // len(chosen)))][
+            : max(1, _FILES // len(chosen))
+        ]:
             rows = 0
             for piece in read_rows(part, names, group.how):
                 gathered.append(piece.slice(0, _ROWS // len(chosen) - rows))
@@ -299,7 +332,9 @@ def _sample(group: FileGroup) -> pa.Table:
                     break
     if not gathered:
         return pa.table({name: pa.array([], pa.string()) for name in names})
-    return pa.table({name: _together([table.column(name) for table in gathered], group.nulls) for name in names})
+    return pa.table(
+        {name: _together([table.column(name) for table in gathered], group.nulls) for name in names}
+    )
 
 
 def _together(columns: Sequence[pa.ChunkedArray], nulls: Sequence[str]) -> pa.Array:

@@ -20,8 +20,36 @@ __all__ = ["Label", "label_candidates"]
 _TRUTHS = frozenset({"0", "1", "true", "false"})
 _MOST_EVENTS = 30
 _SPECIFIC = (
-    *("purchase", "purchased", "buy", "bought", "order", "transaction", "checkout", "conversion", "pay", "paid", "addtocart", "cart"),
-    *("install", "book", "booking", "apply", "like", "favorite", "fav", "share", "click", "clicked", "play", "read", "detail", "pv"),
+    *(
+        "purchase",
+        "purchased",
+        "buy",
+        "bought",
+        "order",
+        "transaction",
+        "checkout",
+        "conversion",
+        "pay",
+        "paid",
+        "addtocart",
+        "cart",
+    ),
+    *(
+        "install",
+        "book",
+        "booking",
+        "apply",
+        "like",
+        "favorite",
+        "fav",
+        "share",
+        "click",
+        "clicked",
+        "play",
+        "read",
+        "detail",
+        "pv",
+    ),
 )
 """what users do, the rarest and most telling first"""
 
@@ -67,17 +95,26 @@ def _candidate(found: Look) -> tuple[int, Label] | None:
     values = {value.lower() for value in found.found()[: _MOST_EVENTS + 1]}
     if values <= _TRUTHS:
         if name in LABELS:
-            return LABELS.index(name), Label(found.name, {"column": found.name}, "1 and true are clicks", True)
+            return LABELS.index(name), Label(
+                found.name, {"column": found.name}, "1 and true are clicks", True
+            )
         if len(values) > 1 and name not in (*RATINGS, *EVENTS):
-            return 1000, Label(found.name, {"column": found.name}, "a column of 0 and 1: is 1 a click?", False)
+            return 1000, Label(
+                found.name, {"column": found.name}, "a column of 0 and 1: is 1 a click?", False
+            )
     if found.distinct < 2:
         return None
     if found.numbers is not None and (name in RATINGS or (name in LABELS and found.distinct <= _MOST_EVENTS)):
         least, step = _positive_from(found)
-        remark = f"from {np.nanmin(found.numbers):g} to {np.nanmax(found.numbers):g}; which of them are clicks is your decision"
+        remark = (
+            f"from {np.nanmin(found.numbers):g} to {np.nanmax(found.numbers):g}; which of them are "
+            "clicks is your decision"
+        )
         if step is not None:
             remark += f'; to leave out what is neither, add drop: ["{step:g}"]'
-        return 100 + (name not in RATINGS), Label(found.name, {"column": found.name, "positive_from": least}, remark, True)
+        return 100 + (name not in RATINGS), Label(
+            found.name, {"column": found.name, "positive_from": least}, remark, True
+        )
     if name in (*EVENTS, *LABELS) and found.distinct <= _MOST_EVENTS:
         events = found.found()
         chosen = _most_specific(events)
@@ -87,7 +124,9 @@ def _candidate(found: Look) -> tuple[int, Label] | None:
 
 
 def _positive_from(found: Look) -> tuple[float, float | None]:
-    """The number in the sample nearest above three quarters of the scale, 4 of 1 to 5, so that both classes occur; and the one below it."""
+    """The number in the sample nearest above three quarters of the scale, 4 of 1 to 5, so that both classes
+    occur; and the one below it.
+    """
     assert found.numbers is not None
     steps = np.unique(found.numbers[~np.isnan(found.numbers)])
     wanted = np.ceil(steps[0] + 0.75 * (steps[-1] - steps[0]))

@@ -37,7 +37,18 @@ LABELS = (
     "liked",
     "y",
 )
-RATINGS = ("rating", "ratings", "stars", "score", "overall", "grade", "bookrating", "userrating", "reviewrating", "starrating")
+RATINGS = (
+    "rating",
+    "ratings",
+    "stars",
+    "score",
+    "overall",
+    "grade",
+    "bookrating",
+    "userrating",
+    "reviewrating",
+    "starrating",
+)
 EVENTS = (
     "event",
     "eventtype",
@@ -52,12 +63,69 @@ EVENTS = (
     "activity",
 )
 
-_USERS = ("user", "customer", "member", "visitor", "reviewer", "viewer", "client", "person", "account", "shopper")
-_ITEMS = (
-    *("item", "product", "movie", "film", "book", "news", "article", "ad", "creative", "video", "song", "track", "business", "listing"),
-    *("post", "page", "game", "app", "course", "recipe", "anime", "isbn", "asin", "sku", "document", "doc", "content", "goods"),
+_USERS = (
+    "user",
+    "customer",
+    "member",
+    "visitor",
+    "reviewer",
+    "viewer",
+    "client",
+    "person",
+    "account",
+    "shopper",
 )
-_IDS = ("id", "ids", "key", "code", "uuid", "guid", "isbn", "asin", "sku", "zip", "zipcode", "postcode", "hash", "no", "nr")
+_ITEMS = (
+    *(
+        "item",
+        "product",
+        "movie",
+        "film",
+        "book",
+        "news",
+        "article",
+        "ad",
+        "creative",
+        "video",
+        "song",
+        "track",
+        "business",
+        "listing",
+    ),
+    *(
+        "post",
+        "page",
+        "game",
+        "app",
+        "course",
+        "recipe",
+        "anime",
+        "isbn",
+        "asin",
+        "sku",
+        "document",
+        "doc",
+        "content",
+        "goods",
+    ),
+)
+_IDS = (
+    "id",
+    "ids",
+    "key",
+    "code",
+    "uuid",
+    "guid",
+    "isbn",
+    "asin",
+    "sku",
+    "zip",
+    "zipcode",
+    "postcode",
+    "hash",
+    "no",
+    "nr",
+)
 _TIMES = (
     "time",
     "timestamp",
@@ -75,7 +143,17 @@ _TIMES = (
     "eventtime",
 )
 _REQUESTS = ("request", "impression", "query", "requestid", "impressionid", "queryid", "searchid", "search")
-_UPPER = {"id": "ID", "ids": "IDs", "url": "URL", "isbn": "ISBN", "asin": "ASIN", "sku": "SKU", "ip": "IP", "uuid": "UUID", "os": "OS"}
+_UPPER = {
+    "id": "ID",
+    "ids": "IDs",
+    "url": "URL",
+    "isbn": "ISBN",
+    "asin": "ASIN",
+    "sku": "SKU",
+    "ip": "IP",
+    "uuid": "UUID",
+    "os": "OS",
+}
 _LONGEST = 60  # characters of a field's name
 
 
@@ -93,14 +171,20 @@ def plain_name(name: str) -> str:
 def readable(name: str) -> str:
     """movieId → Movie ID; possibly nothing."""
     found = words(name)
-    if len(found) == 1 and found[0].endswith("id") and found[0][:-2] in (*_USERS, *_ITEMS, "session", "category", "brand"):
+    if (
+        len(found) == 1
+        and found[0].endswith("id")
+        and found[0][:-2] in (*_USERS, *_ITEMS, "session", "category", "brand")
+    ):
         found = [found[0][:-2], "id"]
     text = " ".join(_UPPER.get(word, word) for word in found)
     return (text[:1].upper() + text[1:])[:_LONGEST].strip()
 
 
 def unused(wanted: Iterable[str], taken: set[str]) -> str:
-    """The first name whose column isn't `taken` (data/prepared/dataset.py), else the last one with a number; it is taken then."""
+    """The first name whose column isn't `taken` (data/prepared/dataset.py), else the last one with a number;
+    it is taken then.
+    """
     last = ""
     for last in wanted:
         if slug(last) and slug(last) not in taken:
@@ -123,18 +207,27 @@ def is_item(name: str) -> bool:
 
 def _is_of(name: str, kinds: tuple[str, ...]) -> bool:
     whole = plain_name(name)
-    return any(whole in (kind, f"{kind}s", f"{kind}id", f"{kind}key", f"{kind}uuid", f"{kind}code") for kind in kinds)
+    return any(
+        whole in (kind, f"{kind}s", f"{kind}id", f"{kind}key", f"{kind}uuid", f"{kind}code") for kind in kinds
+    )
 
 
 def is_id(name: str) -> bool:
     """Whether numbers of this name are no quantities."""
     found = words(name)
-    return is_user(name) or is_item(name) or is_session(name) or (bool(found) and (found[-1] in _IDS or readable(name).endswith(" ID")))
+    return (
+        is_user(name)
+        or is_item(name)
+        or is_session(name)
+        or (bool(found) and (found[-1] in _IDS or readable(name).endswith(" ID")))
+    )
 
 
 def is_time(name: str) -> bool:
     found = words(name)
-    return bool(found) and (found[-1] in _TIMES or plain_name(name) in _TIMES or found[0] in ("timestamp", "datetime"))
+    return bool(found) and (
+        found[-1] in _TIMES or plain_name(name) in _TIMES or found[0] in ("timestamp", "datetime")
+    )
 
 
 def is_split(name: str) -> bool:
@@ -151,11 +244,18 @@ def is_request(name: str) -> bool:
 
 
 def are_alike(column: str, key: str, table: str) -> bool:
-    """Whether a log's column may hold the keys of a table: movieId and movie_id; movie_id and id of movies; movie and movie_id."""
+    """Whether a log's column may hold the keys of a table: movieId and movie_id; movie_id and id of movies;
+    movie and movie_id.
+    """
     column, key, table = plain_name(column), plain_name(key), plain_name(table)
     if column == key or _stem(column) == _stem(key) != "":
         return True
-    return key in _IDS and _stem(column) in (table, table.removesuffix("s"), table.removesuffix("es"), re.sub("ies$", "y", table)) != ("",)
+    return key in _IDS and _stem(column) in (
+        table,
+        table.removesuffix("s"),
+        table.removesuffix("es"),
+        re.sub("ies$", "y", table),
+    ) != ("",)
 
 
 def _stem(name: str) -> str:

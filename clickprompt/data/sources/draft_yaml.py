@@ -15,7 +15,13 @@ _SHOWN = 40  # characters of a value in a comment
 def flow(value: Any) -> str:
     """On one line: {name: Movie ID, column: movieId}."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key if key.isidentifier() else scalar(key)}: {flow(one)}" for key, one in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(
+                f"{key if key.isidentifier() else scalar(key)}: {flow(one)}" for key, one in value.items()
+            )
+            + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, float):

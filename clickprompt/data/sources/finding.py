@@ -1,4 +1,6 @@
-"""Which files a pattern of a schema names: a file, a folder, a pattern with * and ?, or a Delta or Iceberg table."""
+"""Which files a pattern of a schema names: a file, a folder, a pattern with * and ?, or a Delta or Iceberg
+table.
+"""
 
 import fnmatch
 import re
@@ -22,8 +24,9 @@ _ICEBERG_METADATA = re.compile(r"(.*)/metadata/[^/]+\.metadata\.json")
 def find_files(pattern: str, how: FileFormat) -> list[DataFile]:
     """Sorted. * and ? stand for parts of one name, ** for any folders.
 
-    A folder stands for all files below it whose names say a format; where `how` has one, for those that say it or none. A table's folder
-    (Delta, Iceberg) stands for the files of its newest version. Names that begin with _ or . count only where the pattern spells them.
+    A folder stands for all files below it whose names say a format; where `how` has one, for those that say
+    it or none. A table's folder (Delta, Iceberg) stands for the files of its newest version. Names that begin
+    with _ or . count only where the pattern spells them.
 
     Raises DataError where there is no file, a name says no format, or the pattern reaches into a table.
     """
@@ -45,11 +48,19 @@ def find_files(pattern: str, how: FileFormat) -> list[DataFile]:
         else:
             base, below = _divided(path)
             recursive = below.count("/") > 0 or "**" in below
-            infos = filesystem.get_file_info(fs.FileSelector(base, recursive=recursive, allow_not_found=True)) if below else []
+            infos = (
+                filesystem.get_file_info(fs.FileSelector(base, recursive=recursive, allow_not_found=True))
+                if below
+                else []
+            )
     chosen = [info for info in infos if _matches(info.path, base, below)]
     files = [info for info in chosen if info.is_file]
     if kind == fs.FileType.Directory:
-        files = [info for info in files if ending_format(info.path) in ((how.format, None) if how.format else set(ENDINGS.values()))]
+        files = [
+            info
+            for info in files
+            if ending_format(info.path) in ((how.format, None) if how.format else set(ENDINGS.values()))
+        ]
     if not files:
         raise _nothing(pattern, kind == fs.FileType.Directory, bool(chosen))
     _refuse_tables(pattern, filesystem, base, (info.path for info in infos), [info.path for info in files])
@@ -83,11 +94,19 @@ def _fits(names: list[str], parts: list[str]) -> bool:
     if parts[0] == "**":
         if len(parts) == 1:
             return all(map(_is_data, names))
-        return any(_fits(names[skip:], parts[1:]) for skip in range(len(names) + 1) if all(map(_is_data, names[:skip])))
+        return any(
+            _fits(names[skip:], parts[1:])
+            for skip in range(len(names) + 1)
+            if all(map(_is_data, names[:skip]))
+        )
     if not names:
         return False
     spelled = parts[0][0] not in _WILD
-    return (spelled or _is_data(names[0])) and fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+    return (
+        (spelled or _is_data(names[0]))
+        and fnmatch.fnmatchcase(names[0], parts[0])
+        and _fits(names[1:], parts[1:])
+    )
 
 
 def _is_data(name: str) -> bool:
@@ -106,14 +125,23 @@ def _partitions(path: str) -> tuple[tuple[str, str | None], ...]:
 
 def _nothing(pattern: str, is_folder: bool, only_folders: bool) -> DataError:
     if is_folder:
-        return DataError(f"{pattern}: no file in this folder has a name that ends in {', '.join(ENDINGS)}; correct it, or set format:")
+        return DataError(
+            f"{pattern}: no file in this folder has a name that ends in {', '.join(ENDINGS)}; correct it, "
+            "or set format:"
+        )
     if only_folders:
         return DataError(f"{pattern}: only folders have such names; end it in /** for the files in them")
-    return DataError(f"{pattern}: no such file; correct it (names that begin with _ or . count only if they are spelled)")
+    return DataError(
+        f"{pattern}: no such file; correct it (names that begin with _ or . count only if they are spelled)"
+    )
 
 
-def _refuse_tables(pattern: str, filesystem: fs.FileSystem, base: str, listed: Iterable[str], files: list[str]) -> None:
-    """A table's files can be old, or deleted rows: only its log knows. Raises DataError where a file is a table's."""
+def _refuse_tables(
+    pattern: str, filesystem: fs.FileSystem, base: str, listed: Iterable[str], files: list[str]
+) -> None:
+    """A table's files can be old, or deleted rows: only its log knows. Raises DataError where a file is a
+    table's.
+    """
     tables = set()
     for path in listed:
         folder, _, name = path.rpartition("/")
@@ -134,7 +162,8 @@ def _refuse_tables(pattern: str, filesystem: fs.FileSystem, base: str, listed: I
         table = next((one for one in tables if path.startswith(f"{one}/")), None)
         if table is not None:
             raise DataError(
-                f"{pattern}: reaches into a Delta or Iceberg table, whose files may be old ones; name the table's folder, {table}"
+                f"{pattern}: reaches into a Delta or Iceberg table, whose files may be old ones; name the "
+                f"table's folder, {table}"
             )
 
 

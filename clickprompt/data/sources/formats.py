@@ -1,4 +1,6 @@
-"""How the files of a log are read: what a schema may say of them, what their names say, and the pieces they are read in."""
+"""How the files of a log are read: what a schema may say of them, what their names say, and the pieces they
+are read in.
+"""
 
 import codecs
 from dataclasses import dataclass
@@ -33,7 +35,9 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".json": "json",
 }
-"""What a name ends with, in any case, → format. A text format's ending may be followed by one of `_COMPRESSIONS`."""
+"""What a name ends with, in any case, → format. A text format's ending may be followed by one of
+`_COMPRESSIONS`.
+"""
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
@@ -59,19 +63,37 @@ class FileFormat:
     def __post_init__(self) -> None:
         """Raises ConfigError for a setting that no file can be read with."""
         if self.format not in (None, *FORMATS):
-            raise ConfigError(f"format={self.format!r} is not known; give one of {', '.join(FORMATS)}, or leave it out")
+            raise ConfigError(
+                f"format={self.format!r} is not known; give one of {', '.join(FORMATS)}, or leave it out"
+            )
         if self.delimiter is not None and (not self.delimiter or set(self.delimiter) & {"\n", "\r"}):
-            raise ConfigError(f"delimiter={self.delimiter!r} can't stand between cells; give one or more characters of a line")
+            raise ConfigError(
+                f"delimiter={self.delimiter!r} can't stand between cells; give one or more characters of a "
+                "line"
+            )
         if self.quote and (len(self.quote) > 1 or not self.quote.isascii() or self.quote in "\r\n"):
-            raise ConfigError(f"quote={self.quote!r} is not one ASCII character; give one, or an empty text for no quotes")
+            raise ConfigError(
+                f"quote={self.quote!r} is not one ASCII character; give one, or an empty text for no quotes"
+            )
         if self.quote and self.delimiter and self.quote in self.delimiter:
-            raise ConfigError(f"delimiter={self.delimiter!r} contains quote={self.quote!r}; set another quote, or an empty one for none")
-        if self.names is not None and (not self.names or len(set(self.names)) < len(self.names) or "" in self.names):
-            raise ConfigError(f"names={list(self.names)} must be different and not empty; name every column of the file once")
+            raise ConfigError(
+                f"delimiter={self.delimiter!r} contains quote={self.quote!r}; set another quote, or an "
+                "empty one for none"
+            )
+        if self.names is not None and (
+            not self.names or len(set(self.names)) < len(self.names) or "" in self.names
+        ):
+            raise ConfigError(
+                f"names={list(self.names)} must be different and not empty; name every column of the file "
+                "once"
+            )
         try:
             "".encode(self.encoding)
         except LookupError as error:
-            raise ConfigError(f"encoding={self.encoding!r} is not known; give one of Python's, such as utf-8, latin-1, cp1252") from error
+            raise ConfigError(
+                f"encoding={self.encoding!r} is not known; give one of Python's, such as utf-8, latin-1, "
+                "cp1252"
+            ) from error
 
     @property
     def is_utf8(self) -> bool:
@@ -82,8 +104,8 @@ class FileFormat:
 class DataFile:
     """A file with rows, and what is known of them from elsewhere.
 
-    `partitions`: column → value of all rows, from hive folders such as dt=2024-05-01 or a table's log; text, or null.
-    `schema`: a Delta or Iceberg table's, whose columns and types the rows get; None: the file's own.
+    `partitions`: column → value of all rows, from hive folders such as dt=2024-05-01 or a table's log; text,
+    or null. `schema`: a Delta or Iceberg table's, whose columns and types the rows get; None: the file's own.
     """
 
     uri: str
@@ -126,5 +148,7 @@ def format_of(uri: str, how: FileFormat) -> str:
     kind = how.format or ending_format(uri)
     if kind is None:
         known = f"{', '.join(ENDINGS)}, text also with {', '.join(_COMPRESSIONS)}"
-        raise DataError(f"{uri}: its name says no format that is read ({known}); set format: {', '.join(FORMATS[:4])}")
+        raise DataError(
+            f"{uri}: its name says no format that is read ({known}); set format: {', '.join(FORMATS[:4])}"
+        )
     return kind

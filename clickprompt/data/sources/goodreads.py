@@ -1,8 +1,10 @@
-"""GoodReads (UCSD Book Graph; Wan and McAuley 2018): interactions, books, works, authors and genres as JSON lines.
+"""GoodReads (UCSD Book Graph; Wan and McAuley 2018): interactions, books, works, authors and genres as JSON
+lines.
 
-Unrated interactions (0) are dropped, ratings of 4 and more positive; of repeated ones the latest stays; 10-core; time is date_updated.
-Interactions with books that the books file doesn't have are dropped. A book's author is its first, its genre the one with the most votes.
-Average rating and number of reviews are the publisher's over the whole period, later than most clicks: they leak.
+Unrated interactions (0) are dropped, ratings of 4 and more positive; of repeated ones the latest stays;
+10-core; time is date_updated. Interactions with books that the books file doesn't have are dropped. A book's
+author is its first, its genre the one with the most votes. Average rating and number of reviews are the
+publisher's over the whole period, later than most clicks: they leak.
 """
 
 import re
@@ -25,7 +27,9 @@ _BOOKS, _WORKS = "goodreads_books.json", "goodreads_book_works.json"
 _AUTHORS, _GENRES = "goodreads_book_authors.json", "goodreads_book_genres_initial.json"
 _WHERE = "get the files of the UCSD Book Graph, plain or as .gz (https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
 _TIME = re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}")
-_MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())}
+_MONTHS = {
+    name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
+}
 
 
 class GoodReads(Source):
@@ -54,7 +58,9 @@ class GoodReads(Source):
     latest_only = True
     joins = "inner"
     whole_tables = False
-    remark = "Average rating and Number of book reviews are of the whole period: they leak what came after a click"
+    remark = (
+        "Average rating and Number of book reviews are of the whole period: they leak what came after a click"
+    )
 
     def raw_files(self) -> dict[str, int]:
         files = existing_files(self.raw_dir, (_LOG, _BOOKS, _WORKS, _AUTHORS, _GENRES), _WHERE)
@@ -63,7 +69,10 @@ class GoodReads(Source):
     def tables(self) -> dict[str, pa.Table]:
         names = {found["author_id"]: found.get("name") for _, found in self._objects(_AUTHORS, "author_id")}
         media = {found["work_id"]: found.get("media_type") for _, found in self._objects(_WORKS, "work_id")}
-        genres = {found["book_id"]: _most_votes(found.get("genres")) for _, found in self._objects(_GENRES, "book_id")}
+        genres = {
+            found["book_id"]: _most_votes(found.get("genres"))
+            for _, found in self._objects(_GENRES, "book_id")
+        }
         columns: dict[str, list[str]] = {name: [] for name in (KEY, *self.fields[1:])}
         seen = set()
         for _, found in self._objects(_BOOKS, "book_id"):
@@ -71,7 +80,9 @@ class GoodReads(Source):
             if book in seen:
                 continue
             seen.add(book)
-            author = next((one.get("author_id") for one in found.get("authors") or [] if isinstance(one, dict)), None)
+            author = next(
+                (one.get("author_id") for one in found.get("authors") or [] if isinstance(one, dict)), None
+            )
             values = (
                 book,
                 book,
@@ -104,7 +115,8 @@ class GoodReads(Source):
             rating, time = found.get("rating"), found.get("date_updated")
             if rating not in (0, 1, 2, 3, 4, 5) or not isinstance(time, str) or not _TIME.fullmatch(time):
                 raise DataError(
-                    f"{part.place(row)}: rating={rating!r}, date_updated={time!r}; expected 0 to 5 and a time such as "
+                    f"{part.place(row)}: rating={rating!r}, date_updated={time!r}; expected 0 to 5 and a "
+                    "time such as "
                     f"'Fri Sep 29 21:57:54 -0700 2017'; {_WHERE}"
                 )
             yield (rating, time, word(found.get("user_id")), word(found.get("book_id")))
@@ -117,7 +129,9 @@ class GoodReads(Source):
         part = self._part(name)
         for row, found in read_objects(part):
             if not found.get(key):
-                raise DataError(f"{part.place(row)}: {key}={found.get(key)!r}; every line needs one; {_WHERE}")
+                raise DataError(
+                    f"{part.place(row)}: {key}={found.get(key)!r}; every line needs one; {_WHERE}"
+                )
             yield row, found
 
 
@@ -131,7 +145,9 @@ def _log_rows(rows: list[tuple[Any, ...]]) -> LogRows:
     stars = np.array(rating)
     label = pa.array((stars >= 4).astype(np.int8), mask=stars == 0)
     return LogRows(
-        label, pa.array(seconds(time) * 1_000_000), {"User ID": pa.array(user, pa.string()), "book": pa.array(book, pa.string())}
+        label,
+        pa.array(seconds(time) * 1_000_000),
+        {"User ID": pa.array(user, pa.string()), "book": pa.array(book, pa.string())},
     )
 
 
@@ -144,8 +160,15 @@ def seconds(times: Any) -> np.ndarray:
 
     months, which = np.unique(cut(4, 7), return_inverse=True)
     month = np.array([_MONTHS[name] for name in months])[which]
-    days = (cut(26, 30).astype(np.int64) * 12 + month - 1970 * 12).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    days = (
+        (cut(26, 30).astype(np.int64) * 12 + month - 1970 * 12)
+        .astype("datetime64[M]")
+        .astype("datetime64[D]")
+        .astype(np.int64)
+    )
     days += cut(8, 10).astype(np.int64) - 1
-    clock = sum(cut(start, start + 2).astype(np.int64) * unit for start, unit in ((11, 3600), (14, 60), (17, 1)))
+    clock = sum(
+        cut(start, start + 2).astype(np.int64) * unit for start, unit in ((11, 3600), (14, 60), (17, 1))
+    )
     offset = cut(21, 23).astype(np.int64) * 3600 + cut(23, 25).astype(np.int64) * 60
     return days * 86_400 + clock - np.where(cut(20, 21) == b"-", -offset, offset)

@@ -1,4 +1,6 @@
-"""JSON files, one object a line or an array of objects, as columns of text or of lists of text; numbers as they compare."""
+"""JSON files, one object a line or an array of objects, as columns of text or of lists of text; numbers as
+they compare.
+"""
 
 import codecs
 import io
@@ -58,10 +60,11 @@ def json_columns(uri: str, how: FileFormat) -> list[str]:
 
 
 def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
-    """`columns` as strings, or as lists of strings in a piece that has lists; null where a key is missing, or its value is null or NaN.
+    """`columns` as strings, or as lists of strings in a piece that has lists; null where a key is missing, or
+    its value is null or NaN.
 
-    A column a.b is the key of that name, or b of the object a. Of a key that an object has twice the last value counts.
-    Raises DataError naming the line, or the object's number in an array, of what can't be read.
+    A column a.b is the key of that name, or b of the object a. Of a key that an object has twice the last
+    value counts. Raises DataError naming the line, or the object's number in an array, of what can't be read.
     """
     partitions = {name: value for name, value in part.partitions if name in columns}
     gathered: list[dict[str, Any]] = []
@@ -87,7 +90,8 @@ def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterat
 
 @contextmanager
 def open_objects(uri: str, how: FileFormat) -> Iterator[tuple[str, Objects]]:
-    """(what is counted: line or item, (its number from 1, object, length) of each). Numbers with a point are canonical text, NaN is None.
+    """(what is counted: line or item, (its number from 1, object, length) of each). Numbers with a point are
+    canonical text, NaN is None.
 
     Raises DataError naming the place of what is no object.
     """
@@ -137,14 +141,22 @@ def _lines(uri: str, stream: io.BufferedReader) -> Objects:
             found, end = _decode(text)
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{uri}, line {number}: not UTF-8 text ({error.reason} at byte {error.start} of the line); convert it, or set encoding:"
+                f"{uri}, line {number}: not UTF-8 text ({error.reason} at byte {error.start} of the line); "
+                "convert it, or set encoding:"
             ) from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{uri}, line {number}: not JSON ({error}); expected one object a line") from error
+            raise DataError(
+                f"{uri}, line {number}: not JSON ({error}); expected one object a line"
+            ) from error
         if end != len(text):
-            raise DataError(f"{uri}, line {number}: text follows the object ({text[end : end + 80]!r}); expected one object a line")
+            raise DataError(
+                f"{uri}, line {number}: text follows the object ({text[end : end + 80]!r}); expected one "
+                "object a line"
+            )
         if type(found) is not dict:
-            raise DataError(f"{uri}, line {number}: {text[:80]!r} is no JSON object; expected one object a line")
+            raise DataError(
+                f"{uri}, line {number}: {text[:80]!r} is no JSON object; expected one object a line"
+            )
         yield number, found, len(text)
 
 
@@ -210,13 +222,20 @@ class _Characters:
                 length, self.at = end - self.at, end
                 return found, length
             except (ValueError, RecursionError) as error:
-                unfinished = isinstance(error, json.JSONDecodeError) and len(self.text) - self.at < LONGEST_LINE
+                unfinished = (
+                    isinstance(error, json.JSONDecodeError) and len(self.text) - self.at < LONGEST_LINE
+                )
                 if not (unfinished and self.more()):
                     reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                     raise DataError(f"{place}: not JSON ({reason}); expected an array of objects") from error
 
 
-def _table(place: Callable[[int], str], rows: list[dict[str, Any]], columns: Sequence[str], partitions: dict[str, str | None]) -> pa.Table:
+def _table(
+    place: Callable[[int], str],
+    rows: list[dict[str, Any]],
+    columns: Sequence[str],
+    partitions: dict[str, str | None],
+) -> pa.Table:
     made = {}
     for name in columns:
         if "." in name:
@@ -251,7 +270,9 @@ def _column(place: Callable[[int], str], name: str, values: list[Any]) -> pa.Arr
         try:
             texts.append(_text(value))
         except (TypeError, ValueError) as error:
-            raise DataError(f"{place(index)}: {name}: {error}; give text, numbers, true or false, or lists of them") from error
+            raise DataError(
+                f"{place(index)}: {name}: {error}; give text, numbers, true or false, or lists of them"
+            ) from error
     if any(type(text) is list for text in texts):  # a single value among lists is a list of one
         return pa.array([[text] if type(text) is str else text for text in texts], pa.list_(pa.string()))
     return pa.array(texts, pa.string())

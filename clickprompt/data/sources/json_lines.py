@@ -1,4 +1,6 @@
-"""Objects of a dump of JSON lines, one after another, plain or gzipped. (A log of your own is read by reading.py.)"""
+"""Objects of a dump of JSON lines, one after another, plain or gzipped. (A log of your own is read by
+reading.py.)
+"""
 
 import gzip
 import io
@@ -29,7 +31,9 @@ def in_pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def read_objects(part: RawPart) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row, object) of each line of a JSON-lines file, empty lines left out. Raises DataError naming the line."""
+    """(row, object) of each line of a JSON-lines file, empty lines left out. Raises DataError naming the
+    line.
+    """
     with _text_stream(part.uri) as stream:
         row = 0
         while True:
@@ -41,7 +45,9 @@ def read_objects(part: RawPart) -> Iterator[tuple[int, dict[str, Any]]]:
                 if _SURROGATE.search(line):
                     json.dumps(found, ensure_ascii=False).encode()  # half a pair is no text
                 if not isinstance(found, dict | None):
-                    raise DataError(f"{part.place(row)}: {line[:80]!r} is no JSON object; expected one object a line")
+                    raise DataError(
+                        f"{part.place(row)}: {line[:80]!r} is no JSON object; expected one object a line"
+                    )
             if found is not None:
                 yield row, found
             row += 1
@@ -63,7 +69,9 @@ def _naming_gzip(uri: str, unzipped: gzip.GzipFile) -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         where = f"after {unzipped.tell():,} bytes of its text"
-        raise DataError(f"{uri}: a damaged or truncated gzip file ({error}, {where}); get it again") from error
+        raise DataError(
+            f"{uri}: a damaged or truncated gzip file ({error}, {where}); get it again"
+        ) from error
 
 
 @contextmanager
@@ -71,10 +79,13 @@ def _naming_line(part: RawPart, row: int) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
-        raise DataError(f"{part.place(row)}: half of a surrogate pair, such as \\ud800, is no text; mend the line") from error
+        raise DataError(
+            f"{part.place(row)}: half of a surrogate pair, such as \\ud800, is no text; mend the line"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{part.place(row)}: not UTF-8 text ({error.reason} at byte {error.start} of the line); convert the file"
+            f"{part.place(row)}: not UTF-8 text ({error.reason} at byte {error.start} of the line); convert "
+            "the file"
         ) from error
     except json.JSONDecodeError as error:
         raise DataError(f"{part.place(row)}: not JSON ({error}); expected one object a line") from error

@@ -1,4 +1,6 @@
-"""Delta and Iceberg tables: which files are the newest version's, by its own log. Each kind needs its library, the extra `lake`."""
+"""Delta and Iceberg tables: which files are the newest version's, by its own log. Each kind needs its
+library, the extra `lake`.
+"""
 
 import importlib.util
 
@@ -15,7 +17,9 @@ _LIBRARIES = {"delta": "deltalake", "iceberg": "pyiceberg"}
 
 
 def lake_kind(filesystem: fs.FileSystem, path: str, how: FileFormat) -> str | None:
-    """delta, iceberg, or None for a folder that is no table's. `path`: a folder, or an Iceberg table's metadata file."""
+    """delta, iceberg, or None for a folder that is no table's. `path`: a folder, or an Iceberg table's
+    metadata file.
+    """
     if path.endswith(".metadata.json"):
         return "iceberg"
     kinds = []
@@ -30,11 +34,14 @@ def lake_kind(filesystem: fs.FileSystem, path: str, how: FileFormat) -> str | No
 
 
 def lake_files(kind: str, uri: str) -> list[DataFile]:
-    """Sorted. Raises DataError where the library is missing, and for tables that it, or we, can't read row for row."""
+    """Sorted. Raises DataError where the library is missing, and for tables that it, or we, can't read row
+    for row.
+    """
     library = _LIBRARIES[kind]
     if importlib.util.find_spec(library) is None:
         raise DataError(
-            f"{uri}: a table of {kind.title()} is read by {library}, which isn't installed; pip install -c constraints.txt -e '.[lake]'"
+            f"{uri}: a table of {kind.title()} is read by {library}, which isn't installed; pip install -c "
+            "constraints.txt -e '.[lake]'"
         )
     try:
         if kind == "delta":
@@ -47,11 +54,16 @@ def lake_files(kind: str, uri: str) -> list[DataFile]:
             files = iceberg_files(uri)
     except InputError:
         raise
-    except Exception as error:  # the libraries have no common one for a log that is damaged, or newer than they are
+    except (
+        Exception
+    ) as error:  # the libraries have no common one for a log that is damaged, or newer than they are
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{uri}: {library} can't read this table ({type(error).__name__}: {reason}); mend it, or write it as Parquet"
+            f"{uri}: {library} can't read this table ({type(error).__name__}: {reason}); mend it, or write "
+            "it as Parquet"
         ) from error
     if not files:
-        raise DataError(f"{uri}: the newest version of this table has no files; write rows to it, or name another table")
+        raise DataError(
+            f"{uri}: the newest version of this table has no files; write rows to it, or name another table"
+        )
     return sorted(files, key=lambda file: file.uri)

@@ -1,7 +1,8 @@
 """MovieLens-1M and MovieLens-100K (GroupLens; research use, see their README files).
 
-Fields and rules follow the paper's Table 1: ratings of 3 are dropped, 4 and 5 are positive; the title loses its year; the first genre
-counts. Age and job codes become the words of the data set's README, because text needs meaning.
+Fields and rules follow the paper's Table 1: ratings of 3 are dropped, 4 and 5 are positive; the title loses
+its year; the first genre counts. Age and job codes become the words of the data set's README, because text
+needs meaning.
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -17,7 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from clickprompt.data.sources.raw import LogRows, RawPart, Source, cut_at_line_ends, read_lines, read_part_bytes
+from clickprompt.data.sources.raw import (
+    LogRows,
+    RawPart,
+    Source,
+    cut_at_line_ends,
+    read_lines,
+    read_part_bytes,
+)
 from clickprompt.data.transform.row_transform import KEY
 from clickprompt.errors import DataError
 from clickprompt.io import storage
@@ -25,7 +33,15 @@ from clickprompt.io import storage
 __all__ = ["MovieLens1M", "MovieLens100K"]
 
 GENDERS = {"F": "female", "M": "male"}
-AGES_1M = {"1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55", "56": "56+"}
+AGES_1M = {
+    "1": "under 18",
+    "18": "18-24",
+    "25": "25-34",
+    "35": "35-44",
+    "45": "45-49",
+    "50": "50-55",
+    "56": "56+",
+}
 JOBS_1M = dict(
     zip(
         map(str, range(21)),
@@ -94,10 +110,20 @@ class _File:
 
 _USERS_1M = _File("users.dat", "::", "latin-1", "UserID::Gender::Age::Occupation::Zip-code", 5)
 _ITEMS_1M = _File("movies.dat", "::", "latin-1", "MovieID::Title::Genres", 3)
-_LOG_1M = _File("ratings.dat", "::", "latin-1", "UserID::MovieID::Rating::Timestamp, rating 1-5, whole seconds", 4)
+_LOG_1M = _File(
+    "ratings.dat", "::", "latin-1", "UserID::MovieID::Rating::Timestamp, rating 1-5, whole seconds", 4
+)
 _USERS_100K = _File("u.user", "|", "latin-1", "user|age|gender|occupation|zip", 5)
-_ITEMS_100K = _File("u.item", "|", "latin-1", "movie|title|release|video release|URL and 19 genre flags (0 or 1), '|' between", 24)
-_LOG_100K = _File("u.data", "\t", "latin-1", "user, movie, rating (1-5) and timestamp (whole seconds), tabs between", 4)
+_ITEMS_100K = _File(
+    "u.item",
+    "|",
+    "latin-1",
+    "movie|title|release|video release|URL and 19 genre flags (0 or 1), '|' between",
+    24,
+)
+_LOG_100K = _File(
+    "u.data", "\t", "latin-1", "user, movie, rating (1-5) and timestamp (whole seconds), tabs between", 4
+)
 _USERS_ATOMIC = _File(
     "ml-100k.user",
     "\t",
@@ -114,7 +140,14 @@ _ITEMS_ATOMIC = _File(
     4,
     "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq",
 )
-_LOG_ATOMIC = _File("ml-100k.inter", "\t", "utf-8", _LOG_100K.expected, 4, "user_id:token\titem_id:token\trating:float\ttimestamp:float")
+_LOG_ATOMIC = _File(
+    "ml-100k.inter",
+    "\t",
+    "utf-8",
+    _LOG_100K.expected,
+    4,
+    "user_id:token\titem_id:token\trating:float\ttimestamp:float",
+)
 
 
 class _MovieLens(Source):
@@ -137,7 +170,10 @@ class _MovieLens(Source):
                 with storage.open_input(uri) as stream:
                     first = stream.read(len(file.header) + 1).decode(file.encoding, "replace").rstrip("\r\n")
                 if first != file.header:
-                    raise DataError(f"{uri}, line 1: {first!r} is not the expected header {file.header!r}; {self.where_to_get}")
+                    raise DataError(
+                        f"{uri}, line 1: {first!r} is not the expected header {file.header!r}; "
+                        f"{self.where_to_get}"
+                    )
             sizes[file.name] = size
         return sizes
 
@@ -177,21 +213,34 @@ class _MovieLens(Source):
             if not re.fullmatch(rb"[!-~]+\t[!-~]+\t[1-5](\.0*)?\t-?\d{1,12}\r?", line):
                 shown = line.rstrip(b"\r").replace(b"\t", self.log.separator.encode()).decode("latin-1")[:80]
                 return DataError(f"{part.place(row)}: {shown!r} is malformed; expected {self.log.expected}")
-        return DataError(f"{part.uri}: the lines from {part.line_number(0)} on can't be read; {self.where_to_get}")
+        return DataError(
+            f"{part.uri}: the lines from {part.line_number(0)} on can't be read; {self.where_to_get}"
+        )
 
-    def _read(self, file: _File, names: Sequence[str], fields_of: Callable[[list[str]], list[str]]) -> pa.Table:
+    def _read(
+        self, file: _File, names: Sequence[str], fields_of: Callable[[list[str]], list[str]]
+    ) -> pa.Table:
         """A users or movies file; `fields_of` turns a line's values into the fields', the key first."""
         uri = self._uri(file)
         rows: dict[str, list[str]] = {}
-        for number, values in read_lines(uri, file.encoding, file.separator, file.columns, file.expected, 1 if file.header else 0):
+        for number, values in read_lines(
+            uri, file.encoding, file.separator, file.columns, file.expected, 1 if file.header else 0
+        ):
             try:
                 cells = fields_of(values)
             except KeyError as error:
-                raise DataError(f"{uri}, line {number}: {error.args[0]!r} is not a known code; expected {file.expected}") from error
+                raise DataError(
+                    f"{uri}, line {number}: {error.args[0]!r} is not a known code; expected {file.expected}"
+                ) from error
             if cells[0] in rows:
-                raise DataError(f"{uri}, line {number}: {cells[0]!r} is there a second time; expected one line each")
+                raise DataError(
+                    f"{uri}, line {number}: {cells[0]!r} is there a second time; expected one line each"
+                )
             rows[cells[0]] = [cell.strip() or "unknown" for cell in cells]
-        columns = {name: pa.array([cells[index] for cells in rows.values()], pa.string()) for index, name in enumerate(names)}
+        columns = {
+            name: pa.array([cells[index] for cells in rows.values()], pa.string())
+            for index, name in enumerate(names)
+        }
         return pa.table({KEY: columns[names[0]], **columns})
 
 
@@ -202,13 +251,19 @@ class MovieLens1M(_MovieLens):
 
     def tables(self) -> dict[str, pa.Table]:
         return {
-            "user": self._read(self.users, USER_FIELDS, lambda v: [v[0], GENDERS[v[1]], AGES_1M[v[2]], JOBS_1M[v[3]], v[4]]),
-            "item": self._read(self.items, ITEM_FIELDS, lambda v: [v[0], _YEAR.sub("", v[1]), v[2].split("|")[0]]),
+            "user": self._read(
+                self.users, USER_FIELDS, lambda v: [v[0], GENDERS[v[1]], AGES_1M[v[2]], JOBS_1M[v[3]], v[4]]
+            ),
+            "item": self._read(
+                self.items, ITEM_FIELDS, lambda v: [v[0], _YEAR.sub("", v[1]), v[2].split("|")[0]]
+            ),
         }
 
 
 class MovieLens100K(_MovieLens):
-    """Either as GroupLens publishes it (u.data, u.user, u.item) or as "atomic" files with typed headers (ml-100k.inter, .user, .item)."""
+    """Either as GroupLens publishes it (u.data, u.user, u.item) or as "atomic" files with typed headers
+    (ml-100k.inter, .user, .item).
+    """
 
     name = "movielens-100k"
     where_to_get = "run clickprompt fetch movielens-100k --to DIR, or get ml-100k.zip from https://grouplens.org/datasets/movielens/100k/"
@@ -217,7 +272,9 @@ class MovieLens100K(_MovieLens):
         super().__init__(raw_dir)
         self.atomic = storage.exists(self._uri(_LOG_ATOMIC))
         self.log, self.users, self.items = (
-            (_LOG_ATOMIC, _USERS_ATOMIC, _ITEMS_ATOMIC) if self.atomic else (_LOG_100K, _USERS_100K, _ITEMS_100K)
+            (_LOG_ATOMIC, _USERS_ATOMIC, _ITEMS_ATOMIC)
+            if self.atomic
+            else (_LOG_100K, _USERS_100K, _ITEMS_100K)
         )
 
     def tables(self) -> dict[str, pa.Table]:

@@ -1,4 +1,6 @@
-"""Parquet files' columns with their own types, cut at row groups; also those of Delta and Iceberg tables, found by name or id."""
+"""Parquet files' columns with their own types, cut at row groups; also those of Delta and Iceberg tables,
+found by name or id.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -35,7 +37,9 @@ class RowGroups(FilePart):
 
 
 def parquet_columns(file: DataFile) -> dict[str, pa.DataType]:
-    """Column → type as `read_parquet` gives it; the children of structs as a.b. Raises DataError for a damaged file, or a name twice."""
+    """Column → type as `read_parquet` gives it; the children of structs as a.b. Raises DataError for a
+    damaged file, or a name twice.
+    """
     if file.schema is not None:
         return {name: plain_type(field.type) for name, (_, field) in leaves(file.schema).items()}
     with _parquet(file.uri) as opened:
@@ -51,13 +55,16 @@ def parquet_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
     for index, group in enumerate(groups):
         rows, size = rows + group.num_rows, size + group.total_byte_size
         if size >= _PART_BYTES or index == len(groups) - 1:
-            parts.append(RowGroups(file.uri, start, index + 1, first_row, 0, file.partitions, file.schema, how))
+            parts.append(
+                RowGroups(file.uri, start, index + 1, first_row, 0, file.partitions, file.schema, how)
+            )
             start, first_row, rows, size = index + 1, first_row + rows, 0, 0
     return parts
 
 
 def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """`columns` of the part's rows. A column of the part's schema that the file lacks is its partition's value, or null.
+    """`columns` of the part's rows. A column of the part's schema that the file lacks is its partition's
+    value, or null.
 
     Raises DataError naming file and row of text that isn't UTF-8, and for a column that is nowhere.
     """
@@ -73,15 +80,21 @@ def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
                 wanted = types.get(name)
                 if name in found:
                     column = _leaf(batch, found[name])
-                    made[name] = _plain(part, first, name, column if wanted is None else _as(part, name, column, wanted))
+                    made[name] = _plain(
+                        part, first, name, column if wanted is None else _as(part, name, column, wanted)
+                    )
                 else:
-                    made[name] = _constant(part, name, partitions.get(name), wanted or pa.string(), len(batch))
+                    made[name] = _constant(
+                        part, name, partitions.get(name), wanted or pa.string(), len(batch)
+                    )
             yield pa.table(made)
             first += len(batch)
 
 
 def leaves(schema: pa.Schema) -> dict[str, tuple[tuple[str, ...], pa.Field]]:
-    """Column, or a.b of a struct's child, → its path and field; a column whose own name has dots comes before such a child."""
+    """Column, or a.b of a struct's child, → its path and field; a column whose own name has dots comes before
+    such a child.
+    """
     found: dict[str, tuple[tuple[str, ...], pa.Field]] = {}
     for field in schema:
         if not pa.types.is_struct(field.type):
@@ -158,7 +171,9 @@ def _places(
         found = {name: have[name][0] for name in columns if name in have}
         missing = next((name for name in columns if name not in found and name not in partitions), None)
         if missing is not None:
-            raise DataError(f"{part.uri}: has no column {missing!r}; it has {', '.join([*have, *partitions])[:300]}")
+            raise DataError(
+                f"{part.uri}: has no column {missing!r}; it has {', '.join([*have, *partitions])[:300]}"
+            )
         return found, {}
     wanted = leaves(part.schema)
     missing = next((name for name in columns if name not in wanted), None)
@@ -190,7 +205,8 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
     nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow if field.name in wanted)
     pieces = [[group] for group in groups] if nested else [groups]
     batches = itertools.chain.from_iterable(
-        file.iter_batches(_piece_rows(file, groups), row_groups=piece, columns=names, use_threads=False) for piece in pieces
+        file.iter_batches(_piece_rows(file, groups), row_groups=piece, columns=names, use_threads=False)
+        for piece in pieces
     )
     while True:
         try:
@@ -221,7 +237,10 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
     """The column as `plain_type`; its text is UTF-8."""
     kind = plain_type(column.type)
     if isinstance(column.type, pa.UuidType):
-        return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()], pa.string())
+        return pa.array(
+            [None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()],
+            pa.string(),
+        )
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
@@ -231,11 +250,14 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
             column = column.cast(kind)
         except pa.ArrowInvalid as error:
             if "UTF8" not in str(error):
-                raise DataError(f"{part.uri}: column {name} of type {column.type} can't be read ({str(error)[:150]})") from error
+                raise DataError(
+                    f"{part.uri}: column {name} of type {column.type} can't be read ({str(error)[:150]})"
+                ) from error
             _refuse_text(part, first, name, column, kind, error)
         except pa.ArrowNotImplementedError as error:
             raise DataError(
-                f"{part.uri}: column {name} of type {column.type} can't be read; give text, numbers or lists of them"
+                f"{part.uri}: column {name} of type {column.type} can't be read; give text, numbers or "
+                "lists of them"
             ) from error
     inner = kind.value_type if pa.types.is_list(kind) else kind
     if pa.types.is_string(inner) and not _is_utf8(column):
@@ -247,7 +269,9 @@ def _without_views(column: pa.Array) -> pa.Array:
     """pyarrow's own cast of list views makes arrays that are too short."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.flatten(), mask=column.is_null())
+    return pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), column.flatten(), mask=column.is_null()
+    )
 
 
 def _is_utf8(texts: pa.Array) -> bool:
@@ -259,7 +283,9 @@ def _is_utf8(texts: pa.Array) -> bool:
     return True
 
 
-def _refuse_text(part: FilePart, first: int, name: str, column: pa.Array, kind: pa.DataType, cause: Exception | None) -> NoReturn:
+def _refuse_text(
+    part: FilePart, first: int, name: str, column: pa.Array, kind: pa.DataType, cause: Exception | None
+) -> NoReturn:
     """Raises DataError for the first row that isn't UTF-8, found by halving."""
 
     def fine(start: int, stop: int) -> bool:
@@ -286,7 +312,8 @@ def _as(part: FilePart, name: str, column: pa.Array, wanted: pa.DataType) -> pa.
         return column.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"{part.uri}: column {name} is {column.type}, of its table {wanted}: {' '.join(str(error).split())[:150]}"
+            f"{part.uri}: column {name} is {column.type}, of its table {wanted}: "
+            f"{' '.join(str(error).split())[:150]}"
         ) from error
 
 
@@ -310,8 +337,14 @@ def _naming_damage(place: str) -> Iterator[None]:
     try:
         yield
     except pa.ArrowNotImplementedError as error:
-        raise DataError(f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it another way") from error
+        raise DataError(
+            f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it another "
+            "way"
+        ) from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column's name
         if isinstance(error, InputError):
             raise
-        raise DataError(f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it again") from error
+        raise DataError(
+            f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it "
+            "again"
+        ) from error

@@ -31,7 +31,9 @@ PART_BYTES = 4 << 20  # small enough for several parts of a small log, so that r
 
 @dataclass(frozen=True)
 class RawPart:
-    """Whole lines of a file: bytes [start, stop). `first_row` counts the lines before it, without the header."""
+    """Whole lines of a file: bytes [start, stop). `first_row` counts the lines before it, without the
+    header.
+    """
 
     uri: str
     start: int
@@ -50,7 +52,9 @@ class RawPart:
 
 @dataclass(frozen=True)
 class Example:
-    """Row `row` of the part, counting from 0, and what it holds. Its place is found when it is asked for: that may read the file again."""
+    """Row `row` of the part, counting from 0, and what it holds. Its place is found when it is asked for:
+    that may read the file again.
+    """
 
     part: RawPart
     row: int
@@ -66,7 +70,9 @@ class Findings:
 
     counts: dict[str, int] = field(default_factory=dict)  # of rows, by what was the matter with them
     occurred: set[str] = field(default_factory=set)  # of the values that the label rule names
-    times: dict[str, Example] = field(default_factory=dict)  # form of the timestamps (data/transform/instants.py) → its first row
+    times: dict[str, Example] = field(
+        default_factory=dict
+    )  # form of the timestamps (data/transform/instants.py) → its first row
 
     def merge(self, other: "Findings") -> None:
         for what, rows in other.counts.items():
@@ -80,8 +86,9 @@ class Findings:
 class LogRows:
     """Rows of a log, in order. N of them.
 
-    label [N] int8, null where the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC; values: log column → [N]
-    strings, null or `unknown` where a value is missing; group [N] int64: whose rows are ranked against each other, if the log says so.
+    label [N] int8, null where the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
+    values: log column → [N] strings, null or `unknown` where a value is missing; group [N] int64: whose rows
+    are ranked against each other, if the log says so.
     """
 
     label: pa.Array
@@ -95,24 +102,31 @@ class LogRows:
 
 
 class Source(ABC):
-    """A raw log: interactions, cut into parts, and tables with fields' values, joined by a key column of the log.
+    """A raw log: interactions, cut into parts, and tables with fields' values, joined by a key column of the
+    log.
 
-    A field that no table has is a column of the log. Sent to Ray tasks, so an instance holds nothing but names.
+    A field that no table has is a column of the log. Sent to Ray tasks, so an instance holds nothing but
+    names.
     """
 
     name: str
     fields: tuple[str, ...]  # in the order of the text (Eq. 4)
-    split: str = "time"  # unless asked for hash; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
+    # unless asked for hash; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
+    split: str = "time"
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
     item_field: str | None = None  # that says which item a row is of
     k_core: int = 0  # rows that every user and item has at least
     latest_only: bool = False  # of the rows with the same user and item
-    joins: str = "all"  # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has none
+    # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has
+    # none
+    joins: str = "all"
     remark: str = ""  # what a user of the prepared dataset should know
     tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
     grouped: bool = False  # its rows say which of them were shown together
-    whole_tables: bool = True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
+    whole_tables: bool = (
+        True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
+    )
 
     def __init__(self, raw_dir: str) -> None:
         self.raw_dir = raw_dir
@@ -122,11 +136,15 @@ class Source(ABC):
         return "categorical"
 
     def min_count(self, field: str) -> int:
-        """Training rows that a value of the field has to have; those with fewer are unknown. 1: also values without any are kept."""
+        """Training rows that a value of the field has to have; those with fewer are unknown. 1: also values
+        without any are kept.
+        """
         return 1
 
     def needs_all_rows(self) -> str:
-        """What can't be done batch by batch, so that rows can't be appended to the prepared dataset; empty for nothing."""
+        """What can't be done batch by batch, so that rows can't be appended to the prepared dataset; empty
+        for nothing.
+        """
         if not self.tables_may_change:
             return "tables beside its log"
         return f"k_core={self.k_core}" if self.k_core > 1 else "latest_only" if self.latest_only else ""
@@ -136,13 +154,16 @@ class Source(ABC):
         """Name → bytes of every raw file. Raises DataError naming a missing one and where to get it."""
 
     def table_files(self) -> dict[str, int]:
-        """Those of `raw_files` that rows are joined to, where they may change from one batch of rows to the next."""
+        """Those of `raw_files` that rows are joined to, where they may change from one batch of rows to the
+        next.
+        """
         return {}
 
     @abstractmethod
     def tables(self) -> dict[str, pa.Table]:
-        """Key column of the log → table with a unique string column `key` and one string column per field, null or `unknown` where a
-        value is missing."""
+        """Key column of the log → table with a unique string column `key` and one string column per field,
+        null or `unknown` where a value is missing.
+        """
 
     @abstractmethod
     def parts(self) -> list[RawPart]:
@@ -150,7 +171,9 @@ class Source(ABC):
 
     @abstractmethod
     def read_part(self, part: RawPart) -> Iterator[LogRows]:
-        """The part's rows in order; `values` has every key and every field that no table has. Raises DataError with file and line."""
+        """The part's rows in order; `values` has every key and every field that no table has. Raises
+        DataError with file and line.
+        """
 
     def rules(self) -> list[FieldRule]:
         """How raw values become the fields' texts: as they are, in columns called as the fields."""
@@ -178,7 +201,9 @@ def table_key(table: str) -> str:
 
 
 def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:
-    """Name → (URI, bytes) of each file, plain or with .gz behind its name. Raises DataError naming a missing one."""
+    """Name → (URI, bytes) of each file, plain or with .gz behind its name. Raises DataError naming a missing
+    one.
+    """
     found = {}
     for name in names:
         for uri in (storage.join(folder, name), storage.join(folder, f"{name}.gz")):
@@ -192,7 +217,9 @@ def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, t
 
 
 def cut_at_line_ends(uri: str, header_lines: int, part_bytes: int = PART_BYTES) -> list[RawPart]:
-    """Cut a file into parts of about `part_bytes`. Reads it once, in constant memory, because row ids need the lines counted."""
+    """Cut a file into parts of about `part_bytes`. Reads it once, in constant memory, because row ids need
+    the lines counted.
+    """
     parts = []
     with storage.open_input(uri) as stream:
         start, row = _header_length(stream.read(1 << 16), header_lines), 0
@@ -203,7 +230,10 @@ def cut_at_line_ends(uri: str, header_lines: int, part_bytes: int = PART_BYTES) 
                 break
             length = len(chunk) if len(chunk) < part_bytes else chunk.rfind(b"\n") + 1
             if not length:
-                raise DataError(f"{uri}, line {row + header_lines + 1}: longer than {part_bytes:,} bytes; not the expected text file")
+                raise DataError(
+                    f"{uri}, line {row + header_lines + 1}: longer than {part_bytes:,} bytes; not the "
+                    "expected text file"
+                )
             parts.append(RawPart(uri, start, start + length, row, header_lines))
             row += chunk.count(b"\n", 0, length)
             start += length
@@ -226,16 +256,24 @@ def read_part_bytes(part: RawPart) -> bytes:
         return stream.read(part.stop - part.start)
 
 
-def read_lines(uri: str, encoding: str, separator: str, columns: int, expected: str, header_lines: int) -> Iterator[tuple[int, list[str]]]:
-    """(line number, values) of a small file's lines. Raises DataError with the line's number where there are not `columns` values."""
+def read_lines(
+    uri: str, encoding: str, separator: str, columns: int, expected: str, header_lines: int
+) -> Iterator[tuple[int, list[str]]]:
+    """(line number, values) of a small file's lines. Raises DataError with the line's number where there are
+    not `columns` values.
+    """
     try:
         text = storage.read_bytes(uri).decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(f"{uri}: not {encoding} text ({error.reason} at byte {error.start}); get the file again") from error
+        raise DataError(
+            f"{uri}: not {encoding} text ({error.reason} at byte {error.start}); get the file again"
+        ) from error
     for number, line in enumerate(text.rstrip("\r\n").split("\n"), start=1):
         if number <= header_lines:
             continue
         values = line.rstrip("\r").split(separator)
         if len(values) != columns:
-            raise DataError(f"{uri}, line {number}: {line[:80]!r} has {len(values)} values; expected {expected}")
+            raise DataError(
+                f"{uri}, line {number}: {line[:80]!r} has {len(values)} values; expected {expected}"
+            )
         yield number, values

@@ -18,16 +18,28 @@ from clickprompt.data.sources.formats import DataFile, FileFormat, FilePart, for
 from clickprompt.data.sources.json_files import JsonRows, json_columns, read_json
 from clickprompt.data.sources.parquet_files import parquet_columns, parquet_parts, read_parquet
 
-__all__ = ["DataFile", "FileFormat", "FilePart", "file_columns", "file_parts", "find_files", "known_columns", "read_rows"]
+__all__ = [
+    "DataFile",
+    "FileFormat",
+    "FilePart",
+    "file_columns",
+    "file_parts",
+    "find_files",
+    "known_columns",
+    "read_rows",
+]
 
 
 def file_columns(file: DataFile, how: FileFormat) -> dict[str, pa.DataType] | None:
-    """Column → type as `read_rows` gives it, partitions included, children of structs as a.b; None for JSON and files without a line.
+    """Column → type as `read_rows` gives it, partitions included, children of structs as a.b; None for JSON
+    and files without a line.
 
     Raises DataError for a damaged file, and for two columns of one name.
     """
     kind = _kind(file, how)
-    found = parquet_columns(file) if kind == "parquet" else csv_columns(file.uri, how) if kind == "csv" else None
+    found = (
+        parquet_columns(file) if kind == "parquet" else csv_columns(file.uri, how) if kind == "csv" else None
+    )
     if found is None:
         return None
     return found | {name: pa.string() for name, _ in file.partitions if name not in found}
@@ -43,7 +55,9 @@ def known_columns(file: DataFile, how: FileFormat) -> list[str]:
 
 
 def file_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
-    """The file in pieces that can be read independently: Parquet at row groups, text whole. Raises DataError for a damaged Parquet file."""
+    """The file in pieces that can be read independently: Parquet at row groups, text whole. Raises DataError
+    for a damaged Parquet file.
+    """
     kind = _kind(file, how)
     if kind == "parquet":
         return parquet_parts(file, how)
@@ -52,11 +66,12 @@ def file_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
 
 
 def read_rows(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
-    """`columns`, each once, of the part's rows in order, in pieces of at most PIECE_ROWS rows, with the types of `file_columns`.
+    """`columns`, each once, of the part's rows in order, in pieces of at most PIECE_ROWS rows, with the types
+    of `file_columns`.
 
-    JSON gives text, or lists of text in pieces that hold a list; keys that are missing are null.
-    A column that the file itself has comes before a partition's of the same name.
-    Raises DataError naming file and line (Parquet: row) of what can't be read, and for a column that is nowhere.
+    JSON gives text, or lists of text in pieces that hold a list; keys that are missing are null. A column
+    that the file itself has comes before a partition's of the same name. Raises DataError naming file and
+    line (Parquet: row) of what can't be read, and for a column that is nowhere.
     """
     kind = _kind(part, how)
     if kind == "parquet":

@@ -1,4 +1,6 @@
-"""The YAML file that describes a log of your own: which columns of which files are fields, label, time, user and item."""
+"""The YAML file that describes a log of your own: which columns of which files are fields, label, time, user
+and item.
+"""
 
 import re
 from itertools import pairwise
@@ -11,7 +13,16 @@ from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
 
-__all__ = ["NULLS", "Explode", "FieldSchema", "FileOptions", "JoinedTable", "LabelRule", "TableSchema", "load_schema"]
+__all__ = [
+    "NULLS",
+    "Explode",
+    "FieldSchema",
+    "FileOptions",
+    "JoinedTable",
+    "LabelRule",
+    "TableSchema",
+    "load_schema",
+]
 
 
 class _Frozen(BaseModel):
@@ -21,13 +32,32 @@ class _Frozen(BaseModel):
     @classmethod
     def _truth_values_are_texts(cls, values: Any) -> Any:
         """`positive: [true]` and a column called `true` are meant as they are written."""
-        return {key: _texts_of(value) if key in _TEXTS else value for key, value in values.items()} if isinstance(values, dict) else values
+        return (
+            {key: _texts_of(value) if key in _TEXTS else value for key, value in values.items()}
+            if isinstance(values, dict)
+            else values
+        )
 
 
 NULLS = ("", "NULL", "\\N", "NA", "N/A", "NaN", "nan", "None", "null")
 
 _TEXTS = frozenset(
-    {"name", "column", "positive", "drop", "nulls", "names", "timestamp", "split", "user", "item", "group", "key", "on", "values"}
+    {
+        "name",
+        "column",
+        "positive",
+        "drop",
+        "nulls",
+        "names",
+        "timestamp",
+        "split",
+        "user",
+        "item",
+        "group",
+        "key",
+        "on",
+        "values",
+    }
 )
 
 
@@ -48,22 +78,43 @@ class FieldSchema(_Frozen):
     name: Annotated[str, Field(min_length=1)]
     column: Annotated[_Column, Field(description="of the log, or table.column of one of the tables")]
     kind: Literal["categorical", "numeric", "multi"] = "categorical"
-    type: Literal["integer"] | None = Field(default=None, description="categorical: whole numbers, however they are stored")
-    values: dict[str, str] | None = Field(default=None, description="categorical: words for codes; another code is an error")
-    remove: str | None = Field(default=None, description="categorical: regular expression of what is cut out of the value")
+    type: Literal["integer"] | None = Field(
+        default=None, description="categorical: whole numbers, however they are stored"
+    )
+    values: dict[str, str] | None = Field(
+        default=None, description="categorical: words for codes; another code is an error"
+    )
+    remove: str | None = Field(
+        default=None, description="categorical: regular expression of what is cut out of the value"
+    )
     max_characters: int | None = Field(default=None, ge=1, description="categorical: longer text is cut")
-    edges: tuple[float, ...] | None = Field(default=None, description="numeric: buckets between these increasing values, as '4 to 10'")
-    round: int | None = Field(default=None, ge=-15, le=15, description="numeric: digits after the point (negative: before it)")
-    quantiles: int | None = Field(default=None, ge=2, le=10_000, description="numeric: so many buckets with as many training rows each")
-    log: float | None = Field(default=None, ge=1.01, description="numeric: buckets between the powers of this base, as '8 to 16'")
-    separator: str | None = Field(default=None, min_length=1, description="multi: what stands between the values where they are one text")
+    edges: tuple[float, ...] | None = Field(
+        default=None, description="numeric: buckets between these increasing values, as '4 to 10'"
+    )
+    round: int | None = Field(
+        default=None, ge=-15, le=15, description="numeric: digits after the point (negative: before it)"
+    )
+    quantiles: int | None = Field(
+        default=None, ge=2, le=10_000, description="numeric: so many buckets with as many training rows each"
+    )
+    log: float | None = Field(
+        default=None, ge=1.01, description="numeric: buckets between the powers of this base, as '8 to 16'"
+    )
+    separator: str | None = Field(
+        default=None,
+        min_length=1,
+        description="multi: what stands between the values where they are one text",
+    )
     take: Literal["first", "all"] = Field(
-        default="first", description="multi: the first value, or all as one text, with commas: each combination is a value of its own"
+        default="first",
+        description="multi: the first value, or all as one text, with commas: each combination is a value "
+        "of its own",
     )
     min_count: int = Field(
         default=1,
         ge=1,
-        description="values with fewer training rows are unknown (id 0); 1: every value has its id, also one that only comes later",
+        description="values with fewer training rows are unknown (id 0); 1: every value has its id, also "
+        "one that only comes later",
         exclude_if=lambda count: count == 1,  # a schema that doesn't ask for it stays the schema it was
     )
 
@@ -71,7 +122,10 @@ class FieldSchema(_Frozen):
     @classmethod
     def _one_line(cls, name: str) -> str:
         if not name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name):
-            raise ValueError(f"{name!r} is no name for a field: it stands in the text; use letters or other signs, on one line")
+            raise ValueError(
+                f"{name!r} is no name for a field: it stands in the text; use letters or other signs, on "
+                "one line"
+            )
         return name.strip()
 
     @field_validator("remove")
@@ -86,14 +140,22 @@ class FieldSchema(_Frozen):
     @model_validator(mode="after")
     def _rules_fit_the_kind(self) -> "FieldSchema":
         for kind, rules in _RULES.items():
-            given = [rule for rule in rules if rule in self.model_fields_set and getattr(self, rule) is not None]
+            given = [
+                rule for rule in rules if rule in self.model_fields_set and getattr(self, rule) is not None
+            ]
             if kind != self.kind and given:
                 what = f"{' and '.join(given)} {'is a rule' if len(given) == 1 else 'are rules'}"
-                raise ValueError(f"field {self.name}: {what} of kind {kind}, not {self.kind}; set kind: {kind}")
+                raise ValueError(
+                    f"field {self.name}: {what} of kind {kind}, not {self.kind}; set kind: {kind}"
+                )
             if kind == self.kind == "numeric" and len(given) != 1:
-                raise ValueError(f"field {self.name}: a numeric field has one rule; give one of {', '.join(rules)}")
+                raise ValueError(
+                    f"field {self.name}: a numeric field has one rule; give one of {', '.join(rules)}"
+                )
         if self.edges is not None and (not self.edges or any(not a < b for a, b in pairwise(self.edges))):
-            raise ValueError(f"field {self.name}: edges={list(self.edges)} do not increase; sort them, each once")
+            raise ValueError(
+                f"field {self.name}: edges={list(self.edges)} do not increase; sort them, each once"
+            )
         return self
 
 
@@ -106,13 +168,17 @@ _RULES = {
 
 
 class LabelRule(_Frozen):
-    """Which rows are clicks: those with a number of at least `positive_from`, or one of the values `positive`; without either, 1 and 0."""
+    """Which rows are clicks: those with a number of at least `positive_from`, or one of the values
+    `positive`; without either, 1 and 0.
+    """
 
     column: _Column
     positive_from: float | None = None
     positive: tuple[str, ...] | None = None
     drop: tuple[str, ...] = Field(default=(), description="rows with these values are left out")
-    missing: Literal["drop", "negative"] = Field(default="drop", description="rows without a value are left out, or no clicks")
+    missing: Literal["drop", "negative"] = Field(
+        default="drop", description="rows without a value are left out, or no clicks"
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> "LabelRule":
@@ -123,17 +189,25 @@ class LabelRule(_Frozen):
 
 class TimeRule(_Frozen):
     column: _Column
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(default=None, description="of numbers since 1970; default: found from their size")
+    unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        default=None, description="of numbers since 1970; default: found from their size"
+    )
 
 
 class FileOptions(_Frozen):
-    """How files are read (data/sources/reading.py); what is left out is found from their names and first lines."""
+    """How files are read (data/sources/reading.py); what is left out is found from their names and first
+    lines.
+    """
 
     format: Literal["parquet", "csv", "jsonl", "json", "delta", "iceberg"] | None = None
-    delimiter: str | None = Field(default=None, min_length=1, description="CSV: what stands between the cells")
+    delimiter: str | None = Field(
+        default=None, min_length=1, description="CSV: what stands between the cells"
+    )
     quote: str | None = Field(default='"', description="CSV: what stands around a cell; null: nothing does")
     encoding: str = Field(default="utf-8", description="CSV: of the text")
-    names: tuple[str, ...] | None = Field(default=None, description="CSV: the columns of files without a header line")
+    names: tuple[str, ...] | None = Field(
+        default=None, description="CSV: the columns of files without a header line"
+    )
     nulls: tuple[str, ...] = Field(default=NULLS, description="CSV: cells that say that there is no value")
 
 
@@ -142,18 +216,29 @@ class JoinedTable(FileOptions):
 
     data: str = Field(description="file, folder or pattern, as the log's")
     key: _Column = Field(description="its column with the keys, each once")
-    on: _Column | None = Field(default=None, description="the log's column with the same keys; default: of the same name")
+    on: _Column | None = Field(
+        default=None, description="the log's column with the same keys; default: of the same name"
+    )
 
 
 class Explode(_Frozen):
-    """One row of the file, many of the log: of lists, or of texts such as `N1-1 N2-0` (separator ' ', split '-', into [news, clicked])."""
+    """One row of the file, many of the log: of lists, or of texts such as `N1-1 N2-0` (separator ' ', split
+    '-', into [news, clicked]).
+    """
 
     columns: Annotated[
-        tuple[_Column, ...], Field(min_length=1, description="of lists, or of texts with a separator, equally long in a row")
+        tuple[_Column, ...],
+        Field(min_length=1, description="of lists, or of texts with a separator, equally long in a row"),
     ]
-    separator: str | None = Field(default=None, min_length=1, description="between the entries, where they are one text")
-    split: str | None = Field(default=None, min_length=1, description="between the parts of an entry; the last one counts")
-    into: tuple[_Column, _Column] | None = Field(default=None, description="with split: the columns that the two parts make")
+    separator: str | None = Field(
+        default=None, min_length=1, description="between the entries, where they are one text"
+    )
+    split: str | None = Field(
+        default=None, min_length=1, description="between the parts of an entry; the last one counts"
+    )
+    into: tuple[_Column, _Column] | None = Field(
+        default=None, description="with split: the columns that the two parts make"
+    )
 
     @model_validator(mode="after")
     def _parts_have_names(self) -> "Explode":
@@ -168,16 +253,24 @@ class Explode(_Frozen):
 
 
 class TableSchema(FileOptions):
-    data: Annotated[tuple[str, ...], Field(min_length=1, description="files, folders, patterns with *, ** and ?, or URIs")]
+    data: Annotated[
+        tuple[str, ...], Field(min_length=1, description="files, folders, patterns with *, ** and ?, or URIs")
+    ]
     tables: dict[str, JoinedTable] = Field(default={}, description="name → a further file joined by a key")
     explode: Explode | None = None
     fields: Annotated[tuple[FieldSchema, ...], Field(min_length=2)]
     label: LabelRule
     timestamp: TimeRule | None = Field(default=None, description="column of times; the split is by it")
     split: _Column | None = Field(default=None, description="column that says train, valid or test")
-    user: _Column | None = Field(default=None, description="column, for k_core, and for figures by user where it is a field")
-    item: _Column | None = Field(default=None, description="column, for k_core, and for the long tail where it is a field")
-    group: _Column | None = Field(default=None, description="column that says which rows were shown together, for AUC by request")
+    user: _Column | None = Field(
+        default=None, description="column, for k_core, and for figures by user where it is a field"
+    )
+    item: _Column | None = Field(
+        default=None, description="column, for k_core, and for the long tail where it is a field"
+    )
+    group: _Column | None = Field(
+        default=None, description="column that says which rows were shown together, for AUC by request"
+    )
     k_core: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("data", mode="before")
@@ -192,7 +285,10 @@ class TableSchema(FileOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TableSchema":
-        for what, values in (("name", [field.name for field in self.fields]), ("column", [field.column for field in self.fields])):
+        for what, values in (
+            ("name", [field.name for field in self.fields]),
+            ("column", [field.column for field in self.fields]),
+        ):
             for value in values:
                 if values.count(value) > 1:
                     raise ValueError(f"two fields have the {what} {value!r}; give each its own")
@@ -206,7 +302,8 @@ class TableSchema(FileOptions):
             raise ValueError("timestamp and split are two ways to split; give one of them")
         if self.label.column in [field.column for field in self.fields]:
             raise ValueError(
-                f"the label's column {self.label.column!r} is a field too: the model would read the answer; leave the field out"
+                f"the label's column {self.label.column!r} is a field too: the model would read the answer; "
+                "leave the field out"
             )
         return self
 
@@ -217,18 +314,24 @@ class TableSchema(FileOptions):
 
 
 class _PlainYaml(yaml.SafeLoader):
-    """YAML as it is read today (1.2): `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they look like."""
+    """YAML as it is read today (1.2): `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they
+    look like.
+    """
 
     def construct_scalar(self, node: yaml.ScalarNode) -> Any:
         found = super().construct_scalar(node)
         if isinstance(found, str) and re.search("[\ud800-\udfff]", found):
-            raise yaml.constructor.ConstructorError(None, None, f"{found!r} holds half a surrogate pair, which is no text", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{found!r} holds half a surrogate pair, which is no text", node.start_mark
+            )
         return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice!r} is there twice", node.start_mark
+            )
         for key, _ in node.value:  # 1 and true are two keys, and would be one in a dict
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 key.tag = "tag:yaml.org,2002:str"

@@ -1,4 +1,6 @@
-"""A log of your own, described by a YAML schema (data/sources/schema.py): one file or thousands, and tables joined to it by a key."""
+"""A log of your own, described by a YAML schema (data/sources/schema.py): one file or thousands, and tables
+joined to it by a key.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -16,7 +18,15 @@ import pyarrow.compute as pc
 from clickprompt.config import SPLITS
 from clickprompt.data.sources.formats import format_of
 from clickprompt.data.sources.raw import Example, Findings, LogRows, RawPart, Source, table_key
-from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_columns, file_parts, find_files, read_rows
+from clickprompt.data.sources.reading import (
+    DataFile,
+    FileFormat,
+    FilePart,
+    file_columns,
+    file_parts,
+    find_files,
+    read_rows,
+)
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, JoinedTable, load_schema
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.instants import conflict, instants, unit_of
@@ -37,18 +47,26 @@ class Table(Source):
         super().__init__(storage.native(schema_uri))
         self._only: frozenset[str] | None = None
         self.schema = load_schema(schema_uri)
-        self.name = f"table {storage.sha256_bytes(self.schema.model_dump_json().encode())[:12]}"  # another schema, another source
+        # another schema, another source
+        self.name = f"table {storage.sha256_bytes(self.schema.model_dump_json().encode())[:12]}"
         self.fields = tuple(field.name for field in self.schema.fields)
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
-        self.user, self.item = (self._role(column, role) for column, role in ((self.schema.user, "user"), (self.schema.item, "item")))
+        self.user, self.item = (
+            self._role(column, role)
+            for column, role in ((self.schema.user, "user"), (self.schema.item, "item"))
+        )
         self._rules: list[FieldRule] | None = None
 
     def _role(self, column: str | None, role: str) -> str:
-        """The log column that the machinery knows a role by: the field's name, or one that no field can have."""
-        return next((field.name for field in self.schema.fields if field.column == column), f"{role}\t{column or ''}")
+        """The log column that the machinery knows a role by: the field's name, or one that no field can
+        have.
+        """
+        return next(
+            (field.name for field in self.schema.fields if field.column == column), f"{role}\t{column or ''}"
+        )
 
     def files(self) -> dict[str, int]:
         """`raw_files`, not looked into."""
@@ -75,7 +93,11 @@ class Table(Source):
         return {file.uri: file.size for file in files} | self.table_files()
 
     def table_files(self) -> dict[str, int]:
-        return {file.uri: file.size for table in self.schema.tables.values() for file in self._matching([table.data], table)}
+        return {
+            file.uri: file.size
+            for table in self.schema.tables.values()
+            for file in self._matching([table.data], table)
+        }
 
     def only(self, files: Mapping[str, int]) -> "Table":
         """The same log with the rows of some of its files."""
@@ -98,15 +120,22 @@ class Table(Source):
         return self._rules
 
     def continued(self, fitted: Sequence[FieldRule]) -> "Table":
-        """With the rules that earlier files were read by. Raises DataError where a column of these files is of another kind."""
+        """With the rules that earlier files were read by. Raises DataError where a column of these files is
+        of another kind.
+        """
         for before, now in zip(fitted, self.rules(), strict=True):
             kinds = {*before.kinds, *now.kinds}
             if before.schema.kind == "categorical" and before.kinds and now.kinds:
-                _one_kind(before.schema, dict.fromkeys(before.kinds, "the files before") | dict.fromkeys(now.kinds, "the new ones"))
+                _one_kind(
+                    before.schema,
+                    dict.fromkeys(before.kinds, "the files before")
+                    | dict.fromkeys(now.kinds, "the new ones"),
+                )
                 if before.number != replace(before, kinds=tuple(sorted(kinds))).number:
                     was, is_ = " and ".join(before.kinds), " and ".join(now.kinds)
                     raise DataError(
-                        f"{before.schema.column} was {was} in the files before, and is {is_} in the new ones; write it as it was"
+                        f"{before.schema.column} was {was} in the files before, and is {is_} in the new "
+                        "ones; write it as it was"
                     )
         some = copy.copy(self)
         some._rules = list(fitted)
@@ -121,13 +150,22 @@ class Table(Source):
         }
 
     def roles(self) -> dict[str, str | None]:
-        return {role: name if name in self.fields else None for role, name in (("user", self.user), ("item", self.item))}
+        return {
+            role: name if name in self.fields else None
+            for role, name in (("user", self.user), ("item", self.item))
+        }
 
     def _rules_of(self, files: Sequence[DataFile]) -> list[FieldRule]:
-        """Looks at what all files say of their columns. Raises DataError for a column that one lacks, or that differs in kind."""
+        """Looks at what all files say of their columns. Raises DataError for a column that one lacks, or that
+        differs in kind.
+        """
         kinds = self._kinds(files, self.schema, self._columns())
         tables = {
-            name: self._kinds(self._matching([table.data], table), table, [table.key, *(column for _, column in self._fields_of(name))])
+            name: self._kinds(
+                self._matching([table.data], table),
+                table,
+                [table.key, *(column for _, column in self._fields_of(name))],
+            )
             for name, table in self.schema.tables.items()
         }
         rules = []
@@ -137,10 +175,16 @@ class Table(Source):
             if field.kind == "categorical":
                 _one_kind(field, found)
             table = of_table and of_table[0]
-            rules.append(FieldRule(field, table, self._on(table) if table else None, tuple(sorted(found.keys() - {"null"}))))
+            rules.append(
+                FieldRule(
+                    field, table, self._on(table) if table else None, tuple(sorted(found.keys() - {"null"}))
+                )
+            )
         return rules
 
-    def _kinds(self, files: Sequence[DataFile], options: FileOptions, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
+    def _kinds(
+        self, files: Sequence[DataFile], options: FileOptions, wanted: Sequence[str]
+    ) -> dict[str, dict[str, str]]:
         """Column → kind of its type (values.py) → a file that has it so."""
         found: dict[str, dict[str, str]] = {name: {} for name in wanted}
         explode = self.schema.explode if options is self.schema else None
@@ -154,7 +198,9 @@ class Table(Source):
                     continue
                 if name not in columns:
                     names = ", ".join(map(str, columns))[:300]
-                    raise DataError(f"{file.uri}: has no column {name!r}, which the schema names; it has {names}")
+                    raise DataError(
+                        f"{file.uri}: has no column {name!r}, which the schema names; it has {names}"
+                    )
                 type_ = columns[name]
                 if explode and name in explode.columns and pa.types.is_list(type_):
                     type_ = type_.value_type
@@ -174,7 +220,9 @@ class Table(Source):
         return {table_key(name): self._table(name, table) for name, table in self.schema.tables.items()}
 
     def _table(self, name: str, table: JoinedTable) -> pa.Table:
-        """`key` and a column of texts per field. Raises DataError for a row without a key, and for a key that comes twice."""
+        """`key` and a column of texts per field. Raises DataError for a row without a key, and for a key that
+        comes twice.
+        """
         rules = {rule.schema.name: rule for rule in self.rules()}
         fields = self._fields_of(name)
         columns = list(dict.fromkeys([table.key, *(column for _, column in fields)]))
@@ -184,11 +232,16 @@ class Table(Source):
                 rows, nulls = 0, nulls_of(part)
                 for piece in read_rows(part, columns, file_format(table)):
                     made = {}
-                    for column_name, field in ((table.key, None), *((column, field) for field, column in fields)):
+                    for column_name, field in (
+                        (table.key, None),
+                        *((column, field) for field, column in fields),
+                    ):
                         column = piece.column(column_name).combine_chunks()
                         try:
                             made[field.name if field else KEY] = (
-                                field_texts(rules[field.name], column, nulls) if field else key_texts(column, nulls)
+                                field_texts(rules[field.name], column, nulls)
+                                if field
+                                else key_texts(column, nulls)
                             )
                         except BadValue as error:
                             error.column = column_name
@@ -197,7 +250,9 @@ class Table(Source):
                     places.append((part, rows))
                     rows += len(piece)
         if not pieces:
-            raise DataError(f"{table.data}: the table {name} has no rows; give its files, or leave it out of tables")
+            raise DataError(
+                f"{table.data}: the table {name} has no rows; give its files, or leave it out of tables"
+            )
         whole = pa.concat_tables(pieces).combine_chunks()
         key = whole.column(KEY).combine_chunks()
         ends = np.cumsum([len(piece) for piece in pieces])
@@ -208,7 +263,10 @@ class Table(Source):
             return part.place(first + index - int(ends[piece] - len(pieces[piece])))
 
         if key.null_count:
-            raise DataError(f"{place(pc.index(key.is_null(), True).as_py())}: has no {table.key}; every row of a table needs its key")
+            raise DataError(
+                f"{place(pc.index(key.is_null(), True).as_py())}: has no {table.key}; every row of a table "
+                "needs its key"
+            )
         encoded = key.dictionary_encode()
         if len(encoded.dictionary) < len(key):
             codes = encoded.indices.to_numpy()
@@ -216,7 +274,10 @@ class Table(Source):
             again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
             before = int(first[codes[again]])
             shown = f"{table.key}={key[again].as_py()!r}"
-            raise DataError(f"{place(again)}: {shown} is there a second time, after {place(before)}; a table has one row a key")
+            raise DataError(
+                f"{place(again)}: {shown} is there a second time, after {place(before)}; a table has one "
+                "row a key"
+            )
         return pa.table({KEY: key, **{field.name: whole.column(field.name) for field, _ in fields}})
 
     def parts(self) -> list[RawPart]:
@@ -245,7 +306,12 @@ class Table(Source):
             name = schema.label.column
             rule = schema.label
             label, counts = labels(
-                columns[name], positive_from=rule.positive_from, positive=rule.positive, drop=rule.drop, missing=rule.missing, nulls=nulls
+                columns[name],
+                positive_from=rule.positive_from,
+                positive=rule.positive,
+                drop=rule.drop,
+                missing=rule.missing,
+                nulls=nulls,
             )
             note("label_missing", counts.missing)
             findings.occurred |= counts.found
@@ -269,13 +335,19 @@ class Table(Source):
             timestamp, forms = self._timestamps(columns.get(name), len(rows), nulls)
         except BadValue as error:
             error.column = error.column or name
-            index = int(origin[error.index]) if name not in (schema.explode.columns if schema.explode else ()) else error.index
+            index = (
+                int(origin[error.index])
+                if name not in (schema.explode.columns if schema.explode else ())
+                else error.index
+            )
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
             findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
         return LogRows(label, timestamp, values, group, findings)
 
-    def _timestamps(self, column: pa.Array | None, rows: int, nulls: Sequence[str]) -> tuple[pa.Array, dict[str, int]]:
+    def _timestamps(
+        self, column: pa.Array | None, rows: int, nulls: Sequence[str]
+    ) -> tuple[pa.Array, dict[str, int]]:
         """Microseconds; of a split column the split's number, 0 without either."""
         if column is None:
             return pa.array(np.zeros(rows, dtype=np.int64)), {}
@@ -292,17 +364,33 @@ class Table(Source):
         if (pair := conflict(findings.times)) is not None:
             one, other = pair
             here, there = f"{findings.times[one]} ({one})", f"{findings.times[other]} ({other})"
-            raise DataError(f"{here} stands beside {there}: a column has one unit and zone; mend the files, or give timestamp.unit")
-        small = [example for form, example in findings.times.items() if unit_of([form]) == "s" and unit_of(findings.times) != "s"]
+            raise DataError(
+                f"{here} stands beside {there}: a column has one unit and zone; mend the files, or give "
+                "timestamp.unit"
+            )
+        small = [
+            example
+            for form, example in findings.times.items()
+            if unit_of([form]) == "s" and unit_of(findings.times) != "s"
+        ]
         if small:  # read as seconds, where the others are none
             raise DataError(f"{small[0]} is so near 0 that it could be of any unit; give timestamp.unit")
 
     def warnings(self, findings: Findings) -> list[str]:
         rule = self.schema.label
         never = [value for value in (*rule.drop, *(rule.positive or ())) if value not in findings.occurred]
-        found = [f"label {rule.column}: {', '.join(map(repr, never))} never occurred; check drop and positive"] if never else []
-        cut = {what.removesuffix(" cut"): rows for what, rows in findings.counts.items() if what.endswith(" cut")}
-        return found + [f"{name}: {rows:,} values were longer than max_characters, and are cut" for name, rows in cut.items()]
+        found = (
+            [f"label {rule.column}: {', '.join(map(repr, never))} never occurred; check drop and positive"]
+            if never
+            else []
+        )
+        cut = {
+            what.removesuffix(" cut"): rows for what, rows in findings.counts.items() if what.endswith(" cut")
+        }
+        return found + [
+            f"{name}: {rows:,} values were longer than max_characters, and are cut"
+            for name, rows in cut.items()
+        ]
 
     def _columns(self) -> list[str]:
         """Of the log, exploded if it is to be."""
@@ -310,7 +398,16 @@ class Table(Source):
         fields = [field.column for field in schema.fields if schema.table_of(field.column) is None]
         keys = [self._on(table) for table in schema.tables]
         time = schema.timestamp.column if schema.timestamp else None
-        named = [*fields, *keys, schema.label.column, time, schema.split, schema.user, schema.item, schema.group]
+        named = [
+            *fields,
+            *keys,
+            schema.label.column,
+            time,
+            schema.split,
+            schema.user,
+            schema.item,
+            schema.group,
+        ]
         return list(dict.fromkeys(name for name in named if name))
 
     def _raw_columns(self) -> list[str]:
@@ -326,22 +423,30 @@ def file_format(options: FileOptions) -> FileFormat:
 
 
 def nulls_of(part: FilePart) -> tuple[str, ...]:
-    """Texts that say that there is no value: the markers of a CSV, also within its lists. Elsewhere null is what says it."""
+    """Texts that say that there is no value: the markers of a CSV, also within its lists. Elsewhere null is
+    what says it.
+    """
     return part.how.nulls if format_of(part.uri, part.how) == "csv" else ("",)
 
 
 def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:
-    """Raises DataError where ids are whole numbers in one file and floats, which can't hold all of them, in another."""
+    """Raises DataError where ids are whole numbers in one file and floats, which can't hold all of them, in
+    another.
+    """
     if field.type != "integer" and {"integer", "float"} <= kinds.keys():
         raise DataError(
-            f"{field.column} is whole numbers in {kinds['integer']} and floats in {kinds['float']}, which can't hold all of them; "
-            f"write both alike, or give the field {field.name} type: integer, with which a fraction is an error"
+            f"{field.column} is whole numbers in {kinds['integer']} and floats in {kinds['float']}, which "
+            "can't hold all of them; "
+            f"write both alike, or give the field {field.name} type: integer, with which a fraction is an "
+            "error"
         )
 
 
 def _hashes(values: pa.Array) -> pa.Array:
     """int64 that tells values apart; −1 where there is none."""
     encoded = values.dictionary_encode()
-    digests = [hashlib.blake2b(value.encode(), digest_size=8).digest() for value in encoded.dictionary.to_pylist()]
+    digests = [
+        hashlib.blake2b(value.encode(), digest_size=8).digest() for value in encoded.dictionary.to_pylist()
+    ]
     numbers = np.append(np.frombuffer(b"".join(digests), dtype=np.int64) & np.int64(2**62 - 1), np.int64(-1))
     return pa.array(numbers[encoded.indices.fill_null(len(digests)).to_numpy()])

@@ -22,7 +22,8 @@ _CHUNK = 4 << 20
 
 @contextmanager
 def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
-    """UTF-8 without a byte order mark; bytes that are no text of the encoding raise DataError with their line, if it isn't UTF-8.
+    """UTF-8 without a byte order mark; bytes that are no text of the encoding raise DataError with their
+    line, if it isn't UTF-8.
 
     Raises DataError for a damaged compressed file, while it is read.
     """
@@ -67,13 +68,21 @@ def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
                 lines += error.object[: error.start].decode(how.encoding, "ignore").count("\n")
                 wrong = error.object[error.start : error.end]
                 raise DataError(
-                    f"{uri}, line {lines + 1}: not {how.encoding} text ({error.reason}: {wrong!r}); convert the file, or set encoding:"
+                    f"{uri}, line {lines + 1}: not {how.encoding} text ({error.reason}: {wrong!r}); convert "
+                    "the file, or set encoding:"
                 ) from cause
             except UnicodeError as error:
-                raise DataError(f"{uri}: not {how.encoding} text ({error}); convert the file, or set encoding:") from cause
+                raise DataError(
+                    f"{uri}: not {how.encoding} text ({error}); convert the file, or set encoding:"
+                ) from cause
             if not chunk:
-                raise DataError(f"{uri}: not {how.encoding} text; convert the file, or set encoding:") from cause
+                raise DataError(
+                    f"{uri}: not {how.encoding} text; convert the file, or set encoding:"
+                ) from cause
 
 
 def too_long(place: str, limit: int = LONGEST_LINE) -> DataError:
-    return DataError(f"{place} is longer than {limit >> 20} MiB; not the text format that was expected, or a quote that is never closed")
+    return DataError(
+        f"{place} is longer than {limit >> 20} MiB; not the text format that was expected, or a quote that "
+        "is never closed"
+    )

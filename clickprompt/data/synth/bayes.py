@@ -1,4 +1,6 @@
-"""AUC and log loss of the true click probability, from histograms that merge: exact sums over any number of rows, memory flat."""
+"""AUC and log loss of the true click probability, from histograms that merge: exact sums over any number of
+rows, memory flat.
+"""
 
 from dataclasses import dataclass
 
@@ -14,7 +16,9 @@ _RANGE = 16.0  # logits lie within ±_RANGE
 
 @dataclass
 class ScoreHistogram:
-    """What is expected of labels drawn with the true probabilities: clicks p and non-clicks 1 − p, summed per bin of the logit."""
+    """What is expected of labels drawn with the true probabilities: clicks p and non-clicks 1 − p, summed per
+    bin of the logit.
+    """
 
     clicks: np.ndarray  # [_BINS] float64
     others: np.ndarray  # [_BINS] float64
@@ -49,16 +53,21 @@ class ScoreHistogram:
         self.rows += other.rows
 
     def auc(self) -> tuple[float, float]:
-        """Bayes AUC as (value, largest error): expected pairs (click, non-click of another row) in the right order / expected pairs.
+        """Bayes AUC as (value, largest error): expected pairs (click, non-click of another row) in the right
+        order / expected pairs.
 
-        Between bins the order is known. Within a bin a click lies above a non-click in at least half of the pairs, because p grows with the
-        logit, and in at most all of them: the value is the middle of the two bounds.
+        Between bins the order is known. Within a bin a click lies above a non-click in at least half of the
+        pairs, because p grows with the logit, and in at most all of them: the value is the middle of the two
+        bounds.
 
         Raises DataError when no pair is to be expected.
         """
         pairs = self.clicks.sum() * self.others.sum() - self.both
         if not pairs > 0:
-            raise DataError(f"the Bayes AUC of {self.rows} rows is undefined: no pair of a click and a non-click is to be expected")
+            raise DataError(
+                f"the Bayes AUC of {self.rows} rows is undefined: no pair of a click and a non-click is to "
+                "be expected"
+            )
         others_below = np.cumsum(self.others) - self.others
         between = float(np.sum(self.clicks * others_below))
         within = max(float(np.sum(self.clicks * self.others)) - self.both, 0.0)

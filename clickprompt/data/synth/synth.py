@@ -1,10 +1,12 @@
 """Synthetic logs of any length with a planted click model, so that the best possible AUC is known.
 
-Every row is a pure function of (seed, row number), and everything about a book one of (seed, book number), through the keyed generator:
-nothing of the catalogue's size is held or sent, a longer log begins with the shorter one, and workers need no coordination.
+Every row is a pure function of (seed, row number), and everything about a book one of (seed, book number),
+through the keyed generator: nothing of the catalogue's size is held or sent, a longer log begins with the
+shorter one, and workers need no coordination.
 
-Users join and books are listed in proportion to the rows, so shorter logs have proportionally fewer; 20,122,040 rows have about the
-4,565,430 values of the paper's Table 1 (how they fall on the fields: `field_sizes` in synth.json; fields such as the year saturate early).
+Users join and books are listed in proportion to the rows, so shorter logs have proportionally fewer;
+20,122,040 rows have about the 4,565,430 values of the paper's Table 1 (how they fall on the fields:
+`field_sizes` in synth.json; fields such as the year saturate early).
 """
 
 import io
@@ -45,7 +47,11 @@ _PUBLISHERS, _PUBLISHERS_PER_BOOK = 20, 0.15
 _SESSION_ROWS = 64  # no session crosses a multiple of this
 _COHORT = 64  # users who joined one after the other: busy and rare readers
 _HEAD = 20  # bestsellers: no book is read by most of the users of a small log
-_START, _GROWTH, _EARLY_ROWS = 1_167_609_600, 44_150_400, 10_000  # 2007-01-01; later the log grows e-fold in 1.4 years
+_START, _GROWTH, _EARLY_ROWS = (
+    1_167_609_600,
+    44_150_400,
+    10_000,
+)  # 2007-01-01; later the log grows e-fold in 1.4 years
 _YEAR, _DAY = 31_556_952, 86_400
 
 Codes = dict[str, np.ndarray]
@@ -56,12 +62,15 @@ class ClickModel:
     """The planted model: FORMULA and MEANING say what it is, the fields how strong its terms are."""
 
     FORMULA: ClassVar[str] = (
-        "logit = bias + latent·⟨p_user, q_work⟩/√dim + leniency·a_user + quality·c_work + taste·t_(user, genre) + adjective·s_adjective + "
+        "logit = bias + latent·⟨p_user, q_work⟩/√dim + leniency·a_user + quality·c_work + taste·t_(user, "
+        "genre) + adjective·s_adjective + "
         "noun·s_noun; P(rating ≥ 4) = 1 / (1 + exp(−logit))"
     )
     MEANING: ClassVar[str] = (
-        "p, q, a, c, t and s_noun are uniform with mean 0 and variance 1, keyed by the seed; s_adjective has mean 0 and variance 1 too and "
-        "falls along the list of adjectives, from what readers like to what they don't. The last three terms stand in the text: the genre, "
+        "p, q, a, c, t and s_noun are uniform with mean 0 and variance 1, keyed by the seed; s_adjective "
+        "has mean 0 and variance 1 too and "
+        "falls along the list of adjectives, from what readers like to what they don't. The last three "
+        "terms stand in the text: the genre, "
         "and an adjective and a noun in the title."
     )
 
@@ -74,7 +83,9 @@ class ClickModel:
     adjective: float = 0.6
     noun: float = 0.3
 
-    def logits(self, seed: int, users: np.ndarray, user_at: np.ndarray, books: Codes, book_at: np.ndarray) -> np.ndarray:
+    def logits(
+        self, seed: int, users: np.ndarray, user_at: np.ndarray, books: Codes, book_at: np.ndarray
+    ) -> np.ndarray:
         """[B] float64. users: [U] numbers, user_at: [B] positions in them; `books` and book_at likewise."""
         factors = np.arange(self.dim)
         p = _standard(_USER_FACTOR, seed, users[:, None], factors)
@@ -84,9 +95,18 @@ class ClickModel:
             latent += p[user_at, factor] * q[book_at, factor]
         nouns = _standard(_NOUN, seed, np.arange(len(_NOUNS)))
         of_user = self.bias + self.leniency * _standard(_LENIENCY, seed, users)
-        of_book = self.quality * books["quality"] + self.adjective * _LIKING[books["adjective"]] + self.noun * nouns[books["noun"]]
+        of_book = (
+            self.quality * books["quality"]
+            + self.adjective * _LIKING[books["adjective"]]
+            + self.noun * nouns[books["noun"]]
+        )
         taste = _standard(_TASTE, seed, users[user_at], books["genre"][book_at])
-        return self.latent / np.sqrt(self.dim) * latent + of_user[user_at] + of_book[book_at] + self.taste * taste
+        return (
+            self.latent / np.sqrt(self.dim) * latent
+            + of_user[user_at]
+            + of_book[book_at]
+            + self.taste * taste
+        )
 
 
 @dataclass(frozen=True)
@@ -108,11 +128,14 @@ class GoodReads:
     model = ClickModel()
 
     def __init__(self, seed: int, rows_per_file: int = 1 << 19, row_group_rows: int = 1 << 17):
-        """A row group is what is in memory at a time. Raises InputError for sizes that would cut a session."""
+        """A row group is what is in memory at a time. Raises InputError for sizes that would cut a
+        session.
+        """
         for name, value in (("rows_per_file", rows_per_file), ("row_group_rows", row_group_rows)):
             if value < 1 or value % _SESSION_ROWS:
                 raise InputError(
-                    f"{name}={value}: must be a multiple of {_SESSION_ROWS}; give {max(value // _SESSION_ROWS, 1) * _SESSION_ROWS}"
+                    f"{name}={value}: must be a multiple of {_SESSION_ROWS}; give "
+                    f"{max(value // _SESSION_ROWS, 1) * _SESSION_ROWS}"
                 )
         self.seed, self.rows_per_file, self.row_group_rows = seed, rows_per_file, row_group_rows
 
@@ -144,12 +167,16 @@ class GoodReads:
         return "\n".join(lines) + "\n"
 
     def write_part(self, uri: str, number: int, rows: int) -> Part:
-        """Write file `number` of a log of `rows` rows below `uri`. Raises InputError when it can't be written."""
+        """Write file `number` of a log of `rows` rows below `uri`. Raises InputError when it can't be
+        written.
+        """
         first, end = number * self.rows_per_file, min((number + 1) * self.rows_per_file, rows)
         buffer, scores, users, books, clicks, times = io.BytesIO(), ScoreHistogram.empty(), [], [], 0, []
         writer = None
         for start in range(first, end, self.row_group_rows):
-            table, block_users, block_books, logits = self.block(start, min(start + self.row_group_rows, end) - start)
+            table, block_users, block_books, logits = self.block(
+                start, min(start + self.row_group_rows, end) - start
+            )
             writer = writer or _parquet_writer(buffer, table.schema)
             writer.write_table(table)
             scores.add(ScoreHistogram.of(logits))
@@ -162,11 +189,20 @@ class GoodReads:
         writer.close()
         content, file = buffer.getvalue(), f"log/part-{number:05d}.parquet"
         storage.write_bytes(storage.join(uri, file), content)
-        entry = {"file": file, "rows": end - first, "bytes": len(content), "sha256": storage.sha256_bytes(content)}
-        return Part(entry, np.concatenate(users), np.concatenate(books), scores, clicks, (min(times), max(times)))
+        entry = {
+            "file": file,
+            "rows": end - first,
+            "bytes": len(content),
+            "sha256": storage.sha256_bytes(content),
+        }
+        return Part(
+            entry, np.concatenate(users), np.concatenate(books), scores, clicks, (min(times), max(times))
+        )
 
     def block(self, first_row: int, num_rows: int) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows from first_row on, a multiple of 64: the table, the numbers of the users and books in it, the planted logits [num_rows]."""
+        """Rows from first_row on, a multiple of 64: the table, the numbers of the users and books in it, the
+        planted logits [num_rows].
+        """
         assert first_row % _SESSION_ROWS == 0, f"{first_row} may lie within a session"
         rows = np.arange(first_row, first_row + num_rows)
         session = self._sessions(rows)
@@ -187,7 +223,8 @@ class GoodReads:
         return pa.table(columns), users, books, logits
 
     def codes(self, books: np.ndarray) -> Codes:
-        """What there is to know of book numbers, as integers that _BOOK_FIELDS can spell out, and the work's quality.
+        """What there is to know of book numbers, as integers that _BOOK_FIELDS can spell out, and the work's
+        quality.
 
         Title, genre, author, media type and quality belong to the work, the rest to the edition.
         """
@@ -198,8 +235,12 @@ class GoodReads:
         title, copy = random_bits(_TITLE, seed, work), random_bits(_COPY, seed, books)
         opening, closing = _pick(title, len(_OPENINGS), 0), _pick(title, len(_CLOSINGS), 16)
         noun = genre * len(words.NOUNS[0]) + _pick(title, len(words.NOUNS[0]), 32)
-        author = ((_AUTHORS + _AUTHORS_PER_BOOK * work) * random_uniform(_AUTHOR, seed, work) ** 1.2).astype(np.int64)
-        publisher = ((_PUBLISHERS + _PUBLISHERS_PER_BOOK * books) * random_uniform(_PUBLISHER, seed, books) ** 2).astype(np.int64)
+        author = ((_AUTHORS + _AUTHORS_PER_BOOK * work) * random_uniform(_AUTHOR, seed, work) ** 1.2).astype(
+            np.int64
+        )
+        publisher = (
+            (_PUBLISHERS + _PUBLISHERS_PER_BOOK * books) * random_uniform(_PUBLISHER, seed, books) ** 2
+        ).astype(np.int64)
         quality = _standard(_QUALITY, seed, work)
         average = 3.85 + 0.25 * quality + 0.2 * _standard(_AVERAGE, seed, books)
         reviews = 150_000 * (books + 20.0) ** -0.6 * 3 ** _standard(_REVIEWS, seed, books)
@@ -221,13 +262,16 @@ class GoodReads:
             "reviews": np.rint(reviews).astype(np.int64),
             "pages": np.rint(40 + 420 * (_fraction(copy, 16) + _fraction(copy, 32)) ** 1.5).astype(np.int64),
             "ebook": ebook.astype(np.int64),
-            "format": np.where(ebook, len(words.PRINT_FORMATS), 0) + (_fraction(copy, 48) ** 2.5 * formats).astype(np.int64),
+            "format": np.where(ebook, len(words.PRINT_FORMATS), 0)
+            + (_fraction(copy, 48) ** 2.5 * formats).astype(np.int64),
             "year": np.maximum(1970 + listed // _YEAR - age, 1900).astype(np.int64),
             "media": _choose(words.MEDIA_SHARES, random_uniform(_MEDIA, seed, work)),
         }
 
     def field_sizes(self, num_users: int, books: np.ndarray) -> dict[str, int]:
-        """Distinct values per field of a log in which so many users and these book numbers occur: equal codes are equal texts."""
+        """Distinct values per field of a log in which so many users and these book numbers occur: equal codes
+        are equal texts.
+        """
         found: dict[str, list[np.ndarray]] = {key: [] for key, _ in _BOOK_FIELDS.values()}
         for start in range(0, len(books), self.row_group_rows):
             codes = self.codes(books[start : start + self.row_group_rows])
@@ -237,7 +281,11 @@ class GoodReads:
         return {self.user: num_users, self.item: len(books)} | sizes
 
     def describe(self) -> dict[str, Any]:
-        return {"formula": ClickModel.FORMULA, "meaning": ClickModel.MEANING, "coefficients": asdict(self.model)}
+        return {
+            "formula": ClickModel.FORMULA,
+            "meaning": ClickModel.MEANING,
+            "coefficients": asdict(self.model),
+        }
 
     def _sessions(self, rows: np.ndarray) -> np.ndarray:
         """For each row the first row of its session: what one user rates in one go, 4 books on average."""
@@ -251,7 +299,9 @@ class GoodReads:
         return joined.astype(np.int64) // _COHORT * _COHORT + member.astype(np.int64)
 
     def _books_of(self, rows: np.ndarray) -> np.ndarray:
-        """At any time the n-th oldest book is read ∝ n^(−0.62), but for the first ones, which share their readers evenly."""
+        """At any time the n-th oldest book is read ∝ n^(−0.62), but for the first ones, which share their
+        readers evenly.
+        """
         listed = (_BOOKS + _BOOKS_PER_ROW * rows) * random_uniform(_BOOK, self.seed, rows) ** 2.6
         return (listed + _HEAD * random_uniform(_HEAD_BOOK, self.seed, rows)).astype(np.int64)
 
@@ -261,14 +311,18 @@ class GoodReads:
         return np.where(clicked, 4 + (draw < 0.45), 1 + (draw > 0.08) + (draw > 0.3)).astype(np.int8)
 
     def _timestamps(self, rows: np.ndarray, session: np.ndarray) -> np.ndarray:
-        """int64 seconds: rising with the row but for a day's jitter of the session; within it even steps, often of 0 seconds."""
+        """int64 seconds: rising with the row but for a day's jitter of the session; within it even steps,
+        often of 0 seconds.
+        """
         start = _time_of(session) + np.floor(_DAY * random_uniform(_JITTER, self.seed, session))
         step = np.floor(120 * random_uniform(_GAP, self.seed, session) ** 2)
         return (start + (rows - session) * step).astype(np.int64)
 
 
 def _time_of(row: np.ndarray) -> np.ndarray:
-    """Whole seconds, float64: a site that grows exponentially, so that any number of rows falls into a few years."""
+    """Whole seconds, float64: a site that grows exponentially, so that any number of rows falls into a few
+    years.
+    """
     return _START + np.floor(_GROWTH * np.log1p(row / _EARLY_ROWS))
 
 
@@ -291,7 +345,9 @@ def _pick(bits: np.ndarray, choices: int, shift: int) -> np.ndarray:
 
 
 def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different numbers in order of appearance, and each number's position among them: np.unique without its sort."""
+    """The different numbers in order of appearance, and each number's position among them: np.unique without
+    its sort.
+    """
     encoded = pa.array(numbers).dictionary_encode()
     return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 
@@ -309,7 +365,8 @@ def _parquet_writer(buffer: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
         use_dictionary=texts,  # pyright: ignore[reportArgumentType] - the stubs know but booleans
         # of texts they would take as long as all the rest
         write_statistics=["rating", "timestamp"],  # pyright: ignore[reportArgumentType]
-        dictionary_pagesize_limit=1 << 26,  # titles pass the default of 1 MiB, and would be written out row by row
+        dictionary_pagesize_limit=1
+        << 26,  # titles pass the default of 1 MiB, and would be written out row by row
         column_encoding={"timestamp": "DELTA_BINARY_PACKED"},
         store_schema=False,  # readers get plain strings, as from a log of one's own
     )
@@ -346,17 +403,24 @@ _LIKING = np.linspace(1, -1, len(words.ADJECTIVES))
 _LIKING /= _LIKING.std()
 
 # What titles and names are made of: few long pieces, since joining takes time
-_OPENINGS, _NOUNS = _texts(words.TITLE_STARTS, words.ADJECTIVES, [" "]), _texts([noun for nouns in words.NOUNS for noun in nouns])
+_OPENINGS, _NOUNS = (
+    _texts(words.TITLE_STARTS, words.ADJECTIVES, [" "]),
+    _texts([noun for nouns in words.NOUNS for noun in nouns]),
+)
 _CLOSINGS = _texts(words.TITLE_LINKS, words.PLACES)
 _TITLE_PIECES = (_OPENINGS, _NOUNS, _CLOSINGS)
 _AUTHOR_PIECES = (_texts(words.FIRST_NAMES, [" "], words.INITIALS, [". "]), _texts(words.SURNAMES))
 _PUBLISHER_PIECES = (_texts(words.SURNAMES, [" & "]), _texts(words.SURNAMES, [" "], words.PUBLISHERS))
 
-# field other than the ids of user and book → (its code, the codes' texts); different codes have different texts
+# field other than the ids of user and book → (its code, the codes' texts); different codes have different
+# texts
 _BOOK_FIELDS: dict[str, tuple[str, Callable[[np.ndarray], pa.Array]]] = {
     "Book title": ("title", lambda codes: _joined(codes, *_TITLE_PIECES)),
     "Book genres": ("genre", lambda codes: _joined(codes, _texts(words.GENRES))),
-    "Average rating": ("average", lambda codes: _joined(codes, _texts([f"{hundredths / 100:.2f}" for hundredths in range(501)]))),
+    "Average rating": (
+        "average",
+        lambda codes: _joined(codes, _texts([f"{hundredths / 100:.2f}" for hundredths in range(501)])),
+    ),
     "Number of book reviews": ("reviews", _number_text),
     "Author ID": ("author", lambda codes: _id_text(codes, _AUTHOR)),
     "Author name": ("author_name", lambda codes: _joined(codes, *_AUTHOR_PIECES)),
@@ -382,4 +446,6 @@ def get_synthetic(name: str) -> type[GoodReads]:
 def check_rows(rows: int) -> None:
     """Raises InputError for a number of rows that no synthetic log has."""
     if not MIN_ROWS <= rows <= MAX_ROWS:
-        raise InputError(f"rows={rows}: a synthetic log has {MIN_ROWS:,} to {MAX_ROWS:,} rows; give a number in between")
+        raise InputError(
+            f"rows={rows}: a synthetic log has {MIN_ROWS:,} to {MAX_ROWS:,} rows; give a number in between"
+        )

@@ -17,12 +17,18 @@ __all__ = ["TextLengths", "check_lengths", "text_lengths"]
 
 @dataclass(frozen=True)
 class TextLengths:
-    """The lengths of all rows' texts, special tokens included, against a limit; `str` of it is one line for people."""
+    """The lengths of all rows' texts, special tokens included, against a limit; `str` of it is one line for
+    people.
+    """
 
     limit: int
     rows: int
     over: int  # rows of more than `limit` tokens
-    lost: dict[str, int]  # field → rows that lose it where texts are cut to `limit` tokens; fields that no row loses are left out
+    lost: dict[
+        str, int
+        # field → rows that lose it where texts are cut to `limit` tokens; fields that no row loses are left
+        # out
+    ]
     longest: int  # tokens of the longest text
     row_id: int  # the first row that has it
     split: str
@@ -30,10 +36,13 @@ class TextLengths:
     def __str__(self) -> str:
         lost = ", ".join(f"{name} {rows:,}" for name, rows in self.lost.items())
         longest = f"the longest text has {self.longest} (row {self.row_id} of {self.split})"
-        return f"{self.over:,} of {self.rows:,} rows have more than {self.limit} tokens and lose fields ({lost}); {longest}"
+        over = f"{self.over:,} of {self.rows:,} rows have more than {self.limit} tokens"
+        return f"{over} and lose fields ({lost}); {longest}"
 
 
-def text_lengths(dataset: Dataset, table: TokenTable, limit: int, splits: Sequence[str] = SPLITS) -> TextLengths:
+def text_lengths(
+    dataset: Dataset, table: TokenTable, limit: int, splits: Sequence[str] = SPLITS
+) -> TextLengths:
     """Measure every row of `splits`, one row group in memory at a time."""
     rows = over = longest = 0
     row_id, where = -1, ""
@@ -41,7 +50,9 @@ def text_lengths(dataset: Dataset, table: TokenTable, limit: int, splits: Sequen
     for split in splits:
         for group in range(len(dataset.row_group_counts(split))):
             part = dataset.read_row_groups(split, [group])
-            field_ids = np.stack([part.column(column).to_numpy() for column in dataset.columns], axis=1)  # [B, F]
+            field_ids = np.stack(
+                [part.column(column).to_numpy() for column in dataset.columns], axis=1
+            )  # [B, F]
             lengths = table.lengths(field_ids)
             rows += len(lengths)
             long = field_ids[lengths > limit]
@@ -55,15 +66,23 @@ def text_lengths(dataset: Dataset, table: TokenTable, limit: int, splits: Sequen
 
 
 def check_lengths(
-    dataset: Dataset, table: TokenTable, max_tokens: int, max_length: int | None, splits: Sequence[str] = SPLITS
+    dataset: Dataset,
+    table: TokenTable,
+    max_tokens: int,
+    max_length: int | None,
+    splits: Sequence[str] = SPLITS,
 ) -> TextLengths | None:
-    """What `plm.max_length` cuts of the dataset's texts, None where it cuts nothing. The rows are read only where a text can be too long.
+    """What `plm.max_length` cuts of the dataset's texts, None where it cuts nothing. The rows are read only
+    where a text can be too long.
 
-    `max_tokens` is what the PLM reads at most. Raises ConfigError when `max_length` is more than that, DataError when it isn't set and
-    a text is longer.
+    `max_tokens` is what the PLM reads at most. Raises ConfigError when `max_length` is more than that,
+    DataError when it isn't set and a text is longer.
     """
     if max_length is not None and max_length > max_tokens:
-        raise ConfigError(f"plm.max_length={max_length}: this PLM reads at most {max_tokens} tokens; set {max_tokens} or less")
+        raise ConfigError(
+            f"plm.max_length={max_length}: this PLM reads at most {max_tokens} tokens; set {max_tokens} or "
+            "less"
+        )
     limit = max_length or max_tokens
     if table.max_length <= limit:
         return None
@@ -72,8 +91,10 @@ def check_lengths(
         return None
     if max_length is None:
         raise DataError(
-            f"{dataset.uri}: its longest text (row {found.row_id} of {found.split}) has {found.longest} tokens, this PLM reads at most "
-            f"{max_tokens} ({found.over:,} of {found.rows:,} rows are longer); set plm.max_length={max_tokens} to leave out whole fields "
+            f"{dataset.uri}: its longest text (row {found.row_id} of {found.split}) has {found.longest} "
+            "tokens, this PLM reads at most "
+            f"{max_tokens} ({found.over:,} of {found.rows:,} rows are longer); set "
+            f"plm.max_length={max_tokens} to leave out whole fields "
             "of such texts, the longest first"
         )
     return found

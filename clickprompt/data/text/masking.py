@@ -1,7 +1,9 @@
-"""The targets of language modelling. PA-MLM (§3.5.1): a share of the tokens; of those 8:1:1 become [MASK], a random token, or stay.
+"""The targets of language modelling. PA-MLM (§3.5.1): a share of the tokens; of those 8:1:1 become [MASK], a
+random token, or stay.
 
-Every draw is a function of (seed, epoch, row_id, position or field), so the masks change every epoch and depend on neither the number
-of workers, the batch, its padding nor its order. Shape legend: B rows, Z tokens of the longest row.
+Every draw is a function of (seed, epoch, row_id, position or field), so the masks change every epoch and
+depend on neither the number of workers, the batch, its padding nor its order. Shape legend: B rows, Z tokens
+of the longest row.
 """
 
 from collections.abc import Sequence
@@ -34,9 +36,10 @@ def mask_tokens(
 ) -> tuple[np.ndarray, np.ndarray]:
     """input_ids, attention_mask [B, Z] and row_ids [B] → masked_input_ids, mlm_labels [B, Z] int64.
 
-    Drawn at `mask_rate` is each token (`scope` tokens), each token of a value (values), or each value as a whole (field); the last two
-    need `value_fields` [B, Z] of TokenTable. With `always_mask` every target becomes [MASK] instead of 8:1:1: for testing recovery.
-    Special tokens are never a target and never drawn as the random token.
+    Drawn at `mask_rate` is each token (`scope` tokens), each token of a value (values), or each value as a
+    whole (field); the last two need `value_fields` [B, Z] of TokenTable. With `always_mask` every target
+    becomes [MASK] instead of 8:1:1: for testing recovery. Special tokens are never a target and never drawn
+    as the random token.
     """
     special = np.unique(np.asarray(special_ids, dtype=np.int64))
     special = special[special < vocab_size]
@@ -47,7 +50,9 @@ def mask_tokens(
         maskable &= value_fields >= 0
         if scope == "field":
             stream, drawn_by = _CHOOSE_FIELD, value_fields
-    target = maskable & (random_uniform(stream, seed, epoch, np.asarray(row_ids)[:, None], drawn_by) < mask_rate)
+    target = maskable & (
+        random_uniform(stream, seed, epoch, np.asarray(row_ids)[:, None], drawn_by) < mask_rate
+    )
     rows, positions = np.nonzero(target)
     original = input_ids[rows, positions]
     masked_input_ids = input_ids.astype(np.int64)
@@ -58,21 +63,32 @@ def mask_tokens(
         drawn = (random_bits(_TOKEN, *keys) % np.uint64(vocab_size - len(special))).astype(np.int64)
         for token in special:  # ascending: number the ordinary tokens 0, 1, …, skipping the special ones
             drawn += drawn >= token
-        masked_input_ids[rows, positions] = np.where(kind < 0.8, mask_id, np.where(kind < 0.9, drawn, original))
+        masked_input_ids[rows, positions] = np.where(
+            kind < 0.8, mask_id, np.where(kind < 0.9, drawn, original)
+        )
     mlm_labels = np.full(input_ids.shape, IGNORED, dtype=np.int64)
     mlm_labels[rows, positions] = original
     return masked_input_ids, mlm_labels
 
 
-def restoring_labels(input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int]) -> np.ndarray:
-    """mlm_labels [B, Z] int64 of denoising: every text token at its own place, whether it is corrupted or not."""
+def restoring_labels(
+    input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int]
+) -> np.ndarray:
+    """mlm_labels [B, Z] int64 of denoising: every text token at its own place, whether it is corrupted or
+    not.
+    """
     return np.where(_text_tokens(input_ids, attention_mask, special_ids), input_ids, IGNORED)
 
 
 def next_token_labels(
-    input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int], value_fields: np.ndarray | None = None
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    special_ids: Sequence[int],
+    value_fields: np.ndarray | None = None,
 ) -> np.ndarray:
-    """mlm_labels [B, Z] int64 of PA-CLM: at each token the one after it, where that is a text token (with `value_fields`: of a value)."""
+    """mlm_labels [B, Z] int64 of PA-CLM: at each token the one after it, where that is a text token (with
+    `value_fields`: of a value).
+    """
     target = _text_tokens(input_ids, attention_mask, special_ids)
     if value_fields is not None:
         target &= value_fields >= 0
@@ -81,6 +97,8 @@ def next_token_labels(
     return labels
 
 
-def _text_tokens(input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+def _text_tokens(
+    input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """[B, Z] bool: tokens that are neither padding nor special."""
     return (attention_mask == 1) & ~np.isin(input_ids, np.asarray(special_ids, dtype=np.int64))

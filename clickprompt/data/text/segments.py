@@ -1,6 +1,7 @@
-"""A sentence is a join of "field is value." segments (Eq. 4). Where tokenizing the segments, each with its leading separator, and joining
-equals tokenizing the sentence (byte-level BPE, WordPiece), each distinct value needs tokenizing once instead of once a row.
-SentencePiece puts a dummy separator before every text, so its segments after the first are tokenized without their own.
+"""A sentence is a join of "field is value." segments (Eq. 4). Where tokenizing the segments, each with its
+leading separator, and joining equals tokenizing the sentence (byte-level BPE, WordPiece), each distinct value
+needs tokenizing once instead of once a row. SentencePiece puts a dummy separator before every text, so its
+segments after the first are tokenized without their own.
 
 Shape legend: V values, T tokens of their segments.
 """
@@ -30,7 +31,8 @@ _SAMPLED_ROWS = 256
 class Encoded:
     """Tokens of one field's segments, one after the other.
 
-    `tokens` [T] int32; `lengths` [V] int64; `value_spans` [V, 2] int32: where the value's tokens start and stop in its segment.
+    `tokens` [T] int32; `lengths` [V] int64; `value_spans` [V, 2] int32: where the value's tokens start and
+    stop in its segment.
     """
 
     tokens: np.ndarray
@@ -39,10 +41,14 @@ class Encoded:
 
 
 class SegmentEncoder:
-    """Tokenizes one piece of a vocabulary at a time. Sent to another process, it needs no transformers there."""
+    """Tokenizes one piece of a vocabulary at a time. Sent to another process, it needs no transformers
+    there.
+    """
 
     def __init__(self, dataset: Dataset, tokenizer: str, separated: bool = True) -> None:
-        """tokenizer: its JSON; separated: whether segments after the first are tokenized with their leading separator."""
+        """tokenizer: its JSON; separated: whether segments after the first are tokenized with their leading
+        separator.
+        """
         self.separated = separated
         self._dataset = dataset
         self._json = tokenizer
@@ -56,7 +62,10 @@ class SegmentEncoder:
         values = self._dataset.vocabulary_piece(field, piece).column("value").to_pylist()
         if piece == 0:
             values[0] = UNKNOWN
-        parts = [self.segments(field, values[start : start + _VALUES_PER_CALL]) for start in range(0, len(values), _VALUES_PER_CALL)]
+        parts = [
+            self.segments(field, values[start : start + _VALUES_PER_CALL])
+            for start in range(0, len(values), _VALUES_PER_CALL)
+        ]
         return Encoded(
             np.concatenate([part.tokens for part in parts]),
             np.concatenate([part.lengths for part in parts]),
@@ -65,15 +74,23 @@ class SegmentEncoder:
 
     def segments(self, field: int, values: Sequence[str]) -> Encoded:
         name, first = self._dataset.field_names[field], field == 0 or not self.separated
-        encodings = self._backend.encode_batch([segment(name, value, first) for value in values], add_special_tokens=False)
+        encodings = self._backend.encode_batch(
+            [segment(name, value, first) for value in values], add_special_tokens=False
+        )
         lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
-        tokens = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int32, count=int(lengths.sum()))
+        tokens = np.fromiter(
+            chain.from_iterable(encoding.ids for encoding in encodings),
+            dtype=np.int32,
+            count=int(lengths.sum()),
+        )
         flat = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
         characters = np.fromiter(flat, dtype=np.int64, count=2 * len(tokens)).reshape(-1, 2)
         begin = len(segment(name, "", first).removesuffix(TEMPLATE.partition("{value}")[2]))
         end = begin + np.repeat([len(value) for value in values], lengths)
         # the tokens whose characters overlap the value's
-        hits = np.flatnonzero((characters[:, 0] < end) & (characters[:, 1] > begin) & (characters[:, 0] < characters[:, 1]))
+        hits = np.flatnonzero(
+            (characters[:, 0] < end) & (characters[:, 1] > begin) & (characters[:, 0] < characters[:, 1])
+        )
         spans = np.zeros((len(values), 2), dtype=np.int32)
         found, first_hits = np.unique(np.repeat(np.arange(len(values)), lengths)[hits], return_index=True)
         bases = (np.cumsum(lengths) - lengths)[found]
@@ -83,13 +100,16 @@ class SegmentEncoder:
 
     def whole(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of whole sentences."""
-        return [encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [
+            encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)
+        ]
 
 
 def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> SegmentEncoder:
     """The encoder whose segments join to sentences: with their leading separators, or without.
 
-    Whole sentences decide: of real rows, and of random values, which meet rare ones more often. Raises DataError when neither way joins.
+    Whole sentences decide: of real rows, and of random values, which meet rare ones more often. Raises
+    DataError when neither way joins.
     """
     generator = np.random.default_rng(0)
     drawn = np.stack([generator.integers(0, size, _SAMPLED_ROWS) for size in dataset.field_sizes], axis=1)
@@ -109,27 +129,34 @@ def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Segm
             encoded = encoder.segments(field, values)
             parts.append(np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1]))
         joined = [np.concatenate(row).tolist() for row in zip(*parts, strict=True)]
-        different = [text for text, ids, whole in zip(texts, joined, encoder.whole(texts), strict=True) if ids != whole]
+        different = [
+            text for text, ids, whole in zip(texts, joined, encoder.whole(texts), strict=True) if ids != whole
+        ]
         if not different:
             return encoder
         failed = failed or different[0]
     assert failed is not None
     shown = failed if len(failed) <= 120 else failed[:120] + "…"
     raise DataError(
-        f"{type(tokenizer).__name__}: tokens of the parts of {shown!r} don't join to the tokens of the whole; "
+        f"{type(tokenizer).__name__}: tokens of the parts of {shown!r} don't join to the tokens of the "
+        "whole; "
         "use a PLM with a WordPiece or byte-level BPE tokenizer"
     )
 
 
 def _plain_backend(tokenizer: str) -> Any:
-    """The tokenizer's own pipeline for text only, with the offsets of whole tokens: some post-processors cut spaces off those."""
+    """The tokenizer's own pipeline for text only, with the offsets of whole tokens: some post-processors cut
+    spaces off those.
+    """
     from tokenizers import Tokenizer  # comes with transformers; see load_tokenizer
 
     backend: Any = Tokenizer.from_str(tokenizer)
     backend.no_truncation()
     backend.no_padding()
     backend.post_processor = None
-    backend.encode_special_tokens = True  # as `encode` of text.py: special tokens spelled in a text stay plain text
+    backend.encode_special_tokens = (
+        True  # as `encode` of text.py: special tokens spelled in a text stay plain text
+    )
     description = json.loads(tokenizer)
     if description["model"]["type"] == "Unigram":
         special = {token["content"] for token in description["added_tokens"] if token["special"]}
@@ -138,11 +165,15 @@ def _plain_backend(tokenizer: str) -> Any:
 
 
 def _without_special_pieces(model: dict[str, Any], special: set[str]) -> Any:
-    """The Unigram model with the same ids, but special tokens cannot be pieces of a text; their score is the best, so they always would be.
+    """The Unigram model with the same ids, but special tokens cannot be pieces of a text; their score is the
+    best, so they always would be.
 
-    SentencePiece itself leaves them out too. They get a name with a space, which no text has that comes to the model: it has "▁" instead.
+    SentencePiece itself leaves them out too. They get a name with a space, which no text has that comes to
+    the model: it has "▁" instead.
     """
     from tokenizers.models import Unigram
 
-    vocabulary = [(SEPARATOR + piece if piece in special else piece, score) for piece, score in model["vocab"]]
+    vocabulary = [
+        (SEPARATOR + piece if piece in special else piece, score) for piece, score in model["vocab"]
+    ]
     return Unigram(vocabulary, model["unk_id"], model["byte_fallback"])

@@ -37,13 +37,19 @@ def segment(name: str, value: str, first: bool) -> str:
 
 def sentence(names: Sequence[str], values: Sequence[str]) -> str:
     """Eq. 4: the text of one row."""
-    return "".join(segment(name, value, index == 0) for index, (name, value) in enumerate(zip(names, values, strict=True)))
+    return "".join(
+        segment(name, value, index == 0)
+        for index, (name, value) in enumerate(zip(names, values, strict=True))
+    )
 
 
 def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
     """The tokenizer of a local folder or hub name. Raises ConfigError when there is none, or no fast one."""
     if not path:
-        raise ConfigError("plm.path is not set; give a hub name or a local folder with a tokenizer, such as --set plm.path=DIR")
+        raise ConfigError(
+            "plm.path is not set; give a hub name or a local folder with a tokenizer, such as --set "
+            "plm.path=DIR"
+        )
     from transformers import AutoTokenizer  # takes seconds to import; who reads no text shouldn't wait for it
 
     try:
@@ -51,19 +57,27 @@ def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
     except Exception as error:  # transformers raises OSError, ValueError, ImportError, KeyError and more here
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"plm.path={path}: no tokenizer can be loaded from there; a folder needs its tokenizer.json ({reason})"
+            f"plm.path={path}: no tokenizer can be loaded from there; a folder needs its tokenizer.json "
+            f"({reason})"
         ) from error
     if not tokenizer.is_fast:
-        raise ConfigError(f"plm.path={path}: {type(tokenizer).__name__} is not a fast tokenizer; give one with a tokenizer.json")
+        raise ConfigError(
+            f"plm.path={path}: {type(tokenizer).__name__} is not a fast tokenizer; give one with a "
+            "tokenizer.json"
+        )
     return tokenizer
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase", template: str = TEMPLATE) -> str:
-    """16 hex digits over everything that decides which ids a text gets: two equal ones make equal token tables."""
+    """16 hex digits over everything that decides which ids a text gets: two equal ones make equal token
+    tables.
+    """
     backend = json.loads(tokenizer_json(tokenizer))
     backend.pop("truncation")  # both change with every call of the tokenizer, and neither is used here
     backend.pop("padding")
-    described = json.dumps([backend, special_ids(tokenizer), template, SEPARATOR, UNKNOWN, _TABLE_FORMAT], sort_keys=True)
+    described = json.dumps(
+        [backend, special_ids(tokenizer), template, SEPARATOR, UNKNOWN, _TABLE_FORMAT], sort_keys=True
+    )
     return storage.sha256_bytes(described.encode())[:16]
 
 
@@ -72,10 +86,14 @@ def tokenizer_json(tokenizer: "PreTrainedTokenizerBase") -> str:
     return tokenizer.backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special_tokens: bool) -> list[list[int]]:
-    """Token ids of each text by the tokenizer's own call; special tokens spelled in a text (`<mask>`, `[SEP]`) stay plain text.
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special_tokens: bool
+) -> list[list[int]]:
+    """Token ids of each text by the tokenizer's own call; special tokens spelled in a text (`<mask>`,
+    `[SEP]`) stay plain text.
 
-    Save for a Unigram model (XLM-R, T5), which has them among its pieces and reads them so: see data/text/segments.py.
+    Save for a Unigram model (XLM-R, T5), which has them among its pieces and reads them so: see
+    data/text/segments.py.
     """
     return tokenizer(
         list(texts),
@@ -99,4 +117,7 @@ def surrounding(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[i
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
-    raise DataError(f"{type(tokenizer).__name__} changes a text's tokens when it adds special tokens; such a tokenizer is not supported")
+    raise DataError(
+        f"{type(tokenizer).__name__} changes a text's tokens when it adds special tokens; such a tokenizer "
+        "is not supported"
+    )

@@ -26,15 +26,18 @@ ARRAYS = {"tokens": np.dtype("<i4"), "offsets": np.dtype("<i8"), "value_spans": 
 
 
 class TokenTable:
-    """Tokens of every (field, id) of a dataset, and the assembly of rows from them. Sent to another process, it is opened anew there.
+    """Tokens of every (field, id) of a dataset, and the assembly of rows from them. Sent to another process,
+    it is opened anew there.
 
-    `tokens` [T] int32; `offsets` [sum of field sizes + 1] int64, fields one after the other, ids counting from 0 (unknown);
-    `value_spans` [sum of field sizes, 2] int32: where the value's tokens start and stop, counted from the segment's first token.
-    With a `max_length`, rows that are longer lose whole segments (`kept_segments`); a segment that so becomes the first one keeps its
-    leading separator.
+    `tokens` [T] int32; `offsets` [sum of field sizes + 1] int64, fields one after the other, ids counting
+    from 0 (unknown); `value_spans` [sum of field sizes, 2] int32: where the value's tokens start and stop,
+    counted from the segment's first token. With a `max_length`, rows that are longer lose whole segments
+    (`kept_segments`); a segment that so becomes the first one keeps its leading separator.
     """
 
-    def __init__(self, uri: str, meta: dict[str, Any], tokens: np.ndarray, offsets: np.ndarray, value_spans: np.ndarray) -> None:
+    def __init__(
+        self, uri: str, meta: dict[str, Any], tokens: np.ndarray, offsets: np.ndarray, value_spans: np.ndarray
+    ) -> None:
         self.uri = uri
         self.meta = meta
         self.tokens = tokens
@@ -53,15 +56,30 @@ class TokenTable:
         remedy = f"run clickprompt tokenize {dataset.uri} --plm {tokenizer.name_or_path or 'PATH'}"
         if not storage.exists(storage.join(uri, META)):
             tables = storage.join(dataset.uri, "tokens")
-            present = [name for name in storage.list_names(tables) if storage.exists(storage.join(tables, name, META))]
+            present = [
+                name
+                for name in storage.list_names(tables)
+                if storage.exists(storage.join(tables, name, META))
+            ]
             if any(name.split("-v")[0] == wanted for name in present):
-                raise DataError(f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one has; {remedy}")
-            described = ", ".join(f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present)
-            has = f"has only token tables of other tokenizers or an older clickprompt ({described})" if present else "has no token table"
+                raise DataError(
+                    f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one has; "
+                    f"{remedy}"
+                )
+            described = ", ".join(
+                f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present
+            )
+            has = (
+                f"has only token tables of other tokenizers or an older clickprompt ({described})"
+                if present
+                else "has no token table"
+            )
             raise DataError(f"{dataset.uri}: {has}, not of {type(tokenizer).__name__} {wanted}; {remedy}")
         table = _load(uri)
         if table.meta["fingerprint"] != wanted or table.meta["dataset"] != dataset.fingerprint:
-            raise DataError(f"{uri}: the token table is of another tokenizer or dataset; delete this folder and {remedy}")
+            raise DataError(
+                f"{uri}: the token table is of another tokenizer or dataset; delete this folder and {remedy}"
+            )
         return table
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,7 +91,9 @@ class TokenTable:
 
     @property
     def pad_id(self) -> int:
-        """Falls back to another special token where the family has no padding token: padded positions are masked out anyway."""
+        """Falls back to another special token where the family has no padding token: padded positions are
+        masked out anyway.
+        """
         pad = self.meta["special_ids"]["pad"]
         return next(iter(self.special_ids), 0) if pad is None else pad
 
@@ -98,7 +118,9 @@ class TokenTable:
 
     def kept(self, field_ids: np.ndarray, max_length: int) -> np.ndarray:
         """[B, F] bool: the segments that are left of each row under `max_length`."""
-        return kept_segments(self.segment_lengths(field_ids), max_length - len(self._prefix) - len(self._suffix))
+        return kept_segments(
+            self.segment_lengths(field_ids), max_length - len(self._prefix) - len(self._suffix)
+        )
 
     def lengths(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
         """[B] int64: tokens of each row, the family's special tokens included."""
@@ -109,9 +131,10 @@ class TokenTable:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of the rows' sentences (Eq. 4), padded on the right to the longest of them.
 
-        field_ids [B, F] integers, each field counting from 0; text [B] bool: rows that are False get the special tokens only, or where
-        the family has none around a text, one padding token that is not masked out: attention over nothing is not defined.
-        Returns input_ids [B, Z] int64 and attention_mask [B, Z] int64 (1 = token).
+        field_ids [B, F] integers, each field counting from 0; text [B] bool: rows that are False get the
+        special tokens only, or where the family has none around a text, one padding token that is not masked
+        out: attention over nothing is not defined. Returns input_ids [B, Z] int64 and attention_mask [B, Z]
+        int64 (1 = token).
         """
         cells = self._cells(field_ids)
         counts = self._counts(cells, text, max_length)
@@ -120,16 +143,22 @@ class TokenTable:
         input_ids = np.full(attention_mask.shape, self.pad_id, dtype=np.int64)
         input_ids[:, : len(self._prefix)] = self._prefix
         flat = counts.ravel()
-        # the k-th token of the whole batch sits k - (tokens of the segments before its own) behind its segment's start
-        source = np.repeat(self.offsets[cells].ravel() - (np.cumsum(flat) - flat), flat) + np.arange(int(flat.sum()))
+        # the k-th token of the whole batch sits k - (tokens of the segments before its own) behind its
+        # segment's start
+        source = np.repeat(self.offsets[cells].ravel() - (np.cumsum(flat) - flat), flat) + np.arange(
+            int(flat.sum())
+        )
         input_ids[self._text_positions(counts, attention_mask.shape[1])] = self.tokens[source]
         ends = lengths - len(self._suffix)
         for index, token in enumerate(self._suffix):
             input_ids[np.arange(len(ends)), ends + index] = token
         return input_ids, attention_mask.astype(np.int64)
 
-    def value_fields(self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None) -> np.ndarray:
-        """[B, Z] int16, aligned with `assemble` of the same arguments: the field whose value a token belongs to.
+    def value_fields(
+        self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
+    ) -> np.ndarray:
+        """[B, Z] int16, aligned with `assemble` of the same arguments: the field whose value a token belongs
+        to.
 
         −1 for the template's tokens, special tokens around the text, and padding.
         """
@@ -137,10 +166,14 @@ class TokenTable:
         counts = self._counts(cells, text, max_length)
         result = np.full((len(cells), int(self._row_lengths(counts).max(initial=0))), -1, dtype=np.int16)
         flat = counts.ravel()
-        inside = np.arange(int(flat.sum())) - np.repeat(np.cumsum(flat) - flat, flat)  # a token's place in its segment
+        inside = np.arange(int(flat.sum())) - np.repeat(
+            np.cumsum(flat) - flat, flat
+        )  # a token's place in its segment
         start, stop = (np.repeat(self.value_spans[cells, side].ravel(), flat) for side in (0, 1))
         field = np.repeat(np.tile(np.arange(cells.shape[1], dtype=np.int16), len(cells)), flat)
-        result[self._text_positions(counts, result.shape[1])] = np.where((inside >= start) & (inside < stop), field, -1)
+        result[self._text_positions(counts, result.shape[1])] = np.where(
+            (inside >= start) & (inside < stop), field, -1
+        )
         return result
 
     def _row_lengths(self, counts: np.ndarray) -> np.ndarray:
@@ -148,7 +181,9 @@ class TokenTable:
         return np.maximum(counts.sum(axis=1) + len(self._prefix) + len(self._suffix), 1)
 
     def _text_positions(self, counts: np.ndarray, width: int) -> np.ndarray:
-        """[B, Z] bool: where the segments' tokens lie, which read row by row, left to right are the batch's segments one after another."""
+        """[B, Z] bool: where the segments' tokens lie, which read row by row, left to right are the batch's
+        segments one after another.
+        """
         before, positions = len(self._prefix), np.arange(width)
         return (positions >= before) & (positions < (before + counts.sum(axis=1))[:, None])
 
@@ -167,14 +202,19 @@ class TokenTable:
         if ids.ndim != 2 or ids.shape[1] != len(self._sizes):
             raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {len(self._sizes)}]")
         if ids.size and ((ids < 0) | (ids >= self._sizes)).any():
-            raise ValueError("field_ids hold an id outside its field's vocabulary; they belong to another dataset than the token table")
+            raise ValueError(
+                "field_ids hold an id outside its field's vocabulary; they belong to another dataset than "
+                "the token table"
+            )
         return ids + self._bases
 
 
 def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
-    """[B, F] bool: which segments of `lengths` [B, F] tokens stay so that each row has at most `limit` tokens.
+    """[B, F] bool: which segments of `lengths` [B, F] tokens stay so that each row has at most `limit`
+    tokens.
 
-    A row that is too long loses its longest segment, the earlier of two equal ones, until it fits; the last field goes last.
+    A row that is too long loses its longest segment, the earlier of two equal ones, until it fits; the last
+    field goes last.
     """
     kept = np.ones(lengths.shape, dtype=bool)
     over = np.flatnonzero(lengths.sum(axis=1) > limit)
@@ -211,15 +251,24 @@ def _load(uri: str) -> TokenTable:
         try:
             arrays[name] = np.memmap(array_file(folder, name), dtype=dtype, mode="r").reshape(shapes[name])
         except (OSError, ValueError) as error:
-            raise DataError(f"{array_file(uri, name)}: missing or damaged; delete {uri} and run clickprompt tokenize again") from error
+            raise DataError(
+                f"{array_file(uri, name)}: missing or damaged; delete {uri} and run clickprompt tokenize "
+                "again"
+            ) from error
     if arrays["offsets"][-1] != len(arrays["tokens"]):
-        raise DataError(f"{uri}: the token table's files don't belong together; delete this folder and run clickprompt tokenize again")
+        raise DataError(
+            f"{uri}: the token table's files don't belong together; delete this folder and run clickprompt "
+            "tokenize again"
+        )
     return TokenTable(uri, meta, **arrays)
 
 
 def _fetched(uri: str, meta: dict[str, Any]) -> str:
     """A copy of a remote table on this machine, made once for all its processes."""
-    folder = os.path.join(storage.machine_folder(), f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}")
+    folder = os.path.join(
+        storage.machine_folder(),
+        f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}",
+    )
     if not os.path.isdir(folder):
         copy = f"{folder}.tmp-{uuid.uuid4().hex[:8]}"
         try:

@@ -1,5 +1,5 @@
-"""Building a token table: every distinct value of a dataset is tokenized once, piece by piece, and the pieces go to the table's files as
-they come; what stays in memory is a few numbers a value.
+"""Building a token table: every distinct value of a dataset is tokenized once, piece by piece, and the pieces
+go to the table's files as they come; what stays in memory is a few numbers a value.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +28,11 @@ def encode_here(encoder: SegmentEncoder, pieces: Sequence[tuple[int, int]]) -> I
     return (encoder.encode(field, piece) for field, piece in pieces)
 
 
-def build_token_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", encode_all: EncodeAll = encode_here) -> TokenTable:
-    """Tokenize every distinct value of `dataset` once and store the result beside it; a table that exists already is returned.
+def build_token_table(
+    dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", encode_all: EncodeAll = encode_here
+) -> TokenTable:
+    """Tokenize every distinct value of `dataset` once and store the result beside it; a table that exists
+    already is returned.
 
     Raises DataError when joining the segments' tokens does not give the sentence's tokens for this tokenizer.
     """
@@ -58,8 +61,14 @@ def build_token_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", en
 
 
 def _write_arrays(target: str, dataset: Dataset, encoder: SegmentEncoder, encode_all: EncodeAll) -> int:
-    """Returns the tokens of the longest row that the vocabularies allow, special tokens around it not counted."""
-    pieces = [(field, piece) for field in range(len(dataset.columns)) for piece in range(dataset.vocabulary_pieces(field))]
+    """Returns the tokens of the longest row that the vocabularies allow, special tokens around it not
+    counted.
+    """
+    pieces = [
+        (field, piece)
+        for field in range(len(dataset.columns))
+        for piece in range(dataset.vocabulary_pieces(field))
+    ]
     longest = np.zeros(len(dataset.columns), dtype=np.int64)
     lengths, spans = [], []
     with (

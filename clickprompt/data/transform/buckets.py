@@ -1,4 +1,6 @@
-"""From numbers to the texts of numeric fields: buckets between edges, rounded, by powers; and edges from quantiles."""
+"""From numbers to the texts of numeric fields: buckets between edges, rounded, by powers; and edges from
+quantiles.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -25,7 +27,11 @@ _HUGE = 1e290
 def bucket_names(edges: Sequence[float]) -> list[str]:
     """[len(edges) + 1] names: below 4, 4 to 10, 10 or more."""
     shown = [_edge(edge) for edge in edges]
-    return [f"below {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"{shown[-1]} or more"]
+    return [
+        f"below {shown[0]}",
+        *(f"{low} to {high}" for low, high in pairwise(shown)),
+        f"{shown[-1]} or more",
+    ]
 
 
 def bucket(numbers: pa.DoubleArray, edges: Sequence[float]) -> pa.StringArray:
@@ -35,12 +41,16 @@ def bucket(numbers: pa.DoubleArray, edges: Sequence[float]) -> pa.StringArray:
 
 
 def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
-    """Numbers with `digits` digits after the point (3.50), or rounded to tens and hundreds with -1, -2; halves go to the even digit."""
+    """Numbers with `digits` digits after the point (3.50), or rounded to tens and hundreds with -1, -2;
+    halves go to the even digit.
+    """
     huge = pc.greater(pc.abs(numbers), _HUGE)
     short = pc.round(pc.if_else(huge, 0.0, numbers), ndigits=digits)
     short = pc.add(pc.if_else(huge, numbers, short), 0.0)  # -0.0 + 0.0 is 0.0
     shown = max(digits, 0)
-    if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (15 - shown):  # few enough digits for the decimal to be the float's
+    if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (
+        15 - shown
+    ):  # few enough digits for the decimal to be the float's
         return without_exponent(short.cast(pa.decimal128(38, shown), safe=False).cast(_STRING))
     return _spelled(short.dictionary_encode(), lambda value: f"{value:z.{shown}f}")  # z: no -0
 
@@ -48,33 +58,44 @@ def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
 def log_bucket(numbers: pa.DoubleArray, base: float) -> pa.StringArray:
     """The powers of `base` a number lies between: 8 to 16, 0.25 to 0.5, -16 to -8; 0 for 0.
 
-    The power nearer to 0 belongs to the bucket: 8 is in 8 to 16, -8 in -16 to -8. `base` is above 1, and enough for few powers (1.1, say).
+    The power nearer to 0 belongs to the bucket: 8 is in 8 to 16, -8 in -16 to -8. `base` is above 1, and
+    enough for few powers (1.1, say).
     """
     values = _filled(numbers)
     sizes = np.abs(values)
     powers = _powers(base, sizes[sizes > 0])
     places = np.searchsorted(powers, sizes, side="right") - 1
-    places = np.where(sizes > 0, (places + 1) * np.sign(values).astype(np.int64), 0)  # 0; 1, 2, … and -1, -2, …
+    places = np.where(
+        sizes > 0, (places + 1) * np.sign(values).astype(np.int64), 0
+    )  # 0; 1, 2, … and -1, -2, …
     distinct = pa.array(places, mask=_nulls(numbers)).dictionary_encode()
     shown = [_edge(power) for power in powers]
 
     def name(place: int) -> str:
         if place == 0:
             return "0"
-        return f"{shown[place - 1]} to {shown[place]}" if place > 0 else f"-{shown[-place]} to -{shown[-place - 1]}"
+        return (
+            f"{shown[place - 1]} to {shown[place]}"
+            if place > 0
+            else f"-{shown[-place]} to -{shown[-place - 1]}"
+        )
 
     return _spelled(distinct, name)
 
 
 def significant(numbers: pa.DoubleArray, digits: int = 5) -> pa.DoubleArray:
-    """Rounded to `digits` significant digits, so that a column has few distinct numbers; rounding twice changes nothing."""
+    """Rounded to `digits` significant digits, so that a column has few distinct numbers; rounding twice
+    changes nothing.
+    """
     values = _filled(numbers)
     sizes = np.abs(values)
     usual = (sizes > 1e-280) & (sizes < 1e280)  # beyond that powers of ten overflow: left as they are
     places = np.floor(np.log10(np.where(usual, sizes, 1.0))).astype(np.int64)
     shift = digits - 1 - places
     whole = np.rint(np.where(usual, values, 0.0) * _power_of_10(shift) / _power_of_10(-shift))
-    up = np.abs(whole) >= 10.0**digits  # 9.996 is 10.00: one spelling for a number, so that it is rounded to itself
+    up = (
+        np.abs(whole) >= 10.0**digits
+    )  # 9.996 is 10.00: one spelling for a number, so that it is rounded to itself
     whole, shift = np.where(up, whole / 10, whole), np.where(up, shift - 1, shift)
     short = whole / _power_of_10(shift) * _power_of_10(-shift)
     return pa.array(np.where(usual, short, values), mask=_nulls(numbers))
@@ -86,7 +107,8 @@ def _power_of_10(exponents: np.ndarray) -> np.ndarray:
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, ...]:
-    """At most n - 1 increasing edges for `bucket`: each is the distinct value before which the rows come nearest to i / n of all.
+    """At most n - 1 increasing edges for `bucket`: each is the distinct value before which the rows come
+    nearest to i / n of all.
 
     values [V], distinct; counts [V], their rows. Raises ValueError where all rows have one value.
     """
@@ -111,10 +133,14 @@ def _edge(value: float) -> str:
 
 
 def _powers(base: float, sizes: np.ndarray) -> np.ndarray:
-    """[P] float64, from one not above the smallest size to one above the largest; a whole base's are exact to the float."""
+    """[P] float64, from one not above the smallest size to one above the largest; a whole base's are exact to
+    the float.
+    """
     low, high = (float(sizes.min()), float(sizes.max())) if len(sizes) else (1.0, 1.0)
     first, last = (math.floor(math.log(size) / math.log(base)) for size in (low, high))
-    powers = [_power(base, exponent) for exponent in range(first - 1, last + 3)]  # a logarithm may be off by one at a power
+    powers = [
+        _power(base, exponent) for exponent in range(first - 1, last + 3)
+    ]  # a logarithm may be off by one at a power
     return np.array(powers[1:] if powers[1] <= low else powers)
 
 
@@ -134,4 +160,6 @@ def _nulls(numbers: pa.DoubleArray) -> np.ndarray:
 
 
 def _spelled(distinct: pa.DictionaryArray, spell) -> pa.StringArray:
-    return pa.array([spell(value) for value in distinct.dictionary.to_pylist()], _STRING).take(distinct.indices)
+    return pa.array([spell(value) for value in distinct.dictionary.to_pylist()], _STRING).take(
+        distinct.indices
+    )

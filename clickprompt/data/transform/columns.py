@@ -1,4 +1,6 @@
-"""A typed column, as a reader delivers it: of which kind it is, what is missing in it, which row doesn't fit."""
+"""A typed column, as a reader delivers it: of which kind it is, what is missing in it, which row doesn't
+fit.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -35,11 +37,26 @@ __all__ = [
 Kind = Literal["integer", "float", "decimal", "boolean", "time", "text", "list", "null", "other"]
 
 _BLANK = 32  # and below: blanks, tabs
-_BLANKS_BEGIN = np.isin(np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3])  # also Unicode's others, as UTF-8
+_BLANKS_BEGIN = np.isin(
+    np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3]
+)  # also Unicode's others, as UTF-8
 _BLANKS_END = np.isin(np.arange(256), [*range(_BLANK + 1), *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
 
-_LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
-_TEXTS = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary, types.is_binary_view)
+_LISTS = (
+    types.is_list,
+    types.is_large_list,
+    types.is_fixed_size_list,
+    types.is_list_view,
+    types.is_large_list_view,
+)
+_TEXTS = (
+    types.is_string,
+    types.is_large_string,
+    types.is_string_view,
+    types.is_binary,
+    types.is_large_binary,
+    types.is_binary_view,
+)
 _KINDS: tuple[tuple[Kind, tuple[Callable[[pa.DataType], bool], ...]], ...] = (
     ("integer", (types.is_integer,)),
     ("float", (types.is_floating,)),
@@ -53,7 +70,8 @@ _KINDS: tuple[tuple[Kind, tuple[Callable[[pa.DataType], bool], ...]], ...] = (
 
 
 class BadValue(Exception):  # noqa: N818  a row's value that a caller turns into a DataError with its place
-    """Row `index` (from 0, the first such row) holds `value`, as shown to people, which doesn't fit; `why`: the rule and the remedy.
+    """Row `index` (from 0, the first such row) holds `value`, as shown to people, which doesn't fit; `why`:
+    the rule and the remedy.
 
     The parts of a line "FILE, row N: COLUMN=value why"; whoever knows the column sets it, and adds the place.
     """
@@ -82,7 +100,9 @@ def kind_of(type: pa.DataType) -> Kind:
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """The same values without a dictionary or extension; texts as string, lists as list. Raises BadValue for bytes that are no UTF-8."""
+    """The same values without a dictionary or extension; texts as string, lists as list. Raises BadValue for
+    bytes that are no UTF-8.
+    """
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if types.is_dictionary(column.type):
@@ -91,7 +111,11 @@ def plain(column: pa.Array) -> pa.Array:
     if kind == "text" and column.type != pa.string():
         bad = first_uncastable(column, pa.string())
         if bad is not None:
-            raise BadValue(bad, column[bad].as_py(), "is bytes that are no UTF-8 text; leave the column out, or write it as text")
+            raise BadValue(
+                bad,
+                column[bad].as_py(),
+                "is bytes that are no UTF-8 text; leave the column out, or write it as text",
+            )
         return column.cast(pa.string())
     if kind == "list" and not types.is_list(column.type):
         return column.cast(pa.list_(column.type.value_type))
@@ -118,11 +142,15 @@ def stripped(column: pa.StringArray, nulls: Sequence[str]) -> pa.StringArray:
     markers = sorted({"", *(null.strip() for null in nulls)})
     if not _may_hold(found, markers):
         return found
-    return pc.if_else(pc.is_in(found, value_set=pa.array(markers, pa.string())), pa.scalar(None, pa.string()), found)
+    return pc.if_else(
+        pc.is_in(found, value_set=pa.array(markers, pa.string())), pa.scalar(None, pa.string()), found
+    )
 
 
 def _may_hold(column: pa.StringArray, markers: Sequence[str]) -> bool:
-    """Whether a text may be one of `markers`, by its length and first byte; no, if it says so. Far faster than looking texts up."""
+    """Whether a text may be one of `markers`, by its length and first byte; no, if it says so. Far faster
+    than looking texts up.
+    """
     _, offsets, content = column.buffers()
     if not len(column) or content is None or not content.size:
         return column.null_count < len(column)
@@ -156,12 +184,16 @@ def has_outer_blanks(column: pa.StringArray) -> bool:
 
 
 def may_be_values(nulls: Sequence[str]) -> bool:
-    """Whether a marker such as -1 or 1970-01-01 would be read as a number or time, so that columns must be `stripped` first."""
+    """Whether a marker such as -1 or 1970-01-01 would be read as a number or time, so that columns must be
+    `stripped` first.
+    """
     return any(character.isdigit() for null in nulls for character in null)
 
 
 def list_rows(column: pa.ListArray) -> np.ndarray:
-    """[elements] the row of each element of `pc.list_flatten` (pc.list_parent_indices counts the elements behind a null, too)."""
+    """[elements] the row of each element of `pc.list_flatten` (pc.list_parent_indices counts the elements
+    behind a null, too).
+    """
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     return np.repeat(np.arange(len(column)), lengths)
 
@@ -177,12 +209,16 @@ def refuse(column: pa.Array, wrong: pa.Array | np.ndarray, why: str) -> None:
 def shown(column: pa.Array, index: int) -> Any:
     """A row's value for people; a time as ISO text."""
     value = column[index]
-    return str(value.cast(pa.string())) if kind_of(column.type) == "time" and value.is_valid else value.as_py()
+    return (
+        str(value.cast(pa.string())) if kind_of(column.type) == "time" and value.is_valid else value.as_py()
+    )
 
 
 def flags(found: pa.BooleanArray | np.ndarray) -> np.ndarray:
     """bool; a null is false."""
-    return found if isinstance(found, np.ndarray) else pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+    return (
+        found if isinstance(found, np.ndarray) else pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+    )
 
 
 def any_true(found: pa.BooleanArray) -> bool:

@@ -1,6 +1,8 @@
-"""A column of times as microseconds since 1970 (UTC): numbers in s, ms, us or ns, dates, timestamps, ISO texts with or without a zone.
+"""A column of times as microseconds since 1970 (UTC): numbers in s, ms, us or ns, dates, timestamps, ISO
+texts with or without a zone.
 
-A column has one form. `instants` refuses two in one array, and names the one it found, so that a caller can compare files (`conflict`).
+A column has one form. `instants` refuses two in one array, and names the one it found, so that a caller can
+compare files (`conflict`).
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -40,7 +42,9 @@ _NUMBERS = {unit: form for form, unit in _UNITS.items()}
 _SMALL, _WITHOUT_ZONE, _WITH_ZONE = "number near 0", "date or time without zone", "time with zone"
 _ORDER = (*_UNITS, _WITHOUT_ZONE, _WITH_ZONE, _SMALL)
 _NEAR_0 = 1e8  # in seconds three years; counts of steps, hours or days, too, so it fits any unit
-_BOUNDS = np.array([1e11, 1e14, 1e17])  # below the first are seconds (until the year 5138), from the last on nanoseconds
+_BOUNDS = np.array(
+    [1e11, 1e14, 1e17]
+)  # below the first are seconds (until the year 5138), from the last on nanoseconds
 _MICROS = {"s": 10**6, "ms": 10**3, "us": 1}  # in one of the unit
 _DIGITS = {"s": 6, "ms": 3, "us": 0, "ns": 0}  # of the unit's fraction, down to microseconds
 
@@ -50,26 +54,35 @@ _TIME = r"[T ][0-9]{2}(:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?"
 _ISO = rf"{_DATE}({_TIME})?$"
 _ISO_ZONED = rf"{_DATE}{_TIME} ?(Z|z|UTC|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$"
 
-_NEITHER = "is neither a number nor a date such as 2024-05-01 or 2024-05-01T12:30:00+02:00; mend the row or leave it out"
+_NEITHER = (
+    "is neither a number nor a date such as 2024-05-01 or 2024-05-01T12:30:00+02:00; mend the row or "
+    "leave it out"
+)
 _NO_DAY = "is no date of the calendar or no time of a day; mend the row or leave it out"
 _TOO_FAR = "is too far from 1970 for a time in microseconds; mend the row, or set its unit"
 
 
-def instants(column: pa.Array, unit: Unit | None = None, nulls: Sequence[str] = NULLS) -> tuple[pa.Int64Array, Forms]:
-    """int64 microseconds since 1970 UTC, null where missing, and the form found, with the first row that has it; none without a value.
+def instants(
+    column: pa.Array, unit: Unit | None = None, nulls: Sequence[str] = NULLS
+) -> tuple[pa.Int64Array, Forms]:
+    """int64 microseconds since 1970 UTC, null where missing, and the form found, with the first row that has
+    it; none without a value.
 
-    Numbers are of the `unit`, or of the one their size tells; numbers near 0 fit any, and have the unit of the column's others, seconds
-    if there are none. What is finer than a microsecond is cut off (downwards); a float of s or ms is the nearest microsecond.
-    A time without a zone is taken as UTC.
+    Numbers are of the `unit`, or of the one their size tells; numbers near 0 fit any, and have the unit of
+    the column's others, seconds if there are none. What is finer than a microsecond is cut off (downwards); a
+    float of s or ms is the nearest microsecond. A time without a zone is taken as UTC.
 
-    Raises BadValue for the first row that is no time, too far away, a date where there is a unit, or of a second form.
+    Raises BadValue for the first row that is no time, too far away, a date where there is a unit, or of a
+    second form.
     """
     column = plain(column)
     try:
         return _instants(column, unit, nulls)
     except BadValue as error:
         if error.index:
-            instants(column.slice(0, error.index), unit, nulls)  # rows before it may break a rule that is looked at later
+            instants(
+                column.slice(0, error.index), unit, nulls
+            )  # rows before it may break a rule that is looked at later
         raise
 
 
@@ -85,7 +98,11 @@ def _instants(column: pa.Array, unit: Unit | None, nulls: Sequence[str]) -> tupl
         return _from_digits(column, texts(column), unit)
     if kind == "time" and not types.is_time(column.type):
         return _from_times(column, unit)
-    refuse(column, pc.invert(is_missing(column, nulls)), f"is no time but of type {column.type}; name another column")
+    refuse(
+        column,
+        pc.invert(is_missing(column, nulls)),
+        f"is no time but of type {column.type}; name another column",
+    )
     return pa.nulls(len(column), pa.int64()), {}
 
 
@@ -100,7 +117,9 @@ def conflict(forms: Iterable[str]) -> tuple[str, str] | None:
 
 
 def unit_of(forms: Iterable[str]) -> Unit | None:
-    """The unit of a column with these forms, for `instants` of a part that may have only numbers near 0; None for dates."""
+    """The unit of a column with these forms, for `instants` of a part that may have only numbers near 0; None
+    for dates.
+    """
     found = set(forms)
     for form, unit in _UNITS.items():
         if form in found:
@@ -141,7 +160,9 @@ def _from_times(column: pa.Array, unit: Unit | None) -> tuple[pa.Int64Array, For
     return pa.array(micros, mask=~valid), _example(form, valid)
 
 
-def _from_texts(column: pa.StringArray, unit: Unit | None, nulls: Sequence[str]) -> tuple[pa.Int64Array, Forms]:
+def _from_texts(
+    column: pa.StringArray, unit: Unit | None, nulls: Sequence[str]
+) -> tuple[pa.Int64Array, Forms]:
     values = None if may_be_values(nulls) else _uniform(column)
     found = column if values is not None else stripped(column, nulls)
     values = values if values is not None else _uniform(found)
@@ -181,12 +202,16 @@ def _uniform(texts: pa.StringArray) -> pa.Array | None:
             found = texts.cast(type)
         except pa.ArrowInvalid:
             continue
-        hexadecimal = type == pa.int64() and any(any_true(pc.starts_with(texts, start)) for start in ("0x", "0X"))
+        hexadecimal = type == pa.int64() and any(
+            any_true(pc.starts_with(texts, start)) for start in ("0x", "0X")
+        )
         return None if hexadecimal else found  # Arrow reads 0x10 as 16
     return None
 
 
-def _from_iso(column: pa.StringArray, found: pa.StringArray, unit: Unit | None, zone: str | None = None) -> tuple[pa.Int64Array, Forms]:
+def _from_iso(
+    column: pa.StringArray, found: pa.StringArray, unit: Unit | None, zone: str | None = None
+) -> tuple[pa.Int64Array, Forms]:
     type = pa.timestamp("us", zone)
     iso = pc.replace_substring_regex(found, r"(\.[0-9]{6})[0-9]+", r"\1")
     bad = first_uncastable(iso, type)
@@ -195,7 +220,9 @@ def _from_iso(column: pa.StringArray, found: pa.StringArray, unit: Unit | None, 
     return _from_times(iso.cast(type), unit)
 
 
-def _from_zoned_iso(column: pa.StringArray, found: pa.StringArray, unit: Unit | None) -> tuple[pa.Int64Array, Forms]:
+def _from_zoned_iso(
+    column: pa.StringArray, found: pa.StringArray, unit: Unit | None
+) -> tuple[pa.Int64Array, Forms]:
     iso = pc.replace_substring_regex(found, r" ?(Z|z|UTC)$", "Z")
     return _from_iso(column, pc.replace_substring_regex(iso, r" ([+-])", r"\1"), unit, "UTC")
 
@@ -207,7 +234,11 @@ def _from_digits(column: pa.Array, numbers: pa.StringArray, unit: Unit | None) -
     digits = pc.utf8_ltrim(numbers, "+-")
     whole = pc.utf8_ltrim(pc.replace_substring_regex(digits, r"\..*$", ""), "0")
     whole = pc.utf8_lpad(whole, 19, "0")
-    refuse(column, pc.greater(pc.if_else(pc.greater(pc.utf8_length(whole), 19), "9" * 19, whole), str(2**63 - 1)), _TOO_FAR)
+    refuse(
+        column,
+        pc.greater(pc.if_else(pc.greater(pc.utf8_length(whole), 19), "9" * 19, whole), str(2**63 - 1)),
+        _TOO_FAR,
+    )
     sizes = _filled(whole.cast(pa.int64()))
     fraction = pc.utf8_rpad(pc.replace_substring_regex(digits, r"^[^.]*\.?", ""), 6, "0")
     unit, forms = _unit(column, sizes.astype(np.float64), unit)
@@ -234,7 +265,12 @@ def _unit(column: pa.Array, values: np.ndarray, unit: Unit | None) -> tuple[Unit
     if smallest < largest:
         places = np.searchsorted(_BOUNDS, sizes, side="right")
         _refuse_mixed(
-            column, {form: row for place, name in enumerate(_UNITS) for form, row in _example(name, clear & (places == place)).items()}
+            column,
+            {
+                form: row
+                for place, name in enumerate(_UNITS)
+                for form, row in _example(name, clear & (places == place)).items()
+            },
         )
     form = tuple(_UNITS)[smallest]
     return _UNITS[form], _example(form, clear)
@@ -258,7 +294,10 @@ def _refuse_mixed(column: pa.Array, forms: Forms) -> None:
         if pair is not None:
             row, form = rows[place]
             other = next(name for name in pair if name != form)
-            why = f"({form}) stands beside {shown(column, forms[other])} ({other}); a column has one unit and zone: mend the rows"
+            why = (
+                f"({form}) stands beside {shown(column, forms[other])} ({other}); a column has one unit "
+                "and zone: mend the rows"
+            )
             raise BadValue(row, shown(column, row), why)
 
 

@@ -1,4 +1,5 @@
-"""Rows of JSON, as a server gets them, as typed tables that the transform reads. A row's values mean the same whoever it comes with.
+"""Rows of JSON, as a server gets them, as typed tables that the transform reads. A row's values mean the same
+whoever it comes with.
 
 Shape legend: B rows.
 """
@@ -44,7 +45,9 @@ def parse_rows(body: bytes, most: int) -> tuple[list[Row], bool]:
     try:
         found = json.loads(body, parse_constant=_constant)
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start}); send JSON in UTF-8") from error
+        raise ValueError(
+            f"not UTF-8 text ({error.reason} at byte {error.start}); send JSON in UTF-8"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f'not JSON ({error}); send {{"rows": [{{"column": value}}]}}') from error
     if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
@@ -66,10 +69,12 @@ def _constant(text: str) -> None:
 def tables_of(
     rows: Sequence[Any], columns: Sequence[str], ignore_unknown: Collection[int] = ()
 ) -> tuple[list[tuple[np.ndarray, pa.Table]], list[RowError]]:
-    """The rows as tables with `columns`, each with the places [B] of its rows; and what can't be read, an error a row.
+    """The rows as tables with `columns`, each with the places [B] of its rows; and what can't be read, an
+    error a row.
 
-    Rows whose columns have values of other types are in tables of their own: so no row's values are cast because of another's. A key that
-    isn't there is a missing value; a column a.b is the key of that name, or b of the object a. ignore_unknown: rows that may have more.
+    Rows whose columns have values of other types are in tables of their own: so no row's values are cast
+    because of another's. A key that isn't there is a missing value; a column a.b is the key of that name, or
+    b of the object a. ignore_unknown: rows that may have more.
     """
     known = {*columns, *(name.split(".")[0] for name in columns)}
     ignoring = set(ignore_unknown)
@@ -82,14 +87,21 @@ def tables_of(
             if index not in ignoring and not row.keys() <= known:
                 name = next(key for key in row if key not in known)
                 shown = ", ".join(columns)[:200]
-                raise RowError(index, name[:80], f"is no column that is read; known: {shown}; leave it out, or set ignore_unknown")
+                raise RowError(
+                    index,
+                    name[:80],
+                    f"is no column that is read; known: {shown}; leave it out, or set ignore_unknown",
+                )
             values = [_value(row, name) for name in columns]
             kinds = [_kind(index, name, value) for name, value in zip(columns, values, strict=True)]
         except RowError as error:
             errors.append(error)
             continue
         for group, places, members in groups:
-            if all(theirs is None or own is None or theirs == own for theirs, own in zip(group, kinds, strict=True)):
+            if all(
+                theirs is None or own is None or theirs == own
+                for theirs, own in zip(group, kinds, strict=True)
+            ):
                 group[:] = [theirs or own for theirs, own in zip(group, kinds, strict=True)]
                 places.append(index)
                 members.append(values)
@@ -123,7 +135,9 @@ def _single(index: int, name: str, value: Any) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise RowError(index, name, f"{value[:80]!r} holds half a surrogate pair, which is no text; send text") from error
+            raise RowError(
+                index, name, f"{value[:80]!r} holds half a surrogate pair, which is no text; send text"
+            ) from error
         return "text"
     if value is None:
         return None
@@ -140,8 +154,14 @@ def _single(index: int, name: str, value: Any) -> str | None:
             return "integer"
         if abs(value) < 10**_DIGITS:
             return "long"
-        raise RowError(index, name, f"{str(value)[:20]}… is too large a number; send at most {_DIGITS} digits, or text")
-    raise RowError(index, name, f"{str(value)[:80]!r} is nested; send text, a number, true or false, null, or a list of them")
+        raise RowError(
+            index, name, f"{str(value)[:20]}… is too large a number; send at most {_DIGITS} digits, or text"
+        )
+    raise RowError(
+        index,
+        name,
+        f"{str(value)[:80]!r} is nested; send text, a number, true or false, null, or a list of them",
+    )
 
 
 def _table(columns: Sequence[str], kinds: Sequence[str | None], members: list[list[Any]]) -> pa.Table:
@@ -152,7 +172,9 @@ def _table(columns: Sequence[str], kinds: Sequence[str | None], members: list[li
             made[name] = pa.nulls(len(values))
         elif kind.startswith("list "):
             if kind == "list text":
-                values = [None if value is None else [_text(element) for element in value] for value in values]
+                values = [
+                    None if value is None else [_text(element) for element in value] for value in values
+                ]
             made[name] = pa.array(values, pa.list_(_TYPES[kind.removeprefix("list ")]))
         elif kind == "number" and all(type(value) is not float for value in values):
             made[name] = pa.array(values, pa.int64())

@@ -1,7 +1,9 @@
-"""Raw columns → a row's texts and field_ids: the one way there, which `prepare` fits and `predict`, servers and exported graphs use.
+"""Raw columns → a row's texts and field_ids: the one way there, which `prepare` fits and `predict`, servers
+and exported graphs use.
 
-The rules (data/sources/schema.py), what was fitted on training rows and how the files are read are JSON in the dataset's manifest, under
-"transform", and in every export; vocabularies and the joined tables are Parquet beside them.
+The rules (data/sources/schema.py), what was fitted on training rows and how the files are read are JSON in
+the dataset's manifest, under "transform", and in every export; vocabularies and the joined tables are Parquet
+beside them.
 
 Shape legend: B rows, F fields, V values of a vocabulary.
 """
@@ -22,10 +24,28 @@ from clickprompt.data.sources.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, significant
 from clickprompt.data.transform.columns import BadValue, plain, refuse
-from clickprompt.data.transform.values import all_of, canonical_number, cut, first_of, kind_of, lists, numbers, texts
+from clickprompt.data.transform.values import (
+    all_of,
+    canonical_number,
+    cut,
+    first_of,
+    kind_of,
+    lists,
+    numbers,
+    texts,
+)
 from clickprompt.io import storage
 
-__all__ = ["KEY", "FieldRule", "RowTransform", "Transformed", "exploded", "field_texts", "key_texts", "with_nulls"]
+__all__ = [
+    "KEY",
+    "FieldRule",
+    "RowTransform",
+    "Transformed",
+    "exploded",
+    "field_texts",
+    "key_texts",
+    "with_nulls",
+]
 
 KEY = "\tkey"
 """a table's column with its keys: no field can have the name"""
@@ -52,7 +72,9 @@ class FieldRule:
 
     @property
     def number(self) -> bool:
-        """One number is one value, however it is written: whole numbers are asked for, or the log has nothing but numbers."""
+        """One number is one value, however it is written: whole numbers are asked for, or the log has nothing
+        but numbers.
+        """
         return self.schema.type == "integer" or (bool(self.kinds) and {*self.kinds} <= NUMBERS)
 
     @property
@@ -66,20 +88,34 @@ class FieldRule:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "FieldRule":
         edges = None if found["edges"] is None else tuple(found["edges"])
-        return cls(FieldSchema.model_validate(found["schema"]), found["table"], found["on"], tuple(found["kinds"]), edges)
+        return cls(
+            FieldSchema.model_validate(found["schema"]),
+            found["table"],
+            found["on"],
+            tuple(found["kinds"]),
+            edges,
+        )
 
 
-def field_texts(rule: FieldRule, column: pa.Array, nulls: Sequence[str], note: Callable[[str, int], None] | None = None) -> pa.Array:
-    """[B] strings, null where a value is missing. Numbers whose buckets aren't fitted yet come as numbers of a few digits.
+def field_texts(
+    rule: FieldRule, column: pa.Array, nulls: Sequence[str], note: Callable[[str, int], None] | None = None
+) -> pa.Array:
+    """[B] strings, null where a value is missing. Numbers whose buckets aren't fitted yet come as numbers of
+    a few digits.
 
-    note: told of values that were cut, and how many. Raises BadValue for the first value that the rule can't read.
+    note: told of values that were cut, and how many. Raises BadValue for the first value that the rule can't
+    read.
     """
     schema = rule.schema
     if schema.kind == "multi":
         several = lists(column, schema.separator, nulls)
         return first_of(several) if schema.take == "first" else all_of(several)
     if kind_of(column.type) == "list":
-        refuse(column, np.ones(len(column), dtype=bool), f"is a list; set kind: multi for the field {schema.name}")
+        refuse(
+            column,
+            np.ones(len(column), dtype=bool),
+            f"is a list; set kind: multi for the field {schema.name}",
+        )
     if schema.kind == "numeric":
         found = numbers(column, nulls)
         if schema.edges is not None:
@@ -109,7 +145,9 @@ def _words(found: pa.Array, words: Mapping[str, str]) -> pa.Array:
     wrong = pc.and_(codes.is_null(), found.is_valid()).to_numpy(zero_copy_only=False)
     if wrong.any():
         index = int(np.argmax(wrong))
-        raise BadValue(index, found[index].as_py(), f"is none of the codes in values: {', '.join(words)}; add it there")
+        raise BadValue(
+            index, found[index].as_py(), f"is none of the codes in values: {', '.join(words)}; add it there"
+        )
     return pa.array(list(words.values()), pa.string()).take(codes)
 
 
@@ -118,7 +156,8 @@ def _blank_is_null(found: pa.Array) -> pa.Array:
 
 
 def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
-    """The rows that the lists in `rule.columns` stand for, and the number of the row that each comes from; an empty list makes none.
+    """The rows that the lists in `rule.columns` stand for, and the number of the row that each comes from; an
+    empty list makes none.
 
     Raises BadValue for lists that differ in length, and for an entry without its two parts.
     """
@@ -136,7 +175,9 @@ def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
     flat = {name: found.flatten() for name, found in parts.items()}
     if rule.split and rule.into:
         flat = dict(zip(rule.into, _two_parts(flat[first], rule, origin), strict=True))
-    kept = rows.drop_columns([name for name in rows.column_names if name in (*rule.columns, *flat)]).take(pa.array(origin))
+    kept = rows.drop_columns([name for name in rows.column_names if name in (*rule.columns, *flat)]).take(
+        pa.array(origin)
+    )
     for name, column in flat.items():
         kept = kept.append_column(name, column)
     return kept, origin
@@ -148,16 +189,22 @@ def _elements(column: pa.Array, separator: str | None) -> pa.Array:
     if kind_of(column.type) == "list":
         return column
     if kind_of(column.type) != "text" or separator is None:
-        refuse(column, column.is_valid(), "is no list; say what stands between its entries, as separator: ' '")
+        refuse(
+            column, column.is_valid(), "is no list; say what stands between its entries, as separator: ' '"
+        )
         return pa.nulls(len(column), pa.list_(pa.string()))
     trimmed = pc.utf8_trim_whitespace(column)
-    return pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed), separator)
+    return pc.split_pattern(
+        pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed), separator
+    )
 
 
 def _no_nulls(lists: pa.Array) -> pa.Array:
     """Empty lists for null ones."""
     sizes = pc.list_value_length(lists).fill_null(0).to_numpy()
-    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)), lists.flatten())
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)), lists.flatten()
+    )
 
 
 def _two_parts(entries: pa.Array, rule: Explode, origin: np.ndarray) -> tuple[pa.Array, pa.Array]:
@@ -165,13 +212,19 @@ def _two_parts(entries: pa.Array, rule: Explode, origin: np.ndarray) -> tuple[pa
     wrong = pc.not_equal(pc.list_value_length(halves), 2).fill_null(True).to_numpy(zero_copy_only=False)
     if wrong.any():
         index = int(np.argmax(wrong))
-        raise BadValue(int(origin[index]), entries[index].as_py(), f"has no {rule.split!r} between two parts; mend the row")
+        raise BadValue(
+            int(origin[index]),
+            entries[index].as_py(),
+            f"has no {rule.split!r} between two parts; mend the row",
+        )
     return pc.list_element(halves, 0), pc.list_element(halves, 1)
 
 
 @dataclass(frozen=True)
 class Transformed:
-    """`texts`: [B] strings of each field, null where the value is missing; `field_ids` [B, F] int64, 0 for missing and unseen values."""
+    """`texts`: [B] strings of each field, null where the value is missing; `field_ids` [B, F] int64, 0 for
+    missing and unseen values.
+    """
 
     texts: list[pa.Array]
     field_ids: np.ndarray
@@ -186,8 +239,9 @@ class Transformed:
 
 
 class RowTransform:
-    """The fitted transform. `vocabularies`: [V] strings of each field, of which the first is the unknown value; `tables`: name → table with
-    `KEY` and a column per field that is joined from it."""
+    """The fitted transform. `vocabularies`: [V] strings of each field, of which the first is the unknown
+    value; `tables`: name → table with `KEY` and a column per field that is joined from it.
+    """
 
     def __init__(
         self,
@@ -206,20 +260,30 @@ class RowTransform:
 
     @classmethod
     def load(cls, uri: str, described: Mapping[str, Any], vocabularies: Sequence[str]) -> "RowTransform":
-        """From a dataset or an export at `uri`: what its JSON says under "transform", and the vocabularies' files.
+        """From a dataset or an export at `uri`: what its JSON says under "transform", and the vocabularies'
+        files.
 
         Raises DataError for a file that is missing or damaged.
         """
-        values = [read_table(storage.join(uri, file), ["value"]).column("value").combine_chunks() for file in vocabularies]
+        values = [
+            read_table(storage.join(uri, file), ["value"]).column("value").combine_chunks()
+            for file in vocabularies
+        ]
         values = [pa.concat_arrays([pa.array([UNKNOWN]), found.slice(1)]) for found in values]
-        tables = {name: read_table(storage.join(uri, entry["file"])) for name, entry in described["tables"].items()}
+        tables = {
+            name: read_table(storage.join(uri, entry["file"])) for name, entry in described["tables"].items()
+        }
         explode = described["explode"] and Explode.model_validate(described["explode"])
         rules = [FieldRule.from_json(rule) for rule in described["fields"]]
         return cls(rules, values, tables, explode, FileOptions.model_validate(described["options"]))
 
     @classmethod
     def of_dataset(cls, dataset: Dataset) -> "RowTransform":
-        return cls.load(dataset.uri, dataset.manifest["transform"], [field["file"] for field in dataset.manifest["fields"]])
+        return cls.load(
+            dataset.uri,
+            dataset.manifest["transform"],
+            [field["file"] for field in dataset.manifest["fields"]],
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -227,7 +291,9 @@ class RowTransform:
         return list(dict.fromkeys(rule.column for rule in self.rules))
 
     def file_columns(self, present: Collection[str]) -> list[str]:
-        """What a file needs to have: the log's columns, or those of its exploded rows. present: those that it has."""
+        """What a file needs to have: the log's columns, or those of its exploded rows. present: those that it
+        has.
+        """
         rule = self.explode
         if rule is None or not all(name in present for name in rule.columns):
             return self.columns
@@ -250,12 +316,17 @@ class RowTransform:
                 else:
                     table = self.tables[rule.table]
                     if rule.table not in places:
-                        places[rule.table] = pc.index_in(key_texts(column, nulls), value_set=table.column(KEY).combine_chunks())
+                        places[rule.table] = pc.index_in(
+                            key_texts(column, nulls), value_set=table.column(KEY).combine_chunks()
+                        )
                     found.append(table.column(rule.schema.name).combine_chunks().take(places[rule.table]))
             except BadValue as error:
                 error.column = rule.column
                 raise
-        ids = [self._ids(number, column, columns[self.rules[number].column].type) for number, column in enumerate(found)]
+        ids = [
+            self._ids(number, column, columns[self.rules[number].column].type)
+            for number, column in enumerate(found)
+        ]
         return Transformed(found, np.stack(ids, axis=1))
 
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
@@ -263,13 +334,20 @@ class RowTransform:
         encoded = found.dictionary_encode()
         vocabulary = self.vocabularies[field]
         # UNKNOWN is the first value, so that its text is the missing value here, as it is to prepare
-        ids = pc.index_in(encoded.dictionary, value_set=vocabulary).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        ids = (
+            pc.index_in(encoded.dictionary, value_set=vocabulary)
+            .fill_null(0)
+            .to_numpy(zero_copy_only=False)
+            .astype(np.int64)
+        )
         rule = self.rules[field]
         if (ids == 0).any() and rule.table is None and not rule.number and kind_of(written_as) in NUMBERS:
             # the log had these numbers as text, perhaps as 3.0
             if field not in self._numbers:
                 self._numbers[field] = canonical_number(vocabulary)
-            again = pc.index_in(canonical_number(encoded.dictionary), value_set=self._numbers[field]).fill_null(0)
+            again = pc.index_in(
+                canonical_number(encoded.dictionary), value_set=self._numbers[field]
+            ).fill_null(0)
             ids = np.where(ids == 0, again.to_numpy(zero_copy_only=False), ids)
         return np.append(ids, 0)[encoded.indices.fill_null(len(ids)).to_numpy(zero_copy_only=False)]
 
@@ -280,5 +358,7 @@ def key_texts(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
 
 
 def with_nulls(values: pa.Array) -> pa.Array:
-    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is the text of id 0."""
+    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is
+    the text of id 0.
+    """
     return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values.cast(pa.string()))

@@ -1,4 +1,6 @@
-"""One text for a value, whatever type its column has: 3, 3.0 and Decimal 3.00 are "3", and ids keep every digit. No loop over rows."""
+"""One text for a value, whatever type its column has: 3, 3.0 and Decimal 3.00 are "3", and ids keep every
+digit. No loop over rows.
+"""
 
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
@@ -21,11 +23,12 @@ _STRING = pa.string()
 def texts(column: pa.Array, nulls: Sequence[str] = NULLS, *, whole: bool = False) -> pa.StringArray:
     """A category's text, null where it is missing.
 
-    Texts without surrounding blanks, else as they are; whole numbers as digits; fractions without needless zeros, never with an exponent;
-    true and false; dates and times in ISO form. `whole`: the column is of whole numbers, and "3.0", "+3" and "003" are 3.
+    Texts without surrounding blanks, else as they are; whole numbers as digits; fractions without needless
+    zeros, never with an exponent; true and false; dates and times in ISO form. `whole`: the column is of
+    whole numbers, and "3.0", "+3" and "003" are 3.
 
-    Raises BadValue for floats that may have been rounded when they were written, for what has no text (lists, structs), and, `whole`, for
-    fractions and texts.
+    Raises BadValue for floats that may have been rounded when they were written, for what has no text (lists,
+    structs), and, `whole`, for fractions and texts.
     """
     column = plain(column)
     kind = kind_of(column.type)
@@ -40,14 +43,19 @@ def texts(column: pa.Array, nulls: Sequence[str] = NULLS, *, whole: bool = False
     elif kind in ("integer", "boolean", "null"):
         found = column.cast(_STRING)
     else:
-        why = "is a list; set kind: multi" if kind == "list" else f"is of type {column.type}, which has no text; leave the column out"
+        why = (
+            "is a list; set kind: multi"
+            if kind == "list"
+            else f"is of type {column.type}, which has no text; leave the column out"
+        )
         refuse(column, column.is_valid(), why)
         return pa.nulls(len(column), _STRING)
     return _whole(column, found) if whole and kind != "integer" else found
 
 
 def canonical_number(texts: pa.StringArray) -> pa.StringArray:
-    """One spelling for a number written in several: 3.0, 3. and 3.00 are 3, 3.50 is 3.5, .5 is 0.5, -0.0 is 0; exact, of any length.
+    """One spelling for a number written in several: 3.0, 3. and 3.00 are 3, 3.50 is 3.5, .5 is 0.5, -0.0 is
+    0; exact, of any length.
 
     All else stays: 007, +3 and 1e3 may be ids.
     """
@@ -86,7 +94,11 @@ def _float_texts(column: pa.FloatingPointArray) -> pa.StringArray:
     present = pc.invert(column.is_null(nan_is_null=True))
     wide = pc.if_else(present, column, pa.scalar(None, column.type)).cast(pa.float64())
     inexact = {16: 2**11, 32: 2**24, 64: 2**53}[column.type.bit_width]
-    refuse(column, pc.greater_equal(pc.abs(wide), inexact), "is a float, which can't hold it exactly; write the column as integers or text")
+    refuse(
+        column,
+        pc.greater_equal(pc.abs(wide), inexact),
+        "is a float, which can't hold it exactly; write the column as integers or text",
+    )
     truncated = pc.trunc(wide)
     found = truncated.cast(pa.int64()).cast(_STRING)
     fraction = pc.fill_null(pc.not_equal(wide, truncated), False)
@@ -100,17 +112,24 @@ def shortest(column: pa.FloatingPointArray) -> pa.StringArray:
     if not types.is_float16(column.type):
         return column.cast(_STRING)
     distinct = column.dictionary_encode()  # Arrow writes a float16's bits out
-    spelled = [np.format_float_positional(value, trim="-") for value in distinct.dictionary.to_numpy(zero_copy_only=False)]
+    spelled = [
+        np.format_float_positional(value, trim="-")
+        for value in distinct.dictionary.to_numpy(zero_copy_only=False)
+    ]
     return pa.array(spelled, _STRING).take(distinct.indices)
 
 
 def _time_texts(column: pa.Array) -> pa.StringArray:
-    """A date alone; or with a T and the time, in UTC and with a Z if it has a zone; without a fraction of zeros."""
+    """A date alone; or with a T and the time, in UTC and with a Z if it has a zone; without a fraction of
+    zeros.
+    """
     if types.is_date(column.type):
         return column.cast(pa.date32()).cast(_STRING)
     if not types.is_timestamp(column.type):
         return _short_fraction(column.cast(_STRING))
-    found = _short_fraction(pc.replace_substring(column.cast(pa.timestamp(column.type.unit)).cast(_STRING), " ", "T"))
+    found = _short_fraction(
+        pc.replace_substring(column.cast(pa.timestamp(column.type.unit)).cast(_STRING), " ", "T")
+    )
     return found if column.type.tz is None else pc.binary_join_element_wise(found, "Z", "")
 
 

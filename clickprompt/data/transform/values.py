@@ -1,7 +1,9 @@
-"""What a rule needs of a typed column: its text, its number, its label, its list. Pure functions of Arrow arrays, no loop over rows.
+"""What a rule needs of a typed column: its text, its number, its label, its list. Pure functions of Arrow
+arrays, no loop over rows.
 
-Numbers that are one value are one value in every type: 3, 3.0, "3.0" and Decimal 3.00 have the text 3. What a column can't say exactly
-(a float beyond 2^53) and what doesn't fit a rule is refused by the first row that holds it (BadValue).
+Numbers that are one value are one value in every type: 3, 3.0, "3.0" and Decimal 3.00 have the text 3. What a
+column can't say exactly (a float beyond 2^53) and what doesn't fit a rule is refused by the first row that
+holds it (BadValue).
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -56,9 +58,11 @@ _NO_TEXT = pa.scalar(None, pa.string())
 
 
 def is_in(column: pa.Array, values: Sequence[str], nulls: Sequence[str] = NULLS) -> pa.BooleanArray:
-    """Whether each row holds one of `values`; numbers are compared as numbers (3, 3.0, "3.0", Decimal 3.00), true and false in any case.
+    """Whether each row holds one of `values`; numbers are compared as numbers (3, 3.0, "3.0", Decimal 3.00),
+    true and false in any case.
 
-    A boolean column's true is the values true and 1. What is missing is in no set. Raises BadValue for lists and structs.
+    A boolean column's true is the values true and 1. What is missing is in no set. Raises BadValue for lists
+    and structs.
     """
     return _places(column, values, nulls).is_valid()
 
@@ -84,8 +88,9 @@ def numbers(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.DoubleArray:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """`missing` rows have no label, whatever becomes of them, `dropped` ones a value of `drop`; `found`: the values of `drop` and
-    `positive` that occur."""
+    """`missing` rows have no label, whatever becomes of them, `dropped` ones a value of `drop`; `found`: the
+    values of `drop` and `positive` that occur.
+    """
 
     missing: int
     dropped: int
@@ -101,18 +106,26 @@ def labels(
     missing: Literal["drop", "negative"] = "drop",
     nulls: Sequence[str] = NULLS,
 ) -> tuple[pa.Int8Array, LabelCounts]:
-    """1 and 0, null where the row is left out: by `drop`, or because its label is missing, unless a missing label is a negative one.
+    """1 and 0, null where the row is left out: by `drop`, or because its label is missing, unless a missing
+    label is a negative one.
 
-    Raises BadValue for a label that the rule can't read: with `positive_from` no number, without a rule neither 0 nor 1 (false, true, 1.0).
+    Raises BadValue for a label that the rule can't read: with `positive_from` no number, without a rule
+    neither 0 nor 1 (false, true, 1.0).
     """
     column = plain(column)
     rows = None
-    if kind_of(column.type) == "text" and len(column.slice(0, 10_000).unique()) < 1000:  # each of few texts is looked at once
+    if (
+        kind_of(column.type) == "text" and len(column.slice(0, 10_000).unique()) < 1000
+    ):  # each of few texts is looked at once
         encoded = column.dictionary_encode()
         column, rows = encoded.dictionary, encoded.indices
     try:
         dropped = _places(column, drop, nulls)
-        kept = pc.if_else(dropped.is_valid(), pa.scalar(None, column.type), column) if dropped.null_count < len(dropped) else column
+        kept = (
+            pc.if_else(dropped.is_valid(), pa.scalar(None, column.type), column)
+            if dropped.null_count < len(dropped)
+            else column
+        )
         label, found = _labels(kept, positive_from, positive, nulls)
     except BadValue as error:
         if rows is None:
@@ -132,7 +145,8 @@ def labels(
 
 
 def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS) -> pa.ListArray:
-    """list<string> of what isn't missing, null where nothing is left: a list column's elements, or a text's between separators.
+    """list<string> of what isn't missing, null where nothing is left: a list column's elements, or a text's
+    between separators.
 
     Raises BadValue for a text without a separator, a list with one, and elements that have no text.
     """
@@ -146,7 +160,9 @@ def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS)
             elements = texts(pc.list_flatten(column), nulls)
         except BadValue as error:
             index = int(rows[error.index])
-            raise BadValue(index, shown(column, index), f"has the element {error.value}, which {error.why}") from error
+            raise BadValue(
+                index, shown(column, index), f"has the element {error.value}, which {error.why}"
+            ) from error
         return _regrouped(elements, rows, len(column))
     if kind == "text":
         whole = stripped(column, nulls)
@@ -154,15 +170,25 @@ def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS)
             # not `whole`, whose trimmed blanks may be a separator's
             split = pc.split_pattern(pc.if_else(whole.is_null(), _NO_TEXT, column), separator)
             return _regrouped(stripped(pc.list_flatten(split), nulls), list_rows(split), len(column))
-        refuse(column, whole.is_valid(), "is a text, not a list; say what stands between its values, as separator: '|'")
-    refuse(column, pc.invert(is_missing(column)), f"is of type {column.type}, neither a list nor a text; set kind: categorical or numeric")
+        refuse(
+            column,
+            whole.is_valid(),
+            "is a text, not a list; say what stands between its values, as separator: '|'",
+        )
+    refuse(
+        column,
+        pc.invert(is_missing(column)),
+        f"is of type {column.type}, neither a list nor a text; set kind: categorical or numeric",
+    )
     return pa.nulls(len(column), pa.list_(_STRING))
 
 
 def first_of(lists: pa.ListArray) -> pa.StringArray:
     """Each list's first element; null for null, or an empty one."""
     some = pc.greater(pc.list_value_length(lists), 0)
-    return lists.values.take(pc.if_else(pc.fill_null(some, False), lists.offsets[:-1], pa.scalar(None, pa.int32())))
+    return lists.values.take(
+        pc.if_else(pc.fill_null(some, False), lists.offsets[:-1], pa.scalar(None, pa.int32()))
+    )
 
 
 def all_of(lists: pa.ListArray) -> pa.StringArray:
@@ -200,11 +226,17 @@ def _labels(
         try:
             return pc.greater_equal(numbers(column, nulls), positive_from).cast(pa.int8()), set()
         except BadValue as error:
-            raise BadValue(error.index, shown(column, error.index), f"is no number (label.positive_from={positive_from:g})") from error
+            raise BadValue(
+                error.index,
+                shown(column, error.index),
+                f"is no number (label.positive_from={positive_from:g})",
+            ) from error
     empty = is_missing(column, nulls)
     if positive is not None:
         places = _places(column, positive, nulls)
-        return pc.if_else(empty, pa.scalar(None, pa.int8()), places.is_valid().cast(pa.int8())), _occurring(places, positive)
+        return pc.if_else(empty, pa.scalar(None, pa.int8()), places.is_valid().cast(pa.int8())), _occurring(
+            places, positive
+        )
     places = _places(column, ("0", "false", "1", "true"), nulls)
     wrong = pc.and_not(places.is_null(), empty)
     refuse(column, wrong, "is neither 0 nor 1; say with positive_from or positive which labels are clicks")
@@ -222,7 +254,11 @@ def _places(column: pa.Array, values: Sequence[str], nulls: Sequence[str]) -> pa
     column = plain(column)
     kind = kind_of(column.type)
     if kind in ("list", "other"):
-        refuse(column, column.is_valid(), f"is of type {column.type}, where one value is needed; name another column")
+        refuse(
+            column,
+            column.is_valid(),
+            f"is of type {column.type}, where one value is needed; name another column",
+        )
     if kind in ("list", "other", "null") or not values:
         return pa.nulls(len(column), pa.int32())
     spellings = canonical_number(pa.array([value.strip() for value in values], _STRING)).to_pylist()
@@ -231,12 +267,16 @@ def _places(column: pa.Array, values: Sequence[str], nulls: Sequence[str]) -> pa
         for key in _keys(value, column.type):
             keys.setdefault(key, place)
     if kind == "float":
-        found = pc.add(column, pa.scalar(0, column.type)).cast(pa.float64())  # -0.0 + 0 is 0.0, the same for index_in
+        found = pc.add(column, pa.scalar(0, column.type)).cast(
+            pa.float64()
+        )  # -0.0 + 0 is 0.0, the same for index_in
         value_set = pa.array(list(keys), pa.float64())
     else:
         found = canonical_number(stripped(column, nulls)) if kind == "text" else texts(column)
         value_set = pa.array(list(keys), _STRING)
-    return pa.array(list(keys.values()), pa.int32()).take(pc.index_in(found, value_set=value_set, skip_nulls=True))
+    return pa.array(list(keys.values()), pa.int32()).take(
+        pc.index_in(found, value_set=value_set, skip_nulls=True)
+    )
 
 
 def _keys(value: str, type: pa.DataType) -> Sequence[str | float]:
@@ -248,7 +288,10 @@ def _keys(value: str, type: pa.DataType) -> Sequence[str | float]:
     if kind == "boolean":
         return [{"1": "true", "0": "false"}.get(value, value.lower())]
     if value.lower() in ("true", "false"):
-        return ["".join(letters) for letters in itertools.product(*((letter.lower(), letter.upper()) for letter in value))]
+        return [
+            "".join(letters)
+            for letters in itertools.product(*((letter.lower(), letter.upper()) for letter in value))
+        ]
     return [value]
 
 

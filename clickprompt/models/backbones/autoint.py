@@ -1,4 +1,5 @@
-"""AutoInt (Song et al., CIKM'19): multi-head self-attention over the fields; an MLP beside it only `with_dnn`.
+"""AutoInt (Song et al., CIKM'19): multi-head self-attention over the fields; an MLP beside it only
+`with_dnn`.
 
 Shape legend: B rows, F fields, D attention_dim (the total over the heads).
 """
@@ -23,9 +24,14 @@ class AutoInt(Backbone):
         super().__init__()
         dims = [config.embedding_dim] + [config.attention_dim] * config.num_layers
         self.layers = nn.ModuleList(
-            _FieldAttention(input_dim, output_dim, config.num_heads, config.dropout) for input_dim, output_dim in pairwise(dims)
+            _FieldAttention(input_dim, output_dim, config.num_heads, config.dropout)
+            for input_dim, output_dim in pairwise(dims)
         )
-        self.deep = MLP(num_fields * config.embedding_dim, config.deep_dims, config.dropout) if config.with_dnn else None
+        self.deep = (
+            MLP(num_fields * config.embedding_dim, config.deep_dims, config.dropout)
+            if config.with_dnn
+            else None
+        )
         self.interaction_dim = num_fields * config.attention_dim + (self.deep.output_dim if self.deep else 0)
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
@@ -39,20 +45,25 @@ class AutoInt(Backbone):
 
 
 class _FieldAttention(nn.Module):
-    """ReLU(attention(x) + residual), the residual being x itself, or W_res x where the sizes differ. Logits are not scaled by 1/√d."""
+    """ReLU(attention(x) + residual), the residual being x itself, or W_res x where the sizes differ. Logits
+    are not scaled by 1/√d.
+    """
 
     def __init__(self, input_dim: int, output_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.query = linear(input_dim, output_dim, bias=False)
         self.key = linear(input_dim, output_dim, bias=False)
         self.value = linear(input_dim, output_dim, bias=False)
-        self.residual = nn.Identity() if input_dim == output_dim else linear(input_dim, output_dim, bias=False)
+        self.residual = (
+            nn.Identity() if input_dim == output_dim else linear(input_dim, output_dim, bias=False)
+        )
         self.num_heads = num_heads
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (
-            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for projection in (self.query, self.key, self.value)
+            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
         )  # each [B, heads, F, D / heads]
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)

@@ -11,7 +11,8 @@ __all__ = ["Backbone"]
 
 
 class Backbone(nn.Module):
-    """FI_Layer of Eq. 5: built from (num_fields, CTRConfig), maps field_embeddings [B, F, width] to the interaction vector q [B, Q].
+    """FI_Layer of Eq. 5: built from (num_fields, CTRConfig), maps field_embeddings [B, F, width] to the
+    interaction vector q [B, Q].
 
     It holds what q needs, and nothing else: pretraining reads q only.
     """

@@ -11,7 +11,9 @@ __all__ = ["DCN"]
 
 
 class DCN(Backbone):
-    """x_{l+1} = x_0 (w_l·x_l) + b_l + x_l. q = [cross, last hidden layer]; stacked: the last hidden layer of MLP(cross)."""
+    """x_{l+1} = x_0 (w_l·x_l) + b_l + x_l. q = [cross, last hidden layer]; stacked: the last hidden layer of
+    MLP(cross).
+    """
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()

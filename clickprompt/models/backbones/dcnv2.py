@@ -1,4 +1,6 @@
-"""DCNv2 (Wang et al., WWW'21): a full-matrix cross network beside (`parallel`) or below (`stacked`) an MLP."""
+"""DCNv2 (Wang et al., WWW'21): a full-matrix cross network beside (`parallel`) or below (`stacked`) an
+MLP.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,9 @@ __all__ = ["DCNv2"]
 
 
 class DCNv2(Backbone):
-    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l. q = [cross, last hidden layer]; stacked: the last hidden layer of MLP(cross)."""
+    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l. q = [cross, last hidden layer]; stacked: the last hidden layer
+    of MLP(cross).
+    """
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()

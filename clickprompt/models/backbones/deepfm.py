@@ -11,7 +11,9 @@ __all__ = ["DeepFM"]
 
 
 class DeepFM(Backbone):
-    """q = [Σ_{i<j} e_i ⊙ e_j, last hidden layer]; logit = Σ of the first part + Linear(the second) + Σ_j w[x_j]."""
+    """q = [Σ_{i<j} e_i ⊙ e_j, last hidden layer]; logit = Σ of the first part + Linear(the second) + Σ_j
+    w[x_j].
+    """
 
     has_linear_terms = True
 

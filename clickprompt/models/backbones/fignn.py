@@ -16,18 +16,25 @@ __all__ = ["FiGNN"]
 
 
 class FiGNN(Backbone):
-    """h ← GRU(W_in Σ_j g_ij (W_out h)_j + b, h) + e, from h = e. q = the fields' last states h_j, flattened, Q = F·d.
+    """h ← GRU(W_in Σ_j g_ij (W_out h)_j + b, h) + e, from h = e. q = the fields' last states h_j, flattened,
+    Q = F·d.
 
-    g is one attention over the fields, of the embeddings e. logit = Σ_j (w·h_j) sigmoid(W q)_j. Raises ConfigError for a single field.
+    g is one attention over the fields, of the embeddings e. logit = Σ_j (w·h_j) sigmoid(W q)_j. Raises
+    ConfigError for a single field.
     """
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()
         if num_fields < 2:
-            raise ConfigError(f"ctr.backbone=fignn: a graph of the fields needs two, the dataset has {num_fields}; use another backbone")
+            raise ConfigError(
+                f"ctr.backbone=fignn: a graph of the fields needs two, the dataset has {num_fields}; use "
+                "another backbone"
+            )
         dim = config.embedding_dim
         self.attention = _FieldGraph(dim)
-        self.layers = nn.ModuleList(_GraphLayer(num_fields, dim) for _ in range(1 if config.reuse_layer else config.num_layers))
+        self.layers = nn.ModuleList(
+            _GraphLayer(num_fields, dim) for _ in range(1 if config.reuse_layer else config.num_layers)
+        )
         self.gru = nn.GRUCell(dim, dim)
         self.num_steps = config.num_layers
         self.num_fields = num_fields
@@ -47,7 +54,9 @@ class FiGNN(Backbone):
 
 
 class _FieldGraph(nn.Module):
-    """g_ij = softmax over j ≠ i of LeakyReLU(u·e_i + v·e_j): the two halves of one linear layer on [e_i, e_j], without the F² pairs."""
+    """g_ij = softmax over j ≠ i of LeakyReLU(u·e_i + v·e_j): the two halves of one linear layer on [e_i,
+    e_j], without the F² pairs.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -55,7 +64,9 @@ class _FieldGraph(nn.Module):
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
         """field_embeddings [B, F, d] → [B, F, F]."""
-        source, target = F.linear(field_embeddings, self.projection.weight.view(2, -1)).unsqueeze(-1).unbind(-2)  # each [B, F, 1]
+        source, target = (
+            F.linear(field_embeddings, self.projection.weight.view(2, -1)).unsqueeze(-1).unbind(-2)
+        )  # each [B, F, 1]
         scores = F.leaky_relu(source + target.mT, 0.01)
         no_self_loop = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
         return scores.masked_fill(no_self_loop, -torch.inf).softmax(-1)

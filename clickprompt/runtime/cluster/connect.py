@@ -37,28 +37,38 @@ __all__ = [
 MORE_NODES = "add nodes, or set runtime.autoscaling=true where the cluster does that by itself"
 _DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
 
-# Read by Ray Train's controller. Defaults: health check 2 s (a worker killed within it loses its last checkpoint's registration),
-# worker start 60 s (hides an impossible request on one machine, too short for an autoscaling cluster).
-_TRAIN_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120"}
+# Read by Ray Train's controller. Defaults: health check 2 s (a worker killed within it loses its last
+# checkpoint's registration), worker start 60 s (hides an impossible request on one machine, too short for an
+# autoscaling cluster).
+_TRAIN_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+}
 _API_SERVER = "RAY_API_SERVER_ADDRESS"
 _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 
 def cpus_needed(runtime: RuntimeConfig, runs: int = 1) -> int:
-    """Logical CPUs that `runs` trainings at a time (workers and data streams) and evaluation (its actors) need, one after the other."""
+    """Logical CPUs that `runs` trainings at a time (workers and data streams) and evaluation (its actors)
+    need, one after the other.
+    """
     training = runs * (runtime.min_workers * runtime.cpus_per_worker + _DATA_CPUS)
     return max(math.ceil(training), runtime.evaluation_actors + _DATA_CPUS)
 
 
 def embedded_cpus(runtime: RuntimeConfig) -> int:
-    """Logical CPUs an embedded Ray declares: some more than there are cores, since data tasks mostly wait for the workers."""
+    """Logical CPUs an embedded Ray declares: some more than there are cores, since data tasks mostly wait for
+    the workers.
+    """
     return runtime.logical_cpus or usable_cores() + 2
 
 
 def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
-    """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a connected cluster again.
+    """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a
+    connected cluster again.
 
-    A cluster that grows (runtime.autoscaling) is not held to the nodes it has; nor is it in the checks below and in placement.py.
+    A cluster that grows (runtime.autoscaling) is not held to the nodes it has; nor is it in the checks below
+    and in placement.py.
     """
     embedded = runtime.address == "local"
     if ray.is_initialized():
@@ -74,40 +84,57 @@ def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
         at_once = f"{runs} runs at a time of " if runs > 1 else ""
         no_room(
             runtime,
-            f"{at_once}runtime.num_workers={runtime.min_workers} × {runtime.cpus_per_worker:g} CPU + {_DATA_CPUS} for data "
-            f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has {available}; "
+            f"{at_once}runtime.num_workers={runtime.min_workers} × {runtime.cpus_per_worker:g} CPU + "
+            f"{_DATA_CPUS} for data "
+            f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has "
+            f"{available}; "
             f"use at most {fitting} workers{remedy}",
         )
 
 
 def no_room(runtime: RuntimeConfig, why: str) -> None:
-    """Raises ConfigError with `why`, or says that nodes are waited for on a cluster that grows: Ray asks its autoscaler for them."""
+    """Raises ConfigError with `why`, or says that nodes are waited for on a cluster that grows: Ray asks its
+    autoscaler for them.
+    """
     if runtime.address == "local" or not runtime.autoscaling:
         raise ConfigError(why)
     say(f"waiting for more nodes, up to {int(_START_TIMEOUT[False]) // 60} minutes: {why}")
 
 
 def validation_cpus(runtime: RuntimeConfig) -> int:
-    """CPUs that an actor asks for which validates beside the workers: none of an embedded Ray's, where it shares the workers' cores."""
+    """CPUs that an actor asks for which validates beside the workers: none of an embedded Ray's, where it
+    shares the workers' cores.
+    """
     return 0 if runtime.address == "local" else 1
 
 
 def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
-    """Raises ConfigError when a connected Ray hasn't room for the evaluation actors beside the workers of `runs` finetunings at a time:
-    whichever came last would wait forever."""
+    """Raises ConfigError when a connected Ray hasn't room for the evaluation actors beside the workers of
+    `runs` finetunings at a time: whichever came last would wait forever.
+    """
     actors, workers = runs * runtime.evaluation_actors, runs * runtime.min_workers
     gpu_remedy = "set runtime.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers"
     needs = {
-        "CPU": (runtime.cpus_per_worker, validation_cpus(runtime), runs * _DATA_CPUS, "use fewer workers or actors"),
+        "CPU": (
+            runtime.cpus_per_worker,
+            validation_cpus(runtime),
+            runs * _DATA_CPUS,
+            "use fewer workers or actors",
+        ),
         "GPU": (runtime.gpus_per_worker, runtime.evaluation_gpus, 0, gpu_remedy),
     }
     for kind, (of_worker, of_actor, data, remedy) in needs.items():
-        needed, available = workers * of_worker + actors * of_actor + data, ray.cluster_resources().get(kind, 0)
+        needed, available = (
+            workers * of_worker + actors * of_actor + data,
+            ray.cluster_resources().get(kind, 0),
+        )
         if needed > available:
             no_room(
                 runtime,
-                f"{workers} workers × {of_worker:g} {kind} + runtime.evaluation_actors={actors} × {of_actor:g} for validation"
-                f"{f' + {data} for data' if data else ''} need {needed:g} {kind}s, Ray has {available:g}; {remedy}, {MORE_NODES}",
+                f"{workers} workers × {of_worker:g} {kind} + runtime.evaluation_actors={actors} × "
+                f"{of_actor:g} for validation"
+                f"{f' + {data} for data' if data else ''} need {needed:g} {kind}s, Ray has {available:g}; "
+                f"{remedy}, {MORE_NODES}",
             )
 
 
@@ -115,8 +142,8 @@ def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
 def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None]:
     """A Ray to run on; what this call started, and nothing else, is stopped at the end.
 
-    Raises ConfigError when the run doesn't fit, RunError when no cluster answers; and what a task raised for a person to read as such,
-    without Ray's traceback around it.
+    Raises ConfigError when the run doesn't fit, RunError when no cluster answers; and what a task raised for
+    a person to read as such, without Ray's traceback around it.
     """
     try:
         with _connected(runtime, dashboard):
@@ -141,8 +168,12 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT[embedded])
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes on the same cores must not spin
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch on CPUs: 140 MB of new memory filled in 38 ms, not 72
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs must not hide them from its children
+    os.environ.setdefault(
+        "THP_MEM_ALLOC_ENABLE", "1"
+    )  # huge pages for torch on CPUs: 140 MB of new memory filled in 38 ms, not 72
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # a task without GPUs must not hide them from its children
     if "RAY_TMPDIR" in os.environ:
         os.makedirs(os.path.join(os.environ["RAY_TMPDIR"], "ray"), exist_ok=True)
     options = {"num_cpus": embedded_cpus(runtime), "include_dashboard": dashboard} if embedded else {}
@@ -150,10 +181,18 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {usable_cores()} cores")
     try:
         with _own_dashboard() if embedded else contextlib.nullcontext() as port:
-            ray.init(address=runtime.address, log_to_driver=False, logging_level=logging.ERROR, dashboard_port=port, **options)
+            ray.init(
+                address=runtime.address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                dashboard_port=port,
+                **options,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        remedy = "`clickprompt doctor` looks at what it needs" if embedded else "check the address and the token"
+        remedy = (
+            "`clickprompt doctor` looks at what it needs" if embedded else "check the address and the token"
+        )
         failed = "Ray didn't start" if embedded else "no Ray could be reached"
         raise RunError(f"runtime.address={runtime.address}: {failed} ({reason}); {remedy}") from error
     # Ray prints what its raylets warn of, whatever log_to_driver says; stdout is for the result
@@ -169,10 +208,12 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_dashboard() -> Iterator[int]:
-    """The port where an embedded Ray's dashboard will be, if it has one, known to all processes that start meanwhile.
+    """The port where an embedded Ray's dashboard will be, if it has one, known to all processes that start
+    meanwhile.
 
-    Because what Ray Train starts to free a stopped trial's CPUs (PlacementGroupCleaner, Ray 2.60) asks just any Ray of the machine whether
-    that trial is alive: beside another Ray it gets no answer, or a wrong one, frees nothing, and the next trial waits forever.
+    Because what Ray Train starts to free a stopped trial's CPUs (PlacementGroupCleaner, Ray 2.60) asks just
+    any Ray of the machine whether that trial is alive: beside another Ray it gets no answer, or a wrong one,
+    frees nothing, and the next trial waits forever.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -189,13 +230,16 @@ def _own_dashboard() -> Iterator[int]:
 
 
 def _check_token(runtime: RuntimeConfig) -> None:
-    """Raises RunError where the cluster takes no tokens and this process wants one: they connect, and every actor dies unstarted."""
+    """Raises RunError where the cluster takes no tokens and this process wants one: they connect, and every
+    actor dies unstarted.
+    """
     probe = ray.remote(num_cpus=0)(_Probe).remote()
     try:
         ray.get(probe.answer.remote())
     except ActorDiedError as error:
         raise RunError(
-            f"runtime.address={runtime.address}: no actor can be started there; where that cluster runs without token authentication, set "
+            f"runtime.address={runtime.address}: no actor can be started there; where that cluster runs "
+            "without token authentication, set "
             "RAY_AUTH_MODE=disabled for this command too (better: start the cluster with RAY_AUTH_MODE=token)"
         ) from error
 
@@ -207,10 +251,12 @@ class _Probe:
 
 @contextlib.contextmanager
 def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
-    """What an elastic training must leave: a CPU for Ray Data and, where it validates, what the evaluation actors hold.
+    """What an elastic training must leave: a CPU for Ray Data and, where it validates, what the evaluation
+    actors hold.
 
-    Ray Train's elastic policy starts as many workers as it can reserve CPUs for, and Ray Data, which needs one, would wait forever; it
-    has no setting for that. So that is reserved first, by the same coordinator, whose older requests come before later ones.
+    Ray Train's elastic policy starts as many workers as it can reserve CPUs for, and Ray Data, which needs
+    one, would wait forever; it has no setting for that. So that is reserved first, by the same coordinator,
+    whose older requests come before later ones.
     """
     if isinstance(runtime.num_workers, int):
         yield
@@ -218,8 +264,12 @@ def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
     actor = {"CPU": validation_cpus(runtime), "GPU": runtime.evaluation_gpus}
     actor = {kind: amount for kind, amount in actor.items() if amount}
     kept = [{"CPU": _DATA_CPUS}, *([actor] * runtime.evaluation_actors if validating and actor else [])]
-    from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority  # ray.data takes a while
-    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import DefaultAutoscalingCoordinator
+    from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import (
+        ResourceRequestPriority,
+    )  # ray.data takes a while
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        DefaultAutoscalingCoordinator,
+    )
 
     coordinator = DefaultAutoscalingCoordinator(f"clickprompt-data-{uuid.uuid4().hex[:8]}")
     over = threading.Event()
@@ -241,6 +291,8 @@ def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
 
 
 def storage_options(uri: str) -> dict[str, Any]:
-    """Where a run is, for a RunConfig. Ray would reach an object store in its own way, which doesn't know all that storage.py knows."""
+    """Where a run is, for a RunConfig. Ray would reach an object store in its own way, which doesn't know all
+    that storage.py knows.
+    """
     filesystem, path = storage.resolve(uri)
     return {"storage_path": path, "storage_filesystem": None if storage.is_local(uri) else filesystem}

@@ -23,14 +23,30 @@ _MIN_FREE = 2 << 30  # bytes: Ray's object store spills to disk
 def examine(config: Config) -> list[dict[str, Any]]:
     """[{"what", "found", "ok"}], in the order a person would ask."""
     runtime = config.runtime
-    findings = [_finding("python", platform.python_version(), ok=platform.python_version_tuple() >= ("3", "11"))]
+    findings = [
+        _finding("python", platform.python_version(), ok=platform.python_version_tuple() >= ("3", "11"))
+    ]
     findings += [_finding(name, _version(name), ok=_version(name) != "missing") for name in _PACKAGES]
     findings.append(_cpus(config))
     gpus = torch.cuda.device_count()
     wanted = f", {runtime.gpus_per_worker:g} wanted per worker" if runtime.gpus_per_worker else ""
-    findings.append(_finding("gpu", f"{gpus}{wanted}", ok=not runtime.gpus_per_worker or gpus > 0 or runtime.address != "local"))
-    findings.append(_finding("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB", ok=True))
-    findings += [_folder("storage", os.getcwd()), _temporary(config), *_shared_memory(config), *_home(), *_environment(runtime.address)]
+    findings.append(
+        _finding(
+            "gpu", f"{gpus}{wanted}", ok=not runtime.gpus_per_worker or gpus > 0 or runtime.address != "local"
+        )
+    )
+    findings.append(
+        _finding(
+            "memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB", ok=True
+        )
+    )
+    findings += [
+        _folder("storage", os.getcwd()),
+        _temporary(config),
+        *_shared_memory(config),
+        *_home(),
+        *_environment(runtime.address),
+    ]
     findings.append(_auth(runtime.address))
     return findings
 
@@ -47,7 +63,10 @@ def _version(package: str) -> str:
 
 
 def _cpus(config: Config) -> dict[str, Any]:
-    found = f"{usable_cores()} cores, {embedded_cpus(config.runtime)} logical declared, {cpus_needed(config.runtime)} needed"
+    found = (
+        f"{usable_cores()} cores, {embedded_cpus(config.runtime)} logical declared, "
+        f"{cpus_needed(config.runtime)} needed"
+    )
     try:
         check_cpus(config.runtime)
     except ClickPromptError as error:
@@ -57,7 +76,9 @@ def _cpus(config: Config) -> dict[str, Any]:
 
 def _folder(what: str, folder: str) -> dict[str, Any]:
     free = shutil.disk_usage(folder).free
-    return _finding(what, f"{folder}: {free / 2**30:.0f} GiB free", ok=os.access(folder, os.W_OK) and free >= _MIN_FREE)
+    return _finding(
+        what, f"{folder}: {free / 2**30:.0f} GiB free", ok=os.access(folder, os.W_OK) and free >= _MIN_FREE
+    )
 
 
 def _temporary(config: Config) -> dict[str, Any]:
@@ -79,14 +100,31 @@ def _shared_memory(config: Config) -> list[dict[str, Any]]:
     text = f"/dev/shm: {free / 2**20:,.0f} MiB free"  # noqa: S108
     if free >= wanted:
         return [_finding("shared memory", text, ok=True)]
-    remedy = f"{wanted / 2**20:,.0f} MiB (docker run --shm-size; a memory-backed emptyDir at /dev/shm on Kubernetes) would be faster"
-    return [_finding("shared memory", f"{text}, so Ray's objects are on disk; {remedy}", ok=not config.runtime.gpus_per_worker)]
+    remedy = (
+        f"{wanted / 2**20:,.0f} MiB (docker run --shm-size; a memory-backed emptyDir at /dev/shm on "
+        "Kubernetes) would be faster"
+    )
+    return [
+        _finding(
+            "shared memory",
+            f"{text}, so Ray's objects are on disk; {remedy}",
+            ok=not config.runtime.gpus_per_worker,
+        )
+    ]
 
 
 def _home() -> list[dict[str, Any]]:
     home = os.path.expanduser("~")
     usable = os.access(home, os.W_OK)
-    return [_finding("home", home if usable else f"{home}: can't be written; caches stay empty, set HOME to a folder of your own", ok=True)]
+    return [
+        _finding(
+            "home",
+            home
+            if usable
+            else f"{home}: can't be written; caches stay empty, set HOME to a folder of your own",
+            ok=True,
+        )
+    ]
 
 
 def _environment(address: str) -> list[dict[str, Any]]:
@@ -95,9 +133,15 @@ def _environment(address: str) -> list[dict[str, Any]]:
     if given := os.environ.get("RAY_ADDRESS"):
         used = "used" if address == "auto" else f"not used, since runtime.address={address}"
         findings.append(_finding("RAY_ADDRESS", f"{given}: {used}", ok=True))
-    proxies = sorted(name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"))
+    proxies = sorted(
+        name
+        for name in os.environ
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    )
     if proxies:
-        findings.append(_finding("proxy", f"{', '.join(proxies)}: not for this machine's own addresses", ok=True))
+        findings.append(
+            _finding("proxy", f"{', '.join(proxies)}: not for this machine's own addresses", ok=True)
+        )
     return findings
 
 
@@ -107,4 +151,8 @@ def _auth(address: str) -> dict[str, Any]:
     token = bool(os.environ.get("RAY_AUTH_TOKEN")) or (path is not None and os.path.exists(path))
     if address == "local":
         return _finding("auth", "embedded Ray, no token needed", ok=True)
-    return _finding("auth", "token found" if token else "no token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH", ok=token)
+    return _finding(
+        "auth",
+        "token found" if token else "no token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",
+        ok=token,
+    )

@@ -10,7 +10,9 @@ __all__ = ["make_home"]
 
 
 def make_home() -> None:
-    """A home folder for a user without one (a container with a random user id), without whom Ray and others end in a traceback."""
+    """A home folder for a user without one (a container with a random user id), without whom Ray and others
+    end in a traceback.
+    """
     if os.path.isabs(os.path.expanduser("~")):
         return
     folder = os.path.join(tempfile.gettempdir(), f"clickprompt-home-{os.getuid()}")

@@ -1,7 +1,9 @@
-"""Which nodes do what: training workers on one group of a cluster's nodes, data tasks and evaluation on another, by a node label.
+"""Which nodes do what: training workers on one group of a cluster's nodes, data tasks and evaluation on
+another, by a node label.
 
-A node is in a group where it was started with `--labels clickprompt.io/group=training` (or `=data`; on Kubernetes the `labels` of a
-worker group). Where no node has a label, its group's work goes wherever there is room.
+A node is in a group where it was started with `--labels clickprompt.io/group=training` (or `=data`; on
+Kubernetes the `labels` of a worker group). Where no node has a label, its group's work goes wherever there is
+room.
 """
 
 from typing import Literal
@@ -27,7 +29,8 @@ def group_selector(runtime: RuntimeConfig, group: Group) -> dict[str, str] | Non
 
 
 def check_groups(runtime: RuntimeConfig, *, validating: bool) -> None:
-    """Say where a training's parts will run. Raises ConfigError where a group that there is can't ever hold them.
+    """Say where a training's parts will run. Raises ConfigError where a group that there is can't ever hold
+    them.
 
     Needs a connected Ray; says nothing of an embedded one, which is a single node.
     """
@@ -50,16 +53,22 @@ def check_groups(runtime: RuntimeConfig, *, validating: bool) -> None:
             say(f"placement: {what}: any node with room (none is labelled {GROUP_LABEL}={group})")
             continue
         nodes = _nodes(group)
-        say(f"placement: {what}: {len(nodes)} nodes labelled {GROUP_LABEL}={group}" + ("" if nodes else ", which are yet to come"))
+        say(
+            f"placement: {what}: {len(nodes)} nodes labelled {GROUP_LABEL}={group}"
+            + ("" if nodes else ", which are yet to come")
+        )
         for kind, needed in needs.items():
             available = sum(node["Resources"].get(kind, 0) for node in nodes)
             if nodes and needed > available:
                 no_room(
                     runtime,
-                    f"{what} need {needed:g} {kind}s, the nodes labelled {GROUP_LABEL}={group} have {available:g}; use fewer, "
+                    f"{what} need {needed:g} {kind}s, the nodes labelled {GROUP_LABEL}={group} have "
+                    f"{available:g}; use fewer, "
                     f"set runtime.node_groups=ignore to use any node, {MORE_NODES}",
                 )
 
 
 def _nodes(group: Group) -> list[dict]:
-    return [node for node in ray.nodes() if node["Alive"] and (node.get("Labels") or {}).get(GROUP_LABEL) == group]
+    return [
+        node for node in ray.nodes() if node["Alive"] and (node.get("Labels") or {}).get(GROUP_LABEL) == group
+    ]

@@ -1,6 +1,8 @@
-"""`clickprompt doctor --plan`: what a training will need, computed before there is a cluster, a dataset or a weight.
+"""`clickprompt doctor --plan`: what a training will need, computed before there is a cluster, a dataset or a
+weight.
 
-The model is built on torch's meta device: its parameters are counted exactly, and none of them is there. Memory: training/footprint.py.
+The model is built on torch's meta device: its parameters are counted exactly, and none of them is there.
+Memory: training/footprint.py.
 """
 
 import json
@@ -32,8 +34,16 @@ _PUBLISHED = {  # rows of the training split, fields, feature values: Table 1 of
     "goodreads": (16_097_632, 15, 4_565_430),
 }
 _TOKENS = 128  # of a text, where nothing is known of them
-_LIBRARIES = round(0.7 * 2**30)  # bytes of a worker's process before there is a model (0.54 GiB), and what its allocator keeps
-_SHOWN = {"plm": "PLM", "projector": "prompt projector", "heads": "heads", "ctr": "CTR tower", "embeddings": "embedding tables"}
+_LIBRARIES = round(
+    0.7 * 2**30
+)  # bytes of a worker's process before there is a model (0.54 GiB), and what its allocator keeps
+_SHOWN = {
+    "plm": "PLM",
+    "projector": "prompt projector",
+    "heads": "heads",
+    "ctr": "CTR tower",
+    "embeddings": "embedding tables",
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,8 @@ def make_plan(
     step_seconds: float | None = None,
     measured: str | None = None,
 ) -> dict[str, Any]:
-    """Sizes, parameters, bytes, steps and, from a measured step only, hours of a pretraining or finetuning; as JSON values.
+    """Sizes, parameters, bytes, steps and, from a measured step only, hours of a pretraining or finetuning;
+    as JSON values.
 
     rows, fields, features, tokens: in place of what the dataset or `pipeline.source` says.
     step_seconds, measured: a step's seconds, or a run of the same stage whose metrics.jsonl has them.
@@ -80,9 +91,16 @@ def make_plan(
     get_backbone(config.ctr.backbone)
     check_batches(stage, config.runtime)
     runtime = config.runtime
-    sizes = _sizes(config, objective, stage.global_batch_size, {"rows": rows, "fields": fields, "features": features, "tokens": tokens})
+    sizes = _sizes(
+        config,
+        objective,
+        stage.global_batch_size,
+        {"rows": rows, "fields": fields, "features": features, "tokens": tokens},
+    )
     with torch.device("meta"):
-        model = build_model(replaced(config, {"plm.random_init": True}), sizes.field_sizes, objective=objective)
+        model = build_model(
+            replaced(config, {"plm.random_init": True}), sizes.field_sizes, objective=objective
+        )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
     whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -108,7 +126,8 @@ def make_plan(
             "libraries": 0 if on_gpu else _LIBRARIES,
             "total": memory.total + (0 if on_gpu else _LIBRARIES),
         },
-        # A worker builds the whole model in its own memory before it goes to a GPU, and rank 0 gathers it there for an export
+        # A worker builds the whole model in its own memory before it goes to a GPU, and rank 0 gathers it
+        # there for an export
         "host_bytes": _LIBRARIES + whole + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
             [str(index) for index in range(sizes.fields)], config.data.chunk_batches * stage.global_batch_size
@@ -122,15 +141,21 @@ def plan_table(plan: dict[str, Any]) -> str:
     data, memory, parameters = plan["data"], plan["worker_bytes"], plan["parameters"]
     device = "GPU" if plan["on_gpu"] else "CPU"
     parts = ", ".join(f"{label} {parameters[name]:,}" for name, label in _SHOWN.items() if parameters[name])
-    trained = "" if parameters["trained"] == parameters["total"] else f", of which {parameters['trained']:,} are trained"
+    trained = (
+        ""
+        if parameters["trained"] == parameters["total"]
+        else f", of which {parameters['trained']:,} are trained"
+    )
     where = "GPU of each worker" if plan["on_gpu"] else "memory of each worker"
     lines = [
         f"{plan['stage']} on {plan['workers']} {device} workers, {plan['engine']}, {plan['precision']}",
-        f"{'data':<22}{data['rows']:,} training rows, {data['fields']} fields, {data['features']:,} feature values ({data['known_from']})",
+        f"{'data':<22}{data['rows']:,} training rows, {data['fields']} fields, {data['features']:,} feature "
+        f"values ({data['known_from']})",
         f"{'text':<22}{data['tokens']} tokens ({data['tokens_from']})",
         f"{'parameters':<22}{parameters['total']:,}{trained}",
         f"{'':<22}{parts}",
-        f"{'steps':<22}{plan['steps']:,} of {plan['rows_per_step']:,} rows, {plan['steps_per_epoch']:,} an epoch; "
+        f"{'steps':<22}{plan['steps']:,} of {plan['rows_per_step']:,} rows, {plan['steps_per_epoch']:,} an "
+        "epoch; "
         f"a worker's share: {plan['micro_batches']} × {plan['micro_batch_size']} rows",
     ]
     lines += [
@@ -143,17 +168,31 @@ def plan_table(plan: dict[str, Any]) -> str:
     lines.append(f"{'object store':<22}{plan['object_store_bytes'] / 2**30:.2f} GiB, all nodes together")
     time = plan["time"]
     hours = (
-        f"{time['hours']:,.1f} hours at {time['step_seconds']:.3g} s a step ({time['from']}), validations and starts apart" if time else ""
+        f"{time['hours']:,.1f} hours at {time['step_seconds']:.3g} s a step ({time['from']}), validations "
+        "and starts apart"
+        if time
+        else ""
     )
-    return "\n".join([*lines, f"{'time':<22}{hours or 'not known without a measured step: --step-seconds or --measured RUN'}"])
+    return "\n".join(
+        [
+            *lines,
+            f"{'time':<22}{hours or 'not known without a measured step: --step-seconds or --measured RUN'}",
+        ]
+    )
 
 
-def _sizes(config: Config, objective: ObjectiveName, global_batch_size: int, given: dict[str, int | None]) -> Sizes:
+def _sizes(
+    config: Config, objective: ObjectiveName, global_batch_size: int, given: dict[str, int | None]
+) -> Sizes:
     for name, value in given.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: give a number from 1 up")
     path = config.data.path
-    dataset = Dataset.open(path, config.data.version) if path and storage.exists(storage.join(path, "manifest.json")) else None
+    dataset = (
+        Dataset.open(path, config.data.version)
+        if path and storage.exists(storage.join(path, "manifest.json"))
+        else None
+    )
     if dataset is not None and config.data.rows == "new":
         dataset = dataset.only_new()
     source = config.pipeline.source if "source" in config.pipeline.model_fields_set else None
@@ -165,7 +204,10 @@ def _sizes(config: Config, objective: ObjectiveName, global_batch_size: int, giv
         known = dict(zip(("rows", "fields", "features"), _PUBLISHED[source], strict=True))
     found = {name: given[name] or known.get(name) for name in ("rows", "fields", "features")}
     if missing := [f"--{name}" for name, value in found.items() if value is None]:
-        raise ConfigError(f"data.path={path}: no dataset to take sizes from; set data.path to a prepared one, or give {', '.join(missing)}")
+        raise ConfigError(
+            f"data.path={path}: no dataset to take sizes from; set data.path to a prepared one, or give "
+            f"{', '.join(missing)}"
+        )
     where = str(path) if dataset is not None else f"as published of {source}" if known else "as given"
     if known and any(given[name] for name in found):
         where += ", changed as given"
@@ -174,7 +216,11 @@ def _sizes(config: Config, objective: ObjectiveName, global_batch_size: int, giv
 
 
 def _tokens(
-    config: Config, objective: ObjectiveName, dataset: Dataset | None, global_batch_size: int, given: int | None
+    config: Config,
+    objective: ObjectiveName,
+    dataset: Dataset | None,
+    global_batch_size: int,
+    given: int | None,
 ) -> tuple[int, str]:
     """Of the longest text of a global batch, and how that is known."""
     if objective == "without_plm":
@@ -204,7 +250,9 @@ def _trained(model: ClickPrompt) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _time(config: Config, stage_name: str, steps: int, step_seconds: float | None, measured: str | None) -> dict[str, Any] | None:
+def _time(
+    config: Config, stage_name: str, steps: int, step_seconds: float | None, measured: str | None
+) -> dict[str, Any] | None:
     if step_seconds is not None and measured is not None:
         raise InputError("--step-seconds and --measured say the same thing twice; give one of them")
     source = "as given"
@@ -218,20 +266,32 @@ def _time(config: Config, stage_name: str, steps: int, step_seconds: float | Non
 
 
 def _measured_step(config: Config, stage_name: str, run: str) -> tuple[float, str]:
-    """Seconds of a step of `config`, from the median step of a run of its stage; rows a second and worker are taken to stay the same."""
+    """Seconds of a step of `config`, from the median step of a run of its stage; rows a second and worker are
+    taken to stay the same.
+    """
     path = storage.join(run, "metrics.jsonl")
     if not storage.exists(path):
-        raise InputError(f"--measured {run}: no metrics.jsonl here; give the folder of a pretraining or finetuning")
+        raise InputError(
+            f"--measured {run}: no metrics.jsonl here; give the folder of a pretraining or finetuning"
+        )
     result = storage.join(run, "result.json")
     if storage.exists(result) and (stage := storage.read_json(result)["stage"]) != stage_name:
         raise InputError(f"--measured {run}: a {stage} run; give one of the same stage, or --stage {stage}")
     lines = [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
     seconds = [line["seconds"] for line in lines if "seconds" in line]
     if len(seconds) < 2:
-        raise InputError(f"--measured {run}: has {len(seconds)} timed steps; give a run of at least 2, made by this version")
+        raise InputError(
+            f"--measured {run}: has {len(seconds)} timed steps; give a run of at least 2, made by this "
+            "version"
+        )
     then = load_config(storage.join(run, "config.yaml"))
     before, now = (getattr(one, stage_name) for one in (then, config))
-    share_then, share_now = (batch.global_batch_size / one.runtime.min_workers for batch, one in ((before, then), (now, config)))
+    share_then, share_now = (
+        batch.global_batch_size / one.runtime.min_workers for batch, one in ((before, then), (now, config))
+    )
     step = statistics.median(seconds[1:]) * share_now / share_then  # the first is slower
-    source = f"{run}: {len(seconds) - 1} steps of {before.global_batch_size:,} rows on {then.runtime.min_workers} workers"
+    source = (
+        f"{run}: {len(seconds) - 1} steps of {before.global_batch_size:,} rows on "
+        f"{then.runtime.min_workers} workers"
+    )
     return step, source if share_now == share_then else f"{source}, if a worker's rate stays the same"

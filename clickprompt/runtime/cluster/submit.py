@@ -1,4 +1,5 @@
-"""The entry points in jobs/ by the Ray Jobs API: submit, follow, stop, list; `ray job` with our files and exit statuses.
+"""The entry points in jobs/ by the Ray Jobs API: submit, follow, stop, list; `ray job` with our files and
+exit statuses.
 
 The cluster's token is read by Ray from RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH.
 """
@@ -24,7 +25,16 @@ from clickprompt.errors import InputError, RunError
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.surroundings import keep_loopback_direct
 
-__all__ = ["Submission", "follow_job", "job_logs", "job_status", "list_jobs", "pinned_requirements", "stop_job", "submit_job"]
+__all__ = [
+    "Submission",
+    "follow_job",
+    "job_logs",
+    "job_status",
+    "list_jobs",
+    "pinned_requirements",
+    "stop_job",
+    "submit_job",
+]
 
 _PACKAGE = os.path.dirname(os.path.abspath(clickprompt.__file__))
 _JOBS = os.path.join(os.path.dirname(_PACKAGE), "jobs")
@@ -46,48 +56,72 @@ class Submission:
     resources: Mapping[str, float] = field(default_factory=dict)
 
 
-def submit_job(job: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True) -> dict[str, Any]:
-    """Submit jobs/<job>.py (or <job>_job.py); with `wait` follow its log until it ends. {"job_id", "status", "exit_code", "address"}.
+def submit_job(
+    job: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True
+) -> dict[str, Any]:
+    """Submit jobs/<job>.py (or <job>_job.py); with `wait` follow its log until it ends. {"job_id", "status",
+    "exit_code", "address"}.
 
-    A file given as --config travels with the job. Raises InputError for an unknown job, an unreachable address, a wrong token, an id
-    that is taken.
+    A file given as --config travels with the job. Raises InputError for an unknown job, an unreachable
+    address, a wrong token, an id that is taken.
     """
     files = sorted(name for name in os.listdir(_JOBS) if name.endswith(".py")) if os.path.isdir(_JOBS) else []
     known = {name.removesuffix(".py").removesuffix("_job"): name for name in files}
     if job not in known:
-        raise InputError(f"submit {job}: no such job; jobs/ of this checkout has: {', '.join(known) or 'nothing (submit from a checkout)'}")
+        raise InputError(
+            f"submit {job}: no such job; jobs/ of this checkout has: "
+            f"{', '.join(known) or 'nothing (submit from a checkout)'}"
+        )
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="clickprompt-job-") as folder:
         shutil.copy(os.path.join(_JOBS, known[job]), folder)
         entrypoint = shlex.join(["python", known[job], *_carried(arguments, folder)])
         environment: dict[str, Any] = {
             "working_dir": folder,
-            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", _GRACE), **how.env},
+            "env_vars": {
+                "RAY_JOB_STOP_WAIT_TIME_S": os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", _GRACE),
+                **how.env,
+            },
         }
         if how.install:
-            environment |= {"py_modules": [_PACKAGE], "pip": {"packages": pinned_requirements(), "pip_check": False}}
+            environment |= {
+                "py_modules": [_PACKAGE],
+                "pip": {"packages": pinned_requirements(), "pip_check": False},
+            }
         with _answers(address):
             try:
                 job_id = client.submit_job(
                     entrypoint=entrypoint,
                     submission_id=how.job_id,
                     runtime_env=environment,
-                    metadata={"clickprompt": clickprompt.__version__, "job": job, **_run_of(arguments), **how.metadata},
+                    metadata={
+                        "clickprompt": clickprompt.__version__,
+                        "job": job,
+                        **_run_of(arguments),
+                        **how.metadata,
+                    },
                     entrypoint_num_cpus=how.num_cpus,
                     entrypoint_resources=dict(how.resources) or None,
                 )
             except RuntimeError as error:
                 if how.job_id and "already exists" in str(error):
                     raise InputError(
-                        f"--id {how.job_id}: {address} has a job of that name; give another, or none for one that Ray makes up"
+                        f"--id {how.job_id}: {address} has a job of that name; give another, or none for "
+                        "one that Ray makes up"
                     ) from error
                 raise
     say(f"submitted {job_id}: {entrypoint}")
-    return follow_job(job_id, address) if wait else {"job_id": job_id, "status": "SUBMITTED", "exit_code": None, "address": address}
+    return (
+        follow_job(job_id, address)
+        if wait
+        else {"job_id": job_id, "status": "SUBMITTED", "exit_code": None, "address": address}
+    )
 
 
 def follow_job(job_id: str, address: str) -> dict[str, Any]:
-    """A job's log on stderr, from its beginning until it has ended; {"job_id", "status", "exit_code", "address"}."""
+    """A job's log on stderr, from its beginning until it has ended; {"job_id", "status", "exit_code",
+    "address"}.
+    """
     client = _client(address)
     _require(client, job_id, address)
     shown, unreachable_since = 0, None
@@ -110,12 +144,19 @@ def follow_job(job_id: str, address: str) -> dict[str, Any]:
             say(line)
         shown = max(shown, len(whole))
         if details.status.is_terminal():
-            return {"job_id": job_id, "status": details.status.value, "exit_code": _exit_code(details), "address": address}
+            return {
+                "job_id": job_id,
+                "status": details.status.value,
+                "exit_code": _exit_code(details),
+                "address": address,
+            }
         time.sleep(1)
 
 
 def stop_job(job_id: str, address: str) -> dict[str, Any]:
-    """SIGTERM to the job and wait for its end: a training writes a checkpoint first, and the same command continues there."""
+    """SIGTERM to the job and wait for its end: a training writes a checkpoint first, and the same command
+    continues there.
+    """
     client = _client(address)
     _require(client, job_id, address)
     with _answers(address):
@@ -124,20 +165,32 @@ def stop_job(job_id: str, address: str) -> dict[str, Any]:
     while True:
         details = _require(client, job_id, address)
         if details.status.is_terminal():
-            return {"job_id": job_id, "status": details.status.value, "exit_code": _exit_code(details), "address": address}
+            return {
+                "job_id": job_id,
+                "status": details.status.value,
+                "exit_code": _exit_code(details),
+                "address": address,
+            }
         time.sleep(1)
 
 
 def job_status(job_id: str, address: str) -> dict[str, Any]:
-    """{"job_id", "status", "exit_code", "job", "run", "started", "ended", "entrypoint"} of one job; times in seconds since 1970."""
+    """{"job_id", "status", "exit_code", "job", "run", "started", "ended", "entrypoint"} of one job; times in
+    seconds since 1970.
+    """
     return _described(_require(_client(address), job_id, address))
 
 
 def list_jobs(address: str) -> list[dict[str, Any]]:
-    """All jobs of the cluster that were submitted by the Jobs API, newest first, each as `job_status` describes it."""
+    """All jobs of the cluster that were submitted by the Jobs API, newest first, each as `job_status`
+    describes it.
+    """
     with _answers(address):
         jobs = _client(address).list_jobs()
-    return sorted((_described(details) for details in jobs if details.submission_id), key=lambda one: -(one["started"] or 0))
+    return sorted(
+        (_described(details) for details in jobs if details.submission_id),
+        key=lambda one: -(one["started"] or 0),
+    )
 
 
 def job_logs(job_id: str, address: str) -> str:
@@ -214,11 +267,14 @@ def _answers(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise InputError(
-            f"--address {address}: the cluster asks for its token ({_first_line(error)}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH "
+            f"--address {address}: the cluster asks for its token ({_first_line(error)}); set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH "
             "to a file that holds it"
         ) from error
     except (ConnectionError, RuntimeError) as error:
-        raise InputError(f"--address {address}: no job server lets us in ({_first_line(error)}); check address and token") from error
+        raise InputError(
+            f"--address {address}: no job server lets us in ({_first_line(error)}); check address and token"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -231,7 +287,9 @@ def _require(client: JobSubmissionClient, job_id: str, address: str) -> JobDetai
             return client.get_job_info(job_id)
         except RuntimeError as error:
             if "does not exist" in str(error) or "404" in str(error):
-                raise InputError(f"{job_id}: {address} has no such job; `clickprompt job list` shows those it has") from error
+                raise InputError(
+                    f"{job_id}: {address} has no such job; `clickprompt job list` shows those it has"
+                ) from error
             raise
 
 
@@ -246,7 +304,9 @@ def _exit_code(details: JobDetails) -> int | None:
 
 def _described(details: JobDetails) -> dict[str, Any]:
     metadata = details.metadata or {}
-    started, ended = (None if stamp is None else stamp / 1000 for stamp in (details.start_time, details.end_time))
+    started, ended = (
+        None if stamp is None else stamp / 1000 for stamp in (details.start_time, details.end_time)
+    )
     return {
         "job_id": details.submission_id,
         "status": details.status.value,

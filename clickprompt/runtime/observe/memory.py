@@ -1,4 +1,6 @@
-"""What a process and everything below it take of this machine, read from /proc (Linux). An embedded Ray is below its driver."""
+"""What a process and everything below it take of this machine, read from /proc (Linux). An embedded Ray is
+below its driver.
+"""
 
 import os
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ class Usage:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has had at most: its own and the libraries', and what it has read of the object store."""
+    """Bytes of memory that this process has had at most: its own and the libraries', and what it has read of
+    the object store.
+    """
     with open("/proc/self/status") as stream:
         sizes = dict(line.split(":", 1) for line in stream)
     return int(sizes["VmHWM"].split()[0]) * 1024
@@ -42,7 +46,9 @@ def usage_below(pid: int) -> Usage:
 
 
 def _stat(pid: str) -> list[str] | None:
-    """/proc/PID/stat from the state on: the parent is [1], the CPU times of itself and of its dead children are [11:15]."""
+    """/proc/PID/stat from the state on: the parent is [1], the CPU times of itself and of its dead children
+    are [11:15].
+    """
     try:
         with open(f"/proc/{pid}/stat") as stream:
             return stream.read().rpartition(")")[2].split()
@@ -54,7 +60,10 @@ def _rollup(pid: int) -> tuple[int, int]:
     """Bytes: its part of all its pages, and of those in shared memory."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as stream:
-            sizes = {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in list(stream)[1:])}
+            sizes = {
+                name: int(value.split()[0]) * 1024
+                for name, _, value in (line.partition(":") for line in list(stream)[1:])
+            }
     except OSError:  # as above, or it has no memory of its own
         return 0, 0
     return sizes.get("Pss", 0), sizes.get("Pss_Shmem", 0)

@@ -1,4 +1,5 @@
-"""A run's numbers as Ray's metrics, which every node serves to Prometheus (as ray_clickprompt_…; cluster/monitoring has the dashboard).
+"""A run's numbers as Ray's metrics, which every node serves to Prometheus (as ray_clickprompt_…;
+cluster/monitoring has the dashboard).
 
 Setting one takes 6 microseconds; Ray collects them every 10 seconds.
 """
@@ -23,9 +24,13 @@ class RunMetrics:
             return Counter(f"clickprompt_{name}", what, keys).set_default_tags(tags)  # pyright: ignore[reportReturnType]
 
         self._rank = rank
-        self._seconds = Histogram("clickprompt_step_seconds", "of a step, the wait for its rows included", _STEP_SECONDS, keys)
+        self._seconds = Histogram(
+            "clickprompt_step_seconds", "of a step, the wait for its rows included", _STEP_SECONDS, keys
+        )
         self._seconds.set_default_tags(tags)
-        self._trained = counter("train_seconds", "in steps")  # exact, where Ray's histogram knows the middle of a bucket only
+        self._trained = counter(
+            "train_seconds", "in steps"
+        )  # exact, where Ray's histogram knows the middle of a bucket only
         self._wait = counter("data_wait_seconds", "of these, waited for rows")
         self._blocked = counter("checkpoint_blocked_seconds", "that training stood still for checkpoints")
         if rank:

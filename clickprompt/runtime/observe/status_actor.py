@@ -1,4 +1,6 @@
-"""How far a run is, between its workers and its driver. A file of its own: what an actor's process imports, it waits for."""
+"""How far a run is, between its workers and its driver. A file of its own: what an actor's process imports,
+it waits for.
+"""
 
 from typing import Any
 

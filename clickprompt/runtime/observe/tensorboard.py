@@ -12,13 +12,17 @@ __all__ = ["Curves"]
 
 
 class Curves:
-    """`<run>/tensorboard` of a local run; its writer doesn't recover where the disk refused once, so then there are no more."""
+    """`<run>/tensorboard` of a local run; its writer doesn't recover where the disk refused once, so then
+    there are no more.
+    """
 
     def __init__(self, run: str, step: int):
         self._events: SummaryWriter | None = None
         if storage.is_local(run):
             with contextlib.suppress(OSError):
-                self._events = SummaryWriter(os.path.join(storage.resolve(run)[1], "tensorboard"), purge_step=step)
+                self._events = SummaryWriter(
+                    os.path.join(storage.resolve(run)[1], "tensorboard"), purge_step=step
+                )
 
     def draw(self, metrics: dict[str, Any]) -> None:
         if self._events is None:

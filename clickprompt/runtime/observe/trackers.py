@@ -1,6 +1,8 @@
-"""What metrics.jsonl holds to MLflow and Weights & Biases, where a configuration asks for them; never a reason for a run to fail or wait.
+"""What metrics.jsonl holds to MLflow and Weights & Biases, where a configuration asks for them; never a
+reason for a run to fail or wait.
 
-Where a server is and who asks: their own environment variables (MLFLOW_TRACKING_USERNAME, WANDB_API_KEY, …), never our configuration.
+Where a server is and who asks: their own environment variables (MLFLOW_TRACKING_USERNAME, WANDB_API_KEY, …),
+never our configuration.
 """
 
 import os
@@ -28,12 +30,16 @@ Figures = list[tuple[int, dict[str, float]]]
 
 
 class Tracking:
-    """Sends from a thread of its own, so that a slow or dead server stops no step. A resumed run goes on under its earlier name there."""
+    """Sends from a thread of its own, so that a slow or dead server stops no step. A resumed run goes on
+    under its earlier name there.
+    """
 
     def __init__(self, job: Job):
         runtime = job.config.runtime
         self._job = job
-        self._wanted = {name: opened for name, opened in (("mlflow", MLflow), ("wandb", WandB)) if getattr(runtime, name)}
+        self._wanted = {
+            name: opened for name, opened in (("mlflow", MLflow), ("wandb", WandB)) if getattr(runtime, name)
+        }
         self._figures: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._work, daemon=True)
         if self._wanted:
@@ -56,7 +62,11 @@ class Tracking:
             self._thread.join(_PATIENCE_S)
 
     def _work(self) -> None:
-        trackers = {name: tracker for name, opened in self._wanted.items() if (tracker := with_care(name, opened, self._job))}
+        trackers = {
+            name: tracker
+            for name, opened in self._wanted.items()
+            if (tracker := with_care(name, opened, self._job))
+        }
         ended = False
         while not ended:
             taken = [self._figures.get()]
@@ -64,7 +74,9 @@ class Tracking:
                 taken.append(self._figures.get())
             ended = None in taken
             figures = [each for each in taken if each is not None]
-            trackers = {name: tracker for name, tracker in trackers.items() if with_care(name, tracker.send, figures)}
+            trackers = {
+                name: tracker for name, tracker in trackers.items() if with_care(name, tracker.send, figures)
+            }
         for name, tracker in trackers.items():
             with_care(name, tracker.end)
 
@@ -74,12 +86,18 @@ def with_care(name: str, action: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return action(*arguments)
     except Exception as error:  # any of theirs
-        say(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; the run goes on without it")
+        say(
+            f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; the run goes on without "
+            "it"
+        )
         return None
 
 
 def _by_step(metrics: dict[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
-    yield metrics["step"], {name: metrics[name] for name in metrics.keys() - {"step", "targets", "validations"}}
+    yield (
+        metrics["step"],
+        {name: metrics[name] for name in metrics.keys() - {"step", "targets", "validations"}},
+    )
     for scores in metrics.get("validations", ()):
         yield scores["valid_step"], {name: scores[name] for name in scores.keys() - {"valid_step"}}
 
@@ -97,7 +115,9 @@ class MLflow:
             found = self._client.get_experiment_by_name(_PROJECT)
             experiment = found.experiment_id if found else self._client.create_experiment(_PROJECT)
             tags = {"clickprompt.run": job.run}
-            run_id = self._client.create_run(experiment, run_name=os.path.basename(job.run), tags=tags).info.run_id
+            run_id = self._client.create_run(
+                experiment, run_name=os.path.basename(job.run), tags=tags
+            ).info.run_id
             params = [Param(key, str(value)) for key, value in leaves(job.config.model_dump(mode="json"))]
             for start in range(0, len(params), _PARAMS_AT_ONCE):
                 self._client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
@@ -108,7 +128,9 @@ class MLflow:
 
     def send(self, figures: Figures) -> bool:
         now = int(time.time() * 1000)
-        metrics = [self._metric(name, value, now, step) for step, values in figures for name, value in values.items()]
+        metrics = [
+            self._metric(name, value, now, step) for step, values in figures for name, value in values.items()
+        ]
         if metrics:
             self._client.log_batch(self._run_id, metrics=metrics)
         return True
@@ -131,7 +153,9 @@ class WandB:
             config=dict(leaves(job.config.model_dump(mode="json"))),
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
         )
-        self._run.define_metric("*", step_metric="step")  # W&B's own count would refuse the steps that come again after a checkpoint
+        self._run.define_metric(
+            "*", step_metric="step"
+        )  # W&B's own count would refuse the steps that come again after a checkpoint
 
     def send(self, figures: Figures) -> bool:
         for step, values in figures:

@@ -1,7 +1,9 @@
-"""Rows of new raw files → the next version of a prepared dataset, in the same place (layout: data/prepared/dataset.py).
+"""Rows of new raw files → the next version of a prepared dataset, in the same place (layout:
+data/prepared/dataset.py).
 
-The new rows are split among themselves, so none that was ever held out becomes a training row; ids, once given, stay. New rows are
-joined to the tables as they are now, and so is what is predicted from this version on; the rows before keep what they had.
+The new rows are split among themselves, so none that was ever held out becomes a training row; ids, once
+given, stay. New rows are joined to the tables as they are now, and so is what is predicted from this version
+on; the rows before keep what they had.
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -52,23 +54,31 @@ def append(
     runtime: RuntimeConfig | None = None,
     progress: Callable[[str], None] = say,
 ) -> Dataset:
-    """Append the raw files that the dataset at `out_uri` doesn't have yet; without any, it is returned as it is.
+    """Append the raw files that the dataset at `out_uri` doesn't have yet; without any, it is returned as it
+    is.
 
-    Their rows are split 8:1:1 as the dataset was; shards, order and ids are made as by `prepare`, and the row_ids and the ids of new values
-    go on where the dataset's end. The options are the dataset's; one that is given has to be the same. What is killed or fails leaves the
-    version that was there.
+    Their rows are split 8:1:1 as the dataset was; shards, order and ids are made as by `prepare`, and the
+    row_ids and the ids of new values go on where the dataset's end. The options are the dataset's; one that
+    is given has to be the same. What is killed or fails leaves the version that was there.
 
-    Raises DataError for a raw file that changed or is gone, a malformed line (with its number), a damaged vocabulary; InputError for a
-    source that has to be prepared whole, another schema or option, a place that can't be written, another append at the same time.
+    Raises DataError for a raw file that changed or is gone, a malformed line (with its number), a damaged
+    vocabulary; InputError for a source that has to be prepared whole, another schema or option, a place that
+    can't be written, another append at the same time.
     """
     out_uri = storage.native(out_uri)
     source = get_source(source_name, raw_dir and storage.native(raw_dir))
     if not isinstance(source, Table) or source.needs_all_rows():
         raise InputError(
-            f"--append: {source_name} has {source.needs_all_rows()}, which needs all rows at once; prepare all of them in a new place"
+            f"--append: {source_name} has {source.needs_all_rows()}, which needs all rows at once; prepare "
+            "all of them in a new place"
         )
     dataset = Dataset.open(out_uri)
-    given = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
+    given = {
+        "split": split_by,
+        "seed": seed,
+        "rows_per_shard": rows_per_shard,
+        "row_group_rows": row_group_rows,
+    }
     _check_same(dataset, source_name, source, given)
     new = _new_files(dataset, source)
     if not new:
@@ -78,7 +88,8 @@ def append(
     source.raw_files()  # raises where one of them can't be right
     source = source.continued([FieldRule.from_json(rule) for rule in dataset.manifest["transform"]["fields"]])
     dataset.verify([])  # the vocabularies go on in the new version
-    folder = f"{version_folder(dataset.version + 1)}{uuid.uuid4().hex[:8]}"  # another append at the same time writes elsewhere
+    # another append at the same time writes elsewhere
+    folder = f"{version_folder(dataset.version + 1)}{uuid.uuid4().hex[:8]}"
     try:
         filesystem, path = storage.resolve(storage.join(out_uri, folder))
         with storage.user_errors(out_uri):  # a place that can't be written shows before the work starts
@@ -88,14 +99,18 @@ def append(
             manifest = _write_files(dataset, source, folder, progress)
         manifest["raw_files"] = dataset.manifest["raw_files"] | new | source.table_files()
         if Dataset.open(out_uri).fingerprint != dataset.fingerprint:
-            raise InputError(f"{out_uri}: another append came first; give the same command again to append to its version")
+            raise InputError(
+                f"{out_uri}: another append came first; give the same command again to append to its version"
+            )
         storage.write_json(version_uri(out_uri, dataset.version), dataset.manifest)
         storage.write_json(storage.join(out_uri, MANIFEST), dataset.manifest | manifest)
     except BaseException:
         if Dataset.open(out_uri).version == dataset.version:
             storage.delete_tree(storage.join(out_uri, folder))
         raise
-    for name in storage.list_names(out_uri):  # what killed appends have left, and those that come too late now
+    for name in storage.list_names(
+        out_uri
+    ):  # what killed appends have left, and those that come too late now
         if name.startswith(f"v{dataset.version + 1}-") and name != folder:
             storage.delete_tree(storage.join(out_uri, name))
     return Dataset.open(out_uri)
@@ -104,14 +119,26 @@ def append(
 def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[str, Any]) -> None:
     manifest, uri = dataset.manifest, dataset.uri
     if manifest["source"] != source.name:
-        raise InputError(f"{uri}: was not prepared by {source_name} as it is now; --append needs the same schema, data patterns included")
+        raise InputError(
+            f"{uri}: was not prepared by {source_name} as it is now; --append needs the same schema, data "
+            "patterns included"
+        )
     for name, value in given.items():
         if value is not None and value != manifest["options"][name]:
-            raise InputError(f"{uri}: was prepared with {name}={manifest['options'][name]}, not {value}; --append keeps it, leave it out")
+            raise InputError(
+                f"{uri}: was prepared with {name}={manifest['options'][name]}, not {value}; --append keeps "
+                "it, leave it out"
+            )
     if "sample_users" in manifest["options"]:
-        raise InputError(f"{uri}: holds a sample of the users, which --append can't go on with; prepare all raw files in a new place")
+        raise InputError(
+            f"{uri}: holds a sample of the users, which --append can't go on with; prepare all raw files in "
+            "a new place"
+        )
     if "statistics" not in manifest:
-        raise InputError(f"{uri}: prepared by an older clickprompt, which didn't count what --append needs; prepare the log again")
+        raise InputError(
+            f"{uri}: prepared by an older clickprompt, which didn't count what --append needs; prepare the "
+            "log again"
+        )
 
 
 def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
@@ -120,24 +147,36 @@ def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
         if name in tables:
             continue
         if name not in found:
-            raise DataError(f"{name}: gone, but its rows are in {dataset.uri}; put it back, or prepare the log in a new place")
+            raise DataError(
+                f"{name}: gone, but its rows are in {dataset.uri}; put it back, or prepare the log in a new "
+                "place"
+            )
         if found[name] != size:
             raise DataError(
-                f"{name}: has {found[name]:,} bytes, and had {size:,} when it was prepared into {dataset.uri}; "
+                f"{name}: has {found[name]:,} bytes, and had {size:,} when it was prepared into "
+                f"{dataset.uri}; "
                 "restore it and put new rows into files of their own, or prepare the log in a new place"
             )
     return {name: size for name, size in found.items() if name not in known}
 
 
-def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Everything but the manifests; what the new version's says other than the old one's, apart from the raw files, is returned."""
+def _write_files(
+    dataset: Dataset, source: Source, folder: str, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Everything but the manifests; what the new version's says other than the old one's, apart from the raw
+    files, is returned.
+    """
     old, options = dataset.manifest, dataset.manifest["options"]
     uri = storage.join(dataset.uri, folder)
     stage = storage.join(uri, "staging")
     tables = joined_tables(source)
-    log, values, statistics = read_log(source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress)
+    log, values, statistics = read_log(
+        source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
+    )
     sizes, starts = cut_by_split(log, options, progress)
-    lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
+    lengths = {key: len(table) for key, table in tables.items()} | {
+        name: len(found) for name, found in values.items()
+    }
     rows = rows_per_code(log, starts, options, lengths)
     fields = []
     codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
@@ -145,7 +184,9 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
         key = next((key for key, table in tables.items() if name in table.column_names), name)
         of_codes = values[key] if key in values else tables[key].column(name).combine_chunks()
         chosen = chosen_codes(source, rows[key], tables.get(key))
-        field, codes[key][column] = _extended(dataset, number, of_codes, chosen, rows[key], source.min_count(name))
+        field, codes[key][column] = _extended(
+            dataset, number, of_codes, chosen, rows[key], source.min_count(name)
+        )
         fields.append(field)
     shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
     described = write_vocabularies(uri, fields, progress)
@@ -153,7 +194,9 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
     storage.delete_half_written(uri)  # by a task whose worker was killed
     statistics["clicks"] = log.clicks
     transform = write_transform(uri, source, source.rules(), tables)
-    joined = {name: entry | {"file": f"{folder}/{entry['file']}"} for name, entry in transform["tables"].items()}
+    joined = {
+        name: entry | {"file": f"{folder}/{entry['file']}"} for name, entry in transform["tables"].items()
+    }
     return {
         "version": dataset.version + 1,
         "transform": old["transform"] | {"tables": joined},
@@ -170,7 +213,8 @@ def _write_files(dataset: Dataset, source: Source, folder: str, progress: Callab
 def _extended(
     dataset: Dataset, number: int, column: pa.Array, chosen: np.ndarray, rows: np.ndarray, min_count: int
 ) -> tuple[FieldValues, np.ndarray]:
-    """The field's old values and behind them the new ones, in the order of `column`, which has a value for each code; and each code's id.
+    """The field's old values and behind them the new ones, in the order of `column`, which has a value for
+    each code; and each code's id.
 
     chosen: of the codes; rows: [splits, codes].
     """
@@ -200,7 +244,10 @@ def _below(folder: str, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _sums(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
-    return {name: old.get(name, 0) + new.get(name, 0) for name in [*old, *(name for name in new if name not in old)]}
+    return {
+        name: old.get(name, 0) + new.get(name, 0)
+        for name in [*old, *(name for name in new if name not in old)]
+    }
 
 
 def _hull(old: list[int], new: list[int] | None) -> list[int]:

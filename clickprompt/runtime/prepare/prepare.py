@@ -1,7 +1,7 @@
 """Raw log → prepared dataset (DESIGN §3.1), on Ray.
 
-Rows go through files (data/prepared/staging.py): a task holds one file's rows or one shard's, the driver counts, histograms and the vocabulary,
-so that memory grows with the vocabulary and not with the log.
+Rows go through files (data/prepared/staging.py): a task holds one file's rows or one shard's, the driver
+counts, histograms and the vocabulary, so that memory grows with the vocabulary and not with the log.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -72,31 +72,45 @@ def prepare(
 ) -> Dataset:
     """Prepare `raw_dir` as `out_uri`. The same input gives the same bytes on any number of machines.
 
-    The split is 8:1:1 by global time, ties by row order (the paper's), or by the rank of a seeded hash: then every user is in every split,
-    and results don't compare with Table 2. Without `split_by` it is the source's.
+    The split is 8:1:1 by global time, ties by row order (the paper's), or by the rank of a seeded hash: then
+    every user is in every split, and results don't compare with Table 2. Without `split_by` it is the
+    source's.
 
-    With `sample_users`, a share between 0 and 1, only the rows of so many users are kept, before k-core; who they are says the seed.
+    With `sample_users`, a share between 0 and 1, only the rows of so many users are kept, before k-core; who
+    they are says the seed.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
-    Raises DataError for a missing raw file, a malformed line (with its number), an empty split; InputError for an unknown source or a
-    target that can't be written or holds something else. Nothing stays at `out_uri` then.
+    Raises DataError for a missing raw file, a malformed line (with its number), an empty split; InputError
+    for an unknown source or a target that can't be written or holds something else. Nothing stays at
+    `out_uri` then.
     """
     # Ray tasks run in folders of their own
     out_uri = storage.native(out_uri)
     source = get_source(source_name, raw_dir and storage.native(raw_dir))
     field_columns(source.fields)  # raises where two names make one
     if rows_per_shard < 1 or row_group_rows < 1:
-        raise InputError(f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1")
+        raise InputError(
+            f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1"
+        )
     split_by = split_by or source.split
     if split_by not in SPLIT_BY:
         raise InputError(f"split {split_by!r} is unknown; known: {', '.join(SPLIT_BY)}")
     if split_by != "hash" and split_by != source.split:
-        raise InputError(f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash")
-    options: dict[str, Any] = {"split": split_by, "seed": seed, "rows_per_shard": rows_per_shard, "row_group_rows": row_group_rows}
+        raise InputError(
+            f"split {split_by}: {source.name} has no {split_by} to split by; use {source.split} or hash"
+        )
+    options: dict[str, Any] = {
+        "split": split_by,
+        "seed": seed,
+        "rows_per_shard": rows_per_shard,
+        "row_group_rows": row_group_rows,
+    }
     if sample_users is not None:
         if not 0 < sample_users < 1:
-            raise InputError(f"sample_users={sample_users}: must be above 0 and below 1; for all users leave it out")
+            raise InputError(
+                f"sample_users={sample_users}: must be above 0 and below 1; for all users leave it out"
+            )
         options["sample_users"] = sample_users
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
@@ -109,28 +123,41 @@ def prepare(
     return Dataset.open(out_uri)
 
 
-def _existing(uri: str, identity: dict[str, Any], source: Source, progress: Callable[[str], None]) -> Dataset | None:
+def _existing(
+    uri: str, identity: dict[str, Any], source: Source, progress: Callable[[str], None]
+) -> Dataset | None:
     if not storage.exists(uri) or storage.list_names(uri) == []:
         return None
     if not storage.exists(storage.join(uri, MANIFEST)):
         if clear_unfinished(uri):
             progress(f"{uri}: cleared of what an interrupted prepare had left")
             return None
-        raise InputError(f"{uri}: something other than a prepared dataset is there; give an empty or new place")
+        raise InputError(
+            f"{uri}: something other than a prepared dataset is there; give an empty or new place"
+        )
     dataset = Dataset.open(uri)
     if any(dataset.manifest.get(key) != value for key, value in identity.items()):
         tables = source.table_files()
         known, now = (
-            {file for file in files.items() if file[0] not in tables} for files in (dataset.manifest["raw_files"], identity["raw_files"])
+            {file for file in files.items() if file[0] not in tables}
+            for files in (dataset.manifest["raw_files"], identity["raw_files"])
         )
         same = all(dataset.manifest.get(key) == identity[key] for key in ("source", "options"))
         grown = same and known < now and not source.needs_all_rows()
-        remedy = "add the rows of the new ones with --append, or delete it" if grown else "delete it or give another place"
-        raise InputError(f"{uri}: holds a dataset prepared from other raw files or with other options; {remedy}")
+        remedy = (
+            "add the rows of the new ones with --append, or delete it"
+            if grown
+            else "delete it or give another place"
+        )
+        raise InputError(
+            f"{uri}: holds a dataset prepared from other raw files or with other options; {remedy}"
+        )
     return dataset
 
 
-def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+def _write_files(
+    source: Source, uri: str, options: dict[str, Any], progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Everything but the manifest, whose content is returned."""
     if source.remark:
         progress(f"note: {source.remark}")
@@ -141,7 +168,9 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     log, values, statistics = read_log(source, tables, options, stage, progress=progress)
     for name, found in values.items():
         if len(found) == 1:  # JSON lines don't say which columns they have
-            raise DataError(f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out")
+            raise DataError(
+                f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out"
+            )
     if "sample_users" in options:
         before, log = log, _sample_users(source, log, options)
         statistics["sampled_out"] = before.rows - log.rows
@@ -152,17 +181,27 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
         before, log = log, _k_core(source, log, progress)
         statistics["k_core_dropped"] = before.rows - log.rows
     if log.clicks in (0, log.rows):
-        all_alike = f"all of the {log.rows:,} rows are clicks" if log.clicks else f"none of the {log.rows:,} rows is a click"
+        all_alike = (
+            f"all of the {log.rows:,} rows are clicks"
+            if log.clicks
+            else f"none of the {log.rows:,} rows is a click"
+        )
         raise DataError(f"{source.raw_dir}: {all_alike}: there is nothing to learn; check the label rule")
     if options["split"] == "time" and log.first_key == log.last_key and log.rows > 1:
-        raise DataError(f"{source.raw_dir}: all {log.rows:,} rows have the same timestamp: no order in time; use --split hash")
+        raise DataError(
+            f"{source.raw_dir}: all {log.rows:,} rows have the same timestamp: no order in time; use "
+            "--split hash"
+        )
     sizes, starts = cut_by_split(log, options, progress)
     for split in SPLITS:
         if not sizes[split]:
             raise DataError(
-                f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is empty; at least 3 are needed"
+                f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is "
+                "empty; at least 3 are needed"
             )
-    lengths = {key: len(table) for key, table in tables.items()} | {name: len(found) for name, found in values.items()}
+    lengths = {key: len(table) for key, table in tables.items()} | {
+        name: len(found) for name, found in values.items()
+    }
     fields, codes, rules = _vocabulary(source, tables, values, rows_per_code(log, starts, options, lengths))
     columns = field_columns(source.fields)
     shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, columns)
@@ -171,7 +210,9 @@ def _write_files(source: Source, uri: str, options: dict[str, Any], progress: Ca
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
     return {
         "format_version": FORMAT_VERSION,
-        "transform": write_transform(uri, source, rules, {key: _in_buckets(table, rules) for key, table in tables.items()}),
+        "transform": write_transform(
+            uri, source, rules, {key: _in_buckets(table, rules) for key, table in tables.items()}
+        ),
         "roles": source.roles(),
         "grouped": source.grouped,
         "template": TEMPLATE,
@@ -224,23 +265,36 @@ def read_log(
     first_row_id: int = 0,
     progress: Callable[[str], None] = say,
 ) -> tuple[_Log, dict[str, pa.Array], dict[str, int]]:
-    """The coded log, the values of those of its columns that no table has, and how many rows there were and were dropped.
+    """The coded log, the values of those of its columns that no table has, and how many rows there were and
+    were dropped.
 
     Raises DataError as `prepare` does for raw files that can't be read.
     """
     parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id, progress)
     log, values, unmatched = _encode(source, tables, parsed, options, stage)
-    dropped = {"label_dropped": raw_rows - labelled, "unmatched_dropped": labelled - log.rows, "repeats_dropped": 0, "k_core_dropped": 0}
+    dropped = {
+        "label_dropped": raw_rows - labelled,
+        "unmatched_dropped": labelled - log.rows,
+        "repeats_dropped": 0,
+        "k_core_dropped": 0,
+    }
     found = {"unmatched": unmatched} if source.joins == "left" else {}
     if source.joins == "left" and unmatched:
-        progress(f"{unmatched:,} rows have a key that no table has: they are kept, without the table's values")
+        progress(
+            f"{unmatched:,} rows have a key that no table has: they are kept, without the table's values"
+        )
     return log, values, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
 
 
-def cut_by_split(log: _Log, options: dict[str, Any], progress: Callable[[str], None]) -> tuple[dict[str, int], list[tuple[int, int]]]:
+def cut_by_split(
+    log: _Log, options: dict[str, Any], progress: Callable[[str], None]
+) -> tuple[dict[str, int], list[tuple[int, int]]]:
     """Rows per split, and (split_key, row_id) where valid and test begin."""
     sizes = _column_sizes(log) if options["split"] == "column" else split_sizes(log.rows)
-    progress(f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / {sizes['test']:,}")
+    progress(
+        f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / "
+        f"{sizes['test']:,}"
+    )
     ends = (sizes["train"], sizes["train"] + sizes["valid"])
     return sizes, [_kth(log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
 
@@ -255,12 +309,16 @@ def write_shards(
     codes: dict[str, dict[str, np.ndarray]],
     columns: list[str],
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
-    """Manifest entries of each split's shards below `uri`, its first and last timestamp, which a split without rows has not, and clicks."""
+    """Manifest entries of each split's shards below `uri`, its first and last timestamp, which a split
+    without rows has not, and clicks.
+    """
     pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
     codes_ref = ray.put(codes)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
     done = _each(
-        lambda item: tasks.write_shard.remote(pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]),
+        lambda item: tasks.write_shard.remote(
+            pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]
+        ),
         enumerate(names),
         "writing shards",
     )
@@ -274,12 +332,19 @@ def write_shards(
         assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
         clicks[split] = sum(shard["clicks"] for shard in written)
         if written:
-            bounds[split] = [min(shard["bounds"][0] for shard in written), max(shard["bounds"][1] for shard in written)]
+            bounds[split] = [
+                min(shard["bounds"][0] for shard in written),
+                max(shard["bounds"][1] for shard in written),
+            ]
     return shards, bounds, clicks
 
 
-def write_transform(uri: str, source: Source, rules: Sequence[FieldRule], tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """What the manifest says of the transform (data/transform/row_transform.py); the tables that rows are joined to are written."""
+def write_transform(
+    uri: str, source: Source, rules: Sequence[FieldRule], tables: dict[str, pa.Table]
+) -> dict[str, Any]:
+    """What the manifest says of the transform (data/transform/row_transform.py); the tables that rows are
+    joined to are written.
+    """
     joined = {}
     for number, table in enumerate(dict.fromkeys(rule.table for rule in rules if rule.table is not None)):
         fields = [rule.schema.name for rule in rules if rule.table == table]
@@ -297,18 +362,34 @@ def _say_what_was_found(
     bounds: dict[str, list[int]],
     progress: Callable[[str], None],
 ) -> None:
-    """Dates, click rates and what is new to the model, split by split: what a split can't tell is better known before the training."""
+    """Dates, click rates and what is new to the model, split by split: what a split can't tell is better
+    known before the training.
+    """
     for split in SPLITS:
         rows, clicked = sizes[split], clicks[split]
         dates = f", {' to '.join(map(_day, bounds[split]))}" if source.split == "time" else ""
-        shares = [(entry["unseen_in_train"].get(split, 0) / rows, entry["name"]) for entry in fields] if split != "train" else []
-        unseen = "; ".join(f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:3] if share >= _MUCH_UNSEEN)
-        progress(f"{split}: {rows:,} rows, {clicked / rows:.1%} clicks{dates}{f'; never seen in training: {unseen}' if unseen else ''}")
+        shares = (
+            [(entry["unseen_in_train"].get(split, 0) / rows, entry["name"]) for entry in fields]
+            if split != "train"
+            else []
+        )
+        unseen = "; ".join(
+            f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:3] if share >= _MUCH_UNSEEN
+        )
+        progress(
+            f"{split}: {rows:,} rows, {clicked / rows:.1%} "
+            f"clicks{dates}{f'; never seen in training: {unseen}' if unseen else ''}"
+        )
         if clicked in (0, rows):
-            lacks = "finetuning can't choose the best step by it" if split == "valid" else "its AUC is undefined"
+            lacks = (
+                "finetuning can't choose the best step by it" if split == "valid" else "its AUC is undefined"
+            )
             if split == "train":
                 lacks = "there is nothing to learn"
-            progress(f"warning: {split} has {'clicks' if clicked else 'no clicks'} only: {lacks}; split by hash, or prepare more rows")
+            progress(
+                f"warning: {split} has {'clicks' if clicked else 'no clicks'} only: {lacks}; split by hash, "
+                "or prepare more rows"
+            )
 
 
 def _day(microseconds: int) -> str:
@@ -340,11 +421,16 @@ def _no_values(table: pa.Table) -> pa.Table:
 def _parse(
     source: Source, stage: str, first_row_id: int = 0, progress: Callable[[str], None] = say
 ) -> tuple[list[tasks.Parsed], int, int, Findings]:
-    """The parsed files, the rows of the log, those of them that the label rule keeps, and what there was to note."""
+    """The parsed files, the rows of the log, those of them that the label rule keeps, and what there was to
+    note.
+    """
     parts = source.parts()
-    # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is lost
+    # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is
+    # lost
     read = _each(
-        lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"), enumerate(parts), "reading the raw log"
+        lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"),
+        enumerate(parts),
+        "reading the raw log",
     )
     findings = Findings()
     for *_, found in read:
@@ -369,10 +455,15 @@ def _encode(
     options: dict[str, Any],
     stage: str,
 ) -> tuple[_Log, dict[str, pa.Array], int]:
-    """The coded files, the values of those log columns that no table has (first null: none), and the rows whose key no table has."""
+    """The coded files, the values of those log columns that no table has (first null: none), and the rows
+    whose key no table has.
+    """
     if not parsed:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
-    names = [*tables, *(name for name in source.fields if not any(name in table.column_names for table in tables.values()))]
+    names = [
+        *tables,
+        *(name for name in source.fields if not any(name in table.column_names for table in tables.values())),
+    ]
     # Of a log cut to its k-core user and item are numbered even where neither is a field
     unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
     names += unnamed
@@ -384,15 +475,25 @@ def _encode(
         enumerate(names),
         "numbering the values of columns",
     )
-    values = {name: found for name, found in zip(names, merged, strict=True) if found is not None and name not in unnamed}
+    values = {
+        name: found
+        for name, found in zip(names, merged, strict=True)
+        if found is not None and name not in unnamed
+    }
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = _each(
-        lambda item: tasks.encode_file.remote(source, item[0], item[1], lengths, options, stage, files[item[0]]),
+        lambda item: tasks.encode_file.remote(
+            source, item[0], item[1], lengths, options, stage, files[item[0]]
+        ),
         enumerate(parsed),
         "encoding the rows",
     )
     stats, unmatched = zip(*encoded, strict=True)
-    log = _Log.of(files, stats, f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again")
+    log = _Log.of(
+        files,
+        stats,
+        f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again",
+    )
     for done in ("parsed", "codes"):
         storage.delete_tree(storage.join(stage, done))
     return log, values, sum(unmatched)
@@ -400,25 +501,42 @@ def _encode(
 
 def _sample_users(source: Source, log: _Log, options: dict[str, Any]) -> _Log:
     found = _each(
-        lambda file: tasks.of_sampled_users.remote(file, source.user, options["sample_users"], options["seed"]), log.files, "sampling users"
+        lambda file: tasks.of_sampled_users.remote(
+            file, source.user, options["sample_users"], options["seed"]
+        ),
+        log.files,
+        "sampling users",
     )
     return _Log.of(
-        log.files, found, f"{source.raw_dir}: no user is in the sample (sample_users={options['sample_users']}); use a larger one"
+        log.files,
+        found,
+        f"{source.raw_dir}: no user is in the sample (sample_users={options['sample_users']}); use a larger "
+        "one",
     )
 
 
 def _drop_repeats(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
-    found = _each(lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets), range(buckets), "looking for repeated rows")
+    found = _each(
+        lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets),
+        range(buckets),
+        "looking for repeated rows",
+    )
     repeats = np.sort(np.concatenate(found))
     progress(f"{len(repeats):,} rows are of a user and an item that come again later: dropped")
     dropped = ray.put(repeats)
-    return _Log.of(log.files, _each(lambda file: tasks.without.remote(file, dropped), log.files, "dropping repeated rows"), "")
+    return _Log.of(
+        log.files,
+        _each(lambda file: tasks.without.remote(file, dropped), log.files, "dropping repeated rows"),
+        "",
+    )
 
 
 def _k_core(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
-    """Drop users and items with fewer than k rows until there are none: a fixed point, the same in whatever order they go."""
+    """Drop users and items with fewer than k rows until there are none: a fixed point, the same in whatever
+    order they go.
+    """
     keep: list[np.ndarray] | None = None
     rounds = 0
     while True:
@@ -431,17 +549,24 @@ def _k_core(source: Source, log: _Log, progress: Callable[[str], None]) -> _Log:
     if keep is None:
         return log
     kept = ray.put(keep)
-    found = _each(lambda file: tasks.within.remote(file, source.user, source.item, kept), log.files, f"cutting to the {source.k_core}-core")
+    found = _each(
+        lambda file: tasks.within.remote(file, source.user, source.item, kept),
+        log.files,
+        f"cutting to the {source.k_core}-core",
+    )
     smaller = _Log.of(
         log.files,
         found,
-        f"{source.raw_dir}: no user and item are left with {source.k_core} rows each (k_core={source.k_core}); use a smaller k_core",
+        f"{source.raw_dir}: no user and item are left with {source.k_core} rows each "
+        f"(k_core={source.k_core}); use a smaller k_core",
     )
     progress(f"{source.k_core}-core after {rounds} rounds: {smaller.rows:,} of {log.rows:,} rows")
     return smaller
 
 
-def rows_per_code(log: _Log, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]) -> dict[str, np.ndarray]:
+def rows_per_code(
+    log: _Log, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]
+) -> dict[str, np.ndarray]:
     """[splits, codes] int64 per log column: rows of each code; `lengths`: codes of each column."""
     ordering = (starts, log.first_key, options["seed"])
     totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
@@ -453,7 +578,9 @@ def rows_per_code(log: _Log, starts: list[tuple[int, int]], options: dict[str, A
 
 @dataclass(frozen=True)
 class FieldValues:
-    """A field's values in the order of their ids, from 1 on; the training rows of each id, 0 included; more for its manifest entry."""
+    """A field's values in the order of their ids, from 1 on; the training rows of each id, 0 included; more
+    for its manifest entry.
+    """
 
     name: str
     values: pa.Array
@@ -464,9 +591,11 @@ class FieldValues:
 def _vocabulary(
     source: Source, tables: dict[str, pa.Table], values: dict[str, pa.Array], rows: dict[str, np.ndarray]
 ) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]], list[FieldRule]]:
-    """Each field's values in the order of the tables or of the log; per log column and field column, the id of each code; the fitted rules.
+    """Each field's values in the order of the tables or of the log; per log column and field column, the id
+    of each code; the fitted rules.
 
-    Id 0 is for null, for values with too few training rows, and for a code that no row has and that adds no value.
+    Id 0 is for null, for values with too few training rows, and for a code that no row has and that adds no
+    value.
     """
     fields, rules = [], []
     codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
@@ -491,7 +620,10 @@ def _vocabulary(
         facts = {
             "features": int(kept.sum()) + int((value == len(found)).any()),
             "missing": {split: int(count) for split, count in zip(SPLITS, missing, strict=True)},
-            "unseen_in_train": {split: int(counts[train == 0].sum()) for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)},
+            "unseen_in_train": {
+                split: int(counts[train == 0].sum())
+                for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)
+            },
         }
         if least > 1:
             facts["min_count"] = least
@@ -500,26 +632,37 @@ def _vocabulary(
 
 
 def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np.ndarray:
-    """[codes] which of a log column's codes may give their fields values: those of rows, or all that its table has."""
+    """[codes] which of a log column's codes may give their fields values: those of rows, or all that its
+    table has.
+    """
     chosen = np.asarray(rows.any(axis=0))
     if table is not None and source.whole_tables:
         chosen |= table.column(KEY).is_valid().to_numpy()
     return chosen
 
 
-def rows_per_value(column: pa.Array, chosen: np.ndarray, rows: np.ndarray) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """(distinct values [V] of the chosen codes, the value of each chosen code, V for none, [splits, V + 1] rows of each value).
+def rows_per_value(
+    column: pa.Array, chosen: np.ndarray, rows: np.ndarray
+) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """(distinct values [V] of the chosen codes, the value of each chosen code, V for none, [splits, V + 1]
+    rows of each value).
 
     column: each code's value; chosen: of the codes; rows: [splits, codes].
     """
     encoded = column.filter(pa.array(chosen)).dictionary_encode()
     distinct = len(encoded.dictionary)
     value = encoded.indices.fill_null(distinct).to_numpy()
-    return encoded.dictionary, value, np.stack([_sums(value, counts[chosen], distinct + 1) for counts in rows])
+    return (
+        encoded.dictionary,
+        value,
+        np.stack([_sums(value, counts[chosen], distinct + 1) for counts in rows]),
+    )
 
 
 def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tuple[FieldRule, pa.Array]:
-    """The rule with edges that cut the training rows, and the buckets in place of the numbers. train: rows of each of `column`."""
+    """The rule with edges that cut the training rows, and the buckets in place of the numbers. train: rows of
+    each of `column`.
+    """
     numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     counted = (train > 0) & ~np.isnan(numbers)
     assert rule.schema.quantiles is not None
@@ -536,9 +679,11 @@ def _sums(groups: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:
 
 
 def _each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list[Any]:
-    """What the task that `submit` starts for each item returns. A failure raises once the few that were started have ended.
+    """What the task that `submit` starts for each item returns. A failure raises once the few that were
+    started have ended.
 
-    Not ray.cancel: it can take the driver down with it (ray 2.60, "Tried to complete task that was not pending").
+    Not ray.cancel: it can take the driver down with it (ray 2.60, "Tried to complete task that was not
+    pending").
     """
     items = list(items)
     in_flight: dict[Any, int] = {}
@@ -584,7 +729,9 @@ def _column_sizes(log: _Log) -> dict[str, int]:
 
 
 def _kth(log: _Log, k: int) -> tuple[int, int]:
-    """(split_key, row_id) of the row with k rows before it in that order, found by refining histograms: no rows come here."""
+    """(split_key, row_id) of the row with k rows before it in that order, found by refining histograms: no
+    rows come here.
+    """
     key, k = _refine(log.files, k, "split_key", log.first_key, log.last_key, None)
     row_id, _ = _refine(log.files, k, "row_id", 0, log.last_row_id, key)
     return key, row_id
@@ -594,7 +741,9 @@ def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int
     """The value of `column` at rank k (from 0), and the rank that is left among its equals."""
     while low < high:
         width = -(-(high - low + 1) // tasks.BINS)
-        before = np.cumsum(_totals([tasks.histogram.remote(file, column, low, width, key) for file in files])[0])
+        before = np.cumsum(
+            _totals([tasks.histogram.remote(file, column, low, width, key) for file in files])[0]
+        )
         index = int(np.searchsorted(before, k, side="right"))
         k -= int(before[index - 1]) if index else 0
         low, high = low + index * width, min(high, low + (index + 1) * width - 1)
@@ -604,17 +753,22 @@ def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int
 def _sort_into_shards(
     log: _Log, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, Any], stage: str
 ) -> tuple[list[str], dict[str, int]]:
-    """Files with one record batch per shard, in the order of train, valid, test; and the number of shards of each.
+    """Files with one record batch per shard, in the order of train, valid, test; and the number of shards of
+    each.
 
-    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw logs are sorted by user or by
-    time, and the order of an epoch (data/prepared/order.py) permutes row groups and the rows within a chunk of a few of them, so every row group
-    has to be a uniform sample of the log if the batches are to be one.
+    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw
+    logs are sorted by user or by time, and the order of an epoch (data/prepared/order.py) permutes row groups
+    and the rows within a chunk of a few of them, so every row group has to be a uniform sample of the log if
+    the batches are to be one.
 
     Shards are cut at boundaries found from histograms, so they don't depend on how the log was cut.
     """
     ordering = (starts, log.first_key, options["seed"])
     spans = [
-        (number * tasks.SPAN, number * tasks.SPAN + (log.last_key - log.first_key if number else tasks.SPAN - 1))
+        (
+            number * tasks.SPAN,
+            number * tasks.SPAN + (log.last_key - log.first_key if number else tasks.SPAN - 1),
+        )
         for number in range(len(SPLITS))
     ]
     widths = [-(-(high - low + 1) // tasks.BINS) for low, high in spans]
@@ -628,8 +782,12 @@ def _sort_into_shards(
             continue
         before = np.cumsum(histogram)
         wanted = -(-sizes[split] // options["rows_per_shard"])
-        ends = np.unique(np.searchsorted(before, [sizes[split] * shard / wanted for shard in range(1, wanted)]))
-        ends = ends[before[ends] < sizes[split]]  # nothing is left behind a bin that holds the split's last row
+        ends = np.unique(
+            np.searchsorted(before, [sizes[split] * shard / wanted for shard in range(1, wanted)])
+        )
+        ends = ends[
+            before[ends] < sizes[split]
+        ]  # nothing is left behind a bin that holds the split's last row
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
     pieces = _each(
@@ -641,15 +799,23 @@ def _sort_into_shards(
     return pieces, num_shards
 
 
-def write_vocabularies(uri: str, fields: Sequence[FieldValues], progress: Callable[[str], None]) -> list[dict[str, Any]]:
+def write_vocabularies(
+    uri: str, fields: Sequence[FieldValues], progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """The fields' manifest entries."""
     progress("writing the vocabularies")
     columns = field_columns([field.name for field in fields])
-    return [_write_vocabulary(uri, number, *of_field) for number, of_field in enumerate(zip(columns, fields, strict=True))]
+    return [
+        _write_vocabulary(uri, number, *of_field)
+        for number, of_field in enumerate(zip(columns, fields, strict=True))
+    ]
 
 
 def _write_vocabulary(uri: str, number: int, column: str, field: FieldValues) -> dict[str, Any]:
     values = pa.concat_arrays([pa.array([UNKNOWN]), field.values])
-    table = pa.table({"id": np.arange(len(values)), "value": values, "train_count": field.train_count}, schema=vocabulary_schema())
+    table = pa.table(
+        {"id": np.arange(len(values)), "value": values, "train_count": field.train_count},
+        schema=vocabulary_schema(),
+    )
     entry = tasks.write_parquet(uri, vocabulary_file(number, field.name), table, _VALUES_PER_PIECE)
     return {"name": field.name, "column": column, "size": len(table)} | entry | field.facts

@@ -1,4 +1,6 @@
-"""Synthetic logs of any length (data/synth/synth.py), one Ray task a file: the driver sees histograms and who and what occurs, never rows."""
+"""Synthetic logs of any length (data/synth/synth.py), one Ray task a file: the driver sees histograms and who
+and what occurs, never rows.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -34,13 +36,14 @@ def synth(
     runtime: RuntimeConfig | None = None,
     progress: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Write log/*.parquet, schema.yaml and, last, synth.json, whose content is returned: field sizes, click model, Bayes AUC, files.
+    """Write log/*.parquet, schema.yaml and, last, synth.json, whose content is returned: field sizes, click
+    model, Bayes AUC, files.
 
-    The same arguments give the same bytes on any number of machines; a longer log begins with the same files but for the last.
-    A log made before with the same arguments is returned as it is.
+    The same arguments give the same bytes on any number of machines; a longer log begins with the same files
+    but for the last. A log made before with the same arguments is returned as it is.
 
-    Raises InputError for an unknown name, a number of rows out of range, a target that can't be written or holds something else. Nothing
-    stays at `out_uri` then.
+    Raises InputError for an unknown name, a number of rows out of range, a target that can't be written or
+    holds something else. Nothing stays at `out_uri` then.
     """
     log = get_synthetic(name)(seed, rows_per_file, row_group_rows)
     check_rows(rows)
@@ -69,14 +72,20 @@ def _existing(uri: str, identity: dict[str, Any], progress: Callable[[str], None
     facts = storage.read_json(storage.join(uri, _FACTS))
     for key, value in identity.items():
         if facts.get(key) != value:
-            raise InputError(f"{uri}: holds a synthetic log with {key}={facts.get(key)}, not {value}; delete it or give another place")
+            raise InputError(
+                f"{uri}: holds a synthetic log with {key}={facts.get(key)}, not {value}; delete it or give "
+                "another place"
+            )
     return facts
 
 
 def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """The log's files. Returns what is known of all of them."""
     scores, files, clicks, times = ScoreHistogram.empty(), [], 0, []
-    seen_users, seen_books = np.zeros(log.max_users(rows), dtype=np.bool_), np.zeros(log.max_books(rows), dtype=np.bool_)
+    seen_users, seen_books = (
+        np.zeros(log.max_users(rows), dtype=np.bool_),
+        np.zeros(log.max_books(rows), dtype=np.bool_),
+    )
     in_flight: deque[Any] = deque()
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     try:
@@ -84,10 +93,15 @@ def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], 
             task.update(0)
             numbers = iter(range(log.num_parts(rows)))
             while True:
-                in_flight.extend(_write_part.remote(log, uri, number, rows) for number in islice(numbers, window - len(in_flight)))
+                in_flight.extend(
+                    _write_part.remote(log, uri, number, rows)
+                    for number in islice(numbers, window - len(in_flight))
+                )
                 if not in_flight:
                     break
-                part: Part = ray.get(in_flight[0])  # in order, so that sums of floats don't depend on who was first
+                part: Part = ray.get(
+                    in_flight[0]
+                )  # in order, so that sums of floats don't depend on who was first
                 in_flight.popleft()
                 scores.add(part.scores)
                 seen_users[part.users] = seen_books[part.books] = True
@@ -95,7 +109,9 @@ def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], 
                 clicks += part.clicks
                 times += part.timestamps
                 task.update(scores.rows)
-    except BaseException:  # what still runs would write into a folder that is being deleted; not ray.cancel: see prepare.py
+    except (
+        BaseException
+    ):  # what still runs would write into a folder that is being deleted; not ray.cancel: see prepare.py
         ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
         raise
     progress("counting the fields' values")

@@ -1,4 +1,5 @@
-"""The tasks of `prepare`: what happens to one file of the log, one column's values, or one shard. The driver is prepare.py.
+"""The tasks of `prepare`: what happens to one file of the log, one column's values, or one shard. The driver
+is prepare.py.
 
 A task that runs a second time, because its worker died, writes the same again.
 """
@@ -29,11 +30,19 @@ __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
 BINS = 1 << 16
 SPAN = 1 << 61  # room for one split's sort keys in an int64
-_ORDER, _SPLIT, _USERS = 1, 8, 9  # streams: set the hashes apart, and from other uses of the keyed generator with the same seed
+_ORDER, _SPLIT, _USERS = (
+    1,
+    8,
+    9,
+)  # streams: set the hashes apart, and from other uses of the keyed generator with the same seed
 _LONGEST_VALUE = 1 << 16  # bytes; what is longer is no feature value but a mistake in the file
 
-Stats = tuple[int, int, int, int, int]  # of a coded file: rows, clicks, smallest and largest split key, last row_id
-Ordering = tuple[list[tuple[int, int]], int, int]  # (split_key, row_id) where valid and test begin; the smallest split_key; seed
+Stats = tuple[
+    int, int, int, int, int
+]  # of a coded file: rows, clicks, smallest and largest split key, last row_id
+Ordering = tuple[
+    list[tuple[int, int]], int, int
+]  # (split_key, row_id) where valid and test begin; the smallest split_key; seed
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,9 @@ class Parsed:
 
 @ray.remote
 def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, list[str], Findings]:
-    """The rows of the part, those of them that the label rule keeps, the files of the latter, and what there was to note."""
+    """The rows of the part, those of them that the label rule keeps, the files of the latter, and what there
+    was to note.
+    """
     rows, kept, files, findings = 0, 0, [], Findings()
     for piece in source.read_part(part):
         findings.merge(piece.findings)
@@ -73,21 +84,38 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
 def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None:
     for name in names:
         values = rows.column(log_column(name)).chunk(0)
-        sizes = np.diff(np.frombuffer(values.dictionary.buffers()[1], dtype=np.int32, count=len(values.dictionary) + 1))
+        sizes = np.diff(
+            np.frombuffer(values.dictionary.buffers()[1], dtype=np.int32, count=len(values.dictionary) + 1)
+        )
         if sizes.max(initial=0) > _LONGEST_VALUE:
-            index = int(np.argmax(np.append(sizes, 0)[values.indices.fill_null(len(sizes)).to_numpy()] > _LONGEST_VALUE))
-            place, size = part.place(rows.column("row_id")[index].as_py()), sizes[values.indices[index].as_py()]
-            raise DataError(f"{place}: {name} has a value of {size:,} bytes; at most {_LONGEST_VALUE:,}; shorten it or leave the row out")
+            index = int(
+                np.argmax(
+                    np.append(sizes, 0)[values.indices.fill_null(len(sizes)).to_numpy()] > _LONGEST_VALUE
+                )
+            )
+            place, size = (
+                part.place(rows.column("row_id")[index].as_py()),
+                sizes[values.indices[index].as_py()],
+            )
+            raise DataError(
+                f"{place}: {name} has a value of {size:,} bytes; at most {_LONGEST_VALUE:,}; shorten it or "
+                "leave the row out"
+            )
 
 
 @ray.remote
-def merge_column(files: list[str], place: int, name: str, known: pa.Array | None, stage: str) -> pa.Array | None:
-    """The values of a log column in the order of their codes, unless they are known; the codes of each file's values go to a file.
+def merge_column(
+    files: list[str], place: int, name: str, known: pa.Array | None, stage: str
+) -> pa.Array | None:
+    """The values of a log column in the order of their codes, unless they are known; the codes of each file's
+    values go to a file.
 
     place: the column's number among those that are merged.
     """
     numbering = staging.Numbering(known)
-    for number, codes in enumerate(numbering.codes(staging.dictionary(file, log_column(name)) for file in files)):
+    for number, codes in enumerate(
+        numbering.codes(staging.dictionary(file, log_column(name)) for file in files)
+    ):
         storage.write_bytes(_codes_file(stage, place, number), codes.tobytes())
     return numbering.values if known is None else None
 
@@ -98,7 +126,13 @@ def _codes_file(stage: str, place: int, number: int) -> str:
 
 @ray.remote
 def encode_file(
-    source: Source, number: int, file: Parsed, lengths: dict[str, int | None], options: dict[str, Any], stage: str, to: str
+    source: Source,
+    number: int,
+    file: Parsed,
+    lengths: dict[str, int | None],
+    options: dict[str, Any],
+    stage: str,
+    to: str,
 ) -> tuple[Stats | None, int]:
     """What was written, and how many rows have a key that is in no table.
 
@@ -106,7 +140,8 @@ def encode_file(
     """
     rows = staging.read_rows(file.uri)
     maps = {
-        name: np.frombuffer(storage.read_bytes(_codes_file(stage, place, number)), dtype=np.int32) for place, name in enumerate(lengths)
+        name: np.frombuffer(storage.read_bytes(_codes_file(stage, place, number)), dtype=np.int32)
+        for place, name in enumerate(lengths)
     }
     codes = staging.codes_of(rows, maps)
     matched = np.logical_and.reduce([column >= 0 for column in codes.values()])
@@ -114,14 +149,30 @@ def encode_file(
     if source.joins == "all" and unmatched:
         index = int(np.argmin(matched))
         name = next(name for name in lengths if codes[name][index] < 0)
-        place, value = file.part.place(rows.column("row_id")[index].as_py()), rows.column(log_column(name))[index].as_py()
-        raise DataError(f"{place}: {name} {value!r} is not in the source's {name} table; get the raw files again")
+        place, value = (
+            file.part.place(rows.column("row_id")[index].as_py()),
+            rows.column(log_column(name))[index].as_py(),
+        )
+        raise DataError(
+            f"{place}: {name} {value!r} is not in the source's {name} table; get the raw files again"
+        )
     if source.joins == "left":  # the row behind the table's last, which has no values
         codes = {name: np.where(code < 0, np.int32(lengths[name] or 0), code) for name, code in codes.items()}
         matched[:] = True
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
-    key = _hash(_SPLIT, options["seed"], row_id) if options["split"] == "hash" else rows.column("timestamp").to_numpy()
-    table = pa.table({"row_id": row_id, "label": rows.column("label"), "timestamp": rows.column("timestamp"), "split_key": key})
+    key = (
+        _hash(_SPLIT, options["seed"], row_id)
+        if options["split"] == "hash"
+        else rows.column("timestamp").to_numpy()
+    )
+    table = pa.table(
+        {
+            "row_id": row_id,
+            "label": rows.column("label"),
+            "timestamp": rows.column("timestamp"),
+            "split_key": key,
+        }
+    )
     if "group" in rows.column_names:
         table = table.append_column("group", rows.column("group"))
     for name, code in codes.items():
@@ -142,7 +193,10 @@ def _write_coded(uri: str, table: pa.Table) -> Stats | None:
 @ray.remote
 def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | None:
     rows = staging.read_rows(file)
-    return _write_coded(file, rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(log_column(user)).to_numpy()) < share)))
+    return _write_coded(
+        file,
+        rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(log_column(user)).to_numpy()) < share)),
+    )
 
 
 @ray.remote
@@ -150,7 +204,9 @@ def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.n
     """row_id of the rows to drop, of the users of one bucket."""
     columns = []
     for file in files:
-        found = staging.read_columns(file, log_column(source.user), log_column(source.item), "timestamp", "row_id")
+        found = staging.read_columns(
+            file, log_column(source.user), log_column(source.item), "timestamp", "row_id"
+        )
         columns.append([column[found[0] % buckets == bucket] for column in found])
     user, item, timestamp, row_id = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.lexsort((row_id, timestamp, item, user))
@@ -171,7 +227,10 @@ def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> li
     if keep is None:
         return [np.bincount(users), np.bincount(items)]
     both = keep[0][users] & keep[1][items]
-    return [np.bincount(column[both], minlength=len(kept)) for column, kept in zip((users, items), keep, strict=True)]
+    return [
+        np.bincount(column[both], minlength=len(kept))
+        for column, kept in zip((users, items), keep, strict=True)
+    ]
 
 
 @ray.remote
@@ -209,18 +268,26 @@ def split_numbers(key: np.ndarray, row_id: np.ndarray, ordering: Ordering) -> np
 
 
 def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
-    """(split, hash of the row) for training rows, (split, split_key) for the others, as one int64. columns: split_key, row_id."""
+    """(split, hash of the row) for training rows, (split, split_key) for the others, as one int64. columns:
+    split_key, row_id.
+    """
     (key, row_id), (_, first_key, seed) = columns, ordering
     split = split_numbers(key, row_id, ordering)
     return split * SPAN + np.where(split == 0, _hash(_ORDER, seed, row_id), key - first_key)
 
 
 @ray.remote
-def rows_per_code(file: str, names: list[str], ordering: Ordering) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Split, code and number of rows, of every pair that occurs in each log column: a file has few of a large column's codes."""
+def rows_per_code(
+    file: str, names: list[str], ordering: Ordering
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Split, code and number of rows, of every pair that occurs in each log column: a file has few of a large
+    column's codes.
+    """
     key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *map(log_column, names))
     split = split_numbers(key, row_id, ordering)
-    found = [np.unique(column.astype(np.int64) * len(SPLITS) + split, return_counts=True) for column in columns]
+    found = [
+        np.unique(column.astype(np.int64) * len(SPLITS) + split, return_counts=True) for column in columns
+    ]
     return [(pairs % len(SPLITS), pairs // len(SPLITS), rows) for pairs, rows in found]
 
 
@@ -236,7 +303,13 @@ def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
     rows = staging.read_rows(file)
     order = _order([rows.column(name).to_numpy() for name in ("split_key", "row_id")], ordering)
     sorting = np.argsort(order, kind="stable")
-    [batch] = rows.drop_columns(["split_key"]).append_column("order", pa.array(order)).take(pa.array(sorting)).combine_chunks().to_batches()
+    [batch] = (
+        rows.drop_columns(["split_key"])
+        .append_column("order", pa.array(order))
+        .take(pa.array(sorting))
+        .combine_chunks()
+        .to_batches()
+    )
     ends = [*np.searchsorted(order[sorting], boundaries[1:]).tolist(), len(batch)]
     pieces = [batch.slice(start, stop - start) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
     staging.write_batches(to, batch.schema, pieces)
@@ -245,18 +318,34 @@ def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
 
 @ray.remote
 def write_shard(
-    pieces: list[str], index: int, file: str, uri: str, codes: dict[str, dict[str, np.ndarray]], columns: list[str], row_group_rows: int
+    pieces: list[str],
+    index: int,
+    file: str,
+    uri: str,
+    codes: dict[str, dict[str, np.ndarray]],
+    columns: list[str],
+    row_group_rows: int,
 ) -> dict[str, Any]:
     """Put one shard together, encode and write it. Returns its manifest entry and what the driver merges."""
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
-    block = block.take(pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy()))))
+    block = block.take(
+        pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy())))
+    )
     encoded = {
-        column: values[block.column(log_column(key)).to_numpy()] for key, by_column in codes.items() for column, values in by_column.items()
+        column: values[block.column(log_column(key)).to_numpy()]
+        for key, by_column in codes.items()
+        for column, values in by_column.items()
     }
     schema = shard_schema(columns, grouped="group" in block.column_names)
-    table = pa.table({name: block.column(name) if name in block.column_names else encoded[name] for name in schema.names}, schema=schema)
+    table = pa.table(
+        {name: block.column(name) if name in block.column_names else encoded[name] for name in schema.names},
+        schema=schema,
+    )
     timestamps = block.column("timestamp").to_numpy()
-    keys = [(block.column("order")[row].as_py(), block.column("row_id")[row].as_py()) for row in (0, len(block) - 1)]
+    keys = [
+        (block.column("order")[row].as_py(), block.column("row_id")[row].as_py())
+        for row in (0, len(block) - 1)
+    ]
     full, rest = divmod(len(table), row_group_rows)
     entry = {"rows": len(table), "row_groups": [row_group_rows] * full + [rest] * (rest > 0)}
     return {

@@ -1,4 +1,6 @@
-"""Building a token table on all of Ray's CPUs: one actor each, which keeps its tokenizer from piece to piece."""
+"""Building a token table on all of Ray's CPUs: one actor each, which keeps its tokenizer from piece to
+piece.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,9 @@ __all__ = ["tokenize"]
 _FEW_VALUES = 200_000  # tokenized within the seconds that Ray takes to start
 
 
-def tokenize(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", runtime: RuntimeConfig | None = None) -> TokenTable:
+def tokenize(
+    dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", runtime: RuntimeConfig | None = None
+) -> TokenTable:
     """`build_token_table`, distributed where that is worth a start of Ray."""
     if not ray.is_initialized() and sum(dataset.field_sizes) < _FEW_VALUES:
         return build_token_table(dataset, tokenizer)
@@ -40,7 +44,12 @@ class _Encoder:
 
 def _encode_on_ray(encoder: SegmentEncoder, pieces: Sequence[tuple[int, int]]) -> Iterator[Encoded]:
     shared = ray.put(encoder)
-    actors = [_Encoder.remote(shared) for _ in range(min(len(pieces), int(ray.cluster_resources().get("CPU", 1))))]
-    # ActorPool keeps one piece per actor in flight: what is done waits for its turn, what isn't asked for is not made
-    results: Any = ActorPool(actors).map(lambda actor, item: actor.encode.remote(item[0], item[1]), list(pieces))
+    actors = [
+        _Encoder.remote(shared) for _ in range(min(len(pieces), int(ray.cluster_resources().get("CPU", 1))))
+    ]
+    # ActorPool keeps one piece per actor in flight: what is done waits for its turn, what isn't asked for is
+    # not made
+    results: Any = ActorPool(actors).map(
+        lambda actor, item: actor.encode.remote(item[0], item[1]), list(pieces)
+    )
     yield from results

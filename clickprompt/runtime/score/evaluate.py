@@ -1,4 +1,6 @@
-"""Evaluation by an actor pool: actors score row groups and write what they found; the figures are computed from those files."""
+"""Evaluation by an actor pool: actors score row groups and write what they found; the figures are computed
+from those files.
+"""
 
 import os
 import time
@@ -29,14 +31,19 @@ __all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained
 
 
 def evaluate(
-    runs: Sequence[str], split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
+    runs: Sequence[str],
+    split: str,
+    *,
+    config: Config | None = None,
+    data: str | None = None,
+    against: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6), cold start (all that
-    `figures_of_files` says), milliseconds per batch of 128 (Table 8).
+    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6),
+    cold start (all that `figures_of_files` says), milliseconds per batch of 128 (Table 8).
 
-    The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it isn't the one of the
-    run's own configuration any more. `against` is a finetuned run that was evaluated on the same split before. Also in
-    `<run>/evaluation-<split>.json`.
+    The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it
+    isn't the one of the run's own configuration any more. `against` is a finetuned run that was evaluated on
+    the same split before. Also in `<run>/evaluation-<split>.json`.
     """
     require_split(split)
     config = config or Config()
@@ -47,7 +54,8 @@ def evaluate(
     check_fields(dataset, config.evaluate)
     if against and dataset.counts[split] > EXACT_ROWS:
         raise InputError(
-            f"--against {against}: the {split} split has {dataset.counts[split]:,} rows, and two runs' rows are compared up to "
+            f"--against {against}: the {split} split has {dataset.counts[split]:,} rows, and two runs' rows "
+            "are compared up to "
             f"{EXACT_ROWS:,}; leave --against out, and compare several seeds of both with clickprompt compare"
         )
     dataset.verify([split])
@@ -56,7 +64,10 @@ def evaluate(
     folders = [storage.join(run, "predictions", split) for run in runs]
     with connect(runtime):
         actors = start_scorers(runtime, dataset, num_cpus=1)
-        seconds = [_each_group(actors, lambda actor: actor.score, *of_run, dataset, split) for of_run in zip(exports, folders, strict=True)]
+        seconds = [
+            _each_group(actors, lambda actor: actor.score, *of_run, dataset, split)
+            for of_run in zip(exports, folders, strict=True)
+        ]
         latency = ray.get(actors[0].time.remote(exports, split))
     results = [
         {
@@ -72,7 +83,9 @@ def evaluate(
             **({"base": against} if against else {}),
             "predictions": folder,
         }
-        for run, export, info, folder, timing, scored_in in zip(runs, exports, infos, folders, latency, seconds, strict=True)
+        for run, export, info, folder, timing, scored_in in zip(
+            runs, exports, infos, folders, latency, seconds, strict=True
+        )
     ]
     for result in results:
         storage.write_json(storage.join(result["run"], f"evaluation-{split}.json"), result)
@@ -82,10 +95,11 @@ def evaluate(
 def evaluate_recovery(
     run: str, split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
 ) -> dict[str, Any]:
-    """Masked-value recovery of a pretraining run on `split` (scoring/recovery.py): `<run>/recovery/<split>/`, accuracies per field.
+    """Masked-value recovery of a pretraining run on `split` (scoring/recovery.py): `<run>/recovery/<split>/`,
+    accuracies per field.
 
-    `against` is another pretraining run, such as one with K = 0, evaluated on the same split before; `data` as in `evaluate`. Also in
-    `<run>/recovery-<split>.json`.
+    `against` is another pretraining run, such as one with K = 0, evaluated on the same split before; `data`
+    as in `evaluate`. Also in `<run>/recovery-<split>.json`.
     """
     require_split(split)
     runtime = (config or Config()).runtime
@@ -97,7 +111,14 @@ def evaluate_recovery(
     other = _recovery_of(against, split, info) if against else None
     folder = _recovery_folder(run, split)
     with connect(runtime):
-        _each_group(start_scorers(runtime, dataset, num_cpus=1), lambda actor: actor.recover, export, folder, dataset, split)
+        _each_group(
+            start_scorers(runtime, dataset, num_cpus=1),
+            lambda actor: actor.recover,
+            export,
+            folder,
+            dataset,
+            split,
+        )
     table = read_recovery(folder)
     figures = summarise_recovery(table)
     if other is not None:
@@ -119,8 +140,11 @@ def evaluate_recovery(
     return result
 
 
-def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None = None, data: str | None = None) -> dict[str, Any]:
-    """Attention over the prompts (scoring/attention.py, Table 7) where a field is masked, of the first `rows` rows of `split`.
+def evaluate_attention(
+    run: str, split: str, rows: int, *, config: Config | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """Attention over the prompts (scoring/attention.py, Table 7) where a field is masked, of the first `rows`
+    rows of `split`.
 
     `data` as in `evaluate`. Also in `<run>/attention-<split>.json`. Raises InputError for no rows.
     """
@@ -160,7 +184,9 @@ def evaluate_attention(run: str, split: str, rows: int, *, config: Config | None
 
 
 def is_pretrained(run: str) -> bool:
-    """Whether the run ended with pretraining, so that only recovery can be measured. Raises DataError when it holds no export."""
+    """Whether the run ended with pretraining, so that only recovery can be measured. Raises DataError when it
+    holds no export.
+    """
     return _described(export_of(storage.native(run)))["objective"] == "pretrain"
 
 
@@ -168,20 +194,32 @@ def _predictions_of(run: str, split: str, fingerprint: str) -> pa.Table:
     """What another run predicted. Raises DataError where it wasn't evaluated, or its test set is another."""
     run = storage.native(run)
     if _described(export_of(run))["dataset_fingerprint"] != fingerprint:
-        raise DataError(f"--against {run}: trained and scored on another dataset; only runs on the same {split} rows compare")
+        raise DataError(
+            f"--against {run}: trained and scored on another dataset; only runs on the same {split} rows "
+            "compare"
+        )
     folder = storage.join(run, "predictions", split)
     if not storage.exists(folder):
         raise DataError(
-            f"--against {run}: has no predictions of the {split} split; run `clickprompt evaluate --run {run} --split {split}` first"
+            f"--against {run}: has no predictions of the {split} split; run `clickprompt evaluate --run "
+            f"{run} --split {split}` first"
         )
     return read_predictions(folder)
 
 
 def _recovery_of(run: str, split: str, info: ExportInfo) -> pa.Table:
-    """What another run recovered. Raises DataError where it can't be compared with the run that `info` describes."""
+    """What another run recovered. Raises DataError where it can't be compared with the run that `info`
+    describes.
+    """
     other = _described(export_of(storage.native(run)))
-    if (other["dataset_fingerprint"], other["tokenizer_fingerprint"]) != (info.dataset_fingerprint, info.tokenizer_fingerprint):
-        raise DataError(f"--against {run}: trained on another dataset or tokenizer; give a run that was asked for the same tokens")
+    if (other["dataset_fingerprint"], other["tokenizer_fingerprint"]) != (
+        info.dataset_fingerprint,
+        info.tokenizer_fingerprint,
+    ):
+        raise DataError(
+            f"--against {run}: trained on another dataset or tokenizer; give a run that was asked for the "
+            "same tokens"
+        )
     return read_recovery(_recovery_folder(storage.native(run), split))
 
 
@@ -193,12 +231,20 @@ def _described(export: str) -> dict[str, Any]:
     return storage.read_json(storage.join(export, "export.json"))
 
 
-def _each_group(actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, dataset: Dataset, split: str) -> float:
-    """Have `method` write the `part_uri` in `folder` of every row group of the split; the seconds that took."""
+def _each_group(
+    actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, dataset: Dataset, split: str
+) -> float:
+    """Have `method` write the `part_uri` in `folder` of every row group of the split; the seconds that
+    took.
+    """
     storage.delete_tree(folder)
     started, done = time.monotonic(), 0
-    with Task(f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split]) as task:
-        for rows in score_groups(actors, method, export, folder, split, range(len(dataset.row_group_counts(split)))):
+    with Task(
+        f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split]
+    ) as task:
+        for rows in score_groups(
+            actors, method, export, folder, split, range(len(dataset.row_group_counts(split)))
+        ):
             done += rows
             task.update(done)
     storage.delete_half_written(folder)  # by an actor that was killed

@@ -28,26 +28,42 @@ LATENCY_BATCH = 128  # rows, as in Table 8
 
 
 def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
-    """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does its row group again."""
+    """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does
+    its row group again.
+    """
     options = actor_options(runtime, num_cpus)
     return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
 
 
 def actor_options(runtime: RuntimeConfig, num_cpus: float) -> dict[str, Any]:
     """Where an actor that scores goes, and that it is started again."""
-    options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": runtime.evaluation_gpus, "max_restarts": -1, "max_task_retries": 3}
+    options: dict[str, Any] = {
+        "num_cpus": num_cpus,
+        "num_gpus": runtime.evaluation_gpus,
+        "max_restarts": -1,
+        "max_task_retries": 3,
+    }
     if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
         options["label_selector"] = group_selector(runtime, "data")
     return options
 
 
 def score_groups(
-    actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, split: str, groups: Iterable[int]
+    actors: list[Any],
+    method: Callable[[Any], Any],
+    export: str,
+    folder: str,
+    split: str,
+    groups: Iterable[int],
 ) -> Iterator[int]:
-    """Have a method of the actors, `score` or `recover`, do the row groups: the rows of each when it is done."""
+    """Have a method of the actors, `score` or `recover`, do the row groups: the rows of each when it is
+    done.
+    """
     # Each actor twice: it has its next row group already when it is done with one
     pool = ActorPool([*actors, *actors])
-    scored: Any = pool.map_unordered(lambda actor, group: method(actor).remote(export, split, group, folder), list(groups))
+    scored: Any = pool.map_unordered(
+        lambda actor, group: method(actor).remote(export, split, group, folder), list(groups)
+    )
     yield from scored
 
 
@@ -78,7 +94,9 @@ class Scorer:
 
     def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
         """Of the row group's first rows."""
-        return self._held(PromptAttention.load, export).score(self._dataset.read_row_groups(split, [group]).slice(0, rows))
+        return self._held(PromptAttention.load, export).score(
+            self._dataset.read_row_groups(split, [group]).slice(0, rows)
+        )
 
     def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
         rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
@@ -90,7 +108,12 @@ class Scorer:
             calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
         times = time_per_batch(calls)
         return [
-            {"ms_per_batch": times[export]["median"], "ms_per_batch_p99": times[export]["p99"], "batch": len(rows)} for export in exports
+            {
+                "ms_per_batch": times[export]["median"],
+                "ms_per_batch_p99": times[export]["p99"],
+                "batch": len(rows),
+            }
+            for export in exports
         ]
 
     def _held(self, load: Callable[..., _Model], export: str) -> _Model:
@@ -102,5 +125,6 @@ class Scorer:
         return self._loaded[1]
 
     def _load(self, load: Callable[..., _Model], export: str) -> _Model:
-        # Without a GPU of its own an actor sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in cluster.py)
+        # Without a GPU of its own an actor sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in
+        # cluster.py)
         return load(export, self._dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))

@@ -1,5 +1,6 @@
-"""Scoring new raw rows by an actor pool: each actor scores one part of a file at a time, so that what comes out doesn't depend on how many
-actors there are."""
+"""Scoring new raw rows by an actor pool: each actor scores one part of a file at a time, so that what comes
+out doesn't depend on how many actors there are.
+"""
 
 import time
 from collections.abc import Sequence
@@ -29,14 +30,21 @@ __all__ = ["predict"]
 
 
 def predict(
-    run: str, rows: Sequence[str], to: str, *, keep: Sequence[str] = (), runtime: RuntimeConfig | None = None, data: str | None = None
+    run: str,
+    rows: Sequence[str],
+    to: str,
+    *,
+    keep: Sequence[str] = (),
+    runtime: RuntimeConfig | None = None,
+    data: str | None = None,
 ) -> dict[str, Any]:
-    """Score the rows of files and patterns with a finetuned run: `to`/part-<n>.parquet for each part of a file (`score_part`).
+    """Score the rows of files and patterns with a finetuned run: `to`/part-<n>.parquet for each part of a
+    file (`score_part`).
 
     A file has the columns of the log that the dataset was prepared from; those of `keep` are carried along.
 
-    Raises InputError when `to` exists or a column can't be kept, DataError for a run that can't score, a pattern without files or a file
-    without a column.
+    Raises InputError when `to` exists or a column can't be kept, DataError for a run that can't score, a
+    pattern without files or a file without a column.
     """
     runtime = runtime or RuntimeConfig()
     to = storage.native(to)
@@ -52,24 +60,38 @@ def predict(
     check_clicks(export, dataset)
     transform = RowTransform.of_dataset(dataset)
     how = file_format(transform.options)
-    files = list({file.uri: file for pattern in rows for file in _files(storage.native(pattern), how)}.values())
+    files = list(
+        {file.uri: file for pattern in rows for file in _files(storage.native(pattern), how)}.values()
+    )
     for file in files:
         check_columns(file, transform, keep)
     parts = [part for file in files for part in file_parts(file, how)]
     with new_folder(to) as work, connect(runtime):
         options = actor_options(runtime, num_cpus=1)
-        actors = [RawScorer.options(**options).remote(export, dataset) for _ in range(runtime.evaluation_actors)]
+        actors = [
+            RawScorer.options(**options).remote(export, dataset) for _ in range(runtime.evaluation_actors)
+        ]
         jobs = [(part, f"{work}/part-{index:05d}.parquet") for index, part in enumerate(parts)]
         done, known, started = 0, np.zeros(len(dataset.columns), dtype=np.int64), time.monotonic()
         with Task(f"scoring {len(files)} files, in parts", len(parts)) as task:
-            scored: Any = ActorPool(actors).map_unordered(lambda actor, job: actor.score.remote(job[0], keep, job[1]), jobs)
+            scored: Any = ActorPool(actors).map_unordered(
+                lambda actor, job: actor.score.remote(job[0], keep, job[1]), jobs
+            )
             for finished, (count, of_fields) in enumerate(scored, start=1):
                 done += count
                 known += of_fields
                 task.update(finished, f"{done:,} rows, {done / (time.monotonic() - started):,.0f} rows/s")
         seconds = time.monotonic() - started
-    unknown = {name: 1 - int(rows) / max(done, 1) for name, rows in zip(dataset.field_names, known, strict=True)}
-    return {"path": to, "files": len(files), "rows": done, "rows_per_second": done / seconds, "unknown": unknown}
+    unknown = {
+        name: 1 - int(rows) / max(done, 1) for name, rows in zip(dataset.field_names, known, strict=True)
+    }
+    return {
+        "path": to,
+        "files": len(files),
+        "rows": done,
+        "rows_per_second": done / seconds,
+        "unknown": unknown,
+    }
 
 
 @ray.remote

@@ -1,11 +1,13 @@
-"""A finetuned model behind HTTP, on Ray Serve: `clickprompt serve`, and the same application for KubeRay (`app`).
+"""A finetuned model behind HTTP, on Ray Serve: `clickprompt serve`, and the same application for KubeRay
+(`app`).
 
-POST /predict   rows of raw columns as JSON → logits and probabilities (scoring/answers.py); scored several requests at a time
-GET  /ready     200 once a model answers: which export, which run; 503 before
-GET  /metrics   this node's metrics of Ray Serve and of the models, for Prometheus
+POST /predict   rows of raw columns as JSON → logits and probabilities (scoring/answers.py); scored several
+requests at a time GET  /ready     200 once a model answers: which export, which run; 503 before GET  /metrics
+this node's metrics of Ray Serve and of the models, for Prometheus
 
-Two deployments: `Gate` speaks HTTP and asks for the token, `Model` scores. A request whose Model process dies is given to another one.
-Every Model looks at the export's checksum every few seconds and loads a new one beside the old: no request waits or is refused meanwhile.
+Two deployments: `Gate` speaks HTTP and asks for the token, `Model` scores. A request whose Model process dies
+is given to another one. Every Model looks at the export's checksum every few seconds and loads a new one
+beside the old: no request waits or is refused meanwhile.
 """
 
 import asyncio
@@ -57,7 +59,9 @@ _METRICS = ("ray_serve_", "ray_clickprompt_serve_")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What `app` is built from; on KubeRay the `args` of the application (cluster/kuberay/rayservice.yaml)."""
+    """What `app` is built from; on KubeRay the `args` of the application
+    (cluster/kuberay/rayservice.yaml).
+    """
 
     run: str
     """a finetuned run, or the folder that `clickprompt export` wrote"""
@@ -77,7 +81,10 @@ class ServeOptions:
     def of(cls, args: Mapping[str, Any]) -> "ServeOptions":
         """Raises InputError naming what is unknown or out of bounds."""
         if unknown := sorted(args.keys() - cls.__dataclass_fields__.keys()):
-            raise InputError(f"{', '.join(unknown)}: no argument of the server; known: {', '.join(cls.__dataclass_fields__)}")
+            raise InputError(
+                f"{', '.join(unknown)}: no argument of the server; known: "
+                f"{', '.join(cls.__dataclass_fields__)}"
+            )
         if not args.get("run"):
             raise InputError("run is missing: give a finetuned run or the folder of an export")
         options = cls(**args)
@@ -86,12 +93,16 @@ class ServeOptions:
         if options.watch_s <= 0:
             raise InputError(f"watch_s={options.watch_s:g}: give seconds above 0")
         if options.token not in ("required", "none"):
-            raise InputError("token is required or none; the token itself comes from token_file or the environment")
+            raise InputError(
+                "token is required or none; the token itself comes from token_file or the environment"
+            )
         return options
 
 
 def app(args: Mapping[str, Any]) -> Any:
-    """The application: `import_path: clickprompt.runtime.score.serve:app` with the fields of ServeOptions as `args`."""
+    """The application: `import_path: clickprompt.runtime.score.serve:app` with the fields of ServeOptions as
+    `args`.
+    """
     options = ServeOptions.of(args)
     actor = {"num_cpus": options.cpus, "num_gpus": options.gpus}
     model = Model.options(num_replicas=options.replicas, ray_actor_options=actor).bind(options)
@@ -99,7 +110,10 @@ def app(args: Mapping[str, Any]) -> Any:
 
 
 @serve.deployment(
-    max_ongoing_requests=4 * _BATCH_REQUESTS, health_check_period_s=2, health_check_timeout_s=30, graceful_shutdown_wait_loop_s=0.1
+    max_ongoing_requests=4 * _BATCH_REQUESTS,
+    health_check_period_s=2,
+    health_check_timeout_s=30,
+    graceful_shutdown_wait_loop_s=0.1,
 )
 class Model:
     """One process with the model; holds the old one until the new one is whole."""
@@ -112,9 +126,17 @@ class Model:
         self._load = ThreadPoolExecutor(1)
         self._swaps = Counter("clickprompt_serve_swaps", "exports loaded beside a running one", ("outcome",))
         self._rows = Counter("clickprompt_serve_rows", "rows scored or refused", ("status",))
-        self._batch = Histogram("clickprompt_serve_batch_requests", "requests scored at a time", boundaries=[1, 2, 4, 8, 16, 32, 64])
-        self._seconds = Histogram("clickprompt_serve_batch_seconds", "of reading and scoring a batch", boundaries=_SECONDS)
-        self._loaded_at = Gauge("clickprompt_serve_loaded_at_seconds", "when the export that answers was loaded, since 1970")
+        self._batch = Histogram(
+            "clickprompt_serve_batch_requests",
+            "requests scored at a time",
+            boundaries=[1, 2, 4, 8, 16, 32, 64],
+        )
+        self._seconds = Histogram(
+            "clickprompt_serve_batch_seconds", "of reading and scoring a batch", boundaries=_SECONDS
+        )
+        self._loaded_at = Gauge(
+            "clickprompt_serve_loaded_at_seconds", "when the export that answers was loaded, since 1970"
+        )
         self._refused = ""
         self._predictor, self._export = self._open()
         self._loaded_at.set(time.time())
@@ -134,7 +156,12 @@ class Model:
 
     async def state(self) -> dict[str, Any]:
         self._watch()
-        return {"export": self._export, "run": self._options.run, "pid": os.getpid(), "refused": self._refused}
+        return {
+            "export": self._export,
+            "run": self._options.run,
+            "pid": os.getpid(),
+            "refused": self._refused,
+        }
 
     @serve.batch(max_batch_size=_BATCH_REQUESTS, batch_wait_timeout_s=_BATCH_WAIT_S)
     async def _answer(self, bodies: list[bytes]) -> list[Answer]:
@@ -144,7 +171,9 @@ class Model:
         self._batch.observe(len(bodies))
         self._seconds.observe(time.monotonic() - started)
         for status, found in made:
-            self._rows.inc(max(len(found.get("predictions", found.get("errors", [0]))), 1), {"status": str(status)})
+            self._rows.inc(
+                max(len(found.get("predictions", found.get("errors", [0]))), 1), {"status": str(status)}
+            )
         return [(status, found | {"export": export} if status == 200 else found) for status, found in made]
 
     def _watch(self) -> None:
@@ -164,12 +193,15 @@ class Model:
                 if found == self._export:
                     continue
                 self._predictor, self._export = await loop.run_in_executor(self._load, self._open)
-            except Exception as error:  # the model that answers goes on; what can't be loaded may be half-copied: it is tried again
+            # the model that answers goes on; what can't be loaded may be half-copied: it is tried again
+            except Exception as error:
                 if found is not None and found == self._refused:  # and told once
                     continue
                 self._refused = found or ""
                 self._swaps.inc(1, {"outcome": "refused"})
-                logging.getLogger("ray.serve").warning("%s: not loaded: %s", self._options.run, " ".join(str(error).split()))
+                logging.getLogger("ray.serve").warning(
+                    "%s: not loaded: %s", self._options.run, " ".join(str(error).split())
+                )
                 continue
             self._refused = ""
             self._loaded_at.set(time.time())
@@ -179,7 +211,9 @@ class Model:
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 
 
-@serve.deployment(max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.1)
+@serve.deployment(
+    max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.1
+)
 class Gate:
     """HTTP: paths, sizes, the token; tries again where a Model process dies."""
 
@@ -187,7 +221,9 @@ class Gate:
         self._token = read_token(options.token_file) if options.token == "required" else None  # noqa: S105
         self._model = model
         self._requests = Counter("clickprompt_serve_requests", "answered, by status", ("status",))
-        self._again = Counter("clickprompt_serve_retries", "requests given to another process because theirs ended")
+        self._again = Counter(
+            "clickprompt_serve_retries", "requests given to another process because theirs ended"
+        )
         self._seconds = Histogram("clickprompt_serve_request_seconds", "of /predict", boundaries=_SECONDS)
 
     async def __call__(self, request: Request) -> Response:
@@ -200,7 +236,11 @@ class Gate:
         if method != allowed:
             return _error(405, f"{path} takes {allowed}", {"Allow": allowed})
         if self._token is not None and not _authorized(request.headers.get("authorization", ""), self._token):
-            return _error(401, "the token is missing or wrong; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+            return _error(
+                401,
+                "the token is missing or wrong; send Authorization: Bearer TOKEN",
+                {"WWW-Authenticate": "Bearer"},
+            )
         if path == "/metrics":
             return PlainTextResponse(await asyncio.get_running_loop().run_in_executor(None, _node_metrics))
         started = time.monotonic()
@@ -255,20 +295,25 @@ def _authorized(header: str, token: str) -> bool:
 
 
 def read_token(file: str | None) -> str:
-    """The token of a file, or of the environment. Raises InputError where there is none, or a short one; never shows it."""
+    """The token of a file, or of the environment. Raises InputError where there is none, or a short one;
+    never shows it.
+    """
     if file is not None:
         try:
             with open(file) as stream:
                 token = stream.read().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: no token can be read there ({type(error).__name__}); write one into it") from error
+            raise InputError(
+                f"{file}: no token can be read there ({type(error).__name__}); write one into it"
+            ) from error
         where = file
     else:
         token, where = os.environ.get(TOKEN, "").strip(), TOKEN
     if len(token) < _SHORTEST_TOKEN:
         what = "is too short" if token else "is missing"
         raise InputError(
-            f"{where}: the token {what}; give one of at least {_SHORTEST_TOKEN} characters, in a file (--token-file) or {TOKEN}"
+            f"{where}: the token {what}; give one of at least {_SHORTEST_TOKEN} characters, in a file "
+            f"(--token-file) or {TOKEN}"
         )
     return token
 
@@ -286,22 +331,37 @@ def _node_metrics() -> str:
     """What this node's Ray serves to Prometheus, of the server alone."""
     own = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == own)
-    with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10) as found:
+    with urllib.request.urlopen(
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10
+    ) as found:
         lines = found.read().decode().splitlines()
-    return "".join(f"{line}\n" for line in lines if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith(_METRICS))
+    return "".join(
+        f"{line}\n"
+        for line in lines
+        if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith(_METRICS)
+    )
 
 
-def serve_run(options: ServeOptions, *, host: str, port: int, runtime: RuntimeConfig, listening: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests that have come by then are answered. `listening` is called with the URL once it answers.
+def serve_run(
+    options: ServeOptions, *, host: str, port: int, runtime: RuntimeConfig, listening: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; requests that have come by then are answered. `listening` is called with
+    the URL once it answers.
 
-    Raises InputError before anything starts: a port in use, an address that isn't loopback without a token, an export that can't be loaded.
+    Raises InputError before anything starts: a port in use, an address that isn't loopback without a token,
+    an export that can't be loaded.
     """
     if host not in _LOOPBACK and options.token == "none":  # noqa: S105
-        raise InputError(f"--host {host}: whoever reaches it could ask; give a token with --token-file or {TOKEN}, or listen on 127.0.0.1")
+        raise InputError(
+            f"--host {host}: whoever reaches it could ask; give a token with --token-file or {TOKEN}, or "
+            "listen on 127.0.0.1"
+        )
     if options.token == "required":  # noqa: S105
         read_token(options.token_file)
     _check_port(host, port)
-    predictor = open_predictor(_real(options.run), options.data)  # a mistake is said at once, not by a replica
+    predictor = open_predictor(
+        _real(options.run), options.data
+    )  # a mistake is said at once, not by a replica
     say(f"{options.run}: columns {', '.join(predictor.transform.columns)}")
     del predictor
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -340,7 +400,9 @@ def _start(options: ServeOptions, host: str, port: int) -> None:
     except (RuntimeError, RayServeException) as error:
         if isinstance(error, ClickPromptError):
             raise
-        raise RunError(f"{options.run}: the server didn't start ({' '.join(str(error).split())[:300]})") from error
+        raise RunError(
+            f"{options.run}: the server didn't start ({' '.join(str(error).split())[:300]})"
+        ) from error
 
 
 def _check_port(host: str, port: int) -> None:
@@ -350,4 +412,6 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise InputError(f"--host {host} --port {port}: can't listen there ({error.strerror}); choose another") from error
+            raise InputError(
+                f"--host {host} --port {port}: can't listen there ({error.strerror}); choose another"
+            ) from error

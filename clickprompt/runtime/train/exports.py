@@ -1,4 +1,6 @@
-"""What a run leaves for others to score with: exports of validated weights while it trains, and one at its end. Rank 0's business."""
+"""What a run leaves for others to score with: exports of validated weights while it trains, and one at its
+end. Rank 0's business.
+"""
 
 from typing import Any
 
@@ -15,7 +17,9 @@ __all__ = ["Exports"]
 
 
 class Exports:
-    """`<run>/validations/step-N` of the weights that are or were validated and may still be the run's result, then `<run>/export`."""
+    """`<run>/validations/step-N` of the weights that are or were validated and may still be the run's result,
+    then `<run>/export`.
+    """
 
     def __init__(self, job: Job, plm: dict[str, Any] | None, tokenizer: Any):
         self._job = job
@@ -37,7 +41,9 @@ class Exports:
                 config=self._job.config,
                 dataset=self._job.dataset,
                 tokenizer=self._tokenizer,
-                tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer) if self._tokenizer is not None else None,
+                tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer)
+                if self._tokenizer is not None
+                else None,
                 step=step,
             )
         )
@@ -48,13 +54,18 @@ class Exports:
         if storage.patiently(lambda: storage.exists(best)):
             with storage.local_copy(best) as folder:
                 storage.patiently(lambda: publish(folder, self._final))
-        elif not storage.patiently(lambda: storage.exists(self._final)):  # else a run that was killed right here goes on
+        elif not storage.patiently(
+            lambda: storage.exists(self._final)
+        ):  # else a run that was killed right here goes on
             raise missing(best)
         self._delete(self._job.order.total_steps, self._needed_by("kept"))
 
     def prune(self, state: TrainState) -> None:
         """Delete those up to `state.step` that neither this state nor a checkpoint in storage asks for."""
-        self._delete(state.step, {state.best_step, state.validating} | self._needed_by("checkpoints") | self._needed_by("kept"))
+        self._delete(
+            state.step,
+            {state.best_step, state.validating} | self._needed_by("checkpoints") | self._needed_by("kept"),
+        )
 
     def _needed_by(self, folder: str) -> set[int | None]:
         checkpoints = storage.join(self._job.run, folder)
@@ -73,7 +84,9 @@ class Exports:
         names = storage.patiently(lambda: storage.list_names(self._folder))
         kept = {checkpoint_name(step) for step in needed if step is not None}
         for name in names:
-            if name not in kept and name[: len(checkpoint_name(0))] <= checkpoint_name(up_to):  # also what a killed worker was writing
+            if name not in kept and name[: len(checkpoint_name(0))] <= checkpoint_name(
+                up_to
+            ):  # also what a killed worker was writing
                 storage.patiently(lambda name=name: storage.delete_tree(storage.join(self._folder, name)))
         if not storage.patiently(lambda: storage.list_names(self._folder)):
             storage.patiently(lambda: storage.delete_tree(self._folder))
@@ -81,5 +94,6 @@ class Exports:
 
 def missing(export: str) -> DataError:
     return DataError(
-        f"{export}: not there, and the run's newest checkpoint asks for it; copy a run's validations/ along with its checkpoints"
+        f"{export}: not there, and the run's newest checkpoint asks for it; copy a run's validations/ along "
+        "with its checkpoints"
     )

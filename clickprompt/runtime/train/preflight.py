@@ -46,11 +46,13 @@ _OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same
 
 
 def check_training(config: Config, stage_name: str, run: str | None = None, *, again: bool = False) -> Job:
-    """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible batch or worker count.
+    """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible
+    batch or worker count.
 
     Only when nothing is wrong, the configuration is stored in `run` (where one is given).
 
-    again: with a dataset that was checked just now; its files aren't read another time, and what there is to say was said.
+    again: with a dataset that was checked just now; its files aren't read another time, and what there is to
+    say was said.
     """
     config = _absolute(config)  # workers run in folders of their own
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
@@ -79,7 +81,10 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
 
         plm = check_plm(config.plm, config.prompt)
         if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
-            raise ConfigError(f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision or engine=torch")
+            raise ConfigError(
+                f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision "
+                "or engine=torch"
+            )
         table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
         if objective == "pretrain":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
@@ -89,7 +94,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     init, earlier = None, None
     if stage.init is not None:
         init = export_of(stage.init)
-        earlier = _check_init(f"{stage_name}.init={stage.init}", read_info(init), config, dataset, objective, plm)
+        earlier = _check_init(
+            f"{stage_name}.init={stage.init}", read_info(init), config, dataset, objective, plm
+        )
     order = Order.of(
         dataset,
         global_batch_size=stage.global_batch_size,
@@ -101,16 +108,34 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     if run is not None:
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None
-    return Job(config, stage, objective, storage.native(run or ""), dataset, order, init, earlier, lm_kind, truncation)
+    return Job(
+        config,
+        stage,
+        objective,
+        storage.native(run or ""),
+        dataset,
+        order,
+        init,
+        earlier,
+        lm_kind,
+        truncation,
+    )
 
 
 def _check_validation(dataset: Dataset) -> None:
-    """Raises DataError where no validation AUC would be defined, by which a finetuning's best weights are chosen."""
-    rows, clicks = dataset.counts["valid"], dataset.manifest.get("clicks", {}).get("valid")  # older datasets have no counts of clicks
+    """Raises DataError where no validation AUC would be defined, by which a finetuning's best weights are
+    chosen.
+    """
+    rows, clicks = (
+        dataset.counts["valid"],
+        dataset.manifest.get("clicks", {}).get("valid"),
+    )  # older datasets have no counts of clicks
     if clicks in (0, rows):
         raise DataError(
-            f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them clicks, and the best weights are "
-            "those of the highest validation AUC, which needs both classes; prepare again with --split hash, or with more rows"
+            f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them "
+            "clicks, and the best weights are "
+            "those of the highest validation AUC, which needs both classes; prepare again with --split "
+            "hash, or with more rows"
         )
 
 
@@ -124,10 +149,16 @@ def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
     if unfit:
         unit = stage.micro_batch_size * math.lcm(*counts)
         fitting = -(-stage.global_batch_size // unit) * unit
-        remedy = f"{fitting} or smaller micro-batches" if fitting < 100 * stage.global_batch_size else "a narrower range"
+        remedy = (
+            f"{fitting} or smaller micro-batches"
+            if fitting < 100 * stage.global_batch_size
+            else "a narrower range"
+        )
         raise ConfigError(
-            f"runtime.num_workers={list(runtime.num_workers)}: global_batch_size={stage.global_batch_size} is not a multiple of "
-            f"micro_batch_size × workers = {stage.micro_batch_size} × {', '.join(unfit[:_SHOWN])}{' …' if unfit[_SHOWN:] else ''}, "
+            f"runtime.num_workers={list(runtime.num_workers)}: global_batch_size={stage.global_batch_size} "
+            "is not a multiple of "
+            f"micro_batch_size × workers = {stage.micro_batch_size} × "
+            f"{', '.join(unfit[:_SHOWN])}{' …' if unfit[_SHOWN:] else ''}, "
             f"and Ray may choose any number; use {remedy}"
         )
 
@@ -136,11 +167,13 @@ def _check_device_options(runtime: RuntimeConfig) -> None:
     if not runtime.gpus_per_worker:
         if runtime.precision == "fp16":
             raise ConfigError(
-                "runtime.precision=fp16 without GPUs would only be slower; set runtime.gpus_per_worker=1, use bf16 or leave it out"
+                "runtime.precision=fp16 without GPUs would only be slower; set runtime.gpus_per_worker=1, "
+                "use bf16 or leave it out"
             )
         if runtime.offload != "none":
             raise ConfigError(
-                f"runtime.offload={runtime.offload} moves state off GPUs, and there are none; set runtime.gpus_per_worker=1 or leave it out"
+                f"runtime.offload={runtime.offload} moves state off GPUs, and there are none; set "
+                "runtime.gpus_per_worker=1 or leave it out"
             )
     if runtime.offload == "none":
         return
@@ -149,17 +182,21 @@ def _check_device_options(runtime: RuntimeConfig) -> None:
     lowest = 3 if runtime.offload == "nvme" else 1
     if runtime.zero_stage < lowest:
         raise ConfigError(
-            f"runtime.offload={runtime.offload} needs runtime.zero_stage={lowest}{'' if lowest == 3 else ' or more'}, "
+            f"runtime.offload={runtime.offload} needs "
+            f"runtime.zero_stage={lowest}{'' if lowest == 3 else ' or more'}, "
             f"not {runtime.zero_stage}, which has nothing divided to move"
         )
     if runtime.offload == "nvme" and not runtime.offload_path:
-        raise ConfigError("runtime.offload=nvme needs runtime.offload_path, a folder on a local disk of every worker")
+        raise ConfigError(
+            "runtime.offload=nvme needs runtime.offload_path, a folder on a local disk of every worker"
+        )
 
 
 def _check_tracking(runtime: RuntimeConfig) -> None:
     if "@" in (runtime.mlflow or "").partition("://")[2].split("/")[0]:  # not shown: it would be in logs, too
         raise ConfigError(
-            "runtime.mlflow has a user or password in it, which would be stored; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            "runtime.mlflow has a user or password in it, which would be stored; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     for name in ("mlflow", "wandb"):
         if getattr(runtime, name) and importlib.util.find_spec(name) is None:
@@ -168,18 +205,30 @@ def _check_tracking(runtime: RuntimeConfig) -> None:
 
 
 def _check_init(
-    what: str, info: ExportInfo, config: Config, dataset: Dataset, objective: ObjectiveName, plm: PLMFacts | None
+    what: str,
+    info: ExportInfo,
+    config: Config,
+    dataset: Dataset,
+    objective: ObjectiveName,
+    plm: PLMFacts | None,
 ) -> Dataset | None:
     """What a training takes over from an export must fit its own model.
 
-    Returns the dataset of the export where that is another one or another version, and its embeddings are to be matched by value.
+    Returns the dataset of the export where that is another one or another version, and its embeddings are to
+    be matched by value.
     """
     if objective == "pretrain" and info.objective != "pretrain":
-        raise ConfigError(f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining it started from")
+        raise ConfigError(
+            f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining "
+            "it started from"
+        )
     earlier = Config.model_validate(info.config)
     has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
     if not has_ctr and objective == "without_plm":
-        raise ConfigError(f"{what}: pretrained without prompts, so it has no CTR tower to start from; set finetune.init=null")
+        raise ConfigError(
+            f"{what}: pretrained without prompts, so it has no CTR tower to start from; set "
+            "finetune.init=null"
+        )
     before = None
     if has_ctr:
         _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout"})
@@ -189,10 +238,16 @@ def _check_init(
     from clickprompt.models.plm import plm_facts  # as above
 
     found = plm_facts(info.plm)
-    if (found.model_type, found.hidden_size, found.num_layers) != (plm.model_type, plm.hidden_size, plm.num_layers):
+    if (found.model_type, found.hidden_size, found.num_layers) != (
+        plm.model_type,
+        plm.hidden_size,
+        plm.num_layers,
+    ):
         raise ConfigError(
-            f"{what}: its PLM is a {found.model_type} of {found.num_layers} layers and hidden size {found.hidden_size}, that of "
-            f"plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} and {plm.hidden_size}; use the PLM of the pretraining"
+            f"{what}: its PLM is a {found.model_type} of {found.num_layers} layers and hidden size "
+            f"{found.hidden_size}, that of "
+            f"plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} and {plm.hidden_size}; use "
+            "the PLM of the pretraining"
         )
     prompted = earlier.prompt.num_prompts and config.prompt.num_prompts and config.finetune.with_prompts
     if objective == "pretrain" or prompted:
@@ -206,17 +261,25 @@ def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None
         return None
     if info.field_names != dataset.field_names:
         raise ConfigError(
-            f"{what}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has {', '.join(dataset.field_names)}; "
+            f"{what}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has "
+            f"{', '.join(dataset.field_names)}; "
             "give a run on the same fields in the same order"
         )
     where = f"version {info.dataset_version} of {info.config['data']['path']}"
-    remedy = "its embeddings are matched by the values of that dataset's vocabularies: bring it back, or start without init"
+    remedy = (
+        "its embeddings are matched by the values of that dataset's vocabularies: bring it back, or "
+        "start without init"
+    )
     try:
         earlier = dataset_of(info.config)
     except DataError as error:
-        raise DataError(f"{what}: trained on {where}, which can't be read any more ({error}); {remedy}") from error
+        raise DataError(
+            f"{what}: trained on {where}, which can't be read any more ({error}); {remedy}"
+        ) from error
     if earlier.fingerprint != info.dataset_fingerprint:
-        raise DataError(f"{what}: trained on {where}, and there is another dataset in that place now; {remedy}")
+        raise DataError(
+            f"{what}: trained on {where}, and there is another dataset in that place now; {remedy}"
+        )
     earlier.verify([])
     return earlier
 
@@ -224,19 +287,30 @@ def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None
 def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_from: set[str]) -> None:
     for key, value in earlier:
         if key not in apart_from and value != getattr(now, key):
-            raise ConfigError(f"{what}: pretrained with {section}.{key}={value}, not {getattr(now, key)}; use the pretraining's")
+            raise ConfigError(
+                f"{what}: pretrained with {section}.{key}={value}, not {getattr(now, key)}; use the "
+                "pretraining's"
+            )
 
 
 def _absolute(config: Config) -> Config:
-    """Local paths made absolute, so that they mean the same in every process and in a stored configuration."""
-    paths = {"data.path": config.data.path, "pretrain.init": config.pretrain.init, "finetune.init": config.finetune.init}
+    """Local paths made absolute, so that they mean the same in every process and in a stored
+    configuration.
+    """
+    paths = {
+        "data.path": config.data.path,
+        "pretrain.init": config.pretrain.init,
+        "finetune.init": config.finetune.init,
+    }
     if config.plm.path and os.path.isdir(os.path.expanduser(config.plm.path)):  # else a hub's name
         paths["plm.path"] = config.plm.path
     return replaced(config, {key: storage.native(path) for key, path in paths.items() if path})
 
 
 def begun_with(run: str | None, data: str) -> int | None:
-    """The version of the dataset that an earlier part of the run used, which is not the newest any more where rows were appended since."""
+    """The version of the dataset that an earlier part of the run used, which is not the newest any more where
+    rows were appended since.
+    """
     path = storage.join(run, "config.yaml") if run is not None else None
     if path is None or not storage.exists(path):
         return None
@@ -245,7 +319,8 @@ def begun_with(run: str | None, data: str) -> int | None:
 
 
 def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | None = None) -> None:
-    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ, and keys of `free`.
+    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ,
+    and keys of `free`.
 
     stage_name: of a training, which says how to start a new one from it.
     """
@@ -258,29 +333,45 @@ def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | 
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
             raise ConfigError(
                 f"{run}: holds a run of another configuration: {_differences(earlier, config)}; "
-                f"{_start_from(stage_name, run, earlier, config)}choose another --run, or continue it with --config {path}"
+                f"{_start_from(stage_name, run, earlier, config)}choose another --run, or continue it with "
+                f"--config {path}"
             )
     storage.write_bytes(path, dump_config(config).encode())
 
 
 def _start_from(stage_name: str | None, run: str, earlier: Config, now: Config) -> str:
     """The command for who wants to train on with another plan; nothing where it is the model that differs."""
-    before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
+    before, after = (
+        dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now)
+    )
     changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    plan = [key for key in changed if key.rpartition(".")[0] in (stage_name, f"{stage_name}.lr") or key in _OTHER_ROWS]
-    if plan != changed or any(key.rpartition(".")[2] in ("init", "with_plm", "with_prompts") for key in changed):
+    plan = [
+        key
+        for key in changed
+        if key.rpartition(".")[0] in (stage_name, f"{stage_name}.lr") or key in _OTHER_ROWS
+    ]
+    if plan != changed or any(
+        key.rpartition(".")[2] in ("init", "with_plm", "with_prompts") for key in changed
+    ):
         return ""
     settings = " ".join(f"--set {key}={'null' if after[key] is None else after[key]}" for key in changed)
     return (
-        f"a run keeps its plan, for its rates follow it; once it is finished, start a new run from it: clickprompt {stage_name} "
+        "a run keeps its plan, for its rates follow it; once it is finished, start a new run from it: "
+        f"clickprompt {stage_name} "
         f"--config {storage.join(run, 'config.yaml')} --run NEW --set {stage_name}.init={run} {settings}; or "
     )
 
 
 def _differences(earlier: Config, now: Config) -> str:
     """The first keys that differ, with both values."""
-    before, after = (dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now))
-    changed = [f"{key} was {before.get(key)}, is {after.get(key)}" for key in {**before, **after} if before.get(key) != after.get(key)]
+    before, after = (
+        dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now)
+    )
+    changed = [
+        f"{key} was {before.get(key)}, is {after.get(key)}"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
     more = len(changed) - _SHOWN
     return ", ".join(changed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -12,20 +12,32 @@ _RECORD = "checkpoint_manager_snapshot.json"
 
 
 def clear_checkpoints(run: str) -> None:
-    """Delete what killed workers left of checkpoints that Ray Train has no record of; those it lists are its own to delete.
+    """Delete what killed workers left of checkpoints that Ray Train has no record of; those it lists are its
+    own to delete.
 
-    Says so where the newest one of its list is damaged and an older one is used. Raises DataError where none that it lists is complete.
+    Says so where the newest one of its list is damaged and an older one is used. Raises DataError where none
+    that it lists is complete.
     """
     checkpoints = storage.join(run, "checkpoints")
-    names = [name for name in storage.patiently(lambda: storage.list_names(checkpoints)) if name.startswith("step-")]
+    names = [
+        name
+        for name in storage.patiently(lambda: storage.list_names(checkpoints))
+        if name.startswith("step-")
+    ]
     newest = newest_complete(checkpoints)
     newest_name = newest.rsplit("/", 1)[-1] if newest else ""
     listed = _listed(checkpoints, names)
     damaged = [name for name in listed or [] if name > newest_name]
     if damaged:
-        what = f"{storage.join(checkpoints, damaged[-1])}: {damage_of(storage.join(checkpoints, damaged[-1]))} is missing or was altered"
+        what = (
+            f"{storage.join(checkpoints, damaged[-1])}: "
+            f"{damage_of(storage.join(checkpoints, damaged[-1]))} is missing or was altered"
+        )
         if newest is None:
-            raise DataError(f"{what}, and no other checkpoint is complete; restore it, or delete {checkpoints} to start from the beginning")
+            raise DataError(
+                f"{what}, and no other checkpoint is complete; restore it, or delete {checkpoints} to start "
+                "from the beginning"
+            )
         say(f"{what}; continuing from {newest_name}")
     for name in names:
         torn = name > newest_name
@@ -37,7 +49,8 @@ def clear_checkpoints(run: str) -> None:
 def _listed(checkpoints: str, names: list[str]) -> list[str] | None:
     """Names in Ray Train's record, sorted; None where there is none.
 
-    A record that a kill left half-written, or of folders that are gone, would end every later attempt: Ray makes a new one.
+    A record that a kill left half-written, or of folders that are gone, would end every later attempt: Ray
+    makes a new one.
     """
     path = storage.join(checkpoints, _RECORD)
     if not storage.patiently(lambda: storage.exists(path)):

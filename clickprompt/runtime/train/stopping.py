@@ -12,12 +12,15 @@ from clickprompt.io.progress import say
 
 __all__ = ["stop_signals"]
 
-_TWICE = 1.0  # seconds in which a signal that comes again is the same wish: timeout(1) sends to the command and then to its group
+# seconds in which a signal that comes again is the same wish: timeout(1) sends to the command and then to its
+# group
+_TWICE = 1.0
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """The signals that have come so far: none or one, for a later one raises StoppedError in the main thread at once.
+    """The signals that have come so far: none or one, for a later one raises StoppedError in the main thread
+    at once.
 
     Outside the main thread (a trial of Tune's) signals are somebody else's.
     """
@@ -32,10 +35,15 @@ def stop_signals() -> Iterator[list[int]]:
         if came and number == came[0] and time.monotonic() - first < _TWICE:
             return
         if came:
-            raise StoppedError("stopped at once; the same command continues from the newest complete checkpoint", number)
+            raise StoppedError(
+                "stopped at once; the same command continues from the newest complete checkpoint", number
+            )
         first = time.monotonic()
         came.append(number)
-        say(f"{signal.Signals(number).name}: stopping after this step, once a checkpoint is written; another one ends at once")
+        say(
+            f"{signal.Signals(number).name}: stopping after this step, once a checkpoint is written; "
+            "another one ends at once"
+        )
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

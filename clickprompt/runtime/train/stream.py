@@ -1,7 +1,7 @@
 """Ray Data → Ray Train: the step-addressed order of data/prepared/order.py as a `DataConfig`.
 
-Ray Train calls `configure` at every start of a worker group, so a restart after a failure plans again from the newest complete
-checkpoint's step, for whatever number of workers there is then.
+Ray Train calls `configure` at every start of a worker group, so a restart after a failure plans again from
+the newest complete checkpoint's step, for whatever number of workers there is then.
 """
 
 import time
@@ -33,8 +33,8 @@ _PAUSES = {True: 0.05, False: 0.5}  # seconds, while tasks run and while none do
 class _Pause(ExecutionCallback):
     """Lets the stream's executor sleep between two of its steps.
 
-    It waits for running tasks only: with as much read ahead as it may, there are none, and it looks for work again and again (ray 2.60),
-    which takes a whole core from whatever runs on its node.
+    It waits for running tasks only: with as much read ahead as it may, there are none, and it looks for work
+    again and again (ray 2.60), which takes a whole core from whatever runs on its node.
     """
 
     def on_execution_step(self, executor: Any) -> None:
@@ -44,7 +44,8 @@ class _Pause(ExecutionCallback):
 class _ChunkSource(Datasource):
     """One read task per chunk, for all that is left of the run from `start_step` on.
 
-    The tasks are many and all wait in the object store, so the plan they read by is there once, not in each of them.
+    The tasks are many and all wait in the object store, so the plan they read by is there once, not in each
+    of them.
     """
 
     def __init__(self, dataset: Dataset, order: Order, num_workers: int, start_step: int):
@@ -56,7 +57,9 @@ class _ChunkSource(Datasource):
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
-    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
         rows = self._order.chunk_batches * self._order.global_batch_size
         metadata = BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None)
         return [
@@ -73,26 +76,34 @@ def _read_blocks(plan: Any, epoch: int, chunk: int) -> list[pa.Table]:
 def worker_streams(
     dataset: Dataset, order: Order, num_workers: int, start_step: int, nodes: dict[str, str] | None = None
 ) -> list[DataIterator]:
-    """One iterator per worker over its share of every remaining global batch, in order; read on nodes with these labels."""
+    """One iterator per worker over its share of every remaining global batch, in order; read on nodes with
+    these labels.
+    """
     rows = order.chunk_batches * order.global_batch_size
     tasks = len(order.chunks_from(start_step))
-    stream = ray.data.read_datasource(_ChunkSource(dataset, order, num_workers, start_step), override_num_blocks=max(tasks, 1))
+    stream = ray.data.read_datasource(
+        _ChunkSource(dataset, order, num_workers, start_step), override_num_blocks=max(tasks, 1)
+    )
     # Without the repartition Ray Data merges the blocks of several tasks and the workers' shares mix;
     # equal blocks are dealt strictly round-robin, so worker r gets share r of every chunk.
     stream = stream.repartition(target_num_rows_per_block=rows // num_workers, strict=True)
     stream.context.execution_options.preserve_order = True
     stream.context.execution_options.label_selector = nodes
-    # Without a limit of its own the stream reads ahead until it fills its half of the object store, which a training that takes hours
-    # has no use for
+    # Without a limit of its own the stream reads ahead until it fills its half of the object store, which a
+    # training that takes hours has no use for
     read_ahead = read_ahead_bytes(dataset.columns, rows)
-    stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=read_ahead)
+    stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+        object_store_memory=read_ahead
+    )
     stream.context.enable_progress_bars = False
     stream.context.custom_execution_callback_classes = [_Pause]
     return list(stream.streaming_split(num_workers, equal=True))
 
 
 def read_ahead_bytes(columns: Sequence[str], chunk_rows: int) -> int:
-    """What the stream keeps in the object store at most: of so many rows a chunk, columns of ids and what read_chunk adds."""
+    """What the stream keeps in the object store at most: of so many rows a chunk, columns of ids and what
+    read_chunk adds.
+    """
     bytes_per_row = sum(field.type.byte_width for field in shard_schema(columns)) + 4 + 8
     return _READ_AHEAD * chunk_rows * bytes_per_row
 
@@ -103,7 +114,13 @@ class StepStream(ray.train.DataConfig):
     nodes: labels of the nodes that read (runtime/cluster/placement.py).
     """
 
-    def __init__(self, dataset: Dataset, order: Order, start_step: Callable[[], int], nodes: dict[str, str] | None = None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        order: Order,
+        start_step: Callable[[], int],
+        nodes: dict[str, str] | None = None,
+    ):
         super().__init__()
         self._dataset = dataset
         self._order = order
@@ -117,14 +134,20 @@ class StepStream(ray.train.DataConfig):
         return [{STREAM_NAME: stream} for stream in streams]
 
 
-def iterate_batches(stream: DataIterator, order: Order, num_workers: int, start_step: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def iterate_batches(
+    stream: DataIterator, order: Order, num_workers: int, start_step: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """A worker's (step, columns); asserts that the steps come complete and in order."""
     expected = start_step
-    batches: Any = stream.iter_batches(batch_size=order.global_batch_size // num_workers, batch_format="numpy", prefetch_batches=4)
+    batches: Any = stream.iter_batches(
+        batch_size=order.global_batch_size // num_workers, batch_format="numpy", prefetch_batches=4
+    )
     for columns in batches:
         steps = columns.pop("step")
         if steps[0] == SENTINEL_STEP:
             continue
-        assert (steps == expected).all(), f"the stream delivered step {steps[0]}..{steps[-1]} where {expected} was planned"
+        assert (steps == expected).all(), (
+            f"the stream delivered step {steps[0]}..{steps[-1]} where {expected} was planned"
+        )
         yield expected, columns
         expected += 1

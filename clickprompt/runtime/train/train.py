@@ -39,10 +39,14 @@ __all__ = ["Watch", "build_trainer", "run_training"]
 Watch = Callable[[dict[str, Any]], bool]
 
 
-def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | None = None, around: Around | None = None) -> dict[str, Any]:
-    """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint. Returns `result.json`.
+def run_training(
+    config: Config, stage_name: str, run: str, *, watch: Watch | None = None, around: Around | None = None
+) -> dict[str, Any]:
+    """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint.
+    Returns `result.json`.
 
-    watch: called twice a second with what is known of the latest step ({} before the first); True: stop, as a signal would.
+    watch: called twice a second with what is known of the latest step ({} before the first); True: stop, as a
+    signal would.
     """
     job = check_training(config, stage_name, run)
     run = job.run
@@ -62,7 +66,11 @@ def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | No
         "stage": stage_name,
         "objective": job.objective,
         "run": run,
-        "dataset": {"path": job.dataset.uri, "version": job.dataset.version, "fingerprint": job.dataset.fingerprint},
+        "dataset": {
+            "path": job.dataset.uri,
+            "version": job.dataset.version,
+            "fingerprint": job.dataset.fingerprint,
+        },
         "carried_over": [asdict(field) for field in carried] if carried else None,
         "export": export_of(run),
         "rows": job.order.num_rows,
@@ -78,7 +86,9 @@ def run_training(config: Config, stage_name: str, run: str, *, watch: Watch | No
 
 
 def _carried_over(job: Job) -> list[FieldCarried] | None:
-    """Which embeddings a run starts with that comes from other data, also said; None where there is nothing to match."""
+    """Which embeddings a run starts with that comes from other data, also said; None where there is nothing
+    to match.
+    """
     if job.earlier is None:
         return None
     _, carried = match_values(values_of(job.earlier), values_of(job.dataset))
@@ -90,7 +100,11 @@ def _carried_over(job: Job) -> list[FieldCarried] | None:
 
 def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]:
     board = Board.options(max_restarts=-1, max_task_retries=-1).remote()
-    with stop_signals() as signals, evaluation_pool(job) as scorers, kept_free(job.config.runtime, validating=bool(scorers)):
+    with (
+        stop_signals() as signals,
+        evaluation_pool(job) as scorers,
+        kept_free(job.config.runtime, validating=bool(scorers)),
+    ):
         trainer = build_trainer(job, board, scorers, around)
         try:
             outcome = _watched(trainer, board, job, signals, watch).return_value or {}
@@ -98,15 +112,19 @@ def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]
             raise _cause(error, job) from error
     if "interrupted" in outcome:
         raise StoppedError(
-            f"{job.run}: stopped after step {outcome['step']} of {job.order.total_steps}, which its newest checkpoint holds; "
+            f"{job.run}: stopped after step {outcome['step']} of {job.order.total_steps}, which its newest "
+            "checkpoint holds; "
             "the same command continues from there",
             signals[0],
         )
     return outcome
 
 
-def build_trainer(job: Job, board: Any = None, scorers: list[Any] | None = None, around: Around | None = None) -> Trainer:
-    """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers` (runtime/train/validation.py).
+def build_trainer(
+    job: Job, board: Any = None, scorers: list[Any] | None = None, around: Around | None = None
+) -> Trainer:
+    """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers`
+    (runtime/train/validation.py).
 
     around: gets each worker's batches and its rank, and gives them on.
     """
@@ -116,7 +134,9 @@ def build_trainer(job: Job, board: Any = None, scorers: list[Any] | None = None,
         run_config = ray.train.RunConfig(
             **storage_options(job.run),
             name="checkpoints",
-            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
         )
     return Trainer(
@@ -126,7 +146,10 @@ def build_trainer(job: Job, board: Any = None, scorers: list[Any] | None = None,
         scaling_config=ray.train.ScalingConfig(
             num_workers=runtime.num_workers,
             use_gpu=runtime.gpus_per_worker > 0,
-            resources_per_worker={"CPU": runtime.cpus_per_worker, **({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {})},
+            resources_per_worker={
+                "CPU": runtime.cpus_per_worker,
+                **({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
+            },
             label_selector=group_selector(runtime, "training"),
         ),
         run_config=run_config,
@@ -146,14 +169,24 @@ def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
         return reason
     text = str(reason).strip()
     memory = re.search(r"Memory on the node .*? limit", text)  # before pages of advice on Ray's own settings
-    last = f"Ray ended a worker, {memory[0]}" if memory else " ".join(text.splitlines()[-1:]) or type(reason).__name__
-    return RunError(f"{job.run}: training failed: {last}; the same command continues from the newest checkpoint in {job.checkpoints}")
+    last = (
+        f"Ray ended a worker, {memory[0]}"
+        if memory
+        else " ".join(text.splitlines()[-1:]) or type(reason).__name__
+    )
+    return RunError(
+        f"{job.run}: training failed: {last}; the same command continues from the newest checkpoint in "
+        f"{job.checkpoints}"
+    )
 
 
-def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int], watch: Watch | None) -> ray.train.Result:
+def _watched(
+    trainer: Trainer, board: Any, job: Job, signals: list[int], watch: Watch | None
+) -> ray.train.Result:
     """`trainer.fit()`, with the board's state as progress meanwhile.
 
-    It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where they are.
+    It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where
+    they are.
     """
     fitted: Future[ray.train.Result] = Future()
 
@@ -170,8 +203,14 @@ def _watched(trainer: Trainer, board: Any, job: Job, signals: list[int], watch: 
             if watch is not None and not signals and watch(metrics or {}):
                 signals.append(signal.SIGTERM)
             if signals and metrics is None:
-                raise StoppedError(f"{job.run}: stopped before it had begun; the same command continues", signals[0])
+                raise StoppedError(
+                    f"{job.run}: stopped before it had begun; the same command continues", signals[0]
+                )
             if metrics:
-                valid = f" · valid AUC {metrics['valid_auc']:.4f} at step {metrics['valid_step']}" if "valid_auc" in metrics else ""
+                valid = (
+                    f" · valid AUC {metrics['valid_auc']:.4f} at step {metrics['valid_step']}"
+                    if "valid_auc" in metrics
+                    else ""
+                )
                 task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
         return fitted.result()

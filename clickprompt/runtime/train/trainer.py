@@ -12,15 +12,21 @@ __all__ = ["Trainer"]
 
 
 class _Policy(DefaultFailurePolicy):
-    """Ray's own, which counts restarts against max_failures; it takes none from outside, hence the overrides of what isn't public."""
+    """Ray's own, which counts restarts against max_failures; it takes none from outside, hence the overrides
+    of what isn't public.
+    """
 
     def _is_retryable_error(self, training_failed_error: TrainingFailedError) -> bool:
         if isinstance(training_failed_error, WorkerGroupError):
             # What was raised on purpose, for a person, would only be raised again
             failures = training_failed_error.worker_failures.values()
             return not any(isinstance(failure, ClickPromptError) for failure in failures)
-        if isinstance(training_failed_error, ControllerError) and isinstance(training_failed_error.controller_failure, OSError):
-            return True  # storage refused the controller's record of checkpoints: the checkpoints are there, so begin again from them
+        if isinstance(training_failed_error, ControllerError) and isinstance(
+            training_failed_error.controller_failure, OSError
+        ):
+            # storage refused the controller's record of checkpoints: the checkpoints are there, so begin
+            # again from them
+            return True
         return super()._is_retryable_error(training_failed_error)
 
 

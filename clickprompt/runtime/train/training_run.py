@@ -28,7 +28,9 @@ class Job:
     dataset: Dataset
     order: Order
     init: str | None  # an export to start from
-    earlier: Dataset | None  # what it was trained on, where that isn't `dataset`: embeddings are matched by value
+    earlier: (
+        Dataset | None
+    )  # what it was trained on, where that isn't `dataset`: embeddings are matched by value
     lm_kind: LMKind | None  # None: no PLM
     truncation: TextLengths | None  # what plm.max_length leaves out
 

@@ -20,8 +20,8 @@ __all__ = ["Uploads"]
 class Uploads:
     """One upload at a time, by Ray Train's own thread, which also tells its controller of the checkpoint.
 
-    Ray waits at the end of a worker for uploads that are still going on, but neither holds the next one back until the last is over nor
-    tries one again that storage refused; both are done here.
+    Ray waits at the end of a worker for uploads that are still going on, but neither holds the next one back
+    until the last is over nor tries one again that storage refused; both are done here.
     """
 
     def __init__(self, run: str, keep_every: int | None, scratch: str):
@@ -33,13 +33,18 @@ class Uploads:
     def __enter__(self) -> "Uploads":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Also where training has failed, what it has saved must arrive."""
         with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self.wait()
 
-    def start(self, folder: str, step: int, metrics: dict[str, Any], before: Callable[[], None] | None) -> None:
-        """Take the files of `folder` over and begin to upload them, once `before` was called; called by every worker.
+    def start(
+        self, folder: str, step: int, metrics: dict[str, Any], before: Callable[[], None] | None
+    ) -> None:
+        """Take the files of `folder` over and begin to upload them, once `before` was called; called by every
+        worker.
 
         When it returns, the previous checkpoint is complete in storage.
         """
@@ -66,16 +71,22 @@ class Uploads:
         if self._current is not None:
             self._current.result()
 
-    def _upload(self, local: Checkpoint, name: str, step: int, before: Callable[[], None] | None) -> Checkpoint:
+    def _upload(
+        self, local: Checkpoint, name: str, step: int, before: Callable[[], None] | None
+    ) -> Checkpoint:
         assert self._current is not None
-        if self._current.done():  # Ray calls again after an error whose text looks to it like one of AWS's that pass
+        if (
+            self._current.done()
+        ):  # Ray calls again after an error whose text looks to it like one of AWS's that pass
             self._current.result()
         try:
             # The checkpoint itself comes last: where it is complete, the rest is too
             if before is not None:
                 before()
             if self._keep_every and step % self._keep_every == 0:
-                storage.patiently(lambda: storage.copy_tree(local.path, storage.join(self._run, "kept", name)))
+                storage.patiently(
+                    lambda: storage.copy_tree(local.path, storage.join(self._run, "kept", name))
+                )
             context: Any = ray.train.get_context().get_storage()
             persisted = storage.patiently(lambda: context.persist_current_checkpoint(local, name))
             shutil.rmtree(local.path)

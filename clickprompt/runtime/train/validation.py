@@ -1,8 +1,9 @@
 """Validation by the driver's evaluation actors while training goes on.
 
-Not Ray Train's own asynchronous validation (`ValidationConfig`, Ray 2.60): it validates checkpoints that were reported, so each of ours
-would be a whole resume state and push another one out of those that are kept; a validation that fails or takes too long leaves empty
-metrics; and workers see a result only by waiting for all that was reported, where we need that of one step, at a fixed later step.
+Not Ray Train's own asynchronous validation (`ValidationConfig`, Ray 2.60): it validates checkpoints that were
+reported, so each of ours would be a whole resume state and push another one out of those that are kept; a
+validation that fails or takes too long leaves empty metrics; and workers see a result only by waiting for all
+that was reported, where we need that of one step, at a fixed later step.
 """
 
 import contextlib
@@ -31,12 +32,15 @@ from clickprompt.training.engine import Engine, all_reduce_sum
 
 __all__ = ["PoolValidation", "evaluation_pool"]
 
-_ROUND_S = 60  # how long the other workers wait in one collective; a process group's own limit is half an hour
+_ROUND_S = (
+    60  # how long the other workers wait in one collective; a process group's own limit is half an hour
+)
 
 
 @contextlib.contextmanager
 def evaluation_pool(job: Job) -> Iterator[list[Any]]:
-    """The actors for a run's validations, which live in its driver, so whatever becomes of workers; none for a pretraining.
+    """The actors for a run's validations, which live in its driver, so whatever becomes of workers; none for
+    a pretraining.
 
     Raises ConfigError where they don't fit beside the workers.
     """
@@ -53,9 +57,13 @@ def evaluation_pool(job: Job) -> Iterator[list[Any]]:
 
 
 class PoolValidation:
-    """The loop's `Validation`: rank 0 publishes the weights and has the actors score them, in a thread of its own."""
+    """The loop's `Validation`: rank 0 publishes the weights and has the actors score them, in a thread of its
+    own.
+    """
 
-    def __init__(self, job: Job, engine: Engine, exports: Exports, scorers: list[Any], validating: int | None):
+    def __init__(
+        self, job: Job, engine: Engine, exports: Exports, scorers: list[Any], validating: int | None
+    ):
         """`validating`: the step whose validation an earlier part of this run had begun and not used."""
         assert isinstance(job.stage, FinetuneConfig)
         self.every = job.stage.validate_every
@@ -66,7 +74,10 @@ class PoolValidation:
         self._scorers = scorers
         self.exported: Future[None]  # of rank 0: over when the weights that were given last are in storage
         self._scores: Future[tuple[float, float]]
-        self.lag: float | None = None  # of rank 0: seconds from when weights were given until they were scored, of the last that were
+        self.lag: float | None = (
+            # of rank 0: seconds from when weights were given until they were scored, of the last that were
+            None
+        )
         if validating is not None and engine.rank == 0:
             self._start(validating, None)
 
@@ -108,7 +119,9 @@ class PoolValidation:
         threading.Thread(target=validate, daemon=True, name=f"validation-{step}").start()
 
     def _score(self, step: int) -> tuple[float, float]:
-        """(AUC, log loss) of an export in storage, kept in it, so that a run which is killed before they are used finds them again."""
+        """(AUC, log loss) of an export in storage, kept in it, so that a run which is killed before they are
+        used finds them again.
+        """
         export = self._exports.at(step)
         if not storage.patiently(lambda: storage.exists(export)):
             raise missing(export)
@@ -135,16 +148,23 @@ class PoolValidation:
         except RayTaskError as error:
             if isinstance(error.cause, ClickPromptError):
                 raise error.cause from None
-            raise RunError(f"{what}: an evaluation actor failed: {_last_line(error.cause)}; {remedy}") from error
+            raise RunError(
+                f"{what}: an evaluation actor failed: {_last_line(error.cause)}; {remedy}"
+            ) from error
         except TimeoutError as error:
             raise RunError(
-                f"{what}: no row group was scored within runtime.evaluation_timeout={timeout:g} s; give it more, or more "
+                f"{what}: no row group was scored within runtime.evaluation_timeout={timeout:g} s; give it "
+                "more, or more "
                 f"runtime.evaluation_actors than {len(self._scorers)}; {remedy}"
             ) from error
         except RayError as error:
-            raise RunError(f"{what}: an evaluation actor died and doesn't come back: {_last_line(error)}; {remedy}") from error
+            raise RunError(
+                f"{what}: an evaluation actor died and doesn't come back: {_last_line(error)}; {remedy}"
+            ) from error
         parts.sort(key=lambda part: part[0])
-        return np.concatenate([labels for _, labels, _ in parts]), np.concatenate([logits for _, _, logits in parts])
+        return np.concatenate([labels for _, labels, _ in parts]), np.concatenate(
+            [logits for _, _, logits in parts]
+        )
 
 
 def _last_line(error: BaseException) -> str:

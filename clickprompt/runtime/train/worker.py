@@ -44,16 +44,24 @@ from clickprompt.training.probe import Probe
 __all__ = ["build_collator", "work"]
 
 
-def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None = None) -> dict[str, Any] | None:
-    """One worker: build, restore, run the loop, and leave the export; rank 0's outcome ("interrupted" where it was asked to stop)."""
+def work(
+    job: Job, board: Any, scorers: list[Any] | None, around: Around | None = None
+) -> dict[str, Any] | None:
+    """One worker: build, restore, run the loop, and leave the export; rank 0's outcome ("interrupted" where
+    it was asked to stop).
+    """
     context = ray.train.get_context()
     num_workers = context.get_world_size()
     runtime = job.config.runtime
     shared = runtime.address != "local"
-    torch.set_num_threads(worker_threads(context.get_local_world_size(), runtime.cpus_per_worker, shared=shared))
+    torch.set_num_threads(
+        worker_threads(context.get_local_world_size(), runtime.cpus_per_worker, shared=shared)
+    )
     torch.set_flush_denormal(True)
     if job.config.runtime.deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts, so before anything is put on a GPU
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = (
+            ":4096:8"  # read when CUDA starts, so before anything is put on a GPU
+        )
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     _check_reach(job)
@@ -77,7 +85,10 @@ def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None 
         assert scorers, "a finetuning needs actors for its validations"
         validation = PoolValidation(job, engine, exports, scorers, state.validating)
 
-    with scratch_folder("checkpoints") as scratch, Uploads(job.run, job.config.runtime.keep_every, scratch) as uploads:
+    with (
+        scratch_folder("checkpoints") as scratch,
+        Uploads(job.run, job.config.runtime.keep_every, scratch) as uploads,
+    ):
         results = _Results(job, engine, board, exports, validation, state, uploads)
         if state.step < job.order.total_steps and not state.stopped:
             stream = ray.train.get_dataset_shard(STREAM_NAME)
@@ -106,14 +117,17 @@ def work(job: Job, board: Any, scorers: list[Any] | None, around: Around | None 
                 raise _saved(error, job, state) from error
         uploads.wait()
         if dist.is_initialized():
-            dist.barrier()  # so that the last checkpoint is complete before anything that an older one needs is deleted
+            # so that the last checkpoint is complete before anything that an older one needs is deleted
+            dist.barrier()
         if state.step < job.order.total_steps and not state.stopped:
             results.close()
             return {"interrupted": True, "step": state.step} if engine.rank == 0 else None
         pace = results.seconds_per_step()
         outcome = results.finish(state)
         peaks = _peak_memory(engine)
-        return {**outcome, "seconds_per_step": pace, "peak_memory_gib": peaks} if outcome is not None else None
+        return (
+            {**outcome, "seconds_per_step": pace, "peak_memory_gib": peaks} if outcome is not None else None
+        )
 
 
 def build_collator(job: Job, tokenizer: Any) -> Collator:
@@ -141,7 +155,9 @@ def _peak_memory(engine: Engine) -> list[dict[str, float]]:
 
 
 def _check_reach(job: Job) -> None:
-    """Raises DataError on a node that doesn't see what the driver wrote: each worker would train into a folder of its own."""
+    """Raises DataError on a node that doesn't see what the driver wrote: each worker would train into a
+    folder of its own.
+    """
     if not storage.patiently(lambda: storage.exists(storage.join(job.run, "config.yaml"))):
         raise DataError(
             f"{job.run}: the worker on {socket.gethostname()} doesn't see this run's folder; "
@@ -154,7 +170,8 @@ def _saved(error: NonFiniteError, job: Job, state: TrainState) -> RunError:
     if ray.train.get_context().get_world_rank() == 0:
         storage.patiently(lambda: storage.write_json(path, error.report))
     return RunError(
-        f"{job.run}: {error}. The rows of its batch are in {path}; look for what is wrong with them, or start another --run "
+        f"{job.run}: {error}. The rows of its batch are in {path}; look for what is wrong with them, or "
+        "start another --run "
         f"with lower learning rates (lr) or a lower max_grad_norm"
     )
 
@@ -173,10 +190,20 @@ def _initial_model(job: Job) -> ClickPrompt:
 def _build_engine(job: Job, objective: Any, num_workers: int) -> Engine:
     runtime = job.config.runtime
     if runtime.engine == "torch":
-        return TorchEngine(objective, job.stage, device=get_device(), precision=runtime.precision, total_steps=job.order.total_steps)
+        return TorchEngine(
+            objective,
+            job.stage,
+            device=get_device(),
+            precision=runtime.precision,
+            total_steps=job.order.total_steps,
+        )
     device = get_device()
-    os.environ["DS_ACCELERATOR"] = device.type  # else DeepSpeed takes a GPU that is there, also from a worker that is to have none
-    from clickprompt.training.deepspeed_engine import DeepSpeedEngine  # seconds to import, and only some runs want it
+    os.environ["DS_ACCELERATOR"] = (
+        device.type
+    )  # else DeepSpeed takes a GPU that is there, also from a worker that is to have none
+    from clickprompt.training.deepspeed_engine import (
+        DeepSpeedEngine,
+    )  # seconds to import, and only some runs want it
 
     return DeepSpeedEngine(
         objective,
@@ -214,14 +241,22 @@ class _Results:
         self._preemption: Any = None
         self._first: tuple[int, float] | None = None  # step and time of the first one here
         self._log = _log_before(job.run, state.step) if engine.rank == 0 else []
-        self._validations = [scores for line in self._log for scores in json.loads(line).get("validations", ())]
+        self._validations = [
+            scores for line in self._log for scores in json.loads(line).get("validations", ())
+        ]
         self._watchers = [Curves(job.run, state.step), Tracking(job)] if engine.rank == 0 else []
-        self._metrics = RunMetrics(job.run, "finetune" if isinstance(job.stage, FinetuneConfig) else "pretrain", engine.rank)
+        self._metrics = RunMetrics(
+            job.run, "finetune" if isinstance(job.stage, FinetuneConfig) else "pretrain", engine.rank
+        )
         self._stepped = time.monotonic()
 
     def wishes(self) -> tuple[bool, bool]:
-        """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to stop."""
-        preemption = get_train_context().preemption_context.preemption_info  # Ray's public way is a barrier, too slow for every step
+        """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to
+        stop.
+        """
+        preemption = (
+            get_train_context().preemption_context.preemption_info
+        )  # Ray's public way is a barrier, too slow for every step
         leaving = preemption != self._preemption
         self._preemption = preemption
         return leaving, self._stop
@@ -231,7 +266,9 @@ class _Results:
         for found in (metrics, *metrics.get("validations", ())):
             self._latest |= {name: value for name, value in found.items() if name != "validations"}
         self._validations += metrics.get("validations", ())
-        self._metrics.on_step(metrics, self._job.order.total_steps, self._validation.lag if self._validation else None)
+        self._metrics.on_step(
+            metrics, self._job.order.total_steps, self._validation.lag if self._validation else None
+        )
         self._stepped = time.monotonic()
         if self._engine.rank:
             return
@@ -239,21 +276,29 @@ class _Results:
         for watcher in self._watchers:
             watcher.draw(metrics)
         now = time.monotonic()
-        if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:  # a step never waits for the board
+        if (
+            now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]
+        ):  # a step never waits for the board
             self._posted = now
             self._stop = bool(ray.get(self._reply))
             known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
             self._reply = self._board.post.remote({**self._latest, **known})
 
     def seconds_per_step(self) -> float | None:
-        """From the first step here to now, validations that were waited for and checkpoints among them; None before the second one."""
+        """From the first step here to now, validations that were waited for and checkpoints among them; None
+        before the second one.
+        """
         if self._first is None or self._latest["step"] == self._first[0]:
             return None
         return round((time.monotonic() - self._first[1]) / (self._latest["step"] - self._first[0]), 6)
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
         log, state = "".join(self._log).encode(), replace(state)  # as they are now
-        exported = self._validation.exported if self._validation and state.validating is not None and self._engine.rank == 0 else None
+        exported = (
+            self._validation.exported
+            if self._validation and state.validating is not None and self._engine.rank == 0
+            else None
+        )
 
         def before() -> None:
             """What is there when the checkpoint is."""
@@ -262,15 +307,21 @@ class _Results:
                 exported.result()
                 self._exports.prune(state)
 
-        self._uploads.start(folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None)
-        self._metrics.on_checkpoint(time.monotonic() - self._stepped)  # since its last step the loop has done nothing else
+        self._uploads.start(
+            folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None
+        )
+        self._metrics.on_checkpoint(
+            time.monotonic() - self._stepped
+        )  # since its last step the loop has done nothing else
 
     def close(self) -> None:
         for watcher in self._watchers:
             watcher.close()
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
-        """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was validated. Rank 0's outcome."""
+        """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was
+        validated. Rank 0's outcome.
+        """
         self.close()
         weights = self._engine.weights() if state.best_step is None else {}  # of every rank's parts
         if self._engine.rank:

@@ -17,7 +17,8 @@ from clickprompt.tuning.points import Point, changes_pretraining, pretrain_confi
 
 __all__ = ["Plan", "make_plan", "measure"]
 
-# Seconds from a run's start to its first step: processes, imports, the model. As seen on two cores; only for the estimate.
+# Seconds from a run's start to its first step: processes, imports, the model. As seen on two cores; only for
+# the estimate.
 _START_S = 15
 _STAGES = {"pretrain": "pretraining", "finetune": "finetuning"}
 
@@ -37,13 +38,21 @@ class Plan:
 
     @property
     def total(self) -> int:
-        return max(1, round(self.num_pretrainings * self.pretrain_seconds + self.num_trials * self.finetune_seconds))
+        return max(
+            1, round(self.num_pretrainings * self.pretrain_seconds + self.num_trials * self.finetune_seconds)
+        )
 
     def done(self, steps: dict[str, int], trials: Trials) -> int:
         """Of `total`, from the steps that runs are at. Trials that were stopped count as whole."""
-        pretrained = sum(min(step / mean(self.pretrain_steps), 1) for name, step in steps.items() if name.startswith("pretrain"))
+        pretrained = sum(
+            min(step / mean(self.pretrain_steps), 1)
+            for name, step in steps.items()
+            if name.startswith("pretrain")
+        )
         pretrained += len(trials.pretrained)
-        under_way = [step for name, step in steps.items() if name.startswith("trial") and name not in trials.outcomes]
+        under_way = [
+            step for name, step in steps.items() if name.startswith("trial") and name not in trials.outcomes
+        ]
         finetuned = sum(min(step / mean(self.finetune_steps), 1) for step in under_way) + len(trials.outcomes)
         return min(self.total, round(pretrained * self.pretrain_seconds + finetuned * self.finetune_seconds))
 
@@ -57,29 +66,39 @@ class Plan:
             pretrainings = f"{self.num_pretrainings} pretrainings of {_range(self.pretrain_steps)} steps, "
         most = "up to " if config.tune.search == "tpe" and self.num_pretrainings > 1 else ""
         lines = [
-            f"sweep: {most}{pretrainings}{self.num_trials} finetunings of {_range(self.finetune_steps)} steps ({points} points{seeds}); "
+            f"sweep: {most}{pretrainings}{self.num_trials} finetunings of {_range(self.finetune_steps)} "
+            f"steps ({points} points{seeds}); "
             f"{at_once} at a time, each on {runtime.min_workers} × {runtime.cpus_per_worker:g} CPU"
             + (f" and {runtime.gpus_per_worker:g} GPU" if runtime.gpus_per_worker else "")
             + f", validated by {runtime.evaluation_actors} more"
         ]
         if trials.outcomes:
-            lines.append(f"{len(trials.outcomes)} finetunings and {len(trials.pretrained)} pretrainings are there already")
+            lines.append(
+                f"{len(trials.outcomes)} finetunings and {len(trials.pretrained)} pretrainings are there "
+                "already"
+            )
         left = (self.num_pretrainings - len(trials.pretrained)) * (self.pretrain_seconds + _START_S)
         left += (self.num_trials - len(trials.outcomes)) * (self.finetune_seconds + _START_S)
-        steps = ", ".join(f"{_STAGES[stage]} takes {seconds:.3g} s a step" for stage, seconds in self.step_seconds.items())
+        steps = ", ".join(
+            f"{_STAGES[stage]} takes {seconds:.3g} s a step" for stage, seconds in self.step_seconds.items()
+        )
         early = "; less where trials are stopped early" if config.tune.scheduler != "none" else ""
         lines.append(f"about {_duration(left / min(at_once, self.num_trials))} ({steps}{early})")
         return lines
 
 
 def make_plan(config: Config, points: list[Point]) -> Plan:
-    """Raises InputError where one of the points can't be trained. `points`: all, or of TPE those drawn so far or its corners."""
+    """Raises InputError where one of the points can't be trained. `points`: all, or of TPE those drawn so far
+    or its corners.
+    """
     finetunings, pretrainings = {}, {}
     for point in points:
         check_cpus(point.config.runtime, runs=config.tune.max_concurrent_trials)
         finetunings[point.number] = check_training(point.config, "finetune", again=True)
         if point.pretrain and point.pretrain not in pretrainings:
-            pretrainings[point.pretrain] = check_training(pretrain_config(config, point), "pretrain", again=True)
+            pretrainings[point.pretrain] = check_training(
+                pretrain_config(config, point), "pretrain", again=True
+            )
     num_points, num_pretrainings = len(points), len(pretrainings)
     if config.tune.search == "tpe":
         num_points = config.tune.num_samples
@@ -88,14 +107,26 @@ def make_plan(config: Config, points: list[Point]) -> Plan:
     largest = {"finetune": finetunings[large.number]}
     if large.pretrain:
         largest["pretrain"] = pretrainings[large.pretrain]
-    pretrain_steps, finetune_steps = ([job.order.total_steps for job in jobs.values()] for jobs in (pretrainings, finetunings))
-    return Plan(pretrain_steps, finetune_steps, num_pretrainings, num_points * max(len(config.tune.seeds), 1), largest)
+    pretrain_steps, finetune_steps = (
+        [job.order.total_steps for job in jobs.values()] for jobs in (pretrainings, finetunings)
+    )
+    return Plan(
+        pretrain_steps, finetune_steps, num_pretrainings, num_points * max(len(config.tune.seeds), 1), largest
+    )
 
 
 def measure(plan: Plan, run: str, trials: Trials, threads: int) -> Plan:
-    """With times: those of what is finished in `run` already, else of a few micro-batches of the largest point, here and now."""
-    own = [storage.read_json(storage.join(run, name, "result.json"))["seconds_per_step"] for name in trials.pretrained]
-    paces = {"pretrain": own, "finetune": [outcome["seconds_per_step"] for outcome in trials.outcomes.values()]}
+    """With times: those of what is finished in `run` already, else of a few micro-batches of the largest
+    point, here and now.
+    """
+    own = [
+        storage.read_json(storage.join(run, name, "result.json"))["seconds_per_step"]
+        for name in trials.pretrained
+    ]
+    paces = {
+        "pretrain": own,
+        "finetune": [outcome["seconds_per_step"] for outcome in trials.outcomes.values()],
+    }
     seconds, validations = {}, 0.0
     for stage, job in plan.largest.items():
         known = [pace for pace in paces[stage] if pace]
@@ -106,7 +137,10 @@ def measure(plan: Plan, run: str, trials: Trials, threads: int) -> Plan:
         found = time_step(job, threads)
         seconds[stage] = found["step"]
         if stage == "finetune":
-            validations = math.ceil(mean(plan.finetune_steps) / job.config.finetune.validate_every) * found["validation"]
+            validations = (
+                math.ceil(mean(plan.finetune_steps) / job.config.finetune.validate_every)
+                * found["validation"]
+            )
     return replace(
         plan,
         pretrain_seconds=seconds.get("pretrain", 0) * mean(plan.pretrain_steps or [0]),
@@ -122,7 +156,9 @@ def _combinations(config: Config, points: int) -> int:
 
 
 def _size(point: Point, points: list[Point]) -> float:
-    """Rough: more prompts, layers, rows and rates that aren't 0 make a step longer; null is no limit, a list (of widths) counts its sum."""
+    """Rough: more prompts, layers, rows and rates that aren't 0 make a step longer; null is no limit, a list
+    (of widths) counts its sum.
+    """
 
     def amount(value: Any) -> float:
         if isinstance(value, list | tuple):

@@ -1,6 +1,7 @@
 """What Ray Tune asks in a sweep: which trial is next, and which one shall not go on. It lives in the driver.
 
-A sweep's state is `points.json` and what the trials' own folders hold, so Tune's snapshots (pickles) are neither needed nor read.
+A sweep's state is `points.json` and what the trials' own folders hold, so Tune's snapshots (pickles) are
+neither needed nor read.
 """
 
 import time
@@ -21,7 +22,9 @@ __all__ = ["Halving", "Trials"]
 
 
 class Halving(FIFOScheduler):
-    """Trials in the order in which they come; after each validation it is ASHA's decision whether they go on."""
+    """Trials in the order in which they come; after each validation it is ASHA's decision whether they go
+    on.
+    """
 
     def __init__(self, rungs: Rungs):
         super().__init__()
@@ -30,14 +33,17 @@ class Halving(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         validations = result.get("validations")
-        if validations and not self.rungs.goes_on(trial.config["place"], len(validations), validations[-1]["valid_auc"]):
+        if validations and not self.rungs.goes_on(
+            trial.config["place"], len(validations), validations[-1]["valid_auc"]
+        ):
             self.stopped.add(trial.config["trial"])
             return self.STOP
         return self.CONTINUE
 
 
 class Trials(Searcher):
-    """The trials of a sweep: those that are over, those that are not, and of TPE's those that are yet to be drawn.
+    """The trials of a sweep: those that are over, those that are not, and of TPE's those that are yet to be
+    drawn.
 
     A point is in `points.json` before its first trial starts.
     """
@@ -55,11 +61,15 @@ class Trials(Searcher):
         self._is_tpe = config.tune.search == "tpe"
         self._path = storage.join(run, "points.json")
         known = storage.read_json(self._path) if storage.exists(self._path) else None
-        self._drawn: list[dict[str, Any]] = known or ([] if self._is_tpe else [{"values": values} for values in draw_points(config)])
+        self._drawn: list[dict[str, Any]] = known or (
+            [] if self._is_tpe else [{"values": values} for values in draw_points(config)]
+        )
         for drawn in self._drawn:
             self.points.append(make_point(config, drawn["values"], self.points))
         names = sorted({point.pretrain for point in self.points if point.pretrain})
-        self.pretrained = [name for name in names if storage.exists(storage.join(run, name, "result.json"))]  # by an earlier part
+        self.pretrained = [
+            name for name in names if storage.exists(storage.join(run, name, "result.json"))
+        ]  # by an earlier part
         self._places = 0
         for batch in [[point] for point in self.points] if self._is_tpe else [self.points]:
             self._add(batch)
@@ -68,7 +78,10 @@ class Trials(Searcher):
         """Keep the points in storage; needed before Tune asks for a trial."""
         storage.write_json(self._path, self._drawn)
         if self._is_tpe:
-            known = [(drawn["parameters"], *self._figure(point)) for drawn, point in zip(self._drawn, self.points, strict=True)]
+            known = [
+                (drawn["parameters"], *self._figure(point))
+                for drawn, point in zip(self._drawn, self.points, strict=True)
+            ]
             self._tpe = TPE(self._config, known)
 
     @property
@@ -83,7 +96,9 @@ class Trials(Searcher):
         facts = {"trial": trial.name, "place": trial.place, "seed": trial.seed}
         return {**facts, "values": trial.point.values, "pretrain": trial.point.pretrain}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         trial, started = self.running.pop(trial_id)
         result = result or {}
         if "interrupted" in result:
@@ -92,15 +107,26 @@ class Trials(Searcher):
         if outcome is None and self._halving and trial.name in self._halving.stopped:
             best = max(result["validations"], key=lambda found: found["valid_auc"])
             facts = {"valid_auc": best["valid_auc"], "best_step": best["valid_step"], "steps": result["step"]}
-            facts |= {"seconds": round(time.monotonic() - started, 1), "seconds_per_step": result["seconds_per_step"]}
+            facts |= {
+                "seconds": round(time.monotonic() - started, 1),
+                "seconds_per_step": result["seconds_per_step"],
+            }
             kept = {**facts, "validations": result["validations"]}
-            storage.patiently(lambda: storage.write_json(storage.join(self._run, trial.name, "stopped.json"), kept))
+            storage.patiently(
+                lambda: storage.write_json(storage.join(self._run, trial.name, "stopped.json"), kept)
+            )
             outcome = _outcome(trial, "stopped", facts)
         if outcome is None:
             reason = result.get("error") or "its process ended, as where memory runs out; see Ray's logs"
-            outcome = _outcome(trial, "failed", {"seconds": round(time.monotonic() - started, 1), "error": reason})
+            outcome = _outcome(
+                trial, "failed", {"seconds": round(time.monotonic() - started, 1), "error": reason}
+            )
         self.outcomes[trial.name] = outcome
-        auc = "" if outcome["valid_auc"] is None else f", valid AUC {outcome['valid_auc']:.4f} at step {outcome['best_step']}"
+        auc = (
+            ""
+            if outcome["valid_auc"] is None
+            else f", valid AUC {outcome['valid_auc']:.4f} at step {outcome['best_step']}"
+        )
         say(f"{trial.name}: {outcome['status']}{auc}{': ' + outcome['error'] if outcome['error'] else ''}")
         figure, over = self._figure(trial.point)
         if self._tpe and over:
@@ -123,17 +149,29 @@ class Trials(Searcher):
             if self._halving:
                 folder = storage.join(self._run, trial.name)
                 stopped = outcome["status"] == "stopped"
-                found = storage.read_json(storage.join(folder, "stopped.json"))["validations"] if stopped else validations_of(folder)
+                found = (
+                    storage.read_json(storage.join(folder, "stopped.json"))["validations"]
+                    if stopped
+                    else validations_of(folder)
+                )
                 for number, scores in enumerate(found, start=1):
                     self._halving.rungs.goes_on(trial.place, number, scores["valid_auc"])
 
     def _over(self, trial: Trial) -> dict[str, Any] | None:
-        """What the trial's folder says became of it; None: it isn't over, or has failed and may be tried again."""
+        """What the trial's folder says became of it; None: it isn't over, or has failed and may be tried
+        again.
+        """
         folder = storage.join(self._run, trial.name)
         if storage.exists(path := storage.join(folder, "result.json")):
             result = storage.read_json(path)
-            facts = {"valid_auc": result["best_auc"], "best_step": result["best_step"], "steps": result["step"]}
-            return _outcome(trial, "finished", facts | {key: result[key] for key in ("seconds", "seconds_per_step")})
+            facts = {
+                "valid_auc": result["best_auc"],
+                "best_step": result["best_step"],
+                "steps": result["step"],
+            }
+            return _outcome(
+                trial, "finished", facts | {key: result[key] for key in ("seconds", "seconds_per_step")}
+            )
         if storage.exists(path := storage.join(folder, "stopped.json")):
             facts = storage.read_json(path)
             del facts["validations"]
@@ -163,5 +201,12 @@ class Trials(Searcher):
 
 def _outcome(trial: Trial, status: str, facts: dict[str, Any]) -> dict[str, Any]:
     place = {"trial": trial.name, "point": trial.point.number, "seed": trial.seed, "status": status}
-    empty = {"valid_auc": None, "best_step": None, "steps": None, "seconds": None, "seconds_per_step": None, "error": None}
+    empty = {
+        "valid_auc": None,
+        "best_step": None,
+        "steps": None,
+        "seconds": None,
+        "seconds_per_step": None,
+        "error": None,
+    }
     return {**place, **empty, **facts, "pretrain": trial.point.pretrain, "run": trial.name}

@@ -18,10 +18,14 @@ _SCORED = 128  # rows, at most
 
 
 def time_step(job: Job, threads: int) -> StepTime:
-    """In a worker's place, with its CPUs and GPUs, on plain torch; without checkpoints, and alone. Needs a connected Ray."""
+    """In a worker's place, with its CPUs and GPUs, on plain torch; without checkpoints, and alone. Needs a
+    connected Ray.
+    """
     runtime = job.config.runtime
     task = _timed.options(num_cpus=runtime.cpus_per_worker, num_gpus=runtime.gpus_per_worker)
-    return ray.get(task.remote(replace(job, init=None), threads))  # a pretraining's weights may not be there yet
+    return ray.get(
+        task.remote(replace(job, init=None), threads)
+    )  # a pretraining's weights may not be there yet
 
 
 @ray.remote(max_retries=0)
@@ -42,10 +46,15 @@ def _timed(job: Job, threads: int) -> StepTime:
     model = build_model(job.config, job.dataset.field_sizes, objective=job.objective)
     objective: Any = OBJECTIVES[job.objective](model)
     runtime, size = job.config.runtime, job.stage.micro_batch_size
-    engine = TorchEngine(objective, job.stage, device=device, precision=runtime.precision, total_steps=job.order.total_steps)
+    engine = TorchEngine(
+        objective, job.stage, device=device, precision=runtime.precision, total_steps=job.order.total_steps
+    )
     collator = build_collator(job, load_tokenizer(job.config.plm.path) if job.needs_text else None)
     rows = job.dataset.read_row_groups("train", [0])
-    batches = [batch.to(device) for batch in collator.micro_batches(columns_of(rows.slice(0, size * _MICRO_BATCHES)), size, 0)]
+    batches = [
+        batch.to(device)
+        for batch in collator.micro_batches(columns_of(rows.slice(0, size * _MICRO_BATCHES)), size, 0)
+    ]
 
     def clock() -> float:
         if device.type == "cuda":

@@ -16,7 +16,8 @@ def check_optuna() -> None:
     """Raises ConfigError where it isn't installed."""
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError(
-            "tune.search=tpe needs Optuna, which isn't installed: pip install -c constraints.txt -e '.[tune]', or use tune.search=random"
+            "tune.search=tpe needs Optuna, which isn't installed: pip install -c constraints.txt -e "
+            "'.[tune]', or use tune.search=random"
         )
 
 
@@ -24,7 +25,9 @@ class TPE:
     """Points are known by the numbers that the caller gives them; their figure is to be maximised."""
 
     def __init__(self, config: Config, known: list[tuple[dict[str, Any], float | None, bool]]):
-        """`known`: of the points drawn by an earlier part of the sweep the parameters, the figure, and whether they are over."""
+        """`known`: of the points drawn by an earlier part of the sweep the parameters, the figure, and
+        whether they are over.
+        """
         import optuna
         from ray.tune.search.optuna import OptunaSearch
 
@@ -52,7 +55,9 @@ class TPE:
 
     def tell(self, number: int, figure: float | None) -> None:
         """None: nothing of it came out."""
-        self._search.on_trial_complete(str(number), {"figure": figure} if figure is not None else None, error=figure is None)
+        self._search.on_trial_complete(
+            str(number), {"figure": figure} if figure is not None else None, error=figure is None
+        )
 
 
 def _domain(values: SearchRange | list[Any]) -> Any:

@@ -1,4 +1,6 @@
-"""What a sweep's trials do, in processes of their own: have their pretraining made, once for all that share it, and finetune."""
+"""What a sweep's trials do, in processes of their own: have their pretraining made, once for all that share
+it, and finetune.
+"""
 
 import json
 from collections.abc import Iterator
@@ -81,8 +83,9 @@ def _pretrain(config: Config, run: str, name: str, sweep: Any, around: Threads) 
 def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: dict[str, Any]) -> None:
     """A trial of Ray Tune's: reports each validation of its finetuning, and last its "status".
 
-    By its driver, who sees all of them twice a second, not by Ray's TuneReportCallback, which has only what comes with a checkpoint.
-    Stopped by Tune, it ends in `tune.report`, and what it has started ends with its process.
+    By its driver, who sees all of them twice a second, not by Ray's TuneReportCallback, which has only what
+    comes with a checkpoint. Stopped by Tune, it ends in `tune.report`, and what it has started ends with its
+    process.
     """
     name, pretrain = trial["trial"], trial["pretrain"]
     point = make_point(base, trial["values"], [])
@@ -100,12 +103,17 @@ def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: d
     def watch(metrics: dict[str, Any]) -> bool:
         stop = bool(ray.get(sweep.post.remote(name, metrics.get("step", 0))))
         if not stop and metrics:
-            report(metrics.get("validations", []), {"step": metrics["step"], "seconds_per_step": metrics["seconds_per_step"]})
+            report(
+                metrics.get("validations", []),
+                {"step": metrics["step"], "seconds_per_step": metrics["seconds_per_step"]},
+            )
         return stop
 
     try:
         if pretrain and not storage.exists(storage.join(run, pretrain, "result.json")):
-            failed: Any = ray.get(sweep.pretrained.remote(pretrain_config(base, point), run, pretrain, around))
+            failed: Any = ray.get(
+                sweep.pretrained.remote(pretrain_config(base, point), run, pretrain, around)
+            )
             if failed:
                 tune.report({"status": "failed", **failed})
                 return

@@ -1,7 +1,8 @@
 """`clickprompt tune`, the driver: a staged search with Ray Tune over any keys of the configuration.
 
-One Tuner, whose trials are the finetunings. Keys that change the pretraining (clickprompt/tuning/points.py says which) give pretrainings that
-trials share: the first trial that needs one has it made (runtime/tune/trials.py) and goes on as soon as it is there.
+One Tuner, whose trials are the finetunings. Keys that change the pretraining (clickprompt/tuning/points.py
+says which) give pretrainings that trials share: the first trial that needs one has it made
+(runtime/tune/trials.py) and goes on as soon as it is there.
 """
 
 import functools
@@ -20,7 +21,13 @@ from clickprompt.errors import ConfigError, RunError, StoppedError
 from clickprompt.io import storage
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import Task, say
-from clickprompt.runtime.cluster.connect import check_cpus, check_room, connect, embedded_cpus, storage_options
+from clickprompt.runtime.cluster.connect import (
+    check_cpus,
+    check_room,
+    connect,
+    embedded_cpus,
+    storage_options,
+)
 from clickprompt.runtime.train.preflight import begun_with, check_training, claim
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.tune.estimate import Plan, make_plan, measure
@@ -28,7 +35,14 @@ from clickprompt.runtime.tune.searcher import Halving, Trials
 from clickprompt.runtime.tune.tpe import check_optuna
 from clickprompt.runtime.tune.trials import Sweep, Threads, finetune_trial
 from clickprompt.tuning.halving import Rungs
-from clickprompt.tuning.points import Point, changes_pretraining, check_space, corners, make_point, wants_pretraining
+from clickprompt.tuning.points import (
+    Point,
+    changes_pretraining,
+    check_space,
+    corners,
+    make_point,
+    wants_pretraining,
+)
 from clickprompt.tuning.results import best_config, ranked, write_trials
 
 __all__ = ["run_tune"]
@@ -36,22 +50,27 @@ __all__ = ["run_tune"]
 _FREE = ("tune.max_concurrent_trials", "tune.max_points")  # what may differ when a sweep goes on
 # Tune's newer output prints boxes whatever its verbosity; nobody reads its logs
 _SETTINGS = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-_TRIAL_CPUS = 0.01  # a trial only drives a training, whose workers ask for their own CPUs; Tune refuses a trial that needs nothing
+# a trial only drives a training, whose workers ask for their own CPUs; Tune refuses a trial that needs
+# nothing
+_TRIAL_CPUS = 0.01
 
 
 def run_tune(config: Config, run: str, *, yes: bool = False) -> dict[str, Any]:
-    """Points of `tune.space`, the best one first, and what became of their trials; also in `<run>/result.json`, with `trials.parquet` and
-    `best.yaml`. Running it again continues: what is finished isn't done again, what has failed is.
+    """Points of `tune.space`, the best one first, and what became of their trials; also in
+    `<run>/result.json`, with `trials.parquet` and `best.yaml`. Running it again continues: what is finished
+    isn't done again, what has failed is.
 
-    Raises InputError before anything starts where the space can't work, or is larger than `tune.max_points` without `yes`; RunError when
-    all trials have failed; StoppedError when a signal asked to stop.
+    Raises InputError before anything starts where the space can't work, or is larger than `tune.max_points`
+    without `yes`; RunError when all trials have failed; StoppedError when a signal asked to stop.
     """
     run, started = storage.native(run), time.monotonic()
     os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
     config = _checked(config, run, yes)
     halving = None
     if config.tune.scheduler == "asha":
-        halving = Halving(Rungs(config.tune.grace_period, config.tune.reduction_factor, config.tune.max_concurrent_trials))
+        halving = Halving(
+            Rungs(config.tune.grace_period, config.tune.reduction_factor, config.tune.max_concurrent_trials)
+        )
     trials = Trials(config, run, halving)
     plan = make_plan(config, trials.points or _corners(config))
     claim(run, config, _FREE)
@@ -65,7 +84,9 @@ def run_tune(config: Config, run: str, *, yes: bool = False) -> dict[str, Any]:
 
 
 def _checked(config: Config, run: str, yes: bool) -> Config:
-    """With the dataset's version and absolute paths. Raises InputError for what is wrong whatever the point."""
+    """With the dataset's version and absolute paths. Raises InputError for what is wrong whatever the
+    point.
+    """
     check_space(config)
     if config.tune.search == "tpe":
         check_optuna()
@@ -90,14 +111,19 @@ def _check_size(config: Config, yes: bool) -> None:
     """Raises ConfigError for more points than `tune.max_points` without `yes`."""
     space, seeds = config.tune.space, max(len(config.tune.seeds), 1)
     grid = config.tune.search == "grid"
-    points = math.prod(len(values) for values in space.values() if isinstance(values, list)) if grid else config.tune.num_samples
+    points = (
+        math.prod(len(values) for values in space.values() if isinstance(values, list))
+        if grid
+        else config.tune.num_samples
+    )
     if yes or points <= config.tune.max_points:
         return
     lists = [values for key, values in space.items() if changes_pretraining(key)]
     different = math.prod(len(values) if isinstance(values, list) else points for values in lists)
     pretrainings = min(different, points) if wants_pretraining(config) else 0
     raise ConfigError(
-        f"tune.space has {points:,} points: {'' if grid else 'up to '}{pretrainings:,} pretrainings and {points * seeds:,} finetunings, "
+        f"tune.space has {points:,} points: {'' if grid else 'up to '}{pretrainings:,} pretrainings and "
+        f"{points * seeds:,} finetunings, "
         f"more than tune.max_points={config.tune.max_points}; give --yes to run them all, or a smaller space"
     )
 
@@ -106,13 +132,23 @@ def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan
     at_once = min(config.tune.max_concurrent_trials, plan.num_trials)
     embedded = config.runtime.address == "local"
     # What the trials themselves hold mustn't be what a data stream of theirs waits for
-    runtime = config.runtime.model_copy(update={"logical_cpus": embedded_cpus(config.runtime) + 1}) if embedded else config.runtime
-    # A dashboard, because without one a finished trial's placement group leaks and the next trial waits forever
-    with connect(runtime, dashboard=True), stop_signals() as signals:  # in this order: Ray takes SIGTERM for itself when it starts
+    runtime = (
+        config.runtime.model_copy(update={"logical_cpus": embedded_cpus(config.runtime) + 1})
+        if embedded
+        else config.runtime
+    )
+    # A dashboard, because without one a finished trial's placement group leaks and the next trial waits
+    # forever
+    with (
+        connect(runtime, dashboard=True),
+        stop_signals() as signals,
+    ):  # in this order: Ray takes SIGTERM for itself when it starts
         check_room(config.runtime, runs=at_once)
         cores = usable_cores() if embedded else int(ray.cluster_resources()["CPU"])
         workers = at_once * config.runtime.min_workers
-        threads = Threads(worker_threads(workers, config.runtime.cpus_per_worker, shared=not embedded, cores=cores))
+        threads = Threads(
+            worker_threads(workers, config.runtime.cpus_per_worker, shared=not embedded, cores=cores)
+        )
         trials.start()
         _forget(run)
         plan = measure(plan, run, trials, threads.number)
@@ -120,7 +156,9 @@ def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan
             say(line)
         sweep: Any = Sweep.remote()
         tuner = tune.Tuner(
-            tune.with_resources(functools.partial(finetune_trial, config, run, sweep, threads), {"cpu": _TRIAL_CPUS}),
+            tune.with_resources(
+                functools.partial(finetune_trial, config, run, sweep, threads), {"cpu": _TRIAL_CPUS}
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=trials,
                 scheduler=halving,
@@ -134,7 +172,10 @@ def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan
         _forget(run)
     if signals:
         left = plan.num_trials - len(trials.outcomes)
-        raise StoppedError(f"{run}: stopped, {left} of {plan.num_trials} trials aren't over; the same command continues", signals[0])
+        raise StoppedError(
+            f"{run}: stopped, {left} of {plan.num_trials} trials aren't over; the same command continues",
+            signals[0],
+        )
 
 
 def _fit(tuner: tune.Tuner, sweep: Any, trials: Trials, plan: Plan, run: str, signals: list[int]) -> None:
@@ -153,7 +194,10 @@ def _fit(tuner: tune.Tuner, sweep: Any, trials: Trials, plan: Plan, run: str, si
             trials.stopping = bool(signals)
             steps: Any = ray.get(sweep.read.remote(trials.stopping))
             over = len(trials.outcomes)
-            task.update(plan.done(steps, trials), f"{over} of {plan.num_trials} trials over, {len(trials.running)} under way")
+            task.update(
+                plan.done(steps, trials),
+                f"{over} of {plan.num_trials} trials over, {len(trials.running)} under way",
+            )
     fitted.result()
 
 
@@ -166,18 +210,26 @@ def _results(config: Config, run: str, trials: Trials, seconds: float) -> dict[s
     """Written, too."""
     points, outcomes = trials.points, sorted(trials.outcomes.values(), key=lambda outcome: outcome["trial"])
     rows = ranked(points, outcomes)
-    counts = {status: sum(outcome["status"] == status for outcome in outcomes) for status in ("finished", "stopped", "failed")}
+    counts = {
+        status: sum(outcome["status"] == status for outcome in outcomes)
+        for status in ("finished", "stopped", "failed")
+    }
     write_trials(storage.join(run, "trials.parquet"), points, outcomes)
     found = best_config(points, rows, run)
     if found is None:
-        raise RunError(f"{run}: all {len(outcomes)} trials failed, such as {outcomes[0]['trial']}: {outcomes[0]['error']}")
+        raise RunError(
+            f"{run}: all {len(outcomes)} trials failed, such as {outcomes[0]['trial']}: "
+            f"{outcomes[0]['error']}"
+        )
     best, chosen = found
     storage.write_bytes(storage.join(run, "best.yaml"), dump_config(chosen).encode())
     pretrains = {}
     for name in sorted({point.pretrain for point in points if point.pretrain}):
         if storage.exists(path := storage.join(run, name, "result.json")):
             pretrained = storage.read_json(path)
-            pretrains[name] = {key: pretrained[key] for key in ("step", "seconds", "seconds_per_step", "last_loss")}
+            pretrains[name] = {
+                key: pretrained[key] for key in ("step", "seconds", "seconds_per_step", "last_loss")
+            }
     runs = [(outcome["steps"], outcome["seconds_per_step"]) for outcome in outcomes]
     runs += [(pretrained["step"], pretrained["seconds_per_step"]) for pretrained in pretrains.values()]
     result = {

@@ -1,22 +1,27 @@
-"""AdamW for table rows of which a step needs few: a row's updates without a gradient wait until the row is next used.
+"""AdamW for table rows of which a step needs few: a row's updates without a gradient wait until the row is
+next used.
 
-Dense AdamW moves every row at every step, also one with gradient 0: at step s (from 1), with m, v its moments, η_s the learning rate,
-λ the weight decay and a_s = 1 − η_s λ,
+Dense AdamW moves every row at every step, also one with gradient 0: at step s (from 1), with m, v its
+moments, η_s the learning rate, λ the weight decay and a_s = 1 − η_s λ,
 
-    m_s = β1 m_{s−1},   v_s = β2 v_{s−1},   w_s = a_s w_{s−1} − η_s / (1 − β1^s) · m_s / (√(v_s / (1 − β2^s)) + ε).
+    m_s = β1 m_{s−1},   v_s = β2 v_{s−1},   w_s = a_s w_{s−1} − η_s / (1 − β1^s) · m_s / (√(v_s / (1 − β2^s))
+    + ε).
 
 Over the steps u+1 … t that makes, with ρ = β1 / √β2 and c_s = √(1 − β2^s) / (1 − β1^s),
 
     m_t = β1^(t−u) m_u,   v_t = β2^(t−u) v_u,   w_t = A w_u − B m_u / (√v_u + ε E),
     A = Π_{s=u+1..t} a_s,   B = Σ_{s=u+1..t} ρ^(s−u) η_s c_s Π_{j=s+1..t} a_j.
 
-A and B depend on u and t only and, the learning rate being a function of the step, follow from tables over the run's steps:
+A and B depend on u and t only and, the learning rate being a function of the step, follow from tables over
+the run's steps:
 
-    A = exp(L_t − L_u),   L_s = Σ_{j≤s} ln a_j;      B = A R_u − ρ^(t−u) R_t,   R_s = ρ / a_{s+1} · (η_{s+1} c_{s+1} + R_{s+1}),   R_T = 0.
+    A = exp(L_t − L_u),   L_s = Σ_{j≤s} ln a_j;      B = A R_u − ρ^(t−u) R_t,   R_s = ρ / a_{s+1} · (η_{s+1}
+    c_{s+1} + R_{s+1}),   R_T = 0.
 
-This is exact but for ε: each skipped step has an E of its own, √(1 − β2^s) / β2^((s−u)/2), where this has one for all, E = B / B', with
-which it is exact for √v ≫ ε and also for √v ≪ ε: B' = Σ β1^(s−u) η_s / (1 − β1^s) Π a_j, from a table as B is. A row never touched (u = 0,
-moments 0) only decays. So rows are those of dense AdamW up to rounding, and a step costs what its rows cost, however large the table.
+This is exact but for ε: each skipped step has an E of its own, √(1 − β2^s) / β2^((s−u)/2), where this has one
+for all, E = B / B', with which it is exact for √v ≫ ε and also for √v ≪ ε: B' = Σ β1^(s−u) η_s / (1 − β1^s) Π
+a_j, from a table as B is. A row never touched (u = 0, moments 0) only decays. So rows are those of dense
+AdamW up to rounding, and a step costs what its rows cost, however large the table.
 """
 
 import math

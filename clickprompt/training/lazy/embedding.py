@@ -1,16 +1,19 @@
-"""Embedding tables of which a step reads and writes only the rows that its global batch touches (`embedding_optimizer: lazy`).
+"""Embedding tables of which a step reads and writes only the rows that its global batch touches
+(`embedding_optimizer: lazy`).
 
-The tables of a model (all by the same ids: embeddings, linear terms) become one array outside of it, beside two of moments and one of
-the step that last touched each row; every worker holds a replica. They are no parameters of the model, because DeepSpeed would broadcast
-and partition those, and DistributedDataParallel exchange whole gradients. A step goes
+The tables of a model (all by the same ids: embeddings, linear terms) become one array outside of it, beside
+two of moments and one of the step that last touched each row; every worker holds a replica. They are no
+parameters of the model, because DeepSpeed would broadcast and partition those, and DistributedDataParallel
+exchange whole gradients. A step goes
 
-    begin     ids of the global batch from all workers → its distinct rows, caught up (deferred_adamw.py) → leaves [n, d] of the graph
-    forward   looks up in the leaves; backward sums the gradient of all micro-batches there, so it comes coalesced
-    exchange  one all-reduce of [n, d], the mean over the workers as for every other gradient
-    step      AdamW on the n rows, after the engine clipped dense parameters and leaves by their joint norm
+    begin     ids of the global batch from all workers → its distinct rows, caught up (deferred_adamw.py) →
+    leaves [n, d] of the graph forward   looks up in the leaves; backward sums the gradient of all
+    micro-batches there, so it comes coalesced exchange  one all-reduce of [n, d], the mean over the workers
+    as for every other gradient step      AdamW on the n rows, after the engine clipped dense parameters and
+    leaves by their joint norm
 
-Rows and gradient being the same everywhere, replicas stay equal bit for bit. Outside of training rows are read as they would be now, and
-nothing is written: validation and export leave no trace in a run.
+Rows and gradient being the same everywhere, replicas stay equal bit for bit. Outside of training rows are
+read as they would be now, and nothing is written: validation and export leave no trace in a run.
 """
 
 import os
@@ -38,8 +41,12 @@ _BLOCK_ROWS = 2**18  # of a table, read at a time
 class LazyEmbedding:
     """Owns the packed tables that it takes out of `model`, which then looks its rows up here."""
 
-    def __init__(self, model: nn.Module, stage: StageConfig, *, total_steps: int, device: torch.device) -> None:
-        tables = {name: module for name, module in model.named_modules() if isinstance(module, PackedEmbedding)}
+    def __init__(
+        self, model: nn.Module, stage: StageConfig, *, total_steps: int, device: torch.device
+    ) -> None:
+        tables = {
+            name: module for name, module in model.named_modules() if isinstance(module, PackedEmbedding)
+        }
         weights = [table.weight.detach() for table in tables.values()]
         assert weights, "a model without embeddings"
         self.leaves: list[Tensor] = []  # of the step that has begun, one per table
@@ -61,17 +68,25 @@ class LazyEmbedding:
         self._offsets = next(iter(tables.values())).offsets.to(device)
 
     def begin(self, micro_batches: list[Batch], step: int) -> None:
-        """Before the first forward of step `step` (from 0), by every worker, with all of this worker's micro-batches."""
+        """Before the first forward of step `step` (from 0), by every worker, with all of this worker's
+        micro-batches.
+        """
         ids = (torch.cat([batch.field_ids for batch in micro_batches]) + self._offsets).flatten()
         self._rows = _distinct(_gather(ids))
         self._step = step
-        self._positions.index_copy_(0, self._rows, torch.arange(len(self._rows), dtype=torch.int32, device=ids.device))
+        self._positions.index_copy_(
+            0, self._rows, torch.arange(len(self._rows), dtype=torch.int32, device=ids.device)
+        )
         weight, first, second = self._state = self._read(self._rows)
         self._adamw.catch_up(weight, first, second, self._touched.index_select(0, self._rows), step)
-        self.leaves = [part.detach().contiguous().requires_grad_() for part in weight.split(self._widths, dim=1)]
+        self.leaves = [
+            part.detach().contiguous().requires_grad_() for part in weight.split(self._widths, dim=1)
+        ]
 
     def lookup(self, ids: Tensor, table: int) -> Tensor:
-        """The step's rows of a table, any shape → [..., d]. IndexError for ids that `begin` was not told of."""
+        """The step's rows of a table, any shape → [..., d]. IndexError for ids that `begin` was not told
+        of.
+        """
         positions = self._positions.index_select(0, ids.flatten())
         return gather_rows(self.leaves[table], positions).view(*ids.shape, -1)
 
@@ -126,9 +141,14 @@ class LazyEmbedding:
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
         """The tables after the steps done, whole and on the CPU, by their names in the model."""
-        whole = {name: torch.empty(len(self._weight), width) for name, width in zip(self._names, self._widths, strict=True)}
+        whole = {
+            name: torch.empty(len(self._weight), width)
+            for name, width in zip(self._names, self._widths, strict=True)
+        }
         for rows in torch.arange(len(self._weight), device=self._weight.device).split(_BLOCK_ROWS):
-            for table, part in zip(whole.values(), self._weights_now(rows).split(self._widths, dim=1), strict=True):
+            for table, part in zip(
+                whole.values(), self._weights_now(rows).split(self._widths, dim=1), strict=True
+            ):
                 table[rows[0] : rows[-1] + 1] = part.cpu()
         return whole
 
@@ -145,10 +165,19 @@ class LazyEmbedding:
             self._step = int(file.get_tensor("step"))
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {"weight": self._weight, "first_moment": self._first, "second_moment": self._second, "touched": self._touched}
+        return {
+            "weight": self._weight,
+            "first_moment": self._first,
+            "second_moment": self._second,
+            "touched": self._touched,
+        }
 
     def _read(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return F.embedding(rows, self._weight), F.embedding(rows, self._first), F.embedding(rows, self._second)
+        return (
+            F.embedding(rows, self._weight),
+            F.embedding(rows, self._first),
+            F.embedding(rows, self._second),
+        )
 
     def _weights_now(self, rows: Tensor) -> Tensor:
         return self._adamw.weights_at(*self._read(rows), self._touched.index_select(0, rows), self._step)

@@ -23,7 +23,10 @@ def order(dataset):
 
 @pytest.fixture(scope="module")
 def planned(dataset, order):
-    rows = {step: columns["row_id"][columns["weight"] > 0].tolist() for step, columns in read_local_batches(dataset, order)}
+    rows = {
+        step: columns["row_id"][columns["weight"] > 0].tolist()
+        for step, columns in read_local_batches(dataset, order)
+    }
     assert list(rows) == list(range(STEPS))
     return rows
 
@@ -33,14 +36,24 @@ def attempt(planned, held: int, steps: range) -> Attempt:
 
 
 def test_what_was_trained_again_counts_once(dataset, order, planned):
-    """Killed at step 13, and again before it had a checkpoint of its own; the checkpoint of step 10 was what both went on from."""
-    attempts = [attempt(planned, 0, range(13)), attempt(planned, 10, range(10, 12)), attempt(planned, 10, range(10, STEPS))]
+    """Killed at step 13, and again before it had a checkpoint of its own; the checkpoint of step 10 was what
+    both went on from.
+    """
+    attempts = [
+        attempt(planned, 0, range(13)),
+        attempt(planned, 10, range(10, 12)),
+        attempt(planned, 10, range(10, STEPS)),
+    ]
     assert audit(attempts, dataset, order).clean
 
 
 def test_an_older_checkpoint_than_the_newest(dataset, order, planned):
     """The one of step 20 was damaged: nothing of what the second attempt did is in the model."""
-    attempts = [attempt(planned, 0, range(13)), attempt(planned, 10, range(10, 25)), attempt(planned, 5, range(5, STEPS))]
+    attempts = [
+        attempt(planned, 0, range(13)),
+        attempt(planned, 10, range(10, 25)),
+        attempt(planned, 5, range(5, STEPS)),
+    ]
     assert audit(attempts, dataset, order).clean
 
 
@@ -80,11 +93,20 @@ def test_the_notes_of_an_attempts_workers_are_put_together(tmp_path):
     write("0002-0.jsonl", {"from": 1, "workers": 1, "node": "a"}, {"step": 1, "rows": [5], "time": 4.0})
     write("0001-1.jsonl", {"from": 0, "workers": 2, "node": "b"}, {"step": 0, "rows": [2], "time": 2.0})
     write(
-        "0001-0.jsonl", {"from": 0, "workers": 2, "node": "a"}, {"step": 0, "rows": [1], "time": 1.0}, {"step": 1, "rows": [3], "time": 3.0}
+        "0001-0.jsonl",
+        {"from": 0, "workers": 2, "node": "a"},
+        {"step": 0, "rows": [1], "time": 1.0},
+        {"step": 1, "rows": [3], "time": 3.0},
     )
     (tmp_path / "0003-0.jsonl").write_text("")  # killed before it had begun
     first, second = read_attempts(str(tmp_path))
-    assert (first.start, first.num_workers, dict(first.rows), first.passed(0), first.passed(1)) == (0, 2, {0: [1, 2], 1: [3]}, 2.0, None)
+    assert (first.start, first.num_workers, dict(first.rows), first.passed(0), first.passed(1)) == (
+        0,
+        2,
+        {0: [1, 2], 1: [3]},
+        2.0,
+        None,
+    )
     assert (second.start, second.num_workers, dict(second.rows)) == (1, 1, {1: [5]})
     assert (second.began, first.nodes, second.nodes) == (2e-9, ["a", "b"], ["a"])
     assert read_attempts(str(tmp_path / "nowhere")) == []

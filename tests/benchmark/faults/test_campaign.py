@@ -24,7 +24,9 @@ def inputs(tmp_path_factory):
 
 
 def campaign(inputs, folder, **settings):
-    return load_config(None, [*inputs, f"faults.run={folder}", *(f"faults.{key}={value}" for key, value in settings.items())])
+    return load_config(
+        None, [*inputs, f"faults.run={folder}", *(f"faults.{key}={value}" for key, value in settings.items())]
+    )
 
 
 @pytest.mark.ray
@@ -70,11 +72,18 @@ def test_the_plan_depends_on_the_seed_and_covers_every_kind():
     settings = FaultsConfig(number=40)
     drawn = plan(settings, 0, ARMS, 54)
     assert drawn == plan(settings, 0, ARMS, 54)
-    assert drawn[:10] == plan(FaultsConfig(number=10), 0, ARMS, 54), "a longer campaign begins with the shorter one"
+    assert drawn[:10] == plan(FaultsConfig(number=10), 0, ARMS, 54), (
+        "a longer campaign begins with the shorter one"
+    )
     assert drawn != plan(settings, 1, ARMS, 54)
     assert {fault.kind for fault in drawn} == set(FAULT_KINDS)
     assert {fault.arm for fault in drawn} == set(ARMS)
-    assert {strike["moment"] for fault in drawn for strike in fault.strikes} == {"step", "save", "seal", "upload"}
+    assert {strike["moment"] for fault in drawn for strike in fault.strikes} == {
+        "step",
+        "save",
+        "seal",
+        "upload",
+    }
 
 
 def test_a_campaign_is_a_local_folder(inputs):
@@ -110,7 +119,9 @@ def test_what_a_process_has_started_is_found_and_ended():
     before = below(os.getpid())
     process = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])
     try:
-        while len(new := [entry for entry in below(os.getpid()) if entry not in before]) < 2 or "sleep" not in map(title, new):
+        while len(
+            new := [entry for entry in below(os.getpid()) if entry not in before]
+        ) < 2 or "sleep" not in map(title, new):
             pass
         assert gone_within(new, 0.1) == new
     finally:

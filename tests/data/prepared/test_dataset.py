@@ -35,7 +35,9 @@ def test_describes_itself(dataset):
 def test_row_groups_come_in_the_given_order(dataset):
     whole = dataset.read_split("train")
     picked = dataset.read_row_groups("train", np.array([10, 0, 3, 3]))
-    wanted = pa.concat_tables([whole.slice(370, 30), whole.slice(0, 37), whole.slice(111, 37), whole.slice(111, 37)])
+    wanted = pa.concat_tables(
+        [whole.slice(370, 30), whole.slice(0, 37), whole.slice(111, 37), whole.slice(111, 37)]
+    )
     assert picked.equals(wanted)
     assert dataset.read_row_groups("train", []).schema == whole.schema
     assert pa.concat_tables(dataset.shard_tables("valid")).equals(dataset.read_split("valid"))
@@ -73,7 +75,10 @@ def test_nothing_there_and_no_dataset(tmp_path):
 
 def test_other_format_version_is_refused(dataset):
     change_manifest(dataset, format_version=FORMAT_VERSION + 1)
-    rule = f"prepared with format {FORMAT_VERSION + 1}, this clickprompt reads {FORMAT_VERSION}; run clickprompt prepare again"
+    rule = (
+        f"prepared with format {FORMAT_VERSION + 1}, this clickprompt reads {FORMAT_VERSION}; run "
+        "clickprompt prepare again"
+    )
     with pytest.raises(DataError, match=rule):
         Dataset.open(dataset.uri)
 
@@ -111,5 +116,7 @@ def test_damaged_shard_is_named_when_read(dataset):
     path = os.path.join(dataset.uri, "valid/part-00000.parquet")
     os.truncate(path, 100)
     for read in (lambda: dataset.read_split("valid"), lambda: dataset.read_row_groups("valid", [0])):
-        with pytest.raises(DataError, match=r"valid/part-00000\.parquet: missing or damaged .*run clickprompt prepare again"):
+        with pytest.raises(
+            DataError, match=r"valid/part-00000\.parquet: missing or damaged .*run clickprompt prepare again"
+        ):
             read()

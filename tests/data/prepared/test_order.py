@@ -1,4 +1,6 @@
-"""The plan of data/prepared/order.py: same batches for every worker count, every row once an epoch, any step restartable."""
+"""The plan of data/prepared/order.py: same batches for every worker count, every row once an epoch, any step
+restartable.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ def global_batches(dataset, order, num_workers, start_step=0):
     """{step: sorted row ids of weight 1} over all workers."""
     batches = {}
     for rank in range(num_workers):
-        for step, columns in read_local_batches(dataset, order, start_step=start_step, rank=rank, num_workers=num_workers):
+        for step, columns in read_local_batches(
+            dataset, order, start_step=start_step, rank=rank, num_workers=num_workers
+        ):
             assert all(len(values) == BATCH // num_workers for values in columns.values())
             batches.setdefault(step, []).extend(columns["row_id"][columns["weight"] > 0].tolist())
     return {step: sorted(rows) for step, rows in batches.items()}
@@ -40,23 +44,32 @@ def test_global_batches_are_the_same_for_1_2_and_3_workers(dataset):
 def test_every_row_comes_once_an_epoch_and_epochs_differ(dataset):
     order = order_of(dataset)
     batches = global_batches(dataset, order, 2)
-    epochs = [[row for step in batches if order.epoch_of(step) == epoch for row in batches[step]] for epoch in (0, 1)]
+    epochs = [
+        [row for step in batches if order.epoch_of(step) == epoch for row in batches[step]]
+        for epoch in (0, 1)
+    ]
     for rows in epochs:
         assert sorted(rows) == list(range(ROWS))
-    assert [batches[step] for step in range(3)] != [batches[step + order.steps_per_epoch] for step in range(3)]
+    assert [batches[step] for step in range(3)] != [
+        batches[step + order.steps_per_epoch] for step in range(3)
+    ]
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 15, 16, 17, 18, 33])
 def test_restart_at_any_step_gives_the_same_batches(dataset, start):
     order = order_of(dataset)
     whole = global_batches(dataset, order, 1)
-    assert global_batches(dataset, order, 3, start) == {step: rows for step, rows in whole.items() if step >= start}
+    assert global_batches(dataset, order, 3, start) == {
+        step: rows for step, rows in whole.items() if step >= start
+    }
 
 
 def test_max_steps_cuts_the_plan_and_another_seed_changes_it(dataset):
     order = order_of(dataset, max_steps=5)
     assert list(global_batches(dataset, order, 1)) == [0, 1, 2, 3, 4]
-    assert global_batches(dataset, order_of(dataset, max_steps=5, seed=4), 1) != global_batches(dataset, order, 1)
+    assert global_batches(dataset, order_of(dataset, max_steps=5, seed=4), 1) != global_batches(
+        dataset, order, 1
+    )
     assert order.chunks_from(5) == []
 
 
@@ -78,4 +91,6 @@ def test_a_plan_adds_its_row_groups_up_once():
     order = Order(Counted([4096] * 100), global_batch_size=64, chunk_batches=2, seed=0, total_steps=2 * 6400)
     assert len(order.chunks_from(0)) == 6400
     assert order.epoch_of(6400) == 1
-    assert Counted.reads == 1  # at 2 billion rows once takes milliseconds, once for each of 600,000 chunks an hour
+    assert (
+        Counted.reads == 1
+    )  # at 2 billion rows once takes milliseconds, once for each of 600,000 chunks an hour

@@ -18,14 +18,20 @@ def dataset(tmp_path_factory):
 
 
 def order_of(dataset, chunk_batches):
-    return Order.of(dataset, global_batch_size=BATCH, chunk_batches=chunk_batches, seed=3, epochs=2, max_steps=None)
+    return Order.of(
+        dataset, global_batch_size=BATCH, chunk_batches=chunk_batches, seed=3, epochs=2, max_steps=None
+    )
 
 
 @pytest.mark.parametrize("chunk_batches", [1, 3, 100])
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_equals_a_count_over_the_rows_read(dataset, chunk_batches, epoch):
     order = order_of(dataset, chunk_batches)
-    batches = [columns["row_id"] // GROUP for step, columns in read_local_batches(dataset, order) if order.epoch_of(step) == epoch]
+    batches = [
+        columns["row_id"] // GROUP
+        for step, columns in read_local_batches(dataset, order)
+        if order.epoch_of(step) == epoch
+    ]
     full = ROWS // BATCH
     found = shuffle_quality(order, FILES, pairs=1000, epoch=epoch)
     assert len(found.row_groups) == full - 1

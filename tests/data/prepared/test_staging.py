@@ -9,7 +9,9 @@ from clickprompt.data.prepared.staging import Numbering
 
 def naive(files: list[list[str]], known: list[str] | None) -> tuple[list[list[int]], list[str | None]]:
     """Last of each file's codes is that of null."""
-    codes: dict[str | None, int] = {value: code for code, value in enumerate([None] if known is None else known)}
+    codes: dict[str | None, int] = {
+        value: code for code, value in enumerate([None] if known is None else known)
+    }
     found = []
     for file in files:
         if known is None:
@@ -25,7 +27,10 @@ def test_codes_count_in_the_order_of_the_log(known: list[str] | None, seed: int)
     random = np.random.default_rng(seed)
     # Files of the same few values and files of new ones, so that some wait for others and some don't
     files = [
-        random.permutation(random.choice(random.integers(1, 200), size=random.integers(1, 30))).astype(str).tolist() for _ in range(25)
+        random.permutation(random.choice(random.integers(1, 200), size=random.integers(1, 30)))
+        .astype(str)
+        .tolist()
+        for _ in range(25)
     ]
     files = [list(dict.fromkeys(file)) for file in files]
     numbering = Numbering(None if known is None else pa.array(known, pa.string()))

@@ -1,4 +1,6 @@
-"""Ordinary logs that are easily read wrongly: each gives the right rows, or one line that says what is wrong where."""
+"""Ordinary logs that are easily read wrongly: each gives the right rows, or one line that says what is wrong
+where.
+"""
 
 import json
 import math
@@ -64,7 +66,11 @@ NAN = math.nan
         (pa.array([1.0, 0.0, NAN]), {}, [1, 0, None]),
         (pa.array([True, False, None]), {}, [1, 0, None]),
         (pa.array([Decimal("1.0"), Decimal("0.0"), None]), {}, [1, 0, None]),
-        (pa.array([Decimal("3.0"), Decimal("4.0"), Decimal("5.5")]), {"positive_from": 4, "drop": [3]}, [None, 1, 1]),
+        (
+            pa.array([Decimal("3.0"), Decimal("4.0"), Decimal("5.5")]),
+            {"positive_from": 4, "drop": [3]},
+            [None, 1, 1],
+        ),
         (pa.array(["3.0", "4.0", "1"]), {"positive_from": 4, "drop": [3]}, [None, 1, 0]),
         (pa.array([3, 4, 1]), {"positive_from": 4, "drop": ["3.0"]}, [None, 1, 0]),
         (pa.array(["TRUE", "FALSE", "true"]), {}, [1, 0, 1]),
@@ -74,17 +80,32 @@ NAN = math.nan
     ],
 )
 def test_labels(tmp_path, written, rule, meant):
-    labels, _, _, findings, _ = rows_of(str(tmp_path), {"log.parquet": columns(y=written)}, label=LABEL | rule)
+    labels, _, _, findings, _ = rows_of(
+        str(tmp_path), {"log.parquet": columns(y=written)}, label=LABEL | rule
+    )
     assert labels == meant
-    assert findings.counts.get("label_missing", 0) == sum(value in (None, "") or value != value for value in written.to_pylist())
+    assert findings.counts.get("label_missing", 0) == sum(
+        value in (None, "") or value != value for value in written.to_pylist()
+    )
 
 
 @pytest.mark.parametrize(
     ("cell", "meant"),
-    [("yes", 1), ("no", 0), ("NULL", None), ("\\N", None), ("NA", None), ("None", None), ("nan", None), ("", None)],
+    [
+        ("yes", 1),
+        ("no", 0),
+        ("NULL", None),
+        ("\\N", None),
+        ("NA", None),
+        ("None", None),
+        ("nan", None),
+        ("", None),
+    ],
 )
 def test_markers_of_a_csv_are_missing_as_label_and_as_value(tmp_path, cell, meant):
-    labels, _, values, _, _ = rows_of(str(tmp_path), {"log.csv": f'a,b,y\nx,"{cell}",{cell}\n'}, label=LABEL | {"positive": ["yes"]})
+    labels, _, values, _, _ = rows_of(
+        str(tmp_path), {"log.csv": f'a,b,y\nx,"{cell}",{cell}\n'}, label=LABEL | {"positive": ["yes"]}
+    )
     assert labels == [meant]
     assert values["B"] == [cell if meant is not None else None]
 
@@ -99,7 +120,11 @@ def test_markers_of_a_csv_are_missing_as_label_and_as_value(tmp_path, cell, mean
         (pa.array([2**53 + 1, 7, None]), {}, ["9007199254740993", "7", None]),
         (pa.array([2**63 + 5, 7, None], pa.uint64()), {}, ["9223372036854775813", "7", None]),
         (pa.array([[1.0, NAN], [NAN], None]), {"kind": "multi", "take": "all"}, ["1", None, None]),
-        (pa.array([["a", None], [], ["b", "c"]], pa.large_list(pa.string())), {"kind": "multi", "take": "all"}, ["a", None, "b, c"]),
+        (
+            pa.array([["a", None], [], ["b", "c"]], pa.large_list(pa.string())),
+            {"kind": "multi", "take": "all"},
+            ["a", None, "b, c"],
+        ),
         (pa.array([["a", "b"]] * 3, pa.list_(pa.string(), 2)), {"kind": "multi"}, ["a"] * 3),
         (pa.array(["a|b", "", "c"]), {"kind": "multi", "separator": "|", "take": "all"}, ["a, b", None, "c"]),
         (pa.array(["a", "b", "a"]).dictionary_encode(), {}, ["a", "b", "a"]),
@@ -138,19 +163,26 @@ def test_times(tmp_path, written):
 
 
 def test_times_with_fractions_and_of_int96_and_dates(tmp_path):
-    _, times, _, _, _ = rows_of(str(tmp_path / "1"), {"log.csv": f"a,b,y,t\nx,y,1,{MAY}.25\nx,y,0,{MAY}\n"}, timestamp="t")
+    _, times, _, _, _ = rows_of(
+        str(tmp_path / "1"), {"log.csv": f"a,b,y,t\nx,y,1,{MAY}.25\nx,y,0,{MAY}\n"}, timestamp="t"
+    )
     assert times == [MAY * 1_000_000 + 250_000, MAY * 1_000_000]
     stamps = pa.array([datetime(2024, 5, 1, 10)] * 2, pa.timestamp("ns"))
     _, times, _, _, _ = rows_of(str(tmp_path / "2"), {"int96.parquet": columns(2, t=stamps)}, timestamp="t")
     assert times == [MAY * 1_000_000] * 2
-    _, times, _, _, _ = rows_of(str(tmp_path / "3"), {"log.parquet": columns(1, t=pa.array([date(1970, 1, 3)]))}, timestamp="t")
+    _, times, _, _, _ = rows_of(
+        str(tmp_path / "3"), {"log.parquet": columns(1, t=pa.array([date(1970, 1, 3)]))}, timestamp="t"
+    )
     assert times == [2 * 86_400_000_000]
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
 def test_places_are_looked_for_only_when_something_is_wrong(tmp_path, monkeypatch, name):
     """In such files that means reading them from the beginning, for every piece of them."""
-    lines = {"log.csv": "a,b,y,t\nx,y,1,1\nx,y,0,2\n", "log.jsonl": '{"a": 1, "b": 1, "y": 1, "t": "2024-05-01"}\n'}
+    lines = {
+        "log.csv": "a,b,y,t\nx,y,1,1\nx,y,0,2\n",
+        "log.jsonl": '{"a": 1, "b": 1, "y": 1, "t": "2024-05-01"}\n',
+    }
 
     def place(*_):
         raise AssertionError("looked for")
@@ -173,7 +205,8 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
         (
             {"1.csv": "a,b,y,t\n" + LINE.format(MAY), "2.csv": "a,b,y,t\n" + LINE.format(MAY * 1000)},
             {"timestamp": "t"},
-            r"1\.csv, line 2: t=1714557600 \(seconds\) stands beside .*2\.csv, line 2: t=1714557600000 \(milliseconds\)",
+            r"1\.csv, line 2: t=1714557600 \(seconds\) stands beside .*2\.csv, line 2: "
+            r"t=1714557600000 \(milliseconds\)",
         ),
         (
             {"1.parquet": PARQUET, "2.csv": "a,b,y,t\n" + LINE.format("2024-05-01")},
@@ -190,21 +223,36 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
             {"timestamp": "t"},
             r"line 3: .*\(date or time without zone\) stands beside .*one unit and zone",
         ),
-        ({"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01") + LINE.format("")}, {"timestamp": "t"}, r"line 3: t=None is no time"),
-        ({"1.csv": "a,b,y,t\n" + LINE.format("2024-13-01")}, {"timestamp": "t"}, r"line 2: t='2024-13-01' is no date of the calendar"),
+        (
+            {"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01") + LINE.format("")},
+            {"timestamp": "t"},
+            r"line 3: t=None is no time",
+        ),
+        (
+            {"1.csv": "a,b,y,t\n" + LINE.format("2024-13-01")},
+            {"timestamp": "t"},
+            r"line 2: t='2024-13-01' is no date of the calendar",
+        ),
         (
             {"1.csv": "a,b,y,t\n" + LINE.format(7), "2.csv": "a,b,y,t\n" + LINE.format(MAY * 1000)},
             {"timestamp": "t"},
             r"1\.csv, line 2: t=7 is so near 0 that it could be of any unit; give timestamp\.unit",
         ),
-        ({"1.csv": "a,b,y,t\n" + LINE.format("soon")}, {"timestamp": "t"}, r"line 2: t='soon' is neither a number nor a date"),
+        (
+            {"1.csv": "a,b,y,t\n" + LINE.format("soon")},
+            {"timestamp": "t"},
+            r"line 2: t='soon' is neither a number nor a date",
+        ),
         (
             {"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01")},
             {"timestamp": {"column": "t", "unit": "ms"}},
             r"line 2: t='2024-05-01' is no number of unit: ms",
         ),
         (
-            {"1.parquet": columns(a=pa.array([2**53 + 1, 1, 2])), "2.parquet": columns(a=pa.array([9007199254740992.0, 1, 2]))},
+            {
+                "1.parquet": columns(a=pa.array([2**53 + 1, 1, 2])),
+                "2.parquet": columns(a=pa.array([9007199254740992.0, 1, 2])),
+            },
             {},
             r"a is whole numbers in .*1\.parquet and floats in .*2\.parquet.*type: integer",
         ),
@@ -214,12 +262,28 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
             {"fields": [FIELDS[0] | {"type": "integer"}, FIELDS[1]]},
             r"row 1: a=1\.5 is no whole number",
         ),
-        ({"1.parquet": columns(a=[["x"]] * 3)}, {}, r"row 1: a=.* is a list; set kind: multi for the field A"),
-        ({"1.csv": "a,b,y\nx,p|q,1\n"}, {"fields": [FIELDS[0], FIELDS[1] | {"kind": "multi"}]}, r"line 2: b='p\|q' .*separator"),
+        (
+            {"1.parquet": columns(a=[["x"]] * 3)},
+            {},
+            r"row 1: a=.* is a list; set kind: multi for the field A",
+        ),
+        (
+            {"1.csv": "a,b,y\nx,p|q,1\n"},
+            {"fields": [FIELDS[0], FIELDS[1] | {"kind": "multi"}]},
+            r"line 2: b='p\|q' .*separator",
+        ),
         ({"1.csv": "a,b,y\nx,y,2\n"}, {}, r"line 2: y='2' is neither 0 nor 1"),
-        ({"1.csv": "a,b,y\nx,y,good\n"}, {"label": LABEL | {"positive_from": 3}}, r"line 2: y='good' is no number"),
+        (
+            {"1.csv": "a,b,y\nx,y,good\n"},
+            {"label": LABEL | {"positive_from": 3}},
+            r"line 2: y='good' is no number",
+        ),
         ({"1.jsonl": '{"a": "x", "b": "\\ud800", "y": 1}\n'}, {}, r"1\.jsonl, line 1"),
-        ({"1.csv": "a,b,y\nx,Q,1\n"}, {"fields": [FIELDS[0], FIELDS[1] | {"values": {"F": "f"}}]}, r"line 2: b='Q' is none of the codes"),
+        (
+            {"1.csv": "a,b,y\nx,Q,1\n"},
+            {"fields": [FIELDS[0], FIELDS[1] | {"values": {"F": "f"}}]},
+            r"line 2: b='Q' is none of the codes",
+        ),
         (
             {"1.csv": "a,b,y\nx,i1-1 i2,1\n"},
             {"explode": {"columns": ["b"], "separator": " ", "split": "-", "into": ["b", "y"]}},
@@ -234,7 +298,10 @@ def test_what_cannot_be_read_is_one_line_with_its_place(tmp_path, files, schema,
 
 
 def test_type_integer_takes_whole_numbers_however_they_are_stored(tmp_path):
-    files = {"1.parquet": columns(a=pa.array([7, None, 9])), "2.parquet": columns(a=pa.array([7.0, NAN, 9.0]))}
+    files = {
+        "1.parquet": columns(a=pa.array([7, None, 9])),
+        "2.parquet": columns(a=pa.array([7.0, NAN, 9.0])),
+    }
     _, _, values, _, _ = rows_of(str(tmp_path), files, fields=[FIELDS[0] | {"type": "integer"}, FIELDS[1]])
     assert values["A"] == ["7", None, "9"] * 2
 
@@ -261,12 +328,18 @@ def test_lists_beside_each_other_become_rows(tmp_path):
     labels, _, values, _, _ = rows_of(str(tmp_path), {"log.parquet": table}, explode={"columns": ["b", "y"]})
     assert (labels, values["A"], values["B"]) == ([1, 0], ["u", "u"], ["i", None])
     with pytest.raises(InputError, match=r"row 1: y=.* has 1 entries where b has 2"):
-        rows_of(str(tmp_path / "2"), {"log.parquet": table | {"y": [[1], [], None]}}, explode={"columns": ["b", "y"]})
+        rows_of(
+            str(tmp_path / "2"),
+            {"log.parquet": table | {"y": [[1], [], None]}},
+            explode={"columns": ["b", "y"]},
+        )
 
 
 def test_keys_are_compared_as_numbers_and_missing_ones_have_no_values(tmp_path):
     files = {"log.csv": "a,b,y\n1,x,1\n2.0,x,0\n9,x,1\n007,x,0\n,x,1\n"}
-    pq.write_table(pa.table({"id": [1.0, 2.0, 7.0], "name": ["one", "two", "seven"]}), tmp_path / "names.parquet")
+    pq.write_table(
+        pa.table({"id": [1.0, 2.0, 7.0], "name": ["one", "two", "seven"]}), tmp_path / "names.parquet"
+    )
     _, _, values, _, source = rows_of(
         str(tmp_path),
         files,
@@ -280,7 +353,10 @@ def test_keys_are_compared_as_numbers_and_missing_ones_have_no_values(tmp_path):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"id": [1, 2, 1], "name": ["a", "b", "c"]}, r"names\.parquet, row 3: id='1' is there a second time, after .*row 1"),
+        (
+            {"id": [1, 2, 1], "name": ["a", "b", "c"]},
+            r"names\.parquet, row 3: id='1' is there a second time, after .*row 1",
+        ),
         ({"id": [1, None], "name": ["a", "b"]}, r"names\.parquet, row 2: has no id"),
         ({"id": [1, 2]}, r"names\.parquet: has no column 'name'"),
     ],
@@ -300,7 +376,11 @@ def test_partitions_and_parts_of_structs_are_columns(tmp_path):
     table = pa.table({"a": [{"x": 1, "z": "p"}, {"x": 2, "z": None}], "y": [1, 0]})
     _, _, values, _, _ = rows_of(
         str(tmp_path),
-        {"dt=2024-05-01/log.parquet": table, "_temporary/half.parquet": b"not a file", "dt=2024-05-02/.crc": b"x"},
+        {
+            "dt=2024-05-01/log.parquet": table,
+            "_temporary/half.parquet": b"not a file",
+            "dt=2024-05-02/.crc": b"x",
+        },
         data=["**/*.parquet"],
         fields=[{"name": "A", "column": "a.z"}, {"name": "Day", "column": "dt"}],
     )
@@ -309,7 +389,9 @@ def test_partitions_and_parts_of_structs_are_columns(tmp_path):
 
 def test_values_of_the_label_rule_that_never_occur_are_warned_of(tmp_path):
     *_, findings, source = rows_of(
-        str(tmp_path), {"log.csv": "a,b,y\nx,y,buy\n"}, label=LABEL | {"positive": ["buy", "bought"], "drop": [3]}
+        str(tmp_path),
+        {"log.csv": "a,b,y\nx,y,buy\n"},
+        label=LABEL | {"positive": ["buy", "bought"], "drop": [3]},
     )
     assert source.warnings(findings) == ["label y: '3', 'bought' never occurred; check drop and positive"]
 
@@ -317,6 +399,8 @@ def test_values_of_the_label_rule_that_never_occur_are_warned_of(tmp_path):
 def test_a_json_array_and_objects_within_objects(tmp_path):
     content = json.dumps([{"a": {"k": 1}, "b": 5.0, "y": True}, {"b": None, "y": False}])
     labels, _, values, _, _ = rows_of(
-        str(tmp_path), {"log.json": content}, fields=[{"name": "A", "column": "a.k"}, {"name": "B", "column": "b"}]
+        str(tmp_path),
+        {"log.json": content},
+        fields=[{"name": "A", "column": "a.k"}, {"name": "B", "column": "b"}],
     )
     assert (labels, values) == ([1, 0], {"A": ["1", None], "B": ["5", None]})

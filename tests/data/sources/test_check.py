@@ -32,8 +32,13 @@ def write(folder, click=None):
     }
     pq.write_table(pa.table(columns), folder / "log.parquet")
     names = [name for name in columns if name != "click"]
-    fields = [{"name": name, "column": name} | ({"kind": "numeric", "edges": [10, 20]} if name == "price" else {}) for name in names]
-    (folder / "schema.yaml").write_text(yaml.safe_dump({"data": ["log.parquet"], "fields": fields, "label": {"column": "click"}}))
+    fields = [
+        {"name": name, "column": name} | ({"kind": "numeric", "edges": [10, 20]} if name == "price" else {})
+        for name in names
+    ]
+    (folder / "schema.yaml").write_text(
+        yaml.safe_dump({"data": ["log.parquet"], "fields": fields, "label": {"column": "click"}})
+    )
     return str(folder / "schema.yaml")
 
 
@@ -131,13 +136,17 @@ def test_names_of_the_machinery_are_names_of_fields(tmp_path):
     """One table, whose columns have them too."""
     names = ["label", "key", "timestamp", "values", "row_id", "group", "things"]
     draw = np.random.default_rng(1)
-    columns = {name: [f"{name}{i}" for i in draw.integers(0, 9, ROWS)] for name in names} | {"click": draw.integers(0, 2, ROWS)}
+    columns = {name: [f"{name}{i}" for i in draw.integers(0, 9, ROWS)] for name in names} | {
+        "click": draw.integers(0, 2, ROWS)
+    }
     write_things = {"key": [f"key{i}" for i in range(9)], "label": [f"of {i}" for i in range(9)]}
     pq.write_table(pa.table(write_things), tmp_path / "things.parquet")
     fields = [*named(*names), {"name": "Thing label", "column": "stuff.label"}]
     source = log(tmp_path, columns, fields, tables={"stuff": {"data": "things.parquet", "key": "key"}})
     found = check_source(source)
-    assert {field["name"]: field["distinct"] for field in found["fields"]} == dict.fromkeys([*names, "Thing label"], 9)
+    assert {field["name"]: field["distinct"] for field in found["fields"]} == dict.fromkeys(
+        [*names, "Thing label"], 9
+    )
     assert [field["example"][:2] for field in found["fields"]][-1] == "of"
     assert found["warnings"] == []
 
@@ -145,7 +154,9 @@ def test_names_of_the_machinery_are_names_of_fields(tmp_path):
 def test_rows_keep_their_order_and_lose_no_row_to_a_missing_key(tmp_path):
     """Of the joined table half of the keys are there; the field is then missing, and said to be."""
     item = np.arange(ROWS) % 10
-    pq.write_table(pa.table({"id": range(5), "title": [f"title {i}" for i in range(5)]}), tmp_path / "items.parquet")
+    pq.write_table(
+        pa.table({"id": range(5), "title": [f"title {i}" for i in range(5)]}), tmp_path / "items.parquet"
+    )
     fields = [*named("item"), {"name": "Title", "column": "items.title"}]
     tables = {"items": {"data": "items.parquet", "key": "id", "on": "item"}}
     found = check_source(log(tmp_path, {"item": item, "click": np.isin(item, [0, 3])}, fields, tables=tables))
@@ -153,11 +164,15 @@ def test_rows_keep_their_order_and_lose_no_row_to_a_missing_key(tmp_path):
     assert found["tables"] == [{"name": "items", "rows": 5, "missing_keys": 0.5, "example": "5"}]
     assert found["warnings"] == ["table items: 50.0% of the rows have a key that it hasn't, such as '5'"]
     assert [field["missing"] for field in found["fields"]] == [0, 0.5]
-    assert warned(found, "Title") == ["its value decides the label: a leak? leave the field out unless it is known before the click"]
+    assert warned(found, "Title") == [
+        "its value decides the label: a leak? leave the field out unless it is known before the click"
+    ]
 
 
 def test_splits_by_time_as_they_would_fall(tmp_path):
-    """Eight days for training, one for each of the others; the log isn't in order, users of the last day are new."""
+    """Eight days for training, one for each of the others; the log isn't in order, users of the last day are
+    new.
+    """
     day = np.random.default_rng(0).permutation(np.repeat(np.arange(10), ROWS // 10))
     columns = {
         "user": np.where(day == 9, "new", "old"),
@@ -168,12 +183,33 @@ def test_splits_by_time_as_they_would_fall(tmp_path):
     source = log(tmp_path, columns, named("user", "place"), timestamp="when")
     found = check_source(source)
     assert found["splits"] == {
-        "train": {"rows": 2400, "label_rate": pytest.approx(0.5, abs=0.05), "first": "2024-05-01", "last": "2024-05-08", "unseen": {}},
-        "valid": {"rows": 300, "label_rate": pytest.approx(0.5, abs=0.1), "first": "2024-05-09", "last": "2024-05-09", "unseen": {}},
-        "test": {"rows": 300, "label_rate": 0, "first": "2024-05-10", "last": "2024-05-10", "unseen": {"user": 1.0}},
+        "train": {
+            "rows": 2400,
+            "label_rate": pytest.approx(0.5, abs=0.05),
+            "first": "2024-05-01",
+            "last": "2024-05-08",
+            "unseen": {},
+        },
+        "valid": {
+            "rows": 300,
+            "label_rate": pytest.approx(0.5, abs=0.1),
+            "first": "2024-05-09",
+            "last": "2024-05-09",
+            "unseen": {},
+        },
+        "test": {
+            "rows": 300,
+            "label_rate": 0,
+            "first": "2024-05-10",
+            "last": "2024-05-10",
+            "unseen": {"user": 1.0},
+        },
     }
     assert found["files"] == {"rows": ROWS, "row_groups": 6, "first": "2024-05-01", "last": "2024-05-10"}
-    assert "test has no clicks only: its AUC is undefined; split by hash, or prepare more rows" in found["warnings"]
+    assert (
+        "test has no clicks only: its AUC is undefined; split by hash, or prepare more rows"
+        in found["warnings"]
+    )
     assert any("repeat another in all fields" in warning for warning in found["warnings"])
     by_hash = check_source(source, split_by="hash")
     assert {split["first"] for split in by_hash["splits"].values()} == {None}
@@ -182,7 +218,14 @@ def test_splits_by_time_as_they_would_fall(tmp_path):
 
 def test_splits_of_a_column(tmp_path):
     part = np.array(["train", "valid", "test"])[np.arange(ROWS) % 3]
-    found = check_source(log(tmp_path, {"a": part, "b": part, "click": np.arange(ROWS) % 2, "part": part}, named("a", "b"), split="part"))
+    found = check_source(
+        log(
+            tmp_path,
+            {"a": part, "b": part, "click": np.arange(ROWS) % 2, "part": part},
+            named("a", "b"),
+            split="part",
+        )
+    )
     assert [split["rows"] for split in found["splits"].values()] == [1000, 1000, 1000]
     assert found["splits"]["test"]["unseen"] == {"a": 1.0, "b": 1.0}
 
@@ -198,12 +241,21 @@ def test_repeated_rows_are_counted(tmp_path):
     assert (found["duplicates"], found["warnings"]) == (0, [])
     # alike in label and time, not in their fields; the last time is in the last row group
     found = check(rows, click=rows // 2 % 2, t=rows // 2 * 86400 + 10**9)
-    assert (found["duplicates"], found["files"]["first"], found["files"]["last"]) == (0, "2001-09-09", "2005-10-17")
+    assert (found["duplicates"], found["files"]["first"], found["files"]["last"]) == (
+        0,
+        "2001-09-09",
+        "2005-10-17",
+    )
 
 
 def test_a_missing_value_is_no_new_one(tmp_path):
     rows = np.arange(ROWS)
-    columns = {"a": pa.array([None if row >= 2900 else row % 5 for row in rows]), "b": rows % 3, "click": rows % 2, "t": rows + 10**9}
+    columns = {
+        "a": pa.array([None if row >= 2900 else row % 5 for row in rows]),
+        "b": rows % 3,
+        "click": rows % 2,
+        "t": rows + 10**9,
+    }
     found = check_source(log(tmp_path, columns, named("a", "b"), timestamp="t"))
     assert found["splits"]["test"]["unseen"] == {}
 
@@ -220,7 +272,11 @@ def test_a_missing_value_is_no_new_one(tmp_path):
 )
 def test_values_that_are_one_but_for_their_spelling(tmp_path, one, other, what):
     rows = np.arange(ROWS)
-    columns = {"brand": np.where(rows % 3 == 0, one, np.where(rows % 3 == 1, other, "else")), "b": rows % 7, "click": rows % 2}
+    columns = {
+        "brand": np.where(rows % 3 == 0, one, np.where(rows % 3 == 1, other, "else")),
+        "b": rows % 7,
+        "click": rows % 2,
+    }
     found = check_source(log(tmp_path, columns, named("brand", "b")))
     [warning] = warned(found, "brand")
     assert f"1 value is spelled in several ways that differ in {what} only" in warning
@@ -240,13 +296,19 @@ def test_nearly_one_value_none_twice_and_values_of_the_label_rule(tmp_path):
     found = check_source(log(tmp_path, columns | {"click": rows}, named("a", "b", "c"), label=label))
     assert warned(found, "a") == ["99.50% of the rows have one value, 'usual': it says next to nothing"]
     assert "none comes twice" in warned(found, "b")[0]
-    assert found["warnings"] == ["in the sample: label event: 'test', 'byu' never occurred; check drop and positive"]
+    assert found["warnings"] == [
+        "in the sample: label event: 'test', 'byu' never occurred; check drop and positive"
+    ]
 
 
 def test_missing_values_of_all_rows_from_the_footers(tmp_path):
     """The sample has none of them."""
     rows = np.arange(ROWS)
-    columns = {"a": pa.array([None if row >= 1500 else row % 5 for row in rows]), "b": rows % 3, "click": rows % 2}
+    columns = {
+        "a": pa.array([None if row >= 1500 else row % 5 for row in rows]),
+        "b": rows % 3,
+        "click": rows % 2,
+    }
     source = log(tmp_path, columns, named("a", "b"))
     found = check_source(source, rows=1000)
     assert [(field["missing"], field["missing_in_files"]) for field in found["fields"]] == [(0, 0.5), (0, 0)]
@@ -257,7 +319,11 @@ def test_numbers_in_quantiles_are_looked_at_in_their_buckets(tmp_path):
     draw = np.random.default_rng(0)
     fields = [*named("a"), {"name": "Price", "column": "price", "kind": "numeric", "quantiles": 4}]
     found = check_source(
-        log(tmp_path, {"a": draw.integers(0, 9, ROWS), "price": draw.random(ROWS), "click": draw.integers(0, 2, ROWS)}, fields)
+        log(
+            tmp_path,
+            {"a": draw.integers(0, 9, ROWS), "price": draw.random(ROWS), "click": draw.integers(0, 2, ROWS)},
+            fields,
+        )
     )
     assert [field["distinct"] for field in found["fields"]] == [9, 4]
     assert warned(found, "Price") == []
@@ -265,10 +331,17 @@ def test_numbers_in_quantiles_are_looked_at_in_their_buckets(tmp_path):
 
 
 def test_csv_has_no_footers_and_lists_are_exploded(tmp_path):
-    lines = [f"u{i % 20}\t{' '.join(f'N{(i * k) % 9}-{int(k == 1)}' for k in range(1, 4))}\n" for i in range(200)]
+    lines = [
+        f"u{i % 20}\t{' '.join(f'N{(i * k) % 9}-{int(k == 1)}' for k in range(1, 4))}\n" for i in range(200)
+    ]
     (tmp_path / "log.tsv").write_text("user\tshown\n" + "".join(lines))
     explode = {"columns": ["shown"], "separator": " ", "split": "-", "into": ["news", "click"]}
-    schema = {"data": ["log.tsv"], "fields": named("user", "news"), "label": {"column": "click"}, "explode": explode}
+    schema = {
+        "data": ["log.tsv"],
+        "fields": named("user", "news"),
+        "label": {"column": "click"},
+        "explode": explode,
+    }
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema))
     found = check_source(get_source(str(tmp_path / "schema.yaml"), None))
     assert (found["rows"], found["files"], found["label_rate"]) == (600, None, pytest.approx(1 / 3))
@@ -276,7 +349,13 @@ def test_csv_has_no_footers_and_lists_are_exploded(tmp_path):
 
 
 def test_columns_stay_aligned_whatever_the_names(tmp_path, capsys):
-    names = ["a", "Üser", "商品", "a name that is so long that there is no place for it in a table", "e\u0301"]
+    names = [
+        "a",
+        "Üser",
+        "商品",
+        "a name that is so long that there is no place for it in a table",
+        "e\u0301",
+    ]
     rows = np.arange(ROWS)
     columns = {name: rows % (place + 2) for place, name in enumerate(names)} | {"click": rows % 2}
     log(tmp_path, columns, named(*names))
@@ -286,6 +365,7 @@ def test_columns_stay_aligned_whatever_the_names(tmp_path, capsys):
     first = next(place for place, line in enumerate(lines) if line.startswith("field"))
     kinds = [line[: line.index("categorical")] for line in lines[first + 1 :] if "categorical" in line]
     assert len(kinds) == len(names)
-    assert {sum(0 if combining(sign) else 2 if east_asian_width(sign) == "W" else 1 for sign in kind) for kind in kinds} == {
-        lines[first].index("kind")
-    }
+    assert {
+        sum(0 if combining(sign) else 2 if east_asian_width(sign) == "W" else 1 for sign in kind)
+        for kind in kinds
+    } == {lines[first].index("kind")}

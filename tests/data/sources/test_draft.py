@@ -1,4 +1,6 @@
-"""`clickprompt init`: what it finds in logs as they are published, and that its draft is a schema whatever it is given."""
+"""`clickprompt init`: what it finds in logs as they are published, and that its draft is a schema whatever it
+is given.
+"""
 
 import csv
 import datetime
@@ -49,9 +51,18 @@ def by_column(schema):
 def movielens(tmp_path):
     draw = random.Random(0)
     genres = ["Action", "Comedy", "Drama", "Sci-Fi", "(no genres listed)"]
-    films = [[i, f"Story, The {i} ({1950 + i % 60})", "|".join(draw.sample(genres, draw.randint(1, 3)))] for i in range(1, 201)]
+    films = [
+        [i, f"Story, The {i} ({1950 + i % 60})", "|".join(draw.sample(genres, draw.randint(1, 3)))]
+        for i in range(1, 201)
+    ]
     stars = [
-        [draw.randint(1, 80), draw.randint(1, 200), draw.choice([0.5 * k for k in range(1, 11)]), 964982703 + 4000 * i] for i in range(3000)
+        [
+            draw.randint(1, 80),
+            draw.randint(1, 200),
+            draw.choice([0.5 * k for k in range(1, 11)]),
+            964982703 + 4000 * i,
+        ]
+        for i in range(3000)
     ]
     write_rows(tmp_path / "movies.csv", ["movieId", "title", "genres"], films)
     write_rows(tmp_path / "ratings.csv", ["userId", "movieId", "rating", "timestamp"], stars)
@@ -79,10 +90,14 @@ def test_movielens_1m_as_published(tmp_path):
     draw = random.Random(0)
     (tmp_path / "movies.dat").write_bytes(
         "".join(
-            f"{i}::Misérables, Les {i} (1995)::{draw.choice(['Drama|Musical', 'Drama', 'Comedy|Drama'])}\n" for i in range(1, 60)
+            f"{i}::Misérables, Les {i} (1995)::{draw.choice(['Drama|Musical', 'Drama', 'Comedy|Drama'])}\n"
+            for i in range(1, 60)
         ).encode("latin-1")
     )
-    rows = [f"{draw.randint(1, 40)}::{draw.randint(1, 59)}::{draw.randint(1, 5)}::{978300000 + 60 * i}\n" for i in range(500)]
+    rows = [
+        f"{draw.randint(1, 40)}::{draw.randint(1, 59)}::{draw.randint(1, 5)}::{978300000 + 60 * i}\n"
+        for i in range(500)
+    ]
     (tmp_path / "ratings.dat").write_text("".join(rows))
     made = draft_schema([str(tmp_path / "ratings.dat"), str(tmp_path / "movies.dat")], str(tmp_path))
     assert 'delimiter: "::"' in made.text
@@ -96,20 +111,38 @@ def test_impressions_of_mind(tmp_path):
     draw = random.Random(0)
 
     def shown():
-        return " ".join(f"N{draw.randint(1, 99)}-{int(draw.random() < 0.2)}" for _ in range(draw.randint(1, 9)))
+        return " ".join(
+            f"N{draw.randint(1, 99)}-{int(draw.random() < 0.2)}" for _ in range(draw.randint(1, 9))
+        )
 
     def history():
         return " ".join(f"N{draw.randint(1, 99)}" for _ in range(draw.randint(0, 9)))
 
-    lines = [f"{i + 1}\tU{draw.randint(1, 60)}\t11/{draw.randint(9, 15)}/2019 9:05:58 AM\t{history()}\t{shown()}\n" for i in range(400)]
+    lines = [
+        f"{i + 1}\tU{draw.randint(1, 60)}\t11/{draw.randint(9, 15)}/2019 9:05:58 AM\t{history()}\t{shown()}\n"
+        for i in range(400)
+    ]
     (tmp_path / "behaviors.tsv").write_text("".join(lines))
     kinds = ["lifestyle", "sports", "news"]
-    news = [f'N{i}\t{draw.choice(kinds)}\tThe "Brands", Queen {i}\thttps://x.y/{i}.html\t[]\n' for i in range(1, 100)]
+    news = [
+        f'N{i}\t{draw.choice(kinds)}\tThe "Brands", Queen {i}\thttps://x.y/{i}.html\t[]\n'
+        for i in range(1, 100)
+    ]
     (tmp_path / "news.tsv").write_text("".join(news))
     schema, text = draft(tmp_path, "behaviors.tsv", "news.tsv")
     assert schema.names == ("c0", "c1", "c2", "c3", "c4")
-    assert schema.explode.model_dump() == {"columns": ("c4",), "separator": " ", "split": "-", "into": ("item", "clicked")}
-    assert (schema.label.column, schema.item, schema.group, schema.timestamp) == ("clicked", "item", "c0", None)
+    assert schema.explode.model_dump() == {
+        "columns": ("c4",),
+        "separator": " ",
+        "split": "-",
+        "into": ("item", "clicked"),
+    }
+    assert (schema.label.column, schema.item, schema.group, schema.timestamp) == (
+        "clicked",
+        "item",
+        "c0",
+        None,
+    )
     assert "11/1" in text  # a time that can't be read is shown
     assert (schema.tables["news"].key, schema.tables["news"].on) == ("c0", "item")
     fields = by_column(schema)
@@ -139,7 +172,17 @@ def test_events_of_a_shop(tmp_path):
         )
         for i in range(2500)
     ]
-    header = ["event_time", "event_type", "product_id", "category_id", "category_code", "brand", "price", "user_id", "user_session"]
+    header = [
+        "event_time",
+        "event_type",
+        "product_id",
+        "category_id",
+        "category_code",
+        "brand",
+        "price",
+        "user_id",
+        "user_session",
+    ]
     for number in range(2):
         write_rows(tmp_path / f"2019-Oct-{number}.csv", header, rows)
     schema, text = draft(tmp_path, "2019-Oct-0.csv", "2019-Oct-1.csv")
@@ -176,14 +219,25 @@ def test_typed_columns_and_what_is_left_out(tmp_path):
         "clicked": click,
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    others = {"user_id": [float(value) for value in columns["user_id"].to_pylist()], "token": [f"u{i}" for i in range(rows)]}
+    others = {
+        "user_id": [float(value) for value in columns["user_id"].to_pylist()],
+        "token": [f"u{i}" for i in range(rows)],
+    }
     pq.write_table(pa.table(columns | others), tmp_path / "b.parquet")
     schema, text = draft(tmp_path, "a.parquet", "b.parquet")
     fields = by_column(schema)
     assert set(fields) == {"user_id", "tags", "geo.city", "geo.lat", "text"}
     assert fields["user_id"].type == "integer"  # whole numbers in one file, floats in the other
-    assert (fields["tags"].kind, fields["geo.lat"].quantiles, fields["text"].max_characters) == ("multi", 8, 200)
-    left = {line.split("column: ")[1].split("}")[0]: line for line in text.splitlines() if line.startswith("  # - ")}
+    assert (fields["tags"].kind, fields["geo.lat"].quantiles, fields["text"].max_characters) == (
+        "multi",
+        8,
+        200,
+    )
+    left = {
+        line.split("column: ")[1].split("}")[0]: line
+        for line in text.splitlines()
+        if line.startswith("  # - ")
+    }
     assert "one value only" in left["country"]
     assert "another value in every row" in left["token"]
     assert "decides the label" in left["outcome"]
@@ -353,7 +407,9 @@ def tables(draw):
             "times": st.datetimes(datetime.datetime(1980, 1, 1), datetime.datetime(2100, 1, 1)),
             "any": CELLS.map(lambda cell: None if cell is None else str(cell)),
         }[maker]
-        made[name] = draw(st.lists(st.none() | cells if draw(st.booleans()) else cells, min_size=rows, max_size=rows))
+        made[name] = draw(
+            st.lists(st.none() | cells if draw(st.booleans()) else cells, min_size=rows, max_size=rows)
+        )
     return made
 
 
@@ -361,7 +417,9 @@ def encodable(texts):
     return all(sign < "\ud800" or sign > "\udfff" for text in texts for sign in str(text))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(made=st.lists(tables(), min_size=1, max_size=2), kind=st.sampled_from(["parquet", "csv", "jsonl"]))
 def test_whatever_comes_the_draft_is_a_schema_that_can_be_read(tmp_path_factory, made, kind):
     """With a label, and two columns beside it; or it says what to fill in."""
@@ -375,7 +433,11 @@ def test_whatever_comes_the_draft_is_a_schema_that_can_be_read(tmp_path_factory,
         if kind == "parquet":
             pq.write_table(pa.table({name: pa.array(cells) for name, cells in columns.items()}), path)
         elif kind == "csv":
-            write_rows(path, list(columns), [["" if cell is None else str(cell) for cell in row.values()] for row in rows])
+            write_rows(
+                path,
+                list(columns),
+                [["" if cell is None else str(cell) for cell in row.values()] for row in rows],
+            )
         else:
             path.write_text("".join(json.dumps(row, default=str, allow_nan=True) + "\n" for row in rows))
         names.append(path.name)

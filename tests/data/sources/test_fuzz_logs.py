@@ -20,7 +20,23 @@ from tests.support.random_logs import random_log
 
 EXAMPLES = int(os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES", "150"))
 
-WORDS = ["", "a.b", "log-*", "../..", "/", "things.title", "c0", "user_no", "when", "csv", "json", "multi", "numeric", "\t", "::"]
+WORDS = [
+    "",
+    "a.b",
+    "log-*",
+    "../..",
+    "/",
+    "things.title",
+    "c0",
+    "user_no",
+    "when",
+    "csv",
+    "json",
+    "multi",
+    "numeric",
+    "\t",
+    "::",
+]
 MORE = [
     "nulls",
     "names",
@@ -44,7 +60,24 @@ JUNK = st.one_of(
     st.floats(),
     st.text(max_size=5),
     st.sampled_from(
-        ["", "a.b", "log-*", "../..", "/", "things.title", "c0", "user_no", "when", "csv", "json", "multi", "numeric", "\t", "::", "\ud800"]
+        [
+            "",
+            "a.b",
+            "log-*",
+            "../..",
+            "/",
+            "things.title",
+            "c0",
+            "user_no",
+            "when",
+            "csv",
+            "json",
+            "multi",
+            "numeric",
+            "\t",
+            "::",
+            "\ud800",
+        ]
     ),
     st.lists(st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
@@ -88,7 +121,9 @@ def damaged(content, draw):
     if what == "flip":
         return content[:at] + bytes(byte ^ 0xFF for byte in content[at : at + 3]) + content[at + 3 :]
     end = min(len(content), at + draw(st.integers(1, 60)))
-    return content[:end] + content[at:end] + content[end:] if what == "again" else content[end:] + content[:end]
+    return (
+        content[:end] + content[at:end] + content[end:] if what == "again" else content[end:] + content[:end]
+    )
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

@@ -1,4 +1,6 @@
-"""Delta and Iceberg tables, written by deltalake and pyiceberg: the rows of their newest version, and nothing else."""
+"""Delta and Iceberg tables, written by deltalake and pyiceberg: the rows of their newest version, and nothing
+else.
+"""
 
 import base64
 import json
@@ -14,7 +16,14 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.manifest import DataFile as ManifestedFile
-from pyiceberg.manifest import DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestWriterV2, write_manifest_list
+from pyiceberg.manifest import (
+    DataFileContent,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestWriterV2,
+    write_manifest_list,
+)
 from pyiceberg.manifest import FileFormat as IcebergFormat
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
@@ -27,7 +36,14 @@ from clickprompt.io import storage
 from tests.support.reading import rows
 
 DAY = date(2024, 5, 1)
-FIRST = pa.table({"id": pa.array([1, 2], pa.int32()), "kind": ["x", "y/z é"], "day": [DAY, None], "user": [{"name": "Ann"}, None]})
+FIRST = pa.table(
+    {
+        "id": pa.array([1, 2], pa.int32()),
+        "kind": ["x", "y/z é"],
+        "day": [DAY, None],
+        "user": [{"name": "Ann"}, None],
+    }
+)
 
 
 def in_order(found, key="id"):
@@ -47,7 +63,15 @@ def delta(place):
     uri = storage.join(place, "ü table")
     options = {"AWS_ALLOW_HTTP": "true"}
     deltalake.write_deltalake(uri, FIRST, partition_by=["kind", "day"], storage_options=options)
-    later = pa.table({"id": pa.array([3], pa.int32()), "kind": ["x"], "day": [DAY], "user": [{"name": "Bob"}], "price": [1.5]})
+    later = pa.table(
+        {
+            "id": pa.array([3], pa.int32()),
+            "kind": ["x"],
+            "day": [DAY],
+            "user": [{"name": "Bob"}],
+            "price": [1.5],
+        }
+    )
     deltalake.write_deltalake(uri, later, mode="append", schema_mode="merge", storage_options=options)
     return uri
 
@@ -106,7 +130,13 @@ def test_delta_columns_of_a_wider_type_are_the_tables(tmp_path):
     uri = str(tmp_path / "table")
     deltalake.write_deltalake(uri, pa.table({"id": pa.array([1], pa.int32())}))
     log = Path(uri, "_delta_log", f"{1:020}.json")
-    action = json.loads(next(line for line in Path(uri, "_delta_log", f"{0:020}.json").read_text().splitlines() if "metaData" in line))
+    action = json.loads(
+        next(
+            line
+            for line in Path(uri, "_delta_log", f"{0:020}.json").read_text().splitlines()
+            if "metaData" in line
+        )
+    )
     action["metaData"]["schemaString"] = action["metaData"]["schemaString"].replace("integer", "long")
     log.write_text(json.dumps(action))
     [file] = find_files(uri, FileFormat())
@@ -115,7 +145,9 @@ def test_delta_columns_of_a_wider_type_are_the_tables(tmp_path):
 
 
 def with_deletion_vector(uri):
-    """The table's one file loses its first row, by a vector within the log: a magic number, one bitmap of 32-bit numbers, in Z85."""
+    """The table's one file loses its first row, by a vector within the log: a magic number, one bitmap of
+    32-bit numbers, in Z85.
+    """
     bitmap = struct.pack("<iqi", 1681511377, 1, 0) + BitMap([0]).serialize()
     bitmap += b"\0" * (-len(bitmap) % 4)
     first = Path(uri, "_delta_log", f"{0:020}.json")
@@ -142,7 +174,10 @@ def test_delta_deletion_vectors_are_refused_with_the_remedy(tmp_path):
     uri = str(tmp_path / "table")
     deltalake.write_deltalake(uri, FIRST.select(["id"]))
     with_deletion_vector(uri)
-    with pytest.raises(DataError, match=r"table: some of its deleted rows are only marked \(deletion vectors\); run REORG TABLE"):
+    with pytest.raises(
+        DataError,
+        match=r"table: some of its deleted rows are only marked \(deletion vectors\); run REORG TABLE",
+    ):
         rows(uri)
 
 
@@ -150,7 +185,9 @@ def test_delta_mapped_columns_are_refused(tmp_path):
     uri = str(tmp_path / "table")
     deltalake.write_deltalake(uri, FIRST.select(["id"]))
     log = Path(uri, "_delta_log", f"{0:020}.json")
-    log.write_text(log.read_text().replace('"configuration":{', '"configuration":{"delta.columnMapping.mode":"name"'))
+    log.write_text(
+        log.read_text().replace('"configuration":{', '"configuration":{"delta.columnMapping.mode":"name"')
+    )
     with pytest.raises(DataError, match="column mapping, name"):
         rows(uri)
 
@@ -182,7 +219,18 @@ def test_iceberg_rows_of_a_table_whose_columns_were_renamed_widened_and_added(ic
     with iceberg.table.update_schema() as schema:
         schema.update_column("number", field_type=LongType())
         schema.add_column("id", DoubleType())  # the old name once more, for something else
-    iceberg.table.append(pa.table({"number": [3], "kind": ["x"], "day": [DAY], "user": [{"first": "Bob"}], "price": [1.5], "id": [0.5]}))
+    iceberg.table.append(
+        pa.table(
+            {
+                "number": [3],
+                "kind": ["x"],
+                "day": [DAY],
+                "user": [{"first": "Bob"}],
+                "price": [1.5],
+                "id": [0.5],
+            }
+        )
+    )
     [*found] = in_order(rows(iceberg.folder), "number")
     assert [list(row.values()) for row in found] == [
         [1, "x", DAY, None, None, "Ann"],
@@ -256,12 +304,18 @@ def test_iceberg_delete_files_are_refused_with_the_remedy(tmp_path, iceberg):
     )
     snapshot = table.current_snapshot()
     number = table.metadata.last_sequence_number + 1
-    with Deletes(table.spec(), table.schema(), files.new_output(f"file://{tmp_path}/m.avro"), 77, "null") as writer:
+    with Deletes(
+        table.spec(), table.schema(), files.new_output(f"file://{tmp_path}/m.avro"), 77, "null"
+    ) as writer:
         writer.add_entry(
-            ManifestEntry.from_args(status=ManifestEntryStatus.ADDED, snapshot_id=77, sequence_number=number, data_file=deletes)
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.ADDED, snapshot_id=77, sequence_number=number, data_file=deletes
+            )
         )
     manifest = writer.to_manifest_file()
-    with write_manifest_list(2, files.new_output(f"file://{tmp_path}/list.avro"), 77, snapshot.snapshot_id, number, "null") as manifests:
+    with write_manifest_list(
+        2, files.new_output(f"file://{tmp_path}/list.avro"), 77, snapshot.snapshot_id, number, "null"
+    ) as manifests:
         manifests.add_manifests([*snapshot.manifests(files), manifest])
     current = Path(table.metadata_location.removeprefix("file://"))
     metadata = json.loads(current.read_text())
@@ -277,7 +331,10 @@ def test_iceberg_delete_files_are_refused_with_the_remedy(tmp_path, iceberg):
     metadata |= {"current-snapshot-id": 77, "last-sequence-number": number}
     metadata["refs"]["main"]["snapshot-id"] = 77
     (current.parent / "00009-with-deletes.metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(DataError, match=r"clicks: some of its deleted rows are only marked \(delete files\); run rewrite_data_files"):
+    with pytest.raises(
+        DataError,
+        match=r"clicks: some of its deleted rows are only marked \(delete files\); run rewrite_data_files",
+    ):
         rows(iceberg.folder)
 
 
@@ -310,7 +367,10 @@ def test_patterns_that_reach_into_a_table_are_refused(tmp_path):
         "logs/clicks/data",
         "logs/*/data/*/*",
     ):
-        with pytest.raises(DataError, match=r"reaches into a Delta or Iceberg table, .*; name the table's folder, .*/(delta|clicks)$"):
+        with pytest.raises(
+            DataError,
+            match=r"reaches into a Delta or Iceberg table, .*; name the table's folder, .*/(delta|clicks)$",
+        ):
             find_files(str(tmp_path / pattern), FileFormat())
 
 
@@ -338,5 +398,8 @@ def test_a_missing_library_is_one_line(tmp_path, monkeypatch, kind, library):
     else:
         folder = Iceberg(str(tmp_path)).folder
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(DataError, match=rf"is read by {library}, which isn't installed; pip install -c constraints.txt -e '\.\[lake\]'"):
+    with pytest.raises(
+        DataError,
+        match=rf"is read by {library}, which isn't installed; pip install -c constraints.txt -e '\.\[lake\]'",
+    ):
         find_files(folder, FileFormat())

@@ -1,4 +1,6 @@
-"""A thousand made-up logs, each stored in one of the ways that its meaning can be: what is read is what was meant."""
+"""A thousand made-up logs, each stored in one of the ways that its meaning can be: what is read is what was
+meant.
+"""
 
 import math
 
@@ -19,7 +21,11 @@ def read(source):
             found["label"] += rows.label.to_pylist()
             found["timestamp"] += rows.timestamp.to_pylist()
             for name in source.fields:
-                found[name] += rows.values[name].to_pylist() if name in rows.values else joined(rows, tables[table_key("things")], name)
+                found[name] += (
+                    rows.values[name].to_pylist()
+                    if name in rows.values
+                    else joined(rows, tables[table_key("things")], name)
+                )
     return found
 
 
@@ -33,11 +39,15 @@ def test_what_is_read_is_what_was_meant(tmp_path, block):
     for seed in range(50 * block, 50 * block + 50):
         log = random_log(seed, str(tmp_path / str(seed)), prepared=False)
         found = read(get_source(log.schema, None))
-        assert found.pop("label") == [None if math.isnan(label) else label for label in log.truth["label"]], seed
+        assert found.pop("label") == [None if math.isnan(label) else label for label in log.truth["label"]], (
+            seed
+        )
         assert found.pop("timestamp") == log.truth["timestamp"].tolist(), seed
         for name, values in found.items():
             meant = [None if value == "unknown" else value for value in log.truth[name]]
-            if any(isinstance(value, Number) for value in meant):  # in buckets only when the training rows are known
+            if any(
+                isinstance(value, Number) for value in meant
+            ):  # in buckets only when the training rows are known
                 values = [value if value is None else float(value) for value in values]
             assert values == meant, (seed, name)
 
@@ -50,9 +60,23 @@ def test_the_thousand_logs_have_all_that_they_could(tmp_path):
         source = get_source(log.schema, None)
         source.raw_files()
         for rule in source.rules():
-            kinds |= {key for key, value in rule.schema.model_dump(exclude_defaults=True).items() if value is not None}
+            kinds |= {
+                key
+                for key, value in rule.schema.model_dump(exclude_defaults=True).items()
+                if value is not None
+            }
             types |= {*rule.kinds}
         files |= {name.split(".", 1)[1] for name in (uri.rsplit("/", 1)[-1] for uri in source.files())}
-    assert {"edges", "round", "quantiles", "log", "separator", "take", "values", "max_characters", "type"} <= kinds
+    assert {
+        "edges",
+        "round",
+        "quantiles",
+        "log",
+        "separator",
+        "take",
+        "values",
+        "max_characters",
+        "type",
+    } <= kinds
     assert {"integer", "float", "decimal", "text", "list"} <= types
     assert {"parquet", "csv", "csv.gz", "jsonl", "tsv"} <= files

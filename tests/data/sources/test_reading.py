@@ -17,7 +17,14 @@ import pytest
 import zstandard
 
 from clickprompt.data.sources.formats import PIECE_ROWS
-from clickprompt.data.sources.reading import DataFile, FileFormat, file_columns, file_parts, find_files, read_rows
+from clickprompt.data.sources.reading import (
+    DataFile,
+    FileFormat,
+    file_columns,
+    file_parts,
+    find_files,
+    read_rows,
+)
 from clickprompt.errors import ConfigError, DataError
 from tests.support.reading import rows, tables, values, write
 
@@ -164,7 +171,9 @@ def test_a_wrong_line_far_down_is_found_fast_and_in_pieces(tmp_path):
     pieces = [len(table) for _, table in tables(uri)]
     assert sum(pieces) == count
     assert max(pieces) <= PIECE_ROWS
-    assert refusal(write(str(tmp_path), "log.csv", text + "1\n")).startswith(f"FILE, line {count + 2}: 1 cell")
+    assert refusal(write(str(tmp_path), "log.csv", text + "1\n")).startswith(
+        f"FILE, line {count + 2}: 1 cell"
+    )
 
 
 _PEAK = """
@@ -173,7 +182,8 @@ from clickprompt.data.sources.reading import FileFormat, file_parts, find_files,
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 how, before = FileFormat(), peak()
-rows = sum(len(table) for file in find_files(sys.argv[1], how) for part in file_parts(file, how) for table in read_rows(part, ["b"], how))
+parts = (part for file in find_files(sys.argv[1], how) for part in file_parts(file, how))
+rows = sum(len(table) for part in parts for table in read_rows(part, ["b"], how))
 print(rows, peak() - before)
 """
 
@@ -181,16 +191,20 @@ print(rows, peak() - before)
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json"])
 def test_memory_does_not_grow_with_the_file(tmp_path, ending):
     """pyarrow reads blocks of CSV ahead, 32 of them."""
-    row = {"csv": "1," + "x" * 100_000 + "\n", "jsonl": '{"b": "' + "x" * 100_000 + '"}\n', "json": '{"b": "' + "x" * 100_000 + '"},'}[
-        ending
-    ]
+    row = {
+        "csv": "1," + "x" * 100_000 + "\n",
+        "jsonl": '{"b": "' + "x" * 100_000 + '"}\n',
+        "json": '{"b": "' + "x" * 100_000 + '"},',
+    }[ending]
     uri, count = str(tmp_path / f"log.{ending}"), 3000  # 300 MB
     with open(uri, "w") as stream:
         stream.write({"csv": "a,b\n", "jsonl": "", "json": "["}[ending])
         for _ in range(count):
             stream.write(row)
         stream.write('{"b": null}]' if ending == "json" else "")
-    found = subprocess.run([sys.executable, "-c", _PEAK, uri], check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-c", _PEAK, uri], check=True, capture_output=True, text=True
+    ).stdout
     rows, grown = map(int, found.split())
     assert rows == count + (ending == "json")
     assert grown < 200
@@ -215,9 +229,17 @@ def test_a_row_knows_its_line(tmp_path, name, content, lines):
 @pytest.mark.parametrize("text_format", ["csv", "jsonl"])
 def test_a_damaged_compressed_file_is_named(tmp_path, ending, pack, text_format):
     noise = np.random.default_rng(0).integers(0, 1 << 60, 20_000)
-    lines = [f"{one},x" for one in noise] if text_format == "csv" else [json.dumps({"a": int(one)}) for one in noise]
+    lines = (
+        [f"{one},x" for one in noise]
+        if text_format == "csv"
+        else [json.dumps({"a": int(one)}) for one in noise]
+    )
     content = pack("\n".join(["a,b", *lines] if text_format == "csv" else lines).encode())
-    for damaged in (content[: len(content) // 2], content[:50_000] + b"\0" * 100 + content[50_100:], b"no " + content):
+    for damaged in (
+        content[: len(content) // 2],
+        content[:50_000] + b"\0" * 100 + content[50_100:],
+        b"no " + content,
+    ):
         message = refusal(write(str(tmp_path), f"log.{text_format}.{ending}", damaged), ["a"])
         assert message.startswith("FILE: a damaged or truncated ")
 
@@ -228,7 +250,10 @@ JSON_ROWS = [
     ('{"a": 1, "b": "x"}', ("1", "x", None)),
     ('{"b": 2.0, "c": {"d": true}}', (None, "2", "true")),
     ('{"a": NaN, "b": 0.50, "c": 7}', (None, "0.5", None)),
-    ('{"a": 12345678901234567890123, "b": 9007199254740993.0, "c": {"d": null}}', ("12345678901234567890123", "9007199254740993", None)),
+    (
+        '{"a": 12345678901234567890123, "b": 9007199254740993.0, "c": {"d": null}}',
+        ("12345678901234567890123", "9007199254740993", None),
+    ),
     ('{"a": 1, "a": -0.0, "b": 1e2, "c.d": "own"}', ("0", "100", "own")),
 ]
 
@@ -241,7 +266,11 @@ def test_json_values_are_text_as_they_compare(place, form):
     else:
         separator = ",\n" if form == "array" else " \r\n\t,\n\n"
         content, name = f"\ufeff [{separator.join(texts)}]\n".encode(), "log.json"
-    uri = write(place, f"{name}.gz" if form == "packed" else name, gzip.compress(content) if form == "packed" else content)
+    uri = write(
+        place,
+        f"{name}.gz" if form == "packed" else name,
+        gzip.compress(content) if form == "packed" else content,
+    )
     assert values(uri, ["a", "b", "c.d"]) == [expected for _, expected in JSON_ROWS]
 
 
@@ -254,10 +283,16 @@ def test_json_lists(tmp_path):
 
 def test_json_long_arrays_are_read_in_pieces(tmp_path):
     count = PIECE_ROWS + 5
-    uri = write(str(tmp_path), "log.json", json.dumps([{"a": row, "b": "ü" * (row % 9)} for row in range(count)], ensure_ascii=False))
+    uri = write(
+        str(tmp_path),
+        "log.json",
+        json.dumps([{"a": row, "b": "ü" * (row % 9)} for row in range(count)], ensure_ascii=False),
+    )
     found = list(tables(uri, ["a", "b"]))
     assert [len(table) for _, table in found] == [PIECE_ROWS, 5]
-    assert [row for _, table in found for row in table.column("a").to_pylist()] == [str(row) for row in range(count)]
+    assert [row for _, table in found for row in table.column("a").to_pylist()] == [
+        str(row) for row in range(count)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +343,10 @@ COLUMNS = {
     "decimal": (pa.array([Decimal("3.00"), None]), pa.decimal128(3, 2)),
     "date": (pa.array([date(2024, 5, 1), None]), pa.date32()),
     "ns": (pa.array([1714557600_123456789, None], pa.timestamp("ns")), pa.timestamp("ns")),
-    "zoned": (pa.array([ZONED, None], pa.timestamp("ms", "Europe/Berlin")), pa.timestamp("ms", "Europe/Berlin")),
+    "zoned": (
+        pa.array([ZONED, None], pa.timestamp("ms", "Europe/Berlin")),
+        pa.timestamp("ms", "Europe/Berlin"),
+    ),
     "text": (pa.array(["ü", None]), pa.string()),
     "large text": (pa.array(["ü", None], pa.large_string()), pa.string()),
     "text view": (pa.array(["ü" * 20, None], pa.string_view()), pa.string()),
@@ -319,7 +357,10 @@ COLUMNS = {
     "large list": (pa.array([["a"], None], pa.large_list(pa.large_string())), pa.list_(pa.string())),
     "list view": (pa.array([["a"], None], pa.list_view(pa.string())), pa.list_(pa.string())),
     "fixed list": (pa.array([[1, 2], None], pa.list_(pa.int32(), 2)), pa.list_(pa.int32())),
-    "dictionary list": (pa.array([["a", "a"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))), pa.list_(pa.string())),
+    "dictionary list": (
+        pa.array([["a", "a"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+        pa.list_(pa.string()),
+    ),
 }
 
 
@@ -357,7 +398,11 @@ def test_children_of_structs_are_columns(tmp_path):
     pq.write_table(pa.table({"user": user, "user.id": ["own", "own", "own"], "x": [1, 2, 3]}), uri)
     [file] = find_files(uri, how)
     assert file_columns(file, how) == {"user.id": pa.string(), "x": pa.int64(), "user.home.city": pa.string()}
-    assert values(uri, ["user.home.city", "user.id", "x"]) == [("Köln", "own", 1), (None, "own", 2), (None, "own", 3)]
+    assert values(uri, ["user.home.city", "user.id", "x"]) == [
+        ("Köln", "own", 1),
+        (None, "own", 2),
+        (None, "own", 3),
+    ]
     pq.write_table(pa.table({"user": user}), uri)
     assert values(uri, ["user.id"]) == [(1,), (None,), (None,)]
 
@@ -365,13 +410,17 @@ def test_children_of_structs_are_columns(tmp_path):
 def test_parquet_is_cut_at_row_groups_and_read_in_pieces(tmp_path, monkeypatch):
     uri, how = str(tmp_path / "log.parquet"), FileFormat()
     count = PIECE_ROWS + 100
-    pq.write_table(pa.table({"x": np.arange(3 * count), "y": np.arange(3 * count) % 7}), uri, row_group_size=count)
+    pq.write_table(
+        pa.table({"x": np.arange(3 * count), "y": np.arange(3 * count) % 7}), uri, row_group_size=count
+    )
     monkeypatch.setattr("clickprompt.data.sources.parquet_files._PART_BYTES", 1)
     [file] = find_files(uri, how)
     parts = file_parts(file, how)
     assert [part.first_row for part in parts] == [0, count, 2 * count]
     assert parts[1].place(5) == f"{uri}, row {count + 6}"
-    found = [table for part in pickle.loads(pickle.dumps(parts)) for table in read_rows(part, ["y", "x"], how)]
+    found = [
+        table for part in pickle.loads(pickle.dumps(parts)) for table in read_rows(part, ["y", "x"], how)
+    ]
     assert [len(table) for table in found] == [PIECE_ROWS, 100] * 3
     assert pa.concat_tables(found).column("x").to_pylist() == list(range(3 * count))
 
@@ -384,13 +433,17 @@ def test_parquet_pieces_of_long_rows_are_short(tmp_path):
     assert max(lengths) < 700
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.list_(pa.string())], ids=str)
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.binary(), pa.list_(pa.string())], ids=str
+)
 def test_text_that_is_not_utf8_is_named_with_its_row(tmp_path, kind):
     uri = str(tmp_path / "log.parquet")
     content = [b"fine"] * 1000 + [b"caf\xe9", b"fine", b"\xff"]
     texts = pa.array(content, pa.binary())
     if pa.types.is_list(kind):
-        column = pa.ListArray.from_arrays(pa.array(range(len(content) + 1), pa.int32()), texts.view(pa.string()))
+        column = pa.ListArray.from_arrays(
+            pa.array(range(len(content) + 1), pa.int32()), texts.view(pa.string())
+        )
     else:
         column = texts.cast(pa.large_binary()).view(kind) if kind == pa.large_string() else texts.view(kind)
     pq.write_table(pa.table({"x": column}), uri)
@@ -400,12 +453,25 @@ def test_text_that_is_not_utf8_is_named_with_its_row(tmp_path, kind):
 @pytest.mark.parametrize("damage", ["cut", "page", "empty"])
 def test_damaged_parquet_is_named(tmp_path, damage):
     uri = str(tmp_path / "log.parquet")
-    pq.write_table(pa.table({"x": np.random.default_rng(0).random(10_000)}), uri, row_group_size=5000, write_page_checksum=True)
+    pq.write_table(
+        pa.table({"x": np.random.default_rng(0).random(10_000)}),
+        uri,
+        row_group_size=5000,
+        write_page_checksum=True,
+    )
     with open(uri, "rb") as stream:
         content = stream.read()
-    damaged = {"cut": content[: len(content) // 2], "page": content[:100] + b"\1" * 2000 + content[2100:], "empty": b""}[damage]
+    damaged = {
+        "cut": content[: len(content) // 2],
+        "page": content[:100] + b"\1" * 2000 + content[2100:],
+        "empty": b"",
+    }[damage]
     message = refusal(write(str(tmp_path), "log.parquet", damaged))
-    assert message.startswith("FILE, row group 1 of 2: a damaged" if damage == "page" else "FILE: a damaged or truncated Parquet file")
+    assert message.startswith(
+        "FILE, row group 1 of 2: a damaged"
+        if damage == "page"
+        else "FILE: a damaged or truncated Parquet file"
+    )
 
 
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
@@ -428,7 +494,9 @@ def test_partitions_are_columns_but_not_before_the_files_own(place, ending):
         content["parquet"] = sink.getvalue().to_pybytes()
     name = f"dt=2024-05-01/a=7/h=a%2Fb%20c/p=__HIVE_DEFAULT_PARTITION__/log.{ending}"
     uri = write(place, name, content[ending])
-    assert values(uri, ["dt", "a", "h", "p", "b"]) == [("2024-05-01", one, "a/b c", None, b) for one, b in (("1", "x"), ("2", "y"))]
+    assert values(uri, ["dt", "a", "h", "p", "b"]) == [
+        ("2024-05-01", one, "a/b c", None, b) for one, b in (("1", "x"), ("2", "y"))
+    ]
     assert values(uri, ["dt"]) == [("2024-05-01",)] * 2
     [file] = find_files(uri, FileFormat())
     assert set(file_columns(file, FileFormat()) or "abhp") | {"dt"} == {"a", "b", "dt", "h", "p"}
@@ -436,7 +504,10 @@ def test_partitions_are_columns_but_not_before_the_files_own(place, ending):
 
 def test_parts_are_cheap_to_send(tmp_path):
     how = FileFormat()
-    for file in (DataFile(str(tmp_path / "log.csv"), 1, (("dt", "1"),)), DataFile(str(tmp_path / "log.jsonl"), 1)):
+    for file in (
+        DataFile(str(tmp_path / "log.csv"), 1, (("dt", "1"),)),
+        DataFile(str(tmp_path / "log.jsonl"), 1),
+    ):
         [part] = file_parts(file, how)
         assert pickle.loads(pickle.dumps(part)) == part
         assert len(pickle.dumps(part)) < 1000

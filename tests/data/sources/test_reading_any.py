@@ -1,4 +1,6 @@
-"""Any table, written as Parquet, CSV or JSON in any dialect, is read as it was; any damaged file is one clear line, or rows."""
+"""Any table, written as Parquet, CSV or JSON in any dialect, is read as it was; any damaged file is one clear
+line, or rows.
+"""
 
 import csv
 import io
@@ -22,9 +24,29 @@ from tests.support.reading import rows, tables, values, write
 ANY = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-names = st.lists(st.text("abcdeü_ 7", min_size=1, max_size=6).map(str.strip).filter(bool), min_size=1, max_size=5, unique=True)
+names = st.lists(
+    st.text("abcdeü_ 7", min_size=1, max_size=6).map(str.strip).filter(bool),
+    min_size=1,
+    max_size=5,
+    unique=True,
+)
 cells = st.one_of(
-    texts, st.sampled_from([*NULLS, " ", " NA ", "\xa0", "NA\u3000", "x, y", 'say "x"', "a;b|c\td", "1::2", "two\nlines", "two\r\nlines"])
+    texts,
+    st.sampled_from(
+        [
+            *NULLS,
+            " ",
+            " NA ",
+            "\xa0",
+            "NA\u3000",
+            "x, y",
+            'say "x"',
+            "a;b|c\td",
+            "1::2",
+            "two\nlines",
+            "two\r\nlines",
+        ]
+    ),
 )
 
 
@@ -50,7 +72,9 @@ def csv_tables(draw):
 def written(columns, table, end, how):
     stand_in = how["delimiter"] if len(how["delimiter"]) == 1 else "\x1f"
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=stand_in, quotechar=how["quote"], lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer = csv.writer(
+        text, delimiter=stand_in, quotechar=how["quote"], lineterminator=end, quoting=csv.QUOTE_ALL
+    )
     writer.writerows(table if "names" in how else [columns, *table])
     return text.getvalue().replace(stand_in, how["delimiter"]).encode(how["encoding"])
 
@@ -61,7 +85,9 @@ def test_any_csv(made):
     columns, table, end, how = made
     with tempfile.TemporaryDirectory() as folder:
         uri = write(folder, "log.csv", written(columns, table, end, how))
-        assert values(uri, columns, **how) == [tuple(None if cell.strip() in NULLS else cell for cell in row) for row in table]
+        assert values(uri, columns, **how) == [
+            tuple(None if cell.strip() in NULLS else cell for cell in row) for row in table
+        ]
 
 
 # JSON
@@ -70,7 +96,9 @@ def test_any_csv(made):
 whole = st.integers(-(10**30), 10**30)
 numbers = st.floats(allow_infinity=False)
 single = st.one_of(st.none(), texts, whole, numbers, st.booleans())
-json_values = st.one_of(single, st.lists(single, max_size=3), st.dictionaries(st.sampled_from(["b", "c"]), single, max_size=2))
+json_values = st.one_of(
+    single, st.lists(single, max_size=3), st.dictionaries(st.sampled_from(["b", "c"]), single, max_size=2)
+)
 
 
 def as_text(value):
@@ -79,7 +107,13 @@ def as_text(value):
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return None if math.isnan(value) else str(int(Decimal(repr(value)))) if value.is_integer() else repr(value)  # as it is written
+        return (
+            None
+            if math.isnan(value)
+            else str(int(Decimal(repr(value))))
+            if value.is_integer()
+            else repr(value)
+        )  # as it is written
     return str(value)
 
 
@@ -110,7 +144,10 @@ def test_any_json(table, form, ascii_only):
         found = rows(write(folder, "log.json", content), columns) if columns else []
     for name in columns:
         leaves = [leaf(row, name.split(".")) for row in table]
-        expected = [[as_text(item) for item in value] if isinstance(value, list) else as_text(value) for value in leaves]
+        expected = [
+            [as_text(item) for item in value] if isinstance(value, list) else as_text(value)
+            for value in leaves
+        ]
         if any(isinstance(value, list) for value in leaves):
             expected = [[value] if isinstance(value, str) else value for value in expected]
         assert [row[name] for row in found] == expected
@@ -137,7 +174,9 @@ ordinary = {
 }
 parquet_types = st.sampled_from(list(ordinary)).flatmap(
     lambda kind: (
-        st.sampled_from([kind, pa.list_(kind), pa.large_list(kind), pa.list_(kind, 2), pa.struct([("in", kind)])])
+        st.sampled_from(
+            [kind, pa.list_(kind), pa.large_list(kind), pa.list_(kind, 2), pa.struct([("in", kind)])]
+        )
         if kind != pa.string_view()  # pyarrow writes no nested ones
         else st.just(kind)
     )
@@ -159,7 +198,8 @@ def parquet_tables(draw):
     kinds = {name.replace(".", ""): draw(parquet_types) for name in draw(names)}
     count = draw(st.integers(0, 7))
     columns = {
-        name: pa.array(draw(st.lists(st.none() | of_type(kind), min_size=count, max_size=count)), kind) for name, kind in kinds.items()
+        name: pa.array(draw(st.lists(st.none() | of_type(kind), min_size=count, max_size=count)), kind)
+        for name, kind in kinds.items()
     }
     return pa.table(columns)
 
@@ -210,7 +250,9 @@ seeds = st.sampled_from(
         )
     ),
     st.sampled_from([".csv", ".json", ".jsonl", ".parquet", ".csv.gz", ".jsonl.zst", ".json.bz2"]),
-    st.sampled_from([{}, {"quote": None}, {"delimiter": "::"}, {"encoding": "utf-16"}, {"names": ("a", "b")}]),
+    st.sampled_from(
+        [{}, {"quote": None}, {"delimiter": "::"}, {"encoding": "utf-16"}, {"names": ("a", "b")}]
+    ),
 )
 def test_any_damage_is_one_line_or_rows(content, changes, ending, how):
     for at, length, put in changes:

@@ -45,7 +45,11 @@ def load(tmp_path, text):
     ],
 )
 def test_a_plain_word_is_the_text_that_it_looks_like(tmp_path, written, meant):
-    text = PLAIN.replace("{column: y}", f"{{column: {written}, positive: [{written}], drop: [{written}]}}") if written != "-" else None
+    text = (
+        PLAIN.replace("{column: y}", f"{{column: {written}, positive: [{written}], drop: [{written}]}}")
+        if written != "-"
+        else None
+    )
     if text is None:
         text = PLAIN.replace("{column: y}", "{column: '-', positive: ['-'], drop: ['-']}")
     label = load(tmp_path, text).label
@@ -53,7 +57,10 @@ def test_a_plain_word_is_the_text_that_it_looks_like(tmp_path, written, meant):
 
 
 def test_codes_of_values_are_texts_too(tmp_path):
-    schema = load(tmp_path, PLAIN.replace("{name: A, column: a}", "{name: A, column: a, values: {1: one, no: nothing, true: 5}}"))
+    schema = load(
+        tmp_path,
+        PLAIN.replace("{name: A, column: a}", "{name: A, column: a, values: {1: one, no: nothing, true: 5}}"),
+    )
     assert schema.fields[0].values == {"1": "one", "no": "nothing", "true": "5"}
 
 
@@ -68,28 +75,61 @@ def test_a_column_of_times_alone_or_with_its_unit(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("{name: A, column: a}", "{name: A, column: a, edges: [1]}"), "edges is a rule of kind numeric, not categorical"),
-        (("{name: A, column: a}", "{name: A, column: a, separator: x}"), "separator is a rule of kind multi, not categorical"),
-        (("{name: A, column: a}", "{name: A, column: a, kind: multi, values: {a: b}}"), "values is a rule of kind categorical, not multi"),
-        (("{name: A, column: a}", "{name: A, column: a, kind: numeric}"), "a numeric field has one rule; give one of edges, round"),
-        (("{name: A, column: a}", "{name: A, column: a, kind: numeric, edges: [1], log: 2}"), "a numeric field has one rule"),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, edges: [1]}"),
+            "edges is a rule of kind numeric, not categorical",
+        ),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, separator: x}"),
+            "separator is a rule of kind multi, not categorical",
+        ),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, kind: multi, values: {a: b}}"),
+            "values is a rule of kind categorical, not multi",
+        ),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, kind: numeric}"),
+            "a numeric field has one rule; give one of edges, round",
+        ),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, kind: numeric, edges: [1], log: 2}"),
+            "a numeric field has one rule",
+        ),
         (("{name: A, column: a}", "{name: A, column: a, kind: numeric, edges: [2, 1]}"), "do not increase"),
-        (("{name: A, column: a}", "{name: A, column: a, kind: numeric, edges: [1, .nan]}"), "do not increase"),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, kind: numeric, edges: [1, .nan]}"),
+            "do not increase",
+        ),
         (("{name: A, column: a}", "{name: A, column: a, remove: '('}"), "is no regular expression"),
         (("{name: A, column: a}", "{name: A, column: a, name: B}"), "the key 'name' is there twice"),
-        (("{column: y}", "{column: y, positive: [1], positive_from: 1}"), "positive_from and positive are two rules"),
+        (
+            ("{column: y}", "{column: y, positive: [1], positive_from: 1}"),
+            "positive_from and positive are two rules",
+        ),
         (("{column: y}", "{column: a}"), "the label's column 'a' is a field too"),
         (("data: [log.csv]", "data: []"), "data"),
         (("data: [log.csv]", "data: [log.csv]\nuntil: 5"), "until"),
         (("data: [log.csv]", "data: [log.csv]\nk_core: 2"), "k_core=2 needs user and item"),
-        (("data: [log.csv]", "data: [log.csv]\ntimestamp: t\nsplit: s"), "timestamp and split are two ways to split"),
-        (("data: [log.csv]", "data: [log.csv]\nexplode: {columns: [a], split: '-'}"), "split and into belong together"),
+        (
+            ("data: [log.csv]", "data: [log.csv]\ntimestamp: t\nsplit: s"),
+            "timestamp and split are two ways to split",
+        ),
+        (
+            ("data: [log.csv]", "data: [log.csv]\nexplode: {columns: [a], split: '-'}"),
+            "split and into belong together",
+        ),
         (("data: [log.csv]", "- a"), "not valid YAML"),
         (("data: [log.csv]", "data: &a [*a]"), "data"),
         (("data: [log.csv]", 'data: "\\ud800"'), "holds half a surrogate pair"),
         (("{name: A, column: a}", '{name: A, "\\ud800": a}'), "holds half a surrogate pair"),
-        (("{name: A, column: a}", "{name: A, column: a, kind: numeric, quantiles: 1000000000000}"), "less than or equal to 10000"),
-        (("{name: A, column: a}", "{name: A, column: a, kind: numeric, log: 1.000001}"), "greater than or equal to 1.01"),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, kind: numeric, quantiles: 1000000000000}"),
+            "less than or equal to 10000",
+        ),
+        (
+            ("{name: A, column: a}", "{name: A, column: a, kind: numeric, log: 1.000001}"),
+            "greater than or equal to 1.01",
+        ),
         (("{column: y}", "{column: ''}"), "label.column: String should have at least 1 character"),
     ],
 )

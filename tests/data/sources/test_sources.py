@@ -58,7 +58,9 @@ def test_1m_codes_become_words(tmp_path):
 
 
 def test_both_layouts_of_100k_say_the_same(tmp_path):
-    official, atomic = (source_of(layout, tmp_path / layout, ratings(9)).tables() for layout in ("movielens-100k", "atomic"))
+    official, atomic = (
+        source_of(layout, tmp_path / layout, ratings(9)).tables() for layout in ("movielens-100k", "atomic")
+    )
     assert official == atomic
     assert official["user"].to_pydict()["Age"] == ["24", "53", "23"]
     assert official["user"].to_pydict()["Job"] == ["technician", "other", "writer"]
@@ -99,7 +101,9 @@ def test_malformed_line_is_named(tmp_path, line):
     lines = path.read_text().splitlines()
     lines[12] = line
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"ratings\.dat, line 13: .* expected UserID::MovieID::Rating::Timestamp") as caught:
+    with pytest.raises(
+        DataError, match=r"ratings\.dat, line 13: .* expected UserID::MovieID::Rating::Timestamp"
+    ) as caught:
         read_all(source)
     assert "\n" not in str(caught.value)
 
@@ -149,18 +153,28 @@ def test_wrong_header_and_empty_file(tmp_path):
 def test_bytes_that_are_no_text_in_lists_are_named_by_their_row(tmp_path):
     good = pa.array([["a", "b"], None, [], ["c", "?"]])
     offsets, data = good.values.buffers()[1:]
-    values = pa.StringArray.from_buffers(len(good.values), offsets, pa.py_buffer(data.to_pybytes().replace(b"?", b"\xff")))
+    values = pa.StringArray.from_buffers(
+        len(good.values), offsets, pa.py_buffer(data.to_pybytes().replace(b"?", b"\xff"))
+    )
     pq.write_table(pa.table({"x": pa.ListArray.from_arrays(good.offsets, values)}), tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"log\.parquet, row 4: column x is not UTF-8 text"):
-        list(read_rows(file_parts(DataFile(str(tmp_path / "log.parquet"), 0), FileFormat())[0], ["x"], FileFormat()))
+        list(
+            read_rows(
+                file_parts(DataFile(str(tmp_path / "log.parquet"), 0), FileFormat())[0], ["x"], FileFormat()
+            )
+        )
 
 
 def test_unknown_source_lists_the_known():
-    with pytest.raises(InputError, match="'movielens' is unknown; known sources: " + ", ".join(sorted(SOURCES))):
+    with pytest.raises(
+        InputError, match="'movielens' is unknown; known sources: " + ", ".join(sorted(SOURCES))
+    ):
         get_source("movielens", "raw")
 
 
-@pytest.mark.skipif("CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K names no folder with MovieLens-100K")
+@pytest.mark.skipif(
+    "CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K names no folder with MovieLens-100K"
+)
 def test_real_movielens_100k():
     source = get_source("movielens-100k", os.environ["CLICKPROMPT_ML100K"])
     assert sorted(len(table) for table in source.tables().values()) == [943, 1682]

@@ -8,7 +8,9 @@ from clickprompt.errors import DataError
 
 
 def naive_auc(logits):
-    """Expected pairs of a click and another row's non-click in the right order, a tie counting half / expected pairs."""
+    """Expected pairs of a click and another row's non-click in the right order, a tie counting half /
+    expected pairs.
+    """
     p = [1 / (1 + np.exp(-logit)) for logit in logits]
     right = pairs = 0.0
     for i, click in enumerate(logits):
@@ -40,7 +42,9 @@ def test_log_loss_is_the_mean_entropy():
     logits = np.random.default_rng(2).normal(0, 3, 50)
     p = 1 / (1 + np.exp(-logits))
     histogram = ScoreHistogram.of(logits)
-    assert histogram.log_loss() == pytest.approx(float(np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p))), rel=1e-12)
+    assert histogram.log_loss() == pytest.approx(
+        float(np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p))), rel=1e-12
+    )
     assert histogram.positive_rate() == pytest.approx(float(p.mean()), rel=1e-12)
 
 

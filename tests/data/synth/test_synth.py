@@ -1,4 +1,6 @@
-"""The synthetic log: rows that depend on the seed and their number alone, a catalogue without contradictions, the planted model."""
+"""The synthetic log: rows that depend on the seed and their number alone, a catalogue without contradictions,
+the planted model.
+"""
 
 import os
 
@@ -12,7 +14,16 @@ from clickprompt.data.keyed_random import random_uniform
 from clickprompt.data.prepared.dataset import slug
 from clickprompt.data.synth import words as words
 from clickprompt.data.synth.bayes import ScoreHistogram
-from clickprompt.data.synth.synth import _BOOK_FIELDS, MAX_ROWS, MIN_ROWS, ClickModel, GoodReads, _id_text, check_rows, get_synthetic
+from clickprompt.data.synth.synth import (
+    _BOOK_FIELDS,
+    MAX_ROWS,
+    MIN_ROWS,
+    ClickModel,
+    GoodReads,
+    _id_text,
+    check_rows,
+    get_synthetic,
+)
 from clickprompt.errors import InputError
 from clickprompt.evaluation.metrics import auc, log_loss
 
@@ -35,7 +46,15 @@ def test_words_are_as_they_are_used():
     nouns = [noun for nouns in words.NOUNS for noun in nouns]
     assert len(words.GENRES) == len(words.GENRE_SHARES) == len(words.NOUNS)
     assert len({len(nouns) for nouns in words.NOUNS}) == 1
-    for names in (nouns, words.ADJECTIVES, words.PLACES, words.SURNAMES, words.FIRST_NAMES, words.INITIALS, words.PUBLISHERS):
+    for names in (
+        nouns,
+        words.ADJECTIVES,
+        words.PLACES,
+        words.SURNAMES,
+        words.FIRST_NAMES,
+        words.INITIALS,
+        words.PUBLISHERS,
+    ):
         assert len(set(names)) == len(names)
         assert all(name and " " not in name for name in names)
     assert not set(nouns) & set(words.ADJECTIVES)
@@ -62,7 +81,10 @@ def test_a_longer_log_begins_with_the_shorter_one(tmp_path):
     assert [part.entry for part in short[:2]] == [part.entry for part in long[:2]]
     tables = [pq.read_table(tmp_path / "long" / part.entry["file"]) for part in long]
     assert pa.concat_tables(tables).to_pylist() == GoodReads(0).block(0, 1000)[0].to_pylist()
-    assert pq.read_table(tmp_path / "short" / "log" / "part-00002.parquet").to_pylist() == tables[2].slice(0, 44).to_pylist()
+    assert (
+        pq.read_table(tmp_path / "short" / "log" / "part-00002.parquet").to_pylist()
+        == tables[2].slice(0, 44).to_pylist()
+    )
 
 
 def test_files_hold_dictionary_encoded_strings_and_what_is_said_of_them(tmp_path):
@@ -72,7 +94,11 @@ def test_files_hold_dictionary_encoded_strings_and_what_is_said_of_them(tmp_path
     assert part.entry["file"] == "log/part-00001.parquet"
     assert part.entry["bytes"] == os.path.getsize(path)
     file = pq.ParquetFile(path)
-    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [256, 256, 128]
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [
+        256,
+        256,
+        128,
+    ]
     assert file.schema_arrow.names == [slug(name) for name in log.fields] + ["rating", "timestamp"]
     types = {field.name: str(field.type) for field in file.schema_arrow}
     assert {types.pop("rating"), types.pop("timestamp")} == {"int8", "int64"}
@@ -99,7 +125,10 @@ def test_all_about_a_book_follows_from_its_id(columns):
         editions += book != row[1]
     assert editions > 0.02 * ROWS
     names = dict(zip(columns["author_id"], columns["author_name"], strict=True))
-    assert all(names[author] == name for author, name in zip(columns["author_id"], columns["author_name"], strict=True))
+    assert all(
+        names[author] == name
+        for author, name in zip(columns["author_id"], columns["author_name"], strict=True)
+    )
     assert set(columns["format"][columns["ebook_flag"] == "true"]) == set(words.EBOOK_FORMATS)
     assert set(columns["format"][columns["ebook_flag"] == "false"]) == set(words.PRINT_FORMATS)
     years = np.datetime64("1970-01-01") + (columns["timestamp"] + 86_400).astype("timedelta64[s]")
@@ -143,14 +172,21 @@ def test_users_and_books_are_zipf_like_and_time_drifts(columns):
 def test_users_are_active_in_windows():
     """Most of who reads at 100,000 rows has left, or reads little, at 6,000,000."""
     log = GoodReads(0)
-    early, late = (set(log.block(start, 16_384)[0]["user_id"].to_pylist()) for start in (64 * 1562, 64 * 93_750))
-    then, later = (set(log.block(start + 16_384, 16_384)[0]["user_id"].to_pylist()) for start in (64 * 1562, 64 * 93_750))
+    early, late = (
+        set(log.block(start, 16_384)[0]["user_id"].to_pylist()) for start in (64 * 1562, 64 * 93_750)
+    )
+    then, later = (
+        set(log.block(start + 16_384, 16_384)[0]["user_id"].to_pylist()) for start in (64 * 1562, 64 * 93_750)
+    )
     assert len(early & then) > 0.3 * len(early)
     assert len(early & (late | later)) < 0.1 * len(early)
 
 
 def test_the_log_spans_years_whatever_its_length():
-    first, paper, longest = (GoodReads(0).block(row // 64 * 64, 64)[0]["timestamp"][0].as_py() for row in (0, 20_122_040, 100_000_000))
+    first, paper, longest = (
+        GoodReads(0).block(row // 64 * 64, 64)[0]["timestamp"][0].as_py()
+        for row in (0, 20_122_040, 100_000_000)
+    )
     years = [(time - first) / 31_556_952 for time in (paper, longest)]
     assert 8 < years[0] < years[1] < 15
 
@@ -214,7 +250,12 @@ def test_logits_equal_a_plain_loop(block, columns):
         adjective = next(word for word in title if word in liking)
         noun = next(word for word in title if word in words.NOUNS[genre])
         latent = sum(draw(108, user, k) * draw(111, work, k) for k in range(4)) / 2
-        expected = model.bias + model.latent * latent + model.leniency * draw(109, user) + model.quality * draw(112, work)
+        expected = (
+            model.bias
+            + model.latent * latent
+            + model.leniency * draw(109, user)
+            + model.quality * draw(112, work)
+        )
         expected += model.taste * draw(110, user, genre) + model.adjective * liking[adjective]
         expected += model.noun * draw(113, genre * 24 + words.NOUNS[genre].index(noun))
         assert logits[row] == pytest.approx(expected, rel=1e-9)
@@ -231,7 +272,8 @@ def test_schema_names_the_columns():
         "item": "book_id",
     }
     names = (
-        "User ID, Book ID, Book title, Book genres, Average rating, Number of book reviews, Author ID, Author name, Number of pages, "
+        "User ID, Book ID, Book title, Book genres, Average rating, Number of book reviews, Author ID, "
+        "Author name, Number of pages, "
         "eBook flag, Format, Publisher, Publication year, Work ID, Media type"
     )
     assert [field["name"] for field in schema["fields"]] == names.split(", ")

@@ -27,17 +27,46 @@ def test_folder_is_a_tokenizer(tmp_path):
 
     tokenizer = load_tokenizer(str(tmp_path))
     assert len(tokenizer) == len(pieces) - 1 + 5
-    assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]) == [0, 1, 2, 3, len(tokenizer) - 1]
-    assert (tokenizer.pad_token_id, tokenizer.mask_token, tokenizer.cls_token, tokenizer.sep_token) == (1, "<mask>", "<s>", "</s>")
+    assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]) == [
+        0,
+        1,
+        2,
+        3,
+        len(tokenizer) - 1,
+    ]
+    assert (tokenizer.pad_token_id, tokenizer.mask_token, tokenizer.cls_token, tokenizer.sep_token) == (
+        1,
+        "<mask>",
+        "<s>",
+        "</s>",
+    )
     [ids] = encode(tokenizer, ["Age is é<mask>"], special_tokens=True)
-    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "A", "g", "e", "Ġis", "Ġ", "Ã", "©", "<", "m", "a", "s", "k", ">", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(ids) == [
+        "<s>",
+        "A",
+        "g",
+        "e",
+        "Ġis",
+        "Ġ",
+        "Ã",
+        "©",
+        "<",
+        "m",
+        "a",
+        "s",
+        "k",
+        ">",
+        "</s>",
+    ]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "Age is é<mask>"
 
 
 @pytest.mark.skipif(not all(name in os.environ for name in REAL), reason=f"needs {', '.join(REAL)}")
 def test_real_sentences_are_cut_as_roberta_cuts_them():
     folder = os.environ["CLICKPROMPT_ROBERTA_TOKENIZER"]
-    roberta = RobertaTokenizer(vocab=os.path.join(folder, "vocab.json"), merges=os.path.join(folder, "merges.txt"))
+    roberta = RobertaTokenizer(
+        vocab=os.path.join(folder, "vocab.json"), merges=os.path.join(folder, "merges.txt")
+    )
     with open(os.path.join(folder, "vocab.json"), encoding="utf-8") as stream:
         assert isinstance(roberta.backend_tokenizer.model, BPE)
         assert len(roberta) == len(json.load(stream))  # its files were read
@@ -52,6 +81,8 @@ def test_real_sentences_are_cut_as_roberta_cuts_them():
         texts.append(sentence(source.fields, [values[field] for field in source.fields]))
     assert len(set(texts)) == ROWS
 
-    pairs = zip(encode(ours, texts, special_tokens=True), encode(roberta, texts, special_tokens=True), strict=True)
+    pairs = zip(
+        encode(ours, texts, special_tokens=True), encode(roberta, texts, special_tokens=True), strict=True
+    )
     for text, (own, expected) in zip(texts, pairs, strict=True):
         assert ours.convert_ids_to_tokens(own) == roberta.convert_ids_to_tokens(expected), text

@@ -52,7 +52,8 @@ def test_lengths_equal_a_loop_over_rows(dataset, table, limit, splits):
 def test_too_long_texts_are_refused_with_the_longest_row_and_the_remedy(dataset, table):
     longest, row_id, split, _ = max(rows_by_hand(dataset, table), key=lambda row: row[0])
     message = (
-        rf"longest text \(row {row_id} of {split}\) has {longest} tokens, this PLM reads at most 30 \(.* of 640 rows .*plm.max_length=30"
+        rf"longest text \(row {row_id} of {split}\) has {longest} tokens, this PLM reads at "
+        rf"most 30 \(.* of 640 rows .*plm.max_length=30"
     )
     with pytest.raises(DataError, match=message) as caught:
         check_lengths(dataset, table, 30, None)
@@ -65,7 +66,9 @@ def test_what_max_length_cuts_is_reported(dataset, table):
     assert found is not None
     assert found.over > 0
     lost = ", ".join(f"{name} {count}" for name, count in found.lost.items())
-    assert str(found).startswith(f"{found.over} of 640 rows have more than 30 tokens and lose fields ({lost}); the longest text has ")
+    assert str(found).startswith(
+        f"{found.over} of 640 rows have more than 30 tokens and lose fields ({lost}); the longest text has "
+    )
 
 
 def test_nothing_cut_is_no_report(dataset, table):
@@ -81,5 +84,7 @@ def test_rows_are_not_read_where_no_value_can_make_a_text_too_long(dataset, tabl
 
 
 def test_max_length_above_the_plms_limit_is_refused(dataset, table):
-    with pytest.raises(ConfigError, match=r"plm\.max_length=600: this PLM reads at most 512 tokens; set 512 or less"):
+    with pytest.raises(
+        ConfigError, match=r"plm\.max_length=600: this PLM reads at most 512 tokens; set 512 or less"
+    ):
         check_lengths(dataset, table, 512, 600)

@@ -1,4 +1,6 @@
-"""PA-MLM's masks: their rates, what they never touch, and that nothing but (seed, epoch, row_id, position or field) decides them."""
+"""PA-MLM's masks: their rates, what they never touch, and that nothing but (seed, epoch, row_id, position or
+field) decides them.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +9,14 @@ from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.text.masking import IGNORED, mask_tokens, next_token_labels, restoring_labels
 
 SPECIAL, MASK, VOCABULARY = [0, 100, 101, 102, 103], 103, 1000
-OPTIONS = {"seed": 5, "epoch": 2, "mask_rate": 0.15, "mask_id": MASK, "special_ids": SPECIAL, "vocab_size": VOCABULARY}
+OPTIONS = {
+    "seed": 5,
+    "epoch": 2,
+    "mask_rate": 0.15,
+    "mask_id": MASK,
+    "special_ids": SPECIAL,
+    "vocab_size": VOCABULARY,
+}
 
 
 def rows_of_text(rows, width, seed=0):
@@ -24,7 +33,9 @@ def rows_of_text(rows, width, seed=0):
 
 
 def values_in(attention_mask, num_fields=6, seed=0):
-    """value_fields: each row's text is segments of 1–3 template tokens and a value of 1–4, one value at a time."""
+    """value_fields: each row's text is segments of 1–3 template tokens and a value of 1–4, one value at a
+    time.
+    """
     rng = np.random.default_rng(seed)
     value_fields = np.full(attention_mask.shape, -1, dtype=np.int16)
     for row, length in enumerate(attention_mask.sum(axis=1)):
@@ -44,9 +55,14 @@ def within(count, trials, rate):
 @pytest.mark.parametrize("scope", ["tokens", "values", "field"])
 def test_rates_over_a_million_tokens_are_within_three_sigma(scope):
     rng = np.random.default_rng(1)
-    rows, width = 20_000, 100 if scope == "values" else 50  # half the tokens are values': a million of what is drawn
+    rows, width = (
+        20_000,
+        100 if scope == "values" else 50,
+    )  # half the tokens are values': a million of what is drawn
     input_ids = rng.choice(np.setdiff1d(np.arange(VOCABULARY), SPECIAL), (rows, width))
-    value_fields = np.broadcast_to(np.repeat(np.array([-1, 0, -1, 1, -1, 2, -1, 3, -1, 4], np.int16), width // 10), input_ids.shape)
+    value_fields = np.broadcast_to(
+        np.repeat(np.array([-1, 0, -1, 1, -1, 2, -1, 3, -1, 4], np.int16), width // 10), input_ids.shape
+    )
     masked, labels = mask_tokens(
         input_ids,
         np.ones_like(input_ids),
@@ -84,7 +100,12 @@ def test_special_tokens_and_padding_are_never_targets(scope):
     value_fields = values_in(attention_mask)
     input_ids[:, 5] = SPECIAL[1]  # as an unknown word inside a value
     masked, labels = mask_tokens(
-        input_ids, attention_mask, row_ids, **(OPTIONS | {"mask_rate": 0.999}), scope=scope, value_fields=value_fields
+        input_ids,
+        attention_mask,
+        row_ids,
+        **(OPTIONS | {"mask_rate": 0.999}),
+        scope=scope,
+        value_fields=value_fields,
     )
     untouchable = np.isin(input_ids, SPECIAL) | (attention_mask == 0)
     if scope != "tokens":
@@ -102,7 +123,12 @@ def test_text_of_special_tokens_only_has_no_targets(scope):
     input_ids, attention_mask = np.full((3, 2), SPECIAL[1]), np.ones((3, 2), dtype=np.int64)
     value_fields = np.full((3, 2), -1, dtype=np.int16)
     masked, labels = mask_tokens(
-        input_ids, attention_mask, np.arange(3), **(OPTIONS | {"mask_rate": 0.999}), scope=scope, value_fields=value_fields
+        input_ids,
+        attention_mask,
+        np.arange(3),
+        **(OPTIONS | {"mask_rate": 0.999}),
+        scope=scope,
+        value_fields=value_fields,
     )
     assert (labels == IGNORED).all()
     np.testing.assert_array_equal(masked, input_ids)
@@ -111,7 +137,9 @@ def test_text_of_special_tokens_only_has_no_targets(scope):
 
 
 def test_scope_tokens_draws_what_it_always_drew():
-    """Masks of a seed are part of what makes a run repeatable: this sum was taken before there were scopes."""
+    """Masks of a seed are part of what makes a run repeatable: this sum was taken before there were
+    scopes.
+    """
     input_ids, attention_mask, row_ids = rows_of_text(64, 20)
     masked, labels = mask_tokens(input_ids, attention_mask, row_ids, **OPTIONS)
     weights = np.arange(1, masked.size + 1).reshape(masked.shape)
@@ -122,16 +150,28 @@ def test_scope_values_masks_the_same_tokens_as_scope_tokens_where_they_are_value
     input_ids, attention_mask, row_ids = rows_of_text(300, 30)
     value_fields = values_in(attention_mask)
     of_tokens = mask_tokens(input_ids, attention_mask, row_ids, **OPTIONS)
-    of_values = mask_tokens(input_ids, attention_mask, row_ids, **OPTIONS, scope="values", value_fields=value_fields)
+    of_values = mask_tokens(
+        input_ids, attention_mask, row_ids, **OPTIONS, scope="values", value_fields=value_fields
+    )
     is_value = value_fields >= 0
-    for some, all_of_them, otherwise in zip(of_values, of_tokens, (input_ids, np.full_like(input_ids, IGNORED)), strict=True):
+    for some, all_of_them, otherwise in zip(
+        of_values, of_tokens, (input_ids, np.full_like(input_ids, IGNORED)), strict=True
+    ):
         np.testing.assert_array_equal(some, np.where(is_value, all_of_them, otherwise))
 
 
 def test_scope_field_masks_whole_values_and_a_token_loop_agrees():
     input_ids, attention_mask, row_ids = rows_of_text(300, 30)
     value_fields = values_in(attention_mask)
-    masked, labels = mask_tokens(input_ids, attention_mask, row_ids, **OPTIONS, scope="field", value_fields=value_fields, always_mask=True)
+    masked, labels = mask_tokens(
+        input_ids,
+        attention_mask,
+        row_ids,
+        **OPTIONS,
+        scope="field",
+        value_fields=value_fields,
+        always_mask=True,
+    )
     values = chosen = 0
     for row in range(300):
         for field in range(6):
@@ -185,11 +225,15 @@ def test_restoring_labels_are_all_of_the_text():
 def test_masks_depend_on_neither_batch_nor_padding_nor_order(scope):
     input_ids, attention_mask, row_ids = rows_of_text(64, 20)
     value_fields = values_in(attention_mask)
-    masked, labels = mask_tokens(input_ids, attention_mask, row_ids, **OPTIONS, scope=scope, value_fields=value_fields)
+    masked, labels = mask_tokens(
+        input_ids, attention_mask, row_ids, **OPTIONS, scope=scope, value_fields=value_fields
+    )
     order = np.random.default_rng(2).permutation(64)[:17]
     wider = [np.pad(array[order], ((0, 0), (0, 9))) for array in (input_ids, attention_mask)]
     values = np.pad(value_fields[order], ((0, 0), (0, 9)), constant_values=-1)
-    masked_again, labels_again = mask_tokens(*wider, row_ids[order], **OPTIONS, scope=scope, value_fields=values)
+    masked_again, labels_again = mask_tokens(
+        *wider, row_ids[order], **OPTIONS, scope=scope, value_fields=values
+    )
     np.testing.assert_array_equal(masked_again[:, :20], masked[order])
     np.testing.assert_array_equal(labels_again[:, :20], labels[order])
     assert (labels_again[:, 20:] == IGNORED).all()
@@ -201,7 +245,9 @@ def test_masks_depend_on_neither_batch_nor_padding_nor_order(scope):
 def test_masks_change_with_seed_and_epoch(change, scope):
     input_ids, attention_mask, row_ids = rows_of_text(64, 20)
     options = OPTIONS | {"scope": scope, "value_fields": values_in(attention_mask)}
-    first, second = (mask_tokens(input_ids, attention_mask, row_ids, **(options | c))[1] != IGNORED for c in ({}, change))
+    first, second = (
+        mask_tokens(input_ids, attention_mask, row_ids, **(options | c))[1] != IGNORED for c in ({}, change)
+    )
     both = (first & second).sum() / first.sum()
     assert both < 0.4  # independent masks share 15%
 

@@ -15,7 +15,14 @@ from clickprompt.data.prepared.dataset import vocabulary_schema
 from clickprompt.data.sources import get_source
 from clickprompt.data.text import template as text
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
-from clickprompt.data.text.template import encode, load_tokenizer, segment, sentence, tokenizer_fingerprint, tokenizer_json
+from clickprompt.data.text.template import (
+    encode,
+    load_tokenizer,
+    segment,
+    sentence,
+    tokenizer_fingerprint,
+    tokenizer_json,
+)
 from clickprompt.data.text.token_table import TokenTable, kept_segments
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError
@@ -38,11 +45,24 @@ from tests.support.tokenizers_made_up import (
 
 UNIGRAMS = (unigram, unigram_first, unigram_words)
 SENTENCEPIECES = (sentencepiece, sentencepiece_bytes, sentencepiece_doubling, *UNIGRAMS)
-FAMILIES = {make.__name__: make for make in (wordpiece, byte_level_bpe, gpt2, digits_apart, *SENTENCEPIECES, split_at_spaces)}
+FAMILIES = {
+    make.__name__: make
+    for make in (wordpiece, byte_level_bpe, gpt2, digits_apart, *SENTENCEPIECES, split_at_spaces)
+}
 SPECIAL = ("<mask>", "</s>", "<s>")
 NASTY = ["<mask>", "[SEP]", "</s> [MASK]", " padded ", "Café “ÉÀ”", "日本語", "...", "a.b. "]
 NASTY += ["tab\there", "line\nend", "n't", "🎬", "0", ".", " ", "<s>"]
-NASTY += ["", "  two  spaces  ", "▁", " ▁a▁ ", "<tool> after <tool>", "ﬁ Ａ… e\u0301", "no\u00a0break\u200b", "\u0301", "\ttab\n"]
+NASTY += [
+    "",
+    "  two  spaces  ",
+    "▁",
+    " ▁a▁ ",
+    "<tool> after <tool>",
+    "ﬁ Ａ… e\u0301",
+    "no\u00a0break\u200b",
+    "\u0301",
+    "\ttab\n",
+]
 NASTY += ["many words " * 60, "oneword" * 40]
 
 
@@ -52,8 +72,14 @@ def dataset(tmp_path_factory):
     dataset = write_dataset(str(tmp_path_factory.mktemp("text") / "d"))
     for field in (0, 2):
         entry = dataset.manifest["fields"][field]
-        values = [("" if i == 0 else NASTY[i - 1] if i <= len(NASTY) else f"value {i}") for i in range(entry["size"])]
-        table = pa.table([np.arange(entry["size"], dtype=np.int32), values, np.ones(entry["size"], np.int64)], schema=vocabulary_schema())
+        values = [
+            ("" if i == 0 else NASTY[i - 1] if i <= len(NASTY) else f"value {i}")
+            for i in range(entry["size"])
+        ]
+        table = pa.table(
+            [np.arange(entry["size"], dtype=np.int32), values, np.ones(entry["size"], np.int64)],
+            schema=vocabulary_schema(),
+        )
         pq.write_table(table, os.path.join(dataset.uri, entry["file"]))
     return dataset
 
@@ -70,16 +96,23 @@ def all_pairs(dataset, rows=600):
 
 
 def comparable_pairs(dataset, family):
-    """Without the rows that a Unigram model's own call reads special tokens in (test_table_leaves_the_tokenizer_as_it_is)."""
+    """Without the rows that a Unigram model's own call reads special tokens in
+    (test_table_leaves_the_tokenizer_as_it_is).
+    """
     field_ids = all_pairs(dataset)
     if FAMILIES[family] in UNIGRAMS:
-        field_ids = field_ids[[not any(special in text for special in SPECIAL) for text in texts_of(dataset, field_ids)]]
+        field_ids = field_ids[
+            [not any(special in text for special in SPECIAL) for text in texts_of(dataset, field_ids)]
+        ]
         assert len(field_ids) > 400
     return field_ids
 
 
 def values_of(dataset, field_ids):
-    values = [["unknown", *dataset.vocabulary(field)["value"].to_pylist()[1:]] for field in range(len(dataset.columns))]
+    values = [
+        ["unknown", *dataset.vocabulary(field)["value"].to_pylist()[1:]]
+        for field in range(len(dataset.columns))
+    ]
     return [[values[field][i] for field, i in enumerate(row)] for row in field_ids]
 
 
@@ -88,7 +121,9 @@ def texts_of(dataset, field_ids):
 
 
 def value_fields_by_offsets(dataset, tokenizer, field_ids):
-    """Row by row, token by token: which value's characters a token of the whole sentence overlaps; and the tokens themselves."""
+    """Row by row, token by token: which value's characters a token of the whole sentence overlaps; and the
+    tokens themselves.
+    """
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.post_processor = None  # RoBERTa's would cut the spaces off the offsets
     backend.encode_special_tokens = True
@@ -103,7 +138,9 @@ def value_fields_by_offsets(dataset, tokenizer, field_ids):
             assert whole[begin : end - 1] == value
             fields[begin : end - 1] = [field] * len(value)
         encoding = backend.encode(whole, add_special_tokens=False)
-        result.append((encoding.ids, [max(fields[start:stop], default=-1) for start, stop in encoding.offsets]))
+        result.append(
+            (encoding.ids, [max(fields[start:stop], default=-1) for start, stop in encoding.offsets])
+        )
     return result
 
 
@@ -132,7 +169,10 @@ def assert_value_fields_are_the_offsets(dataset, tokenizer, field_ids):
 
 def test_sentence_is_eq_4():
     assert sentence(["User ID", "Gender"], ["1", "female"]) == "User ID is 1. Gender is female."
-    assert segment("Gender", "female", first=True) + segment("Age", "7", first=False) == "Gender is female. Age is 7."
+    assert (
+        segment("Gender", "female", first=True) + segment("Age", "7", first=False)
+        == "Gender is female. Age is 7."
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -181,7 +221,9 @@ def test_special_tokens_spelled_in_values_stay_text(dataset, family):
 
 @pytest.mark.parametrize("family", [make.__name__ for make in UNIGRAMS])
 def test_table_leaves_the_tokenizer_as_it_is(dataset, family):
-    """A Unigram model's own call takes special tokens for pieces of text; only the table's copy of it doesn't."""
+    """A Unigram model's own call takes special tokens for pieces of text; only the table's copy of it
+    doesn't.
+    """
     tokenizer = FAMILIES[family]()
     before = tokenizer_fingerprint(tokenizer)
     build_token_table(dataset, tokenizer)
@@ -210,14 +252,18 @@ def test_value_fields_equal_the_tokenizers_offsets_on_whole_sentences(dataset, f
 REAL = ("CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM")
 
 
-@pytest.mark.skipif(not all(name in os.environ for name in REAL), reason=f"{' or '.join(REAL)} names no folder")
+@pytest.mark.skipif(
+    not all(name in os.environ for name in REAL), reason=f"{' or '.join(REAL)} names no folder"
+)
 def test_value_fields_equal_the_offsets_on_real_values(tmp_path):
     """Every user's and item's values, in random company."""
     dataset = write_dataset(str(tmp_path / "d"))
     columns = {}
     for table in get_source("movielens-100k", os.environ[REAL[0]]).tables().values():
         columns |= {name: table[name].unique().to_pylist() for name in table.column_names}
-    for entry, name in zip(dataset.manifest["fields"], ("User ID", "Zipcode", "Title", "Film genre"), strict=True):
+    for entry, name in zip(
+        dataset.manifest["fields"], ("User ID", "Zipcode", "Title", "Film genre"), strict=True
+    ):
         entry |= {"name": name, "size": len(columns[name]) + 1}
         ids = np.arange(entry["size"], dtype=np.int32)
         table = pa.table([ids, ["", *columns[name]], np.ones(len(ids), np.int64)], schema=vocabulary_schema())
@@ -270,7 +316,9 @@ def test_truncation_equals_a_loop_over_rows_and_segments(dataset, family, max_le
             tokens, fields = [], []
         expected = [*prefix, *tokens, *suffix] or [table.pad_id]
         assert input_ids[row, attention_mask[row] == 1].tolist() == expected
-        assert found[row].tolist() == [-1] * len(prefix) + fields + [-1] * (len(found[row]) - len(prefix) - len(fields))
+        assert found[row].tolist() == [-1] * len(prefix) + fields + [-1] * (
+            len(found[row]) - len(prefix) - len(fields)
+        )
         assert set(np.flatnonzero(table.kept(field_ids[row : row + 1], max_length)[0])) == kept
 
 
@@ -298,7 +346,9 @@ def test_random_truncations_equal_the_loop():
         lengths = rng.integers(1, 12, (300, fields))
         limit = int(rng.integers(0, fields * 10))
         kept = kept_segments(lengths, limit)
-        assert [set(np.flatnonzero(row)) for row in kept] == [kept_by_hand(row.tolist(), limit) for row in lengths]
+        assert [set(np.flatnonzero(row)) for row in kept] == [
+            kept_by_hand(row.tolist(), limit) for row in lengths
+        ]
 
 
 def test_ids_of_another_dataset_are_refused(dataset):
@@ -358,12 +408,18 @@ def test_fingerprint_survives_saving_and_use_but_not_another_text(tmp_path):
 
 
 def test_table_of_another_tokenizer_is_named(dataset):
-    with pytest.raises(DataError, match=rf"has no token table.*; run clickprompt tokenize {dataset.uri} --plm"):
+    with pytest.raises(
+        DataError, match=rf"has no token table.*; run clickprompt tokenize {dataset.uri} --plm"
+    ):
         TokenTable.open(dataset, wordpiece())
     build_token_table(dataset, wordpiece())
     present = tokenizer_fingerprint(wordpiece())
     with pytest.raises(
-        DataError, match=rf"has only token tables of other tokenizers or an older clickprompt \(\S+ {present}\).*run clickprompt tokenize"
+        DataError,
+        match=(
+            rf"has only token tables of other tokenizers or an older clickprompt \(\S+ "
+            rf"{present}\).*run clickprompt tokenize"
+        ),
     ):
         TokenTable.open(dataset, byte_level_bpe())
 
@@ -394,7 +450,11 @@ def test_damaged_table_is_refused(dataset):
     for path in files:
         with open(path, "rb") as stream:
             whole = stream.read()
-        for size, complaint in ((0, "missing or damaged"), (len(whole) - 3, "missing or damaged"), (len(whole) - 8, "damaged|together")):
+        for size, complaint in (
+            (0, "missing or damaged"),
+            (len(whole) - 3, "missing or damaged"),
+            (len(whole) - 8, "damaged|together"),
+        ):
             with open(path + "-", "wb") as stream:  # not in place: the table is mapped from the file
                 stream.write(whole[:size])
             os.replace(path + "-", path)
@@ -426,6 +486,8 @@ def test_load_tokenizer_says_what_is_wrong_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"plm\.path is not set"):
         load_tokenizer(None)
     for path in (str(tmp_path / "missing"), str(tmp_path)):
-        with pytest.raises(ConfigError, match=f"plm.path={path}: no tokenizer can be loaded from there") as caught:
+        with pytest.raises(
+            ConfigError, match=f"plm.path={path}: no tokenizer can be loaded from there"
+        ) as caught:
             load_tokenizer(path)
         assert "\n" not in str(caught.value)

@@ -23,7 +23,9 @@ def test_every_row_comes_as_it_would_alone():
 
 def test_types():
     [(_, table)], _ = tables_of(
-        [{"a": 5, "t": "x", "l": [1], "big": 2**60, "n.m": 1}, {"a": 0.5, "b": False}], ["a", "t", "l", "big", "b", "z"], [0]
+        [{"a": 5, "t": "x", "l": [1], "big": 2**60, "n.m": 1}, {"a": 0.5, "b": False}],
+        ["a", "t", "l", "big", "b", "z"],
+        [0],
     )
     types = [pa.float64(), pa.string(), pa.list_(pa.float64()), pa.int64(), pa.bool_(), pa.null()]
     assert table.schema.types == types
@@ -53,7 +55,17 @@ def test_a_row_that_cannot_be_read_is_one_error(row, column, why):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b'{"rows": 3}', b'{"rows": [], "x": 1}', b"\xff", b'{"rows": [Infinity]}', b"[" * 100_000, b'{"rows": [1, 2, 3]}'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"rows": 3}',
+        b'{"rows": [], "x": 1}',
+        b"\xff",
+        b'{"rows": [Infinity]}',
+        b"[" * 100_000,
+        b'{"rows": [1, 2, 3]}',
+    ],
 )
 def test_what_is_no_request(body):
     with pytest.raises(ValueError, match=r"send|no key|no value|at most"):

@@ -1,4 +1,6 @@
-"""Values of typed columns, case by case as issue logs have them, and against plain Python on made-up columns."""
+"""Values of typed columns, case by case as issue logs have them, and against plain Python on made-up
+columns.
+"""
 
 import datetime
 import math
@@ -13,7 +15,14 @@ from hypothesis import assume, settings
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 
-from clickprompt.data.transform.buckets import bucket, bucket_names, log_bucket, quantile_edges, rounded, significant
+from clickprompt.data.transform.buckets import (
+    bucket,
+    bucket_names,
+    log_bucket,
+    quantile_edges,
+    rounded,
+    significant,
+)
 from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.values import (
     NULLS,
@@ -60,9 +69,21 @@ def decimals(*values: str | None, type: pa.DataType | None = None) -> pa.Array:
         *[(type, "float") for type in (pa.float16(), pa.float32(), pa.float64())],
         *[(type, "decimal") for type in (pa.decimal128(5, 2), pa.decimal256(50, 2))],
         (pa.bool_(), "boolean"),
-        *[(type, "time") for type in (pa.date32(), pa.date64(), pa.timestamp("ns"), pa.timestamp("s", "UTC"), pa.time32("s"))],
+        *[
+            (type, "time")
+            for type in (
+                pa.date32(),
+                pa.date64(),
+                pa.timestamp("ns"),
+                pa.timestamp("s", "UTC"),
+                pa.time32("s"),
+            )
+        ],
         *[(type, "text") for type in (pa.string(), pa.large_string(), pa.string_view(), pa.binary())],
-        *[(type, "list") for type in (pa.list_(pa.int8()), pa.large_list(pa.string()), pa.list_(pa.string(), 2))],
+        *[
+            (type, "list")
+            for type in (pa.list_(pa.int8()), pa.large_list(pa.string()), pa.list_(pa.string(), 2))
+        ],
         (pa.null(), "null"),
         (pa.struct([("a", pa.int8())]), "other"),
         (pa.dictionary(pa.int8(), pa.string()), "text"),
@@ -76,7 +97,10 @@ def test_kinds(type, kind):
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        (strings("a", None, "", "  ", " NA ", "null", "Null", "\u00a0\n", *NULLS[1:]), [0, 1, 1, 1, 1, 1, 0, 1, *[1] * 8]),
+        (
+            strings("a", None, "", "  ", " NA ", "null", "Null", "\u00a0\n", *NULLS[1:]),
+            [0, 1, 1, 1, 1, 1, 0, 1, *[1] * 8],
+        ),
         (pa.array([0.0, NAN, None, INF]), [0, 1, 1, 0]),
         (pa.array([0.0, NAN, None], pa.float16()), [0, 1, 1]),
         (pa.array([0, None]), [0, 1]),
@@ -104,7 +128,9 @@ def test_markers_are_the_schemas_to_say():
 
 
 def test_elements_behind_a_null_list_are_not_there():
-    column = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), strings("a", "b", "c", "d"), mask=pa.array([True, False]))
+    column = pa.ListArray.from_arrays(
+        pa.array([0, 2, 4], pa.int32()), strings("a", "b", "c", "d"), mask=pa.array([True, False])
+    )
     assert is_missing(column).to_pylist() == [True, False]
     assert lists(column, None).to_pylist() == [None, ["c", "d"]]
 
@@ -129,8 +155,14 @@ def test_elements_behind_a_null_list_are_not_there():
         (pa.array([True, False, None]), ["true", "false", None]),
         (pa.array([DAY, None]), ["2024-05-01", None]),
         (pa.array([DAY], pa.date64()), ["2024-05-01"]),
-        (pa.array([MORNING, MORNING + 500_000], pa.timestamp("us")), ["2024-05-01T10:00:00", "2024-05-01T10:00:00.5"]),
-        (pa.array([MORNING * 1000 + 1], pa.timestamp("ns", "Europe/Berlin")), ["2024-05-01T10:00:00.000000001Z"]),
+        (
+            pa.array([MORNING, MORNING + 500_000], pa.timestamp("us")),
+            ["2024-05-01T10:00:00", "2024-05-01T10:00:00.5"],
+        ),
+        (
+            pa.array([MORNING * 1000 + 1], pa.timestamp("ns", "Europe/Berlin")),
+            ["2024-05-01T10:00:00.000000001Z"],
+        ),
         (pa.array([datetime.time(10, 30)]), ["10:30:00"]),
         (pa.nulls(1), [None]),
         (strings("a", "b", "a").dictionary_encode(), ["a", "b", "a"]),
@@ -148,7 +180,11 @@ def test_texts(column, expected):
 @pytest.mark.parametrize(
     ("column", "index", "value"),
     [
-        (pa.array([1.0, 9007199254740993.0, INF]), 1, "9007199254740992.0"),  # the id 2^53 + 1, as a float has it
+        (
+            pa.array([1.0, 9007199254740993.0, INF]),
+            1,
+            "9007199254740992.0",
+        ),  # the id 2^53 + 1, as a float has it
         (pa.array([None, -INF]), 1, "-inf"),
         (pa.array([1.0, 16777217.0], pa.float32()), 1, "16777216.0"),
         (pa.array([[1]]), 0, "[1]"),
@@ -165,14 +201,22 @@ def test_what_has_no_exact_text_is_refused(column, index, value):
 
 
 def test_whole_numbers():
-    assert texts(strings("3.0", "3", "+3", "003", "-0.0", "NA", "9007199254740993"), whole=True).to_pylist() == [
+    assert texts(
+        strings("3.0", "3", "+3", "003", "-0.0", "NA", "9007199254740993"), whole=True
+    ).to_pylist() == [
         *["3"] * 4,
         "0",
         None,
         "9007199254740993",
     ]
     assert texts(pa.array([3.0, NAN]), whole=True).to_pylist() == ["3", None]
-    for column in (pa.array([1.0, 3.5, 4.5]), strings("1", "3.5"), strings("1", "x"), decimals("1.00", "3.50"), strings("1", "1e3")):
+    for column in (
+        pa.array([1.0, 3.5, 4.5]),
+        strings("1", "3.5"),
+        strings("1", "x"),
+        decimals("1.00", "3.50"),
+        strings("1", "1e3"),
+    ):
         with pytest.raises(BadValue, match="type: integer") as error:
             texts(column, whole=True)
         assert error.value.index == 1
@@ -187,13 +231,24 @@ def test_texts_of_texts_lose_blanks_alone(values):
 
 
 @given(
-    st.lists(st.none() | st.floats(allow_infinity=False, min_value=-(2.0**53) + 1, max_value=2.0**53 - 1), max_size=20),
+    st.lists(
+        st.none() | st.floats(allow_infinity=False, min_value=-(2.0**53) + 1, max_value=2.0**53 - 1),
+        max_size=20,
+    ),
     st.sampled_from([32, 64]),
 )
 def test_texts_of_floats_are_the_shortest_that_read_back(values, bits):
     dtype = np.float32 if bits == 32 else np.float64
-    column = pa.array([None if value is None else dtype(value) for value in values], pa.float32() if bits == 32 else pa.float64())
-    assume(all(value is None or math.isnan(value) or abs(value) < 2.0 ** (24 if bits == 32 else 53) for value in column.to_pylist()))
+    column = pa.array(
+        [None if value is None else dtype(value) for value in values],
+        pa.float32() if bits == 32 else pa.float64(),
+    )
+    assume(
+        all(
+            value is None or math.isnan(value) or abs(value) < 2.0 ** (24 if bits == 32 else 53)
+            for value in column.to_pylist()
+        )
+    )
     for value, text in zip(column.to_pylist(), texts(column).to_pylist(), strict=True):
         if value is None or math.isnan(value):
             assert text is None
@@ -204,11 +259,20 @@ def test_texts_of_floats_are_the_shortest_that_read_back(values, bits):
             assert text == canonical_number(strings(text))[0].as_py(), "spelled as a text would be"
 
 
-@given(st.lists(st.none() | st.decimals(min_value=-(10**12), max_value=10**12, places=6), max_size=20), st.sampled_from([6, 10, 20]))
+@given(
+    st.lists(st.none() | st.decimals(min_value=-(10**12), max_value=10**12, places=6), max_size=20),
+    st.sampled_from([6, 10, 20]),
+)
 def test_texts_of_decimals(values, scale):
     column = pa.array(values, pa.decimal128(38, scale))
     for value, text in zip(values, texts(column).to_pylist(), strict=True):
-        expected = None if value is None else f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"
+        expected = (
+            None
+            if value is None
+            else f"{value:f}".rstrip("0").rstrip(".")
+            if "." in f"{value:f}"
+            else f"{value:f}"
+        )
         assert text == ("0" if expected == "-0" else expected)
 
 
@@ -226,7 +290,11 @@ def test_canonical_number(text, expected):
     assert canonical_number(strings(None, text, "x")).to_pylist() == [None, expected, "x"]
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20), st.integers(0, 5), st.booleans())
+@given(
+    st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20),
+    st.integers(0, 5),
+    st.booleans(),
+)
 def test_a_number_has_one_spelling(number, zeros, bare):
     text = f"{number:f}"
     longer = text + ("0" * zeros if "." in text else "." + "0" * zeros)
@@ -287,7 +355,10 @@ def test_membership_compares_numbers_as_numbers(column, values, expected):
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        (strings("1e3", "-.5", "+3", " 4 ", "5.", "NA", None, "", "nan"), [1000, -0.5, 3, 4, 5, None, None, None, None]),
+        (
+            strings("1e3", "-.5", "+3", " 4 ", "5.", "NA", None, "", "nan"),
+            [1000, -0.5, 3, 4, 5, None, None, None, None],
+        ),
         (strings("1", "2.5"), [1, 2.5]),
         (strings("1", "nan"), [1, None]),
         (pa.array([1.5, NAN, None]), [1.5, None, None]),
@@ -307,7 +378,10 @@ def test_numbers(column, expected):
     assert found.to_pylist() == expected
 
 
-@pytest.mark.parametrize("bad", ["x", "inf", "-Infinity", "1e400", "0x10", "1_0", "1,5", "1e", ".", "+-3", "NAN", "2024-05-01", "１"])
+@pytest.mark.parametrize(
+    "bad",
+    ["x", "inf", "-Infinity", "1e400", "0x10", "1_0", "1,5", "1e", ".", "+-3", "NAN", "2024-05-01", "１"],
+)
 @pytest.mark.parametrize("before", [["1", None], ["1", "NA", " 2 "]])
 def test_text_that_is_no_number_is_refused(bad, before):
     with pytest.raises(BadValue, match="no number") as error:
@@ -316,7 +390,8 @@ def test_text_that_is_no_number_is_refused(bad, before):
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([1.0, INF]), pa.array([NAN, -INF], pa.float32()), pa.array([None, DAY]), pa.array([None, [1]])]
+    "column",
+    [pa.array([1.0, INF]), pa.array([NAN, -INF], pa.float32()), pa.array([None, DAY]), pa.array([None, [1]])],
 )
 def test_what_has_no_number_is_refused(column):
     with pytest.raises(BadValue) as error:
@@ -326,7 +401,10 @@ def test_what_has_no_number_is_refused(column):
 
 @given(
     st.lists(
-        st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text("0123456789.eE+-nax ", max_size=7),
+        st.none()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.integers()
+        | st.text("0123456789.eE+-nax ", max_size=7),
         max_size=12,
     )
 )
@@ -373,7 +451,13 @@ def label(column, positive_from=None, positive=None, drop=(), missing="drop"):
         decimals("0", "1.00", None),
         *[
             strings(*values)
-            for values in (("0", "1", "NA"), ("0.0", "1.0", ""), ("FALSE", "true", None), (" False ", "TRUE", "\\N"), ("-0", "1.", " "))
+            for values in (
+                ("0", "1", "NA"),
+                ("0.0", "1.0", ""),
+                ("FALSE", "true", None),
+                (" False ", "TRUE", "\\N"),
+                ("-0", "1.", " "),
+            )
         ],
     ],
     ids=str,
@@ -398,8 +482,14 @@ def test_the_usual_labels(column):
     ids=str,
 )
 def test_drop_and_positive_compare_numbers(column):
-    assert label(column, positive_from=5, drop=["3"]) == ([None, 0, 1, None], LabelCounts(1, 1, frozenset({"3"})))
-    assert label(column, positive=["5.0", "6"], drop=["3.0", "7"]) == ([None, 0, 1, None], LabelCounts(1, 1, frozenset({"3.0", "5.0"})))
+    assert label(column, positive_from=5, drop=["3"]) == (
+        [None, 0, 1, None],
+        LabelCounts(1, 1, frozenset({"3"})),
+    )
+    assert label(column, positive=["5.0", "6"], drop=["3.0", "7"]) == (
+        [None, 0, 1, None],
+        LabelCounts(1, 1, frozenset({"3.0", "5.0"})),
+    )
     assert label(column, positive_from=5, drop=["3"], missing="negative")[0] == [None, 0, 1, 0]
 
 
@@ -428,7 +518,9 @@ def test_a_label_the_rule_cannot_read_is_refused(column, rule, index):
     assert error.value.index == index
 
 
-SOME_LABELS = st.sampled_from(["0", "1", "0.0", "1.0", "true", "FALSE", "3", "3.0", "5", "5.50", None, "NA", "", " ", "nan"])
+SOME_LABELS = st.sampled_from(
+    ["0", "1", "0.0", "1.0", "true", "FALSE", "3", "3.0", "5", "5.50", None, "NA", "", " ", "nan"]
+)
 
 
 @given(
@@ -486,7 +578,9 @@ def test_many_distinct_labels_are_as_few():
     values = np.random.default_rng(0).random(30_000).round(6)
     found, counts = label(pa.array([*map(str, values), "NA"]), positive_from=0.5, drop=[str(values[5])])
     expected = (values >= 0.5).astype(int).tolist()
-    assert found == [None if value == values[5] else click for value, click in zip(values, expected, strict=True)] + [None]
+    assert found == [
+        None if value == values[5] else click for value, click in zip(values, expected, strict=True)
+    ] + [None]
     assert (counts.missing, counts.dropped) == (1, int((values == values[5]).sum()))
 
 
@@ -496,12 +590,20 @@ def test_many_distinct_labels_are_as_few():
 @pytest.mark.parametrize(
     ("column", "separator", "expected"),
     [
-        (pa.array([["a", None, " NA", " b "], None, [], [None], ["c"]]), None, [["a", "b"], None, None, None, ["c"]]),
+        (
+            pa.array([["a", None, " NA", " b "], None, [], [None], ["c"]]),
+            None,
+            [["a", "b"], None, None, None, ["c"]],
+        ),
         (pa.array([[1, 2], [None], [2**53 + 1]]), None, [["1", "2"], None, ["9007199254740993"]]),
         (pa.array([[1.0, NAN, 0.5], [NAN]]), None, [["1", "0.5"], None]),
         (pa.array([["a", "b"], None], pa.list_(pa.string(), 2)), None, [["a", "b"], None]),
         (pa.array([["a"]], pa.large_list(pa.string())), None, [["a"]]),
-        (strings("a|b||NA", " c | d ", "NA", None, "|", "e"), "|", [["a", "b"], ["c", "d"], None, None, None, ["e"]]),
+        (
+            strings("a|b||NA", " c | d ", "NA", None, "|", "e"),
+            "|",
+            [["a", "b"], ["c", "d"], None, None, None, ["e"]],
+        ),
         (strings("a.b", "c"), ".", [["a", "b"], ["c"]]),
         (pa.nulls(2), None, [None, None]),
         (strings(None, "NA"), None, [None, None]),
@@ -557,7 +659,12 @@ WITHOUT, WITH, SMALL = "date or time without zone", "time with zone", "number ne
         (pa.array([1714557600123]), None, [MORNING + 123_000], "milliseconds"),
         (pa.array([MORNING + 1]), None, [MORNING + 1], "microseconds"),
         (pa.array([MORNING * 1000 + 1999]), None, [MORNING + 1], "nanoseconds"),
-        (strings(f"{MORNING * 1000 + 1999}", f"{MORNING * 1000}.5"), None, [MORNING + 1, MORNING], "nanoseconds"),
+        (
+            strings(f"{MORNING * 1000 + 1999}", f"{MORNING * 1000}.5"),
+            None,
+            [MORNING + 1, MORNING],
+            "nanoseconds",
+        ),
         (pa.array([1714557600.25, NAN]), None, [MORNING + 250_000, None], "seconds"),
         (pa.array([1714557600.1]), None, [MORNING + 100_000], "seconds"),
         (decimals("1714557600.250001"), None, [MORNING + 250_001], "seconds"),
@@ -571,7 +678,12 @@ WITHOUT, WITH, SMALL = "date or time without zone", "time with zone", "number ne
         (pa.array([DAY, None]), None, [MORNING - 36_000_000_000, None], WITHOUT),
         (pa.array([DAY], pa.date64()), None, [MORNING - 36_000_000_000], WITHOUT),
         (pa.array([MORNING // 10**6], pa.timestamp("s")), None, [MORNING], WITHOUT),
-        (pa.array([MORNING * 1000 + 999, -1], pa.timestamp("ns")), None, [MORNING, -1], WITHOUT),  # INT96, too
+        (
+            pa.array([MORNING * 1000 + 999, -1], pa.timestamp("ns")),
+            None,
+            [MORNING, -1],
+            WITHOUT,
+        ),  # INT96, too
         (pa.array([MORNING // 1000], pa.timestamp("ms", "Europe/Berlin")), None, [MORNING], WITH),
         (
             strings("2024-05-01", "2024-05-01 10:00", "2024-05-01T10:00:00", "2024-05-01 10:00:00.5"),
@@ -579,7 +691,12 @@ WITHOUT, WITH, SMALL = "date or time without zone", "time with zone", "number ne
             [MORNING - 36_000_000_000, MORNING, MORNING, MORNING + 500_000],
             WITHOUT,
         ),
-        (strings("2024-05-01 10:00:00.123456789", " 2024-05-01T10 "), None, [MORNING + 123_456, MORNING], WITHOUT),
+        (
+            strings("2024-05-01 10:00:00.123456789", " 2024-05-01T10 "),
+            None,
+            [MORNING + 123_456, MORNING],
+            WITHOUT,
+        ),
         (strings("1969-12-31 23:59:59.9999999"), None, [-1], WITHOUT),
         (
             strings(
@@ -595,7 +712,12 @@ WITHOUT, WITH, SMALL = "date or time without zone", "time with zone", "number ne
             WITH,
         ),
         (strings("2024-05-01T10:00:00.123456789Z"), None, [MORNING + 123_456], WITH),
-        (pa.array(np.array(["NaT", "2024-05-01T10:00"], "M8[ns]"), from_pandas=True), None, [None, MORNING], WITHOUT),
+        (
+            pa.array(np.array(["NaT", "2024-05-01T10:00"], "M8[ns]"), from_pandas=True),
+            None,
+            [None, MORNING],
+            WITHOUT,
+        ),
     ],
 )
 def test_instants(column, unit, expected, form):
@@ -651,22 +773,43 @@ def test_forms_of_several_files():
     assert conflict([SMALL, WITHOUT]) == (WITHOUT, SMALL)
     assert conflict(["milliseconds", "seconds"]) == ("seconds", "milliseconds")
     assert conflict([WITH, WITHOUT]) == (WITHOUT, WITH)
-    assert [unit_of(forms) for forms in ([], [SMALL], [SMALL, "milliseconds"], [WITH])] == [None, "s", "ms", None]
+    assert [unit_of(forms) for forms in ([], [SMALL], [SMALL, "milliseconds"], [WITH])] == [
+        None,
+        "s",
+        "ms",
+        None,
+    ]
 
 
-@given(st.lists(st.none() | st.datetimes(datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30)), min_size=1, max_size=10), st.data())
+@given(
+    st.lists(
+        st.none() | st.datetimes(datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30)),
+        min_size=1,
+        max_size=10,
+    ),
+    st.data(),
+)
 def test_instants_are_datetimes(values, data):
     """Every spelling of a time is the same microsecond."""
     epoch = datetime.datetime(1970, 1, 1)
-    micros = [None if value is None else (value - epoch) // datetime.timedelta(microseconds=1) for value in values]
+    micros = [
+        None if value is None else (value - epoch) // datetime.timedelta(microseconds=1) for value in values
+    ]
     hours, minutes = data.draw(st.integers(-12, 12)), data.draw(st.sampled_from([0, 30]))
     zone = datetime.timezone(datetime.timedelta(hours=hours, minutes=minutes))
 
     def zoned(value):
-        return value.replace(tzinfo=datetime.UTC).astimezone(zone).isoformat(data.draw(st.sampled_from([" ", "T"])))
+        return (
+            value.replace(tzinfo=datetime.UTC)
+            .astimezone(zone)
+            .isoformat(data.draw(st.sampled_from([" ", "T"])))
+        )
 
     columns = [
-        pa.array([value and value.isoformat(data.draw(st.sampled_from([" ", "T"]))) for value in values], pa.string()),
+        pa.array(
+            [value and value.isoformat(data.draw(st.sampled_from([" ", "T"]))) for value in values],
+            pa.string(),
+        ),
         pa.array([value and zoned(value) for value in values], pa.string()),
         pa.array(values, pa.timestamp("us")),
         pa.array(micros, pa.int64()).cast(pa.timestamp("us", "Asia/Tokyo")),
@@ -678,13 +821,18 @@ def test_instants_are_datetimes(values, data):
 UNITS = {"s": 10**6, "ms": 10**3, "us": 1, "ns": Fraction(1, 1000)}
 
 
-@given(st.lists(st.decimals(min_value=-(10**12), max_value=10**12, places=9), min_size=1, max_size=10), st.sampled_from(list(UNITS)))
+@given(
+    st.lists(st.decimals(min_value=-(10**12), max_value=10**12, places=9), min_size=1, max_size=10),
+    st.sampled_from(list(UNITS)),
+)
 def test_numbers_of_a_unit_are_exact(values, unit):
     expected = [math.floor(Fraction(value) * UNITS[unit]) for value in values]
     assert instants(pa.array([f"{value:f}" for value in values]), unit)[0].to_pylist() == expected
     assert instants(pa.array(values, pa.decimal128(30, 9)), unit)[0].to_pylist() == expected
     whole = [int(value) for value in values]
-    assert instants(pa.array(whole), unit)[0].to_pylist() == [math.floor(value * UNITS[unit]) for value in whole]
+    assert instants(pa.array(whole), unit)[0].to_pylist() == [
+        math.floor(value * UNITS[unit]) for value in whole
+    ]
 
 
 A_TIME = st.sampled_from([
@@ -710,10 +858,18 @@ def test_the_first_row_that_does_not_fit_is_named(values):
 def test_bucket_names():
     assert bucket_names([4]) == ["below 4", "4 or more"]
     assert bucket_names([4, 10.5]) == ["below 4", "4 to 10.5", "10.5 or more"]
-    assert bucket_names([1e6, 1234567, 1234568]) == ["below 1e+06", "1e+06 to 1234567", "1234567 to 1234568", "1234568 or more"]
+    assert bucket_names([1e6, 1234567, 1234568]) == [
+        "below 1e+06",
+        "1e+06 to 1234567",
+        "1234567 to 1234568",
+        "1234568 or more",
+    ]
 
 
-@given(st.lists(st.none() | st.floats(-20, 20), max_size=20), st.lists(st.floats(-20, 20), min_size=1, max_size=5, unique=True))
+@given(
+    st.lists(st.none() | st.floats(-20, 20), max_size=20),
+    st.lists(st.floats(-20, 20), min_size=1, max_size=5, unique=True),
+)
 def test_buckets(values, edges):
     edges = sorted(edges)
     names = bucket_names(edges)
@@ -722,7 +878,12 @@ def test_buckets(values, edges):
     assert bucket(pa.array(values, pa.float64()), edges).to_pylist() == expected
 
 
-@given(st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1000, 1000), max_size=20), st.integers(-3, 9))
+@given(
+    st.lists(
+        st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1000, 1000), max_size=20
+    ),
+    st.integers(-3, 9),
+)
 def test_rounded_is_the_nearest_with_its_digits(values, digits):
     column = pa.array(values, pa.float64())
     found = rounded(column, digits).to_pylist()
@@ -732,17 +893,29 @@ def test_rounded_is_the_nearest_with_its_digits(values, digits):
             continue
         assert text.strip("0.") != "-", "no -0"
         far = abs(Fraction(text) - Fraction(value))
-        assert far <= Fraction(10) ** -digits / 2 + abs(Fraction(value)) * Fraction(2) ** -50, "the nearest, but for the float's own error"
+        assert far <= Fraction(10) ** -digits / 2 + abs(Fraction(value)) * Fraction(2) ** -50, (
+            "the nearest, but for the float's own error"
+        )
         assert len(text.partition(".")[2]) == max(digits, 0)
 
 
 def test_rounded():
-    assert rounded(pa.array([3.5, 2.345, -0.001, None, 1e20]), 2).to_pylist()[:4] == ["3.50", "2.35", "0.00", None]
-    assert rounded(pa.array([1234.0, 1250.0, 1350.0]), -2).to_pylist() == ["1200", "1200", "1400"], "halves to the even digit"
+    assert rounded(pa.array([3.5, 2.345, -0.001, None, 1e20]), 2).to_pylist()[:4] == [
+        "3.50",
+        "2.35",
+        "0.00",
+        None,
+    ]
+    assert rounded(pa.array([1234.0, 1250.0, 1350.0]), -2).to_pylist() == ["1200", "1200", "1400"], (
+        "halves to the even digit"
+    )
     assert rounded(pa.array([0.5, 1.5]), 0).to_pylist() == ["0", "2"]
     assert rounded(pa.array([], pa.float64()), 2).to_pylist() == []
     assert rounded(pa.array([999999999999995.0, -5e-324]), -1).to_pylist() == ["1000000000000000", "0"]
-    assert [float(text) for text in rounded(pa.array([1e308, -1.7976931348623157e308]), 2).to_pylist()] == [1e308, -1.7976931348623157e308]
+    assert [float(text) for text in rounded(pa.array([1e308, -1.7976931348623157e308]), 2).to_pylist()] == [
+        1e308,
+        -1.7976931348623157e308,
+    ]
 
 
 def test_log_buckets():
@@ -770,13 +943,20 @@ def test_log_buckets():
         "0.001 to 0.01",
     ]
     assert log_bucket(pa.array([None, 0.0], pa.float64()), 2).to_pylist() == [None, "0"]
-    assert log_bucket(pa.array([1e308, 5e-324, 1.0]), 10).to_pylist() == ["1e+308 to inf", "0 to 9.88131e-324", "1 to 10"]
+    assert log_bucket(pa.array([1e308, 5e-324, 1.0]), 10).to_pylist() == [
+        "1e+308 to inf",
+        "0 to 9.88131e-324",
+        "1 to 10",
+    ]
     assert log_bucket(pa.array([1.0, 1e30]), 1.1)[0].as_py() == "1 to 1.1"
 
 
 @given(st.lists(st.floats(1e-30, 1e30), min_size=1, max_size=10), st.sampled_from([2.0, 10.0, 1.1, 1.5, 3.0]))
 def test_a_number_lies_between_its_powers(values, base):
-    below, above = log_bucket(pa.array([-value for value in values]), base), log_bucket(pa.array(values), base)
+    below, above = (
+        log_bucket(pa.array([-value for value in values]), base),
+        log_bucket(pa.array(values), base),
+    )
     for value, name, negative in zip(values, above.to_pylist(), below.to_pylist(), strict=True):
         low, high = map(float, name.split(" to "))
         assert low <= value < high
@@ -798,9 +978,9 @@ def test_significant_digits(values, digits):
             assert short == value
         elif abs(value) > 1e-280:
             expected = float(f"{value:.{digits - 1}e}")
-            assert math.isclose(short, expected, rel_tol=1e-12) or math.isclose(abs(short - value), abs(expected - value), rel_tol=1e-3), (
-                "or a tie"
-            )
+            assert math.isclose(short, expected, rel_tol=1e-12) or math.isclose(
+                abs(short - value), abs(expected - value), rel_tol=1e-3
+            ), "or a tie"
     assert significant(found, digits).equals(found)
 
 
@@ -824,7 +1004,11 @@ def test_quantile_edges_cut_as_near_to_equal_as_ties_allow(rows, n):
     cuts = {float(value): sum(row < value for row in rows) for value in values[1:]}
     nearest = [min(abs(cut - len(rows) * part / n) for cut in cuts.values()) for part in range(1, n)]
     assert all(
-        any(math.isclose(abs(cuts[edge] - len(rows) * part / n), nearest[part - 1], abs_tol=1e-9) for edge in edges) for part in range(1, n)
+        any(
+            math.isclose(abs(cuts[edge] - len(rows) * part / n), nearest[part - 1], abs_tol=1e-9)
+            for edge in edges
+        )
+        for part in range(1, n)
     )
 
 

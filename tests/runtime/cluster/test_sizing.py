@@ -1,4 +1,6 @@
-"""`doctor --plan`: the counts are the built model's, sizes come from wherever they can be known, hours from measured steps only."""
+"""`doctor --plan`: the counts are the built model's, sizes come from wherever they can be known, hours from
+measured steps only.
+"""
 
 import json
 import os
@@ -26,17 +28,27 @@ def parameters(model):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize(("stage", "objective"), [("pretrain", "pretrain"), ("finetune", "with_plm"), ("finetune", "without_plm")])
+@pytest.mark.parametrize(
+    ("stage", "objective"), [("pretrain", "pretrain"), ("finetune", "with_plm"), ("finetune", "without_plm")]
+)
 def test_as_many_parameters_as_the_built_model(prepared, backbone, stage, objective):
     dataset, plm = prepared
-    settings = {"ctr__backbone": backbone, "ctr__num_layers": 2, "finetune__with_plm": objective == "with_plm"}
-    fgcnn = {"ctr__fgcnn": "{channels: [2], kernel_heights: [2], pooling_sizes: [2], recombined_channels: [2]}"}
+    settings = {
+        "ctr__backbone": backbone,
+        "ctr__num_layers": 2,
+        "finetune__with_plm": objective == "with_plm",
+    }
+    fgcnn = {
+        "ctr__fgcnn": "{channels: [2], kernel_heights: [2], pooling_sizes: [2], recombined_channels: [2]}"
+    }
     config = tiny_config(dataset.uri, plm, **settings, **(fgcnn if backbone == "fgcnn" else {}))
     plan = make_plan(config, stage)
     built = build_model(config, dataset.field_sizes, objective=objective)
     assert plan["parameters"]["total"] == parameters(built)
     assert plan["parameters"]["embeddings"] == sum(
-        p.numel() for n, p in built.named_parameters() if n.endswith(("embedding.weight", "terms.weight")) and n.startswith("ctr")
+        p.numel()
+        for n, p in built.named_parameters()
+        if n.endswith(("embedding.weight", "terms.weight")) and n.startswith("ctr")
     )
 
 
@@ -59,7 +71,10 @@ def test_sizes_of_a_prepared_dataset(prepared):
     assert "longest of" in plan["data"]["tokens_from"]
     order = Order.of(dataset, global_batch_size=24, chunk_batches=4, seed=0, epochs=2, max_steps=None)
     assert (plan["steps_per_epoch"], plan["steps"]) == (order.steps_per_epoch, order.total_steps)
-    assert make_plan(config, "pretrain", rows=48, tokens=7)["data"] | {"known_from": "", "tokens_from": ""} == {
+    assert make_plan(config, "pretrain", rows=48, tokens=7)["data"] | {
+        "known_from": "",
+        "tokens_from": "",
+    } == {
         "rows": 48,
         "fields": 4,
         "features": 78,
@@ -79,7 +94,10 @@ def test_sizes_before_there_is_a_dataset(tmp_path):
     of_its_own = load_config(None, [f"plm.path={plm}"])
     with pytest.raises(InputError, match="give --rows, --fields, --features"):
         make_plan(of_its_own, "pretrain")
-    assert make_plan(of_its_own, "pretrain", rows=10_000, fields=3, features=50)["data"]["known_from"] == "as given"
+    assert (
+        make_plan(of_its_own, "pretrain", rows=10_000, fields=3, features=50)["data"]["known_from"]
+        == "as given"
+    )
 
 
 def test_hours_from_a_measured_run(tmp_path):
@@ -89,12 +107,20 @@ def test_hours_from_a_measured_run(tmp_path):
     run.mkdir()
     with pytest.raises(InputError, match=r"no metrics\.jsonl"):
         make_plan(config, "pretrain", measured=str(run))
-    measured = load_config("goodreads-roberta-large", [f"plm.path={plm}", "runtime.num_workers=1", "pretrain.global_batch_size=256"])
+    measured = load_config(
+        "goodreads-roberta-large",
+        [f"plm.path={plm}", "runtime.num_workers=1", "pretrain.global_batch_size=256"],
+    )
     storage.write_bytes(str(run / "config.yaml"), dump_config(measured).encode())
-    lines = [json.dumps({"step": step + 1, "loss": 1.0, "seconds": seconds}) + "\n" for step, seconds in enumerate([9.0, 2.0, 2.0, 5.0])]
+    lines = [
+        json.dumps({"step": step + 1, "loss": 1.0, "seconds": seconds}) + "\n"
+        for step, seconds in enumerate([9.0, 2.0, 2.0, 5.0])
+    ]
     (run / "metrics.jsonl").write_text("".join(lines))
     time = make_plan(config, "pretrain", measured=str(run))["time"]
-    assert time["step_seconds"] == pytest.approx(2.0 * (1024 / 8) / 256)  # the first doesn't count, 128 rows a worker beside 256
+    assert time["step_seconds"] == pytest.approx(
+        2.0 * (1024 / 8) / 256
+    )  # the first doesn't count, 128 rows a worker beside 256
     assert time["hours"] == pytest.approx(314_420 * 1.0 / 3600)
     assert "if a worker's rate stays the same" in time["from"]
     storage.write_json(str(run / "result.json"), {"stage": "finetune"})

@@ -1,4 +1,6 @@
-"""A container's circumstances: the real command in each, refused in one line before Ray starts, and doctor says so too."""
+"""A container's circumstances: the real command in each, refused in one line before Ray starts, and doctor
+says so too.
+"""
 
 import json
 import os
@@ -21,15 +23,27 @@ STRANGER = [  # may read and enter what root may, wherever the checkout lies, bu
     *("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"),
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 ]
-needs_root = pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="takes root and setpriv")
+needs_root = pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("setpriv") is None, reason="takes root and setpriv"
+)
 
 
-def clickprompt(*arguments: str, before: list[str] | None = None, without: tuple[str, ...] = (), **variables: str):
+def clickprompt(
+    *arguments: str, before: list[str] | None = None, without: tuple[str, ...] = (), **variables: str
+):
     """The command with these variables, from a folder that anybody may enter."""
     environment = {key: value for key, value in os.environ.items() if key not in (*RAY, *without)} | variables
     environment["PYTHONPATH"] = str(ROOT)
-    command = [*(before or []), sys.executable, "-c", "from clickprompt.cli.main import main; main()", *arguments]
-    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        *(before or []),
+        sys.executable,
+        "-c",
+        "from clickprompt.cli.main import main; main()",
+        *arguments,
+    ]
+    return subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def refused(done: subprocess.CompletedProcess, *parts: str) -> None:
@@ -84,7 +98,15 @@ def test_a_temporary_folder_of_somebody_elses() -> None:
     (folder / "ray").mkdir(parents=True, mode=0o755)
     try:
         done = clickprompt(
-            "synth", "goodreads", "--rows", "1000", "--out", "/tmp/never", before=STRANGER, HOME="/tmp", RAY_TMPDIR=str(folder)
+            "synth",
+            "goodreads",
+            "--rows",
+            "1000",
+            "--out",
+            "/tmp/never",
+            before=STRANGER,
+            HOME="/tmp",
+            RAY_TMPDIR=str(folder),
         )
         refused(done, f"{folder}/ray", "user 0's, you are user 12345", "Permission denied")
     finally:
@@ -110,7 +132,9 @@ def test_no_home_and_a_random_user() -> None:
 
 @needs_root
 def test_a_training_in_a_hardened_container(tmp_path) -> None:
-    """A read-only root, a random user without a home, 64 MB of shared memory, proxies that nothing answers behind."""
+    """A read-only root, a random user without a home, 64 MB of shared memory, proxies that nothing answers
+    behind.
+    """
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespaces here")
     write_both(str(tmp_path / "both"))
@@ -133,7 +157,15 @@ def test_a_training_in_a_hardened_container(tmp_path) -> None:
     before = ["unshare", "-m", "bash", "-c", inside, "_", *STRANGER]
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = clickprompt(
-        "pretrain", "--config", "/tmp/both/run.yaml", "--run", "/tmp/both/run", "--json", before=before, without=("HOME",), **proxies
+        "pretrain",
+        "--config",
+        "/tmp/both/run.yaml",
+        "--run",
+        "/tmp/both/run",
+        "--json",
+        before=before,
+        without=("HOME",),
+        **proxies,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == 6
@@ -163,12 +195,16 @@ def test_doctor_sees_a_small_shared_memory() -> None:
         pytest.skip("no mount namespaces here")
     before = ["unshare", "-m", "bash", "-c", 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"', "_"]
     done = clickprompt("doctor", "--json", before=before)
-    [found] = [finding for finding in json.loads(done.stdout)["findings"] if finding["what"] == "shared memory"]
+    [found] = [
+        finding for finding in json.loads(done.stdout)["findings"] if finding["what"] == "shared memory"
+    ]
     assert "64 MiB free" in found["found"]
     assert "--shm-size" in found["found"]
     assert found["ok"]
     done = clickprompt("doctor", "--json", "--set", "runtime.gpus_per_worker=1", before=before)
-    [found] = [finding for finding in json.loads(done.stdout)["findings"] if finding["what"] == "shared memory"]
+    [found] = [
+        finding for finding in json.loads(done.stdout)["findings"] if finding["what"] == "shared memory"
+    ]
     assert not found["ok"]
 
 

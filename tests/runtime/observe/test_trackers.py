@@ -1,4 +1,6 @@
-"""MLflow and Weights & Biases, where they are installed (extras `mlflow`, `wandb`), and that nothing of theirs stops a run."""
+"""MLflow and Weights & Biases, where they are installed (extras `mlflow`, `wandb`), and that nothing of
+theirs stops a run.
+"""
 
 import importlib.util
 import json
@@ -33,7 +35,11 @@ def job(tmp_path):
 
 def draw(tracking: Tracking, steps: range) -> None:
     for step in steps:
-        validations = {"validations": [{"valid_step": step - 5, "valid_auc": 0.5 + step / 1000}]} if step % 100 == 0 else {}
+        validations = (
+            {"validations": [{"valid_step": step - 5, "valid_auc": 0.5 + step / 1000}]}
+            if step % 100 == 0
+            else {}
+        )
         tracking.draw({"step": step, "loss": 1 / step, "targets": 24, "lr_factor": 1.0, **validations})
     tracking.close()
 
@@ -51,7 +57,9 @@ def test_mlflow_has_every_step_also_of_a_resumed_run(job, tmp_path):
     assert run.data.params["ctr.backbone"] == "dcnv2"
     found = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "loss")}
     assert found == {step: pytest.approx(1 / step) for step in range(1, 301)}
-    assert {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "valid_auc")} == {
+    assert {
+        metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "valid_auc")
+    } == {
         95: 0.6,
         195: 0.7,
         295: 0.8,
@@ -60,12 +68,19 @@ def test_mlflow_has_every_step_also_of_a_resumed_run(job, tmp_path):
 
 @pytest.mark.ray
 def test_mlflow_has_a_real_training(ray_session, tmp_path):
-    """Drawn by the training's first worker, with the validation that the pool of actors has made meanwhile."""
+    """Drawn by the training's first worker, with the validation that the pool of actors has made
+    meanwhile.
+    """
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     uri, run = f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "run")
     dataset = write_dataset(str(tmp_path / "data"))
-    settings = {"finetune__with_plm": False, "finetune__max_steps": 6, "finetune__validate_every": 3, "runtime__mlflow": uri}
+    settings = {
+        "finetune__with_plm": False,
+        "finetune__max_steps": 6,
+        "finetune__validate_every": 3,
+        "runtime__mlflow": uri,
+    }
     result = run_training(tiny_config(dataset.uri, "none", **settings), "finetune", run)
     client = mlflow.MlflowClient(uri)
     [drawn] = client.search_runs([client.get_experiment_by_name("clickprompt").experiment_id])

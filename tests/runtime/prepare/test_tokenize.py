@@ -32,7 +32,10 @@ def test_same_files_as_one_process(ray_session, dataset, tmp_path, make):
     distributed, alone = tokenize(dataset, make()), build_token_table(copy, make())
     assert distributed.meta == alone.meta
     for name in ("tokens.bin", "offsets.bin", "value_spans.bin"):
-        with open(os.path.join(distributed.uri, name), "rb") as ours, open(os.path.join(alone.uri, name), "rb") as theirs:
+        with (
+            open(os.path.join(distributed.uri, name), "rb") as ours,
+            open(os.path.join(alone.uri, name), "rb") as theirs,
+        ):
             assert ours.read() == theirs.read()
 
 

@@ -53,7 +53,9 @@ def test_a_good_configuration_says_what_it_will_do(config) -> None:
     assert check_training(replaced(config, {"prompt.num_prompts": 0}), "pretrain").objective == "pretrain"
 
 
-@pytest.mark.parametrize(("all_clicked", "said"), [(False, "none of them clicks"), (True, "all of them clicks")])
+@pytest.mark.parametrize(
+    ("all_clicked", "said"), [(False, "none of them clicks"), (True, "all of them clicks")]
+)
 def test_a_validation_split_of_one_class(config, monkeypatch, all_clicked, said) -> None:
     opened = Dataset.open
 
@@ -67,8 +69,16 @@ def test_a_validation_split_of_one_class(config, monkeypatch, all_clicked, said)
 
 
 def test_unknown_backbone_and_family_name_the_known_ones(config, tmp_path) -> None:
-    refused(replaced(config, {"ctr.backbone": "deepfms"}), "pretrain", r"ctr\.backbone='deepfms'.*autoint.*xdeepfm")
-    refused(with_plm_config(config, tmp_path / "t5", model_type="t5"), "pretrain", r"model_type='t5'.*bart.*roberta")
+    refused(
+        replaced(config, {"ctr.backbone": "deepfms"}),
+        "pretrain",
+        r"ctr\.backbone='deepfms'.*autoint.*xdeepfm",
+    )
+    refused(
+        with_plm_config(config, tmp_path / "t5", model_type="t5"),
+        "pretrain",
+        r"model_type='t5'.*bart.*roberta",
+    )
 
 
 def test_text_longer_than_the_position_table(config, tmp_path) -> None:
@@ -79,11 +89,25 @@ def test_text_longer_than_the_position_table(config, tmp_path) -> None:
     longest = max(int(array.max()) for array in lengths.values())
     fits = with_plm_config(config, tmp_path / "fits", max_position_embeddings=longest)
     check_training(fits, "pretrain")
-    refused(replaced(fits, {"prompt.prompt_depth": "input"}), "pretrain", f"has {longest} tokens.*at most {longest - 2}", DataError)
+    refused(
+        replaced(fits, {"prompt.prompt_depth": "input"}),
+        "pretrain",
+        f"has {longest} tokens.*at most {longest - 2}",
+        DataError,
+    )
 
     short = with_plm_config(config, tmp_path / "short", max_position_embeddings=longest - 1)
-    refused(short, "pretrain", rf"row \d+ of \w+\) has {longest} tokens.*set plm\.max_length={longest - 1}", DataError)
-    refused(replaced(short, {"plm.max_length": longest}), "pretrain", f"plm.max_length={longest}: this PLM reads at most {longest - 1}")
+    refused(
+        short,
+        "pretrain",
+        rf"row \d+ of \w+\) has {longest} tokens.*set plm\.max_length={longest - 1}",
+        DataError,
+    )
+    refused(
+        replaced(short, {"plm.max_length": longest}),
+        "pretrain",
+        f"plm.max_length={longest}: this PLM reads at most {longest - 1}",
+    )
     job = check_training(replaced(short, {"plm.max_length": longest - 1}), "pretrain")
     assert job.truncation.over == sum(int((array == longest).sum()) for array in lengths.values())
     assert "Film genre" not in job.truncation.lost
@@ -101,7 +125,10 @@ def test_a_tokenizer_without_a_mask_token(config, tmp_path) -> None:
         if (folder / name).exists():
             values = json.loads((folder / name).read_text())
             (folder / name).write_text(
-                json.dumps({key: value for key, value in values.items() if key != "mask_token"} | {"mask_token": None})
+                json.dumps(
+                    {key: value for key, value in values.items() if key != "mask_token"}
+                    | {"mask_token": None}
+                )
             )
     build_token_table(Dataset.open(settings.data.path), load_tokenizer(settings.plm.path))
     refused(settings, "pretrain", "has no mask token, which PA-MLM needs")
@@ -116,12 +143,26 @@ def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) 
     write_export(init, weights_of(model), plm=plm, objective="pretrain", config=config, **common)
     start = replaced(config, {"finetune.init": init})
     check_training(replaced(start, {"ctr.dropout": 0.5}), "finetune")
-    refused(replaced(start, {"ctr.backbone": "autoint"}), "finetune", r"pretrained with ctr\.backbone=dcnv2, not autoint")
-    refused(replaced(start, {"prompt.num_prompts": 3}), "finetune", r"pretrained with prompt\.num_prompts=2, not 3")
+    refused(
+        replaced(start, {"ctr.backbone": "autoint"}),
+        "finetune",
+        r"pretrained with ctr\.backbone=dcnv2, not autoint",
+    )
+    refused(
+        replaced(start, {"prompt.num_prompts": 3}),
+        "finetune",
+        r"pretrained with prompt\.num_prompts=2, not 3",
+    )
     check_training(replaced(start, {"prompt.num_prompts": 3, "finetune.with_prompts": False}), "finetune")
     wider = with_plm_config(start, tmp_path / "wider", hidden_size=64)
-    refused(wider, "finetune", "its PLM is a bert of 2 layers and hidden size 32, that of .* a bert of 2 and 64")
-    refused(replaced(start, {"plm.num_layers": 1}), "finetune", "of 2 layers and hidden size 32, that of .* a bert of 1 and 32")
+    refused(
+        wider, "finetune", "its PLM is a bert of 2 layers and hidden size 32, that of .* a bert of 2 and 64"
+    )
+    refused(
+        replaced(start, {"plm.num_layers": 1}),
+        "finetune",
+        "of 2 layers and hidden size 32, that of .* a bert of 1 and 32",
+    )
     check_training(replaced(wider, {"finetune.with_plm": False}), "finetune")
 
     without = str(tmp_path / "without-prompts")
@@ -139,24 +180,49 @@ def test_deepspeed_keeps_one_type_of_weights(config) -> None:
 
 
 def test_flash_attention_where_there_is_none(config) -> None:
-    refused(replaced(config, {"plm.attn_implementation": "flash"}), "pretrain", "flash-attn package or a GPU .* use sdpa")
+    refused(
+        replaced(config, {"plm.attn_implementation": "flash"}),
+        "pretrain",
+        "flash-attn package or a GPU .* use sdpa",
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_workers": [1, 4]}, r"num_workers=\[1, 4\]: global_batch_size=24 is not .* 12 × 3, 4, and Ray may choose any .* use 144 or"),
+        (
+            {"num_workers": [1, 4]},
+            r"num_workers=\[1, 4\]: global_batch_size=24 is not .* 12 × 3, 4, and Ray may choose "
+            r"any .* use 144 or",
+        ),
         ({"num_workers": [1, 64]}, r"12 × 3, 4, 5, 6 …, and Ray may choose any number; use a narrower range"),
-        ({"precision": "fp16"}, r"precision=fp16 without GPUs would only be slower; set runtime\.gpus_per_worker=1, use bf16"),
+        (
+            {"precision": "fp16"},
+            r"precision=fp16 without GPUs would only be slower; set runtime\.gpus_per_worker=1, use bf16",
+        ),
         ({"offload": "cpu"}, r"offload=cpu moves state off GPUs, and there are none"),
-        ({"offload": "cpu", "gpus_per_worker": 1}, r"offload=cpu is DeepSpeed's; set runtime\.engine=deepspeed"),
-        ({"offload": "cpu", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0}, r"needs runtime\.zero_stage=1 or more, not 0"),
-        ({"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed"}, r"offload=nvme needs runtime\.zero_stage=3, not 2"),
-        ({"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 3}, r"needs runtime\.offload_path, a folder"),
+        (
+            {"offload": "cpu", "gpus_per_worker": 1},
+            r"offload=cpu is DeepSpeed's; set runtime\.engine=deepspeed",
+        ),
+        (
+            {"offload": "cpu", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 0},
+            r"needs runtime\.zero_stage=1 or more, not 0",
+        ),
+        (
+            {"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed"},
+            r"offload=nvme needs runtime\.zero_stage=3, not 2",
+        ),
+        (
+            {"offload": "nvme", "gpus_per_worker": 1, "engine": "deepspeed", "zero_stage": 3},
+            r"needs runtime\.offload_path, a folder",
+        ),
     ],
 )
 def test_workers_precision_and_offload_that_cannot_be(config, settings, message) -> None:
-    refused(replaced(config, {f"runtime.{key}": value for key, value in settings.items()}), "pretrain", message)
+    refused(
+        replaced(config, {f"runtime.{key}": value for key, value in settings.items()}), "pretrain", message
+    )
 
 
 def test_what_cpus_compute_in(config) -> None:
@@ -171,7 +237,10 @@ def test_a_run_continues_anywhere_but_with_the_same_settings(config, tmp_path) -
     run = str(tmp_path / "run")
     claim(run, config)
     claim(run, replaced(config, {"runtime.num_workers": 2, "runtime.engine": "deepspeed"}))
-    with pytest.raises(ConfigError, match=r"another configuration: prompt\.num_prompts was 2, is 3; choose another --run, or continue it"):
+    with pytest.raises(
+        ConfigError,
+        match=r"another configuration: prompt\.num_prompts was 2, is 3; choose another --run, or continue it",
+    ):
         claim(run, replaced(config, {"prompt.num_prompts": 3}))
     many = {
         "seed": 1,
@@ -195,12 +264,26 @@ def test_another_plan_for_a_run_is_refused_with_the_command_for_a_new_one(config
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    start = f"start a new run from it: clickprompt pretrain --config {run}/config.yaml --run NEW --set pretrain.init={run} "
-    plans = {"pretrain.epochs": 7, "pretrain.global_batch_size": 48, "pretrain.lr.ctr": 0.5, "pretrain.max_steps": 9, "data.rows": "new"}
+    start = (
+        f"start a new run from it: clickprompt pretrain --config {run}/config.yaml --run NEW --set "
+        f"pretrain.init={run} "
+    )
+    plans = {
+        "pretrain.epochs": 7,
+        "pretrain.global_batch_size": 48,
+        "pretrain.lr.ctr": 0.5,
+        "pretrain.max_steps": 9,
+        "data.rows": "new",
+    }
     for key, value in plans.items():
         assert f"{start}--set {key}={value}; or choose another --run" in refusal("pretrain", {key: value})
     both = refusal("pretrain", {"pretrain.epochs": 7, "pretrain.lr.ctr": 0.5})
     assert f"{start}--set pretrain.epochs=7 --set pretrain.lr.ctr=0.5; or" in both
-    others = {"finetune.epochs": 7, "seed": 1, "pretrain.init": str(tmp_path), "tune.space": {"pretrain.lr.ctr": [0.1]}}
+    others = {
+        "finetune.epochs": 7,
+        "seed": 1,
+        "pretrain.init": str(tmp_path),
+        "tune.space": {"pretrain.lr.ctr": [0.1]},
+    }
     for key, value in others.items():  # another stage's, or another model
         assert "start a new run" not in refusal("pretrain", {"pretrain.epochs": 7, key: value})

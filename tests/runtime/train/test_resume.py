@@ -21,7 +21,11 @@ def record(run: str, *steps: int) -> None:
 
 
 def steps_of(run: str) -> list[int]:
-    return [int(name.removeprefix("step-")) for name in storage.list_names(storage.join(run, "checkpoints")) if name.startswith("step-")]
+    return [
+        int(name.removeprefix("step-"))
+        for name in storage.list_names(storage.join(run, "checkpoints"))
+        if name.startswith("step-")
+    ]
 
 
 def test_leftovers_go_and_what_ray_lists_stays(tmp_path, capsys):
@@ -38,13 +42,18 @@ def test_leftovers_go_and_what_ray_lists_stays(tmp_path, capsys):
     os.unlink(os.path.join(run, "checkpoints", checkpoint_name(15), "state"))
     clear_checkpoints(run)
     assert steps_of(run) == [10, 15]
-    assert "step-00000015: state is missing or was altered; continuing from step-00000010" in capsys.readouterr().err
+    assert (
+        "step-00000015: state is missing or was altered; continuing from step-00000010"
+        in capsys.readouterr().err
+    )
     os.unlink(os.path.join(run, "checkpoints", checkpoint_name(10), "state"))
     with pytest.raises(DataError, match="no other checkpoint is complete; restore it"):
         clear_checkpoints(run)
 
 
-@pytest.mark.parametrize("content", [b'{"checkpoint_res', b'{"checkpoint_results": [{"checkpoint_dir_name": "step-00000099"}]}'])
+@pytest.mark.parametrize(
+    "content", [b'{"checkpoint_res', b'{"checkpoint_results": [{"checkpoint_dir_name": "step-00000099"}]}']
+)
 def test_a_record_that_would_end_every_attempt_is_made_anew(tmp_path, content):
     run = str(tmp_path / "run")
     write_checkpoint(run, 5, tmp_path)

@@ -1,4 +1,6 @@
-"""The evaluation pool on a real Ray, without Ray Train: what it finds, what ends it, what doesn't, and what is kept of exports."""
+"""The evaluation pool on a real Ray, without Ray Train: what it finds, what ends it, what doesn't, and what
+is kept of exports.
+"""
 
 import os
 import signal
@@ -52,13 +54,19 @@ def prepared(config, run, seed=0):
 
 
 def in_process(job, engine) -> dict[str, float]:
-    expected = InProcessValidation(engine, Collator(job.dataset.columns), job.dataset, job.config, job.objective)
+    expected = InProcessValidation(
+        engine, Collator(job.dataset.columns), job.dataset, job.config, job.objective
+    )
     expected.begin(0)
     return expected.result()
 
 
 def scoring() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "Scorer.logits" in "".join(child.cmdline())]
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "Scorer.logits" in "".join(child.cmdline())
+    ]
 
 
 def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_path):
@@ -93,7 +101,9 @@ def test_what_an_earlier_part_began_is_taken_or_scored(pool, config, tmp_path):
     while not storage.exists(storage.join(exports.at(4), "export.json")):
         time.sleep(0.01)
     _, other, _ = prepared(config, tmp_path, seed=1)  # what the resumed worker holds doesn't matter
-    assert PoolValidation(job, other, exports, pool, 4).result() == pytest.approx(in_process(job, engine), rel=1e-6)
+    assert PoolValidation(job, other, exports, pool, 4).result() == pytest.approx(
+        in_process(job, engine), rel=1e-6
+    )
     known = scores_of(exports.at(4))
     assert known is not None
     nobody = PoolValidation(job, other, exports, [], 4)
@@ -103,17 +113,35 @@ def test_what_an_earlier_part_began_is_taken_or_scored(pool, config, tmp_path):
 
 
 def test_a_pool_that_fails_for_good(ray_session, config, tmp_path):
-    """Each error is one line; the first validation finds the pool too slow, the second a split that is gone, the third a dead actor."""
+    """Each error is one line; the first validation finds the pool too slow, the second a split that is gone,
+    the third a dead actor.
+    """
     data = write_dataset(str(tmp_path / "data"), other_rows=3000)
-    settings = replaced(config, {"data.path": data.uri, "runtime.evaluation_timeout": 0.01, "runtime.evaluation_actors": 1})
+    settings = replaced(
+        config, {"data.path": data.uri, "runtime.evaluation_timeout": 0.01, "runtime.evaluation_actors": 1}
+    )
     job, engine, exports = prepared(settings, tmp_path / "run")
     with evaluation_pool(job) as scorers:
-        fails(job, engine, exports, scorers, r"validation of step 4: no row group was scored within runtime\.evaluation_timeout=0\.01 s;")
-        job, engine, exports = prepared(replaced(settings, {"runtime.evaluation_timeout": 60}), tmp_path / "run")
+        fails(
+            job,
+            engine,
+            exports,
+            scorers,
+            r"validation of step 4: no row group was scored within runtime\.evaluation_timeout=0\.01 s;",
+        )
+        job, engine, exports = prepared(
+            replaced(settings, {"runtime.evaluation_timeout": 60}), tmp_path / "run"
+        )
         os.rename(os.path.join(data.uri, "valid"), os.path.join(data.uri, "gone"))
         fails(job, engine, exports, scorers, r"valid/part-00000\.parquet")
     os.rename(os.path.join(data.uri, "gone"), os.path.join(data.uri, "valid"))
-    fails(job, engine, exports, scorers, r"validation of step 4: an evaluation actor died and doesn't come back: .* the same command cont")
+    fails(
+        job,
+        engine,
+        exports,
+        scorers,
+        r"validation of step 4: an evaluation actor died and doesn't come back: .* the same command cont",
+    )
 
 
 def fails(job, engine, exports, scorers, message):
@@ -156,12 +184,14 @@ def test_exports_that_nothing_asks_for_are_deleted(config, tmp_path):
     [
         (
             {"address": "auto", "num_workers": 4, "evaluation_actors": 2},
-            r"4 workers × 1 CPU \+ runtime\.evaluation_actors=2 × 1 for validation \+ 1 for data need 7 CPUs, Ray has 6; use fewer",
+            r"4 workers × 1 CPU \+ runtime\.evaluation_actors=2 × 1 for validation \+ 1 for data "
+            r"need 7 CPUs, Ray has 6; use fewer",
         ),
         (
             {"gpus_per_worker": 1, "num_workers": 2},
             r"2 workers × 1 GPU \+ runtime\.evaluation_actors=1 × 1 for validation need 3 GPUs, Ray has 0; "
-            r"set runtime\.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers, add nodes, or set runtime\.autoscaling=true",
+            r"set runtime\.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers, "
+            r"add nodes, or set runtime\.autoscaling=true",
         ),
     ],
 )
@@ -176,7 +206,9 @@ def test_a_cluster_that_grows_is_waited_for(ray_session, capsys):
     check_room(grows)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3  # the workers' CPUs, workers and actors, their GPUs
-    assert all(line.startswith("waiting for more nodes, up to 15 minutes: ") and "Ray has" in line for line in said)
+    assert all(
+        line.startswith("waiting for more nodes, up to 15 minutes: ") and "Ray has" in line for line in said
+    )
     with pytest.raises(ConfigError, match=r"runtime\.autoscaling=true"):
         check_cpus(RuntimeConfig(address="auto", num_workers=40))
     with pytest.raises(ConfigError, match=r"runtime\.logical_cpus"):  # an embedded Ray doesn't grow

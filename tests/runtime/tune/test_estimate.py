@@ -9,7 +9,10 @@ from clickprompt.tuning.results import _COLUMNS, write_trials
 
 
 def points_of(*values):
-    space = {"ctr.hidden_dims": [dims for dims, _ in values], "plm.max_length": [length for _, length in values]}
+    space = {
+        "ctr.hidden_dims": [dims for dims, _ in values],
+        "plm.max_length": [length for _, length in values],
+    }
     config, points = Config(tune=TuneConfig(space=space, search="random")), []
     for dims, length in values:
         points.append(make_point(config, {"ctr.hidden_dims": dims, "plm.max_length": length}, points))

@@ -17,8 +17,13 @@ def searched(space, **tune) -> Config:
 def finish(run, name, auc, validations=()):
     facts = {"best_auc": auc, "best_step": 4, "step": 8, "seconds": 1.0, "seconds_per_step": 0.1}
     storage.write_json(str(run / name / "result.json"), facts)
-    found = [{"valid_step": 4 * n, "valid_auc": value, "valid_log_loss": 0.5} for n, value in enumerate(validations, 1)]
-    storage.write_bytes(str(run / name / "metrics.jsonl"), json.dumps({"step": 8, "validations": found}).encode())
+    found = [
+        {"valid_step": 4 * n, "valid_auc": value, "valid_log_loss": 0.5}
+        for n, value in enumerate(validations, 1)
+    ]
+    storage.write_bytes(
+        str(run / name / "metrics.jsonl"), json.dumps({"step": 8, "validations": found}).encode()
+    )
 
 
 def begun(config, run, halving=None) -> Trials:
@@ -75,19 +80,28 @@ def test_a_stopped_trial_keeps_its_best_and_its_place_among_the_rungs(tmp_path):
     for suggestion in suggestions[:1]:
         for seen in ([0.7], [0.7, 0.8]):
             found = [{"valid_step": 4 * n, "valid_auc": value} for n, value in enumerate(seen, 1)]
-            assert halving.on_trial_result(None, Shown(suggestion), {"validations": found}) == Halving.CONTINUE
+            assert (
+                halving.on_trial_result(None, Shown(suggestion), {"validations": found}) == Halving.CONTINUE
+            )
     trials.on_trial_complete("0", {"status": "finished"})
     found = [{"valid_step": 4, "valid_auc": 0.79}, {"valid_step": 8, "valid_auc": 0.6}]
     report = {"validations": found, "step": 9, "seconds_per_step": 0.2}
     assert halving.on_trial_result(None, Shown(suggestions[1]), report) == Halving.STOP
     trials.on_trial_complete("1", report)
     outcome = trials.outcomes["trial-001"]
-    assert (outcome["status"], outcome["valid_auc"], outcome["best_step"], outcome["steps"]) == ("stopped", 0.79, 4, 9)
+    assert (outcome["status"], outcome["valid_auc"], outcome["best_step"], outcome["steps"]) == (
+        "stopped",
+        0.79,
+        4,
+        9,
+    )
 
     again = rungs()
     continued = begun(config, tmp_path, again)
     assert continued.outcomes == trials.outcomes
-    assert not again.rungs.goes_on(2, 2, 0.65), "as in the sweep that wasn't killed: below the median of 0.8 and 0.6"
+    assert not again.rungs.goes_on(2, 2, 0.65), (
+        "as in the sweep that wasn't killed: below the median of 0.8 and 0.6"
+    )
     assert again.rungs.goes_on(2, 2, 0.75)
 
 
@@ -102,7 +116,11 @@ def test_tpe_learns_from_means_and_goes_on_with_the_points_it_has_drawn(tmp_path
         for _ in range(count):
             number = str(len(trials.outcomes))
             suggestion = trials.suggest(number)
-            finish(tmp_path, suggestion["trial"], 1 - abs(suggestion["values"]["ctr.dropout"] - 0.2) + 0.001 * suggestion["seed"])
+            finish(
+                tmp_path,
+                suggestion["trial"],
+                1 - abs(suggestion["values"]["ctr.dropout"] - 0.2) + 0.001 * suggestion["seed"],
+            )
             trials.on_trial_complete(number, {"status": "finished"})
 
     trials = begun(config, tmp_path)
@@ -121,7 +139,9 @@ def test_tpe_learns_from_means_and_goes_on_with_the_points_it_has_drawn(tmp_path
     points = storage.read_json(str(tmp_path / "points.json"))
     assert points[:21] == drawn
     values = [point["values"] for point in points]
-    assert len({json.dumps(value, sort_keys=True) for value in values}) == 40, "no point twice, after a restart neither"
+    assert len({json.dumps(value, sort_keys=True) for value in values}) == 40, (
+        "no point twice, after a restart neither"
+    )
     assert {tuple(value["ctr.hidden_dims"]) for value in values} == {(8,), (16, 16)}
     off = [abs(value["ctr.dropout"] - 0.2) for value in values]
     assert sum(off[-10:]) < 0.6 * sum(off[:10]), "what is drawn last is nearer to the best"

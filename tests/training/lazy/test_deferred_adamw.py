@@ -17,8 +17,12 @@ def learning_rates(schedule: str, steps: int = STEPS) -> list[float]:
     return [0.01 * schedule_factor(step, steps, stage) for step in range(steps)]
 
 
-def dense(weight, gradients: dict[int, torch.Tensor], rates: list[float], weight_decay: float, watched: list[int]):
-    """{step: (weight, moments)} of torch.optim.AdamW in the weight's precision; a step without an entry in `gradients` has gradient 0."""
+def dense(
+    weight, gradients: dict[int, torch.Tensor], rates: list[float], weight_decay: float, watched: list[int]
+):
+    """{step: (weight, moments)} of torch.optim.AdamW in the weight's precision; a step without an entry in
+    `gradients` has gradient 0.
+    """
     parameter = torch.nn.Parameter(weight.clone())
     optimizer = AdamW([parameter], weight_decay=weight_decay)
     found = {}
@@ -38,10 +42,19 @@ def test_gaps_of_any_length_equal_dense_adamw(schedule, weight_decay):
     rates = learning_rates(schedule)
     touches = [1, 2, 9, 60, 61, 500, STEPS]  # gaps of 1, 7, 51, 1, 439 and 2100 steps
     generator = torch.Generator().manual_seed(0)
-    gradients = {step: torch.randn(40, 3, generator=generator) * 10 ** torch.linspace(-3, 1, 40)[:, None] for step in touches}
+    gradients = {
+        step: torch.randn(40, 3, generator=generator) * 10 ** torch.linspace(-3, 1, 40)[:, None]
+        for step in touches
+    }
     weight = torch.randn(40, 3, generator=generator)
     watched = [step - 1 for step in touches if step > 1] + touches
-    expected = dense(weight.double(), {step: gradient.double() for step, gradient in gradients.items()}, rates, weight_decay, watched)
+    expected = dense(
+        weight.double(),
+        {step: gradient.double() for step, gradient in gradients.items()},
+        rates,
+        weight_decay,
+        watched,
+    )
 
     adamw = DeferredAdamW(rates, weight_decay, CPU)
     state = [weight.clone(), torch.zeros(40, 3), torch.zeros(40, 3)]

@@ -1,4 +1,6 @@
-"""Lazy tables against the same run with dense AdamW: losses, weights, workers, ZeRO stages, resume, validation, export."""
+"""Lazy tables against the same run with dense AdamW: losses, weights, workers, ZeRO stages, resume,
+validation, export.
+"""
 
 import hashlib
 import os
@@ -43,12 +45,29 @@ class Recorder:
             self.engine.save(kept)
 
 
-def run(config: Config, objective_name: str, *, engine="torch", rank=0, num_workers=1, keep=None, resume=None, validate=False, after=None):
+def run(
+    config: Config,
+    objective_name: str,
+    *,
+    engine="torch",
+    rank=0,
+    num_workers=1,
+    keep=None,
+    resume=None,
+    validate=False,
+    after=None,
+):
     """Losses, and the engine at the end; `after` is called with it and the last step's micro-batches."""
     torch.set_flush_denormal(True)
     dataset, pretrain = Dataset.open(config.data.path), objective_name == "pretrain"
     stage = config.pretrain if pretrain else config.finetune
-    sizes = {"global_batch_size": stage.global_batch_size, "chunk_batches": 4, "seed": config.seed, "epochs": 9, "max_steps": STEPS}
+    sizes = {
+        "global_batch_size": stage.global_batch_size,
+        "chunk_batches": 4,
+        "seed": config.seed,
+        "epochs": 9,
+        "max_steps": STEPS,
+    }
     order = Order.of(dataset, **sizes)
     objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
     if engine == "torch":
@@ -61,22 +80,35 @@ def run(config: Config, objective_name: str, *, engine="torch", rank=0, num_work
         built = DeepSpeedEngine(objective, stage, runtime, **options)
     if resume:
         built.load(os.path.join(keep, str(resume)))
-    table = None if objective_name == "without_plm" else TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    table = (
+        None if objective_name == "without_plm" else TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    )
     collator = Collator(dataset.columns, table, config.masking if pretrain else None, seed=config.seed)
     validation = InProcessValidation(built, collator, dataset, config, objective_name) if validate else None
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume or 0)
     recorder, state = Recorder(built, keep), TrainState(step=resume or 0)
-    options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder, "validation": validation}
+    options = {
+        "stage": stage,
+        "seed": config.seed,
+        "state": state,
+        "context": recorder,
+        "validation": validation,
+    }
     train(built, objective, collator, order, batches, **options)
     if after:
-        [(_, columns)] = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=STEPS - 1)
+        [(_, columns)] = read_local_batches(
+            dataset, order, rank=rank, num_workers=num_workers, start_step=STEPS - 1
+        )
         after(built, collator.micro_batches(columns, stage.micro_batch_size))
     return recorder.losses, built
 
 
 def overflow(engine, micro_batches):
     """One more step, in which only the tables' gradient is infinite, leaves all weights as they are."""
-    before = [tensor.clone() for tensor in (*engine.model.state_dict().values(), engine._lazy._weight, engine._lazy._touched)]
+    before = [
+        tensor.clone()
+        for tensor in (*engine.model.state_dict().values(), engine._lazy._weight, engine._lazy._touched)
+    ]
     engine.begin(micro_batches, STEPS - 1)
     for index, batch in enumerate(micro_batches):
         engine.accumulate(batch, 1.0, last=index == len(micro_batches) - 1)
@@ -94,12 +126,16 @@ def lazy(config: Config, **changes) -> Config:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("lazy")))
-    stage = "{global_batch_size: 8, micro_batch_size: 8, checkpoint_every: 10, warmup_ratio: 0.2, weight_decay: 0.1, max_grad_norm: 0.05, "
+    stage = (
+        "{global_batch_size: 8, micro_batch_size: 8, checkpoint_every: 10, warmup_ratio: 0.2, "
+        "weight_decay: 0.1, max_grad_norm: 0.05, "
+    )
     return tiny_config(
         dataset.uri,
         plm,
         pretrain=stage + "lr: {ctr: 0.01, projector: 0.001, plm: 0.001, heads: 0.001}}",
-        finetune=stage + "lr: {ctr: 0.01, projector: 0.001, plm: 0.001, heads: 0.001}, validate_every: 7, patience: 99}",
+        finetune=stage
+        + "lr: {ctr: 0.01, projector: 0.001, plm: 0.001, heads: 0.001}, validate_every: 7, patience: 99}",
         ctr__fgcnn="{channels: [2], kernel_heights: [3], pooling_sizes: [2], recombined_channels: [2]}",
     )
 
@@ -121,7 +157,9 @@ def test_losses_and_weights_are_those_of_dense_adamw(config, case):
     expected, dense_engine = run(settings, objective_name)
     found, engine = run(lazy(settings), objective_name)
     assert found == pytest.approx(expected, rel=1e-5)
-    start = unique_tensors(build_model(settings, Dataset.open(config.data.path).field_sizes, objective=objective_name))
+    start = unique_tensors(
+        build_model(settings, Dataset.open(config.data.path).field_sizes, objective=objective_name)
+    )
     weights, dense_weights = engine.weights(), dense_engine.weights()
     assert weights.keys() == dense_weights.keys()
     tables = [name for name in weights if name.startswith(("ctr.embedding", "ctr.linear_terms"))]
@@ -130,9 +168,11 @@ def test_losses_and_weights_are_those_of_dense_adamw(config, case):
         assert weights[name].shape == dense_weights[name].shape
         moved = (dense_weights[name] - start[name]).norm()
         assert moved > 0.05
-        # Adam amplifies the rounding of gradients near 0, so the tables as a whole. In this tiny pretraining √v is a fifth of ε,
-        # where alone the closed form is not exact
-        assert (weights[name] - dense_weights[name]).norm() < (0.03 if case == "pretrain" else 1e-3) * moved, name
+        # Adam amplifies the rounding of gradients near 0, so the tables as a whole. In this tiny pretraining
+        # √v is a fifth of ε, where alone the closed form is not exact
+        assert (weights[name] - dense_weights[name]).norm() < (
+            0.03 if case == "pretrain" else 1e-3
+        ) * moved, name
 
 
 def test_clipping_clips(config):
@@ -168,7 +208,9 @@ def test_export_scores_as_the_engine(config):
     exported = build_model(settings, dataset.field_sizes, objective="without_plm")
     assert load_matching(exported, engine.weights()) == []
     rows = dataset.read_split("test")
-    field_ids = torch.stack([torch.from_numpy(rows[column].to_numpy().copy()).long() for column in dataset.columns], 1)
+    field_ids = torch.stack(
+        [torch.from_numpy(rows[column].to_numpy().copy()).long() for column in dataset.columns], 1
+    )
     with torch.no_grad():
         assert exported.eval()(field_ids).equal(engine.model.eval()(field_ids))
 
@@ -178,14 +220,18 @@ def test_tables_start_from_what_the_model_was_given(config):
     model = build_model(config, dataset.field_sizes, objective="without_plm")
     given = {name: tensor + 1 for name, tensor in unique_tensors(model).items()}
     load_matching(model, given)
-    engine = TorchEngine(OBJECTIVES["without_plm"](model), lazy(config).finetune, device=CPU, total_steps=STEPS)
+    engine = TorchEngine(
+        OBJECTIVES["without_plm"](model), lazy(config).finetune, device=CPU, total_steps=STEPS
+    )
     assert engine.weights()["ctr.embedding.weight"].equal(given["ctr.embedding.weight"])
 
 
 def test_ids_outside_of_the_step_are_refused(config):
     dataset = Dataset.open(config.data.path)
     model = build_model(config, dataset.field_sizes, objective="without_plm")
-    engine = TorchEngine(OBJECTIVES["without_plm"](model), lazy(config).finetune, device=CPU, total_steps=STEPS)
+    engine = TorchEngine(
+        OBJECTIVES["without_plm"](model), lazy(config).finetune, device=CPU, total_steps=STEPS
+    )
     rows = Collator(dataset.columns)(columns_of(dataset.read_split("train").slice(0, 8)))
     told = rows.field_ids[:4]
     engine.begin([replace(rows, field_ids=told)], 0)
@@ -206,18 +252,33 @@ TWO_WORKERS = {
 
 def _worker(rank, port, config, out):
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2"
+    )
     dist.init_process_group("gloo", rank=rank, world_size=2)
     found = {}
     for name, (engine, micro_batch_size) in TWO_WORKERS.items():
         settings = lazy(config, pretrain__micro_batch_size=micro_batch_size)
         keep = os.path.join(out, name)
         with_zero = engine in ("1", "2")
-        losses, built = run(settings, "pretrain", engine=engine, rank=rank, num_workers=2, keep=keep, after=overflow if with_zero else None)
+        losses, built = run(
+            settings,
+            "pretrain",
+            engine=engine,
+            rank=rank,
+            num_workers=2,
+            keep=keep,
+            after=overflow if with_zero else None,
+        )
         tables = [built._lazy._weight, built._lazy._first, built._lazy._second, built._lazy._touched]
         digest = hashlib.sha256(b"".join(table.numpy().tobytes() for table in tables)).hexdigest()
         resumed, _ = run(settings, "pretrain", engine=engine, rank=rank, num_workers=2, keep=keep, resume=20)
-        found[name] = {"losses": losses, "digest": digest, "resumed": resumed, "files": sorted(os.listdir(os.path.join(keep, "20")))}
+        found[name] = {
+            "losses": losses,
+            "digest": digest,
+            "resumed": resumed,
+            "files": sorted(os.listdir(os.path.join(keep, "20"))),
+        }
     storage.write_json(os.path.join(out, f"{rank}.json"), found)
     dist.destroy_process_group()
 
