@@ -58,8 +58,8 @@ check: env ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: env ## docs/config.md, from the models in clickprompt/config.py
-	$(BIN)/python -m clickprompt.config_reference > docs/config.md.new && mv docs/config.md.new docs/config.md
+docs: env ## docs/config.md, from the models in clickprompt/config/
+	$(BIN)/python -m clickprompt.config.reference > docs/config.md.new && mv docs/config.md.new docs/config.md
 
 fetch-ml100k: env
 	$(BIN)/clickprompt fetch movielens-100k --to data/movielens-100k

@@ -12,7 +12,7 @@ import resource
 import time
 
 import clickprompt
-from clickprompt.data.sources import get_source
+from clickprompt.data.sources.registry import get_source
 
 EVERY = 2_000_000  # rows
 

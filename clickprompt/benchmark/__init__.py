@@ -4,7 +4,7 @@ on the same machine.
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clickprompt.benchmark.auc import measure_auc
@@ -12,6 +12,7 @@ from clickprompt.benchmark.ctr_step import measure_ctr_step
 from clickprompt.benchmark.ctr_stream import measure_ctr_stream
 from clickprompt.benchmark.evaluate import measure_evaluate
 from clickprompt.benchmark.faults.campaign import measure_faults
+from clickprompt.benchmark.faults.settings import FaultsConfig
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory
@@ -20,13 +21,13 @@ from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.serve import measure_serve
 from clickprompt.benchmark.shuffle import measure_shuffle
 from clickprompt.benchmark.tokens import measure_tokens
-from clickprompt.config import Config
+from clickprompt.config import Config, load_model
 from clickprompt.errors import InputError
 from clickprompt.io.cpus import usable_cores
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
-BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
+BENCHMARKS: dict[str, Callable[[Any], tuple[Figures, list[str]]]] = {
     "auc": measure_auc,
     "ctr-step": measure_ctr_step,
     "ctr-stream": measure_ctr_stream,
@@ -46,15 +47,17 @@ BENCHMARKS: dict[str, Callable[[Config], tuple[Figures, list[str]]]] = {
 _PACKAGES = ("clickprompt", "torch", "transformers", "numpy", "pyarrow", "ray", "deepspeed")
 
 
-def run_benchmark(name: str, config: Config, command: str) -> dict[str, Any]:
+def run_benchmark(name: str, config: str | None, overrides: Sequence[str], command: str) -> dict[str, Any]:
     """{"benchmark", "figures": {key: {"median", "min", "max", "unit"}}, "notes", "command", "versions",
     "cpus"} (DESIGN §5).
 
     Raises InputError for an unknown name.
     """
     if name not in BENCHMARKS:
-        raise InputError(f"benchmark {name!r} is unknown; known benchmarks: {', '.join(sorted(BENCHMARKS))}")
-    figures, notes = BENCHMARKS[name](config)
+        known = ", ".join(sorted(BENCHMARKS))
+        raise InputError(f"benchmark {name!r} is unknown; known benchmarks: {known}")
+    settings = load_model(FaultsConfig if name == "faults" else Config, config, overrides)
+    figures, notes = BENCHMARKS[name](settings)
     versions = {
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},

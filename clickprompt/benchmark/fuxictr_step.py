@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clickprompt.benchmark.ctr_step import Shape, Steps
+from clickprompt.benchmark.ctr_arms import Shape, Steps
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import build_model

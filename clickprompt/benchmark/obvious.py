@@ -12,6 +12,7 @@ Shape legend: B rows, Z tokens, L layers, K prompts per layer, H hidden size, Q 
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -61,9 +62,8 @@ class SeparateProjectors(nn.Module):
 
     def forward(self, interaction_vector: Tensor) -> list[Tensor]:
         """q [B, Q] → one [B, K, H] per layer."""
-        return [
-            torch.stack([network(interaction_vector) for network in layer], dim=1) for layer in self.layers
-        ]  # pyright: ignore[reportGeneralTypeIssues]
+        layers = cast(list[nn.ModuleList], self.layers)
+        return [torch.stack([network(interaction_vector) for network in layer], dim=1) for layer in layers]
 
 
 class ObviousPAMLM(nn.Module):

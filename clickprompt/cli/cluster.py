@@ -239,18 +239,14 @@ def benchmark(
     """Measure a claim about speed against the obvious way to do the same, here and now; fetches what it
     needs.
     """
-    settings = load_config(config, overrides or [])
     from clickprompt.benchmark import run_benchmark
 
     options = [
         *(["--config", config] if config else []),
         *(part for override in overrides or [] for part in ("--set", override)),
     ]
-    result = run_benchmark(
-        name,
-        settings,
-        shlex.join(["clickprompt", "benchmark", name, *options, *(["--json"] if as_json else [])]),
-    )
+    command = shlex.join(["clickprompt", "benchmark", name, *options, *(["--json"] if as_json else [])])
+    result = run_benchmark(name, config, overrides or [], command)
     lines = [
         f"{key:<32}{figure['median']:>9.3f}  {figure['unit']}, {figure['min']:.3f} to {figure['max']:.3f}"
         for key, figure in result["figures"].items()

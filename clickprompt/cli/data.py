@@ -95,8 +95,8 @@ def prepare(
     """Raw log → Parquet shards, vocabulary and manifest."""
     settings = load_config(config, overrides or [])
     if check:
-        from clickprompt.data.sources import get_source
         from clickprompt.data.sources.check import check_source
+        from clickprompt.data.sources.registry import get_source
 
         found = check_source(get_source(source, raw), split_by=split)
         finish(as_json, found, f"{check_table(found)}\nnothing was written")

@@ -76,9 +76,9 @@ def compare(
     """Several seeds of two models: means, Rel.Impr, and whether the difference is more than the seeds make
     (paired t-test).
     """
-    from clickprompt.evaluation.seeds import compare_runs
+    from clickprompt.runtime.score.compare import compare_evaluated_runs
 
-    result = compare_runs(runs, against, split)
+    result = compare_evaluated_runs(runs, against, split)
     finish(as_json, result, seeds_table(result))
 
 

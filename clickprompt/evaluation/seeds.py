@@ -9,10 +9,8 @@ from typing import Any
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.evaluation.significance import paired_t_test
-from clickprompt.export.format import export_of, weights_checksum
-from clickprompt.io import storage
 
-__all__ = ["compare_runs", "compare_seeds"]
+__all__ = ["compare_seeds"]
 
 _UNDEFINED: dict[str, Any] = {
     "mean": None,
@@ -21,20 +19,6 @@ _UNDEFINED: dict[str, Any] = {
     "against_sd": None,
     "t_test": None,
 }
-
-
-def compare_runs(runs: Sequence[str], against: Sequence[str], split: str) -> dict[str, Any]:
-    """`compare_seeds` of what `clickprompt evaluate` found of the runs. Also raises DataError for a run that
-    wasn't evaluated.
-    """
-    for names in (runs, against):
-        if len(names) < 2:
-            raise InputError(
-                f"{len(names)} run against {len(against)}: a t-test over seeds needs two pairs or more; "
-                "train further seeds"
-            )
-    results, base_results = ([_evaluation_of(run, split) for run in names] for names in (runs, against))
-    return compare_seeds(results, base_results)
 
 
 def compare_seeds(
@@ -105,17 +89,3 @@ def _compared(values: list[float], base_values: list[float]) -> dict[str, Any]:
 
 def _scores(result: dict[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in ("run", "auc", "log_loss")}
-
-
-def _evaluation_of(run: str, split: str) -> dict[str, Any]:
-    """Raises DataError where the run's weights, as they are now, weren't scored on the split."""
-    run = storage.native(run)
-    export = export_of(run)
-    path = storage.join(run, f"evaluation-{split}.json")
-    result = storage.read_json(path) if storage.exists(path) else {}
-    if result.get("weights") != weights_checksum(export):
-        raise DataError(
-            f"{run}: its weights weren't evaluated on the {split} split; run `clickprompt evaluate --run "
-            f"{run} --split {split}` first"
-        )
-    return result

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from clickprompt.config import Config, ObjectiveName, replaced
+from clickprompt.config import Config, ObjectiveName, replaced, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.io import storage
@@ -221,7 +221,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     weights don't depend on.
     """
     info = read_info(uri)
-    config = replaced(Config.model_validate(info.config), changes or {})
+    config = replaced(stored_config(info.config), changes or {})
     model = build_model(config, info.field_sizes, objective=info.objective, plm_config=info.plm)
     with storage.local_copy(uri) as folder:
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))

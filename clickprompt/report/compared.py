@@ -33,7 +33,7 @@ from clickprompt.report.table import (
     signed_percent,
 )
 
-__all__ = ["Comparison", "check_same_rows", "compare_runs", "compared"]
+__all__ = ["Comparison", "check_same_rows", "compare_predictions", "compared"]
 
 _MOST_ROWS = 20_000_000  # what `evaluate` sorts in memory, too
 
@@ -63,7 +63,7 @@ def check_same_rows(runs: Sequence[Run], base: Run, split: str) -> None:
                 )
 
 
-def compare_runs(
+def compare_predictions(
     runs: Sequence[Run], base: Run, split: str, data: str | None
 ) -> tuple[list[Comparison], str]:
     """Every run with predictions beside the base, which comes first, and what there is to say of it.

@@ -8,7 +8,7 @@ import clickprompt
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.report import evaluated, prompts, settings, training
-from clickprompt.report.compared import check_same_rows, compare_runs, compared
+from clickprompt.report.compared import check_same_rows, compare_predictions, compared
 from clickprompt.report.page import markdown, page
 from clickprompt.report.run import Run, read_runs
 from clickprompt.report.sweep import sweep
@@ -37,7 +37,7 @@ def make_report(
     runs = read_runs(uris, split)
     base_run = _base(runs, base)
     check_same_rows(runs, base_run, split)
-    found, note = compare_runs(runs, base_run, split, data)
+    found, note = compare_predictions(runs, base_run, split, data)
     sweeps = [run for run in runs if run.trials is not None]
     sections = [
         training.summary(runs, split),

@@ -9,8 +9,8 @@ from typing import Any
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.sources import require_source
 from clickprompt.data.sources.fetch import fetch
+from clickprompt.data.sources.registry import require_source
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import relative_improvement

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clickprompt.config import Config
+from clickprompt.config import stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
@@ -80,7 +80,7 @@ class PromptAttention:
     @classmethod
     def load(cls, export: str, dataset: Dataset, device: torch.device | None = None) -> "PromptAttention":
         model, info = load_export(export, {"plm.attn_implementation": "eager"})
-        config = Config.model_validate(info.config)
+        config = stored_config(info.config)
         table = token_table(export, info, dataset)
         assert table is not None
         return cls(

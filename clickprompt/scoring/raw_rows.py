@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt.config import Config
+from clickprompt.config import stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
@@ -115,7 +115,7 @@ class RawPredictor:
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._model.to(self._device)
-        config = Config.model_validate(info.config)
+        config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
         self._columns = dataset.columns
         self.transform = RowTransform.of_dataset(dataset)

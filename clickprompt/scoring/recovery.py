@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clickprompt.config import Config
+from clickprompt.config import stored_config
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.masking import IGNORED, mask_tokens
@@ -80,7 +80,7 @@ class Recovery:
     @classmethod
     def load(cls, export: str, dataset: Dataset, device: torch.device | None = None) -> "Recovery":
         model, info = load_export(export)
-        config = Config.model_validate(info.config)
+        config = stored_config(info.config)
         table = token_table(export, info, dataset)
         assert table is not None, "pretrained without a PLM"
         # A micro-batch of pretraining fitted the memory with its gradients

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clickprompt.config import Config
+from clickprompt.config import stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
@@ -23,7 +23,7 @@ class Predictor:
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._model.to(self._device)
-        config = Config.model_validate(info.config)
+        config = stored_config(info.config)
         self._batch_size = config.finetune.eval_batch_size
         self._collator = Collator(
             dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length

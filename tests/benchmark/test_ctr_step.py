@@ -7,14 +7,8 @@ import pytest
 import torch
 
 from clickprompt.benchmark import BENCHMARKS
-from clickprompt.benchmark.ctr_step import (
-    SHAPES,
-    BareSteps,
-    OurSteps,
-    Shape,
-    made_up_batches,
-    measure_ctr_step,
-)
+from clickprompt.benchmark.ctr_arms import BareSteps, OurSteps, Shape, made_up_batches
+from clickprompt.benchmark.ctr_step import SHAPES, measure_ctr_step
 from clickprompt.cli.main import main
 from clickprompt.config import load_config
 

@@ -12,7 +12,7 @@ import pytest
 
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.prepared.dataset import SPLITS, Dataset, split_sizes
-from clickprompt.data.sources import get_source
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.template import encode, load_tokenizer, sentence
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError

@@ -16,8 +16,8 @@ import yaml
 
 from clickprompt.cli.main import main
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.check import check_source
+from clickprompt.data.sources.registry import get_source
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare.append import append
 from clickprompt.runtime.prepare.prepare import prepare

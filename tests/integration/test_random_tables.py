@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from clickprompt.data.prepared.dataset import SPLITS
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.reading import file_parts, find_files, read_rows
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.table import file_format
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError

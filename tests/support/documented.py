@@ -97,7 +97,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make demo": ".ci/run",
     "make demo-full": f"{_CLI} pipeline --config demo-full --run runs/demo-full",
-    "make docs": "tests/test_config_reference.py",
+    "make docs": "tests/config/test_reference.py",
     "make env": ".ci/run",
     "make test": ".ci/run",
     "make test-slow": "Makefile",  # what runs test_readme.py

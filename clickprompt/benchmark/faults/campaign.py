@@ -6,7 +6,7 @@ own embedded Ray, with a witness in its workers (benchmark/faults/strikes.py), w
 is reached and waits until the fault has been carried out. Afterwards every row must have made up the model
 exactly once an epoch (audit.py), and every step's loss be that of the undisturbed run.
 
-What a finished fault gave is `<faults.run>/<number>-<kind>/outcome.json`; running the command again goes on
+What a finished fault gave is `<run>/<number>-<kind>/outcome.json`; running the command again goes on
 with those that are missing.
 """
 
@@ -25,9 +25,10 @@ import numpy as np
 from clickprompt.benchmark.faults.audit import Attempt, Audit, audit, read_attempts
 from clickprompt.benchmark.faults.commands import Command, losses, make_writable, refusing
 from clickprompt.benchmark.faults.nodes import Nodes, loopback_nodes
+from clickprompt.benchmark.faults.settings import FAULT_KINDS, FaultKind, FaultsConfig
 from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.processes import end, gone_within, title
-from clickprompt.config import FAULT_KINDS, Config, FaultKind, FaultsConfig, dump_config, replaced
+from clickprompt.config import Config, dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.template import load_tokenizer
@@ -92,17 +93,17 @@ class Fault:
 
 
 def measure_faults(
-    config: Config, arms: Mapping[str, tuple[str, dict[str, Any]]] = ARMS, *, other_seed: bool = True
+    faults: FaultsConfig, arms: Mapping[str, tuple[str, dict[str, Any]]] = ARMS, *, other_seed: bool = True
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks; on `data.path` and `plm.path` where set, else on a synthetic log and a PLM of two
-    small layers.
+    """Figures and remarks; on `training.data.path` and `training.plm.path` where set, else on a synthetic log
+    and a PLM of two small layers.
 
     Without `other_seed` there is no undisturbed run by another seed, nor what it differs by.
 
     Raises RunError where a fault wasn't survived, with the folder of the first; its outcome stays, so that
     the rest can still be run.
     """
-    campaign = _Campaign(config, arms, other_seed)
+    campaign = _Campaign(faults, arms, other_seed)
     outcomes = campaign.run()
     figures, notes = _summary(outcomes, campaign)
     if failed := [outcome for outcome in outcomes if not outcome["survived"]]:
@@ -156,18 +157,19 @@ def _drawn(number: int, kind: FaultKind, seed: int, arms: list[str], total_steps
 class _Campaign:
     """A folder of faults and of the undisturbed runs they are compared with."""
 
-    def __init__(self, config: Config, arms: Mapping[str, tuple[str, dict[str, Any]]], other_seed: bool):
-        if "://" in config.faults.run:
+    def __init__(
+        self, faults: FaultsConfig, arms: Mapping[str, tuple[str, dict[str, Any]]], other_seed: bool
+    ):
+        if "://" in faults.run:
             raise ConfigError(
-                f"faults.run={config.faults.run}: what is killed tells its state by local files; give a "
-                "local folder"
+                f"run={faults.run}: what is killed tells its state by local files; give a local folder"
             )
-        self._faults = config.faults
+        self._faults = faults
         self._arms = arms
         self.other_seed = other_seed
-        self.folder = storage.native(config.faults.run)
-        self._begin(replaced(config, {"faults": FaultsConfig().model_dump()}))
-        config = self._with_inputs(config)
+        self.folder = storage.native(faults.run)
+        self._begin(faults.training)
+        config = self._with_inputs(faults.training)
         self.dataset = Dataset.open(str(config.data.path))
         self._configs = {name: self._config(config, *arm) for name, arm in arms.items()}
         self._nodes: Nodes | None = None
@@ -207,8 +209,7 @@ class _Campaign:
         path = os.path.join(self.folder, "campaign.yaml")
         if storage.exists(path) and storage.read_bytes(path).decode() != dump_config(config):
             raise InputError(
-                f"{self.folder}: holds a campaign of another configuration; give another folder: --set "
-                "faults.run=…"
+                f"{self.folder}: holds a campaign of another configuration; give another folder: --set run=…"
             )
         storage.write_bytes(path, dump_config(config).encode())
 
@@ -417,9 +418,7 @@ class _Campaign:
             if (
                 meanwhile < mark["reached"] // _EVERY * _EVERY + _EVERY - 1
             ):  # of the step after which something is to be written
-                raise RunError(
-                    "no checkpoint was due while storage refused; set faults.refuse_seconds higher"
-                )
+                raise RunError("no checkpoint was due while storage refused; set refuse_seconds higher")
             command.ended()
         return {"steps_meanwhile": meanwhile - mark["reached"]}
 

@@ -112,7 +112,7 @@ def refusing(folder: str) -> Iterator[None]:
         if (still := next((path for path in folders if _takes_files(path)), None)) is not None:
             raise RunError(
                 f"{still}: writing there can't be refused, neither by permissions nor by chattr; put "
-                "faults.run on ext4 or xfs"
+                "its folder on ext4 or xfs"
             )
         yield
     finally:

@@ -19,10 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
-from clickprompt.data.sources import Findings, Source
 from clickprompt.data.sources.check_files import FileStatistics, read_statistics
 from clickprompt.data.sources.leaks import decides_label
-from clickprompt.data.sources.raw import LogRows, RawPart
+from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.sources.schema import TimeRule
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.buckets import bucket, quantile_edges

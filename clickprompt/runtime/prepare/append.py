@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
-from clickprompt.data.sources import Source, get_source
+from clickprompt.data.sources.raw import Source
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import DataError, InputError

@@ -24,8 +24,8 @@ from clickprompt.data.prepared.dataset import (
     vocabulary_file,
     vocabulary_schema,
 )
-from clickprompt.data.sources import Findings, Source, get_source
-from clickprompt.data.sources.raw import table_key
+from clickprompt.data.sources.raw import Findings, Source, table_key
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.template import TEMPLATE, UNKNOWN
 from clickprompt.data.transform.buckets import bucket, quantile_edges
 from clickprompt.data.transform.row_transform import KEY, FieldRule, with_nulls

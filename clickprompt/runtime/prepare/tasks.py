@@ -21,7 +21,7 @@ from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, shard_schema
 from clickprompt.data.prepared.staging import log_column
-from clickprompt.data.sources import Findings, LogRows, RawPart, Source
+from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.transform.row_transform import with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage

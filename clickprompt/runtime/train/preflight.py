@@ -19,6 +19,7 @@ from clickprompt.config import (
     dump_config,
     load_config,
     replaced,
+    stored_config,
     value_of,
 )
 from clickprompt.data.collate import Collator
@@ -222,7 +223,7 @@ def _check_init(
             f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining "
             "it started from"
         )
-    earlier = Config.model_validate(info.config)
+    earlier = stored_config(info.config)
     has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
     if not has_ctr and objective == "without_plm":
         raise ConfigError(

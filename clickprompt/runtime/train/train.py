@@ -25,12 +25,13 @@ from clickprompt.io.progress import Task, say
 from clickprompt.runtime.cluster.connect import connect, kept_free, storage_options
 from clickprompt.runtime.cluster.placement import check_groups, group_selector
 from clickprompt.runtime.observe.status_actor import Board
+from clickprompt.runtime.train.entry import train_worker
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.resume import clear_checkpoints
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.train.stream import STREAM_NAME, StepStream
 from clickprompt.runtime.train.trainer import Trainer
-from clickprompt.runtime.train.training_run import Around, Job, train_worker
+from clickprompt.runtime.train.training_run import Around, Job
 from clickprompt.runtime.train.validation import evaluation_pool
 from clickprompt.training.carry_over import FieldCarried, match_values, values_of
 

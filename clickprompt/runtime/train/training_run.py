@@ -11,7 +11,7 @@ from clickprompt.data.text.lengths import TextLengths
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
 
-__all__ = ["Around", "Job", "train_worker"]
+__all__ = ["Around", "Job"]
 
 Around = Callable[[Iterator[Any], int], Iterator[Any]]
 """what stands between the stream and a worker's loop: its batches and its rank → its batches"""
@@ -45,10 +45,3 @@ class Job:
     def start_step(self) -> int:
         """Where a worker group that starts now continues."""
         return load_state(newest_complete(self.checkpoints)).step
-
-
-def train_worker(loop_config: dict[str, Any]) -> dict[str, Any] | None:
-    """Ray Train's training function; the models are imported in the workers only, not in its controller."""
-    from clickprompt.runtime.train.worker import work
-
-    return work(**loop_config)

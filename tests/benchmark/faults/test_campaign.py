@@ -9,8 +9,9 @@ import pytest
 
 from clickprompt.benchmark.faults.campaign import ARMS, measure_faults, plan
 from clickprompt.benchmark.faults.commands import Command, make_writable, refusing
+from clickprompt.benchmark.faults.settings import FAULT_KINDS, FaultsConfig
 from clickprompt.benchmark.processes import below, end, gone_within, title
-from clickprompt.config import FAULT_KINDS, FaultsConfig, load_config
+from clickprompt.config import load_model
 from clickprompt.errors import ConfigError, InputError, RunError
 from tests.support.tiny import write_both
 
@@ -20,13 +21,12 @@ FINETUNE = {"finetune": ARMS["finetune"]}
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     dataset, plm = write_both(str(tmp_path_factory.mktemp("faults")))
-    return [f"data.path={dataset.uri}", f"plm.path={plm}"]
+    return [f"training.data.path={dataset.uri}", f"training.plm.path={plm}"]
 
 
 def campaign(inputs, folder, **settings):
-    return load_config(
-        None, [*inputs, f"faults.run={folder}", *(f"faults.{key}={value}" for key, value in settings.items())]
-    )
+    values = [f"run={folder}", *(f"{key}={value}" for key, value in settings.items())]
+    return load_model(FaultsConfig, None, [*inputs, *values])
 
 
 @pytest.mark.ray
@@ -55,7 +55,9 @@ def test_a_killed_worker_and_a_killed_node(inputs, tmp_path):
     with pytest.raises(RunError, match=r"1 of 2 faults were not survived, first .*/000-worker: 3 lost"):
         measure_faults(config, FINETUNE, other_seed=False)
     with pytest.raises(InputError, match="holds a campaign of another configuration"):
-        measure_faults(campaign([*inputs, "seed=1"], folder, number=2, kinds="[worker, node]"), FINETUNE)
+        measure_faults(
+            campaign([*inputs, "training.seed=1"], folder, number=2, kinds="[worker, node]"), FINETUNE
+        )
 
 
 @pytest.mark.ray

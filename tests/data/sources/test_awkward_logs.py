@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.raw import Findings, table_key
+from clickprompt.data.sources.registry import get_source
 from clickprompt.errors import InputError
 
 FIELDS = [{"name": "A", "column": "a"}, {"name": "B", "column": "b"}]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from clickprompt.cli.main import main
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.check import check_source
+from clickprompt.data.sources.registry import get_source
 from clickprompt.errors import DataError
 from tests.support.raw_movielens import ratings, write_1m
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickprompt.cli.main import main
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.draft import draft_schema
 from clickprompt.data.sources.draft_names import are_alike, is_id, readable
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.schema import _PlainYaml, load_schema
 from clickprompt.errors import ConfigError, DataError
 

@@ -9,8 +9,8 @@ import os
 import numpy as np
 import pytest
 
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.goodreads import seconds
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.transform.row_transform import KEY
 from clickprompt.errors import DataError
 from tests.support.log_rows import as_dicts

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.check import check_source
 from clickprompt.data.sources.raw import Findings
+from clickprompt.data.sources.registry import get_source
 from clickprompt.errors import InputError
 from tests.support.random_logs import random_log
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from clickprompt.data.sources import get_source
 from clickprompt.data.sources.raw import table_key
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.transform.row_transform import KEY
 from tests.support.random_logs import Number, random_log
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.data.sources import SOURCES, get_source
 from clickprompt.data.sources.raw import cut_at_line_ends
 from clickprompt.data.sources.reading import DataFile, FileFormat, file_parts, read_rows
+from clickprompt.data.sources.registry import SOURCES, get_source
 from clickprompt.data.transform.row_transform import KEY
 from clickprompt.errors import DataError, InputError
 from tests.support.log_rows import as_dicts, as_table

@@ -8,7 +8,7 @@ from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 from transformers import RobertaTokenizer
 
-from clickprompt.data.sources import get_source
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.gpt2_bpe import write_gpt2_bpe
 from clickprompt.data.text.template import encode, load_tokenizer, sentence
 from clickprompt.data.transform.row_transform import KEY

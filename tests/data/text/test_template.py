@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.data.prepared.dataset import vocabulary_schema
-from clickprompt.data.sources import get_source
+from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text import template as text
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import (

@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from clickprompt.config import Config, preset_names
-from clickprompt.config_reference import config_reference
+from clickprompt.config.reference import config_reference
 
-REFERENCE = Path(__file__).parents[1] / "docs" / "config.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "config.md"
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:

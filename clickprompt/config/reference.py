@@ -1,4 +1,4 @@
-"""`python -m clickprompt.config_reference > docs/config.md`: every configuration key, from the models that
+"""`python -m clickprompt.config.reference > docs/config.md`: every configuration key, from the models that
 check it.
 """
 
@@ -19,7 +19,7 @@ def config_reference() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Made by `make docs` from the models in `clickprompt/config.py`; don't edit it. A configuration is "
+        "Made by `make docs` from the models in `clickprompt/config/`; don't edit it. A configuration is "
         "a YAML file or a preset",
         "(`--config`), with `--set KEY=VALUE` on top. An unknown key is refused, and the nearest known one "
         "named.",
@@ -110,7 +110,7 @@ def _default(value: Any) -> str:
 
 def _preset_comment(name: str) -> str:
     """The comment that a preset begins with."""
-    lines = (resources.files("clickprompt") / "presets" / f"{name}.yaml").read_text().splitlines()
+    lines = (resources.files("clickprompt.config") / "presets" / f"{name}.yaml").read_text().splitlines()
     comment = []
     for line in lines:
         if not line.startswith("#"):

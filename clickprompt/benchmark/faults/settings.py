@@ -1,0 +1,31 @@
+"""The campaign's own settings: what `clickprompt benchmark faults --config FILE --set KEY=VALUE` takes."""
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from clickprompt.config import Config, Frozen
+
+__all__ = ["FAULT_KINDS", "FaultKind", "FaultsConfig"]
+
+FaultKind = Literal["worker", "node", "driver", "evaluation", "checkpoint", "upload", "storage", "resize"]
+"""What is killed, or refuses, or changes, in a fault of the campaign"""
+
+FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+
+
+class FaultsConfig(Frozen):
+    """`clickprompt benchmark faults`."""
+
+    run: str = Field(
+        default="runs/faults",
+        description="local folder of the campaign; the same command again goes on with what is missing",
+    )
+    number: int = Field(default=32, ge=1, description="faults of the campaign")
+    kinds: tuple[FaultKind, ...] = Field(
+        default=FAULT_KINDS, min_length=1, description="which of them, by turns"
+    )
+    refuse_seconds: float = Field(default=30.0, gt=0, description="how long storage refuses")
+    training: Config = Field(
+        default=Config(), description="the configuration of the runs, below what the campaign sets for itself"
+    )

@@ -1,0 +1,61 @@
+"""All settings, in one place: frozen models, YAML presets, dotted `--set` overrides."""
+
+from clickprompt.config.base import Frozen, LMKind, ObjectiveName, Pooling, Precision
+from clickprompt.config.load import (
+    check_key,
+    dump_config,
+    load_config,
+    load_model,
+    preset_names,
+    replaced,
+    stored_config,
+    value_of,
+)
+from clickprompt.config.models import CTRConfig, FGCNNConfig, PLMConfig, PromptConfig
+from clickprompt.config.runtime import RuntimeConfig
+from clickprompt.config.schema import SPLITS, Config, DataConfig, PipelineConfig, require_split
+from clickprompt.config.stages import (
+    EvaluateConfig,
+    FinetuneConfig,
+    FinetuneLearningRates,
+    LearningRates,
+    MaskingConfig,
+    PretrainConfig,
+    StageConfig,
+)
+from clickprompt.config.sweep import SearchRange, TuneConfig
+
+__all__ = [
+    "SPLITS",
+    "CTRConfig",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "FGCNNConfig",
+    "FinetuneConfig",
+    "FinetuneLearningRates",
+    "Frozen",
+    "LMKind",
+    "LearningRates",
+    "MaskingConfig",
+    "ObjectiveName",
+    "PLMConfig",
+    "PipelineConfig",
+    "Pooling",
+    "Precision",
+    "PretrainConfig",
+    "PromptConfig",
+    "RuntimeConfig",
+    "SearchRange",
+    "StageConfig",
+    "TuneConfig",
+    "check_key",
+    "dump_config",
+    "load_config",
+    "load_model",
+    "preset_names",
+    "replaced",
+    "require_split",
+    "stored_config",
+    "value_of",
+]

@@ -1,0 +1,178 @@
+"""Reading a configuration: presets, YAML files, dotted `--set` overrides, and what is wrong with them.
+
+Nothing here imports torch or ray, so a mistake is reported in well under a second.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from clickprompt.config.schema import Config
+from clickprompt.errors import ConfigError
+from clickprompt.io import storage
+
+__all__ = [
+    "check_key",
+    "dump_config",
+    "load_config",
+    "load_model",
+    "preset_names",
+    "replaced",
+    "stored_config",
+    "value_of",
+]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+# Sections that runs have stored, of tools that have settings of their own now (benchmark/faults/settings.py)
+_TAKEN_OUT = ("faults",)
+
+
+def preset_names() -> list[str]:
+    """Names that `--config` takes besides a file's path."""
+    folder = resources.files("clickprompt.config") / "presets"
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def load_config(config: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read a preset or YAML file and apply dotted overrides such as ``pretrain.lr.plm=3e-5``.
+
+    Raises ConfigError for an unknown preset, file, key (the nearest known key is named) or an impossible
+    value.
+    """
+    return load_model(Config, config, overrides)
+
+
+def load_model(model: type[_Model], config: str | None, overrides: Iterable[str]) -> _Model:
+    """As `load_config`, of another tool's settings."""
+    values = _read(config) if config else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {override}: expected key=value, such as --set prompt.num_prompts=3")
+        _assign(values, key.strip(), _parse_value(override, text))
+    return _validate(values, model)
+
+
+def stored_config(values: Mapping[str, Any]) -> Config:
+    """The configuration that a run or an export has stored."""
+    return Config.model_validate({name: value for name, value in values.items() if name not in _TAKEN_OUT})
+
+
+def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy of `config` with dotted keys changed, such as ``{"pretrain.lr.plm": 3e-5}``; validated as
+    `load_config` does.
+    """
+    values = config.model_dump()
+    for key, value in changes.items():
+        _assign(values, key, value)
+    return _validate(values, Config)
+
+
+def check_key(dotted: str) -> None:
+    """Raises ConfigError unless `dotted` is a key that has a value; names the nearest one."""
+    nested: dict[str, Any] = {}
+    _assign(nested, dotted, None)
+    _check_keys(nested, Config, Config)
+
+
+def value_of(config: Config, dotted: str) -> Any:
+    """Of a known key."""
+    value: Any = config
+    for name in dotted.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _validate(values: dict[str, Any], model: type[_Model]) -> _Model:
+    _check_keys(values, model, model)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_describe(error)) from error
+
+
+def _read(config: str) -> dict[str, Any]:
+    if config in preset_names():
+        content = (resources.files("clickprompt.config") / "presets" / f"{config}.yaml").read_bytes()
+    elif config.endswith((".yaml", ".yml")):
+        content = storage.read_bytes(config)
+    else:
+        raise ConfigError(
+            f"--config {config}: neither a YAML file nor a preset; presets: {', '.join(preset_names())}"
+        )
+    try:
+        values = yaml.safe_load(content.decode()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {config}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"--config {config}: the top level must be a mapping of sections, such as 'prompt:'"
+        )
+    return {name: value for name, value in values.items() if name not in _TAKEN_OUT}
+
+
+def _parse_value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for depth, parent in enumerate(parents):
+        below = values.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section")
+        values = below
+    values[last] = value
+
+
+def _check_keys(
+    values: dict[str, Any], model: type[BaseModel], root: type[BaseModel], prefix: str = ""
+) -> None:
+    """Pydantic would refuse an unknown key too, but not name the nearest known one."""
+    for key, value in values.items():
+        field = model.model_fields.get(str(key))
+        if field is None:
+            known = _dotted_keys(root)
+            near = difflib.get_close_matches(f"{prefix}{key}".lower(), known, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown config key {prefix}{key}; the nearest known key is {near[0]}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            if not isinstance(value, dict):
+                example = f"{prefix}{key}.{next(iter(field.annotation.model_fields))}"
+                raise ConfigError(
+                    f"{prefix}{key}={value!r}: this is a section; set one of its keys, such as {example}"
+                )
+            _check_keys(value, field.annotation, root, f"{prefix}{key}.")
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _dotted_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        message = item["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in item["loc"])
+        value = "" if isinstance(item["input"], BaseModel | dict) else f"={item['input']!r}"
+        lines.append(f"{where}{value}: {message[0].lower()}{message[1:]}")
+    return "; ".join(lines)

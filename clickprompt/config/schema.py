@@ -1,0 +1,82 @@
+"""A run's whole configuration, section by section. `docs/config.md` is made from it (reference.py)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from clickprompt.config.base import Frozen
+from clickprompt.config.models import CTRConfig, PLMConfig, PromptConfig
+from clickprompt.config.runtime import RuntimeConfig
+from clickprompt.config.stages import EvaluateConfig, FinetuneConfig, MaskingConfig, PretrainConfig
+from clickprompt.config.sweep import TuneConfig
+from clickprompt.errors import InputError
+
+__all__ = ["SPLITS", "Config", "DataConfig", "PipelineConfig", "require_split"]
+
+
+class DataConfig(Frozen):
+    """Which prepared dataset a run reads, and how its epoch order is cut (data/prepared/order.py)."""
+
+    path: str | None = Field(
+        default=None, description="folder written by `clickprompt prepare` (path or URI)"
+    )
+    version: int | None = Field(
+        default=None,
+        ge=1,
+        description="of the dataset; default: the newest, and the same ever after in a run",
+    )
+    rows: Literal["all", "new"] = Field(
+        default="all",
+        description="what is trained on; new: only the training rows that this version has more than the "
+        "one before",
+    )
+    chunk_batches: int = Field(
+        default=64, ge=1, description="global batches that one read task shuffles together"
+    )
+    id_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0"
+    )
+
+
+class PipelineConfig(Frozen):
+    """What `clickprompt pipeline` does before the first training: which log and which PLM it runs on."""
+
+    source: str = Field(default="movielens-100k", description="as `clickprompt prepare` takes it")
+    raw: str | None = Field(
+        default=None, description="folder with the source's raw files; default: fetched into `downloads`"
+    )
+    fetch_plm: str | None = Field(
+        default=None, description="a PLM that `clickprompt fetch` knows, used as plm.path"
+    )
+    downloads: str = Field(default="data", description="folder of what is fetched")
+    with_plm_steps: int | None = Field(
+        default=None, ge=1, description="end the finetuning with the PLM, the costly one, after so many steps"
+    )
+    notice: str | None = Field(default=None, description="printed before the run and under its table")
+
+
+class Config(Frozen):
+    """A run's whole configuration."""
+
+    seed: int = Field(default=0, ge=0, description="of weights, order, masks, dropout, hashed splits")
+    data: DataConfig = DataConfig()
+    ctr: CTRConfig = CTRConfig()
+    plm: PLMConfig = PLMConfig()
+    prompt: PromptConfig = PromptConfig()
+    masking: MaskingConfig = MaskingConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    tune: TuneConfig = TuneConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def require_split(split: str) -> str:
+    """The split. Raises InputError for another name."""
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} is unknown; known splits: {', '.join(SPLITS)}")
+    return split

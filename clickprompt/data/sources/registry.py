@@ -1,0 +1,42 @@
+"""Raw logs that `clickprompt prepare` reads: name → class. A new one is a class like those in movielens.py
+and a line here.
+"""
+
+from clickprompt.data.sources.amazon import AmazonToys
+from clickprompt.data.sources.bookcrossing import BookCrossing
+from clickprompt.data.sources.goodreads import GoodReads
+from clickprompt.data.sources.movielens import MovieLens1M, MovieLens100K
+from clickprompt.data.sources.raw import Source
+from clickprompt.data.sources.table import Table
+from clickprompt.errors import InputError
+
+__all__ = ["SOURCES", "get_source", "require_source"]
+
+_SCHEMA = (".yaml", ".yml")
+
+SOURCES: dict[str, type[Source]] = {
+    source.name: source for source in (AmazonToys, BookCrossing, GoodReads, MovieLens1M, MovieLens100K)
+}
+
+
+def get_source(name: str, raw_dir: str | None) -> Source:
+    """The raw log of a known source in `raw_dir`, or the one that a YAML file describes. Raises InputError,
+    ConfigError for a bad file.
+    """
+    if name.endswith(_SCHEMA):
+        if raw_dir:
+            raise InputError(f"--raw {raw_dir}: {name} says itself where its log is; leave --raw out")
+        return Table(name)
+    require_source(name)
+    if not raw_dir:
+        raise InputError(f"source {name} needs --raw, the folder with its raw files")
+    return SOURCES[name](raw_dir)
+
+
+def require_source(name: str) -> None:
+    """Raises InputError for an unknown name."""
+    if name not in SOURCES and not name.endswith(_SCHEMA):
+        raise InputError(
+            f"source {name!r} is unknown; known sources: {', '.join(sorted(SOURCES))}, or a YAML file that "
+            "describes your own log"
+        )
