@@ -14,11 +14,12 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
+from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedLM
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
-from clickprompt.training.optimizers import parameter_groups, schedule_factor
+from clickprompt.training.optimizers import schedule_factor
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
 
