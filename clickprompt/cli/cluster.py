@@ -200,9 +200,11 @@ def doctor(
         settings = load_config(plan, overrides or [])
         if stage not in (None, "pretrain", "finetune"):
             raise InputError(f"--stage {stage}: give pretrain or finetune")
-        from clickprompt.runtime.cluster.sizing import make_plan, plan_table
+        from clickprompt.runtime.cluster.sizing import plan_table, size_training
 
-        found = make_plan(settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan)
+        found = size_training(
+            settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan
+        )
         finish(as_json, found, plan_table(found))
         return
     if stage or any(value is not None for value in about_plan.values()):

@@ -29,7 +29,7 @@ from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.score.predict import predict
 from clickprompt.scoring.raw_rows import open_predictor
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 from tests.export.test_serving_folder import write_run
 from tests.support.tiny import write_plm
 
@@ -201,7 +201,7 @@ def by_graph(folder: str, rows: list[dict]) -> np.ndarray:
 def test_parity(finetuned, prepared, tmp_path):
     dataset, _, rows, split, file = prepared
     assert min(np.mean([row[name] is None for row in rows]) for name in rows[0]) > 0.05
-    scores = Predictor(export_of(finetuned), dataset).score(split)
+    scores = RowScorer(export_of(finetuned), dataset).score(split)
     expected = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
     expected = np.array([expected[row] for row in split["row_id"].to_pylist()])
     assert np.ptp(expected) > 0.1

@@ -43,7 +43,7 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.scoring.answers import Answer, answers
-from clickprompt.scoring.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_predictor
 
 __all__ = ["TOKEN", "ServeOptions", "app", "serve_run"]
 
@@ -142,7 +142,7 @@ class Model:
         self._loaded_at.set(time.time())
         self._watching: asyncio.Task[None] | None = None
 
-    def _open(self) -> tuple[RawPredictor, str]:
+    def _open(self) -> tuple[RawRowScorer, str]:
         checksum = _checksum(self._options.run)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         predictor = open_predictor(_real(self._options.run), self._options.data, device, SERVED_ROWS)

@@ -35,7 +35,7 @@ from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.runtime.cluster.connect import check_cpus
 from clickprompt.runtime.cluster.surroundings import check_temporary
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PLMFacts
@@ -46,7 +46,9 @@ _SHOWN = 4  # keys or numbers in an error
 _OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same dataset
 
 
-def check_training(config: Config, stage_name: str, run: str | None = None, *, again: bool = False) -> Job:
+def check_training(
+    config: Config, stage_name: str, run: str | None = None, *, again: bool = False
+) -> TrainingRun:
     """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible
     batch or worker count.
 
@@ -107,10 +109,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     if run is not None:
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None
-    return Job(
+    return TrainingRun(
         config,
         stage,
-        objective,
         storage.native(run or ""),
         dataset,
         order,
