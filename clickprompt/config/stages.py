@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from clickprompt.config.base import Frozen
+from clickprompt.config.base import Frozen, ObjectiveName
 from clickprompt.errors import ConfigError
 
 __all__ = [
@@ -118,6 +118,11 @@ class PretrainConfig(StageConfig):
     )
     epochs: int = Field(default=20, ge=1, description="times that each row is seen")
 
+    @property
+    def objective(self) -> ObjectiveName:
+        """What this stage minimises."""
+        return "pretrain"
+
 
 class FinetuneConfig(StageConfig):
     """Eq. 9 (`with_plm`) or Eq. 10; with no `init`, the model starts from scratch."""
@@ -147,6 +152,11 @@ class FinetuneConfig(StageConfig):
         description="stop after so many validations without a better AUC, so validate_every steps after the "
         "last of them",
     )
+
+    @property
+    def objective(self) -> ObjectiveName:
+        """What this stage minimises."""
+        return "with_plm" if self.with_plm else "without_plm"
 
 
 class EvaluateConfig(Frozen):

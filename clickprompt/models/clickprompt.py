@@ -125,21 +125,6 @@ class ClickPrompt(nn.Module):
     def _soft_prompts(self, interaction_vector: Tensor) -> Tensor | None:
         return None if self.prompt_projector is None else self.prompt_projector(interaction_vector)
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Every trainable parameter once, named as in `named_parameters`, by whose learning rate it follows:
-        ctr, projector, plm, heads.
-        """
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {
-            "ctr": [],
-            "projector": [],
-            "plm": [],
-            "heads": [],
-        }
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups[_group(name)].append((name, parameter))
-        return groups
-
 
 class ClickHead(nn.Module):
     """The MLP of Eq. 8 and ŷ^PLM of Eq. 9: Linear(tanh(Linear(pooled))), H → H → 1."""
@@ -245,13 +230,3 @@ def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
     return (hidden * attention_mask.unsqueeze(-1).to(hidden.dtype)).sum(1) / lengths.unsqueeze(-1)
-
-
-def _group(name: str) -> str:
-    if name.startswith("prompt_projector."):
-        return "projector"
-    if name.startswith("plm.backbone."):
-        return "plm"
-    if name.startswith(("plm.lm_head.", "click_head.")):
-        return "heads"
-    return "ctr"

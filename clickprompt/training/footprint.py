@@ -49,7 +49,8 @@ from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.layers import PackedEmbedding
 
 if TYPE_CHECKING:
-    from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
+    from clickprompt.models.parameter_groups import group_of
+from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
 
 __all__ = ["Footprint", "activation_bytes", "count_parameters", "footprint", "model_states"]
 
@@ -100,15 +101,8 @@ def count_parameters(model: ClickPrompt) -> dict[str, int]:
     """
     counts: dict[str, int] = dict.fromkeys(["plm", "projector", "heads", "ctr", "embeddings"], 0)
     tables = set(map(id, _table_weights(model)))
-    prefixes = {
-        "plm.backbone.": "plm",
-        "prompt_projector.": "projector",
-        "plm.lm_head.": "heads",
-        "click_head.": "heads",
-    }
     for name, parameter in model.named_parameters():
-        part = next((part for prefix, part in prefixes.items() if name.startswith(prefix)), "ctr")
-        counts["embeddings" if id(parameter) in tables else part] += parameter.numel()
+        counts["embeddings" if id(parameter) in tables else group_of(name)] += parameter.numel()
     return counts
 
 

@@ -6,6 +6,7 @@ import torch
 from clickprompt.config import Config, load_config
 from clickprompt.errors import ConfigError
 from clickprompt.models.clickprompt import build_model, load_matching, unique_tensors
+from clickprompt.models.parameter_groups import trainable_by_group
 from clickprompt.models.plm_families import PLM_FAMILIES
 
 SIZES = [5, 3, 4]
@@ -51,7 +52,7 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(
         name.startswith("plm.backbone.") for name, p in model.named_parameters() if not p.requires_grad
     )
 
-    groups = model.parameter_groups()
+    groups = trainable_by_group(model)
     listed = [item for group in groups.values() for item in group]
     assert len(listed) == len(trainable)
     assert all(trainable[name] is parameter for name, parameter in listed)
@@ -67,13 +68,15 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(
 
 def test_groups_by_name(config) -> None:
     model = build_model(config, SIZES, objective="with_plm")
-    groups = {key: {name for name, _ in group} for key, group in model.parameter_groups().items()}
+    groups = {key: {name for name, _ in group} for key, group in trainable_by_group(model).items()}
     assert "ctr_weight" in groups["ctr"]
     assert all(name.startswith("ctr") for name in groups["ctr"])
     assert groups["heads"] == {
         f"click_head.{layer}.{part}" for layer in ("dense", "prediction") for part in ("weight", "bias")
     }
-    heads = {name for name, _ in build_model(config, SIZES, objective="pretrain").parameter_groups()["heads"]}
+    heads = {
+        name for name, _ in trainable_by_group(build_model(config, SIZES, objective="pretrain"))["heads"]
+    }
     assert heads
     assert all(name.startswith("plm.lm_head.") for name in heads)
 

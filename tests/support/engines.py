@@ -19,12 +19,12 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
+from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training import guards
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import train
-from clickprompt.training.optimizers import parameter_groups
 from clickprompt.training.probe import Probe
 from tests.support.in_process import InProcessValidation
 

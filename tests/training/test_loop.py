@@ -13,8 +13,9 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
+from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import ClickLoss, PromptAugmentedLM
-from clickprompt.training.optimizers import parameter_groups, schedule_factor
+from clickprompt.training.optimizers import schedule_factor
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
 from tests.support.watched_training import Watching, run

@@ -3,7 +3,7 @@ import pytest
 from clickprompt.config import load_config
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model
-from clickprompt.training.optimizers import parameter_groups
+from clickprompt.models.parameter_groups import parameter_groups
 
 SIZES = [50, 40]
 

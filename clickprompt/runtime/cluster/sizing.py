@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.config import Config, FinetuneConfig, ObjectiveName, load_config, replaced
+from clickprompt.config import Config, ObjectiveName, load_config, replaced
 from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -85,9 +85,7 @@ def make_plan(
     Raises InputError where the configuration can't work or its dataset's sizes aren't known.
     """
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
-    objective: ObjectiveName = "pretrain"
-    if isinstance(stage, FinetuneConfig):
-        objective = "with_plm" if stage.with_plm else "without_plm"
+    objective = stage.objective
     get_backbone(config.ctr.backbone)
     check_batches(stage, config.runtime)
     runtime = config.runtime

@@ -57,9 +57,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     """
     config = _absolute(config)  # workers run in folders of their own
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
-    objective: ObjectiveName = "pretrain"
-    if isinstance(stage, FinetuneConfig):
-        objective = "with_plm" if stage.with_plm else "without_plm"
+    objective = stage.objective
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)
     check_temporary(config.runtime)

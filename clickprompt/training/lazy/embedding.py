@@ -6,11 +6,11 @@ two of moments and one of the step that last touched each row; every worker hold
 parameters of the model, because DeepSpeed would broadcast and partition those, and DistributedDataParallel
 exchange whole gradients. A step goes
 
-    begin     ids of the global batch from all workers → its distinct rows, caught up (deferred_adamw.py) →
-    leaves [n, d] of the graph forward   looks up in the leaves; backward sums the gradient of all
-    micro-batches there, so it comes coalesced exchange  one all-reduce of [n, d], the mean over the workers
-    as for every other gradient step      AdamW on the n rows, after the engine clipped dense parameters and
-    leaves by their joint norm
+    begin     ids of the global batch from all workers → its distinct rows, caught up (deferred_adamw.py)
+              → leaves [n, d] of the graph
+    forward   looks up in the leaves; backward sums the gradient of all micro-batches there
+    exchange  one all-reduce of [n, d]: the mean over the workers, as for every other gradient
+    step      AdamW on the n rows, after the engine clipped dense parameters and leaves by their joint norm
 
 Rows and gradient being the same everywhere, replicas stay equal bit for bit. Outside of training rows are
 read as they would be now, and nothing is written: validation and export leave no trace in a run.
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from clickprompt.config import StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.layers import PackedEmbedding, gather_rows
+from clickprompt.models.parameter_groups import rate_and_decay
 from clickprompt.training.lazy.deferred_adamw import DeferredAdamW
 from clickprompt.training.optimizers import schedule_factor
 
@@ -60,8 +61,9 @@ class LazyEmbedding:
         self._positions = torch.full_like(self._touched, -1)  # of the step's rows in the leaves
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._state: tuple[Tensor, Tensor, Tensor] | None = None  # of the step's rows: weight, moments
-        rates = [stage.lr.ctr * schedule_factor(step, total_steps, stage) for step in range(total_steps)]
-        self._adamw = DeferredAdamW(rates, stage.weight_decay if stage.decay_embeddings else 0.0, device)
+        [(rate, decay)] = {rate_and_decay(name, 2, stage) for name in self._names}  # one for all tables
+        rates = [rate * schedule_factor(step, total_steps, stage) for step in range(total_steps)]
+        self._adamw = DeferredAdamW(rates, decay, device)
         for index, (name, table) in enumerate(tables.items()):
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, _Lookup(self, index, table.offsets))
