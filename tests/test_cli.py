@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from clickprompt.cli.main import main
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
+from tests.support.commands import fails
 from tests.support.tiny import write_both
 
 
@@ -31,21 +31,6 @@ def run(tmp_path, prepared):
     data = str(tmp_path / "data")
     shutil.copytree(prepared[0], data)
     return data, prepared[1], str(tmp_path / "run")
-
-
-def fails(capsys, *arguments: str) -> str:
-    """The one line that a command with bad input prints."""
-    started = ray.is_initialized()
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    output = capsys.readouterr()
-    assert stopped.value.code == 2, output
-    assert output.out == ""
-    lines = output.err.strip().splitlines()
-    assert len(lines) == 1, output.err
-    assert lines[0].startswith("error: ")
-    assert ray.is_initialized() == started
-    return lines[0]
 
 
 def pretrain(data, plm, run, *settings):

@@ -245,3 +245,32 @@ def test_no_files_import_each_other_in_a_circle():
 def test_a_circle_is_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]
     assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def imported_tests(source: str) -> list[str]:
+    """Imports of the tests' own modules but tests.support, where a helper goes that two files share."""
+    return [
+        f"{module}.{name}" if name else module
+        for module, name in imports_of(source)
+        if module.startswith(".")
+        or (module.split(".")[0] == "tests" and [*module.split("."), name or ""][1] != "support")
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("*.py"))]
+)
+def test_no_test_imports_another_test_or_a_conftest(path):
+    assert imported_tests((ROOT / path).read_text()) == []
+
+
+def test_an_import_of_another_test_is_found():
+    for source in (
+        "from tests.data.test_collate import rows",
+        "from tests.models.conftest import PAD",
+        "from tests import conftest",
+        "import tests.data.test_collate",
+        "def test():\n    from .test_other import helper",
+    ):
+        assert len(imported_tests(source)) == 1, source
+    assert imported_tests("from tests.support import tiny\nfrom tests.support.tiny import write_both") == []

@@ -5,7 +5,7 @@ import pytest
 from clickprompt.benchmark import serve
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
-from tests.export.test_serving_folder import write_run
+from tests.support.finetuned import write_run
 from tests.support.tiny import write_both
 
 

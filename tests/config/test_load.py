@@ -273,14 +273,6 @@ def test_a_number_of_workers_or_a_range():
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
 
 
-def test_bf16_is_a_precision():
-    for value in ("true", "false"):
-        with pytest.raises(
-            ConfigError, match=r"runtime\.bf16 is called otherwise now: set runtime\.precision=bf16"
-        ):
-            load_config(None, [f"runtime.bf16={value}", "runtime.precision=fp32"])
-
-
 def test_sections_can_be_built_in_python():
     assert Config(runtime=RuntimeConfig(num_workers=2)).runtime.num_workers == 2
     with pytest.raises(pydantic.ValidationError, match="extra"):

@@ -13,7 +13,7 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.seeds import compare_seeds
 from clickprompt.export.format import export_of, weights_checksum
 from clickprompt.io import storage
-from tests.export.test_serving_folder import write_run
+from tests.support.finetuned import write_run
 from tests.support.tiny import write_both
 
 OURS, THEIRS = (

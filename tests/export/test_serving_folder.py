@@ -13,17 +13,15 @@ import pytest
 import torch
 
 from clickprompt.cli.main import main
-from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, RunError
-from clickprompt.export.format import load_export, read_info, write_export
+from clickprompt.export.format import load_export, read_info
 from clickprompt.export.raw_graph import drawn_inputs
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
-from clickprompt.models.clickprompt import build_model
-from clickprompt.training.engine import weights_of
-from tests.support.tiny import tiny_config, write_both
+from tests.support.finetuned import write_run
+from tests.support.tiny import write_both
 
 
 def some(fast):
@@ -34,32 +32,6 @@ def some(fast):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     return write_both(str(tmp_path_factory.mktemp("serving")))
-
-
-def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.nn.Module:
-    """As a finetuning leaves it; what it would have learned is drawn, so that logits differ from row to
-    row.
-    """
-    dataset, plm = prepared
-    config = tiny_config(dataset.uri, plm, **settings)
-    model = build_model(config, dataset.field_sizes, objective=objective).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    tokenizer = load_tokenizer(plm) if model.plm is not None else None
-    write_export(
-        os.path.join(run, "export"),
-        weights_of(model),
-        plm=model.plm.config_dict() if model.plm is not None else None,
-        objective=objective,
-        config=config,
-        dataset=dataset,
-        tokenizer=tokenizer,
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer) if tokenizer else None,
-        step=1,
-    )
-    return model
 
 
 def served_inputs(folder: str, rows: list[dict[str, str]]) -> np.ndarray:

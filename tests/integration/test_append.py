@@ -28,9 +28,9 @@ from clickprompt.runtime.prepare.append import append
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tasks import _hash
 from clickprompt.runtime.train.preflight import check_training
-from tests.integration.test_prepare import files_below
-from tests.integration.test_prepare_table import SMALL, as_fields, random_log, write
+from tests.support.folders import files_below
 from tests.support.naive_prepare import naive_prepare
+from tests.support.random_tables import SMALL, as_fields, random_log, write
 
 pytestmark = pytest.mark.ray
 

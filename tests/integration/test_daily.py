@@ -27,8 +27,8 @@ from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_predictor
-from tests.integration.test_prepare_table import write
-from tests.integration.test_serve import Server
+from tests.support.random_tables import write
+from tests.support.server import Server
 from tests.support.tiny import tiny_config, write_plm
 
 pytestmark = pytest.mark.ray

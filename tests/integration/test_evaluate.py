@@ -17,7 +17,7 @@ from clickprompt.io import storage
 from clickprompt.runtime.score import evaluate as runtime_evaluate
 from clickprompt.runtime.score.evaluate import evaluate, evaluate_attention
 from clickprompt.scoring.rows import RowScorer
-from tests.export.test_serving_folder import write_run
+from tests.support.finetuned import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import write_plm

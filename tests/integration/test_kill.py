@@ -17,7 +17,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import newest_complete
-from tests.integration.test_prepare import files_below
+from tests.support.folders import files_below
 from tests.support.raw_movielens import ratings, write_1m
 from tests.support.tiny import tiny_config, write_both
 

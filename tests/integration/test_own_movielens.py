@@ -7,7 +7,7 @@ import yaml
 
 from clickprompt.data.sources.movielens import AGES_1M, GENDERS, JOBS_1M
 from clickprompt.runtime.prepare.prepare import prepare
-from tests.integration.test_prepare import files_below
+from tests.support.folders import files_below
 from tests.support.raw_movielens import ratings, write_1m
 
 pytestmark = pytest.mark.ray

@@ -22,7 +22,7 @@ from clickprompt.export.format import export_of, load_export
 from clickprompt.io import storage
 from clickprompt.runtime.score.predict import predict
 from clickprompt.scoring.rows import RowScorer
-from tests.export.test_serving_folder import write_run
+from tests.support.finetuned import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.tiny import write_both
 

@@ -18,6 +18,7 @@ from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
 from clickprompt.runtime.prepare.prepare import _encode, _kth, _parse, prepare
 from tests.support import naive_sources
+from tests.support.folders import files_below
 from tests.support.naive_prepare import assert_equal, naive_prepare
 from tests.support.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
 
@@ -54,15 +55,6 @@ def decoded(dataset, split):
             strict=True,
         )
     )
-
-
-def files_below(folder):
-    found = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(place, name), "rb") as stream:
-                found[os.path.relpath(os.path.join(place, name), folder)] = stream.read()
-    return found
 
 
 def test_rows_and_splits_equal_a_plain_reading(dataset):

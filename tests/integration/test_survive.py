@@ -22,10 +22,10 @@ from clickprompt.export.format import export_of, read_info
 from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
+from tests.support.click_training import Memory
+from tests.support.click_training import run as run_plainly
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
-from tests.training.test_guards import Memory
-from tests.training.test_guards import run as run_plainly
 
 pytestmark = pytest.mark.ray
 STEPS = 120

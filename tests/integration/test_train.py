@@ -33,8 +33,8 @@ from clickprompt.scoring.attention import PromptAttention
 from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import RowScorer
 from clickprompt.training.checkpoint import newest_complete
+from tests.support.engines import losses_of
 from tests.support.tiny import tiny_config, write_both
-from tests.training.test_engines import losses_of
 
 pytestmark = pytest.mark.ray
 STEPS = 40

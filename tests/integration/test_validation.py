@@ -21,8 +21,8 @@ from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_
 from tests.support.in_process import InProcessValidation
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
-from tests.training.test_loop import Watching
-from tests.training.test_loop import run as run_in_process
+from tests.support.watched_training import Watching
+from tests.support.watched_training import run as run_in_process
 
 pytestmark = pytest.mark.ray
 EVERY, PATIENCE, STEPS = 7, 2, 120

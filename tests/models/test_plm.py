@@ -23,8 +23,8 @@ from clickprompt.config import PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.models.plm import PromptedPLM, check_plm, load_plm, plm_from_config
 from clickprompt.models.plm_families import PLM_FAMILIES
-from tests.models.conftest import FAMILIES, PAD, VARIANTS
 from tests.support.naive_plm import naive_plm
+from tests.support.tiny_plms import FAMILIES, PAD, VARIANTS
 
 K = 2
 MINILM = os.environ.get("CLICKPROMPT_MINILM")

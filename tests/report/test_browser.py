@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clickprompt.report.make import make_report
-from tests.report.test_report import attacked
+from tests.support.attacked_report import attacked
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from clickprompt.config import replaced
-from tests.support.tiny import tiny_config, write_both
-from tests.training.test_engines import (
+from tests.support.engines import (
     ENGINES,
     LOWER,
     OBJECTIVE_NAMES,
@@ -18,6 +17,7 @@ from tests.training.test_engines import (
     distributed,
     losses_of,
 )
+from tests.support.tiny import tiny_config, write_both
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -1,49 +1,21 @@
 """What ends a loop or drops a step, and when checkpoints are due: in one process."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import torch
 
 from clickprompt.config import load_config, replaced
-from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import ConfigError
 from clickprompt.models.clickprompt import build_model
-from clickprompt.objectives import ClickLoss
 from clickprompt.training import guards
 from clickprompt.training.checkpoint import TrainState
-from clickprompt.training.engine import TorchEngine
 from clickprompt.training.guards import NonFiniteError, is_spike
-from clickprompt.training.loop import train
+from tests.support.click_training import Memory, run
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
 
 STEPS = 30
-
-
-class Memory:
-    """A loop context that keeps the steps and, of each checkpoint, the files and the state as JSON."""
-
-    def __init__(self, folder):
-        self.folder, self.steps, self.states = folder, [], {}
-
-    def on_step(self, metrics):
-        self.steps.append(
-            {name: value for name, value in metrics.items() if name not in ("seconds", "wait_seconds")}
-        )
-
-    def on_checkpoint(self, folder, state):
-        kept = self.folder / str(state.step)
-        kept.mkdir(parents=True)
-        for name in ("state-00000.safetensors", "trainer.json"):
-            shutil.copy(f"{folder}/{name}", kept)
-        values = json.loads((kept / "trainer.json").read_text())
-        values.pop("num_workers")
-        self.states[state.step] = TrainState(**values)
 
 
 @pytest.fixture(scope="module")
@@ -56,43 +28,6 @@ def config(tmp_path_factory):
         "finetune__checkpoint_every": 1000,
     }
     return tiny_config(dataset.uri, "none", **changes)
-
-
-def run(config, memory, *, resume=None, poison=None, **options):
-    dataset = Dataset.open(config.data.path)
-    stage = config.finetune
-    engine = TorchEngine(
-        ClickLoss(build_model(config, dataset.field_sizes, objective="without_plm")),
-        stage,
-        device=torch.device("cpu"),
-    )
-    state = TrainState()
-    if resume:
-        engine.load(str(memory.folder / str(resume)))
-        state = memory.states[resume]
-    size = {
-        "global_batch_size": stage.global_batch_size,
-        "epochs": stage.epochs,
-        "max_steps": stage.max_steps,
-    }
-    order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
-    batches = read_local_batches(dataset, order, start_step=state.step)
-    if poison:
-        batches = poison(engine, batches)
-    collator = Collator(dataset.columns, seed=config.seed)
-    train(
-        engine,
-        ClickLoss(engine.model),
-        collator,
-        order,
-        batches,
-        stage=stage,
-        seed=0,
-        state=state,
-        context=memory,
-        **options,
-    )
-    return engine, state
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -142,7 +77,7 @@ def test_spikes_are_dropped_alike_by_a_resumed_run(config, tmp_path, monkeypatch
 
 
 def test_a_dropped_step_changes_nothing(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("clickprompt.training.loop.is_spike", lambda *_: True)
+    monkeypatch.setattr("clickprompt.training.step.is_spike", lambda *_: True)
     dropping = replaced(config, {"finetune.skip_loss_spikes": 2.0, "finetune.max_steps": 3})
     engine, state = run(dropping, Memory(tmp_path))
     fresh = build_model(

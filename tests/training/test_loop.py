@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from clickprompt.config import Config, FinetuneConfig, replaced
+from clickprompt.config import FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
-from clickprompt.objectives import OBJECTIVES, ClickLoss, PromptAugmentedLM
-from clickprompt.training.checkpoint import TrainState
-from clickprompt.training.engine import TorchEngine
-from clickprompt.training.loop import train
+from clickprompt.objectives import ClickLoss, PromptAugmentedLM
 from clickprompt.training.optimizers import schedule_factor
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
+from tests.support.watched_training import Watching, run
 
 
 @pytest.fixture(scope="module")
@@ -31,47 +28,6 @@ def config(tmp_path_factory):
     return tiny_config(
         dataset.uri, plm, finetune__epochs=20, finetune__lr="{ctr: 0.01}", finetune__schedule="constant"
     )
-
-
-class Watching:
-    """A loop context that remembers, and a validation with the scores of a script."""
-
-    def __init__(self, scores, every=2, patience=2):
-        self.every, self.patience, self._scores = every, patience, iter(scores)
-        self.begun, self.steps = [], []
-
-    def begin(self, step):
-        self.begun.append(step)
-
-    def result(self):
-        return {"valid_auc": next(self._scores), "valid_log_loss": 0.5}
-
-    def on_step(self, metrics):
-        self.steps.append(metrics)
-
-    def on_checkpoint(self, folder, state):
-        pass
-
-
-def run(config: Config, objective_name: str, watching, validation=None):
-    dataset = Dataset.open(config.data.path)
-    stage: FinetuneConfig = config.finetune
-    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
-    engine = TorchEngine(objective, stage, device=torch.device("cpu"))
-    size = {
-        "global_batch_size": stage.global_batch_size,
-        "epochs": stage.epochs,
-        "max_steps": stage.max_steps,
-    }
-    order = Order.of(dataset, chunk_batches=4, seed=config.seed, **size)
-    table = (
-        TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name == "with_plm" else None
-    )
-    collator = Collator(dataset.columns, table, None, seed=config.seed)
-    batches = read_local_batches(dataset, order)
-    options = {"stage": stage, "seed": config.seed, "state": TrainState(), "context": watching}
-    chosen = validation(engine, collator, dataset, config, objective_name) if validation else watching
-    return engine, train(engine, objective, collator, order, batches, validation=chosen, **options)
 
 
 def test_best_validation_is_chosen_and_patience_ends_the_run(config):

@@ -10,7 +10,7 @@ from clickprompt.io import storage
 from clickprompt.io.folders import scratch_folder
 from clickprompt.runtime.train.resume import clear_checkpoints
 from clickprompt.training.checkpoint import checkpoint_name
-from tests.training.test_checkpoint import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 
 RECORD = "checkpoint_manager_snapshot.json"
 

@@ -1,0 +1,21 @@
+"""Commands run in this process."""
+
+import pytest
+import ray
+
+from clickprompt.cli.main import main
+
+
+def fails(capsys, *arguments: str) -> str:
+    """The one line that a command with bad input prints."""
+    started = ray.is_initialized()
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    output = capsys.readouterr()
+    assert stopped.value.code == 2, output
+    assert output.out == ""
+    lines = output.err.strip().splitlines()
+    assert len(lines) == 1, output.err
+    assert lines[0].startswith("error: ")
+    assert ray.is_initialized() == started
+    return lines[0]

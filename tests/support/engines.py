@@ -1,0 +1,198 @@
+"""Loss curves of one objective by any engine: in this process, or by a group of processes."""
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import save_file
+
+from clickprompt.config import Config, FinetuneConfig, replaced
+from clickprompt.data.collate import Collator
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.io import storage
+from clickprompt.models.clickprompt import build_model
+from clickprompt.models.parameter_groups import parameter_groups
+from clickprompt.objectives import OBJECTIVES
+from clickprompt.training import guards
+from clickprompt.training.checkpoint import TrainState
+from clickprompt.training.engine import TorchEngine
+from clickprompt.training.loop import Context, train
+from clickprompt.training.probe import Probe
+from tests.support.in_process import InProcessValidation
+
+STEPS = 20
+ENGINES = ["torch", "0", "1", "2", "3"]
+SMALL = {"pretrain.micro_batch_size": 6, "finetune.micro_batch_size": 6}
+OBJECTIVE_NAMES = ["pretrain", "with_plm", "without_plm"]
+LOWER = {"bf16": 2e-2, "fp16": 5e-3}  # relative; what their mantissas allow
+
+
+class Recorder(Context):
+    """A loop context that keeps losses in memory, and each checkpoint's folder with the weights of that
+    moment under `keep`.
+    """
+
+    def __init__(self, engine, keep=None):
+        self.losses, self.validations, self.engine, self.keep = [], [], engine, keep
+        self.norms, self.skipped = [], []
+
+    def on_step(self, metrics):
+        self.losses.append(metrics["loss"])
+        self.norms.append(metrics["gradient_norm"])
+        self.validations += [scores["valid_log_loss"] for scores in metrics.get("validations", ())]
+        if metrics.get("skipped"):
+            self.skipped.append(metrics["step"])
+
+    def on_checkpoint(self, folder, state):
+        if not self.keep:
+            return
+        shutil.copytree(folder, os.path.join(self.keep, f"{state.step}"), dirs_exist_ok=True)
+        weights = self.engine.weights()
+        if not self.engine.rank:
+            save_file(weights, os.path.join(self.keep, f"{state.step}-weights.safetensors"))
+            storage.write_json(
+                os.path.join(self.keep, f"{state.step}-state.json"), {"probe_loss": state.probe_loss}
+            )
+
+
+def build(config: Config, objective_name: str, engine: str, num_workers: int, total_steps: int | None = None):
+    dataset = Dataset.open(config.data.path)
+    stage = config.pretrain if objective_name == "pretrain" else config.finetune
+    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
+    table = (
+        TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name != "without_plm" else None
+    )
+    masking = config.masking if objective_name == "pretrain" else None
+    lm = objective.model.plm.lm_kind if masking else "masked"
+    collator = Collator(dataset.columns, table, masking, lm=lm, seed=config.seed)
+    device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
+    if engine == "torch":
+        built = TorchEngine(
+            objective, stage, device=device, precision=config.runtime.precision, total_steps=total_steps
+        )
+    else:
+        from clickprompt.training import deepspeed_engine
+
+        deepspeed_engine._PERSISTENT = 0  # else ZeRO 3 would divide nothing of so small a model
+        runtime = config.runtime.model_copy(update={"zero_stage": int(engine)})
+        options = {
+            "micro_batches": stage.micro_batches(num_workers),
+            "device": device,
+            "total_steps": total_steps,
+        }
+        built = deepspeed_engine.DeepSpeedEngine(objective, stage, runtime, **options)
+        assert engine != "3" or not any(parameter.numel() for parameter in built.model.parameters()), (
+            "not divided"
+        )
+    return dataset, stage, objective, collator, built
+
+
+def losses_of(config: Config, **options) -> list[float]:
+    """Of steps, then of validations."""
+    recorder = record(config, **options)
+    return recorder.losses + recorder.validations
+
+
+def record(
+    config: Config,
+    *,
+    objective: str = "pretrain",
+    engine="torch",
+    rank=0,
+    num_workers=1,
+    keep=None,
+    resume=0,
+    until=None,
+    steps=STEPS,
+) -> Recorder:
+    """Steps `resume` … `until`."""
+    torch.set_flush_denormal(True)
+    dataset, stage, _, collator, built = build(config, objective, engine, num_workers, steps)
+    order = Order.of(
+        dataset,
+        global_batch_size=stage.global_batch_size,
+        chunk_batches=4,
+        seed=config.seed,
+        epochs=8,
+        max_steps=steps,
+    )
+    probe = Probe(built, collator, dataset)
+    state = TrainState(step=resume)
+    if resume:
+        built.load(os.path.join(keep, str(resume)))
+        state.probe_loss = storage.read_json(os.path.join(keep, f"{resume}-state.json"))["probe_loss"]
+        probe.check(state, keep)
+    batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume)
+    recorder = Recorder(built, keep)
+    recorder.probe = probe
+    if isinstance(stage, FinetuneConfig):
+        recorder.validation = InProcessValidation(built, collator, dataset, config, objective)
+    options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder}
+    train(built, collator, order, islice(batches, (until or steps) - resume), **options)
+    fresh = parameter_groups(build_model(config, dataset.field_sizes, objective=objective), stage)
+    rates = [(group["name"], group["base_lr"], group["weight_decay"]) for group in fresh]
+    assert [
+        (group["name"], group["base_lr"], group["weight_decay"]) for group in built.optimizer.param_groups
+    ] == rates
+    return recorder
+
+
+@dataclass(frozen=True)
+class Case:
+    engine: str
+    objective: str = "pretrain"
+    changes: dict = field(default_factory=dict)  # of the configuration
+    resume: int = 0
+    until: int | None = None
+    keep: str | None = None
+    steps: int = STEPS
+
+
+def _worker(rank, num_workers, port, config, cases, out):
+    torch.set_num_threads(1)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        LOCAL_RANK=str(rank),
+        RANK=str(rank),
+        WORLD_SIZE=str(num_workers),
+    )
+    if config.runtime.gpus_per_worker:
+        torch.cuda.set_device(rank)
+    dist.init_process_group(
+        "nccl" if config.runtime.gpus_per_worker else "gloo", rank=rank, world_size=num_workers
+    )
+    curves = {}
+    guards._FIRST_STEPS = 2  # in this process only, for SKIPPING
+    for name, case in cases.items():
+        options = {
+            "engine": case.engine,
+            "keep": case.keep,
+            "resume": case.resume,
+            "until": case.until,
+            "steps": case.steps,
+        }
+        changed = replaced(config, case.changes)
+        recorder = record(changed, objective=case.objective, rank=rank, num_workers=num_workers, **options)
+        curves[name] = recorder.losses + recorder.validations
+        curves[f"{name}: norms"], curves[f"{name}: skipped"] = recorder.norms, recorder.skipped
+    if rank == 0:
+        storage.write_json(os.path.join(out, "curves.json"), curves)
+    dist.destroy_process_group()
+
+
+def distributed(config, num_workers, cases: dict[str, Case], folder) -> dict[str, list[float]]:
+    """Each case's losses, all in one group of processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_worker, (num_workers, port, config, cases, str(folder)), nprocs=num_workers)
+    return storage.read_json(os.path.join(folder, "curves.json"))
