@@ -152,7 +152,7 @@ def test_a_prepare_that_fails_leaves_nothing(ray_session, bucket, tmp_path):
 def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, tmp_path):
     schema = write_log(str(tmp_path / "raw"), "jsonl")
     code = (
-        "import os, sys; from clickprompt.runtime.prepare import prepare as p; p._write_vocabulary = "
+        "import os, sys; from clickprompt.runtime.prepare import vocabulary as p; p._write_vocabulary = "
         "lambda *_: os._exit(9); "
     )
     code += "p.prepare(sys.argv[1], None, sys.argv[2])"
