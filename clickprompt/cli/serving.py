@@ -91,7 +91,8 @@ def serve(
         raise InputError(
             f"serve needs {', '.join(missing)}, which isn't installed; run pip install 'clickprompt[serve]'"
         )
-    from clickprompt.runtime.score.serve import TOKEN, ServeOptions, serve_run
+    from clickprompt.runtime.score.serve import serve_run
+    from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 
     needs_token = bool(token_file or os.environ.get(TOKEN))
     args = {

@@ -19,8 +19,8 @@ from clickprompt.config import stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.sources.file_options import file_format, nulls_of
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
-from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.text.token_table import TokenTable

@@ -13,8 +13,8 @@ from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.sources.file_options import file_format
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
-from clickprompt.data.sources.table import file_format
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.checks import check_clicks

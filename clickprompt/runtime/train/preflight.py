@@ -38,7 +38,7 @@ from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from clickprompt.models.plm import PLMFacts
+    from clickprompt.models.plm_loading import PLMFacts
 
 __all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
 
@@ -78,7 +78,7 @@ def check_training(
         _check_validation(dataset)
     plm, truncation = None, None
     if objective != "without_plm":
-        from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
+        from clickprompt.models.plm_loading import check_plm  # transformers' models take seconds to import
 
         plm = check_plm(config.plm, config.prompt)
         if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
@@ -235,7 +235,7 @@ def _check_init(
         before = _trained_on(what, info, dataset)
     if plm is None or info.plm is None:
         return before
-    from clickprompt.models.plm import plm_facts  # as above
+    from clickprompt.models.plm_loading import plm_facts  # as above
 
     found = plm_facts(info.plm)
     if (found.model_type, found.hidden_size, found.num_layers) != (
