@@ -248,7 +248,7 @@ def test_a_circle_is_found():
 
 
 def imported_tests(source: str) -> list[str]:
-    """Imports of the tests' own modules other than tests.support: a helper that two files share goes there."""
+    """Imports of the tests' modules other than tests.support, where a helper that two files share belongs."""
     return [
         f"{module}.{name}" if name else module
         for module, name in imports_of(source)
