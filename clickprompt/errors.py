@@ -1,8 +1,8 @@
 """Every exception that clickprompt raises on purpose.
 
-An `InputError` is something the person who typed the command can mend: its message names the value,
-the rule and the remedy in one line, and the command line turns it into exit status 2. Any other
-`ClickPromptError` is a failed run and becomes exit status 1.
+An `InputError` is a mistake that the person who typed the command can mend: its message names the value, the
+rule and the remedy in one line, and the exit status is 2. Any other `ClickPromptError` is a failed run, with
+exit status 1.
 """
 
 import re

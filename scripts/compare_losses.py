@@ -2,11 +2,11 @@
 
     python scripts/compare_losses.py OLD [NEW]
 
-OLD and NEW (default: the working tree) are revisions of this repository. Each trains the three objectives on
-torch and on DeepSpeed ZeRO-2: two workers on CPUs, 20 steps, dropout on, on the same small synthetic log and a
-BERT of two layers. Every step's loss, gradient norm and counts must be equal. Then NEW continues each of OLD's
-runs from its checkpoint after step 10, which must give OLD's last ten steps. Prints a table; exit status 1
-where anything differs.
+OLD and NEW (default: the working tree) are revisions of this repository. Each trains the three objectives
+on torch and on DeepSpeed ZeRO-2: two workers on CPUs, 20 steps, dropout on, on the same small synthetic log
+and a BERT of two layers. Every step's loss, gradient norm and counts must be equal. Then NEW continues each
+of OLD's runs from its checkpoint after step 10, which must give OLD's last ten steps. Prints a table; exit
+status 1 where anything differs.
 """
 
 import argparse

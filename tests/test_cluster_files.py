@@ -123,7 +123,8 @@ def test_the_service_is_the_server_of_the_command():
     """What Serve itself reads of it, and the application built from its arguments."""
     from ray.serve.schema import ServeDeploySchema
 
-    from clickprompt.runtime.score.serve import TOKEN, ServeOptions, app
+    from clickprompt.runtime.score.serve import app
+    from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 
     [service] = documents(KUBERAY / "rayservice.yaml")
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))

@@ -36,6 +36,7 @@ HOMES = {
     "deepspeed": ["clickprompt/training/deepspeed_engine.py"],
     "transformers": ["clickprompt/models/plm*.py"],
 }
+COMPAT = "clickprompt/runtime/compat.py"
 TOKENIZERS = {
     "AutoTokenizer": "clickprompt/data/text/template.py",
     "PreTrainedTokenizerBase": "*",
@@ -77,6 +78,9 @@ def broken(path: str, module: str, name: str | None) -> str | None:
         if package == "transformers" and fnmatch(path, TOKENIZERS.get(name or "", "")):
             return None
         return f"only {' and '.join(HOMES[package])} may import {package}"
+    private = any(part.startswith("_") for part in [*below, name or ""])
+    if package == "ray" and private and path != COMPAT:
+        return f"private names of Ray stand in {COMPAT} only"
     if package == "jobs":
         return "jobs are entry points"
     if package == "clickprompt":
@@ -140,6 +144,8 @@ def test_no_job_takes_the_place_of_a_module(path):
         ("clickprompt/runtime/train/train.py", "from clickprompt.cli.main import main"),
         ("clickprompt/runtime/train/worker.py", "from clickprompt.benchmark.faults import strikes"),
         ("clickprompt/runtime/train/train.py", "import jobs.pretrain"),
+        ("clickprompt/runtime/train/train.py", "from ray._private import ray_constants"),
+        ("clickprompt/benchmark/turns.py", "from ray.data._internal.plan import ExecutionPlan"),
         ("clickprompt/runtime/train/train.py", "try:\n    import deepspeed\nexcept ImportError: pass"),
         ("clickprompt/training/engine.py", "from deepspeed.ops import adam"),
         ("clickprompt/models/projector.py", "from transformers import AutoModel"),
@@ -248,7 +254,7 @@ def test_a_circle_is_found():
 
 
 def imported_tests(source: str) -> list[str]:
-    """Imports of the tests' modules other than tests.support, where a helper that two files share belongs."""
+    """Imports of the tests' own modules but tests.support, where a helper goes that two files share."""
     return [
         f"{module}.{name}" if name else module
         for module, name in imports_of(source)

@@ -25,7 +25,7 @@ from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.train.preflight import check_training
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 
@@ -63,10 +63,13 @@ def measure_ctr_stream(
     if "embedding_dim" not in config.ctr.model_fields_set:
         changes["ctr.embedding_dim"] = _EMBEDDING_DIM
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        job = check_training(replaced(config, changes), "finetune", storage.join(folder, "run"))
+        training = check_training(replaced(config, changes), "finetune", storage.join(folder, "run"))
         say(f"{length.turns} turns of {length.steps} steps each")
-        loops = {"stream": Loop(1, job=job), "steps": Loop(1, bare=_StepsAlone(job, num_steps))}
-        with connect(job.config.runtime):
+        loops = {
+            "stream": Loop(1, training=training),
+            "steps": Loop(1, bare=_StepsAlone(training, num_steps)),
+        }
+        with connect(training.config.runtime):
             measured, _, _ = loops_in_turn(loops, turns=length.turns, steps=length.steps)
     seconds = {
         name: [statistics.median(mark.seconds for mark in marks) for [marks] in turns[1:]]
@@ -85,27 +88,26 @@ def measure_ctr_stream(
         "step_stream": figure([1e3 * value for value in seconds["stream"]], "ms"),
         "step_alone": figure([1e3 * value for value in seconds["steps"]], "ms"),
     }
-    ctr, sizes = job.config.ctr, job.dataset.field_sizes
+    ctr, sizes = training.config.ctr, training.dataset.field_sizes
     return figures, [
-        f"{ctr.backbone}, {ctr.num_layers} layers of {ctr.hidden_dim}; {sum(sizes):,} values × "
-        f"{ctr.embedding_dim} "
-        f"({job.config.finetune.embedding_optimizer}), {len(sizes)} fields, batch {batch_size}; one worker, "
-        "one thread; turns alternate"
+        f"{ctr.backbone}, {ctr.num_layers} layers of {ctr.hidden_dim}; "
+        f"{sum(sizes):,} values × {ctr.embedding_dim} ({training.config.finetune.embedding_optimizer}), "
+        f"{len(sizes)} fields, batch {batch_size}; one worker, one thread; turns alternate"
     ]
 
 
 @dataclass(frozen=True)
 class _StepsAlone:
-    job: Job
+    training: TrainingRun
     num_steps: int
 
     def __call__(self, rank: int, pace: Callable[[Iterable[Any], int], Iterator[Any]]) -> None:
         torch.set_flush_denormal(True)
-        job, stage = self.job, self.job.config.finetune
+        training, stage = self.training, self.training.config.finetune
         objective = ClickLoss(
-            build_model(job.config, job.dataset.field_sizes, objective="without_plm").train()
+            build_model(training.config, training.dataset.field_sizes, objective="without_plm").train()
         )
-        total_steps = job.order.total_steps
+        total_steps = training.order.total_steps
         engine = TorchEngine(objective, stage, device=torch.device("cpu"), total_steps=total_steps)
         for step, batch in pace(self._recorded(), rank):
             set_learning_rates(engine.optimizer, schedule_factor(step, total_steps, stage))
@@ -114,13 +116,19 @@ class _StepsAlone:
             engine.step()
 
     def _recorded(self) -> list[tuple[int, Batch]]:
-        job, stage = self.job, self.job.config.finetune
+        training, stage = self.training, self.training.config.finetune
         collator = Collator(
-            job.dataset.columns, None, None, seed=job.config.seed, id_dropout=job.config.data.id_dropout
+            training.dataset.columns,
+            None,
+            None,
+            seed=training.config.seed,
+            id_dropout=training.config.data.id_dropout,
         )
-        batches = read_local_batches(job.dataset, job.order)
+        batches = read_local_batches(training.dataset, training.order)
         return [
             (step, batch)
             for _, (step, columns) in zip(range(self.num_steps), batches, strict=False)
-            for batch in collator.micro_batches(columns, stage.micro_batch_size, job.order.epoch_of(step))
+            for batch in collator.micro_batches(
+                columns, stage.micro_batch_size, training.order.epoch_of(step)
+            )
         ]

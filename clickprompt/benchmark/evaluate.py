@@ -33,7 +33,7 @@ from clickprompt.runtime.observe.memory import Usage, usage_below
 from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.score.pool import score_groups, start_scorers
 from clickprompt.runtime.train.train import run_training
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 
 __all__ = ["measure_evaluate"]
 
@@ -176,7 +176,7 @@ class _Loop:
 
     def __init__(self, dataset: Dataset, export: str, folder: str) -> None:
         self._dataset, self._folder = dataset, folder
-        self._predictor = Predictor(export, dataset)
+        self._predictor = RowScorer(export, dataset)
 
     def score(self, groups: range) -> "_Rate":
         started, cpu, rows = time.perf_counter(), time.process_time(), 0

@@ -36,7 +36,7 @@ from clickprompt.objectives import PromptAugmentedLM
 from clickprompt.runtime.cluster.connect import check_cpus, connect
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.loop import train
+from clickprompt.training.loop import Context, train
 
 __all__ = ["measure_ingest"]
 
@@ -176,24 +176,13 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
         state = TrainState(step=start_step)
         train(
             engine,
-            objective,
             collator,
             order,
             batches,
             stage=stage,
             seed=config.seed,
             state=state,
-            context=_Nowhere(),
+            context=Context(),
         )
 
     return loop
-
-
-class _Nowhere:
-    """Where the loop's results go."""
-
-    def on_step(self, metrics: dict[str, Any]) -> None:
-        pass
-
-    def on_checkpoint(self, folder: str, state: TrainState) -> None:
-        pass

@@ -14,7 +14,7 @@ from clickprompt.benchmark.pamlm_step import SHAPES, Shape, shaped
 from clickprompt.config import Config, replaced
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.cluster.sizing import make_plan
+from clickprompt.runtime.cluster.sizing import size_training
 from clickprompt.runtime.train.train import run_training
 
 __all__ = ["measure_memory"]
@@ -45,7 +45,7 @@ def measure_memory(
                 "runtime.zero_stage": stage,
             }
             run = storage.join(folder, f"zero-{stage}")
-            plans[stage] = make_plan(replaced(config, changes), "pretrain")
+            plans[stage] = size_training(replaced(config, changes), "pretrain")
             result = run_training(replaced(config, changes), "pretrain", run)
             peaks[stage] = [peak["rss"] for peak in result["peak_memory_gib"]]
             storage.delete_tree(run)

@@ -166,20 +166,23 @@ class _Setup:
 
     def loops(self, num_workers: int, num_threads: int) -> dict[str, Loop]:
         config = replaced(self.config, {"runtime.num_workers": num_workers})
-        job = check_training(config, "pretrain", self._run(num_workers))
+        training = check_training(config, "pretrain", self._run(num_workers))
         num_steps = self.length.turns * self.length.steps
         bare = BareLoop(
-            job.config,
-            job.dataset,
-            job.order,
+            training.config,
+            training.dataset,
+            training.order,
             num_workers,
             num_steps,
             storage.join(self.folder, f"bare-{num_workers}"),
         )
         return {
-            "ours": Loop(num_workers, job=job, num_threads=num_threads),
+            "ours": Loop(num_workers, training=training, num_threads=num_threads),
             "bare": Loop(
-                num_workers, bare=bare, num_threads=num_threads, num_gpus=job.config.runtime.gpus_per_worker
+                num_workers,
+                bare=bare,
+                num_threads=num_threads,
+                num_gpus=training.config.runtime.gpus_per_worker,
             ),
         }
 

@@ -27,7 +27,7 @@ from clickprompt.export.format import dataset_of, export_of, read_info
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io.progress import say
 from clickprompt.scoring.answers import answers
-from clickprompt.scoring.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_predictor
 
 __all__ = ["load", "measure_serve"]
 
@@ -99,7 +99,7 @@ def _rewrite(path: str) -> None:
         json.dump(found, stream, indent=1)
 
 
-def _bodies(predictor: RawPredictor, dataset: Dataset) -> list[bytes]:
+def _bodies(predictor: RawRowScorer, dataset: Dataset) -> list[bytes]:
     """Requests of values of the vocabularies, under the columns of fields that are read as text; others are
     missing.
     """
@@ -113,7 +113,7 @@ def _bodies(predictor: RawPredictor, dataset: Dataset) -> list[bytes]:
     return [json.dumps({"rows": [row] * _ROWS}).encode() for row in rows]
 
 
-def _loop(predictor: RawPredictor, bodies: list[bytes], at_once: int) -> float:
+def _loop(predictor: RawRowScorer, bodies: list[bytes], at_once: int) -> float:
     """Requests a second of the same model and the same reading of JSON, without HTTP and Ray."""
     done, started = 0, time.monotonic()
     while time.monotonic() - started < _SECONDS / 2:

@@ -17,8 +17,9 @@ import torch
 
 from clickprompt.errors import RunError
 from clickprompt.runtime.train.train import build_trainer
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import Batches, TrainingRun
 from clickprompt.runtime.train.validation import evaluation_pool
+from clickprompt.training.checkpoint import CheckpointWriter
 
 __all__ = ["Loop", "Mark", "Pace", "Turn", "loops_in_turn"]
 
@@ -54,7 +55,13 @@ class Pace:
     num_threads: int
     """of each worker"""
 
-    def __call__(self, batches: Iterable[_Item], rank: int) -> Iterator[_Item]:
+    def __call__(
+        self, batches: Batches, writer: CheckpointWriter, rank: int
+    ) -> tuple[Batches, CheckpointWriter]:
+        """As the `Around` of a loop on Ray Train."""
+        return self.paced(batches, rank), writer
+
+    def paced(self, batches: Iterable[_Item], rank: int) -> Iterator[_Item]:
         torch.set_num_threads(self.num_threads)
         rest = iter(batches)
         for number in range(2**31):
@@ -75,10 +82,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Loop:
-    """Of ours (`job`, on Ray Train), or a function that runs in as many processes and trains on its own."""
+    """A loop of ours (`training`, on Ray Train), or a function that trains by itself, once per process."""
 
     num_workers: int
-    job: Job | None = None
+    training: TrainingRun | None = None
     bare: Callable[[int, Callable[[Iterable[Any], int], Iterator[Any]]], Any] | None = None
     """called with the rank and the loop's Pace"""
     num_threads: int = 1
@@ -126,9 +133,9 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
 
     def run() -> None:
         try:
-            if loop.job is not None:
-                with evaluation_pool(loop.job) as scorers:
-                    future.set_result(build_trainer(loop.job, scorers=scorers, around=pace).fit())
+            if loop.training is not None:
+                with evaluation_pool(loop.training) as scorers:
+                    future.set_result(build_trainer(loop.training, scorers=scorers, around=pace).fit())
             else:
                 # No CPUs, which the data streams may need: these work only while the others wait
                 actors = [_Bare.options(num_gpus=loop.num_gpus).remote() for _ in range(loop.num_workers)]
@@ -160,7 +167,7 @@ def _wait(reference: Any, running: dict[str, Future[Any]], timeout: float | None
 @ray.remote(num_cpus=0)
 class _Bare:
     def run(self, function: Callable[[int, Any], Any], rank: int, pace: Pace) -> Any:
-        return function(rank, pace)
+        return function(rank, pace.paced)
 
 
 @ray.remote(num_cpus=0)

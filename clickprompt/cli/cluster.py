@@ -25,46 +25,50 @@ def submit(
     job: Annotated[
         str,
         typer.Argument(
-            help="of jobs/: benchmark, compare, evaluate, export, finetune, pipeline, predict, prepare, "
-            "pretrain, report, synth, "
-            "tokenize, tune"
+            help="command of jobs/: benchmark, compare, evaluate, export, finetune, pipeline, predict, "
+            "prepare, pretrain, report, synth, tokenize, tune"
         ),
     ],
     address: AddressOption,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="follow the log; the exit status is the job's")
+        bool, typer.Option("--wait/--no-wait", help="follow the log and exit with the job's status")
     ] = True,
     job_id: Annotated[
-        str | None, typer.Option("--id", help="the job's name on the cluster; default: Ray makes one up")
+        str | None, typer.Option("--id", help="job's name on the cluster; default: Ray chooses one")
     ] = None,
     install: Annotated[
         bool,
         typer.Option(
             "--install",
-            help="this checkout and the versions installed here travel along; default: the image has them",
+            help="send this checkout and the versions installed here along; default: the image has them",
         ),
     ] = False,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="KEY=VALUE", help="of the job's environment; repeatable"),
+        typer.Option("--env", metavar="KEY=VALUE", help="variable of the job's environment; repeatable"),
     ] = None,
     metadata: Annotated[
         list[str] | None,
-        typer.Option("--metadata", metavar="KEY=VALUE", help="for the dashboard; repeatable"),
+        typer.Option("--metadata", metavar="KEY=VALUE", help="note for the dashboard; repeatable"),
     ] = None,
     cpus: Annotated[
         float | None,
         typer.Option(
-            "--entrypoint-cpus", help="that the entry point reserves; default: none, it only drives"
+            "--entrypoint-cpus",
+            help="CPUs that the entry point reserves; default: none, because it only drives",
         ),
     ] = None,
     resources: Annotated[
         list[str] | None,
-        typer.Option("--entrypoint-resource", metavar="NAME=AMOUNT", help="where it may run; repeatable"),
+        typer.Option(
+            "--entrypoint-resource",
+            metavar="NAME=AMOUNT",
+            help="resource that the entry point reserves, to choose its node; repeatable",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a command on a cluster by the Ray Jobs API. All else that is given is the command's; a --config
+    """Run a command on a cluster through the Ray Jobs API. All other options go to the command; a --config
     file travels along.
     """
     amounts = {
@@ -79,13 +83,13 @@ def submit(
         raise typer.Exit(result["exit_code"])
 
 
-job_app = typer.Typer(no_args_is_help=True, help="Jobs on a cluster: list, status, logs, stop.")
+job_app = typer.Typer(no_args_is_help=True, help="List, inspect and stop jobs on a cluster.")
 app.add_typer(job_app, name="job")
 
 
 @job_app.command("list")
 def list_(address: AddressOption, as_json: JsonOption = False) -> None:
-    """All submitted jobs, newest first."""
+    """List all submitted jobs, newest first."""
     from clickprompt.runtime.cluster.submit import list_jobs
 
     jobs = list_jobs(address)
@@ -98,7 +102,7 @@ def list_(address: AddressOption, as_json: JsonOption = False) -> None:
 
 @job_app.command()
 def status(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
-    """How a job is doing."""
+    """Show the state of a job."""
     from clickprompt.runtime.cluster.submit import job_status
 
     found = job_status(job_id, address)
@@ -110,11 +114,12 @@ def logs(
     job_id: JobArgument,
     address: AddressOption,
     follow: Annotated[
-        bool, typer.Option("--follow", help="until it ends, on stderr; the exit status is the job's")
+        bool,
+        typer.Option("--follow", help="follow the log until the job ends, on stderr; exit with its status"),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What a job has printed."""
+    """Print what a job has printed."""
     from clickprompt.runtime.cluster.submit import follow_job, job_logs
 
     if not follow:
@@ -129,8 +134,8 @@ def logs(
 
 @job_app.command()
 def stop(job_id: JobArgument, address: AddressOption, as_json: JsonOption = False) -> None:
-    """Ask a job to stop, and wait until it has: a training writes a checkpoint first, and submitting it again
-    continues there.
+    """Ask a job to stop and wait until it has. A training run writes a checkpoint first; submitting it again
+    continues from there.
     """
     from clickprompt.runtime.cluster.submit import stop_job
 
@@ -162,29 +167,36 @@ def doctor(
     plan: Annotated[
         str | None,
         typer.Option(
-            "--plan", metavar="CONFIG", help="instead: what a training of this YAML file or preset will need"
+            "--plan",
+            metavar="CONFIG",
+            help="estimate instead what a training run of this YAML file or preset will need",
         ),
     ] = None,
     stage: Annotated[
         str | None,
-        typer.Option(help="with --plan: pretrain or finetune; default: pretrain where there is a PLM"),
+        typer.Option(help="with --plan: pretrain or finetune; default: pretrain if a PLM is configured"),
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(help="with --plan: training rows, in place of the dataset's")
+        int | None, typer.Option(help="with --plan: training rows, instead of the dataset's")
     ] = None,
-    fields: Annotated[int | None, typer.Option(help="with --plan: fields, likewise")] = None,
-    features: Annotated[int | None, typer.Option(help="with --plan: feature values, likewise")] = None,
-    tokens: Annotated[int | None, typer.Option(help="with --plan: tokens of a long text, likewise")] = None,
+    fields: Annotated[int | None, typer.Option(help="with --plan: fields, instead of the dataset's")] = None,
+    features: Annotated[
+        int | None, typer.Option(help="with --plan: feature values, instead of the dataset's")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="with --plan: tokens of a long text, instead of the dataset's")
+    ] = None,
     step_seconds: Annotated[
-        float | None, typer.Option(help="with --plan: seconds of a step, for the hours")
+        float | None, typer.Option(help="with --plan: seconds per step, to estimate the hours")
     ] = None,
     measured: Annotated[
-        str | None, typer.Option(metavar="RUN", help="with --plan: a run of the same stage to take them from")
+        str | None,
+        typer.Option(metavar="RUN", help="with --plan: run of the same stage whose step time is used"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Versions, CPUs, GPUs, memory, storage, auth: what will and won't run here. With --plan: parameters,
-    memory, steps of a training.
+    """Report versions, CPUs, GPUs, memory, storage and credentials: what will and won't run here. With
+    --plan: the parameters, memory and steps of a training run.
     """
     about_plan = {
         "rows": rows,
@@ -200,9 +212,11 @@ def doctor(
         settings = load_config(plan, overrides or [])
         if stage not in (None, "pretrain", "finetune"):
             raise InputError(f"--stage {stage}: give pretrain or finetune")
-        from clickprompt.runtime.cluster.sizing import make_plan, plan_table
+        from clickprompt.runtime.cluster.sizing import plan_table, size_training
 
-        found = make_plan(settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan)
+        found = size_training(
+            settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan
+        )
         finish(as_json, found, plan_table(found))
         return
     if stage or any(value is not None for value in about_plan.values()):
@@ -227,16 +241,15 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, overhead, "
-            "pamlm-step, scaling, serve, "
-            "shuffle, tokens"
+            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, "
+            "overhead, pamlm-step, scaling, serve, shuffle, tokens"
         ),
     ],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a claim about speed against the obvious way to do the same, here and now; fetches what it
+    """Measure a claim about speed against the obvious way to do the same, on this machine. Fetches what it
     needs.
     """
     from clickprompt.benchmark import run_benchmark

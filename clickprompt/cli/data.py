@@ -1,4 +1,4 @@
-"""Commands on data: fetch, init, prepare, synth, tokenize."""
+"""Commands that fetch, describe and prepare data: fetch, init, prepare, synth, tokenize."""
 
 import os
 from typing import Annotated
@@ -15,10 +15,10 @@ from clickprompt.io.progress import say
 @app.command()
 def fetch(
     name: str,
-    to: Annotated[str, typer.Option("--to", help="folder to put it in")],
+    to: Annotated[str, typer.Option("--to", help="folder to download into")],
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch public data or PLM weights, checksum verified."""
+    """Fetch a public data set or PLM weights and verify the checksum."""
     from clickprompt.data.sources.fetch import fetch as run_fetch
 
     result = run_fetch(name, to)
@@ -32,15 +32,16 @@ def fetch(
 @app.command()
 def init(
     files: Annotated[
-        list[str], typer.Argument(help="files, folders and patterns: the log's, and those of items and users")
+        list[str],
+        typer.Argument(help="files, folders and patterns: the log, and the tables of items and users"),
     ],
     out: Annotated[
-        str | None, typer.Option("--out", help="file or URI of the schema; default: it is printed")
+        str | None, typer.Option("--out", help="file or URI of the schema; default: print it")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draft the YAML schema of your own log from its files: fields, label, time, joins, each with a comment
-    to check it by.
+    """Draft a YAML schema of your own log from its files: fields, label, time and joins, each with a comment
+    that helps you check it.
     """
     from clickprompt.data.sources.draft import draft_schema
     from clickprompt.io import storage
@@ -68,16 +69,14 @@ def prepare(
     out: Annotated[str | None, typer.Option("--out", help="folder or URI of the prepared dataset")] = None,
     raw: Annotated[
         str | None,
-        typer.Option(
-            "--raw", help="folder with the source's raw files; a YAML file says itself where its log is"
-        ),
+        typer.Option("--raw", help="folder with the source's raw files; a YAML file names its own"),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="8:1:1 by time (the paper's), or at random by a seeded hash: time, hash"),
+        typer.Option(help="how to split 8:1:1: time (as in the paper), or hash (at random, seeded)"),
     ] = None,
     sample_users: Annotated[
-        float | None, typer.Option(help="keep the rows of this share of the users only, such as 0.1")
+        float | None, typer.Option(help="keep the rows of only this share of the users, such as 0.1")
     ] = None,
     append: Annotated[
         bool,
@@ -86,13 +85,13 @@ def prepare(
         ),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="read a sample and say what is in it; writes nothing")
+        bool, typer.Option("--check", help="read a sample and report what is in it; writes nothing")
     ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Raw log → Parquet shards, vocabulary and manifest."""
+    """Turn a raw log into a prepared dataset: Parquet shards, vocabulary and manifest."""
     settings = load_config(config, overrides or [])
     if check:
         from clickprompt.data.sources.check import check_source
@@ -111,7 +110,7 @@ def prepare(
     if append:
         if sample_users is not None:
             raise InputError(
-                "--append goes with all users; leave --sample-users out, or prepare in a new place"
+                "--append takes the rows of all users; leave --sample-users out, or prepare in a new place"
             )
         from clickprompt.runtime.prepare.append import append as run_append
 
@@ -154,11 +153,11 @@ def _whole_number(value: str) -> int:
 
 @app.command()
 def synth(
-    name: Annotated[str, typer.Argument(help="whose shape it has: goodreads")],
+    name: Annotated[str, typer.Argument(help="data set whose shape the log imitates: goodreads")],
     rows: Annotated[
         int,
         typer.Option(
-            "--rows", parser=_whole_number, metavar="N", help="how many interactions, from 1,000 on"
+            "--rows", parser=_whole_number, metavar="N", help="number of interactions, at least 1,000"
         ),
     ],
     out: Annotated[str, typer.Option("--out", help="folder or URI of the log")],
@@ -166,8 +165,8 @@ def synth(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A synthetic log with a planted click model, whose best possible AUC is known, and the schema to prepare
-    it by.
+    """Generate a synthetic log from a known click model, so that the best possible AUC is known, and the
+    schema to prepare it with.
     """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.prepare.synth import synth as run_synth
@@ -186,13 +185,13 @@ def tokenize(
     dataset: str,
     plm: Annotated[str, typer.Option("--plm", help="hub name or folder of the tokenizer")],
     version: Annotated[
-        int | None, typer.Option("--version", help="of the dataset; default: the newest")
+        int | None, typer.Option("--version", help="version of the dataset; default: the newest")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a prepared dataset's token table for one PLM's tokenizer."""
+    """Build the token table of a prepared dataset for one PLM's tokenizer."""
     settings = load_config(config, overrides or [])
     from clickprompt.data.prepared.dataset import Dataset
     from clickprompt.data.text.template import load_tokenizer

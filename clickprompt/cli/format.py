@@ -1,4 +1,4 @@
-"""What commands print: a result's figures as tables for people."""
+"""Text tables for people: what the commands print of a result's figures."""
 
 import time
 import unicodedata
@@ -22,8 +22,8 @@ _ONE_CLASS = "undefined (all rows are of one class)"
 
 
 def attention_table(result: dict[str, Any]) -> str:
-    """Table 7: a line per masked field, the last layer's attention over the prompts; then how much of all
-    attention they get.
+    """Format Table 7: one line per masked field with the last layer's attention over the prompts, and the
+    share of all attention that goes to them.
     """
     prompts = "".join(f"{number:>9}" for number in range(1, result["num_prompts"] + 1))
     lines = [
@@ -37,7 +37,7 @@ def attention_table(result: dict[str, Any]) -> str:
 
 
 def check_table(found: dict[str, Any]) -> str:
-    """What `prepare --check` found: the files, the splits, a line a field, and what to look at."""
+    """Format what `prepare --check` found: the files, the splits, one line per field, and the warnings."""
     files = found["files"]
     lines = []
     if files:
@@ -85,13 +85,15 @@ def check_table(found: dict[str, Any]) -> str:
 
 
 def _fit(text: str, width: int) -> str:
-    """On one line, of at most `width` signs."""
+    """Make the text one line of at most `width` characters."""
     text = "".join(sign if sign.isprintable() else " " for sign in text)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
-    """Lines of columns as wide as their widest cell; those not in `left` end in one place."""
+    """Lay out rows as lines with columns as wide as their widest cell. Columns not in `left` are aligned
+    right.
+    """
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -104,7 +106,7 @@ def _aligned(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Places in a terminal: wide signs take two, combining ones none."""
+    """Count the terminal columns of a text: wide characters take two, combining ones none."""
     return sum(
         0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
         for sign in text
@@ -128,7 +130,7 @@ def comparison(result: dict[str, Any]) -> str:
 
 
 def job_line(job: dict[str, Any]) -> str:
-    """Id, state, exit status, when it began (UTC), for how long it ran, what it is and its run."""
+    """Format a job: id, state, exit status, start (UTC), duration, command and run."""
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(job["started"])) if job["started"] else "–"
     seconds = (job["ended"] or time.time()) - job["started"] if job["started"] else 0
     status = job["status"].lower() + (f" ({job['exit_code']})" if job["exit_code"] else "")
@@ -137,7 +139,7 @@ def job_line(job: dict[str, Any]) -> str:
 
 
 def seeds_table(result: dict[str, Any]) -> str:
-    """A line per seed, the means, and Student's test of both metrics."""
+    """Format one line per seed, the means, and Student's test of both metrics."""
     heading = (
         f"{'':<14}{'AUC':>9}{'against':>9}{'difference':>12}{'log loss':>9}{'against':>9}{'difference':>12}"
     )
@@ -182,12 +184,12 @@ def _metric(value: float | None) -> str:
 
 
 def _gain(value: float | None) -> str:
-    """Rel.Impr."""
+    """Format a Rel.Impr."""
     return "–" if value is None else f"{value:+.2%}"
 
 
 def slices_table(result: dict[str, Any]) -> str:
-    """Table 6 in both readings of the long tail, and the rows with values that training never had."""
+    """Format Table 6 in both readings of the long tail, and the rows with values that training never had."""
     tail = result["long_tail"]
     heading = f"{'rows of':<52}{'rows':>10}{'clicks':>10}{'AUC':>9}{'95% interval':>18}{'log loss':>10}"
     lines = [heading + (f"{'Rel.Impr':>10}" if "base" in result else "")]
@@ -208,21 +210,21 @@ def slices_table(result: dict[str, Any]) -> str:
 
 
 def split_line(result: dict[str, Any]) -> str:
-    """The figures of the split as a whole, and beneath them what a large split leaves out."""
+    """Format the figures of a whole split, below a notice of what was left out because the split is large."""
     bound = f" ± {result['auc_bound']:.1e}" if result["auc_bound"] else ""
     interval = f" {_interval(result)}" if result["auc_interval"] else ""
     gauc = "–" if result["gauc"]["value"] is None else f"{result['gauc']['value']:.4f}"
     error = result["calibration"]["equal_mass"]["error"]
     latency = (
-        f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} (99% below "
-        f"{result['ms_per_batch_p99']:.2f})"
+        f"{result['ms_per_batch']:.2f} ms per batch of {result['batch']} "
+        f"(99% below {result['ms_per_batch_p99']:.2f})"
     )
     of_requests = (result.get("auc_by_request") or {}).get("value")
-    gauc += "" if of_requests is None else f", AUC by request {of_requests:.4f}"
+    by_request = "" if of_requests is None else f", AUC by request {of_requests:.4f}"
     auc = _ONE_CLASS if result["auc"] is None else f"{result['auc']:.4f}"
     figures = (
-        f"AUC {auc}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}, calibration "
-        f"error {error:.4f}"
+        f"AUC {auc}{bound}{interval}, log loss {result['log_loss']:.4f}, GAUC {gauc}{by_request}, "
+        f"calibration error {error:.4f}"
     )
     left_out = f"{result['left_out']}\n" if result["left_out"] else ""
     return f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
@@ -237,13 +239,13 @@ def _slice_line(label: str, figures: dict[str, Any]) -> str:
 
 
 def _interval(figures: dict[str, Any]) -> str:
-    """Of an AUC."""
+    """Format the confidence interval of an AUC."""
     return "–" if figures["auc_interval"] is None else "[{:.4f}, {:.4f}]".format(*figures["auc_interval"])
 
 
 def recovery_table(result: dict[str, Any]) -> str:
-    """A line per field, and beneath it one for its values that occur in training where that isn't all of
-    them.
+    """Format one line per field, and below it one for the values that also occur in training, unless that is
+    all of them.
     """
     heading = f"{'masked values of':<20}{'rows':>7}{'tokens':>8}{'own':>8}{'permuted':>10}{'ratio':>8}"
     heading += f"{'difference [95% interval]':>34}"
@@ -283,7 +285,7 @@ def _difference(figures: dict[str, Any]) -> str:
 
 
 def sweep_table(result: dict[str, Any]) -> str:
-    """A line per point, the best one first: the searched keys' values and the mean AUC of its seeds."""
+    """Format one line per point, best first: the searched keys' values and the mean AUC of its seeds."""
     cells = [
         [
             "point",

@@ -1,8 +1,8 @@
-"""The `clickprompt` command: every command parses, makes one call, and says where its result is.
+"""The `clickprompt` command. Each command parses its options, makes one call and prints where the result is.
 
-Results go to stdout (one JSON object with --json), progress to stderr; exit status 0, 1 (the run failed) or 2
-(bad input, one line). Imports of torch and ray wait until a command needs them, so that --help and mistakes
-answer at once.
+Results go to stdout (one JSON object with --json), progress to stderr. The exit status is 0, 1 (the run
+failed) or 2 (bad input, explained in one line). torch and ray are imported only when a command needs them, so
+that --help and mistakes answer at once.
 """
 
 import sys
@@ -18,7 +18,7 @@ from clickprompt.io.progress import say
 __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = (data, training, results, serving, cluster)
-"""Files of commands, in the order of --help; importing one registers its commands."""
+"""Modules with commands, in the order of --help. Importing a module registers its commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

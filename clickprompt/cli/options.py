@@ -1,4 +1,4 @@
-"""What commands share: the application, their common options, and how a result is printed."""
+"""The application object, the options that several commands share, and the printing of results."""
 
 import json
 from typing import Annotated, Any
@@ -23,24 +23,28 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A trainer for ClickPrompt on Ray.",
+    help="Train ClickPrompt on Ray.",
 )
 
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="a YAML file, or a preset: " + ", ".join(preset_names()))
+    str | None,
+    typer.Option("--config", help="YAML file, or the name of a preset: " + ", ".join(preset_names())),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one config key; repeatable")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override one configuration key; repeatable"),
 ]
-RunOption = Annotated[str, typer.Option("--run", help="folder or URI of the run; give it again to continue")]
+RunOption = Annotated[
+    str, typer.Option("--run", help="folder or URI of the run; pass the same one again to continue")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 SplitOption = Annotated[
-    str, typer.Option(help="whose rows: train, valid or test", callback=lambda split: require_split(split))
+    str, typer.Option(help="split to read: train, valid or test", callback=lambda split: require_split(split))
 ]
 AddressOption = Annotated[
-    str, typer.Option("--address", help="the cluster's job server, such as http://HEAD:8265")
+    str, typer.Option("--address", help="address of the cluster's job server, such as http://HEAD:8265")
 ]
-JobArgument = Annotated[str, typer.Argument(help="the id that `clickprompt submit` printed")]
+JobArgument = Annotated[str, typer.Argument(help="job id, as printed by `clickprompt submit`")]
 
 
 def finish(as_json: bool, result: dict[str, Any], text: str) -> None:

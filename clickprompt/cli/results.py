@@ -1,4 +1,4 @@
-"""Commands on what came out: evaluate, compare, report, predict."""
+"""Commands that measure and use a trained run: evaluate, compare, report, predict."""
 
 from typing import Annotated
 
@@ -22,22 +22,23 @@ from clickprompt.io.progress import say
 def evaluate(
     run: RunOption,
     split: SplitOption = "test",
-    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
     against: Annotated[
-        str | None, typer.Option(help="a run of the same kind, already evaluated, to compare this one with")
+        str | None, typer.Option(help="run of the same kind, already evaluated, to compare this one with")
     ] = None,
     attention: Annotated[
         int | None,
         typer.Option(
-            help="instead: what the PLM reads of the prompts where a field is masked, mean of so many rows"
+            help="measure attention instead: what the PLM reads from the prompts where a field is "
+            "masked, averaged over this many rows"
         ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a split. Finetuned: predictions, AUC, log loss, milliseconds per batch. Pretrained: masked values
-    recovered, per field.
+    """Score a split. A finetuned run gets predictions, AUC, log loss and milliseconds per batch; a pretrained
+    run, the share of masked values recovered per field.
     """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.score.evaluate import evaluate as run_evaluate
@@ -65,16 +66,16 @@ def evaluate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN…", help="finetuned runs of one model, a seed each, already evaluated"),
+        typer.Argument(metavar="RUN…", help="finetuned runs of one model, one per seed, already evaluated"),
     ],
     against: Annotated[
-        list[str], typer.Option("--against", help="a run of the other model; repeatable, the same seeds")
+        list[str], typer.Option("--against", help="run of the other model, with the same seeds; repeatable")
     ],
     split: SplitOption = "test",
     as_json: JsonOption = False,
 ) -> None:
-    """Several seeds of two models: means, Rel.Impr, and whether the difference is more than the seeds make
-    (paired t-test).
+    """Compare several seeds of two models: means, Rel.Impr, and whether the difference exceeds what seeds
+    alone cause (paired t-test).
     """
     from clickprompt.runtime.score.compare import compare_evaluated_runs
 
@@ -94,17 +95,17 @@ def report(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="the run that the others are compared with; default: the first"),
+        typer.Option("--base", help="run that the others are compared with; default: the first"),
     ] = None,
     split: SplitOption = "test",
-    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="print the tables in Markdown, too")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """One HTML file about runs: curves, calibration, long tail, attention, sweep, comparison; needs no
-    network to be read.
+    """Write one HTML file about runs: curves, calibration, long tail, attention, sweep, comparison. It can be
+    read without a network.
     """
     from clickprompt.report.make import make_report
 
@@ -127,15 +128,15 @@ def predict(
     ],
     to: Annotated[str, typer.Option("--to", help="folder or URI of the predictions")],
     keep: Annotated[
-        list[str] | None, typer.Option("--keep", help="a column to carry along; repeatable")
+        list[str] | None, typer.Option("--keep", help="column to copy into the predictions; repeatable")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score new raw rows with a finetuned run. A value that the dataset hasn't is unknown, but a model with a
-    PLM reads its text.
+    """Score new raw rows with a finetuned run. A value that is not in the dataset counts as unknown, but a
+    model with a PLM still reads its text.
     """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.score.predict import predict as run_predict

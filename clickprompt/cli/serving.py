@@ -1,4 +1,4 @@
-"""Commands on the way to a server: export, serve."""
+"""Commands that bring a model to a server: export, serve."""
 
 import importlib.util
 import os
@@ -16,17 +16,20 @@ from clickprompt.errors import InputError
 def export(
     run: RunOption,
     to: Annotated[
-        str, typer.Option("--to", help="safetensors, or the CTR model alone as a graph: onnx, torch-export")
+        str,
+        typer.Option(
+            "--to", help="format: safetensors, or the CTR model alone as a graph: onnx, torch-export"
+        ),
     ] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="onnx: the graph takes the log's columns instead of ids")
+        bool, typer.Option("--raw", help="with onnx: the graph takes the log's columns instead of ids")
     ] = False,
-    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Everything a server needs of a finetuned run: model, configuration, tokenizer, vocabulary. No
-    pickles.
+    """Export what a server needs from a finetuned run: model, configuration, tokenizer and vocabulary,
+    without pickles.
     """
     from clickprompt.export.serving_folder import FORMATS, export_for_serving
 
@@ -42,8 +45,8 @@ def export(
         )
         lines.insert(
             0,
-            f"logits of {rows}: at most {difference:.1e} from the trained model's, in batches of several "
-            "sizes",
+            f"logits of {rows}: at most {difference:.1e} from the trained model's, in batches of "
+            "several sizes",
         )
         figures = ", ".join(
             f"{name} {figure['median']:.3f} (p99 {figure['p99']:.3f})" for name, figure in times.items()
@@ -57,22 +60,25 @@ def serve(
     run: Annotated[
         str,
         typer.Option(
-            "--run", help="a finetuned run, or the folder of an export; a new export there takes over"
+            "--run", help="finetuned run, or folder of an export; a new export in its place takes over"
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="address to listen on; any but loopback needs a token")
+        str, typer.Option(help="address to listen on; any address but loopback needs a token")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
-    replicas: Annotated[int, typer.Option(help="processes with the model")] = 2,
-    watch: Annotated[float, typer.Option(metavar="SECONDS", help="between two looks for a new export")] = 5.0,
+    replicas: Annotated[int, typer.Option(help="number of processes that hold the model")] = 2,
+    watch: Annotated[
+        float, typer.Option(metavar="SECONDS", help="seconds between two looks for a new export")
+    ] = 5.0,
     token_file: Annotated[
         str | None,
         typer.Option(
-            "--token-file", help="file with the token that requests must have; or CLICKPROMPT_SERVE_TOKEN"
+            "--token-file",
+            help="file with the token that requests must carry; default: CLICKPROMPT_SERVE_TOKEN",
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="the prepared dataset, if it has moved")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -85,7 +91,8 @@ def serve(
         raise InputError(
             f"serve needs {', '.join(missing)}, which isn't installed; run pip install 'clickprompt[serve]'"
         )
-    from clickprompt.runtime.score.serve import TOKEN, ServeOptions, serve_run
+    from clickprompt.runtime.score.serve import serve_run
+    from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 
     needs_token = bool(token_file or os.environ.get(TOKEN))
     args = {

@@ -14,7 +14,7 @@ from clickprompt.io.progress import say
 def pretrain(
     run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """PA-MLM: train the CTR model and the PLM together (§3.5.1)."""
+    """Pretrain: PA-MLM trains the CTR model and the PLM together (§3.5.1)."""
     _train(load_config(config, overrides or []), "pretrain", run, as_json)
 
 
@@ -22,7 +22,9 @@ def pretrain(
 def finetune(
     run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Click prediction with the PLM (Eq. 9) or without it (Eq. 10, --set finetune.with_plm=false)."""
+    """Finetune for click prediction, with the PLM (Eq. 9) or without it (Eq. 10, --set
+    finetune.with_plm=false).
+    """
     _train(load_config(config, overrides or []), "finetune", run, as_json)
 
 
@@ -47,13 +49,14 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
 def tune(
     run: RunOption,
     yes: Annotated[
-        bool, typer.Option("--yes", help="also where the space has more points than tune.max_points")
+        bool,
+        typer.Option("--yes", help="run the sweep even if its space has more points than tune.max_points"),
     ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A staged search over any config keys (tune.space): each pretraining once, the finetunings on top of
+    """Search over any configuration keys (tune.space). Each pretraining runs once; the finetunings build on
     it.
     """
     settings = load_config(config, overrides or [])
@@ -63,8 +66,8 @@ def tune(
     best, counts = result["best"], result["trials"]
     if counts["failed"]:
         say(
-            f"{counts['failed']} of {sum(counts.values())} trials failed, see {run}/trials.parquet; the "
-            "same command tries them again"
+            f"{counts['failed']} of {sum(counts.values())} trials failed, see {run}/trials.parquet; "
+            "the same command tries them again"
         )
     trials = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     text = f"{sweep_table(result)}\n{len(result['pretrains'])} pretrainings; finetunings: {trials}"
@@ -79,7 +82,9 @@ def tune(
 def pipeline(
     run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Fetch, prepare, pretrain, finetune three ways, evaluate, report: the whole job and its table."""
+    """Run everything: fetch, prepare, pretrain, finetune in three ways, evaluate, and print the table of
+    results.
+    """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.pipeline import run_pipeline
 
@@ -88,13 +93,11 @@ def pipeline(
         f"{'model':<26}{'steps':>7}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"
     ]
     for row in result["rows"]:
-        gain, auc = (row["relative_improvement"], row["test_auc"])
-        improvement, auc = (
-            "–" if gain is None else f"{gain:+.2%}",
-            "undefined" if auc is None else f"{auc:.4f}",
-        )
+        gain, auc = row["relative_improvement"], row["test_auc"]
+        improvement = "–" if gain is None else f"{gain:+.2%}"
+        test_auc = "undefined" if auc is None else f"{auc:.4f}"
         lines.append(
-            f"{row['model']:<26}{row['steps']:>7}{auc:>10}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
+            f"{row['model']:<26}{row['steps']:>7}{test_auc:>10}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
         )
     if result["notice"]:
         lines.append(result["notice"])

@@ -1,4 +1,4 @@
-"""All settings, in one place: frozen models, YAML presets, dotted `--set` overrides."""
+"""The whole configuration in one place: frozen models, YAML presets and dotted `--set` overrides."""
 
 from clickprompt.config.base import Frozen, LMKind, ObjectiveName, Pooling, Precision
 from clickprompt.config.load import (

@@ -1,4 +1,4 @@
-"""What all sections of the configuration are, and names that several of them use."""
+"""The base class of all sections of the configuration, and types that several sections use."""
 
 from typing import Literal
 
@@ -7,21 +7,20 @@ from pydantic import BaseModel, ConfigDict
 __all__ = ["Frozen", "LMKind", "ObjectiveName", "Pooling", "Precision"]
 
 ObjectiveName = Literal["pretrain", "with_plm", "without_plm"]
-"""prompt-augmented language modelling (§3.5.1), Eq. 9, Eq. 10"""
+"""The three losses: prompt-augmented language modelling (§3.5.1), Eq. 9, Eq. 10."""
 
 LMKind = Literal["masked", "causal", "denoising"]
-"""What pretraining is for a PLM family: PA-MLM for encoders, PA-CLM for decoders, denoising for
-encoder-decoders
+"""What a PLM family pretrains on: PA-MLM for encoders, PA-CLM for decoders, denoising for encoder-decoders.
 """
 
 Pooling = Literal["cls", "mean", "last"]
-"""What Eq. 8 reads of the text's hidden states: the first, all, or the last"""
+"""Which hidden states of the text Eq. 8 reads: the first, all (their mean), or the last."""
 
 Precision = Literal["fp32", "bf16", "fp16"]
-"""What a forward pass computes in; the lower ones by torch.autocast"""
+"""Number format of a forward pass; the lower ones through torch.autocast."""
 
 
 class Frozen(BaseModel):
-    """A section: it can't be changed, and knows its keys."""
+    """A section of the configuration: immutable, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)

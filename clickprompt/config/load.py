@@ -1,4 +1,5 @@
-"""Reading a configuration: presets, YAML files, dotted `--set` overrides, and what is wrong with them.
+"""Read a configuration from presets, YAML files and dotted `--set` overrides, and explain what is wrong with
+it.
 
 Nothing here imports torch or ray, so a mistake is reported in well under a second.
 """
@@ -28,12 +29,13 @@ __all__ = [
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# Sections that runs have stored, of tools that have settings of their own now (benchmark/faults/settings.py)
+# Stored runs may hold these sections; their tools have settings of their own now
+# (benchmark/faults/settings.py).
 _TAKEN_OUT = ("faults",)
 
 
 def preset_names() -> list[str]:
-    """Names that `--config` takes besides a file's path."""
+    """Return the names that `--config` takes besides a file's path."""
     folder = resources.files("clickprompt.config") / "presets"
     return sorted(
         entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
@@ -50,7 +52,7 @@ def load_config(config: str | None = None, overrides: Iterable[str] = ()) -> Con
 
 
 def load_model(model: type[_Model], config: str | None, overrides: Iterable[str]) -> _Model:
-    """As `load_config`, of another tool's settings."""
+    """Read the settings of another tool, as `load_config` does for a run."""
     values = _read(config) if config else {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -61,13 +63,13 @@ def load_model(model: type[_Model], config: str | None, overrides: Iterable[str]
 
 
 def stored_config(values: Mapping[str, Any]) -> Config:
-    """The configuration that a run or an export has stored."""
+    """Return the configuration that a run or an export has stored."""
     return Config.model_validate({name: value for name, value in values.items() if name not in _TAKEN_OUT})
 
 
 def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A copy of `config` with dotted keys changed, such as ``{"pretrain.lr.plm": 3e-5}``; validated as
-    `load_config` does.
+    """Return a copy of `config` with dotted keys changed, such as ``{"pretrain.lr.plm": 3e-5}``, validated as
+    by `load_config`.
     """
     values = config.model_dump()
     for key, value in changes.items():
@@ -76,14 +78,14 @@ def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def check_key(dotted: str) -> None:
-    """Raises ConfigError unless `dotted` is a key that has a value; names the nearest one."""
+    """Raise ConfigError, which names the nearest key, unless `dotted` is a key that has a value."""
     nested: dict[str, Any] = {}
     _assign(nested, dotted, None)
     _check_keys(nested, Config, Config)
 
 
 def value_of(config: Config, dotted: str) -> Any:
-    """Of a known key."""
+    """Return the value of a known key."""
     value: Any = config
     for name in dotted.split("."):
         value = getattr(value, name)
@@ -91,7 +93,7 @@ def value_of(config: Config, dotted: str) -> Any:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    """Return the resolved configuration as YAML; `load_config` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
@@ -143,7 +145,7 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 def _check_keys(
     values: dict[str, Any], model: type[BaseModel], root: type[BaseModel], prefix: str = ""
 ) -> None:
-    """Pydantic would refuse an unknown key too, but not name the nearest known one."""
+    """Refuse an unknown key and name the nearest known one, which pydantic would not do."""
     for key, value in values.items():
         field = model.model_fields.get(str(key))
         if field is None:

@@ -1,5 +1,6 @@
-"""`python -m clickprompt.config.reference > docs/config.md`: every configuration key, from the models that
-check it.
+"""Print docs/config.md, every configuration key, from the models that check it.
+
+Run `python -m clickprompt.config.reference > docs/config.md`.
 """
 
 from collections.abc import Iterator
@@ -15,14 +16,14 @@ __all__ = ["config_reference"]
 
 
 def config_reference() -> str:
-    """Markdown: a table of keys for each section, and the presets."""
+    """Return Markdown: a table of keys for each section, and the presets."""
     lines = [
         "# Configuration reference",
         "",
-        "Made by `make docs` from the models in `clickprompt/config/`; don't edit it. A configuration is "
-        "a YAML file or a preset",
-        "(`--config`), with `--set KEY=VALUE` on top. An unknown key is refused, and the nearest known one "
-        "named.",
+        "Made by `make docs` from the models in `clickprompt/config/`; don't edit it. A configuration "
+        "is a YAML file or a preset",
+        "(`--config`), with `--set KEY=VALUE` on top. An unknown key is refused, and the nearest "
+        "known one is named.",
     ]
     top = [(name, field) for name, field in Config.model_fields.items() if not _section(field)]
     lines += ["", "## The whole", "", *_table("", top)]
@@ -63,7 +64,7 @@ def _table(prefix: str, fields: list[tuple[str, Any]]) -> list[str]:
 
 
 def _type(field: Any) -> str:
-    """The annotation as a reader of YAML would say it, with its bounds."""
+    """Return the annotation as a reader of YAML would say it, with its bounds."""
     bounds = [
         f"{sign} {getattr(rule, name):g}"
         for rule in field.metadata
@@ -109,7 +110,7 @@ def _default(value: Any) -> str:
 
 
 def _preset_comment(name: str) -> str:
-    """The comment that a preset begins with."""
+    """Return the comment that a preset begins with."""
     lines = (resources.files("clickprompt.config") / "presets" / f"{name}.yaml").read_text().splitlines()
     comment = []
     for line in lines:

@@ -1,4 +1,6 @@
-"""Settings of where a run goes: cluster, workers, engine, precision, evaluation, failures, trackers."""
+"""Settings of where and how a run executes: cluster, workers, engine, precision, evaluation, failures,
+trackers.
+"""
 
 from typing import Any, Literal
 
@@ -10,89 +12,94 @@ __all__ = ["RuntimeConfig"]
 
 
 class RuntimeConfig(Frozen):
-    """Where and on how many processes a run goes."""
+    """Where a run executes, and on how many processes."""
 
     address: str = Field(
         default="local",
-        description="'local' = an embedded Ray of this command's own; 'auto' or host:port = a cluster",
+        description="'local': an embedded Ray that belongs to this command; 'auto' or host:port: a cluster",
     )
     num_workers: int | tuple[int, int] = Field(
         default=1,
-        description="of a training; [min, max]: as many as the cluster has room for, and more or fewer when "
-        "that changes",
+        description="number of training workers; [min, max]: as many as the cluster has room for, "
+        "adjusted when that changes",
     )
     node_groups: Literal["auto", "require", "ignore"] = Field(
         default="auto",
-        description="training workers on nodes labelled clickprompt.io/group=training, data tasks and "
-        "evaluation on CPUs on nodes labelled "
-        "=data: auto: where there are such nodes; require: also where they are yet to be started",
+        description="auto: if the nodes exist, put training workers on those labelled "
+        "clickprompt.io/group=training, and data tasks and evaluation on CPUs on those "
+        "labelled =data; require: also wait for such nodes to start",
     )
     autoscaling: bool = Field(
         default=False,
-        description="the cluster adds nodes when they are asked for: a run without room on those that are "
-        "there waits for them "
-        "(15 minutes) instead of being refused",
+        description="the cluster adds nodes on demand: a run that finds no room waits up to 15 minutes "
+        "for them instead of being refused",
     )
     cpus_per_worker: float = Field(
         default=1,
         gt=0,
-        description="Ray's logical CPUs, and a worker's threads; on one machine, 1 is no limit",
+        description="Ray's logical CPUs per worker, and a worker's threads; on one machine, 1 sets no limit",
     )
-    gpus_per_worker: float = Field(default=0, ge=0, description="0: training on CPUs")
+    gpus_per_worker: float = Field(default=0, ge=0, description="GPUs per training worker; 0: train on CPUs")
     logical_cpus: int | None = Field(
-        default=None, ge=1, description="CPUs an embedded Ray declares; default: what the run needs"
+        default=None, ge=1, description="CPUs that an embedded Ray declares; default: what the run needs"
     )
     engine: Literal["torch", "deepspeed"] = Field(
-        default="torch", description="plain DistributedDataParallel, or ZeRO"
+        default="torch", description="torch: plain DistributedDataParallel; deepspeed: ZeRO"
     )
-    zero_stage: Literal[0, 1, 2, 3] = Field(default=2, description="what DeepSpeed divides among the workers")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        default=2, description="ZeRO stage: what DeepSpeed divides among the workers"
+    )
     precision: Precision = Field(
         default="fp32",
-        description="of forward and backward passes; bf16: for GPUs, and CPUs that compute in it "
-        "(AVX512-BF16, AMX); fp16: GPUs only",
+        description="number format of forward and backward passes; bf16: for GPUs, and CPUs that "
+        "compute in it (AVX512-BF16, AMX); fp16: for GPUs only",
     )
     offload: Literal["none", "cpu", "nvme"] = Field(
         default="none",
-        description="DeepSpeed on GPUs: optimizer state in CPU memory (ZeRO 1-3), parameters too (ZeRO 3), "
-        "or these on disk (nvme)",
+        description="DeepSpeed on GPUs: keep optimizer state in CPU memory (ZeRO 1-3), parameters too "
+        "(ZeRO 3), or both on disk (nvme)",
     )
     offload_path: str | None = Field(
-        default=None, description="a folder on a local disk of every worker, for offload=nvme"
+        default=None, description="folder on a local disk of every worker, for offload=nvme"
     )
     evaluation_actors: int = Field(
-        default=1, ge=1, description="that score, in `evaluate` and while a finetuning goes on"
+        default=1, ge=1, description="number of workers that score, in `evaluate` and during finetuning"
     )
     gpus_per_evaluation_actor: float | None = Field(
         default=None,
         ge=0,
-        description="default: gpus_per_worker. While a finetuning goes on they come on top of its workers'; "
-        "0: on CPUs",
+        description="GPUs per scoring worker, in addition to the training workers' during finetuning; "
+        "0: score on CPUs; default: gpus_per_worker",
     )
     evaluation_timeout: float = Field(
         default=3600,
         gt=0,
-        description="seconds in which the next row group of a validation must be scored, or the run ends",
+        description="seconds within which the next row group of a validation must be scored; otherwise "
+        "the run ends",
     )
-    max_failures: int = Field(default=3, ge=0, description="worker-group restarts before the run is given up")
+    max_failures: int = Field(
+        default=3, ge=0, description="number of restarts of the worker group before the run is given up"
+    )
     keep_checkpoints: int = Field(
-        default=2, ge=1, description="resume checkpoints that stay: the last so many"
+        default=2, ge=1, description="number of resume checkpoints to keep, counted from the newest"
     )
     keep_every: int | None = Field(
         default=None,
         ge=1,
-        description="copies of the checkpoints after every so many steps stay in <run>/kept",
+        description="keep copies of the checkpoints after every so many steps in <run>/kept",
     )
     mlflow: str | None = Field(
         default=None,
-        description="also send metrics to this MLflow: a server's or a database's URI; who asks says the "
-        "environment",
+        description="also send metrics to this MLflow: URI of a server or a database; credentials come "
+        "from the environment",
     )
     wandb: str | None = Field(
         default=None,
-        description="also send metrics to this project of Weights & Biases; who asks says the environment",
+        description="also send metrics to this project of Weights & Biases; credentials come from the "
+        "environment",
     )
     deterministic: bool = Field(
-        default=False, description="torch's deterministic algorithms only, in workers; slower"
+        default=False, description="use only torch's deterministic algorithms in workers; slower"
     )
 
     @field_validator("num_workers", mode="before")

@@ -1,4 +1,4 @@
-"""A run's whole configuration, section by section. `docs/config.md` is made from it (reference.py)."""
+"""The whole configuration of a run, section by section. `docs/config.md` is made from it (reference.py)."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ __all__ = ["SPLITS", "Config", "DataConfig", "PipelineConfig", "require_split"]
 
 
 class DataConfig(Frozen):
-    """Which prepared dataset a run reads, and how its epoch order is cut (data/prepared/order.py)."""
+    """Which prepared dataset a run reads, and how its rows are ordered (data/prepared/order.py)."""
 
     path: str | None = Field(
         default=None, description="folder written by `clickprompt prepare` (path or URI)"
@@ -23,15 +23,15 @@ class DataConfig(Frozen):
     version: int | None = Field(
         default=None,
         ge=1,
-        description="of the dataset; default: the newest, and the same ever after in a run",
+        description="version of the dataset; default: the newest when the run starts, and the same one "
+        "whenever it continues",
     )
     rows: Literal["all", "new"] = Field(
         default="all",
-        description="what is trained on; new: only the training rows that this version has more than the "
-        "one before",
+        description="rows to train on; new: only the training rows that this version adds to the one before",
     )
     chunk_batches: int = Field(
-        default=64, ge=1, description="global batches that one read task shuffles together"
+        default=64, ge=1, description="number of global batches that one read task shuffles together"
     )
     id_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="rate at which a training id is replaced by the unknown id 0"
@@ -39,26 +39,28 @@ class DataConfig(Frozen):
 
 
 class PipelineConfig(Frozen):
-    """What `clickprompt pipeline` does before the first training: which log and which PLM it runs on."""
+    """What `clickprompt pipeline` runs on: which log, and which PLM."""
 
-    source: str = Field(default="movielens-100k", description="as `clickprompt prepare` takes it")
+    source: str = Field(default="movielens-100k", description="source, as for `clickprompt prepare`")
     raw: str | None = Field(
-        default=None, description="folder with the source's raw files; default: fetched into `downloads`"
+        default=None, description="folder with the source's raw files; default: fetch them into `downloads`"
     )
     fetch_plm: str | None = Field(
-        default=None, description="a PLM that `clickprompt fetch` knows, used as plm.path"
+        default=None, description="PLM that `clickprompt fetch` knows, used as plm.path"
     )
-    downloads: str = Field(default="data", description="folder of what is fetched")
+    downloads: str = Field(default="data", description="folder for what is fetched")
     with_plm_steps: int | None = Field(
-        default=None, ge=1, description="end the finetuning with the PLM, the costly one, after so many steps"
+        default=None,
+        ge=1,
+        description="number of steps after which the finetuning with the PLM, the costly one, ends",
     )
-    notice: str | None = Field(default=None, description="printed before the run and under its table")
+    notice: str | None = Field(default=None, description="text printed before the run and below its table")
 
 
 class Config(Frozen):
     """A run's whole configuration."""
 
-    seed: int = Field(default=0, ge=0, description="of weights, order, masks, dropout, hashed splits")
+    seed: int = Field(default=0, ge=0, description="seed of weights, order, masks, dropout and hashed splits")
     data: DataConfig = DataConfig()
     ctr: CTRConfig = CTRConfig()
     plm: PLMConfig = PLMConfig()
@@ -76,7 +78,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def require_split(split: str) -> str:
-    """The split. Raises InputError for another name."""
+    """Return the name of the split. Raises InputError if it is unknown."""
     if split not in SPLITS:
         raise InputError(f"split {split!r} is unknown; known splits: {', '.join(SPLITS)}")
     return split

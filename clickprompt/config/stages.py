@@ -1,6 +1,6 @@
-"""Settings of the stages: what is masked, how pretraining and finetuning go, what an evaluation looks at.
+"""Settings of the stages: masking, pretraining, finetuning and evaluation.
 
-Sources of the defaults: the paper's §4.1.4 and Appendix B.1.
+The defaults come from the paper's §4.1.4 and Appendix B.1.
 """
 
 from typing import Literal
@@ -22,20 +22,22 @@ __all__ = [
 
 
 class MaskingConfig(Frozen):
-    """Token masking (§3.5.1): `mask_rate` of the tokens; of those 8:1:1 [MASK], random token, unchanged."""
+    """Token masking (§3.5.1): `mask_rate` of the tokens are targets; of those, 8:1:1 become [MASK], become a
+    random token, or stay.
+    """
 
     mask_rate: float = Field(
         default=0.15, gt=0, lt=1, description="share of tokens (or values) that are targets"
     )
     mask_scope: Literal["tokens", "values", "field"] = Field(
         default="tokens",
-        description="what is drawn at mask_rate: any token (the paper's), tokens of values only, or whole "
-        "values",
+        description="what is drawn at mask_rate: any token (as in the paper), only tokens of values, "
+        "or whole values",
     )
 
 
 class LearningRates(Frozen):
-    """One rate per parameter group; `plm: 0` freezes the PLM and puts it in eval mode."""
+    """One learning rate per parameter group; `plm: 0` freezes the PLM and puts it in eval mode."""
 
     ctr: float = Field(default=5e-5, gt=0, description="embeddings and CTR tower")
     projector: float = Field(default=5e-5, gt=0, description="prompt projector")
@@ -54,37 +56,37 @@ class FinetuneLearningRates(LearningRates):
 
 
 class StageConfig(Frozen):
-    """What pretraining and finetuning share."""
+    """Settings that pretraining and finetuning share."""
 
-    epochs: int = Field(default=1, ge=1, description="times that each row is seen")
+    epochs: int = Field(default=1, ge=1, description="number of times each row is seen")
     max_steps: int | None = Field(
-        default=None, ge=1, description="end after so many steps even if epochs are left"
+        default=None, ge=1, description="number of steps after which training ends, even if epochs are left"
     )
     global_batch_size: int = Field(default=1024, ge=1, description="rows per optimizer step over all workers")
     micro_batch_size: int = Field(
         default=64, ge=1, description="rows per forward and backward pass of one worker"
     )
     lr: LearningRates = LearningRates()
-    weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norms")
+    weight_decay: float = Field(default=0.01, ge=0, description="weight decay; biases and norms have none")
     decay_embeddings: bool = Field(default=True, description="apply weight_decay to the CTR embeddings too")
     embedding_optimizer: Literal["dense", "lazy"] = Field(
         default="dense",
-        description="of the CTR embeddings: AdamW on the whole tables, or on the rows of the step, the "
-        "others when next used "
-        "(equal up to rounding; for tables of which a global batch touches a small part)",
+        description="optimizer of the CTR embeddings; dense: AdamW on whole tables; lazy: AdamW on the "
+        "rows of the step, and on the others when they are next used (equal up to "
+        "rounding; for tables of which a global batch touches a small part)",
     )
     warmup_ratio: float = Field(
-        default=0.05, ge=0, lt=1, description="share of the steps in which the rates rise from 0"
+        default=0.05, ge=0, lt=1, description="share of the steps in which the learning rates rise from 0"
     )
     schedule: Literal["linear", "constant"] = Field(
-        default="linear", description="after the warmup: linear decay to 0, or none"
+        default="linear", description="learning rates after the warmup: linear decay to 0, or constant"
     )
     max_grad_norm: float = Field(
-        default=1.0, gt=0, description="gradients of a larger norm are scaled down to it"
+        default=1.0, gt=0, description="largest norm of the gradients; larger ones are scaled down to it"
     )
     checkpoint_every: int = Field(default=200, ge=1, description="steps between resume checkpoints")
     checkpoint_minutes: float | None = Field(
-        default=None, gt=0, description="minutes between them, instead of steps"
+        default=None, gt=0, description="minutes between resume checkpoints, instead of steps"
     )
     skip_loss_spikes: float | None = Field(
         default=None,
@@ -94,29 +96,30 @@ class StageConfig(Frozen):
     )
 
     def micro_batches(self, num_workers: int) -> int:
-        """Micro-batches per worker and step. Raises ConfigError when the global batch can't be cut so."""
+        """Return the number of micro-batches per worker and step. Raises ConfigError if the global batch
+        can't be divided so.
+        """
         unit = self.micro_batch_size * num_workers
         if self.global_batch_size % unit:
             below = self.global_batch_size // unit * unit
             choices = f"{below} or {below + unit}" if below else f"{unit}"
             raise ConfigError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size × "
-                "workers = "
-                f"{self.micro_batch_size} × {num_workers}; use {choices}"
+                f"workers = {self.micro_batch_size} × {num_workers}; use {choices}"
             )
         return self.global_batch_size // unit
 
 
 class PretrainConfig(StageConfig):
-    """PA-MLM (§3.5.1)."""
+    """Pretraining: PA-MLM (§3.5.1)."""
 
     init: str | None = Field(
         default=None,
-        description="a pretraining run (or its export) to start from: of this dataset, of an earlier "
-        "version, or of another one with the "
-        "same fields, whose embeddings are then matched by value",
+        description="pretraining run (or its export) to start from: of this dataset, of an earlier "
+        "version, or of another dataset with the same fields, whose embeddings are then "
+        "matched by value",
     )
-    epochs: int = Field(default=20, ge=1, description="times that each row is seen")
+    epochs: int = Field(default=20, ge=1, description="number of times each row is seen")
 
     @property
     def objective(self) -> ObjectiveName:
@@ -125,32 +128,33 @@ class PretrainConfig(StageConfig):
 
 
 class FinetuneConfig(StageConfig):
-    """Eq. 9 (`with_plm`) or Eq. 10; with no `init`, the model starts from scratch."""
+    """Finetuning by Eq. 9 (`with_plm`) or Eq. 10. Without `init`, the model starts from scratch."""
 
-    with_plm: bool = Field(default=True, description="false: the CTR model alone")
+    with_plm: bool = Field(
+        default=True, description="train with the PLM (Eq. 9); false: the CTR model alone (Eq. 10)"
+    )
     with_prompts: bool = Field(
         default=True,
-        description="false: the two towers' logits are summed, nothing else joins them (Table 5, w/o Prompt)",
+        description="join the towers by prompts; false: only their logits are summed (Table 5, w/o Prompt)",
     )
     init: str | None = Field(
-        default=None, description="a run (or its export) to start from, of a dataset as in pretrain.init"
+        default=None, description="run (or its export) to start from; datasets as for pretrain.init"
     )
-    epochs: int = Field(default=3, ge=1, description="times that each row is seen")
+    epochs: int = Field(default=3, ge=1, description="number of times each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
     validate_every: int = Field(
         default=200,
         ge=1,
-        description="steps between validations, made while training goes on; what one finds is used at the "
-        "next. The best one's weights "
-        "are exported",
+        description="steps between validations, which run while training goes on; a result is used at "
+        "the next validation; the weights of the best one are exported",
     )
     eval_batch_size: int = Field(default=512, ge=1, description="rows per forward pass when scoring")
     patience: int = Field(
         default=3,
         ge=1,
-        description="stop after so many validations without a better AUC, so validate_every steps after the "
-        "last of them",
+        description="stop after this many validations without a better AUC, which shows validate_every steps "
+        "after the last of them",
     )
 
     @property
@@ -160,20 +164,21 @@ class FinetuneConfig(StageConfig):
 
 
 class EvaluateConfig(Frozen):
-    """What `clickprompt evaluate` looks at beside the split as a whole."""
+    """What `clickprompt evaluate` looks at besides the split as a whole."""
 
     user: str | None = Field(
         default=None,
-        description="the field that says whose a row is; default: the log's user, else the first",
+        description="field that identifies the user of a row; default: the log's user, or else the "
+        "first field",
     )
     item: str | None = Field(
         default=None,
-        description="the field that says which item it is of; default: the log's item, else the one with "
-        "most values",
+        description="field that identifies the item of a row; default: the log's item, or else the "
+        "field with the most values",
     )
     tail_share: float = Field(
         default=0.1,
         gt=0,
         lt=1,
-        description="of users and of items, the rarest in training, are long-tail (Table 6)",
+        description="share of users and of items, the rarest in training, that count as long tail (Table 6)",
     )

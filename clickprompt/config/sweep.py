@@ -1,4 +1,4 @@
-"""Settings of a sweep: its space, how it is searched, which trials go on."""
+"""Settings of a sweep: the space, the search, and the rule that ends trials early."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -11,14 +11,14 @@ __all__ = ["SearchRange", "TuneConfig"]
 
 
 class SearchRange(Frozen):
-    """A searched key's values from `low` to `high`, both among them."""
+    """Values of a searched key from `low` to `high`, both included."""
 
     low: float
     high: float
     log: bool = Field(
-        default=False, description="drawn evenly on the logarithmic scale, as learning rates should be"
+        default=False, description="draw evenly on the logarithmic scale, as suits learning rates"
     )
-    int: bool = Field(default=False, description="whole numbers only")
+    int: bool = Field(default=False, description="draw whole numbers only")
 
     @model_validator(mode="after")
     def _from_low_to_high(self) -> "SearchRange":
@@ -38,38 +38,47 @@ class SearchRange(Frozen):
 
 
 class TuneConfig(Frozen):
-    """A sweep (`clickprompt tune`): which points of which space are tried, and how."""
+    """A sweep (`clickprompt tune`): the points to try, and how."""
 
     space: dict[str, SearchRange | list[Any]] = Field(
         default={},
-        description="dotted key → [values], or {low, high, log, int} where search is random or tpe",
+        description="dotted key → [values], or {low, high, log, int} if search is random or tpe",
     )
     search: Literal["grid", "random", "tpe"] = Field(
         default="grid",
-        description="every combination; num_samples drawn at random; drawn by Optuna's TPE from what is "
-        "known by then",
+        description="grid: every combination; random: num_samples drawn at random; tpe: drawn by "
+        "Optuna's TPE from the results so far",
     )
-    num_samples: int = Field(default=16, ge=1, description="points, where search is random or tpe")
+    num_samples: int = Field(default=16, ge=1, description="number of points, if search is random or tpe")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
-        description="finetune every point once with each, and compare the means; the pretraining has "
-        "`seed`. Default: `seed`",
+        description="seeds with which every point is finetuned, to compare the means; pretraining uses "
+        "`seed`; default: `seed`",
     )
     pretrain: bool = Field(
         default=True,
-        description="pretrain for each point; false: finetune from scratch. Not with finetune.init either",
+        description="pretrain for each point; false: finetune from scratch, or from finetune.init if "
+        "it is set",
     )
     scheduler: Literal["none", "asha"] = Field(
-        default="none", description="asha: end what is worse than others were after as many validations"
+        default="none",
+        description="asha: end a trial that is worse than others were after as many validations",
     )
-    grace_period: int = Field(default=1, ge=1, description="asha: validations before the first comparison")
+    grace_period: int = Field(
+        default=1, ge=1, description="asha: number of validations before the first comparison"
+    )
     reduction_factor: float = Field(
         default=4,
         gt=1,
-        description="asha: the best 1/so many go on, and are compared after so many times as many",
+        description="asha: the best 1/reduction_factor go on, and are compared again after "
+        "reduction_factor times as many validations",
     )
-    max_concurrent_trials: int = Field(default=1, ge=1, description="pretrainings and finetunings at a time")
-    max_points: int = Field(default=64, ge=1, description="a larger space is refused without --yes")
+    max_concurrent_trials: int = Field(
+        default=1, ge=1, description="number of pretrainings and finetunings that run at a time"
+    )
+    max_points: int = Field(
+        default=64, ge=1, description="most points of a space; a larger one is refused without --yes"
+    )
 
     @field_validator("space", mode="before")
     @classmethod
@@ -79,7 +88,7 @@ class TuneConfig(Frozen):
         keys = dict(_search_keys(space))
         for key, values in keys.items():
             if not isinstance(values, list | dict | SearchRange):
-                raise ValueError(f"{key}={values!r} is no list; give the values to try, or {{low, high}}")
+                raise ValueError(f"{key}={values!r} is not a list; give the values to try, or {{low, high}}")
         return keys
 
     @model_validator(mode="after")
@@ -89,8 +98,8 @@ class TuneConfig(Frozen):
                 raise ValueError(f"space.{key} is empty; give at least one value")
             if isinstance(values, SearchRange) and self.search == "grid":
                 raise ValueError(
-                    f"space.{key} is a range, which has no grid; give a list of values, or search=random or "
-                    "tpe"
+                    f"space.{key} is a range, which has no grid; give a list of values, or "
+                    "search=random or tpe"
                 )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: one comes twice; give each once")
@@ -98,8 +107,8 @@ class TuneConfig(Frozen):
 
 
 def _search_keys(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys, whether the space was written with dots or as sections (as `--set
-    tune.space.prompt.num_prompts=[1]` does).
+    """Yield dotted keys, whether the space was written with dots or as sections (as by `--set
+    tune.space.prompt.num_prompts=[1]`).
     """
     for key, values in space.items():
         if isinstance(values, dict) and not values.keys() & SearchRange.model_fields.keys():

@@ -19,7 +19,6 @@ Shape legend: B rows, L values of a list, V values that have an id.
 # pyright: reportAttributeAccessIssue=false
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,13 +26,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt.data.transform.buckets import bucket_names
-from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform, field_texts
+from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform
 from clickprompt.data.transform.spelling import texts
 from clickprompt.errors import DataError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+from clickprompt.export.intervals import Intervals, intervals_of
 
 __all__ = [
     "MISSING_INTEGER",
@@ -49,7 +49,7 @@ MISSING_INTEGER = -(2**63)
 OPSET = 20
 _ML = "ai.onnx.ml"
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
-_LARGEST = float(np.finfo(np.float64).max)
+
 
 Type = Literal["int64", "double", "string"]
 
@@ -176,66 +176,6 @@ def _typed(type_: Type, values: pa.Array, ids: np.ndarray) -> tuple[np.ndarray, 
     return keys.to_numpy(zero_copy_only=False), ids[some.to_numpy(zero_copy_only=False)]
 
 
-@dataclass(frozen=True)
-class _Intervals:
-    """lows [V] float64 in increasing order, highs [V]: the numbers from low to high, both included, have the
-    id.
-    """
-
-    lows: np.ndarray
-    highs: np.ndarray
-    ids: np.ndarray
-
-
-def _intervals(rule: FieldRule, vocabulary: pa.Array) -> _Intervals:
-    """Of a numeric field: every rule of it gives a number its text by a function that goes up, and is
-    constant on intervals.
-    """
-    names = vocabulary.slice(1)
-    inside = np.array([_number_in(rule, name) for name in names.to_pylist()])
-
-    def is_own(numbers: np.ndarray) -> np.ndarray:
-        found = field_texts(rule, pa.array(numbers), ("",))
-        return pc.fill_null(pc.equal(found, names), False).to_numpy(zero_copy_only=False)
-
-    assert is_own(inside).all(), rule.schema.name
-    lows, highs = (_farthest(inside, np.full(len(inside), end), is_own) for end in (-_LARGEST, _LARGEST))
-    order = np.argsort(lows)
-    return _Intervals(lows[order], highs[order], np.arange(1, len(vocabulary))[order])
-
-
-def _number_in(rule: FieldRule, name: str) -> float:
-    """A number of the bucket."""
-    edges = rule.schema.edges or rule.edges
-    if edges is not None:
-        return (-_LARGEST, *edges)[bucket_names(edges).index(name)]
-    ends = name.split(" to ")
-    return float(ends[1] if len(ends) == 2 and ends[0].startswith("-") else ends[0])
-
-
-def _farthest(near: np.ndarray, far: np.ndarray, is_own: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """[V] the last float64 on the way from `near` (which is) to `far` that `is_own`, by halving what is
-    between.
-    """
-    known, beyond = _places(near), _places(far)
-    known = np.where(is_own(far), beyond, known)
-    for _ in range(64):
-        middle = (known >> 1) + (beyond >> 1) + (known & beyond & 1)
-        own = is_own(_at(middle))
-        known, beyond = np.where(own, middle, known), np.where(own, beyond, middle)
-    return _at(known)
-
-
-def _places(numbers: np.ndarray) -> np.ndarray:
-    """[V] int64: their place among all float64 in order, 0 for 0.0."""
-    bits = np.ascontiguousarray(numbers, np.float64).view(np.int64)
-    return np.where(bits >= 0, bits, np.int64(-(2**63)) - bits)
-
-
-def _at(places: np.ndarray) -> np.ndarray:
-    return np.where(places >= 0, places, np.int64(-(2**63)) - places).view(np.float64)
-
-
 class _Nodes:
     """Nodes that will stand before the model's."""
 
@@ -288,7 +228,7 @@ class _Nodes:
             attributes = {name: onnx_ir.tensor(tensor) for name, tensor in tensors.items()}
         return self.add("LabelEncoder", values, domain=_ML, **attributes)
 
-    def find(self, numbers: "ir.Value", found: _Intervals) -> "ir.Value":
+    def find(self, numbers: "ir.Value", found: Intervals) -> "ir.Value":
         """[B] int64: the id of the interval that a number lies in; 0 where there is none, and for NaN."""
         steps = len(found.lows).bit_length()
         padding = 2**steps - 1 - len(found.lows)
@@ -356,7 +296,7 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
                 "Gather", nodes.constant(np.concatenate([[0], ids]).astype(np.int64)), rows[rule.table]
             )
         elif schema.kind == "numeric":
-            found = nodes.find(column, _intervals(rule, vocabulary))
+            found = nodes.find(column, intervals_of(rule, vocabulary))
         elif schema.kind == "multi":
             values = (
                 nodes.add("StringSplit", column, outputs=2, delimiter=schema.separator)
@@ -421,7 +361,7 @@ def _some_values(transform: RowTransform, one: RawInput, rng: np.random.Generato
         if rule.column != one.column:
             continue
         if rule.table is None and rule.schema.kind == "numeric":
-            ends = _intervals(rule, vocabulary)
+            ends = intervals_of(rule, vocabulary)
             numbers = np.concatenate([ends.lows, ends.highs])
             with np.errstate(over="ignore"):
                 numbers = np.concatenate(

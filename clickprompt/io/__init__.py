@@ -1,3 +1,3 @@
-"""Reading and writing: places by URI, whole folders, progress, and what the machine is. Nothing here knows
-the method.
+"""Input and output that know nothing of the method: URIs, whole folders, progress, and facts about the
+machine.
 """

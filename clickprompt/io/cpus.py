@@ -1,5 +1,5 @@
-"""How many cores this process may use, which in a container are fewer than the machine has, and how many
-threads a worker takes of them.
+"""Count the cores that this process may use, which in a container can be fewer than the machine has, and the
+threads for each worker.
 """
 
 import os
@@ -10,9 +10,10 @@ __all__ = ["usable_cores", "worker_threads"]
 
 
 def usable_cores(root: str = "/") -> int:
-    """The smaller of the cores that the scheduler lets this process run on (cpuset, taskset) and the quota of
-    its cgroups, of which half a core more counts for nothing: threads beyond a quota are stopped for the rest
-    of each period. At least 1.
+    """Return the smaller of two numbers, at least 1: the cores that the scheduler lets this process run on
+    (cpuset, taskset), and the quota of its cgroups, rounded down.
+
+    Rounded down because threads beyond a quota are stopped for the rest of each period.
 
     root: where proc/self/cgroup and sys/fs/cgroup are looked for.
     """
@@ -21,12 +22,12 @@ def usable_cores(root: str = "/") -> int:
 
 
 def worker_threads(workers: int, cpus_per_worker: float, *, shared: bool, cores: int | None = None) -> int:
-    """Threads of one of `workers` processes that compute on the same `cores` (those of this process). At
-    least 1.
+    """Return the threads for one of `workers` processes that compute on the same `cores` (default: those of
+    this process); at least 1.
 
-    shared: others use the cores too (a cluster), so that a worker keeps to the CPUs which Ray has set aside
-    for it. An embedded Ray's logical CPUs are only a count: there `cpus_per_worker` from 2 on is a limit, and
-    1, the default, none.
+    shared: others use the cores too (a cluster), so a worker keeps to the CPUs that Ray has set aside for it.
+    The logical CPUs of an embedded Ray are only a count: there `cpus_per_worker` is a limit from 2 up, and
+    its default, 1, is none.
     """
     share = (usable_cores() if cores is None else cores) // max(workers, 1)
     limit = int(cpus_per_worker)
@@ -34,7 +35,7 @@ def worker_threads(workers: int, cpus_per_worker: float, *, shared: bool, cores:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores, one for each cgroup with a quota that this process is in, the outer ones included."""
+    """Yield the cores of each quota on the cgroups of this process, the outer cgroups included."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -55,8 +56,9 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _folders(mount: Path, path: str) -> list[Path]:
-    """The cgroup's and those above it. In a container its own may be the mount itself, whatever the path
-    says: that is the machine's.
+    """Return the folders of the cgroup and of those above it.
+
+    In a container the cgroup may be the mount itself, whatever the path says (the path is the machine's).
     """
     below = [part for part in path.split("/") if part not in ("", "..")]
     return [mount.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
@@ -70,6 +72,6 @@ def _words(file: Path) -> list[str]:
 
 
 def _quota(quota: str, period: str) -> Iterator[float]:
-    """None where there is no limit: "max", -1, or no such file."""
+    """Yield nothing if there is no limit: "max", -1, or no such file."""
     if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:
         yield int(quota) / int(period)

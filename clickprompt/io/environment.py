@@ -1,4 +1,4 @@
-"""The versions and the machine that a result came from."""
+"""The software versions and the machine that a result came from."""
 
 import importlib.metadata
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("clickprompt", "torch", "ray", "deepspeed", "transformers", "pyarrow
 
 
 def environment() -> dict[str, str]:
-    """Of this process: Python, the packages that matter (those installed), system, cores."""
+    """Describe this process: Python, the installed packages that matter, system, cores."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

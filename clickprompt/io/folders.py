@@ -1,5 +1,6 @@
-"""A result is there whole or not at all: a folder that is written elsewhere and renamed once it is complete,
-or marked until it is.
+"""Write folders so that a result is there whole or not at all.
+
+A folder is written elsewhere and renamed once it is complete, or carries a mark until it is.
 """
 
 import contextlib
@@ -19,12 +20,12 @@ _UNFINISHED = ".unfinished"
 
 @contextlib.contextmanager
 def new_folder(uri: str) -> Iterator[str]:
-    """Where to write what shall be at `uri`, which must not exist or be an empty folder. After a failure
-    nothing is left.
+    """Yield a folder to write what shall be at `uri`, which must not exist or be an empty folder. A failure
+    leaves nothing behind.
 
-    Locally it is `<uri>.tmp-<host>-…`, locked by this process: a folder of that name whose lock is free
-    belongs to a process of this host that was killed, and is deleted first. An object store can't rename:
-    there it is `uri` itself, with a mark in it until the end, by which `clear_unfinished` knows what a killed
+    A local folder is `<uri>.tmp-<host>-…`, locked by this process. A folder of that name whose lock is free
+    belongs to a killed process of this host and is deleted first. An object store can't rename, so there the
+    folder is `uri` itself and holds a mark until the end; the mark tells `clear_unfinished` what a killed
     process left.
 
     Raises InputError for a target that can't be written.
@@ -35,7 +36,8 @@ def new_folder(uri: str) -> Iterator[str]:
         return
     mark = storage.join(uri, _UNFINISHED)
     try:
-        storage.write_bytes(mark, b"")  # a place that can't be written shows before the work starts
+        # A place that can't be written should show before the work starts
+        storage.write_bytes(mark, b"")
         yield uri
         storage.delete_file(mark)
     except BaseException:
@@ -44,7 +46,7 @@ def new_folder(uri: str) -> Iterator[str]:
 
 
 def clear_unfinished(uri: str) -> bool:
-    """Delete what a killed process left at `uri` itself. Whether there was something."""
+    """Delete what a killed process left at `uri` itself. Return whether there was something."""
     left = not storage.is_local(uri) and storage.exists(storage.join(uri, _UNFINISHED))
     if left:
         storage.delete_tree(uri)
@@ -53,8 +55,8 @@ def clear_unfinished(uri: str) -> bool:
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
-    """A folder of this process on this machine, deleted at the end; those of killed processes are deleted
-    first.
+    """Yield a folder of this process on this machine, deleted at the end. Those of killed processes are
+    deleted first.
     """
     target = os.path.join(storage.machine_folder(), name)
     with storage.user_errors(target):
@@ -70,14 +72,13 @@ def scratch_folder(name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _renamed(target: str) -> Iterator[str]:
-    with storage.user_errors(target):  # as above
+    with storage.user_errors(target):
         _delete_leftovers(target)
         work, lock = _make_locked(target)
     try:
         yield work
-        storage.delete_half_written(
-            work
-        )  # by a task whose worker was killed, and which another one did again
+        # Left by a task whose worker was killed and that another worker did again
+        storage.delete_half_written(work)
         storage.move(work, target)
     except BaseException:
         storage.delete_tree(work)
@@ -88,18 +89,18 @@ def _renamed(target: str) -> Iterator[str]:
 
 
 def _prefix(target: str) -> str:
-    # with the host: where a network filesystem keeps locks to each host, another host's folder would look
-    # abandoned
+    # The host is part of the name: where a network filesystem keeps locks per host, another host's folder
+    # would look abandoned
     return f"{target.rstrip('/')}.tmp-{socket.gethostname()}-"
 
 
 def _make_locked(target: str) -> tuple[str, int | None]:
-    """The new folder and the descriptor that holds its lock until this process ends, however it ends."""
+    """Return the new folder and the descriptor that holds its lock as long as this process lives."""
     name = uuid.uuid4().hex[:8]
     unlocked, path = f"{target.rstrip('/')}.tmp-{name}", _prefix(target) + name
     os.makedirs(unlocked)
     lock = _lock(unlocked)
-    os.rename(unlocked, path)  # only now: nobody may see it without its lock
+    os.rename(unlocked, path)  # last: nobody may see the folder without its lock
     return path, lock
 
 
@@ -108,15 +109,14 @@ def _delete_leftovers(target: str) -> None:
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         path = os.path.join(folder, name)
         if name.startswith(prefix) and (lock := _lock(path)) is not None:
-            with contextlib.suppress(
-                InputError
-            ):  # not ours to delete, or a worker of the killed process still writes: next time
+            # Not ours to delete, or a worker of the killed process still writes: leave it to the next time
+            with contextlib.suppress(InputError):
                 storage.delete_tree(path)
             os.close(lock)
 
 
 def _lock(path: str) -> int | None:
-    """None where another process has the lock, or the filesystem has no locks."""
+    """Return None if another process has the lock, or the filesystem has no locks."""
     descriptor = None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a rich bar in a terminal, plain lines with an estimate elsewhere."""
+"""Report progress on stderr: a rich bar in a terminal, plain lines with an estimate elsewhere."""
 
 import sys
 import time
@@ -20,12 +20,12 @@ _LINE_EVERY = 10.0  # seconds between plain lines
 
 
 def say(message: str) -> None:
-    """One line to the person at the terminal, on stderr: stdout belongs to results."""
+    """Print one line to the person at the terminal, on stderr because stdout belongs to results."""
     print(message, file=sys.stderr, flush=True)
 
 
 class Task:
-    """A piece of long work of `total` units. `update` may be called as often as one likes."""
+    """A long piece of work of `total` units. `update` may be called as often as one likes."""
 
     def __init__(self, description: str, total: int):
         self._description = description

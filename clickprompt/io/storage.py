@@ -1,11 +1,11 @@
-"""Reading and writing below a URI: local paths, s3://, gs://, … through pyarrow's filesystems.
+"""Read and write below a URI: local paths, s3://, gs://, … through pyarrow's filesystems.
 
 A file appears under its name only once it is complete: locally by writing to a temporary name and renaming,
 on object stores because a put is atomic already.
 
-Where an s3:// bucket is and who asks for it says the environment, as for AWS's own tools: AWS_ENDPOINT_URL_S3
-or AWS_ENDPOINT_URL (of another server than Amazon's), AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
-or a profile. Never an address: those are stored.
+The endpoint and credentials of s3:// come from the environment, as for AWS's own tools: AWS_ENDPOINT_URL_S3
+or AWS_ENDPOINT_URL (for a server other than Amazon's), AWS_REGION, and AWS_ACCESS_KEY_ID with
+AWS_SECRET_ACCESS_KEY or a profile. They never come from the address, because addresses are stored.
 """
 
 import functools
@@ -71,7 +71,9 @@ Result = TypeVar("Result")
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem that serves `uri` and the path inside it. Raises InputError for an unknown scheme."""
+    """Return the filesystem that serves `uri` and the path inside it. Raises InputError for an unknown
+    scheme.
+    """
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     if uri.startswith(_S3):
@@ -88,7 +90,7 @@ def _unknown(uri: str, reason: str) -> InputError:
 
 
 def _resolve_s3(uri: str) -> tuple[fs.FileSystem, str]:
-    """The address is taken as it is written, as AWS's own tools do: pyarrow would take a pattern's ? for the
+    """Resolve the address as it is written, as AWS's own tools do; pyarrow would take a pattern's ? for the
     beginning of options.
     """
     path = uri.removeprefix(_S3).rstrip("/")
@@ -107,7 +109,7 @@ def _resolve_s3(uri: str) -> tuple[fs.FileSystem, str]:
 
 @functools.cache
 def _s3(bucket: str, endpoint: str | None) -> fs.FileSystem:
-    # Not FileSystem.from_uri: it asks a server that doesn't answer for three times as long
+    # FileSystem.from_uri would wait three times as long for a server that doesn't answer
     if endpoint:
         scheme, _, host = endpoint.rpartition("://")
         return fs.S3FileSystem(scheme=scheme or "https", endpoint_override=host.rstrip("/"))
@@ -119,7 +121,7 @@ def is_local(uri: str) -> bool:
 
 
 def native(uri: str) -> str:
-    """An absolute local path, or the URI as it is: what Ray takes as a storage path."""
+    """Return an absolute local path, or the URI as it is: what Ray takes as a storage path."""
     filesystem, path = resolve(uri)
     return path if isinstance(filesystem, fs.LocalFileSystem) else uri
 
@@ -135,7 +137,7 @@ def exists(uri: str) -> bool:
 
 
 def file_size(uri: str) -> int | None:
-    """Bytes of a file; None when there is none."""
+    """Return the bytes of a file, or None if there is none."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
         info = filesystem.get_file_info(path)
@@ -143,7 +145,7 @@ def file_size(uri: str) -> int | None:
 
 
 def list_names(uri: str) -> list[str]:
-    """Sorted names directly below `uri`; empty when it does not exist."""
+    """Return the sorted names directly below `uri`; empty if it does not exist."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
         infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -165,8 +167,8 @@ def user_errors(uri: str) -> Iterator[None]:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether it says that storage failed (can't be reached, is full, read-only, …), and not that something
-    isn't there.
+    """Return whether the error says that storage failed (can't be reached, is full, read-only, …), and not
+    that something isn't there.
     """
     reason = error.__cause__ if isinstance(error, InputError) else error
     return isinstance(reason, OSError) and not isinstance(
@@ -175,10 +177,10 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def patiently(action: Callable[[], Result]) -> Result:
-    """What `action` returns; it is called again, with growing pauses, while storage refuses it. For what may
-    be done twice.
+    """Return what `action` returns, calling it again with growing pauses while storage refuses it. The action
+    must be safe to repeat.
 
-    Raises RunError where storage still refuses after two minutes.
+    Raises RunError if storage still refuses after two minutes.
     """
     started, pause = time.monotonic(), 0.5
     while True:
@@ -195,8 +197,8 @@ def patiently(action: Callable[[], Result]) -> Result:
 
 
 def machine_folder() -> str:
-    """Our own folder on this machine, for this user only. Raises InputError where someone else has taken its
-    name.
+    """Return our own folder on this machine, for this user only. Raises InputError if someone else has taken
+    its name.
     """
     folder = os.path.join(tempfile.gettempdir(), f"clickprompt-{os.getuid()}")
     with user_errors(folder):
@@ -236,21 +238,19 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 @contextmanager
 def open_output(uri: str) -> Iterator[IO[bytes]]:
-    """A file to write, which appears at `uri` when the context ends well, and not at all else."""
+    """Yield a file to write, which appears at `uri` only if the context ends well."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
         if not isinstance(filesystem, fs.LocalFileSystem):
             with tempfile.TemporaryFile() as buffer:
                 yield buffer
                 buffer.seek(0)
-                with filesystem.open_output_stream(
-                    path, compression=None
-                ) as stream:  # else it packs .gz once more
+                # compression=None, or else pyarrow would pack a .gz once more
+                with filesystem.open_output_stream(path, compression=None) as stream:
                     shutil.copyfileobj(buffer, stream, _COPY_CHUNK)
             return
-        if os.path.exists(path) and not os.path.isfile(
-            path
-        ):  # renaming would replace a device such as /dev/null
+        # Renaming would replace a device such as /dev/null
+        if os.path.exists(path) and not os.path.isfile(path):
             raise InputError(f"{uri}: a folder or device, not a file; give a file's path")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
@@ -310,7 +310,7 @@ def copy_file(source: str, target: str) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Sorted names of all files below `uri`, folders and all; empty when it does not exist."""
+    """Return the sorted names of all files below `uri`, with their folders; empty if it does not exist."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
         infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
@@ -319,7 +319,7 @@ def list_files(uri: str) -> list[str]:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[str]:
-    """A local folder with the content of `uri`: the folder itself, or a temporary copy of a remote one."""
+    """Yield a local folder with the content of `uri`: the folder itself, or a copy of a remote one."""
     if is_local(uri):
         yield resolve(uri)[1]
         return

@@ -169,10 +169,10 @@ def build_model(
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
             return ClickPrompt(ctr, None, 0)
-        from clickprompt.models.plm import (
+        from clickprompt.models.plm_loading import (  # transformers' models take seconds to import
             load_plm,
             plm_from_config,
-        )  # transformers' models take seconds to import
+        )
 
         if plm_config is None:
             plm = load_plm(config.plm, prompt, lm_head=pretrain)

@@ -5,32 +5,20 @@ positions.
 """
 
 import json
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import HfApi, get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging as hf_logging
-from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers import PreTrainedModel
 
-from clickprompt.config import LMKind, PLMConfig, PromptConfig
-from clickprompt.errors import ConfigError, DataError
+from clickprompt.config import PromptConfig
+from clickprompt.errors import DataError
 from clickprompt.models.plm_dropout import use_cpu_dropout
-from clickprompt.models.plm_families import PLMFamily, get_family
-from clickprompt.models.plm_fusion import ATTENTION, PLAIN_ATTENTION, PromptFusion
+from clickprompt.models.plm_families import PLMFamily
+from clickprompt.models.plm_fusion import ATTENTION, PromptFusion
 
-__all__ = ["PLMFacts", "PromptedPLM", "check_plm", "load_plm", "plm_facts", "plm_from_config"]
-
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_log = logging.getLogger(__name__)
+__all__ = ["PromptedPLM", "longest_text"]
 
 
 class PromptedPLM(nn.Module):
@@ -54,7 +42,7 @@ class PromptedPLM(nn.Module):
         self.vocab_size: int = self.config.vocab_size
         self.lm_kind = family.lm_kind
         self.input_only = prompt.prompt_depth == "input"
-        self.max_tokens = _max_tokens(self.config, family, prompt)
+        self.max_tokens = longest_text(self.config, family, prompt)
         self.frozen = False
         use_cpu_dropout(self.backbone)
         self.family = family
@@ -218,282 +206,6 @@ class LMHead(nn.Module):
         return F.linear(self.transform(hidden), embeddings if self.weight is None else self.weight, bias)
 
 
-@dataclass(frozen=True)
-class PLMFacts:
-    """What is known of a PLM before its weights are read."""
-
-    model_type: str
-    lm_kind: LMKind
-    num_layers: int
-    hidden_size: int
-    max_tokens: int
-
-
-def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts:
-    """Everything about plm.path that can be told without reading weights: config.json, family, depth, weight
-    files.
-
-    Raises ConfigError.
-    """
-    prompt = prompt or PromptConfig()
-    hf_config, family = _read_config(config, prompt)
-    if not config.random_init:
-        _check_weights(_path(config))
-    return _facts(hf_config, family, prompt)
-
-
-def plm_facts(hf_config: dict[str, Any]) -> PLMFacts:
-    """The same of an export's PLM (`PromptedPLM.config_dict`)."""
-    return _facts(*_parse_config(hf_config, "export"), PromptConfig())
-
-
-def _facts(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> PLMFacts:
-    return PLMFacts(
-        model_type=hf_config.model_type,
-        lm_kind=family.lm_kind,
-        num_layers=sum(getattr(hf_config, key) for key in family.depth),
-        hidden_size=hf_config.hidden_size,
-        max_tokens=_max_tokens(hf_config, family, prompt),
-    )
-
-
-def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: bool = True) -> PromptedPLM:
-    """Load plm.path (safetensors only, in plm.dtype), or draw its weights anew where `random_init` is set.
-
-    An LM head that the checkpoint lacks is initialised from torch's global random state. Raises ConfigError.
-    """
-    prompt = prompt or PromptConfig()
-    hf_config, family = _read_config(config, prompt)
-    if config.random_init:
-        return _prompted(_from_config(hf_config, family, config, prompt), family, config, prompt, lm_head)
-    path = _path(config)
-    _check_weights(path)
-    with _quiet():
-        try:
-            model, info = family.auto_class.from_pretrained(
-                path,
-                config=hf_config,
-                attn_implementation=_attention(config, prompt),
-                dtype=getattr(torch, config.dtype),
-                use_safetensors=True,
-                output_loading_info=True,
-                local_files_only=os.path.isdir(path)
-                or bool(_cached(path, *_WEIGHTS)),  # else offline use would fail
-            )
-        except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
-            raise ConfigError(
-                f"plm.path={config.path}: the weights can't be loaded ({_one_line(error)}); get the model "
-                "again"
-            ) from error
-    missing = [name for name in info["missing_keys"] if name.startswith(f"{family.backbone}.")]
-    if missing:
-        layers = sum(getattr(hf_config, key) for key in family.depth)
-        raise ConfigError(
-            f"plm.path={config.path}: its safetensors file lacks {len(missing)} tensors of a "
-            f"{hf_config.model_type} of {layers} layers, "
-            f"such as {min(missing)}; get the model again, or set plm.num_layers to what it holds"
-        )
-    if lm_head and info["missing_keys"]:
-        _log.info("%s has no LM head of its own; the head's transform starts from fresh weights", config.path)
-    return _prompted(model, family, config, prompt, lm_head)
-
-
-def plm_from_config(
-    hf_config: dict[str, Any], config: PLMConfig, prompt: PromptConfig, *, lm_head: bool = True
-) -> PromptedPLM:
-    """The architecture of `PromptedPLM.config_dict`, weights drawn anew: an export brings its own. Raises
-    ConfigError.
-    """
-    hf_object, family = _parse_config(hf_config, config.path or "export")
-    return _prompted(_from_config(hf_object, family, config, prompt), family, config, prompt, lm_head)
-
-
-def _prompted(
-    model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool
-) -> PromptedPLM:
-    plm = PromptedPLM(model, family, prompt, lm_head=lm_head)
-    if config.gradient_checkpointing:
-        # Reentrant checkpointing would walk back through the projector once per layer, whose graph is gone
-        # after the first.
-        plm.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    return plm.train()  # from_pretrained leaves it in eval mode
-
-
-def _from_config(
-    hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig, prompt: PromptConfig
-) -> PreTrainedModel:
-    with _quiet():
-        return family.auto_class.from_config(
-            hf_config, attn_implementation=_attention(config, prompt), dtype=getattr(torch, config.dtype)
-        )
-
-
-def _attention(config: PLMConfig, prompt: PromptConfig) -> str:
-    """What `attn_implementation` is called in transformers."""
-    names = ATTENTION if _is_layerwise(prompt) else PLAIN_ATTENTION
-    return names[config.attn_implementation]
-
-
-def _is_layerwise(prompt: PromptConfig) -> bool:
-    return prompt.num_prompts > 0 and prompt.prompt_depth == "layerwise"
-
-
-def _max_tokens(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:
+def longest_text(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:
     """Layer-wise prompts take no position; those before the first layer do."""
     return family.max_tokens(hf_config) - (prompt.num_prompts if prompt.prompt_depth == "input" else 0)
-
-
-def _path(config: PLMConfig) -> str:
-    if config.path is None:
-        raise ConfigError(
-            "plm.path is not set; give a hub name, or a local folder with config.json, tokenizer and "
-            "safetensors weights"
-        )
-    return os.path.expanduser(config.path)
-
-
-def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedConfig, PLMFamily]:
-    """The configuration as it will be built, and its family. Raises ConfigError for what can't be built."""
-    hf_config, family = _parse_config(_config_values(config), _path(config))
-    _cut_layers(hf_config, family, config)
-    _check_flash(hf_config, config, prompt)
-    if config.pooling == "cls" and family.lm_kind != "masked":
-        raise ConfigError(
-            f"plm.pooling=cls: the first token of a {hf_config.model_type} sees no other; use last or mean, "
-            "or leave it out"
-        )
-    return hf_config, family
-
-
-def _config_values(config: PLMConfig) -> dict[str, Any]:
-    path = _path(config)
-    if os.path.isdir(path):
-        file = os.path.join(path, "config.json")
-        if not os.path.isfile(file):
-            raise ConfigError(
-                f"plm.path={config.path}: the folder has no config.json; give the folder that holds the "
-                "model's files"
-            )
-    elif path.startswith((".", os.sep)) or path.count("/") > 1:
-        raise ConfigError(
-            f"plm.path={config.path}: no such folder; give a hub name, or a local folder with config.json "
-            "and weights"
-        )
-    else:
-        file = _hub_config(path)
-    try:
-        with open(file, encoding="utf-8") as stream:
-            return json.load(stream)
-    except ValueError as error:
-        raise ConfigError(
-            f"plm.path={config.path}: config.json is not valid JSON ({_one_line(error)}); get the model again"
-        ) from error
-
-
-def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, PLMFamily]:
-    family = get_family(values.get("model_type"), path)
-    hf_config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
-    for key, value in family.config_changes.items():
-        setattr(hf_config, key, value)
-    return hf_config, family
-
-
-def _cut_layers(hf_config: Any, family: PLMFamily, config: PLMConfig) -> None:
-    """`plm.num_layers` of each stack."""
-    if config.num_layers is None:
-        return
-    for key in family.depth:
-        if config.num_layers > getattr(hf_config, key):
-            raise ConfigError(
-                f"plm.num_layers={config.num_layers}: {config.path} has {getattr(hf_config, key)} layers; "
-                "use at most that many"
-            )
-        setattr(hf_config, key, config.num_layers)
-    if getattr(hf_config, "layer_types", None):
-        hf_config.layer_types = hf_config.layer_types[: config.num_layers]
-
-
-def _check_flash(hf_config: Any, config: PLMConfig, prompt: PromptConfig) -> None:
-    if config.attn_implementation != "flash":
-        return
-    if not is_flash_attn_2_available():
-        raise ConfigError(
-            "plm.attn_implementation=flash: the flash-attn package or a GPU that it runs on is missing; use "
-            "sdpa"
-        )
-    if _is_layerwise(prompt) and "sliding_attention" in (getattr(hf_config, "layer_types", None) or ()):
-        raise ConfigError(
-            f"plm.attn_implementation=flash: the kernel's window would cut {hf_config.model_type}'s prompts "
-            "off; use sdpa"
-        )
-
-
-def _check_weights(path: str) -> None:
-    names = os.listdir(path) if os.path.isdir(path) else _hub_names(path)
-    if any(name in names for name in _WEIGHTS):
-        return
-    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-    found = (
-        f"its weights ({pickled[0]}) are a pickle, which is never loaded"
-        if pickled
-        else "the folder has no weights"
-    )
-    raise ConfigError(
-        f"plm.path={path}: {found}; put model.safetensors there, or set plm.random_init=true for an "
-        "untrained model of this architecture"
-    )
-
-
-def _cached(name: str, *files: str) -> str | None:
-    """Where the hub's local cache has the first of `files` that it has."""
-    found = (try_to_load_from_cache(name, file) for file in files)
-    return next((path for path in found if isinstance(path, str)), None)
-
-
-def _hub_config(name: str) -> str:
-    """The local path of the hub model's config.json, fetched if the cache lacks it."""
-    try:
-        if path := _cached(name, "config.json"):
-            return path
-        # One plain request first: the hub client itself tries an unreachable host for half a minute.
-        get_session().head(hf_hub_url(name, "config.json"), timeout=10)
-        return hf_hub_download(name, "config.json")
-    except Exception as error:  # the client raises its own errors and those of httpx
-        raise _unreachable(name, error) from error
-
-
-def _hub_names(name: str) -> list[str]:
-    """The file names of a hub model; where weights are in the cache, the hub is not asked."""
-    if path := _cached(name, *_WEIGHTS):
-        return [os.path.basename(path)]
-    try:
-        return HfApi().list_repo_files(name)
-    except Exception as error:  # as above
-        raise _unreachable(name, error) from error
-
-
-def _unreachable(name: str, error: BaseException) -> ConfigError:
-    return ConfigError(
-        f"plm.path={name}: no such folder, not in the local Hugging Face cache, and the hub did not give it "
-        f"({_one_line(error)[:200]}); "
-        "check the name and the network, or download the model and give its folder"
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers reports dropped poolers and fresh heads as warnings; what matters of that is checked and
-    said here.
-    """
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        hf_logging.enable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -15,7 +15,7 @@ import torch
 
 from clickprompt.data.transform.json_rows import RowError, parse_rows, tables_of
 from clickprompt.data.transform.values import BadValue
-from clickprompt.scoring.raw_rows import RawPredictor
+from clickprompt.scoring.raw_rows import RawRowScorer
 
 __all__ = ["MOST_ROWS", "Answer", "answers"]
 
@@ -27,7 +27,7 @@ _NULLS = ("",)  # null says it, as in JSON files (data/sources/table.py)
 Answer = tuple[int, dict[str, Any]]
 
 
-def answers(predictor: RawPredictor, bodies: Sequence[bytes]) -> list[Answer]:
+def answers(predictor: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
     """(status, JSON) of each request. A row's logit is the same whatever comes with it, up to rounding."""
     made: dict[int, Answer] = {}
     rows: list[Any] = []
@@ -71,7 +71,7 @@ def answers(predictor: RawPredictor, bodies: Sequence[bytes]) -> list[Answer]:
 
 
 def _scored(
-    predictor: RawPredictor,
+    predictor: RawRowScorer,
     places: np.ndarray,
     table: pa.Table,
     owners: Sequence[int],

@@ -19,8 +19,8 @@ from clickprompt.config import stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.sources.file_options import file_format, nulls_of
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
-from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
@@ -40,7 +40,7 @@ from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
 from clickprompt.scoring.rows import filled_up
 
-__all__ = ["SERVED_ROWS", "RawPredictor", "check_columns", "open_predictor", "score_part", "served_dataset"]
+__all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_predictor", "score_part", "served_dataset"]
 
 SERVED_ROWS = 64
 """`most_rows` of a server: every forward pass is filled up to so many, for one row, too"""
@@ -67,7 +67,7 @@ def open_predictor(
     data: str | None = None,
     device: torch.device | None = None,
     most_rows: int | None = None,
-) -> "RawPredictor":
+) -> "RawRowScorer":
     """Of a finetuned run, whose dataset is read (`data`: where it has moved to), or of a folder for a server,
     which needs none.
 
@@ -80,14 +80,14 @@ def open_predictor(
     if info.objective == "pretrain":
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
     if data is None and info.serving and "transform" in info.serving:
-        return RawPredictor(export, served_dataset(export, info), device, most_rows)
+        return RawRowScorer(export, served_dataset(export, info), device, most_rows)
     dataset = dataset_of(info.config, data)
     if dataset.fingerprint != info.dataset_fingerprint:
         raise DataError(
             f"{dataset.uri}: not the dataset {run_or_folder} was trained on; its ids would mean other values"
         )
     dataset.verify([])
-    return RawPredictor(export, dataset, device, most_rows)
+    return RawRowScorer(export, dataset, device, most_rows)
 
 
 def served_dataset(folder: str, info: ExportInfo) -> Dataset:
@@ -103,7 +103,7 @@ def served_dataset(folder: str, info: ExportInfo) -> Dataset:
     return Dataset(folder, {"fields": fields, "transform": info.serving["transform"]})
 
 
-class RawPredictor:
+class RawRowScorer:
     """A trained model and the transform of its dataset."""
 
     def __init__(
@@ -225,7 +225,7 @@ class _Texts:
 
 
 def score_part(
-    predictor: RawPredictor, part: FilePart, keep: Sequence[str], uri: str
+    predictor: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str
 ) -> tuple[int, list[int]]:
     """Write a part's predictions to the Parquet file `uri`, whole or not at all; returns its rows, and how
     many of each field are known.

@@ -13,10 +13,10 @@ from clickprompt.export.checks import token_table
 from clickprompt.export.format import load_export
 from clickprompt.objectives import model_inputs
 
-__all__ = ["Predictor", "filled_up"]
+__all__ = ["RowScorer", "filled_up"]
 
 
-class Predictor:
+class RowScorer:
     """A trained model with what it reads: the dataset's columns and, with a PLM, its token table."""
 
     def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):

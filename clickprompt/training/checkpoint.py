@@ -7,16 +7,52 @@ Ray's own record isn't asked: a worker killed right after its report loses that 
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 
-__all__ = ["TrainState", "checkpoint_name", "damage_of", "load_state", "newest_complete", "seal"]
+__all__ = [
+    "CheckpointWriter",
+    "Saves",
+    "TrainState",
+    "checkpoint_name",
+    "damage_of",
+    "load_state",
+    "newest_complete",
+    "seal",
+]
 
 _MANIFEST = "manifest.json"
 _STATE = "trainer.json"
+
+
+class Saves(Protocol):
+    """What has resume state: an engine."""
+
+    def save(self, folder: str) -> None: ...
+
+
+class CheckpointWriter:
+    """The three parts in which a worker's checkpoint is made, one after the other.
+
+    The loop and the uploads call nothing else for it, so whoever wants to stand between them (the fault
+    campaign in benchmark/faults) wraps this object.
+    """
+
+    def save(self, engine: Saves, folder: str) -> None:
+        """Write this worker's files into a local folder."""
+        engine.save(folder)
+
+    def seal(self, folder: str, state: "TrainState", *, rank: int, num_workers: int) -> None:
+        """Add the state and the manifest, by rank 0; called by every worker."""
+        seal(folder, state, rank=rank, num_workers=num_workers)
+
+    def upload(self, upload: Callable[[], Any], folder: str, uri: str) -> Any:
+        """Have the local folder copied to `uri` by `upload`; what it returns."""
+        return upload()
 
 
 @dataclass

@@ -28,11 +28,39 @@ from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
 
-__all__ = ["DeepSpeedEngine"]
+__all__ = ["PRIVATE_NAMES", "DeepSpeedEngine"]
 
-_PERSISTENT = (
-    100_000  # elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
-)
+PRIVATE_NAMES = {
+    "deepspeed.runtime.engine:DeepSpeedEngine": (
+        "basic_optimizer",
+        "clip_fp32_gradients",
+        "micro_steps",
+        "was_step_applied",
+    ),
+    "deepspeed.runtime.zero.stage_1_and_2:DeepSpeedZeroOptimizer": (
+        "averaged_gradients",
+        "copy_grads_in_partition",
+        "cpu_offload",
+        "override_loss_scale",
+        "scaled_global_norm",
+        "update_lp_params",
+    ),
+    "deepspeed.runtime.zero.stage3:DeepSpeedZeroOptimizer_Stage3": (
+        "_get_norm_groups",
+        "_reassign_or_swap_out_partitioned_parameters",
+        "checkpoint_event_epilogue",
+        "checkpoint_event_prologue",
+        "fp16_groups",
+        "fp32_partitioned_groups_flat",
+        "get_param_id",
+        "grad_position",
+        "override_loss_scale",
+    ),
+}
+"""class of DeepSpeed → what this file uses of it without a promise that it stays; checked by a test"""
+
+# Elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
+_PERSISTENT = 100_000
 
 # Elements. DeepSpeed copies gradients into a bucket that it allocates anew for every micro-batch, and again
 # out of it; on a CPU that costs as much as the reduction. A gradient larger than the bucket is reduced where

@@ -47,10 +47,10 @@ from torch import nn
 from clickprompt.config import Config, StageConfig
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.layers import PackedEmbedding
+from clickprompt.models.parameter_groups import group_of
 
 if TYPE_CHECKING:
-    from clickprompt.models.parameter_groups import group_of
-from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
+    from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
 
 __all__ = ["Footprint", "activation_bytes", "count_parameters", "footprint", "model_states"]
 

@@ -1,50 +1,29 @@
 """The training loop: read downward.
 
 The same loop runs in one plain process and in every worker of a Ray Train group; a `Context` says where its
-results go.
+results go and what is asked of it meanwhile.
 """
 
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from clickprompt.config import StageConfig
-from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.order import Order
-from clickprompt.objectives import Objective
-from clickprompt.training.checkpoint import TrainState, seal
-from clickprompt.training.engine import Engine, all_reduce_sum
-from clickprompt.training.guards import is_spike, refuse_non_finite
-from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+from clickprompt.training.checkpoint import CheckpointWriter, TrainState
+from clickprompt.training.engine import Engine
+from clickprompt.training.step import StepResult, train_step
 
 __all__ = ["Context", "Validation", "train"]
 
 
-class Context(Protocol):
-    """Where the loop's results go; every worker calls every method."""
-
-    def on_step(self, metrics: dict[str, Any]) -> None:
-        """After each step: {"step", "loss", "targets", "rows", "tokens" (of all workers), "lr_factor",
-        "gradient_norm", "seconds" (this worker's, since its last step or checkpoint), "wait_seconds" (of
-        these, until there was data)}, "skipped" where `skip_loss_spikes` is on, and "validations" where the
-        results of earlier ones were used: [{"valid_step", "valid_auc", "valid_log_loss"}].
-        """
-        ...
-
-    def on_checkpoint(self, folder: str, state: TrainState) -> None:
-        """`folder` holds this worker's part of a sealed checkpoint; copy or move it before returning."""
-        ...
-
-
 class Validation(Protocol):
-    """How the loop chooses: have the validation split scored, keep the best AUC, stop when it no longer
-    rises.
+    """How the loop chooses: score the validation split, keep the best AUC, stop when it no longer rises.
 
     Scoring may go on beside the training: what it finds is used `every` steps later, or at the end, whenever
     it was there. So which step is the best and where training stops depends on steps alone.
@@ -58,15 +37,50 @@ class Validation(Protocol):
         ...
 
     def result(self) -> dict[str, float]:
-        """Of the weights that were given last {"valid_auc", "valid_log_loss"}, waited for; the same on every
-        worker.
-        """
+        """Wait for {"valid_auc", "valid_log_loss"} of the weights given last; the same on every worker."""
         ...
+
+
+class Context:
+    """What surrounds the loop: where results go, what is asked of it, how it validates and saves.
+
+    This one wants nothing and keeps nothing; runtime/train/worker.py has the one of a Ray Train worker. Every
+    worker calls every method.
+    """
+
+    validation: Validation | None = None
+    writer: CheckpointWriter = CheckpointWriter()
+    keep_every: int | None = None
+    """a checkpoint is also made after steps that are a multiple of it"""
+    scratch: str | None = None
+    """local folder below which checkpoints are put together"""
+
+    def wishes(self) -> tuple[bool, bool]:
+        """Say, in every step, whether to checkpoint after it, and whether to end with that.
+
+        One worker's wish is every worker's.
+        """
+        return False, False
+
+    def probe(self) -> float | None:
+        """A loss that goes into checkpoints (training/probe.py)."""
+        return None
+
+    def on_step(self, metrics: dict[str, Any]) -> None:
+        """Take what a step did.
+
+        {"step", "loss", "targets", "rows", "tokens" (of all workers), "lr_factor", "gradient_norm", "seconds"
+        (this worker's, since its last step or checkpoint), "wait_seconds" (of these, until there was data)},
+        "skipped" where `skip_loss_spikes` is on, and "validations" where the results of earlier ones were
+        used: [{"valid_step", "valid_auc", "valid_log_loss"}].
+        """
+
+    def on_checkpoint(self, folder: str, state: TrainState) -> None:
+        """`folder` holds this worker's part of a sealed checkpoint; copy or move it before returning."""
 
 
 def train(
     engine: Engine,
-    objective: Objective,
     collator: Collator,
     order: Order,
     batches: Iterable[tuple[int, dict[str, np.ndarray]]],
@@ -75,100 +89,85 @@ def train(
     seed: int,
     state: TrainState,
     context: Context,
-    validation: Validation | None = None,
-    wishes: Callable[[], tuple[bool, bool]] = lambda: (False, False),
-    keep_every: int | None = None,
-    scratch: str | None = None,
-    probe: Callable[[], float] | None = None,
 ) -> TrainState:
-    """Run from `state.step` to the end of the plan (or until validation or a wish says stop); the state
-    reached.
+    """Run from `state.step` to the end of the plan, or until validation or a wish says stop.
+
+    Returns the state reached, which is `state`.
 
     `batches` yields this worker's (global step, columns) in order from `state.step` on.
-    wishes: asked for in every step: (a checkpoint after it, and with it the end). One worker's wish is every
-    worker's.
-    keep_every: a checkpoint is also made after steps that are a multiple of it.
-    scratch: a local folder below which checkpoints are put together.
-    probe: a loss that goes into checkpoints.
 
-    Raises NonFiniteError before a step is applied whose loss or gradient is none.
+    Raises NonFiniteError before a step is applied whose loss or gradient is no finite number.
     """
-    cadence = _Cadence(stage, keep_every)
-    num_micro_batches = stage.micro_batches(engine.world_size)
+    cadence = _Cadence(stage, context.keep_every)
+    validation = context.validation
     engine.model.train()
     began = time.perf_counter()
     for step, columns in batches:
         waited = time.perf_counter() - began
-        # Dropout is a function of (seed, step, rank), so a resumed run draws what the undisturbed one draws
-        torch.manual_seed(
-            int(np.random.SeedSequence([seed, step, engine.rank]).generate_state(1, np.uint64)[0] >> 1)
-        )
+        _seed_dropout(seed, step, engine.rank)
         micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step))
-        assert len(micro_batches) == num_micro_batches
-        micro_batches = [batch.to(engine.device) for batch in micro_batches]
+        assert len(micro_batches) == stage.micro_batches(engine.world_size)
 
-        counts = torch.stack([_counts(objective, batch) for batch in micro_batches]).sum(0)
-        targets, rows, tokens = all_reduce_sum(counts).tolist()
-        factor = schedule_factor(step, order.total_steps, stage)
-        set_learning_rates(engine.optimizer, factor)
-        engine.begin(micro_batches, step)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
-        for index, batch in enumerate(micro_batches):
-            loss_sum += engine.accumulate(batch, max(targets, 1.0), last=index == num_micro_batches - 1)
-        wished = torch.tensor([*wishes(), cadence.is_time()], dtype=torch.float64, device=engine.device)
-        totals = all_reduce_sum(torch.cat([loss_sum.reshape(1), wished]))
-        # One wait for the device, before the update: what it says must not reach the weights if it isn't a
-        # number
-        loss_total, *wished, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
-        loss = loss_total / max(targets, 1.0)
-        overflow = engine.may_overflow and not math.isfinite(norm)
-        if not overflow:
-            refuse_non_finite(step + 1, loss, norm, columns)
-        metrics: dict[str, Any] = {
-            "step": step + 1,
-            "loss": loss,
-            "targets": int(targets),
-            "lr_factor": factor,
-            "gradient_norm": norm,
-        }
-        metrics |= {"rows": int(rows), "tokens": int(tokens), "wait_seconds": round(waited, 6)}
-        if stage.skip_loss_spikes is not None:
-            metrics["skipped"] = not overflow and is_spike(norm, state, stage.skip_loss_spikes)
-        if overflow or metrics.get("skipped"):
-            engine.skip()
-            state.skipped_steps += 1
-        else:
-            engine.step()
-
+        result = train_step(
+            engine,
+            [batch.to(engine.device) for batch in micro_batches],
+            columns,
+            step=step,
+            total_steps=order.total_steps,
+            stage=stage,
+            state=state,
+            wishes=lambda: (*context.wishes(), cadence.is_time()),
+        )
+        checkpoint, stop, time_is_up = result.wishes
         state.step = step + 1
-        checkpoint, stop, time_is_up = (wish > 0 for wish in wished)
+        state.skipped_steps += not result.applied
         finished = state.step == order.total_steps
-        if (
-            validation
-            and (finished or state.step % validation.every == 0)
-            and (used := _validate(validation, state, finished))
-        ):
-            metrics["validations"] = used
-        metrics["seconds"] = round(time.perf_counter() - began, 6)
-        context.on_step(metrics)
-        if finished or state.stopped or checkpoint or stop or time_is_up or cadence.is_step(state.step):
-            _checkpoint(engine, state, context, scratch, probe)
+
+        used: list[dict[str, Any]] = []
+        if validation and (finished or state.step % validation.every == 0):
+            used = _validate(validation, state, finished)
+        seconds = time.perf_counter() - began
+        context.on_step(_metrics(state.step, result, stage, waited, used, seconds))
+        stop = stop or state.stopped
+        if finished or stop or checkpoint or time_is_up or cadence.is_step(state.step):
+            _checkpoint(engine, state, context)
             cadence.restart()
-        if state.stopped or stop:
+        if stop:
             break
         began = time.perf_counter()
     return state
 
 
-def _counts(objective: Objective, batch: Batch) -> torch.Tensor:
-    """[targets, rows, tokens] of a micro-batch, padding apart."""
-    lengths = (
-        torch.zeros_like(batch.row_weight) if batch.attention_mask is None else batch.attention_mask.sum(1)
-    )
-    tokens = (lengths * batch.row_weight).sum()
-    return torch.stack(
-        [objective.count_targets(batch).double(), batch.row_weight.sum().double(), tokens.double()]
-    )
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Dropout is a function of (seed, step, rank): a resumed run draws what the undisturbed one draws."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _metrics(
+    step: int,
+    result: StepResult,
+    stage: StageConfig,
+    waited: float,
+    validations: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """A step as `Context.on_step` gets it."""
+    metrics: dict[str, Any] = {
+        "step": step,
+        "loss": result.loss,
+        "targets": result.targets,
+        "lr_factor": result.lr_factor,
+        "gradient_norm": result.gradient_norm,
+        "rows": result.rows,
+        "tokens": result.tokens,
+        "wait_seconds": round(waited, 6),
+    }
+    if stage.skip_loss_spikes is not None:
+        metrics["skipped"] = result.spike
+    if validations:
+        metrics["validations"] = validations
+    metrics["seconds"] = round(seconds, 6)
+    return metrics
 
 
 class _Cadence:
@@ -194,7 +193,7 @@ class _Cadence:
 
 
 def _validate(validation: Validation, state: TrainState, finished: bool) -> list[dict[str, Any]]:
-    """What the validation before has found, used; then these weights' own begins, unless that was the end."""
+    """Use what the validation before has found; then begin these weights' own, unless that was the end."""
     used = [] if state.validating is None else [_use(validation, state)]
     state.stopped = not finished and state.stale_validations >= validation.patience
     if not state.stopped:
@@ -206,24 +205,23 @@ def _validate(validation: Validation, state: TrainState, finished: bool) -> list
 
 
 def _use(validation: Validation, state: TrainState) -> dict[str, Any]:
+    """Wait for a validation's scores, and keep the best."""
     scores = validation.result()
-    step, state.validating = state.validating, None
+    step = state.validating
+    state.validating = None
     if state.best_auc is None or scores["valid_auc"] > state.best_auc:
-        state.best_auc, state.best_step, state.stale_validations = scores["valid_auc"], step, 0
+        state.best_auc = scores["valid_auc"]
+        state.best_step = step
+        state.stale_validations = 0
     else:
         state.stale_validations += 1
     return {"valid_step": step, **scores}
 
 
-def _checkpoint(
-    engine: Engine,
-    state: TrainState,
-    context: Context,
-    scratch: str | None,
-    probe: Callable[[], float] | None,
-) -> None:
-    state.probe_loss = probe() if probe else None
-    with tempfile.TemporaryDirectory(prefix="clickprompt-", dir=scratch) as folder:
-        engine.save(folder)
-        seal(folder, state, rank=engine.rank, num_workers=engine.world_size)
+def _checkpoint(engine: Engine, state: TrainState, context: Context) -> None:
+    """Put this worker's part together, seal it, and hand it over."""
+    state.probe_loss = context.probe()
+    with tempfile.TemporaryDirectory(prefix="clickprompt-", dir=context.scratch) as folder:
+        context.writer.save(engine, folder)
+        context.writer.seal(folder, state, rank=engine.rank, num_workers=engine.world_size)
         context.on_checkpoint(folder, state)

@@ -176,7 +176,7 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
         ("tune.space.seed={low: 3, high: 3}", "low=3 is not below high=3; give a range, or a list of values"),
         ("tune.space.seed={low: 0, high: 3, log: true}", "a logarithmic range starts above 0"),
         ("tune.space.seed={low: 0, high: 3.5, int: true}", "a range of whole numbers ends in whole numbers"),
-        ("tune.space.seed=3", "tune.space: seed=3 is no list; give the values to try, or {low, high}"),
+        ("tune.space.seed=3", "tune.space: seed=3 is not a list; give the values to try, or {low, high}"),
         ("tune.seeds=[1, 1]", "tune: seeds=[1, 1]: one comes twice; give each once"),
         ("tune.num_prompts=[1, 3]", "unknown config key tune.num_prompts"),
         ("prompt=3", "prompt=3: this is a section; set one of its keys, such as prompt.num_prompts"),
@@ -271,14 +271,6 @@ def test_a_number_of_workers_or_a_range():
     config = load_config(None, ["runtime.num_workers=[1, 4]"])
     assert (config.runtime.min_workers, config.runtime.max_workers) == (1, 4)
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
-
-
-def test_bf16_is_a_precision():
-    for value in ("true", "false"):
-        with pytest.raises(
-            ConfigError, match=r"runtime\.bf16 is called otherwise now: set runtime\.precision=bf16"
-        ):
-            load_config(None, [f"runtime.bf16={value}", "runtime.precision=fp32"])
 
 
 def test_sections_can_be_built_in_python():

@@ -16,7 +16,7 @@ from clickprompt.export.format import export_of
 from clickprompt.io import storage
 from clickprompt.runtime.score import evaluate as runtime_evaluate
 from clickprompt.runtime.score.evaluate import evaluate, evaluate_attention
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 from tests.support.finetuned import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.synthetic import write_dataset
@@ -114,7 +114,7 @@ def test_a_split_above_the_limit(ray_session, finetuned, monkeypatch, capsys):
 
 
 def test_the_same_bits_however_the_split_is_cut(finetuned, prepared):
-    predictor = Predictor(export_of(finetuned), prepared[0])
+    predictor = RowScorer(export_of(finetuned), prepared[0])
     rows = prepared[0].read_split("test").slice(0, 500)
     whole = predictor.score(rows)
     for size in (1, 10, 37, 499):

@@ -21,7 +21,7 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.export.format import export_of, load_export
 from clickprompt.io import storage
 from clickprompt.runtime.score.predict import predict
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 from tests.support.finetuned import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.tiny import write_both
@@ -88,7 +88,7 @@ def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(finetuned,
         found[count] = predictions(folder)
     assert found[1].equals(found[3])
     assert found[1].column_names == ["file", "row", "row_id", "logit", "probability"]
-    scores = Predictor(export_of(run), prepared[0]).score(prepared[0].read_split("test"))
+    scores = RowScorer(export_of(run), prepared[0]).score(prepared[0].read_split("test"))
     expected = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
     assert max(expected.values()) - min(expected.values()) > 0.01
     logits = found[1]["logit"].to_pylist()

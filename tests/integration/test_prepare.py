@@ -16,7 +16,9 @@ from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.template import encode, load_tokenizer, sentence
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
-from clickprompt.runtime.prepare.prepare import _encode, _kth, _parse, prepare
+from clickprompt.runtime.prepare.coded_log import _encode, _parse
+from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.prepare.splits import _kth
 from tests.support import naive_sources
 from tests.support.folders import files_below
 from tests.support.naive_prepare import assert_equal, naive_prepare

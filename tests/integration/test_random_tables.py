@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from clickprompt.data.prepared.dataset import SPLITS
+from clickprompt.data.sources.file_options import file_format
 from clickprompt.data.sources.reading import file_parts, find_files, read_rows
 from clickprompt.data.sources.registry import get_source
-from clickprompt.data.sources.table import file_format
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare.prepare import prepare

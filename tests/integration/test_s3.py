@@ -153,10 +153,10 @@ def test_a_prepare_that_fails_leaves_nothing(ray_session, bucket, tmp_path):
 def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, tmp_path):
     schema = write_log(str(tmp_path / "raw"), "jsonl")
     code = (
-        "import os, sys; from clickprompt.runtime.prepare import prepare as p; p._write_vocabulary = "
-        "lambda *_: os._exit(9); "
+        "import os, sys; from clickprompt.runtime.prepare import prepare, vocabulary; "
+        "vocabulary._write_vocabulary = lambda *_: os._exit(9); "
+        "prepare.prepare(sys.argv[1], None, sys.argv[2])"
     )
-    code += "p.prepare(sys.argv[1], None, sys.argv[2])"
     done = subprocess.run(
         [sys.executable, "-c", code, schema, f"{bucket}/out"], check=False, capture_output=True
     )

@@ -23,7 +23,7 @@ from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.score.predict import predict
 from clickprompt.scoring.raw_rows import open_predictor
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 from tests.support.clusters import free_port
 from tests.support.commands import fails
 from tests.support.finetuned import write_run
@@ -134,7 +134,7 @@ def by_graph(folder: str, rows: list[dict]) -> np.ndarray:
 
 def expected_logits(run, dataset, split) -> np.ndarray:
     """In the order of the split's rows, scored as `evaluate` does."""
-    scores = Predictor(export_of(run), dataset).score(split)
+    scores = RowScorer(export_of(run), dataset).score(split)
     by_row = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
     return np.array([by_row[row] for row in split["row_id"].to_pylist()])
 

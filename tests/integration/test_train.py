@@ -31,7 +31,7 @@ from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.attention import PromptAttention
 from clickprompt.scoring.recovery import Recovery
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 from clickprompt.training.checkpoint import newest_complete
 from tests.support.engines import losses_of
 from tests.support.tiny import tiny_config, write_both
@@ -194,7 +194,7 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     assert same["against"]["delong"]["p_value"] == 1
     with pytest.raises(DataError, match="has no predictions of the valid split"):
         evaluate([run], "valid", config=settings, against=run)
-    alone = Predictor(export_of(run), dataset).score(dataset.read_split("test"))
+    alone = RowScorer(export_of(run), dataset).score(dataset.read_split("test"))
     labels, logits = alone.labels, alone.logits
     expected = dict(zip(alone.row_ids.tolist(), logits.tolist(), strict=True))
     assert predictions["row_id"].to_pylist() == sorted(expected)

@@ -21,8 +21,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from clickprompt.config import PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError, DataError
-from clickprompt.models.plm import PromptedPLM, check_plm, load_plm, plm_from_config
+from clickprompt.models.plm import PromptedPLM
 from clickprompt.models.plm_families import PLM_FAMILIES
+from clickprompt.models.plm_loading import check_plm, load_plm, plm_from_config
 from tests.support.naive_plm import naive_plm
 from tests.support.tiny_plms import FAMILIES, PAD, VARIANTS
 

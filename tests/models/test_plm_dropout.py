@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from clickprompt.config import PLMConfig, PromptConfig
-from clickprompt.models.plm import load_plm
 from clickprompt.models.plm_dropout import CPUDropout, cpu_dropout, sdpa_attention
+from clickprompt.models.plm_loading import load_plm
 from tests.support.tiny_plms import VARIANTS
 
 N = 1_000_001  # no multiple of the four that share a word

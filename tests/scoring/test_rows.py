@@ -9,7 +9,7 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.export.format import write_export
 from clickprompt.models.clickprompt import build_model
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config, write_both
 
@@ -45,7 +45,7 @@ def test_scores_of_an_export(tmp_path, max_length):
     assert (batch.input_ids.shape[1] > 18) is (max_length is None)
     with torch.no_grad():
         logits = model(batch.field_ids, batch.input_ids, batch.attention_mask).tolist()
-    scores = Predictor(export, dataset).score(rows)
+    scores = RowScorer(export, dataset).score(rows)
     expected = {
         row: pair for row, *pair in zip(batch.row_ids.tolist(), batch.labels.tolist(), logits, strict=True)
     }

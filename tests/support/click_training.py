@@ -12,10 +12,10 @@ from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.loop import train
+from clickprompt.training.loop import Context, train
 
 
-class Memory:
+class Memory(Context):
     """A loop context that keeps the steps and, of each checkpoint, the files and the state as JSON."""
 
     def __init__(self, folder):
@@ -36,7 +36,7 @@ class Memory:
         self.states[state.step] = TrainState(**values)
 
 
-def run(config, memory, *, resume=None, poison=None, **options):
+def run(config, memory, *, resume=None, poison=None, wishes=None, keep_every=None):
     dataset = Dataset.open(config.data.path)
     stage = config.finetune
     engine = TorchEngine(
@@ -58,9 +58,11 @@ def run(config, memory, *, resume=None, poison=None, **options):
     if poison:
         batches = poison(engine, batches)
     collator = Collator(dataset.columns, seed=config.seed)
+    memory.keep_every = keep_every
+    if wishes:
+        memory.wishes = wishes
     train(
         engine,
-        ClickLoss(engine.model),
         collator,
         order,
         batches,
@@ -68,6 +70,5 @@ def run(config, memory, *, resume=None, poison=None, **options):
         seed=0,
         state=state,
         context=memory,
-        **options,
     )
     return engine, state

@@ -24,7 +24,7 @@ from clickprompt.objectives import OBJECTIVES
 from clickprompt.training import guards
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.loop import train
+from clickprompt.training.loop import Context, train
 from clickprompt.training.probe import Probe
 from tests.support.in_process import InProcessValidation
 
@@ -35,7 +35,7 @@ OBJECTIVE_NAMES = ["pretrain", "with_plm", "without_plm"]
 LOWER = {"bf16": 2e-2, "fp16": 5e-3}  # relative; what their mantissas allow
 
 
-class Recorder:
+class Recorder(Context):
     """A loop context that keeps losses in memory, and each checkpoint's folder with the weights of that
     moment under `keep`.
     """
@@ -115,7 +115,7 @@ def record(
 ) -> Recorder:
     """Steps `resume` … `until`."""
     torch.set_flush_denormal(True)
-    dataset, stage, module, collator, built = build(config, objective, engine, num_workers, steps)
+    dataset, stage, _, collator, built = build(config, objective, engine, num_workers, steps)
     order = Order.of(
         dataset,
         global_batch_size=stage.global_batch_size,
@@ -130,20 +130,13 @@ def record(
         built.load(os.path.join(keep, str(resume)))
         state.probe_loss = storage.read_json(os.path.join(keep, f"{resume}-state.json"))["probe_loss"]
         probe.check(state, keep)
-    validation = None
-    if isinstance(stage, FinetuneConfig):
-        validation = InProcessValidation(built, collator, dataset, config, objective)
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume)
     recorder = Recorder(built, keep)
-    options = {
-        "stage": stage,
-        "seed": config.seed,
-        "state": state,
-        "context": recorder,
-        "validation": validation,
-        "probe": probe,
-    }
-    train(built, module, collator, order, islice(batches, (until or steps) - resume), **options)
+    recorder.probe = probe
+    if isinstance(stage, FinetuneConfig):
+        recorder.validation = InProcessValidation(built, collator, dataset, config, objective)
+    options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder}
+    train(built, collator, order, islice(batches, (until or steps) - resume), **options)
     fresh = parameter_groups(build_model(config, dataset.field_sizes, objective=objective), stage)
     rates = [(group["name"], group["base_lr"], group["weight_decay"]) for group in fresh]
     assert [

@@ -12,10 +12,10 @@ from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.loop import train
+from clickprompt.training.loop import Context, train
 
 
-class Watching:
+class Watching(Context):
     """A loop context that remembers, and a validation with the scores of a script."""
 
     def __init__(self, scores, every=2, patience=2):
@@ -30,9 +30,6 @@ class Watching:
 
     def on_step(self, metrics):
         self.steps.append(metrics)
-
-    def on_checkpoint(self, folder, state):
-        pass
 
 
 def run(config: Config, objective_name: str, watching, validation=None):
@@ -52,5 +49,7 @@ def run(config: Config, objective_name: str, watching, validation=None):
     collator = Collator(dataset.columns, table, None, seed=config.seed)
     batches = read_local_batches(dataset, order)
     options = {"stage": stage, "seed": config.seed, "state": TrainState(), "context": watching}
-    chosen = validation(engine, collator, dataset, config, objective_name) if validation else watching
-    return engine, train(engine, objective, collator, order, batches, validation=chosen, **options)
+    watching.validation = watching
+    if validation:
+        watching.validation = validation(engine, collator, dataset, config, objective_name)
+    return engine, train(engine, collator, order, batches, **options)

@@ -77,7 +77,7 @@ def test_spikes_are_dropped_alike_by_a_resumed_run(config, tmp_path, monkeypatch
 
 
 def test_a_dropped_step_changes_nothing(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("clickprompt.training.loop.is_spike", lambda *_: True)
+    monkeypatch.setattr("clickprompt.training.step.is_spike", lambda *_: True)
     dropping = replaced(config, {"finetune.skip_loss_spikes": 2.0, "finetune.max_steps": 3})
     engine, state = run(dropping, Memory(tmp_path))
     fresh = build_model(

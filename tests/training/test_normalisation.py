@@ -19,7 +19,7 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
-from clickprompt.models.plm import check_plm
+from clickprompt.models.plm_loading import check_plm
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.engine import TorchEngine, all_reduce_sum
 from tests.support.tiny import tiny_config, write_both, write_plm

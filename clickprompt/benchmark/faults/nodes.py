@@ -5,8 +5,9 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
-from ray._common.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
+
+from clickprompt.runtime.compat import get_ray_address_file
 
 __all__ = ["Nodes", "loopback_nodes"]
 

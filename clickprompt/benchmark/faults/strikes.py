@@ -10,22 +10,20 @@ Everything is told by files in the fault's folder, which outlive whatever is kil
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import ray
 import ray.train
 import torch
 import torch.distributed as dist
 
 from clickprompt.io import storage
-from clickprompt.runtime.train.uploads import Uploads
-from clickprompt.training import loop, slices
-from clickprompt.training.checkpoint import load_state, newest_complete
+from clickprompt.runtime.train.training_run import Batches
+from clickprompt.training.checkpoint import CheckpointWriter, Saves, TrainState, load_state, newest_complete
 
-__all__ = ["Moment", "Strike", "Witness"]
+__all__ = ["Moment", "Strike", "StruckWriter", "Witness"]
 
 Moment = Literal["step", "save", "seal", "upload"]
 """between two steps; with half of a checkpoint's file written; with its files written and not yet sealed;
@@ -48,115 +46,107 @@ class Strike:
 
 @dataclass(frozen=True)
 class Witness:
-    """Stands between the stream and the loop in every worker. Travels to them."""
+    """Goes around the loop of every worker (`Around`). Travels to them."""
 
     folder: str
     checkpoints: str
     strikes: tuple[Strike, ...]
 
     def __call__(
-        self, batches: Iterator[tuple[int, dict[str, np.ndarray]]], rank: int
-    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        self, batches: Batches, writer: CheckpointWriter, rank: int
+    ) -> tuple[Batches, CheckpointWriter]:
         torch.set_num_threads(1)
-        num_workers = ray.train.get_context().get_world_size()
+        due = _Due(self.folder, self.strikes, rank, ray.train.get_context().get_world_size())
+        return self._noted(batches, due, rank), StruckWriter(writer, due)
+
+    def _noted(self, batches: Batches, due: "_Due", rank: int) -> Batches:
         start = load_state(newest_complete(self.checkpoints)).step
         began: list[Any] = [time.time_ns()]
         if dist.is_initialized():
             dist.broadcast_object_list(began)  # one name for what all ranks of an attempt note
-        reached = [start]
-        falls = {"step": lambda: None, **self._due(rank, num_workers, reached)}
-        _hook(falls)
+        due.reached = start
+        node = ray.get_runtime_context().get_node_id()
         path = os.path.join(self.folder, "consumed", f"{began[0]:020d}-{rank}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab", buffering=0) as notes:
-            notes.write(
-                _line(
-                    {"from": start, "workers": num_workers, "node": ray.get_runtime_context().get_node_id()}
-                )
-            )
+            notes.write(_line({"from": start, "workers": due.num_workers, "node": node}))
             for step, columns in batches:
-                falls["step"]()
-                notes.write(
-                    _line(
-                        {
-                            "step": step,
-                            "rows": columns["row_id"][columns["weight"] > 0].tolist(),
-                            "time": time.time(),
-                        }
-                    )
-                )
-                reached[0] = step + 1
+                due("step")
+                rows = columns["row_id"][columns["weight"] > 0].tolist()
+                notes.write(_line({"step": step, "rows": rows, "time": time.time()}))
+                due.reached = step + 1
                 yield step, columns
 
-    def _due(self, rank: int, num_workers: int, reached: list[int]) -> dict[str, Callable[[], None]]:
-        """moment → what is called there every time; of the first strike that hasn't fallen, if that is this
-        worker's.
-        """
-        index = next((i for i in range(len(self.strikes)) if not os.path.exists(self._mark(i))), None)
-        if index is None or self.strikes[index].rank % num_workers != rank:
-            return {}
-        strike, calls = self.strikes[index], [0]
 
-        def fall() -> None:
-            calls[0] += 1
-            if calls[0] != strike.after + (
-                strike.moment == "step"
-            ):  # a step is over when the next batch is asked for
-                return
-            node = ray.get_runtime_context().get_node_id()
-            mark = {
-                "pid": os.getpid(),
-                "rank": rank,
-                "node": node,
-                "reached": reached[0],
-                "time": time.time(),
-            }
-            storage.write_json(self._mark(index), mark)
-            while not os.path.exists(self._mark(index).replace(".json", ".done")):
-                time.sleep(_PAUSE)
+class StruckWriter(CheckpointWriter):
+    """Wraps a worker's checkpoint writer: comes by the moments at which a strike may fall."""
 
-        return {strike.moment: fall}
+    def __init__(self, writer: CheckpointWriter, due: "_Due"):
+        self._writer = writer
+        self._due = due
 
-    def _mark(self, index: int) -> str:
-        return os.path.join(self.folder, "strikes", f"{index}.json")
-
-
-def _hook(falls: dict[str, Callable[[], None]]) -> None:
-    """Have this process's checkpoints come by the moments of `falls`; the trainer itself knows nothing of
-    them.
-    """
-    write, seal, upload = slices._write, loop.seal, Uploads._upload
-    if "save" in falls:
-
-        def half_written(path: str, *rest: Any) -> None:
-            write(path, *rest)
+    def save(self, engine: Saves, folder: str) -> None:
+        """Save; where a strike falls at "save", it finds each file half written."""
+        self._writer.save(engine, folder)
+        if not self._due.at("save"):
+            return
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
             os.rename(path, path + ".whole")
             with open(path + ".whole", "rb") as whole, open(path, "wb") as half:
                 half.write(whole.read(os.path.getsize(path + ".whole") // 2))
-            falls["save"]()
-            os.replace(path + ".whole", path)
+        self._due("save")
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(".whole"):
+                path = os.path.join(folder, name)
+                os.replace(path, path.removesuffix(".whole"))
 
-        slices._write = half_written
-    if "seal" in falls:
+    def seal(self, folder: str, state: TrainState, *, rank: int, num_workers: int) -> None:
+        self._due("seal")
+        self._writer.seal(folder, state, rank=rank, num_workers=num_workers)
 
-        def unsealed(*args: Any, **options: Any) -> None:
-            falls["seal"]()
-            seal(*args, **options)
+    def upload(self, upload: Callable[[], Any], folder: str, uri: str) -> Any:
+        """Upload; where a strike falls at "upload", it finds half of each file in storage."""
+        if self._due.at("upload"):
+            for file in sorted(os.listdir(folder)):
+                content = storage.read_bytes(os.path.join(folder, file))
+                storage.write_bytes(storage.join(uri, file), content[: len(content) // 2])
+            self._due("upload")
+        return self._writer.upload(upload, folder, uri)
 
-        loop.seal = unsealed
-    if "upload" in falls:
 
-        def half_there(self: Uploads, local: Any, name: str, *rest: Any) -> Any:
-            for file in sorted(os.listdir(local.path)):
-                content = storage.read_bytes(os.path.join(local.path, file))
-                storage.write_bytes(
-                    storage.join(self._run, "checkpoints", name, file), content[: len(content) // 2]
-                )
-            falls["upload"]()
-            return upload(self, local, name, *rest)
+class _Due:
+    """The first strike that hasn't fallen, if it is to fall upon this worker; called at every moment."""
 
-        uploads: Any = Uploads
-        uploads._upload = half_there
+    def __init__(self, folder: str, strikes: Sequence[Strike], rank: int, num_workers: int):
+        self.num_workers = num_workers
+        self.reached = 0  # steps
+        self._rank = rank
+        self._calls = 0
+        marks = [os.path.join(folder, "strikes", f"{index}.json") for index in range(len(strikes))]
+        left = [
+            (strike, mark) for strike, mark in zip(strikes, marks, strict=True) if not os.path.exists(mark)
+        ]
+        self._next = left[0] if left and left[0][0].rank % num_workers == rank else None
+
+    def at(self, moment: Moment) -> bool:
+        """Whether the strike falls at this kind of moment."""
+        return self._next is not None and self._next[0].moment == moment
+
+    def __call__(self, moment: Moment) -> None:
+        """Say that the moment is here; where the strike falls now, wait until it has been carried out."""
+        if self._next is None or not self.at(moment):
+            return
+        strike, path = self._next
+        self._calls += 1
+        # A step is over when the next batch is asked for
+        if self._calls != strike.after + (strike.moment == "step"):
+            return
+        node = ray.get_runtime_context().get_node_id()
+        mark = {"pid": os.getpid(), "rank": self._rank, "node": node, "reached": self.reached}
+        storage.write_json(path, {**mark, "time": time.time()})
+        while not os.path.exists(path.replace(".json", ".done")):
+            time.sleep(_PAUSE)
 
 
 def _line(value: dict[str, Any]) -> bytes:

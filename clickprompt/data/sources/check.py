@@ -8,7 +8,6 @@ is of the sample. Shape legend: N rows of the sample.
 # pyarrow.compute makes its functions when it is imported
 # pyright: reportAttributeAccessIssue=false
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
+from clickprompt.data.sources.check_columns import RARE, describe, short, value_codes
 from clickprompt.data.sources.check_files import FileStatistics, read_statistics
-from clickprompt.data.sources.leaks import decides_label
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.sources.schema import TimeRule
 from clickprompt.data.sources.table import Table
@@ -34,12 +33,9 @@ __all__ = ["check_source"]
 
 _SAMPLE = 200_000  # rows
 _PLACES = 8  # parts of the log that they come from
-_FEW_REPEATS = 0.5  # distinct values a row from which on a value is hardly seen again
-_ENOUGH = 20  # rows, before it means something that a value comes once
-_RARE = 0.01  # label rate, or 1 − label rate
-_NEAR_CONSTANT = 0.99  # share of the rows with one value
+
+
 _UNSEEN = 0.01  # share of a split's rows with values that training hasn't, from which on it is worth a word
-_SHOWN = 60  # characters of a value in a warning
 
 
 _LACKS = {
@@ -85,17 +81,17 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
         )
     rate = float(sample.label.mean())
     warnings = [source.remark] if source.remark else []
-    if min(rate, 1 - rate) < _RARE:
+    if min(rate, 1 - rate) < RARE:
         warnings.append(f"{rate:.2%} of the rows are clicks: check the label rule")
     splits = _splits(sample, split_by)
     fields = {
         name: _in_buckets(rule, sample.fields[name], splits == 0) for name, rule in _rules(source).items()
     }
-    codes = {name: _codes(column) for name, column in fields.items()}
+    codes = {name: value_codes(column) for name, column in fields.items()}
     files = read_statistics(parts, _columns(source))
     described = [
         {"name": name, "kind": source.kind(name)}
-        | _describe(column, codes[name], sample.label, _rules(source)[name])
+        | describe(column, codes[name], sample.label, _rules(source)[name])
         | {"missing_in_files": _missing_in_files(files, _rules(source)[name])}
         for name, column in fields.items()
     ]
@@ -112,7 +108,7 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
         if table["missing_keys"]:
             shown = (
                 f"{table['missing_keys']:.1%} of the rows have a key that it hasn't, such as "
-                f"{_short(table['example'])}"
+                f"{short(table['example'])}"
             )
             warnings.append(f"table {table['name']}: {shown}")
     return {
@@ -243,100 +239,6 @@ def _in_buckets(rule: FieldRule, column: pa.Array, train: np.ndarray) -> pa.Arra
     except ValueError:
         return column  # one value, which is warned of
     return bucket(numbers, edges)
-
-
-def _codes(column: pa.Array) -> np.ndarray:
-    """[N] numbers of the distinct values; 0 for a missing one."""
-    return (
-        column.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
-    )
-
-
-def _describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: FieldRule) -> dict[str, Any]:
-    values = column.dictionary_encode().dictionary
-    counts = np.bincount(codes, minlength=len(values) + 1)
-    present = len(codes) - int(counts[0])
-    missing = counts[0] / len(codes)
-    common = int(np.argmax(counts))
-    warnings = []
-    if present >= _ENOUGH and len(values) == present and rule.table is None:
-        warnings.append(
-            f"{present:,} values in {present:,} rows: none comes twice, most come once: there is nothing to "
-            "learn about them"
-        )
-    elif present >= _ENOUGH and len(values) > _FEW_REPEATS * present:
-        warnings.append(
-            f"{len(values):,} values in {present:,} rows: most come once, so there is little to learn about "
-            "them"
-        )
-    if not present:
-        warnings.append("missing in every row")
-    elif len(values) == 1 and not counts[0]:
-        warnings.append("one value only: it says nothing")
-    elif len(codes) >= _ENOUGH and common and counts[common] > _NEAR_CONSTANT * len(codes):
-        share, value = counts[common] / len(codes), _short(values[common - 1].as_py())
-        warnings.append(f"{share:.2%} of the rows have one value, {value}: it says next to nothing")
-    if missing > _FEW_REPEATS:
-        warnings.append(f"missing in {missing:.0%} of the rows")
-    if decides_label(codes, label):
-        warnings.append(
-            "its value decides the label: a leak? leave the field out unless it is known before the click"
-        )
-    if rule.schema.kind != "numeric":
-        warnings += _mixed_spellings(values.to_pylist(), counts[1:])
-    most = int(np.argmax(counts[1:])) if len(values) else -1
-    return {
-        "distinct": len(values),
-        "missing": float(missing),
-        "example": values[most].as_py()[:80] if len(values) else "",
-        "warnings": warnings,
-    }
-
-
-def _mixed_spellings(values: Sequence[str], counts: np.ndarray) -> list[str]:
-    """Of values that are one once the case, the Unicode form, or blanks are made alike: how many, and the
-    pair that comes most often.
-    """
-    found, known = [], set()
-    for what, alike in _SPELLINGS.items():
-        groups: dict[str, list[int]] = {}
-        for place, value in enumerate(values):
-            groups.setdefault(alike(value), []).append(place)
-        pairs = [
-            tuple(sorted(places, key=lambda place: -counts[place])[:2])
-            for places in groups.values()
-            if len(places) > 1
-        ]
-        pairs = [pair for pair in pairs if pair not in known]
-        known.update(pairs)
-        if pairs:
-            first, second = max(pairs, key=lambda pair: int(counts[pair[1]]))
-            example = f"{_short(values[first])} and {_short(values[second], escape=what != 'case')}"
-            several = (
-                f"{len(pairs):,} {'value is' if len(pairs) == 1 else 'values are'} spelled in several ways"
-            )
-            found.append(f"{several} that differ in {what} only, such as {example}")
-    return found
-
-
-def _blanks(value: str) -> str:
-    return " ".join(value.replace("\u200b", "").replace("\ufeff", "").split())
-
-
-_SPELLINGS = {
-    "Unicode form (NFC, NFD)": lambda value: (
-        unicodedata.normalize("NFC", value) if not value.isascii() else value
-    ),
-    "blanks": _blanks,
-    "case": str.casefold,
-    "case, blanks or Unicode form": lambda value: _blanks(unicodedata.normalize("NFC", value)).casefold(),
-}
-
-
-def _short(value: str, escape: bool = True) -> str:
-    """Between quotes; in a form that shows what isn't seen."""
-    cut = value[:_SHOWN]
-    return f"'{cut}'" if not escape and cut.isprintable() else ascii(cut) if not cut.isascii() else repr(cut)
 
 
 def _duplicates(columns: Sequence[np.ndarray]) -> int:

@@ -14,8 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from clickprompt.data.prepared.dataset import SPLITS, slug
 from clickprompt.data.sources import draft_names
@@ -28,24 +26,20 @@ from clickprompt.data.sources.draft_columns import (
     times_of,
     why_not,
 )
-from clickprompt.data.sources.draft_files import FileGroup, group_files, read_keys
+from clickprompt.data.sources.draft_files import FileGroup, group_files
+from clickprompt.data.sources.draft_joins import DraftLog, JoinedTable, join_table
 from clickprompt.data.sources.draft_label import Label, label_candidates
-from clickprompt.data.sources.draft_names import are_alike, readable, unused
+from clickprompt.data.sources.draft_names import readable, unused
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.leaks import decides_label
 from clickprompt.data.sources.schema import Explode
-from clickprompt.data.transform.row_transform import exploded, key_texts
-from clickprompt.data.transform.values import BadValue, kind_of
+from clickprompt.data.transform.row_transform import exploded
+from clickprompt.data.transform.values import kind_of
 from clickprompt.errors import InputError
 
 __all__ = ["Draft", "draft_schema"]
 
 _EXPLODED = 4000  # rows of a sample whose lists are looked into
-_MATCHING, _SURELY = (
-    0.5,
-    0.95,
-)  # keys of the log that a table has, where the names are alike, and where they say nothing
-_FEW_KEYS = 5  # distinct values, before it means something that a table has them all
 
 
 @dataclass(frozen=True)
@@ -57,33 +51,6 @@ class Draft:
     text: str
     complete: bool
     notes: list[str]
-
-
-@dataclass
-class _Log:
-    """The group that the rows are of, as its rows are after `explode`."""
-
-    group: FileGroup
-    looks: list[Look]
-    explode: dict[str, Any] | None
-    labels: list[Label]
-    request: str | None = None  # of exploded rows: what says which belonged together
-
-    def score(self) -> tuple[bool, bool, bool]:
-        return (
-            bool(self.labels and self.labels[0].sure),
-            any(times_of(one) for one in self.looks),
-            bool(self.labels),
-        )
-
-
-@dataclass
-class _Joined:
-    name: str
-    group: FileGroup
-    key: str
-    on: str
-    looks: list[Look]
 
 
 @dataclass
@@ -112,7 +79,7 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
     if not given:
         raise InputError("no files; give those of the log, and of items and users if there are any")
     logs = [_as_log(group) for group in group_files(given, folder)]
-    log = max(logs, key=_Log.score)  # the first of equals
+    log = max(logs, key=DraftLog.score)  # the first of equals
     notes = [note for one in logs for note in one.group.notes]
     label = log.labels[0] if log.labels else None
     looks = {one.name: one for one in log.looks}
@@ -123,7 +90,7 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
             continue
         if len(other.group.data) > 1:
             left.append(f"{other.group.shown}: a table is one file, folder or pattern; left out")
-        elif joined := _joined(log, other.group, label, tables):
+        elif joined := join_table(log, other.group, label, tables):
             tables.append(joined)
         else:
             left.append(
@@ -165,7 +132,7 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
     return Draft("\n".join(lines) + "\n", complete, notes)
 
 
-def _as_log(group: FileGroup) -> _Log:
+def _as_log(group: FileGroup) -> DraftLog:
     sample = group.sample
     looks = [
         look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name])
@@ -173,7 +140,7 @@ def _as_log(group: FileGroup) -> _Log:
     ]
     shown = next((one for one in looks if is_impressions(one)), None)
     if shown is None:
-        return _Log(group, looks, None, label_candidates(looks))
+        return DraftLog(group, looks, None, label_candidates(looks))
     taken = {slug(name) for name in sample.column_names}
     into = [unused([name], taken) for name in ("item", "clicked")]
     explode = {"columns": [shown.name], "separator": " ", "split": "-", "into": into}
@@ -184,68 +151,7 @@ def _as_log(group: FileGroup) -> _Log:
     ]
     label = Label(into[1], {"column": into[1]}, "1 behind what was shown is a click", True)
     request = next((one.name for one in looks if one.unique() and one.name != shown.name), None)
-    return _Log(group, made, explode, [label], request)
-
-
-def _joined(log: _Log, group: FileGroup, label: Label | None, tables: Sequence[_Joined]) -> _Joined | None:
-    """By the pair of columns that fits best."""
-    sample = group.sample
-    looks = [
-        look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name])
-        for name in sample.column_names
-    ]
-    nameless = group.made_names or log.group.made_names
-    best: tuple[float, str, str] | None = None
-    for key in looks:
-        if (
-            key.missing
-            or key.distinct < key.rows
-            or not key.rows
-            or key.problem
-            or kind_of(key.column.type) in ("list", "time")
-        ):
-            continue
-        keys: pa.Array | None = None
-        for column in log.looks:
-            if column.problem or not column.present or kind_of(column.column.type) in ("list", "time"):
-                continue
-            if label is not None and column.name == label.column:
-                continue
-            alike = are_alike(column.name, key.name, group.stem)
-            if not alike and not (nameless and column.distinct >= _FEW_KEYS and column.numbers is None):
-                continue
-            if keys is None:
-                keys = _keys(group, key.name)
-            if keys is None:
-                break
-            share = _share_in(column, keys)
-            if share < (_MATCHING if alike else _SURELY):
-                continue
-            score = share + (1 if alike else 0) + (1 if column.name == key.name else 0)
-            if best is None or score > best[0]:
-                best = (score, key.name, column.name)
-    if best is None:
-        return None
-    columns = {one.name for one in log.looks} | {joined.name for joined in tables}
-    name, number = slug(group.stem) or "table", 2
-    while any(column == name or column.startswith(f"{name}.") for column in columns):
-        name, number = f"{slug(group.stem) or 'table'}_{number}", number + 1
-    return _Joined(name, group, best[1], best[2], looks)
-
-
-def _keys(group: FileGroup, column: str) -> pa.Array | None:
-    """All keys of a table; None where one is missing or comes twice."""
-    try:
-        found = pa.concat_arrays([key_texts(piece, group.nulls) for piece in read_keys(group, column)])
-    except BadValue:
-        return None
-    return None if found.null_count or len(found.unique()) < len(found) else found
-
-
-def _share_in(column: Look, keys: pa.Array) -> float:
-    """Of the log's distinct values, those that the table has."""
-    found = key_texts(column.column, column.nulls).drop_null().unique()
-    return pc.mean(pc.is_in(found, value_set=keys)).as_py() or 0.0
+    return DraftLog(group, made, explode, [label], request)
 
 
 def _ways_to_split(
@@ -268,7 +174,7 @@ def _ways_to_split(
 
 
 def _entries(
-    log: _Log, label: Label | None, tables: Sequence[_Joined], ways: set[str | None]
+    log: DraftLog, label: Label | None, tables: Sequence[JoinedTable], ways: set[str | None]
 ) -> list[_Entry]:
     """Of the log's columns in order, each followed by those of the tables that it is the key to."""
     known = {one.name: one for one in log.looks}
@@ -335,11 +241,11 @@ def _data_lines(group: FileGroup) -> list[str]:
     return lines
 
 
-def _explode_lines(log: _Log) -> list[str]:
+def _explode_lines(log: DraftLog) -> list[str]:
     return [f"explode: {flow(log.explode)}   # a row for each of what was shown"] if log.explode else []
 
 
-def _label_lines(log: _Log, label: Label | None) -> list[str]:
+def _label_lines(log: DraftLog, label: Label | None) -> list[str]:
     if label is None:
         names = ", ".join(scalar(one.name) for one in log.looks)
         return [
@@ -386,7 +292,7 @@ def _time_lines(
 
 
 def _role_lines(
-    log: _Log, looks: dict[str, Look], label: Label | None, tables: Sequence[_Joined]
+    log: DraftLog, looks: dict[str, Look], label: Label | None, tables: Sequence[JoinedTable]
 ) -> list[str]:
     usable = [
         name
@@ -422,7 +328,7 @@ def _role_lines(
     return lines
 
 
-def _table_lines(tables: Sequence[_Joined], left: Sequence[str]) -> list[str]:
+def _table_lines(tables: Sequence[JoinedTable], left: Sequence[str]) -> list[str]:
     lines = ["tables:"] if tables else []
     for table in tables:
         data = table.group.data[0]

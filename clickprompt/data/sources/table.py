@@ -16,26 +16,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.config import SPLITS
-from clickprompt.data.sources.formats import format_of
+from clickprompt.data.sources.file_options import file_format, nulls_of
+from clickprompt.data.sources.joined_table import read_joined_table
 from clickprompt.data.sources.raw import Example, Findings, LogRows, RawPart, Source, table_key
 from clickprompt.data.sources.reading import (
     DataFile,
-    FileFormat,
     FilePart,
     file_columns,
     file_parts,
     find_files,
     read_rows,
 )
-from clickprompt.data.sources.schema import FieldSchema, FileOptions, JoinedTable, load_schema
+from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.instants import conflict, instants, unit_of
-from clickprompt.data.transform.row_transform import KEY, FieldRule, exploded, field_texts, key_texts
+from clickprompt.data.transform.row_transform import FieldRule, exploded, field_texts, key_texts
 from clickprompt.data.transform.values import kind_of, labels, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
-__all__ = ["Table", "file_format", "nulls_of"]
+__all__ = ["Table"]
 
 
 class Table(Source):
@@ -217,68 +217,13 @@ class Table(Source):
         return [(field, place[1]) for field, place in found if place and place[0] == table]
 
     def tables(self) -> dict[str, pa.Table]:
-        return {table_key(name): self._table(name, table) for name, table in self.schema.tables.items()}
-
-    def _table(self, name: str, table: JoinedTable) -> pa.Table:
-        """`key` and a column of texts per field. Raises DataError for a row without a key, and for a key that
-        comes twice.
-        """
         rules = {rule.schema.name: rule for rule in self.rules()}
-        fields = self._fields_of(name)
-        columns = list(dict.fromkeys([table.key, *(column for _, column in fields)]))
-        pieces, places = [], []
-        for file in self._matching([table.data], table):
-            for part in file_parts(file, file_format(table)):
-                rows, nulls = 0, nulls_of(part)
-                for piece in read_rows(part, columns, file_format(table)):
-                    made = {}
-                    for column_name, field in (
-                        (table.key, None),
-                        *((column, field) for field, column in fields),
-                    ):
-                        column = piece.column(column_name).combine_chunks()
-                        try:
-                            made[field.name if field else KEY] = (
-                                field_texts(rules[field.name], column, nulls)
-                                if field
-                                else key_texts(column, nulls)
-                            )
-                        except BadValue as error:
-                            error.column = column_name
-                            raise DataError(f"{part.place(rows + error.index)}: {error}") from error
-                    pieces.append(pa.table(made))
-                    places.append((part, rows))
-                    rows += len(piece)
-        if not pieces:
-            raise DataError(
-                f"{table.data}: the table {name} has no rows; give its files, or leave it out of tables"
+        return {
+            table_key(name): read_joined_table(
+                name, table, self._matching([table.data], table), self._fields_of(name), rules
             )
-        whole = pa.concat_tables(pieces).combine_chunks()
-        key = whole.column(KEY).combine_chunks()
-        ends = np.cumsum([len(piece) for piece in pieces])
-
-        def place(index: int) -> str:
-            piece = int(np.searchsorted(ends, index, side="right"))
-            part, first = places[piece]
-            return part.place(first + index - int(ends[piece] - len(pieces[piece])))
-
-        if key.null_count:
-            raise DataError(
-                f"{place(pc.index(key.is_null(), True).as_py())}: has no {table.key}; every row of a table "
-                "needs its key"
-            )
-        encoded = key.dictionary_encode()
-        if len(encoded.dictionary) < len(key):
-            codes = encoded.indices.to_numpy()
-            _, first = np.unique(codes, return_index=True)
-            again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
-            before = int(first[codes[again]])
-            shown = f"{table.key}={key[again].as_py()!r}"
-            raise DataError(
-                f"{place(again)}: {shown} is there a second time, after {place(before)}; a table has one "
-                "row a key"
-            )
-        return pa.table({KEY: key, **{field.name: whole.column(field.name) for field, _ in fields}})
+            for name, table in self.schema.tables.items()
+        }
 
     def parts(self) -> list[RawPart]:
         return [part for file in self._files() for part in file_parts(file, file_format(self.schema))]
@@ -416,17 +361,6 @@ class Table(Source):
         if not explode:
             return self._columns()
         return [*explode.columns, *(name for name in self._columns() if name not in explode.made)]
-
-
-def file_format(options: FileOptions) -> FileFormat:
-    return FileFormat(**{name: getattr(options, name) for name in FileOptions.model_fields})
-
-
-def nulls_of(part: FilePart) -> tuple[str, ...]:
-    """Texts that say that there is no value: the markers of a CSV, also within its lists. Elsewhere null is
-    what says it.
-    """
-    return part.how.nulls if format_of(part.uri, part.how) == "csv" else ("",)
 
 
 def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:

@@ -10,21 +10,40 @@ Users join and books are listed in proportion to the rows, so shorter logs have 
 """
 
 import io
-import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared.dataset import slug
 from clickprompt.data.synth import words as words
 from clickprompt.data.synth.bayes import ScoreHistogram
+from clickprompt.data.synth.draws import (
+    choose_share,
+    coded_column,
+    distinct_values,
+    fraction_of,
+    parquet_writer,
+    pick_from,
+    standard_draw,
+)
+from clickprompt.data.synth.texts import (
+    AUTHOR_PIECES,
+    CLOSINGS,
+    LIKING,
+    NOUNS,
+    OPENINGS,
+    PUBLISHER_PIECES,
+    TITLE_PIECES,
+    any_of,
+    id_text,
+    join_pieces,
+    number_text,
+    word_texts,
+)
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 
@@ -47,11 +66,9 @@ _PUBLISHERS, _PUBLISHERS_PER_BOOK = 20, 0.15
 _SESSION_ROWS = 64  # no session crosses a multiple of this
 _COHORT = 64  # users who joined one after the other: busy and rare readers
 _HEAD = 20  # bestsellers: no book is read by most of the users of a small log
-_START, _GROWTH, _EARLY_ROWS = (
-    1_167_609_600,
-    44_150_400,
-    10_000,
-)  # 2007-01-01; later the log grows e-fold in 1.4 years
+_START = 1_167_609_600  # 2007-01-01
+_GROWTH = 44_150_400  # seconds in which the log grows e-fold, after its first rows: 1.4 years
+_EARLY_ROWS = 10_000
 _YEAR, _DAY = 31_556_952, 86_400
 
 Codes = dict[str, np.ndarray]
@@ -88,19 +105,19 @@ class ClickModel:
     ) -> np.ndarray:
         """[B] float64. users: [U] numbers, user_at: [B] positions in them; `books` and book_at likewise."""
         factors = np.arange(self.dim)
-        p = _standard(_USER_FACTOR, seed, users[:, None], factors)
-        q = _standard(_WORK_FACTOR, seed, books["work"][:, None], factors)
+        p = standard_draw(_USER_FACTOR, seed, users[:, None], factors)
+        q = standard_draw(_WORK_FACTOR, seed, books["work"][:, None], factors)
         latent = np.zeros(len(user_at))
         for factor in factors:  # column by column: no [B, dim] array
             latent += p[user_at, factor] * q[book_at, factor]
-        nouns = _standard(_NOUN, seed, np.arange(len(_NOUNS)))
-        of_user = self.bias + self.leniency * _standard(_LENIENCY, seed, users)
+        nouns = standard_draw(_NOUN, seed, np.arange(len(NOUNS)))
+        of_user = self.bias + self.leniency * standard_draw(_LENIENCY, seed, users)
         of_book = (
             self.quality * books["quality"]
-            + self.adjective * _LIKING[books["adjective"]]
+            + self.adjective * LIKING[books["adjective"]]
             + self.noun * nouns[books["noun"]]
         )
-        taste = _standard(_TASTE, seed, users[user_at], books["genre"][book_at])
+        taste = standard_draw(_TASTE, seed, users[user_at], books["genre"][book_at])
         return (
             self.latent / np.sqrt(self.dim) * latent
             + of_user[user_at]
@@ -177,7 +194,7 @@ class GoodReads:
             table, block_users, block_books, logits = self.block(
                 start, min(start + self.row_group_rows, end) - start
             )
-            writer = writer or _parquet_writer(buffer, table.schema)
+            writer = writer or parquet_writer(buffer, table.schema)
             writer.write_table(table)
             scores.add(ScoreHistogram.of(logits))
             users.append(block_users.astype(np.int32))
@@ -206,18 +223,18 @@ class GoodReads:
         assert first_row % _SESSION_ROWS == 0, f"{first_row} may lie within a session"
         rows = np.arange(first_row, first_row + num_rows)
         session = self._sessions(rows)
-        users, user_at = _distinct(self._users_of(session))
-        books, book_at = _distinct(self._books_of(rows))
+        users, user_at = distinct_values(self._users_of(session))
+        books, book_at = distinct_values(self._books_of(rows))
         codes = self.codes(books)
         logits = self.model.logits(self.seed, users, user_at, codes, book_at)
         clicked = random_uniform(_LABEL, self.seed, rows) < 1 / (1 + np.exp(-logits))
         columns = {
-            slug(self.user): _column(_id_text(users, _USER), user_at),
-            slug(self.item): _column(_id_text(books, _BOOK), book_at),
+            slug(self.user): coded_column(id_text(users, _USER), user_at),
+            slug(self.item): coded_column(id_text(books, _BOOK), book_at),
         }
         for name, (key, text) in _BOOK_FIELDS.items():
-            distinct, code_at = _distinct(codes[key])
-            columns[slug(name)] = _column(text(distinct), code_at[book_at])
+            distinct, code_at = distinct_values(codes[key])
+            columns[slug(name)] = coded_column(text(distinct), code_at[book_at])
         columns["rating"] = pa.array(self._ratings(rows, clicked))
         columns["timestamp"] = pa.array(self._timestamps(rows, session))
         return pa.table(columns), users, books, logits
@@ -231,19 +248,19 @@ class GoodReads:
         seed = self.seed
         later = random_uniform(_EDITION, seed, books) < 0.2  # an edition of an earlier book
         work = np.where(later, (books * random_uniform(_WORK, seed, books)).astype(np.int64), books)
-        genre = _choose(words.GENRE_SHARES, random_uniform(_GENRE, seed, work))
+        genre = choose_share(words.GENRE_SHARES, random_uniform(_GENRE, seed, work))
         title, copy = random_bits(_TITLE, seed, work), random_bits(_COPY, seed, books)
-        opening, closing = _pick(title, len(_OPENINGS), 0), _pick(title, len(_CLOSINGS), 16)
-        noun = genre * len(words.NOUNS[0]) + _pick(title, len(words.NOUNS[0]), 32)
+        opening, closing = pick_from(title, len(OPENINGS), 0), pick_from(title, len(CLOSINGS), 16)
+        noun = genre * len(words.NOUNS[0]) + pick_from(title, len(words.NOUNS[0]), 32)
         author = ((_AUTHORS + _AUTHORS_PER_BOOK * work) * random_uniform(_AUTHOR, seed, work) ** 1.2).astype(
             np.int64
         )
         publisher = (
             (_PUBLISHERS + _PUBLISHERS_PER_BOOK * books) * random_uniform(_PUBLISHER, seed, books) ** 2
         ).astype(np.int64)
-        quality = _standard(_QUALITY, seed, work)
-        average = 3.85 + 0.25 * quality + 0.2 * _standard(_AVERAGE, seed, books)
-        reviews = 150_000 * (books + 20.0) ** -0.6 * 3 ** _standard(_REVIEWS, seed, books)
+        quality = standard_draw(_QUALITY, seed, work)
+        average = 3.85 + 0.25 * quality + 0.2 * standard_draw(_AVERAGE, seed, books)
+        reviews = 150_000 * (books + 20.0) ** -0.6 * 3 ** standard_draw(_REVIEWS, seed, books)
         ebook = copy % np.uint64(4) == 0
         formats = np.where(ebook, len(words.EBOOK_FORMATS), len(words.PRINT_FORMATS))
         listed = _time_of(np.maximum(books - _BOOKS, 0) / _BOOKS_PER_ROW)
@@ -254,18 +271,20 @@ class GoodReads:
             "adjective": opening % len(words.ADJECTIVES),
             "noun": noun,
             "quality": quality,
-            "title": (opening * len(_NOUNS) + noun) * len(_CLOSINGS) + closing,
+            "title": (opening * len(NOUNS) + noun) * len(CLOSINGS) + closing,
             "author": author,
-            "author_name": _any_of(_AUTHOR_PIECES, random_bits(_AUTHOR_NAME, seed, author)),
-            "publisher": _any_of(_PUBLISHER_PIECES, random_bits(_PUBLISHER_NAME, seed, publisher)),
+            "author_name": any_of(AUTHOR_PIECES, random_bits(_AUTHOR_NAME, seed, author)),
+            "publisher": any_of(PUBLISHER_PIECES, random_bits(_PUBLISHER_NAME, seed, publisher)),
             "average": np.rint(100 * np.clip(average, 1, 5)).astype(np.int64),
             "reviews": np.rint(reviews).astype(np.int64),
-            "pages": np.rint(40 + 420 * (_fraction(copy, 16) + _fraction(copy, 32)) ** 1.5).astype(np.int64),
+            "pages": np.rint(40 + 420 * (fraction_of(copy, 16) + fraction_of(copy, 32)) ** 1.5).astype(
+                np.int64
+            ),
             "ebook": ebook.astype(np.int64),
             "format": np.where(ebook, len(words.PRINT_FORMATS), 0)
-            + (_fraction(copy, 48) ** 2.5 * formats).astype(np.int64),
+            + (fraction_of(copy, 48) ** 2.5 * formats).astype(np.int64),
             "year": np.maximum(1970 + listed // _YEAR - age, 1900).astype(np.int64),
-            "media": _choose(words.MEDIA_SHARES, random_uniform(_MEDIA, seed, work)),
+            "media": choose_share(words.MEDIA_SHARES, random_uniform(_MEDIA, seed, work)),
         }
 
     def field_sizes(self, num_users: int, books: np.ndarray) -> dict[str, int]:
@@ -326,111 +345,33 @@ def _time_of(row: np.ndarray) -> np.ndarray:
     return _START + np.floor(_GROWTH * np.log1p(row / _EARLY_ROWS))
 
 
-def _standard(*keys: int | np.ndarray) -> np.ndarray:
-    """Uniform with mean 0 and variance 1."""
-    return (random_uniform(*keys) - 0.5) * np.sqrt(12)
+LIKING /= LIKING.std()
 
-
-def _choose(shares: list[float], uniform: np.ndarray) -> np.ndarray:
-    return np.searchsorted(np.cumsum(shares)[:-1], uniform, side="right")
-
-
-def _fraction(bits: np.ndarray, shift: int) -> np.ndarray:
-    """16 of the 64 bits as a number in [0, 1)."""
-    return (bits >> np.uint64(shift) & np.uint64(0xFFFF)) / 65536
-
-
-def _pick(bits: np.ndarray, choices: int, shift: int) -> np.ndarray:
-    return (_fraction(bits, shift) * choices).astype(np.int64)
-
-
-def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different numbers in order of appearance, and each number's position among them: np.unique without
-    its sort.
-    """
-    encoded = pa.array(numbers).dictionary_encode()
-    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
-
-
-def _column(values: pa.Array, positions: np.ndarray) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(positions), values)
-
-
-def _parquet_writer(buffer: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
-    texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    return pq.ParquetWriter(
-        buffer,
-        schema,
-        compression="zstd",
-        use_dictionary=texts,  # pyright: ignore[reportArgumentType] - the stubs know but booleans
-        # of texts they would take as long as all the rest
-        write_statistics=["rating", "timestamp"],  # pyright: ignore[reportArgumentType]
-        dictionary_pagesize_limit=1
-        << 26,  # titles pass the default of 1 MiB, and would be written out row by row
-        column_encoding={"timestamp": "DELTA_BINARY_PACKED"},
-        store_schema=False,  # readers get plain strings, as from a log of one's own
-    )
-
-
-def _number_text(codes: np.ndarray) -> pa.Array:
-    return pa.array(codes).cast(pa.string())
-
-
-def _id_text(numbers: np.ndarray, stream: int) -> pa.Array:
-    """Ids whose order says nothing: an odd multiplier is a bijection modulo 2^27."""
-    multiplier = int(random_bits(stream)[0]) % (1 << 27) | 1
-    return _number_text((numbers * multiplier & ((1 << 27) - 1)) + 1)
-
-
-def _any_of(pieces: tuple[pa.Array, ...], bits: np.ndarray) -> np.ndarray:
-    """A code for _joined."""
-    return (bits % np.uint64(math.prod(len(piece) for piece in pieces))).astype(np.int64)
-
-
-def _joined(codes: np.ndarray, *pieces: pa.Array) -> pa.Array:
-    """One of each of the pieces, as the code says, one after the other."""
-    chosen = np.unravel_index(codes, [len(piece) for piece in pieces])
-    texts = [piece.take(pa.array(index)) for piece, index in zip(pieces, chosen, strict=True)]
-    return pc.binary_join_element_wise(*texts, "")  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _texts(*words: Sequence[str]) -> pa.Array:
-    """All combinations."""
-    return pa.array(["".join(choice) for choice in itertools.product(*words)])
-
-
-_LIKING = np.linspace(1, -1, len(words.ADJECTIVES))
-_LIKING /= _LIKING.std()
-
-# What titles and names are made of: few long pieces, since joining takes time
-_OPENINGS, _NOUNS = (
-    _texts(words.TITLE_STARTS, words.ADJECTIVES, [" "]),
-    _texts([noun for nouns in words.NOUNS for noun in nouns]),
-)
-_CLOSINGS = _texts(words.TITLE_LINKS, words.PLACES)
-_TITLE_PIECES = (_OPENINGS, _NOUNS, _CLOSINGS)
-_AUTHOR_PIECES = (_texts(words.FIRST_NAMES, [" "], words.INITIALS, [". "]), _texts(words.SURNAMES))
-_PUBLISHER_PIECES = (_texts(words.SURNAMES, [" & "]), _texts(words.SURNAMES, [" "], words.PUBLISHERS))
 
 # field other than the ids of user and book → (its code, the codes' texts); different codes have different
 # texts
 _BOOK_FIELDS: dict[str, tuple[str, Callable[[np.ndarray], pa.Array]]] = {
-    "Book title": ("title", lambda codes: _joined(codes, *_TITLE_PIECES)),
-    "Book genres": ("genre", lambda codes: _joined(codes, _texts(words.GENRES))),
+    "Book title": ("title", lambda codes: join_pieces(codes, *TITLE_PIECES)),
+    "Book genres": ("genre", lambda codes: join_pieces(codes, word_texts(words.GENRES))),
     "Average rating": (
         "average",
-        lambda codes: _joined(codes, _texts([f"{hundredths / 100:.2f}" for hundredths in range(501)])),
+        lambda codes: join_pieces(
+            codes, word_texts([f"{hundredths / 100:.2f}" for hundredths in range(501)])
+        ),
     ),
-    "Number of book reviews": ("reviews", _number_text),
-    "Author ID": ("author", lambda codes: _id_text(codes, _AUTHOR)),
-    "Author name": ("author_name", lambda codes: _joined(codes, *_AUTHOR_PIECES)),
-    "Number of pages": ("pages", _number_text),
-    "eBook flag": ("ebook", lambda codes: _joined(codes, _texts(["false", "true"]))),
-    "Format": ("format", lambda codes: _joined(codes, _texts([*words.PRINT_FORMATS, *words.EBOOK_FORMATS]))),
-    "Publisher": ("publisher", lambda codes: _joined(codes, *_PUBLISHER_PIECES)),
-    "Publication year": ("year", _number_text),
-    "Work ID": ("work", lambda codes: _id_text(codes, _WORK)),
-    "Media type": ("media", lambda codes: _joined(codes, _texts(words.MEDIA_TYPES))),
+    "Number of book reviews": ("reviews", number_text),
+    "Author ID": ("author", lambda codes: id_text(codes, _AUTHOR)),
+    "Author name": ("author_name", lambda codes: join_pieces(codes, *AUTHOR_PIECES)),
+    "Number of pages": ("pages", number_text),
+    "eBook flag": ("ebook", lambda codes: join_pieces(codes, word_texts(["false", "true"]))),
+    "Format": (
+        "format",
+        lambda codes: join_pieces(codes, word_texts([*words.PRINT_FORMATS, *words.EBOOK_FORMATS])),
+    ),
+    "Publisher": ("publisher", lambda codes: join_pieces(codes, *PUBLISHER_PIECES)),
+    "Publication year": ("year", number_text),
+    "Work ID": ("work", lambda codes: id_text(codes, _WORK)),
+    "Media type": ("media", lambda codes: join_pieces(codes, word_texts(words.MEDIA_TYPES))),
 }
 
 SYNTHETIC: dict[str, type[GoodReads]] = {"goodreads": GoodReads}

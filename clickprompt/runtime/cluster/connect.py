@@ -19,6 +19,7 @@ from clickprompt.errors import ClickPromptError, ConfigError, RunError
 from clickprompt.io import storage
 from clickprompt.io.cpus import usable_cores
 from clickprompt.io.progress import say
+from clickprompt.runtime import compat
 from clickprompt.runtime.cluster.surroundings import check_temporary, keep_loopback_direct
 
 __all__ = [
@@ -264,19 +265,13 @@ def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
     actor = {"CPU": validation_cpus(runtime), "GPU": runtime.evaluation_gpus}
     actor = {kind: amount for kind, amount in actor.items() if amount}
     kept = [{"CPU": _DATA_CPUS}, *([actor] * runtime.evaluation_actors if validating and actor else [])]
-    from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import (
-        ResourceRequestPriority,
-    )  # ray.data takes a while
-    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-        DefaultAutoscalingCoordinator,
-    )
-
-    coordinator = DefaultAutoscalingCoordinator(f"clickprompt-data-{uuid.uuid4().hex[:8]}")
+    coordinator = compat.DefaultAutoscalingCoordinator(f"clickprompt-data-{uuid.uuid4().hex[:8]}")
     over = threading.Event()
 
     def keep() -> None:
         while True:  # renewed, so that it lapses with this process
-            coordinator.request_resources(kept, expire_after_s=180, priority=ResourceRequestPriority.HIGH)
+            high = compat.ResourceRequestPriority.HIGH
+            coordinator.request_resources(kept, expire_after_s=180, priority=high)
             if over.wait(60):
                 coordinator.cancel_request()
                 return

@@ -25,7 +25,7 @@ from clickprompt.runtime.train.preflight import check_batches
 from clickprompt.runtime.train.stream import read_ahead_bytes
 from clickprompt.training.footprint import count_parameters, footprint
 
-__all__ = ["Sizes", "make_plan", "plan_table"]
+__all__ = ["Sizes", "plan_table", "size_training"]
 
 _PUBLISHED = {  # rows of the training split, fields, feature values: Table 1 of the paper
     "movielens-1m": (591_208, 8, 17_251),
@@ -66,7 +66,7 @@ class Sizes:
         return [self.features + 1, *[1] * (self.fields - 1)]
 
 
-def make_plan(
+def size_training(
     config: Config,
     stage_name: str,
     *,

@@ -9,6 +9,7 @@ import tempfile
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
+from clickprompt.runtime import compat
 
 __all__ = ["check_temporary", "keep_loopback_direct", "shared_memory", "temporary_folder"]
 
@@ -72,15 +73,12 @@ def shared_memory() -> tuple[int, int] | None:
     """Bytes of /dev/shm free, and those below which Ray keeps its objects on disk; None where there is none
     (not Linux).
     """
-    from ray._common.utils import get_system_memory
-    from ray._private import ray_constants
-
     try:
         found = os.statvfs("/dev/shm")  # noqa: S108
     except OSError:
         return None
-    wanted = int(get_system_memory() * ray_constants.DEFAULT_OBJECT_STORE_MEMORY_PROPORTION)
-    return found.f_bavail * found.f_frsize, min(wanted, ray_constants.DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES)
+    wanted = int(compat.get_system_memory() * compat.DEFAULT_OBJECT_STORE_MEMORY_PROPORTION)
+    return found.f_bavail * found.f_frsize, min(wanted, compat.DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES)
 
 
 def keep_loopback_direct() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import ray
 
-__all__ = ["Board"]
+__all__ = ["StatusActor"]
 
 
 @ray.remote(num_cpus=0)
-class Board:
+class StatusActor:
     """Where rank 0 writes how far it is, and the driver looks and leaves word that it is to stop."""
 
     def __init__(self) -> None:

@@ -8,10 +8,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from clickprompt.io import storage
 
-__all__ = ["Curves"]
+__all__ = ["TensorBoard"]
 
 
-class Curves:
+class TensorBoard:
     """`<run>/tensorboard` of a local run; its writer doesn't recover where the disk refused once, so then
     there are no more.
     """

@@ -16,7 +16,7 @@ from typing import Any
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.train.preflight import leaves
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 
 __all__ = ["Tracking"]
 
@@ -34,9 +34,9 @@ class Tracking:
     under its earlier name there.
     """
 
-    def __init__(self, job: Job):
-        runtime = job.config.runtime
-        self._job = job
+    def __init__(self, training: TrainingRun):
+        runtime = training.config.runtime
+        self._training = training
         self._wanted = {
             name: opened for name, opened in (("mlflow", MLflow), ("wandb", WandB)) if getattr(runtime, name)
         }
@@ -65,7 +65,7 @@ class Tracking:
         trackers = {
             name: tracker
             for name, opened in self._wanted.items()
-            if (tracker := with_care(name, opened, self._job))
+            if (tracker := with_care(name, opened, self._training))
         }
         ended = False
         while not ended:
@@ -103,25 +103,27 @@ def _by_step(metrics: dict[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 class MLflow:
-    def __init__(self, job: Job):
+    def __init__(self, training: TrainingRun):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
         from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
         self._metric = Metric
-        self._client = MlflowClient(job.config.runtime.mlflow)
-        run_id = _remembered(job, "mlflow")
+        self._client = MlflowClient(training.config.runtime.mlflow)
+        run_id = _remembered(training, "mlflow")
         if run_id is None:
             found = self._client.get_experiment_by_name(_PROJECT)
             experiment = found.experiment_id if found else self._client.create_experiment(_PROJECT)
-            tags = {"clickprompt.run": job.run}
+            tags = {"clickprompt.run": training.run}
             run_id = self._client.create_run(
-                experiment, run_name=os.path.basename(job.run), tags=tags
+                experiment, run_name=os.path.basename(training.run), tags=tags
             ).info.run_id
-            params = [Param(key, str(value)) for key, value in leaves(job.config.model_dump(mode="json"))]
+            params = [
+                Param(key, str(value)) for key, value in leaves(training.config.model_dump(mode="json"))
+            ]
             for start in range(0, len(params), _PARAMS_AT_ONCE):
                 self._client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
-            _remember(job, "mlflow", run_id)
+            _remember(training, "mlflow", run_id)
         else:
             self._client.update_run(run_id, "RUNNING")
         self._run_id = run_id
@@ -140,17 +142,19 @@ class MLflow:
 
 
 class WandB:
-    def __init__(self, job: Job):
+    def __init__(self, training: TrainingRun):
         import wandb  # pyright: ignore[reportMissingImports] - an extra
 
-        run_id = _remembered(job, "wandb") or _remember(job, "wandb", uuid.uuid4().hex[:12])
+        run_id = _remembered(training, "wandb") or _remember(training, "wandb", uuid.uuid4().hex[:12])
         self._run = wandb.init(
-            project=job.config.runtime.wandb,
+            project=training.config.runtime.wandb,
             id=run_id,
             resume="allow",
-            name=os.path.basename(job.run),
-            dir=storage.resolve(job.run)[1] if storage.is_local(job.run) else storage.machine_folder(),
-            config=dict(leaves(job.config.model_dump(mode="json"))),
+            name=os.path.basename(training.run),
+            dir=storage.resolve(training.run)[1]
+            if storage.is_local(training.run)
+            else storage.machine_folder(),
+            config=dict(leaves(training.config.model_dump(mode="json"))),
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
         )
         self._run.define_metric(
@@ -166,12 +170,12 @@ class WandB:
         self._run.finish()
 
 
-def _remembered(job: Job, name: str) -> str | None:
-    path = storage.join(job.run, "tracking.json")
+def _remembered(training: TrainingRun, name: str) -> str | None:
+    path = storage.join(training.run, "tracking.json")
     return storage.read_json(path).get(name) if storage.exists(path) else None
 
 
-def _remember(job: Job, name: str, run_id: str) -> str:
-    path = storage.join(job.run, "tracking.json")
+def _remember(training: TrainingRun, name: str, run_id: str) -> str:
+    path = storage.join(training.run, "tracking.json")
     storage.write_json(path, {**(storage.read_json(path) if storage.exists(path) else {}), name: run_id})
     return run_id

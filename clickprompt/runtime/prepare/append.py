@@ -27,15 +27,12 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import connect
-from clickprompt.runtime.prepare.prepare import (
+from clickprompt.runtime.prepare.coded_log import joined_tables, read_log
+from clickprompt.runtime.prepare.splits import cut_by_split, rows_per_code, write_shards
+from clickprompt.runtime.prepare.vocabulary import (
     FieldValues,
     chosen_codes,
-    cut_by_split,
-    joined_tables,
-    read_log,
-    rows_per_code,
     rows_per_value,
-    write_shards,
     write_transform,
     write_vocabularies,
 )

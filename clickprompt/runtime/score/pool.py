@@ -19,11 +19,11 @@ from clickprompt.io import storage
 from clickprompt.runtime.cluster.placement import group_selector
 from clickprompt.scoring.attention import PromptAttention
 from clickprompt.scoring.recovery import Recovery
-from clickprompt.scoring.rows import Predictor
+from clickprompt.scoring.rows import RowScorer
 
 __all__ = ["actor_options", "score_groups", "start_scorers"]
 
-_Model = TypeVar("_Model", Predictor, Recovery, PromptAttention)
+_Model = TypeVar("_Model", RowScorer, Recovery, PromptAttention)
 LATENCY_BATCH = 128  # rows, as in Table 8
 
 
@@ -79,12 +79,12 @@ class Scorer:
     def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
         """(group, labels [N], logits [N]) of a row group; storage that refuses is asked again."""
         rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
-        scores = storage.patiently(lambda: self._held(Predictor, export)).score(rows)
+        scores = storage.patiently(lambda: self._held(RowScorer, export)).score(rows)
         return group, scores.labels, scores.logits
 
     def score(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])
-        write_predictions(part_uri(folder, group), self._held(Predictor, export).score(rows))
+        write_predictions(part_uri(folder, group), self._held(RowScorer, export).score(rows))
         return len(rows)
 
     def recover(self, export: str, split: str, group: int, folder: str) -> int:
@@ -103,7 +103,7 @@ class Scorer:
         calls = {}
         for export in exports:
             # The one it holds is loaded once; the others are beside each other only here
-            predictor = self._held(Predictor, export) if len(exports) == 1 else self._load(Predictor, export)
+            predictor = self._held(RowScorer, export) if len(exports) == 1 else self._load(RowScorer, export)
             batch = predictor.batch(rows)
             calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
         times = time_per_batch(calls)

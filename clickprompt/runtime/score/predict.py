@@ -13,8 +13,8 @@ from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.sources.file_options import file_format
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
-from clickprompt.data.sources.table import file_format
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.checks import check_clicks
@@ -24,7 +24,7 @@ from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import Task
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.score.pool import actor_options
-from clickprompt.scoring.raw_rows import RawPredictor, check_columns, score_part
+from clickprompt.scoring.raw_rows import RawRowScorer, check_columns, score_part
 
 __all__ = ["predict"]
 
@@ -100,7 +100,7 @@ class RawScorer:
 
     def __init__(self, export: str, dataset: Dataset):
         torch.set_num_threads(1)  # as many actors as cores share the machine
-        self._predictor = RawPredictor(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+        self._predictor = RawRowScorer(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
 
     def score(self, part: FilePart, keep: list[str], uri: str) -> tuple[int, list[int]]:
         return score_part(self._predictor, part, keep, uri)

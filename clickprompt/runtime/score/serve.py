@@ -13,7 +13,6 @@ beside the old: no request waits or is refused meanwhile.
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import logging
 import os
 import signal
@@ -21,20 +20,15 @@ import socket
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 from ray import serve
-from ray.exceptions import RayActorError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
 from ray.util.metrics import Counter, Gauge, Histogram
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, InputError, RunError
@@ -42,61 +36,20 @@ from clickprompt.export.format import INFO, export_of
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.score.gate import SECONDS, Gate, read_token
+from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 from clickprompt.scoring.answers import Answer, answers
-from clickprompt.scoring.raw_rows import SERVED_ROWS, RawPredictor, open_predictor
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_predictor
 
-__all__ = ["TOKEN", "ServeOptions", "app", "serve_run"]
+__all__ = ["app", "serve_run"]
 
-TOKEN = "CLICKPROMPT_SERVE_TOKEN"  # noqa: S105 - the name of the variable that has it
+
 _APP = "clickprompt"
-_LARGEST_BODY = 16 << 20
+
 _BATCH_REQUESTS, _BATCH_WAIT_S = 64, 0.002
-_LONGEST_S = 30.0  # in which a request is tried again on other Model processes
-_SHORTEST_TOKEN = 16
+
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_METRICS = ("ray_serve_", "ray_clickprompt_serve_")
-
-
-@dataclass(frozen=True)
-class ServeOptions:
-    """What `app` is built from; on KubeRay the `args` of the application
-    (cluster/kuberay/rayservice.yaml).
-    """
-
-    run: str
-    """a finetuned run, or the folder that `clickprompt export` wrote"""
-    data: str | None = None
-    """where the run's dataset has moved to"""
-    replicas: int = 2
-    cpus: float = 1.0
-    gpus: float = 0.0
-    watch_s: float = 5.0
-    """seconds between two looks at the export"""
-    token: str = "required"  # noqa: S105
-    """required, or none: whoever reaches the port may ask"""
-    token_file: str | None = None
-    """on the nodes; default: the environment's CLICKPROMPT_SERVE_TOKEN there"""
-
-    @classmethod
-    def of(cls, args: Mapping[str, Any]) -> "ServeOptions":
-        """Raises InputError naming what is unknown or out of bounds."""
-        if unknown := sorted(args.keys() - cls.__dataclass_fields__.keys()):
-            raise InputError(
-                f"{', '.join(unknown)}: no argument of the server; known: "
-                f"{', '.join(cls.__dataclass_fields__)}"
-            )
-        if not args.get("run"):
-            raise InputError("run is missing: give a finetuned run or the folder of an export")
-        options = cls(**args)
-        if options.replicas < 1:
-            raise InputError(f"replicas={options.replicas}: at least 1 is needed to answer")
-        if options.watch_s <= 0:
-            raise InputError(f"watch_s={options.watch_s:g}: give seconds above 0")
-        if options.token not in ("required", "none"):
-            raise InputError(
-                "token is required or none; the token itself comes from token_file or the environment"
-            )
-        return options
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -132,7 +85,7 @@ class Model:
             boundaries=[1, 2, 4, 8, 16, 32, 64],
         )
         self._seconds = Histogram(
-            "clickprompt_serve_batch_seconds", "of reading and scoring a batch", boundaries=_SECONDS
+            "clickprompt_serve_batch_seconds", "of reading and scoring a batch", boundaries=SECONDS
         )
         self._loaded_at = Gauge(
             "clickprompt_serve_loaded_at_seconds", "when the export that answers was loaded, since 1970"
@@ -142,7 +95,7 @@ class Model:
         self._loaded_at.set(time.time())
         self._watching: asyncio.Task[None] | None = None
 
-    def _open(self) -> tuple[RawPredictor, str]:
+    def _open(self) -> tuple[RawRowScorer, str]:
         checksum = _checksum(self._options.run)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         predictor = open_predictor(_real(self._options.run), self._options.data, device, SERVED_ROWS)
@@ -208,116 +161,6 @@ class Model:
             self._swaps.inc(1, {"outcome": "loaded"})
 
 
-_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
-
-
-@serve.deployment(
-    max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.1
-)
-class Gate:
-    """HTTP: paths, sizes, the token; tries again where a Model process dies."""
-
-    def __init__(self, options: ServeOptions, model: Any):
-        self._token = read_token(options.token_file) if options.token == "required" else None  # noqa: S105
-        self._model = model
-        self._requests = Counter("clickprompt_serve_requests", "answered, by status", ("status",))
-        self._again = Counter(
-            "clickprompt_serve_retries", "requests given to another process because theirs ended"
-        )
-        self._seconds = Histogram("clickprompt_serve_request_seconds", "of /predict", boundaries=_SECONDS)
-
-    async def __call__(self, request: Request) -> Response:
-        path, method = request.url.path.rstrip("/"), request.method
-        if (path, method) == ("/ready", "GET"):
-            return await self._ready()
-        allowed = {"/predict": "POST", "/metrics": "GET", "/ready": "GET"}.get(path)
-        if allowed is None:
-            return _error(404, "nothing is here; POST /predict, GET /ready, GET /metrics")
-        if method != allowed:
-            return _error(405, f"{path} takes {allowed}", {"Allow": allowed})
-        if self._token is not None and not _authorized(request.headers.get("authorization", ""), self._token):
-            return _error(
-                401,
-                "the token is missing or wrong; send Authorization: Bearer TOKEN",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        if path == "/metrics":
-            return PlainTextResponse(await asyncio.get_running_loop().run_in_executor(None, _node_metrics))
-        started = time.monotonic()
-        response = await self._predict(request)
-        self._seconds.observe(time.monotonic() - started)
-        self._requests.inc(1, {"status": str(response.status_code)})
-        return response
-
-    async def _predict(self, request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LARGEST_BODY:
-                return _error(413, f"more than {_LARGEST_BODY >> 20} MiB; send the rows in several requests")
-        until, pause = time.monotonic() + _LONGEST_S, 0.02
-        while True:
-            try:
-                status, found = await self._model.predict.remote(bytes(body))
-                return _json(status, found)
-            except (RayActorError, WorkerCrashedError):
-                self._again.inc()
-                if time.monotonic() > until:
-                    return _error(503, "no model answers just now; try again", {"Retry-After": "1"})
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 1.0)
-            except RayServeException:  # too many wait
-                return _error(503, "no model answers just now; try again", {"Retry-After": "1"})
-
-    async def _ready(self) -> Response:
-        try:
-            found = await asyncio.wait_for(_awaited(self._model.state.remote()), 5)
-        except (RayActorError, RayServeException, TimeoutError):
-            return _error(503, "no model answers yet", {"Retry-After": "1"})
-        return _json(200, {"ready": True, "export": found["export"]})
-
-
-async def _awaited(response: Any) -> Any:
-    return await response
-
-
-def _json(status: int, found: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(found, status, headers)
-
-
-def _error(status: int, why: str, headers: dict[str, str] | None = None) -> Response:
-    return _json(status, {"error": why}, headers)
-
-
-def _authorized(header: str, token: str) -> bool:
-    kind, _, given = header.partition(" ")
-    return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
-
-
-def read_token(file: str | None) -> str:
-    """The token of a file, or of the environment. Raises InputError where there is none, or a short one;
-    never shows it.
-    """
-    if file is not None:
-        try:
-            with open(file) as stream:
-                token = stream.read().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{file}: no token can be read there ({type(error).__name__}); write one into it"
-            ) from error
-        where = file
-    else:
-        token, where = os.environ.get(TOKEN, "").strip(), TOKEN
-    if len(token) < _SHORTEST_TOKEN:
-        what = "is too short" if token else "is missing"
-        raise InputError(
-            f"{where}: the token {what}; give one of at least {_SHORTEST_TOKEN} characters, in a file "
-            f"(--token-file) or {TOKEN}"
-        )
-    return token
-
-
 def _real(run: str) -> str:
     """Where a link points to now, so that all files are of one export."""
     return os.path.realpath(run) if storage.is_local(run) else run
@@ -325,21 +168,6 @@ def _real(run: str) -> str:
 
 def _checksum(run: str) -> str:
     return hashlib.sha256(storage.read_bytes(storage.join(export_of(_real(run)), INFO))).hexdigest()[:16]
-
-
-def _node_metrics() -> str:
-    """What this node's Ray serves to Prometheus, of the server alone."""
-    own = ray.get_runtime_context().get_node_id()
-    node = next(node for node in ray.nodes() if node["NodeID"] == own)
-    with urllib.request.urlopen(
-        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10
-    ) as found:
-        lines = found.read().decode().splitlines()
-    return "".join(
-        f"{line}\n"
-        for line in lines
-        if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith(_METRICS)
-    )
 
 
 def serve_run(

@@ -10,7 +10,7 @@ from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.format import publish, write_export
 from clickprompt.io import storage
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state
 
 __all__ = ["Exports"]
@@ -21,12 +21,12 @@ class Exports:
     then `<run>/export`.
     """
 
-    def __init__(self, job: Job, plm: dict[str, Any] | None, tokenizer: Any):
-        self._job = job
+    def __init__(self, training: TrainingRun, plm: dict[str, Any] | None, tokenizer: Any):
+        self._training = training
         self._plm = plm
         self._tokenizer = tokenizer
-        self._folder = storage.join(job.run, "validations")
-        self._final = storage.join(job.run, "export")
+        self._folder = storage.join(training.run, "validations")
+        self._final = storage.join(training.run, "export")
 
     def at(self, step: int) -> str:
         return storage.join(self._folder, checkpoint_name(step))
@@ -37,9 +37,9 @@ class Exports:
                 self._final if final else self.at(step),
                 weights,
                 plm=self._plm,
-                objective=self._job.objective,
-                config=self._job.config,
-                dataset=self._job.dataset,
+                objective=self._training.objective,
+                config=self._training.config,
+                dataset=self._training.dataset,
                 tokenizer=self._tokenizer,
                 tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer)
                 if self._tokenizer is not None
@@ -58,7 +58,7 @@ class Exports:
             lambda: storage.exists(self._final)
         ):  # else a run that was killed right here goes on
             raise missing(best)
-        self._delete(self._job.order.total_steps, self._needed_by("kept"))
+        self._delete(self._training.order.total_steps, self._needed_by("kept"))
 
     def prune(self, state: TrainState) -> None:
         """Delete those up to `state.step` that neither this state nor a checkpoint in storage asks for."""
@@ -68,7 +68,7 @@ class Exports:
         )
 
     def _needed_by(self, folder: str) -> set[int | None]:
-        checkpoints = storage.join(self._job.run, folder)
+        checkpoints = storage.join(self._training.run, folder)
         needed = set()
         for name in storage.patiently(lambda: storage.list_names(checkpoints)):
             if not name.startswith("step-"):

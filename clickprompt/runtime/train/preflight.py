@@ -35,10 +35,10 @@ from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.runtime.cluster.connect import check_cpus
 from clickprompt.runtime.cluster.surroundings import check_temporary
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from clickprompt.models.plm import PLMFacts
+    from clickprompt.models.plm_loading import PLMFacts
 
 __all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
 
@@ -46,7 +46,9 @@ _SHOWN = 4  # keys or numbers in an error
 _OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same dataset
 
 
-def check_training(config: Config, stage_name: str, run: str | None = None, *, again: bool = False) -> Job:
+def check_training(
+    config: Config, stage_name: str, run: str | None = None, *, again: bool = False
+) -> TrainingRun:
     """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible
     batch or worker count.
 
@@ -76,7 +78,7 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
         _check_validation(dataset)
     plm, truncation = None, None
     if objective != "without_plm":
-        from clickprompt.models.plm import check_plm  # transformers' models take seconds to import
+        from clickprompt.models.plm_loading import check_plm  # transformers' models take seconds to import
 
         plm = check_plm(config.plm, config.prompt)
         if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
@@ -107,10 +109,9 @@ def check_training(config: Config, stage_name: str, run: str | None = None, *, a
     if run is not None:
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None
-    return Job(
+    return TrainingRun(
         config,
         stage,
-        objective,
         storage.native(run or ""),
         dataset,
         order,
@@ -234,7 +235,7 @@ def _check_init(
         before = _trained_on(what, info, dataset)
     if plm is None or info.plm is None:
         return before
-    from clickprompt.models.plm import plm_facts  # as above
+    from clickprompt.models.plm_loading import plm_facts  # as above
 
     found = plm_facts(info.plm)
     if (found.model_type, found.hidden_size, found.num_layers) != (

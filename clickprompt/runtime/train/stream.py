@@ -15,11 +15,11 @@ import ray
 import ray.data
 import ray.train
 from ray.data import DataIterator, Datasource, ReadTask
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
 from clickprompt.data.prepared.dataset import Dataset, shard_schema
 from clickprompt.data.prepared.order import SENTINEL_STEP, Order, read_chunk
+from clickprompt.runtime.compat import ExecutionCallback, has_running_tasks
 
 __all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "read_ahead_bytes", "worker_streams"]
 
@@ -38,7 +38,7 @@ class _Pause(ExecutionCallback):
     """
 
     def on_execution_step(self, executor: Any) -> None:
-        time.sleep(_PAUSES[any(operator.num_active_tasks() for operator in executor._topology)])
+        time.sleep(_PAUSES[has_running_tasks(executor)])
 
 
 class _ChunkSource(Datasource):

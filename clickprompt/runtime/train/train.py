@@ -24,14 +24,14 @@ from clickprompt.io.environment import environment
 from clickprompt.io.progress import Task, say
 from clickprompt.runtime.cluster.connect import connect, kept_free, storage_options
 from clickprompt.runtime.cluster.placement import check_groups, group_selector
-from clickprompt.runtime.observe.status_actor import Board
+from clickprompt.runtime.observe.status_actor import StatusActor
 from clickprompt.runtime.train.entry import train_worker
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.resume import clear_checkpoints
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.train.stream import STREAM_NAME, StepStream
 from clickprompt.runtime.train.trainer import Trainer
-from clickprompt.runtime.train.training_run import Around, Job
+from clickprompt.runtime.train.training_run import Around, TrainingRun
 from clickprompt.runtime.train.validation import evaluation_pool
 from clickprompt.training.carry_over import FieldCarried, match_values, values_of
 
@@ -49,36 +49,36 @@ def run_training(
     watch: called twice a second with what is known of the latest step ({} before the first); True: stop, as a
     signal would.
     """
-    job = check_training(config, stage_name, run)
-    run = job.run
+    training = check_training(config, stage_name, run)
+    run = training.run
     result_path = storage.join(run, "result.json")
     if storage.exists(result_path):
         say(f"{stage_name}: {run} is already complete")
         return storage.read_json(result_path)
     clear_checkpoints(run)
-    job.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
-    say(f"{stage_name}: {job.dataset.uri}, version {job.dataset.version}")
-    carried = _carried_over(job)
+    training.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
+    say(f"{stage_name}: {training.dataset.uri}, version {training.dataset.version}")
+    carried = _carried_over(training)
     with connect(config.runtime):
         check_groups(config.runtime, validating=stage_name == "finetune")
         started = time.monotonic()
-        outcome = _fit(job, watch, around)
+        outcome = _fit(training, watch, around)
     result = {
         "stage": stage_name,
-        "objective": job.objective,
+        "objective": training.objective,
         "run": run,
         "dataset": {
-            "path": job.dataset.uri,
-            "version": job.dataset.version,
-            "fingerprint": job.dataset.fingerprint,
+            "path": training.dataset.uri,
+            "version": training.dataset.version,
+            "fingerprint": training.dataset.fingerprint,
         },
         "carried_over": [asdict(field) for field in carried] if carried else None,
         "export": export_of(run),
-        "rows": job.order.num_rows,
-        "planned_steps": job.order.total_steps,
+        "rows": training.order.num_rows,
+        "planned_steps": training.order.total_steps,
         "num_workers": config.runtime.num_workers,
         "seconds": round(time.monotonic() - started, 1),
-        "truncation": asdict(job.truncation) if job.truncation else None,
+        "truncation": asdict(training.truncation) if training.truncation else None,
         "environment": environment(),
         **outcome,
     }
@@ -86,54 +86,54 @@ def run_training(
     return result
 
 
-def _carried_over(job: Job) -> list[FieldCarried] | None:
+def _carried_over(training: TrainingRun) -> list[FieldCarried] | None:
     """Which embeddings a run starts with that comes from other data, also said; None where there is nothing
     to match.
     """
-    if job.earlier is None:
+    if training.earlier is None:
         return None
-    _, carried = match_values(values_of(job.earlier), values_of(job.dataset))
-    say(f"embeddings from {job.init}, of {job.earlier.uri}, version {job.earlier.version}, matched by value:")
+    _, carried = match_values(values_of(training.earlier), values_of(training.dataset))
+    origin = f"{training.earlier.uri}, version {training.earlier.version}"
+    say(f"embeddings from {training.init}, of {origin}, matched by value:")
     for field in carried:
         say(f"  {field.field}: {field.kept:,} kept, {field.new:,} new, {field.gone:,} gone")
     return carried
 
 
-def _fit(job: Job, watch: Watch | None, around: Around | None) -> dict[str, Any]:
-    board = Board.options(max_restarts=-1, max_task_retries=-1).remote()
+def _fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> dict[str, Any]:
+    status = StatusActor.options(max_restarts=-1, max_task_retries=-1).remote()
     with (
         stop_signals() as signals,
-        evaluation_pool(job) as scorers,
-        kept_free(job.config.runtime, validating=bool(scorers)),
+        evaluation_pool(training) as scorers,
+        kept_free(training.config.runtime, validating=bool(scorers)),
     ):
-        trainer = build_trainer(job, board, scorers, around)
+        trainer = build_trainer(training, status, scorers, around)
         try:
-            outcome = _watched(trainer, board, job, signals, watch).return_value or {}
+            outcome = _watched(trainer, status, training, signals, watch).return_value or {}
         except TrainingFailedError as error:
-            raise _cause(error, job) from error
+            raise _cause(error, training) from error
     if "interrupted" in outcome:
         raise StoppedError(
-            f"{job.run}: stopped after step {outcome['step']} of {job.order.total_steps}, which its newest "
-            "checkpoint holds; "
-            "the same command continues from there",
+            f"{training.run}: stopped after step {outcome['step']} of {training.order.total_steps}, which "
+            "its newest checkpoint holds; the same command continues from there",
             signals[0],
         )
     return outcome
 
 
 def build_trainer(
-    job: Job, board: Any = None, scorers: list[Any] | None = None, around: Around | None = None
+    training: TrainingRun, status: Any = None, scorers: list[Any] | None = None, around: Around | None = None
 ) -> Trainer:
     """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers`
     (runtime/train/validation.py).
 
     around: gets each worker's batches and its rank, and gives them on.
     """
-    runtime = job.config.runtime
-    board = board or Board.options(max_restarts=-1, max_task_retries=-1).remote()
-    with storage.user_errors(job.run):
+    runtime = training.config.runtime
+    status = status or StatusActor.options(max_restarts=-1, max_task_retries=-1).remote()
+    with storage.user_errors(training.run):
         run_config = ray.train.RunConfig(
-            **storage_options(job.run),
+            **storage_options(training.run),
             name="checkpoints",
             failure_config=ray.train.FailureConfig(
                 max_failures=runtime.max_failures, controller_failure_limit=runtime.max_failures
@@ -142,7 +142,7 @@ def build_trainer(
         )
     return Trainer(
         train_worker,
-        train_loop_config={"job": job, "board": board, "scorers": scorers, "around": around},
+        train_loop_config={"training": training, "status": status, "scorers": scorers, "around": around},
         torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=runtime.num_workers,
@@ -156,11 +156,13 @@ def build_trainer(
         run_config=run_config,
         # The rows come from StepStream; Ray Train wants a dataset by that name to ask for it at all
         datasets={STREAM_NAME: ray.data.range(1)},
-        dataset_config=StepStream(job.dataset, job.order, job.start_step, group_selector(runtime, "data")),
+        dataset_config=StepStream(
+            training.dataset, training.order, training.start_step, group_selector(runtime, "data")
+        ),
     )
 
 
-def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
+def _cause(error: TrainingFailedError, training: TrainingRun) -> ClickPromptError:
     """The worker's own exception as one line; its traceback is in Ray's logs."""
     failures = list(getattr(error, "worker_failures", {}).values())
     reason: BaseException = failures[0] if failures else error
@@ -176,15 +178,15 @@ def _cause(error: TrainingFailedError, job: Job) -> ClickPromptError:
         else " ".join(text.splitlines()[-1:]) or type(reason).__name__
     )
     return RunError(
-        f"{job.run}: training failed: {last}; the same command continues from the newest checkpoint in "
-        f"{job.checkpoints}"
+        f"{training.run}: training failed: {last}; the same command continues from the newest checkpoint in "
+        f"{training.checkpoints}"
     )
 
 
 def _watched(
-    trainer: Trainer, board: Any, job: Job, signals: list[int], watch: Watch | None
+    trainer: Trainer, status: Any, training: TrainingRun, signals: list[int], watch: Watch | None
 ) -> ray.train.Result:
-    """`trainer.fit()`, with the board's state as progress meanwhile.
+    """`trainer.fit()`, with the status's state as progress meanwhile.
 
     It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where
     they are.
@@ -197,15 +199,15 @@ def _watched(
         except BaseException as error:
             fitted.set_exception(error)
 
-    with Task(os.path.basename(job.run.rstrip("/")), job.order.total_steps) as task:
+    with Task(os.path.basename(training.run.rstrip("/")), training.order.total_steps) as task:
         threading.Thread(target=fit, daemon=True).start()
         while not wait([fitted], timeout=0.5).done:
-            metrics: Any = ray.get(board.read.remote(bool(signals)))
+            metrics: Any = ray.get(status.read.remote(bool(signals)))
             if watch is not None and not signals and watch(metrics or {}):
                 signals.append(signal.SIGTERM)
             if signals and metrics is None:
                 raise StoppedError(
-                    f"{job.run}: stopped before it had begun; the same command continues", signals[0]
+                    f"{training.run}: stopped before it had begun; the same command continues", signals[0]
                 )
             if metrics:
                 valid = (

@@ -3,10 +3,10 @@
 from typing import Any
 
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from clickprompt.errors import ClickPromptError
+from clickprompt.runtime.compat import DefaultFailurePolicy
 
 __all__ = ["Trainer"]
 

@@ -2,37 +2,42 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.lengths import TextLengths
 from clickprompt.io import storage
-from clickprompt.training.checkpoint import load_state, newest_complete
+from clickprompt.training.checkpoint import CheckpointWriter, TrainState, load_state, newest_complete
 
-__all__ = ["Around", "Job"]
+__all__ = ["Around", "Batches", "TrainingRun"]
 
-Around = Callable[[Iterator[Any], int], Iterator[Any]]
-"""what stands between the stream and a worker's loop: its batches and its rank → its batches"""
+Batches = Iterator[tuple[int, dict[str, np.ndarray]]]
+"""(global step, this worker's columns), in order"""
+
+Around = Callable[[Batches, CheckpointWriter, int], tuple[Batches, CheckpointWriter]]
+"""what a benchmark puts around a worker's loop: its batches, its checkpoint writer and its rank → both"""
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingRun:
     """What `preflight.check_training` found in order. Paths are absolute."""
 
     config: Config
     stage: PretrainConfig | FinetuneConfig
-    objective: ObjectiveName
     run: str
     dataset: Dataset
     order: Order
     init: str | None  # an export to start from
-    earlier: (
-        Dataset | None
-    )  # what it was trained on, where that isn't `dataset`: embeddings are matched by value
+    earlier: Dataset | None  # what that was trained on, where it isn't `dataset`: rows are matched by value
     lm_kind: LMKind | None  # None: no PLM
     truncation: TextLengths | None  # what plm.max_length leaves out
+
+    @property
+    def objective(self) -> ObjectiveName:
+        return self.stage.objective
 
     @property
     def checkpoints(self) -> str:
@@ -41,6 +46,10 @@ class Job:
     @property
     def needs_text(self) -> bool:
         return self.objective != "without_plm"
+
+    def is_over(self, state: TrainState) -> bool:
+        """Whether no step is left: all are done, or validation has stopped the run."""
+        return state.stopped or state.step >= self.order.total_steps
 
     def start_step(self) -> int:
         """Where a worker group that starts now continues."""

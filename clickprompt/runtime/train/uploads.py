@@ -12,7 +12,8 @@ import ray.train
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from clickprompt.io import storage
-from clickprompt.training.checkpoint import checkpoint_name
+from clickprompt.runtime.compat import persist_checkpoint
+from clickprompt.training.checkpoint import CheckpointWriter, checkpoint_name
 
 __all__ = ["Uploads"]
 
@@ -24,10 +25,11 @@ class Uploads:
     until the last is over nor tries one again that storage refused; both are done here.
     """
 
-    def __init__(self, run: str, keep_every: int | None, scratch: str):
+    def __init__(self, run: str, keep_every: int | None, scratch: str, writer: CheckpointWriter):
+        self.scratch = scratch
+        self.writer = writer
         self._run = run
         self._keep_every = keep_every
-        self._scratch = scratch
         self._current: Future[None] | None = None
 
     def __enter__(self) -> "Uploads":
@@ -52,7 +54,7 @@ class Uploads:
         name = checkpoint_name(step)
         checkpoint = None
         if os.listdir(folder):
-            own = os.path.join(self._scratch, name)
+            own = os.path.join(self.scratch, name)
             os.rename(folder, own)
             checkpoint = Checkpoint.from_directory(own)
             self._current = Future()
@@ -87,8 +89,11 @@ class Uploads:
                 storage.patiently(
                     lambda: storage.copy_tree(local.path, storage.join(self._run, "kept", name))
                 )
-            context: Any = ray.train.get_context().get_storage()
-            persisted = storage.patiently(lambda: context.persist_current_checkpoint(local, name))
+            persisted = self.writer.upload(
+                lambda: storage.patiently(lambda: persist_checkpoint(local, name)),
+                local.path,
+                storage.join(self._run, "checkpoints", name),
+            )
             shutil.rmtree(local.path)
         except BaseException as error:
             self._current.set_exception(error)

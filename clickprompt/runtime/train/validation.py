@@ -27,7 +27,7 @@ from clickprompt.io import storage
 from clickprompt.runtime.cluster.connect import check_room, validation_cpus
 from clickprompt.runtime.score.pool import start_scorers
 from clickprompt.runtime.train.exports import Exports, missing
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.engine import Engine, all_reduce_sum
 
 __all__ = ["PoolValidation", "evaluation_pool"]
@@ -38,17 +38,19 @@ _ROUND_S = (
 
 
 @contextlib.contextmanager
-def evaluation_pool(job: Job) -> Iterator[list[Any]]:
+def evaluation_pool(training: TrainingRun) -> Iterator[list[Any]]:
     """The actors for a run's validations, which live in its driver, so whatever becomes of workers; none for
     a pretraining.
 
     Raises ConfigError where they don't fit beside the workers.
     """
-    if not isinstance(job.stage, FinetuneConfig):
+    if not isinstance(training.stage, FinetuneConfig):
         yield []
         return
-    check_room(job.config.runtime)
-    scorers = start_scorers(job.config.runtime, job.dataset, num_cpus=validation_cpus(job.config.runtime))
+    check_room(training.config.runtime)
+    scorers = start_scorers(
+        training.config.runtime, training.dataset, num_cpus=validation_cpus(training.config.runtime)
+    )
     try:
         yield scorers
     finally:
@@ -62,13 +64,18 @@ class PoolValidation:
     """
 
     def __init__(
-        self, job: Job, engine: Engine, exports: Exports, scorers: list[Any], validating: int | None
+        self,
+        training: TrainingRun,
+        engine: Engine,
+        exports: Exports,
+        scorers: list[Any],
+        validating: int | None,
     ):
         """`validating`: the step whose validation an earlier part of this run had begun and not used."""
-        assert isinstance(job.stage, FinetuneConfig)
-        self.every = job.stage.validate_every
-        self.patience = job.stage.patience
-        self._job = job
+        assert isinstance(training.stage, FinetuneConfig)
+        self.every = training.stage.validate_every
+        self.patience = training.stage.patience
+        self._training = training
         self._engine = engine
         self._exports = exports
         self._scorers = scorers
@@ -135,11 +142,11 @@ class PoolValidation:
 
     def _logits(self, export: str, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Labels and logits of the whole split, in its own order, whoever scored what."""
-        what = f"{self._job.run}: validation of step {step}"
+        what = f"{self._training.run}: validation of step {step}"
         remedy = "the same command continues from the newest checkpoint"
-        timeout = self._job.config.runtime.evaluation_timeout
+        timeout = self._training.config.runtime.evaluation_timeout
         pool = ActorPool(self._scorers)
-        for group in range(len(self._job.dataset.row_group_counts("valid"))):
+        for group in range(len(self._training.dataset.row_group_counts("valid"))):
             pool.submit(lambda scorer, group: scorer.logits.remote(export, "valid", group), group)
         parts: list[Any] = []
         try:

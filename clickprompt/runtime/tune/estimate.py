@@ -10,12 +10,12 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import check_cpus
 from clickprompt.runtime.train.preflight import check_training
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.runtime.tune.searcher import Trials
 from clickprompt.runtime.tune.step_time import time_step
 from clickprompt.tuning.points import Point, changes_pretraining, pretrain_config
 
-__all__ = ["Plan", "make_plan", "measure"]
+__all__ = ["SweepEstimate", "estimate_sweep", "measure"]
 
 # Seconds from a run's start to its first step: processes, imports, the model. As seen on two cores; only for
 # the estimate.
@@ -24,14 +24,14 @@ _STAGES = {"pretrain": "pretraining", "finetune": "finetuning"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepEstimate:
     """Times in seconds; 0 until measured."""
 
     pretrain_steps: list[int]  # of each pretraining that is known
     finetune_steps: list[int]  # of each point that is known
     num_pretrainings: int  # at most
     num_trials: int
-    largest: dict[str, Job] = field(repr=False)  # stage → the job whose steps are timed
+    largest: dict[str, TrainingRun] = field(repr=False)  # stage → the training whose steps are timed
     pretrain_seconds: float = 0  # of a whole pretraining
     finetune_seconds: float = 0
     step_seconds: dict[str, float] = field(default_factory=dict)  # by stage
@@ -87,7 +87,7 @@ class Plan:
         return lines
 
 
-def make_plan(config: Config, points: list[Point]) -> Plan:
+def estimate_sweep(config: Config, points: list[Point]) -> SweepEstimate:
     """Raises InputError where one of the points can't be trained. `points`: all, or of TPE those drawn so far
     or its corners.
     """
@@ -108,14 +108,14 @@ def make_plan(config: Config, points: list[Point]) -> Plan:
     if large.pretrain:
         largest["pretrain"] = pretrainings[large.pretrain]
     pretrain_steps, finetune_steps = (
-        [job.order.total_steps for job in jobs.values()] for jobs in (pretrainings, finetunings)
+        [training.order.total_steps for training in jobs.values()] for jobs in (pretrainings, finetunings)
     )
-    return Plan(
+    return SweepEstimate(
         pretrain_steps, finetune_steps, num_pretrainings, num_points * max(len(config.tune.seeds), 1), largest
     )
 
 
-def measure(plan: Plan, run: str, trials: Trials, threads: int) -> Plan:
+def measure(plan: SweepEstimate, run: str, trials: Trials, threads: int) -> SweepEstimate:
     """With times: those of what is finished in `run` already, else of a few micro-batches of the largest
     point, here and now.
     """
@@ -128,17 +128,17 @@ def measure(plan: Plan, run: str, trials: Trials, threads: int) -> Plan:
         "finetune": [outcome["seconds_per_step"] for outcome in trials.outcomes.values()],
     }
     seconds, validations = {}, 0.0
-    for stage, job in plan.largest.items():
+    for stage, training in plan.largest.items():
         known = [pace for pace in paces[stage] if pace]
         if known:
             seconds[stage] = mean(known)
             continue
         say(f"timing a few micro-batches of the largest point's {_STAGES[stage]} …")
-        found = time_step(job, threads)
+        found = time_step(training, threads)
         seconds[stage] = found["step"]
         if stage == "finetune":
             validations = (
-                math.ceil(mean(plan.finetune_steps) / job.config.finetune.validate_every)
+                math.ceil(mean(plan.finetune_steps) / training.config.finetune.validate_every)
                 * found["validation"]
             )
     return replace(

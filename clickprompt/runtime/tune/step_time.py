@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from clickprompt.runtime.train.training_run import Job
+from clickprompt.runtime.train.training_run import TrainingRun
 
 __all__ = ["StepTime", "time_step"]
 
@@ -17,19 +17,19 @@ _MICRO_BATCHES = 3
 _SCORED = 128  # rows, at most
 
 
-def time_step(job: Job, threads: int) -> StepTime:
+def time_step(training: TrainingRun, threads: int) -> StepTime:
     """In a worker's place, with its CPUs and GPUs, on plain torch; without checkpoints, and alone. Needs a
     connected Ray.
     """
-    runtime = job.config.runtime
+    runtime = training.config.runtime
     task = _timed.options(num_cpus=runtime.cpus_per_worker, num_gpus=runtime.gpus_per_worker)
     return ray.get(
-        task.remote(replace(job, init=None), threads)
+        task.remote(replace(training, init=None), threads)
     )  # a pretraining's weights may not be there yet
 
 
 @ray.remote(max_retries=0)
-def _timed(job: Job, threads: int) -> StepTime:
+def _timed(training: TrainingRun, threads: int) -> StepTime:
     import torch  # and what needs it: the driver does without
 
     from clickprompt.config import FinetuneConfig
@@ -43,14 +43,20 @@ def _timed(job: Job, threads: int) -> StepTime:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    model = build_model(job.config, job.dataset.field_sizes, objective=job.objective)
-    objective: Any = OBJECTIVES[job.objective](model)
-    runtime, size = job.config.runtime, job.stage.micro_batch_size
+    model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
+    objective: Any = OBJECTIVES[training.objective](model)
+    runtime, size = training.config.runtime, training.stage.micro_batch_size
     engine = TorchEngine(
-        objective, job.stage, device=device, precision=runtime.precision, total_steps=job.order.total_steps
+        objective,
+        training.stage,
+        device=device,
+        precision=runtime.precision,
+        total_steps=training.order.total_steps,
     )
-    collator = build_collator(job, load_tokenizer(job.config.plm.path) if job.needs_text else None)
-    rows = job.dataset.read_row_groups("train", [0])
+    collator = build_collator(
+        training, load_tokenizer(training.config.plm.path) if training.needs_text else None
+    )
+    rows = training.dataset.read_row_groups("train", [0])
     batches = [
         batch.to(device)
         for batch in collator.micro_batches(columns_of(rows.slice(0, size * _MICRO_BATCHES)), size, 0)
@@ -75,14 +81,14 @@ def _timed(job: Job, threads: int) -> StepTime:
     engine.model.train()
     one_step(0, batches[:1])  # what only a first step does
     per_batch, update = one_step(1, batches)
-    found = {"step": job.stage.micro_batches(runtime.min_workers) * per_batch + update}
-    if isinstance(job.stage, FinetuneConfig):
-        scored = rows.slice(0, min(job.stage.eval_batch_size, _SCORED))
+    found = {"step": training.stage.micro_batches(runtime.min_workers) * per_batch + update}
+    if isinstance(training.stage, FinetuneConfig):
+        scored = rows.slice(0, min(training.stage.eval_batch_size, _SCORED))
         batch = collator(columns_of(scored)).to(device)
         engine.model.eval()
         with torch.no_grad():
             begin = clock()
             engine.model(*model_inputs(batch))
             per_row = (clock() - begin) / len(scored)
-        found["validation"] = per_row * job.dataset.counts["valid"] / runtime.evaluation_actors
+        found["validation"] = per_row * training.dataset.counts["valid"] / runtime.evaluation_actors
     return found

@@ -3,7 +3,6 @@ it, and finetune.
 """
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,8 @@ from clickprompt.config import Config, replaced
 from clickprompt.errors import StoppedError
 from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
+from clickprompt.runtime.train.training_run import Batches
+from clickprompt.training.checkpoint import CheckpointWriter
 from clickprompt.tuning.points import make_point, pretrain_config
 
 __all__ = ["Sweep", "Threads", "finetune_trial", "validations_of"]
@@ -23,15 +24,17 @@ __all__ = ["Sweep", "Threads", "finetune_trial", "validations_of"]
 
 @dataclass(frozen=True)
 class Threads:
-    """For a training's workers, which would take all of the machine's cores each."""
+    """Limits the threads of a training's workers, which would take all of the machine's cores each."""
 
     number: int
 
-    def __call__(self, batches: Iterator[Any], rank: int) -> Iterator[Any]:
+    def __call__(
+        self, batches: Batches, writer: CheckpointWriter, rank: int
+    ) -> tuple[Batches, CheckpointWriter]:
         import torch  # a worker has it anyway
 
         torch.set_num_threads(min(self.number, torch.get_num_threads()))
-        return batches
+        return batches, writer
 
 
 @ray.remote(num_cpus=0)

@@ -30,7 +30,7 @@ from clickprompt.runtime.cluster.connect import (
 )
 from clickprompt.runtime.train.preflight import begun_with, check_training, claim
 from clickprompt.runtime.train.stopping import stop_signals
-from clickprompt.runtime.tune.estimate import Plan, make_plan, measure
+from clickprompt.runtime.tune.estimate import SweepEstimate, estimate_sweep, measure
 from clickprompt.runtime.tune.searcher import Halving, Trials
 from clickprompt.runtime.tune.tpe import check_optuna
 from clickprompt.runtime.tune.trials import Sweep, Threads, finetune_trial
@@ -72,7 +72,7 @@ def run_tune(config: Config, run: str, *, yes: bool = False) -> dict[str, Any]:
             Rungs(config.tune.grace_period, config.tune.reduction_factor, config.tune.max_concurrent_trials)
         )
     trials = Trials(config, run, halving)
-    plan = make_plan(config, trials.points or _corners(config))
+    plan = estimate_sweep(config, trials.points or _corners(config))
     claim(run, config, _FREE)
     if trials.is_over:
         say(f"tune: {run} is already complete")
@@ -128,7 +128,7 @@ def _check_size(config: Config, yes: bool) -> None:
     )
 
 
-def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan: Plan) -> None:
+def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan: SweepEstimate) -> None:
     at_once = min(config.tune.max_concurrent_trials, plan.num_trials)
     embedded = config.runtime.address == "local"
     # What the trials themselves hold mustn't be what a data stream of theirs waits for
@@ -178,7 +178,9 @@ def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan
         )
 
 
-def _fit(tuner: tune.Tuner, sweep: Any, trials: Trials, plan: Plan, run: str, signals: list[int]) -> None:
+def _fit(
+    tuner: tune.Tuner, sweep: Any, trials: Trials, plan: SweepEstimate, run: str, signals: list[int]
+) -> None:
     """In a thread: in the main one Tune would answer Ctrl-C itself."""
     fitted: Future[Any] = Future()
 

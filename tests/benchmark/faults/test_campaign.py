@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from clickprompt.benchmark.faults.campaign import ARMS, measure_faults, plan
+from clickprompt.benchmark.faults.campaign import measure_faults
 from clickprompt.benchmark.faults.commands import Command, make_writable, refusing
+from clickprompt.benchmark.faults.plan import ARMS, plan
 from clickprompt.benchmark.faults.settings import FAULT_KINDS, FaultsConfig
 from clickprompt.benchmark.processes import below, end, gone_within, title
 from clickprompt.config import load_model

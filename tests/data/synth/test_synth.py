@@ -20,10 +20,10 @@ from clickprompt.data.synth.synth import (
     MIN_ROWS,
     ClickModel,
     GoodReads,
-    _id_text,
     check_rows,
     get_synthetic,
 )
+from clickprompt.data.synth.texts import id_text
 from clickprompt.errors import InputError
 from clickprompt.evaluation.metrics import auc, log_loss
 
@@ -147,7 +147,7 @@ def test_different_codes_have_different_texts():
     for key, text in _BOOK_FIELDS.values():
         distinct = np.unique(codes[key])
         assert len(text(distinct).unique()) == len(distinct)
-    assert len(_id_text(np.arange((1 << 27) - 300_000, 1 << 27), 105).unique()) == 300_000
+    assert len(id_text(np.arange((1 << 27) - 300_000, 1 << 27), 105).unique()) == 300_000
 
 
 def test_numbers_stay_below_what_is_promised(block):
@@ -216,7 +216,7 @@ def test_a_logit_with_a_term_missing_scores_less(block, columns):
     labels = columns["rating"] >= 4
     _, users, books, logits = block
     places = [
-        dict(zip(_id_text(numbers, stream).to_pylist(), range(len(numbers)), strict=True))
+        dict(zip(id_text(numbers, stream).to_pylist(), range(len(numbers)), strict=True))
         for numbers, stream in ((users, 101), (books, 105))
     ]
     user_at = np.array([places[0][value] for value in columns["user_id"]])
@@ -237,8 +237,8 @@ def test_logits_equal_a_plain_loop(block, columns):
 
     log = GoodReads(7)
     table, users, books, logits = block
-    user_ids = dict(zip(_id_text(users, 101).to_pylist(), users.tolist(), strict=True))
-    book_ids = dict(zip(_id_text(books, 105).to_pylist(), books.tolist(), strict=True))
+    user_ids = dict(zip(id_text(users, 101).to_pylist(), users.tolist(), strict=True))
+    book_ids = dict(zip(id_text(books, 105).to_pylist(), books.tolist(), strict=True))
     liking = np.linspace(1, -1, 64)
     liking = dict(zip(words.ADJECTIVES, liking / liking.std(), strict=True))
     model = log.model

@@ -14,7 +14,7 @@ from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.clickprompt import build_model
-from clickprompt.runtime.cluster.sizing import make_plan, plan_table
+from clickprompt.runtime.cluster.sizing import plan_table, size_training
 from tests.support.tiny import tiny_config, write_both, write_plm
 
 
@@ -42,7 +42,7 @@ def test_as_many_parameters_as_the_built_model(prepared, backbone, stage, object
         "ctr__fgcnn": "{channels: [2], kernel_heights: [2], pooling_sizes: [2], recombined_channels: [2]}"
     }
     config = tiny_config(dataset.uri, plm, **settings, **(fgcnn if backbone == "fgcnn" else {}))
-    plan = make_plan(config, stage)
+    plan = size_training(config, stage)
     built = build_model(config, dataset.field_sizes, objective=objective)
     assert plan["parameters"]["total"] == parameters(built)
     assert plan["parameters"]["embeddings"] == sum(
@@ -57,7 +57,7 @@ def test_families(prepared, tmp_path, family):
     dataset, _ = prepared
     plm = write_plm(str(tmp_path / "plm"), family)
     config = tiny_config(dataset.uri, plm, pretrain__lr__plm=0, prompt__num_prompts=3)
-    found = make_plan(config, "pretrain")["parameters"]
+    found = size_training(config, "pretrain")["parameters"]
     built = build_model(config, dataset.field_sizes, objective="pretrain")
     assert found["total"] == parameters(built)
     assert found["trained"] == sum(p.numel() for p in built.parameters() if p.requires_grad) < found["total"]
@@ -66,12 +66,12 @@ def test_families(prepared, tmp_path, family):
 def test_sizes_of_a_prepared_dataset(prepared):
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm)
-    plan = make_plan(config, "pretrain")
+    plan = size_training(config, "pretrain")
     assert (plan["data"]["rows"], plan["data"]["fields"], plan["data"]["features"]) == (400, 4, 78)
     assert "longest of" in plan["data"]["tokens_from"]
     order = Order.of(dataset, global_batch_size=24, chunk_batches=4, seed=0, epochs=2, max_steps=None)
     assert (plan["steps_per_epoch"], plan["steps"]) == (order.steps_per_epoch, order.total_steps)
-    assert make_plan(config, "pretrain", rows=48, tokens=7)["data"] | {
+    assert size_training(config, "pretrain", rows=48, tokens=7)["data"] | {
         "known_from": "",
         "tokens_from": "",
     } == {
@@ -86,16 +86,16 @@ def test_sizes_of_a_prepared_dataset(prepared):
 
 def test_sizes_before_there_is_a_dataset(tmp_path):
     plm = write_plm(str(tmp_path / "plm"))
-    plan = make_plan(load_config("goodreads-roberta-large", [f"plm.path={plm}"]), "pretrain")
+    plan = size_training(load_config("goodreads-roberta-large", [f"plm.path={plm}"]), "pretrain")
     assert (plan["data"]["rows"], plan["steps_per_epoch"], plan["steps"]) == (16_097_632, 15_721, 314_420)
     assert plan["data"]["known_from"] == "as published of goodreads"
     assert plan["parameters"]["embeddings"] == (4_565_430 + 15) * 16
     assert "not known without a measured step" in plan_table(plan)
     of_its_own = load_config(None, [f"plm.path={plm}"])
     with pytest.raises(InputError, match="give --rows, --fields, --features"):
-        make_plan(of_its_own, "pretrain")
+        size_training(of_its_own, "pretrain")
     assert (
-        make_plan(of_its_own, "pretrain", rows=10_000, fields=3, features=50)["data"]["known_from"]
+        size_training(of_its_own, "pretrain", rows=10_000, fields=3, features=50)["data"]["known_from"]
         == "as given"
     )
 
@@ -106,7 +106,7 @@ def test_hours_from_a_measured_run(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     with pytest.raises(InputError, match=r"no metrics\.jsonl"):
-        make_plan(config, "pretrain", measured=str(run))
+        size_training(config, "pretrain", measured=str(run))
     measured = load_config(
         "goodreads-roberta-large",
         [f"plm.path={plm}", "runtime.num_workers=1", "pretrain.global_batch_size=256"],
@@ -117,7 +117,7 @@ def test_hours_from_a_measured_run(tmp_path):
         for step, seconds in enumerate([9.0, 2.0, 2.0, 5.0])
     ]
     (run / "metrics.jsonl").write_text("".join(lines))
-    time = make_plan(config, "pretrain", measured=str(run))["time"]
+    time = size_training(config, "pretrain", measured=str(run))["time"]
     assert time["step_seconds"] == pytest.approx(
         2.0 * (1024 / 8) / 256
     )  # the first doesn't count, 128 rows a worker beside 256
@@ -125,10 +125,10 @@ def test_hours_from_a_measured_run(tmp_path):
     assert "if a worker's rate stays the same" in time["from"]
     storage.write_json(str(run / "result.json"), {"stage": "finetune"})
     with pytest.raises(InputError, match="--stage finetune"):
-        make_plan(config, "pretrain", measured=str(run))
-    assert make_plan(config, "pretrain", step_seconds=3.6)["time"]["hours"] == pytest.approx(314.42)
+        size_training(config, "pretrain", measured=str(run))
+    assert size_training(config, "pretrain", step_seconds=3.6)["time"]["hours"] == pytest.approx(314.42)
     with pytest.raises(InputError, match="twice"):
-        make_plan(config, "pretrain", step_seconds=1.0, measured=str(run))
+        size_training(config, "pretrain", step_seconds=1.0, measured=str(run))
 
 
 def test_the_command(prepared, tmp_path, capsys):

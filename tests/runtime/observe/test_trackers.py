@@ -21,8 +21,8 @@ from tests.support.tiny import tiny_config
 
 
 @pytest.fixture
-def job(tmp_path):
-    """`job(mlflow=…)`: a finetuning's, checked."""
+def training(tmp_path):
+    """`training(mlflow=…)`: a finetuning's, checked."""
     dataset = write_dataset(str(tmp_path / "data"))
 
     def checked(**runtime):
@@ -44,12 +44,12 @@ def draw(tracking: Tracking, steps: range) -> None:
     tracking.close()
 
 
-def test_mlflow_has_every_step_also_of_a_resumed_run(job, tmp_path):
+def test_mlflow_has_every_step_also_of_a_resumed_run(training, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    draw(Tracking(job(mlflow=uri)), range(1, 151))
-    draw(Tracking(job(mlflow=uri)), range(141, 301))
+    draw(Tracking(training(mlflow=uri)), range(1, 151))
+    draw(Tracking(training(mlflow=uri)), range(141, 301))
     client = mlflow.MlflowClient(uri)
     [run] = client.search_runs([client.get_experiment_by_name("clickprompt").experiment_id])
     assert run.info.run_name == "run"
@@ -93,10 +93,10 @@ def test_mlflow_has_a_real_training(ray_session, tmp_path):
     assert max(aucs.values()) == pytest.approx(result["best_auc"])
 
 
-def test_weights_and_biases_offline(job, monkeypatch):
+def test_weights_and_biases_offline(training, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    checked = job(wandb="clickprompt")
+    checked = training(wandb="clickprompt")
     draw(Tracking(checked), range(1, 151))
     name = storage.read_json(f"{checked.run}/tracking.json")["wandb"]
     [folder] = [name for name in os.listdir(f"{checked.run}/wandb") if name.startswith("offline-run")]
@@ -105,12 +105,12 @@ def test_weights_and_biases_offline(job, monkeypatch):
     assert content.count(b"lr_factor") >= 150
 
 
-def test_a_server_that_is_not_there_stops_nothing(job, monkeypatch, capsys):
+def test_a_server_that_is_not_there_stops_nothing(training, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        tracking = Tracking(job(mlflow=f"http://127.0.0.1:{free.getsockname()[1]}"))
+        tracking = Tracking(training(mlflow=f"http://127.0.0.1:{free.getsockname()[1]}"))
         started = time.monotonic()
         for step in range(1, 20_000):  # more than wait
             tracking.draw({"step": step, "loss": 1.0})
@@ -120,16 +120,16 @@ def test_a_server_that_is_not_there_stops_nothing(job, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_one_that_is_not_installed_is_refused_before_the_start(job, tmp_path, name):
+def test_one_that_is_not_installed_is_refused_before_the_start(training, tmp_path, name):
     if importlib.util.find_spec(name):
         pytest.skip(f"{name} is installed")
     with pytest.raises(ConfigError, match=rf"{name} isn't installed; pip install .*\[{name}\]"):
-        job(**{name: "somewhere"})
+        training(**{name: "somewhere"})
     assert not os.path.exists(tmp_path / "run")
 
 
-def test_a_password_in_an_address_is_refused_and_not_shown(job, tmp_path):
+def test_a_password_in_an_address_is_refused_and_not_shown(training, tmp_path):
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD") as refused:
-        job(mlflow="https://me:secret@mlflow.example.com/path")
+        training(mlflow="https://me:secret@mlflow.example.com/path")
     assert "secret" not in str(refused.value)
     assert not os.path.exists(tmp_path / "run")

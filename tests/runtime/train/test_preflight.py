@@ -47,8 +47,8 @@ def refused(config: Config, stage: str, message: str, error: type[InputError] = 
 
 
 def test_a_good_configuration_says_what_it_will_do(config) -> None:
-    job = check_training(config, "pretrain")
-    assert (job.objective, job.lm_kind, job.truncation) == ("pretrain", "masked", None)
+    training = check_training(config, "pretrain")
+    assert (training.objective, training.lm_kind, training.truncation) == ("pretrain", "masked", None)
     assert check_training(replaced(config, {"finetune.with_plm": False}), "finetune").lm_kind is None
     assert check_training(replaced(config, {"prompt.num_prompts": 0}), "pretrain").objective == "pretrain"
 
@@ -108,9 +108,9 @@ def test_text_longer_than_the_position_table(config, tmp_path) -> None:
         "pretrain",
         f"plm.max_length={longest}: this PLM reads at most {longest - 1}",
     )
-    job = check_training(replaced(short, {"plm.max_length": longest - 1}), "pretrain")
-    assert job.truncation.over == sum(int((array == longest).sum()) for array in lengths.values())
-    assert "Film genre" not in job.truncation.lost
+    training = check_training(replaced(short, {"plm.max_length": longest - 1}), "pretrain")
+    assert training.truncation.over == sum(int((array == longest).sum()) for array in lengths.values())
+    assert "Film genre" not in training.truncation.lost
 
 
 def field_ids(dataset: Dataset, split: str) -> np.ndarray:

@@ -44,18 +44,24 @@ def pool(ray_session, config):
 
 
 def prepared(config, run, seed=0):
-    """A run whose weights haven't been trained: its job, engine and exports."""
-    job = check_training(config, "finetune", str(run))
-    model = build_model(replaced(config, {"seed": seed}), job.dataset.field_sizes, objective=job.objective)
+    """A run whose weights haven't been trained: its training, engine and exports."""
+    training = check_training(config, "finetune", str(run))
+    model = build_model(
+        replaced(config, {"seed": seed}), training.dataset.field_sizes, objective=training.objective
+    )
     torch.manual_seed(seed)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return job, TorchEngine(ClickLoss(model), job.stage, device=torch.device("cpu")), Exports(job, None, None)
+    return (
+        training,
+        TorchEngine(ClickLoss(model), training.stage, device=torch.device("cpu")),
+        Exports(training, None, None),
+    )
 
 
-def in_process(job, engine) -> dict[str, float]:
+def in_process(training, engine) -> dict[str, float]:
     expected = InProcessValidation(
-        engine, Collator(job.dataset.columns), job.dataset, job.config, job.objective
+        engine, Collator(training.dataset.columns), training.dataset, training.config, training.objective
     )
     expected.begin(0)
     return expected.result()
@@ -70,47 +76,47 @@ def scoring() -> list[psutil.Process]:
 
 
 def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_path):
-    job, engine, exports = prepared(config, tmp_path)
-    validation = PoolValidation(job, engine, exports, pool, None)
+    training, engine, exports = prepared(config, tmp_path)
+    validation = PoolValidation(training, engine, exports, pool, None)
     validation.begin(4)
-    assert validation.result() == pytest.approx(in_process(job, engine), rel=1e-6)
+    assert validation.result() == pytest.approx(in_process(training, engine), rel=1e-6)
     first = scores_of(exports.at(4))
 
     # A training that went back to an older checkpoint comes by again, with other weights
     _, other, _ = prepared(config, tmp_path, seed=1)
-    again = PoolValidation(job, other, exports, pool, None)
+    again = PoolValidation(training, other, exports, pool, None)
     again.begin(4)
-    assert again.result() == pytest.approx(in_process(job, other), rel=1e-6)
+    assert again.result() == pytest.approx(in_process(training, other), rel=1e-6)
     assert scores_of(exports.at(4)) != first
     assert read_info(exports.at(4)).valid_auc == again.result()["valid_auc"]
 
 
 @pytest.mark.chaos
 def test_a_killed_actor_changes_nothing(pool, config, tmp_path):
-    job, engine, exports = prepared(config, tmp_path)
-    validation = PoolValidation(job, engine, exports, pool, None)
+    training, engine, exports = prepared(config, tmp_path)
+    validation = PoolValidation(training, engine, exports, pool, None)
     validation.begin(4)
     while not (found := scoring()):
         assert not validation._scores.done(), "over before anything was killed"
     os.kill(found[0].pid, signal.SIGKILL)
-    assert validation.result() == pytest.approx(in_process(job, engine), rel=1e-6)
+    assert validation.result() == pytest.approx(in_process(training, engine), rel=1e-6)
 
 
 def test_what_an_earlier_part_began_is_taken_or_scored(pool, config, tmp_path):
-    job, engine, exports = prepared(config, tmp_path)
-    PoolValidation(job, engine, exports, pool, None).begin(4)
+    training, engine, exports = prepared(config, tmp_path)
+    PoolValidation(training, engine, exports, pool, None).begin(4)
     while not storage.exists(storage.join(exports.at(4), "export.json")):
         time.sleep(0.01)
     _, other, _ = prepared(config, tmp_path, seed=1)  # what the resumed worker holds doesn't matter
-    assert PoolValidation(job, other, exports, pool, 4).result() == pytest.approx(
-        in_process(job, engine), rel=1e-6
+    assert PoolValidation(training, other, exports, pool, 4).result() == pytest.approx(
+        in_process(training, engine), rel=1e-6
     )
     known = scores_of(exports.at(4))
     assert known is not None
-    nobody = PoolValidation(job, other, exports, [], 4)
+    nobody = PoolValidation(training, other, exports, [], 4)
     assert tuple(nobody.result().values()) == known
     with pytest.raises(DataError, match=r"step-00000008: not there, .* copy a run's validations/ along"):
-        PoolValidation(job, other, exports, pool, 8).result()
+        PoolValidation(training, other, exports, pool, 8).result()
 
 
 def test_a_pool_that_fails_for_good(ray_session, config, tmp_path):
@@ -121,23 +127,23 @@ def test_a_pool_that_fails_for_good(ray_session, config, tmp_path):
     settings = replaced(
         config, {"data.path": data.uri, "runtime.evaluation_timeout": 0.01, "runtime.evaluation_actors": 1}
     )
-    job, engine, exports = prepared(settings, tmp_path / "run")
-    with evaluation_pool(job) as scorers:
+    training, engine, exports = prepared(settings, tmp_path / "run")
+    with evaluation_pool(training) as scorers:
         fails(
-            job,
+            training,
             engine,
             exports,
             scorers,
             r"validation of step 4: no row group was scored within runtime\.evaluation_timeout=0\.01 s;",
         )
-        job, engine, exports = prepared(
+        training, engine, exports = prepared(
             replaced(settings, {"runtime.evaluation_timeout": 60}), tmp_path / "run"
         )
         os.rename(os.path.join(data.uri, "valid"), os.path.join(data.uri, "gone"))
-        fails(job, engine, exports, scorers, r"valid/part-00000\.parquet")
+        fails(training, engine, exports, scorers, r"valid/part-00000\.parquet")
     os.rename(os.path.join(data.uri, "gone"), os.path.join(data.uri, "valid"))
     fails(
-        job,
+        training,
         engine,
         exports,
         scorers,
@@ -145,8 +151,8 @@ def test_a_pool_that_fails_for_good(ray_session, config, tmp_path):
     )
 
 
-def fails(job, engine, exports, scorers, message):
-    validation = PoolValidation(job, engine, exports, scorers, None)
+def fails(training, engine, exports, scorers, message):
+    validation = PoolValidation(training, engine, exports, scorers, None)
     validation.begin(4)
     with pytest.raises((RunError, DataError), match=message) as raised:
         validation.result()
@@ -154,28 +160,28 @@ def fails(job, engine, exports, scorers, message):
 
 
 def test_exports_that_nothing_asks_for_are_deleted(config, tmp_path):
-    job, engine, exports = prepared(config, tmp_path)
+    training, engine, exports = prepared(config, tmp_path)
     for step in (2, 4, 6, 8, 10):
         exports.write(engine.weights(), step)
     os.makedirs(exports.at(4) + ".tmp-0123abcd")  # of a killed worker
     for folder, step, best, validating in (("checkpoints", 5, 2, 4), ("kept", 3, None, 2)):
         state = {"num_workers": 1, "step": step, "best_step": best, "validating": validating}
-        storage.write_json(storage.join(job.run, folder, f"step-{step:08d}", "trainer.json"), state)
+        storage.write_json(storage.join(training.run, folder, f"step-{step:08d}", "trainer.json"), state)
 
     def left():
         return [int(name[5:]) for name in sorted(os.listdir(tmp_path / "validations"))]
 
     exports.prune(TrainState(step=9, best_step=8, validating=8))
     assert left() == [2, 4, 8, 10], "step 10's is being written while the checkpoint of step 9 is on its way"
-    storage.delete_tree(storage.join(job.run, "checkpoints"))
+    storage.delete_tree(storage.join(training.run, "checkpoints"))
     exports.finish(8)
     assert left() == [2], "a kept checkpoint needs it"
-    assert read_info(export_of(job.run)).step == 8
+    assert read_info(export_of(training.run)).step == 8
     exports.finish(8)  # killed before result.json, then started again
-    storage.delete_tree(storage.join(job.run, "export"))
+    storage.delete_tree(storage.join(training.run, "export"))
     with pytest.raises(DataError, match="step-00000008: not there"):
         exports.finish(8)
-    storage.delete_tree(storage.join(job.run, "kept"))
+    storage.delete_tree(storage.join(training.run, "kept"))
     exports.prune(TrainState(step=9))
     assert not os.path.exists(tmp_path / "validations")
 

@@ -23,7 +23,7 @@ from clickprompt.models.clickprompt import build_model, load_matching, unique_te
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.loop import train
+from clickprompt.training.loop import Context, train
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
 
@@ -31,7 +31,7 @@ STEPS = 30
 CPU = torch.device("cpu")
 
 
-class Recorder:
+class Recorder(Context):
     def __init__(self, engine, keep):
         self.engine, self.keep, self.losses = engine, keep, []
 
@@ -92,9 +92,9 @@ def run(
         "seed": config.seed,
         "state": state,
         "context": recorder,
-        "validation": validation,
     }
-    train(built, objective, collator, order, batches, **options)
+    recorder.validation = validation
+    train(built, collator, order, batches, **options)
     if after:
         [(_, columns)] = read_local_batches(
             dataset, order, rank=rank, num_workers=num_workers, start_step=STEPS - 1

@@ -1,0 +1,97 @@
+"""Every private name of Ray that this package uses; tests/runtime/test_compat.py says which one an upgrade
+broke.
+
+A name is imported when it is asked for: which processes pay for ray.data or ray.train stays up to who asks.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray._common.utils import get_ray_address_file, get_system_memory
+    from ray._private.ray_constants import (
+        DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES,
+        DEFAULT_OBJECT_STORE_MEMORY_PROPORTION,
+    )
+    from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        DefaultAutoscalingCoordinator,
+    )
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+    from ray.train.v2._internal.execution.context import get_train_context
+    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
+
+__all__ = [
+    "DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES",
+    "DEFAULT_OBJECT_STORE_MEMORY_PROPORTION",
+    "MEMBERS",
+    "NAMES",
+    "DefaultAutoscalingCoordinator",
+    "DefaultFailurePolicy",
+    "ExecutionCallback",
+    "ResourceRequestPriority",
+    "get_ray_address_file",
+    "get_system_memory",
+    "get_train_context",
+    "has_running_tasks",
+    "persist_checkpoint",
+    "preemption",
+]
+
+NAMES = {
+    "DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "ray._private.ray_constants",
+    "DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "ray._private.ray_constants",
+    "DefaultAutoscalingCoordinator": "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator",
+    "DefaultFailurePolicy": "ray.train.v2._internal.execution.failure_handling",
+    "ExecutionCallback": "ray.data._internal.execution.execution_callback",
+    "ResourceRequestPriority": "ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator",
+    "get_ray_address_file": "ray._common.utils",
+    "get_system_memory": "ray._common.utils",
+    "get_train_context": "ray.train.v2._internal.execution.context",
+}
+"""name → Ray's module that has it"""
+
+MEMBERS = {
+    "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator:DefaultAutoscalingCoordinator": (
+        "request_resources",
+        "cancel_request",
+    ),
+    "ray.data._internal.execution.execution_callback:ExecutionCallback": ("on_execution_step",),
+    "ray.data._internal.execution.streaming_executor:StreamingExecutor": ("_topology",),
+    "ray.train.v2._internal.execution.context:TrainContext": ("preemption_context",),
+    "ray.train.v2._internal.execution.failure_handling:DefaultFailurePolicy": ("_is_retryable_error",),
+    "ray.train.v2._internal.execution.storage:StorageContext": ("persist_current_checkpoint",),
+    "ray.train.torch:TorchTrainer": ("_initialize_and_run_controller",),
+}
+"""class of Ray → what of it is used or overridden here"""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(NAMES[name]), name)
+
+
+def preemption() -> Any:
+    """What Ray Train knows of an end of this worker's node; None as long as it stays.
+
+    Ray's public way to ask is a barrier, too slow for every step.
+    """
+    return (
+        importlib.import_module(NAMES["get_train_context"])
+        .get_train_context()
+        .preemption_context.preemption_info
+    )
+
+
+def has_running_tasks(executor: Any) -> bool:
+    """Whether a Ray Data executor has tasks at work."""
+    return any(operator.num_active_tasks() for operator in executor._topology)
+
+
+def persist_checkpoint(local: Any, name: str) -> Any:
+    """Copy a local Ray Train checkpoint to the run's storage, as `ray.train.report` would."""
+    import ray.train
+
+    context: Any = ray.train.get_context().get_storage()
+    return context.persist_current_checkpoint(local, name)

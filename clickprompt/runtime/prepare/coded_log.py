@@ -1,0 +1,235 @@
+"""The log as coded files: read, numbered by column, and cut to the rows that a dataset keeps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from clickprompt.data.sources.raw import Findings, Source
+from clickprompt.data.transform.row_transform import KEY, with_nulls
+from clickprompt.errors import DataError
+from clickprompt.io import storage
+from clickprompt.io.progress import say
+from clickprompt.runtime.prepare import tasks
+from clickprompt.runtime.prepare.fan_out import each, totals
+
+__all__ = ["CodedLog", "drop_repeats", "joined_tables", "k_core", "read_log", "sample_users"]
+
+_ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
+
+
+@dataclass(frozen=True)
+class CodedLog:
+    """The coded files, and what is known of all their rows."""
+
+    files: list[str]
+    rows: int
+    clicks: int
+    first_key: int
+    last_key: int
+    last_row_id: int
+
+    @classmethod
+    def of(cls, files: Sequence[str], found: Sequence[tasks.Stats | None], nothing_left: str) -> "CodedLog":
+        """Files without rows are left out. Raises DataError when no row is left."""
+        kept = [(file, stats) for file, stats in zip(files, found, strict=True) if stats]
+        if not kept:
+            raise DataError(nothing_left)
+        names, stats = zip(*kept, strict=True)
+        rows, clicks, first, last, row_id = zip(*stats, strict=True)
+        return cls(list(names), sum(rows), sum(clicks), min(first), max(last), max(row_id))
+
+
+def joined_tables(source: Source) -> dict[str, pa.Table]:
+    """Key column of the log → table, as the rows are joined to it."""
+    tables = {key: _nulls(table) for key, table in source.tables().items()}
+    if source.joins == "left":  # what a row without its key has
+        tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
+    return tables
+
+
+def read_log(
+    source: Source,
+    tables: dict[str, pa.Table],
+    options: dict[str, Any],
+    stage: str,
+    first_row_id: int = 0,
+    progress: Callable[[str], None] = say,
+) -> tuple[CodedLog, dict[str, pa.Array], dict[str, int]]:
+    """The coded log, the values of those of its columns that no table has, and how many rows there were and
+    were dropped.
+
+    Raises DataError as `prepare` does for raw files that can't be read.
+    """
+    parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id, progress)
+    log, values, unmatched = _encode(source, tables, parsed, options, stage)
+    dropped = {
+        "label_dropped": raw_rows - labelled,
+        "unmatched_dropped": labelled - log.rows,
+        "repeats_dropped": 0,
+        "k_core_dropped": 0,
+    }
+    found = {"unmatched": unmatched} if source.joins == "left" else {}
+    if source.joins == "left" and unmatched:
+        progress(
+            f"{unmatched:,} rows have a key that no table has: they are kept, without the table's values"
+        )
+    return log, values, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
+
+
+def _nulls(table: pa.Table) -> pa.Table:
+    columns = zip(table.column_names, table.columns, strict=True)
+    return pa.table({name: column if name == KEY else with_nulls(column) for name, column in columns})
+
+
+def _no_values(table: pa.Table) -> pa.Table:
+    return pa.table({name: pa.array([None], pa.string()) for name in table.column_names})
+
+
+def _parse(
+    source: Source, stage: str, first_row_id: int = 0, progress: Callable[[str], None] = say
+) -> tuple[list[tasks.Parsed], int, int, Findings]:
+    """The parsed files, the rows of the log, those of them that the label rule keeps, and what there was to
+    note.
+    """
+    parts = source.parts()
+    # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is
+    # lost
+    read = each(
+        lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"),
+        enumerate(parts),
+        "reading the raw log",
+    )
+    findings = Findings()
+    for *_, found in read:
+        findings.merge(found)
+    source.check_findings(findings)
+    labelled = sum(labelled for _, labelled, *_ in read)
+    for warning in source.warnings(findings) if labelled else ():
+        progress(f"warning: {warning}")
+    first_rows = first_row_id + np.cumsum([0, *(rows for rows, *_ in read)])
+    files = [
+        tasks.Parsed(uri, part, int(first))
+        for part, first, (_, _, uris, _) in zip(parts, first_rows[:-1], read, strict=True)
+        for uri in uris
+    ]
+    return files, int(first_rows[-1]) - first_row_id, labelled, findings
+
+
+def _encode(
+    source: Source,
+    tables: dict[str, pa.Table],
+    parsed: list[tasks.Parsed],
+    options: dict[str, Any],
+    stage: str,
+) -> tuple[CodedLog, dict[str, pa.Array], int]:
+    """The coded files, the values of those log columns that no table has (first null: none), and the rows
+    whose key no table has.
+    """
+    if not parsed:
+        raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
+    names = [
+        *tables,
+        *(name for name in source.fields if not any(name in table.column_names for table in tables.values())),
+    ]
+    # Of a log cut to its k-core user and item are numbered even where neither is a field
+    unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
+    names += unnamed
+    known = {key: table.column(KEY).combine_chunks().drop_null() for key, table in tables.items()}
+    lengths = {name: len(known[name]) if name in known else None for name in names}
+    uris = [file.uri for file in parsed]
+    merged = each(
+        lambda item: tasks.merge_column.remote(uris, item[0], item[1], known.get(item[1]), stage),
+        enumerate(names),
+        "numbering the values of columns",
+    )
+    values = {
+        name: found
+        for name, found in zip(names, merged, strict=True)
+        if found is not None and name not in unnamed
+    }
+    files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
+    encoded = each(
+        lambda item: tasks.encode_file.remote(
+            source, item[0], item[1], lengths, options, stage, files[item[0]]
+        ),
+        enumerate(parsed),
+        "encoding the rows",
+    )
+    stats, unmatched = zip(*encoded, strict=True)
+    log = CodedLog.of(
+        files,
+        stats,
+        f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again",
+    )
+    for done in ("parsed", "codes"):
+        storage.delete_tree(storage.join(stage, done))
+    return log, values, sum(unmatched)
+
+
+def sample_users(source: Source, log: CodedLog, options: dict[str, Any]) -> CodedLog:
+    found = each(
+        lambda file: tasks.of_sampled_users.remote(
+            file, source.user, options["sample_users"], options["seed"]
+        ),
+        log.files,
+        "sampling users",
+    )
+    return CodedLog.of(
+        log.files,
+        found,
+        f"{source.raw_dir}: no user is in the sample (sample_users={options['sample_users']}); use a larger "
+        "one",
+    )
+
+
+def drop_repeats(source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
+    """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
+    buckets = -(-log.rows // _ROWS_PER_BUCKET)
+    found = each(
+        lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets),
+        range(buckets),
+        "looking for repeated rows",
+    )
+    repeats = np.sort(np.concatenate(found))
+    progress(f"{len(repeats):,} rows are of a user and an item that come again later: dropped")
+    dropped = ray.put(repeats)
+    return CodedLog.of(
+        log.files,
+        each(lambda file: tasks.without.remote(file, dropped), log.files, "dropping repeated rows"),
+        "",
+    )
+
+
+def k_core(source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
+    """Drop users and items with fewer than k rows until there are none: a fixed point, the same in whatever
+    order they go.
+    """
+    keep: list[np.ndarray] | None = None
+    rounds = 0
+    while True:
+        rounds += 1
+        counts = totals([tasks.counts.remote(file, source.user, source.item, keep) for file in log.files])
+        enough = [count >= source.k_core for count in counts]
+        if all(((count == 0) | good).all() for count, good in zip(counts, enough, strict=True)):
+            break
+        keep = enough
+    if keep is None:
+        return log
+    kept = ray.put(keep)
+    found = each(
+        lambda file: tasks.within.remote(file, source.user, source.item, kept),
+        log.files,
+        f"cutting to the {source.k_core}-core",
+    )
+    smaller = CodedLog.of(
+        log.files,
+        found,
+        f"{source.raw_dir}: no user and item are left with {source.k_core} rows each "
+        f"(k_core={source.k_core}); use a smaller k_core",
+    )
+    progress(f"{source.k_core}-core after {rounds} rounds: {smaller.rows:,} of {log.rows:,} rows")
+    return smaller

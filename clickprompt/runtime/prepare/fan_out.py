@@ -1,0 +1,55 @@
+"""Many tasks of one kind on Ray: started a few at a time, their results in order."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import ray
+
+from clickprompt.io.progress import Task
+
+__all__ = ["each", "totals"]
+
+
+def each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list[Any]:
+    """What the task that `submit` starts for each item returns. A failure raises once the few that were
+    started have ended.
+
+    Not ray.cancel: it can take the driver down with it (ray 2.60, "Tried to complete task that was not
+    pending").
+    """
+    items = list(items)
+    in_flight: dict[Any, int] = {}
+    results: dict[int, Any] = {}
+    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def collect(until: int) -> None:
+        while len(in_flight) > until:
+            [done], _ = ray.wait(list(in_flight))
+            results[in_flight.pop(done)] = ray.get(done)
+            task.update(len(results))
+
+    with Task(doing, len(items)) as task:
+        task.update(0)
+        try:
+            for index, item in enumerate(items):
+                in_flight[submit(item)] = index
+                collect(until=window - 1)
+            collect(until=0)
+        except BaseException:  # what still runs would write into a folder that is being deleted
+            ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
+            raise
+    return [results[index] for index in range(len(items))]
+
+
+def totals(counting: list[Any]) -> list[np.ndarray]:
+    """The sums of the tasks' counts, each as long as its longest, one task's at a time."""
+    totals: list[np.ndarray] = []
+    for task in counting:
+        for index, count in enumerate(ray.get(task)):
+            if index == len(totals):
+                totals.append(np.zeros(0, dtype=np.int64))
+            if len(count) > len(totals[index]):
+                totals[index] = np.pad(totals[index], (0, len(count) - len(totals[index])))
+            totals[index][: len(count)] += count
+    return totals

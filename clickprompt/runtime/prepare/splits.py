@@ -1,0 +1,160 @@
+"""Where the splits begin, and the sorted shards of each: boundaries come from histograms of the files."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import ray
+
+from clickprompt.data.prepared.dataset import (
+    SPLITS,
+    split_sizes,
+)
+from clickprompt.io import storage
+from clickprompt.runtime.prepare import tasks
+from clickprompt.runtime.prepare.coded_log import CodedLog
+from clickprompt.runtime.prepare.fan_out import each, totals
+
+__all__ = ["cut_by_split", "rows_per_code", "write_shards"]
+
+
+def cut_by_split(
+    log: CodedLog, options: dict[str, Any], progress: Callable[[str], None]
+) -> tuple[dict[str, int], list[tuple[int, int]]]:
+    """Rows per split, and (split_key, row_id) where valid and test begin."""
+    sizes = _column_sizes(log) if options["split"] == "column" else split_sizes(log.rows)
+    progress(
+        f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / "
+        f"{sizes['test']:,}"
+    )
+    ends = (sizes["train"], sizes["train"] + sizes["valid"])
+    return sizes, [_kth(log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
+
+
+def rows_per_code(
+    log: CodedLog, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]
+) -> dict[str, np.ndarray]:
+    """[splits, codes] int64 per log column: rows of each code; `lengths`: codes of each column."""
+    ordering = (starts, log.first_key, options["seed"])
+    totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
+    for counting in [tasks.rows_per_code.remote(file, list(lengths), ordering) for file in log.files]:
+        for total, (splits, codes, rows) in zip(totals.values(), ray.get(counting), strict=True):
+            total[splits, codes] += rows
+    return totals
+
+
+def write_shards(
+    log: CodedLog,
+    starts: list[tuple[int, int]],
+    sizes: dict[str, int],
+    options: dict[str, Any],
+    stage: str,
+    uri: str,
+    codes: dict[str, dict[str, np.ndarray]],
+    columns: list[str],
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
+    """Manifest entries of each split's shards below `uri`, its first and last timestamp, which a split
+    without rows has not, and clicks.
+    """
+    pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
+    codes_ref = ray.put(codes)
+    names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
+    done = each(
+        lambda item: tasks.write_shard.remote(
+            pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]
+        ),
+        enumerate(names),
+        "writing shards",
+    )
+    shards: dict[str, list[dict[str, Any]]] = {}
+    bounds, clicks = {}, {}
+    for split in SPLITS:
+        written, done = done[: num_shards[split]], done[num_shards[split] :]
+        keys = [key for shard in written for key in shard["keys"]]
+        assert keys == sorted(keys), "shards out of order"
+        shards[split] = [shard["entry"] for shard in written]
+        assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
+        clicks[split] = sum(shard["clicks"] for shard in written)
+        if written:
+            bounds[split] = [
+                min(shard["bounds"][0] for shard in written),
+                max(shard["bounds"][1] for shard in written),
+            ]
+    return shards, bounds, clicks
+
+
+def _column_sizes(log: CodedLog) -> dict[str, int]:
+    """Rows per split, where the split key is the split's number."""
+    counts = totals([tasks.histogram.remote(file, "split_key", 0, 1, None) for file in log.files])[0]
+    return {split: int(counts[number]) for number, split in enumerate(SPLITS)}
+
+
+def _kth(log: CodedLog, k: int) -> tuple[int, int]:
+    """(split_key, row_id) of the row with k rows before it in that order, found by refining histograms: no
+    rows come here.
+    """
+    key, k = _refine(log.files, k, "split_key", log.first_key, log.last_key, None)
+    row_id, _ = _refine(log.files, k, "row_id", 0, log.last_row_id, key)
+    return key, row_id
+
+
+def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int | None) -> tuple[int, int]:
+    """The value of `column` at rank k (from 0), and the rank that is left among its equals."""
+    while low < high:
+        width = -(-(high - low + 1) // tasks.BINS)
+        before = np.cumsum(
+            totals([tasks.histogram.remote(file, column, low, width, key) for file in files])[0]
+        )
+        index = int(np.searchsorted(before, k, side="right"))
+        k -= int(before[index - 1]) if index else 0
+        low, high = low + index * width, min(high, low + (index + 1) * width - 1)
+    return low, k
+
+
+def _sort_into_shards(
+    log: CodedLog, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, Any], stage: str
+) -> tuple[list[str], dict[str, int]]:
+    """Files with one record batch per shard, in the order of train, valid, test; and the number of shards of
+    each.
+
+    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw
+    logs are sorted by user or by time, and the order of an epoch (data/prepared/order.py) permutes row groups
+    and the rows within a chunk of a few of them, so every row group has to be a uniform sample of the log if
+    the batches are to be one.
+
+    Shards are cut at boundaries found from histograms, so they don't depend on how the log was cut.
+    """
+    ordering = (starts, log.first_key, options["seed"])
+    spans = [
+        (
+            number * tasks.SPAN,
+            number * tasks.SPAN + (log.last_key - log.first_key if number else tasks.SPAN - 1),
+        )
+        for number in range(len(SPLITS))
+    ]
+    widths = [-(-(high - low + 1) // tasks.BINS) for low, high in spans]
+    lows = [low for low, _ in spans]
+    histograms = totals([tasks.order_histograms.remote(file, ordering, lows, widths) for file in log.files])
+    boundaries: list[int] = []
+    num_shards = {}
+    for split, (low, _), width, histogram in zip(SPLITS, spans, widths, histograms, strict=True):
+        if not sizes[split]:
+            num_shards[split] = 0
+            continue
+        before = np.cumsum(histogram)
+        wanted = -(-sizes[split] // options["rows_per_shard"])
+        ends = np.unique(
+            np.searchsorted(before, [sizes[split] * shard / wanted for shard in range(1, wanted)])
+        )
+        ends = ends[
+            before[ends] < sizes[split]
+        ]  # nothing is left behind a bin that holds the split's last row
+        boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
+        num_shards[split] = len(ends) + 1
+    pieces = each(
+        lambda item: tasks.cut.remote(item[1], ordering, boundaries, f"{stage}/sorted/{item[0]:06d}.arrow"),
+        enumerate(log.files),
+        "cutting into shards",
+    )
+    storage.delete_tree(storage.join(stage, "coded"))
+    return pieces, num_shards

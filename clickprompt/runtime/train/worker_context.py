@@ -1,0 +1,165 @@
+"""What a Ray Train worker's loop tells others, and is told: metrics, status, checkpoints, the end."""
+
+import json
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import ray
+
+from clickprompt.config import FinetuneConfig
+from clickprompt.io import storage
+from clickprompt.runtime import compat
+from clickprompt.runtime.observe.prometheus import RunMetrics
+from clickprompt.runtime.observe.tensorboard import TensorBoard
+from clickprompt.runtime.observe.trackers import Tracking
+from clickprompt.runtime.train.exports import Exports
+from clickprompt.runtime.train.training_run import TrainingRun
+from clickprompt.runtime.train.uploads import Uploads
+from clickprompt.runtime.train.validation import PoolValidation
+from clickprompt.training.checkpoint import TrainState
+from clickprompt.training.engine import Engine
+from clickprompt.training.loop import Context
+from clickprompt.training.probe import Probe
+
+__all__ = ["WorkerContext"]
+
+
+class WorkerContext(Context):
+    """The loop's surroundings in a Ray Train worker; files are rank 0's business."""
+
+    def __init__(
+        self,
+        training: TrainingRun,
+        engine: Engine,
+        status: Any,
+        exports: Exports,
+        validation: PoolValidation | None,
+        state: TrainState,
+        uploads: Uploads,
+        probe: Probe,
+    ):
+        self.validation = validation
+        self._pool_validation = validation
+        self.writer = uploads.writer
+        self.keep_every = training.config.runtime.keep_every
+        self.scratch = uploads.scratch
+        self._probe = probe
+        self._training = training
+        self._engine = engine
+        self._status = status
+        self._exports = exports
+        self._uploads = uploads
+        self._posted = time.monotonic()
+        self._reply: Any = status.post.remote({}) if engine.rank == 0 else None
+        self._latest: dict[str, Any] = {}
+        self._stop = False
+        self._preemption: Any = None
+        self._first: tuple[int, float] | None = None  # step and time of the first one here
+        self._log = _log_before(training.run, state.step) if engine.rank == 0 else []
+        self._validations = [
+            scores for line in self._log for scores in json.loads(line).get("validations", ())
+        ]
+        self._watchers = (
+            [TensorBoard(training.run, state.step), Tracking(training)] if engine.rank == 0 else []
+        )
+        self._metrics = RunMetrics(
+            training.run,
+            "finetune" if isinstance(training.stage, FinetuneConfig) else "pretrain",
+            engine.rank,
+        )
+        self._stepped = time.monotonic()
+
+    def wishes(self) -> tuple[bool, bool]:
+        """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to
+        stop.
+        """
+        preemption = compat.preemption()
+        leaving = preemption != self._preemption
+        self._preemption = preemption
+        return leaving, self._stop
+
+    def probe(self) -> float | None:
+        return self._probe()
+
+    def on_step(self, metrics: dict[str, Any]) -> None:
+        self._first = self._first or (metrics["step"], time.monotonic())
+        for found in (metrics, *metrics.get("validations", ())):
+            self._latest |= {name: value for name, value in found.items() if name != "validations"}
+        self._validations += metrics.get("validations", ())
+        self._metrics.on_step(
+            metrics,
+            self._training.order.total_steps,
+            self._pool_validation.lag if self._pool_validation else None,
+        )
+        self._stepped = time.monotonic()
+        if self._engine.rank:
+            return
+        self._log.append(json.dumps(metrics) + "\n")
+        for watcher in self._watchers:
+            watcher.draw(metrics)
+        now = time.monotonic()
+        if (
+            now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]
+        ):  # a step never waits for the status
+            self._posted = now
+            self._stop = bool(ray.get(self._reply))
+            known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
+            self._reply = self._status.post.remote({**self._latest, **known})
+
+    def seconds_per_step(self) -> float | None:
+        """From the first step here to now, validations that were waited for and checkpoints among them; None
+        before the second one.
+        """
+        if self._first is None or self._latest["step"] == self._first[0]:
+            return None
+        return round((time.monotonic() - self._first[1]) / (self._latest["step"] - self._first[0]), 6)
+
+    def on_checkpoint(self, folder: str, state: TrainState) -> None:
+        log, state = "".join(self._log).encode(), replace(state)  # as they are now
+        exported = None
+        if self._pool_validation and state.validating is not None and self._engine.rank == 0:
+            exported = self._pool_validation.exported
+
+        def before() -> None:
+            """What is there when the checkpoint is."""
+            storage.patiently(
+                lambda: storage.write_bytes(storage.join(self._training.run, "metrics.jsonl"), log)
+            )
+            if exported is not None:
+                exported.result()
+                self._exports.prune(state)
+
+        self._uploads.start(
+            folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None
+        )
+        self._metrics.on_checkpoint(
+            time.monotonic() - self._stepped
+        )  # since its last step the loop has done nothing else
+
+    def close(self) -> None:
+        for watcher in self._watchers:
+            watcher.close()
+
+    def finish(self, state: TrainState) -> dict[str, Any] | None:
+        """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was
+        validated. Rank 0's outcome.
+        """
+        self.close()
+        weights = self._engine.weights() if state.best_step is None else {}  # of every rank's parts
+        if self._engine.rank:
+            return None
+        if state.best_step is None:
+            self._exports.write(weights, state.step, final=True)
+        else:
+            self._exports.finish(state.best_step)
+        return {**asdict(state), "last_loss": json.loads(self._log[-1])["loss"] if self._log else None}
+
+
+def _log_before(run: str, step: int) -> list[str]:
+    """What an earlier part of this run measured, line by line, without the steps that will be run again."""
+    path = storage.join(run, "metrics.jsonl")
+    if not storage.patiently(lambda: storage.exists(path)):
+        return []
+    lines = storage.patiently(lambda: storage.read_bytes(path)).decode().splitlines(keepends=True)
+    return [line for line in lines if json.loads(line)["step"] <= step]

@@ -1,0 +1,114 @@
+"""One training step, read as the paper has it: loss of the global batch (§3.5), gradients, update."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clickprompt.config import StageConfig
+from clickprompt.data.batch import Batch
+from clickprompt.objectives import Objective
+from clickprompt.training.checkpoint import TrainState
+from clickprompt.training.engine import Engine, all_reduce_sum
+from clickprompt.training.guards import is_spike, refuse_non_finite
+from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+
+__all__ = ["StepResult", "train_step"]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did; every number is the same on every worker."""
+
+    loss: float
+    """mean over the targets of the global batch"""
+    targets: int
+    rows: int
+    tokens: int
+    lr_factor: float
+    """of every group's learning rate"""
+    gradient_norm: float
+    """before clipping"""
+    spike: bool
+    """whether the step was dropped as a spike (`skip_loss_spikes`)"""
+    applied: bool
+    """False where the gradient was dropped: a spike, or fp16's loss scale was too large"""
+    wishes: tuple[bool, ...]
+    """what at least one worker wished for"""
+
+
+def train_step(
+    engine: Engine,
+    micro_batches: Sequence[Batch],
+    columns: dict[str, np.ndarray],
+    *,
+    step: int,
+    total_steps: int,
+    stage: StageConfig,
+    state: TrainState,
+    wishes: Callable[[], Sequence[bool]],
+) -> StepResult:
+    """Compute the global batch's loss and gradient on all workers, and apply it.
+
+    micro_batches: this worker's share, on its device; `columns` are the same rows as they came.
+    step: counts from 0; with `total_steps` it gives the learning rates.
+    wishes: this worker's, asked for when its gradients are there; added up over the workers along with the
+    loss, so that they cost no message of their own.
+
+    Raises NonFiniteError, before anything is applied, where the loss or its gradient is no finite number.
+    """
+    targets, rows, tokens = _counts(engine.objective, micro_batches)
+    factor = schedule_factor(step, total_steps, stage)
+    set_learning_rates(engine.optimizer, factor)
+
+    engine.begin(list(micro_batches), step)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
+    for index, batch in enumerate(micro_batches):
+        loss_sum += engine.accumulate(batch, max(targets, 1.0), last=index == len(micro_batches) - 1)
+
+    wished = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
+    totals = all_reduce_sum(torch.cat([loss_sum.reshape(1), wished]))
+    # One wait for the device, before the update: what it says must not reach the weights if it isn't a number
+    loss_total, *counted, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
+    loss = loss_total / max(targets, 1.0)
+    overflow = engine.may_overflow and not math.isfinite(norm)
+    if not overflow:
+        refuse_non_finite(step + 1, loss, norm, columns)
+    spike = (
+        stage.skip_loss_spikes is not None and not overflow and is_spike(norm, state, stage.skip_loss_spikes)
+    )
+    if overflow or spike:
+        engine.skip()
+    else:
+        engine.step()
+    return StepResult(
+        loss=loss,
+        targets=int(targets),
+        rows=int(rows),
+        tokens=int(tokens),
+        lr_factor=factor,
+        gradient_norm=norm,
+        spike=spike,
+        applied=not (overflow or spike),
+        wishes=tuple(count > 0 for count in counted),
+    )
+
+
+def _counts(objective: Objective, micro_batches: Sequence[Batch]) -> list[float]:
+    """[targets, rows, tokens] of the global batch, without padding."""
+    counts = [
+        torch.stack(
+            [objective.count_targets(batch).double(), batch.row_weight.sum().double(), _tokens(batch)]
+        )
+        for batch in micro_batches
+    ]
+    return all_reduce_sum(torch.stack(counts).sum(0)).tolist()
+
+
+def _tokens(batch: Batch) -> Tensor:
+    if batch.attention_mask is None:
+        return batch.row_weight.new_zeros(()).double()
+    return (batch.attention_mask.sum(1) * batch.row_weight).sum().double()
