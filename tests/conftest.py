@@ -12,12 +12,38 @@ from hypothesis import settings
 from pyarrow import fs
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ray collects metrics every 10 s: tests that wait for one would take as long.
+os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")
 
 # A slow example says nothing on a shared machine. Always the same examples, but where more are asked for:
 # whether a change may land must not depend on luck.
 settings.register_profile("gate", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None)
 settings.load_profile("search" if os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES") else "gate")
+
+NOT_UNIT = {"ray", "chaos", "gpu", "browser"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what uses the session's Ray `ray`, and what has none of NOT_UNIT `unit`, before -m chooses."""
+    for item in items:
+        if "ray_session" in item.fixturenames:
+            item.add_marker("ray")
+        if not NOT_UNIT & {mark.name for mark in item.iter_markers()}:
+            item.add_marker("unit")
+
+
+@pytest.fixture(autouse=True)
+def unit_tests_start_no_ray(request):
+    before = _ray_is_there()
+    yield
+    if request.node.get_closest_marker("unit"):
+        assert _ray_is_there() == before, "a test that starts a Ray is marked `ray`"
+
+
+def _ray_is_there() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 @pytest.fixture(scope="session")

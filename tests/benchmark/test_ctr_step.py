@@ -15,6 +15,7 @@ from clickprompt.config import load_config
 TINY = Shape((50, 4, 30), 8, 12, {"tiny_lazy": "lazy", "tiny": "dense"}, repeats=3, steps=2)
 
 
+@pytest.mark.slow
 def test_command_prints_one_object_with_its_figures(monkeypatch, capfd):
     monkeypatch.setitem(BENCHMARKS, "ctr-step", functools.partial(measure_ctr_step, shapes={"tiny": TINY}))
     with pytest.raises(SystemExit) as stopped:

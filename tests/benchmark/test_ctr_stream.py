@@ -8,6 +8,7 @@ from clickprompt.errors import ConfigError
 from tests.support.synthetic import write_dataset
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_stream_beside_its_steps(ray_session, tmp_path):
     dataset = write_dataset(str(tmp_path))

@@ -43,6 +43,7 @@ def benchmark(capfd, *options):
     return stopped.value.code, capfd.readouterr()
 
 
+@pytest.mark.slow
 def test_command_prints_its_figures(ray_session, tmp_path, monkeypatch, capfd):
     """All rows are scored, also those of the other splits."""
     dataset = write_dataset(str(tmp_path / "data"), row_group_rows=10, train_rows=2000, other_rows=100)

@@ -14,6 +14,7 @@ from tests.support.tiny import write_both
 TINY = Shape(2, 16, 2, 24, global_batch_size=8, micro_batch_size=4, repeats=1, vocab_size=60)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_each_stage_is_trained_and_measured(ray_session, tmp_path):
     dataset, plm = write_both(str(tmp_path))

@@ -63,6 +63,7 @@ def fail(rank, pace):
         raise ValueError("no more")
 
 
+@pytest.mark.slow
 def test_loops_run_their_steps_in_turn(ray_session):
     loops = {"one": Loop(1, bare=work), "two": Loop(2, bare=work)}
     measured, startup, results = loops_in_turn(loops, turns=3, steps=4, once_more="one")
@@ -74,6 +75,7 @@ def test_loops_run_their_steps_in_turn(ray_session):
     assert startup.keys() == loops.keys()
 
 
+@pytest.mark.slow
 def test_a_loop_that_ends_early_is_an_error(ray_session):
     with pytest.raises(RunError, match=r"bad ended before its turns did: .*no more"):
         loops_in_turn({"bad": Loop(1, bare=fail)}, turns=2, steps=2)

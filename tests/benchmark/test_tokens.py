@@ -22,6 +22,7 @@ def dataset(tmp_path_factory):
     return write_dataset(str(tmp_path_factory.mktemp("tokens") / "d"))
 
 
+@pytest.mark.slow
 def test_command_prints_one_object_with_its_figures(dataset, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tokens, "_REPEATS", 2)
     plm = str(tmp_path / "plm")

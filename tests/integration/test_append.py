@@ -388,6 +388,7 @@ PROGRAM = (
 )
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 def test_a_killed_append_leaves_the_old_version(ray_session, tmp_path):
     """kill -9 as soon as the first new shard is there; the next append ends where an undisturbed one ends."""

@@ -81,10 +81,7 @@ class Days:
             finetune__with_plm=False,
             finetune__init=self.run("pretrain-1"),
         )
-        self.results = {
-            "pretrain-1": self.train("pretrain", "pretrain-1"),
-            "finetune-1": self.train("finetune", "finetune-1"),
-        }
+        self.results = {"pretrain-1": self.train("pretrain", "pretrain-1", data__version=1)}
         write(self.raw, day(2, range(10, 40)), SCHEMA, files=1, first=1)
         self.second = append(path, None, uri, **QUIET)
         tokenize(self.second, load_tokenizer(self.plm))
@@ -95,6 +92,24 @@ class Days:
     def train(self, stage, name, **changes):
         settings = {key.replace("__", "."): value for key, value in changes.items()}
         return run_training(replaced(self.config, settings), stage, self.run(name))
+
+    def first_finetuning(self):
+        """On the first day's pretraining and rows: its run."""
+        if "finetune-1" not in self.results:
+            self.results["finetune-1"] = self.train("finetune", "finetune-1", data__version=1)
+        return self.run("finetune-1")
+
+    def go_on(self):
+        """The second day's pretraining, which leaves weights where they were, and its finetuning."""
+        if "finetune-2" in self.results:
+            return
+        still = {"pretrain__lr": STILL, "pretrain__weight_decay": 0}
+        self.results["pretrain-2"] = self.train(
+            "pretrain", "pretrain-2", data__rows="new", pretrain__init=self.run("pretrain-1"), **still
+        )
+        self.results["finetune-2"] = self.train(
+            "finetune", "finetune-2", data__rows="new", finetune__init=self.run("pretrain-2")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +154,8 @@ def counts_of(days, other=None):
 
 
 def test_the_second_day_goes_on_from_the_first(days, capsys):
-    still = {"pretrain__weight_decay": 0, "data__rows": "new", "pretrain__init": days.run("pretrain-1")}
-    still["pretrain__lr"] = STILL
-    result = days.results["pretrain-2"] = days.train("pretrain", "pretrain-2", **still)
+    days.go_on()
+    result = days.results["pretrain-2"]
     printed = capsys.readouterr().err
     new = days.second.counts["train"] - days.first.counts["train"]
     assert 0 < new == result["rows"]
@@ -160,9 +174,6 @@ def test_the_second_day_goes_on_from_the_first(days, capsys):
     assert (info.dataset_version, info.dataset_fingerprint) == (2, days.second.fingerprint)
     assert dataset_of(info.config).counts == days.second.counts  # it is scored on what it always was
 
-    days.results["finetune-2"] = days.train(
-        "finetune", "finetune-2", finetune__init=days.run("pretrain-2"), data__rows="new"
-    )
     assert days.results["finetune-2"]["carried_over"] is None  # the same version: nothing to match
     assert days.results["finetune-2"]["rows"] == new
     assert (
@@ -171,8 +182,11 @@ def test_the_second_day_goes_on_from_the_first(days, capsys):
     )
 
 
+@pytest.mark.slow
 def test_the_server_goes_over_to_the_second_day(days, tmp_path):
-    """After the test above. A user of the second day alone is nobody until then."""
+    """A user of the second day alone is nobody until then."""
+    days.first_finetuning()
+    days.go_on()
     for number in (1, 2):
         export_for_serving(days.run(f"finetune-{number}"), str(tmp_path / f"served-{number}"))
     os.symlink(tmp_path / "served-1", tmp_path / "now")
@@ -197,9 +211,10 @@ def test_the_server_goes_over_to_the_second_day(days, tmp_path):
     assert seen[0][1]["export"] != seen[-1][1]["export"]
 
 
+@pytest.mark.slow
 def test_a_finetuning_goes_on_from_yesterdays_finetuning_linear_terms_too(days):
     changes = {
-        "finetune__init": days.run("finetune-1"),
+        "finetune__init": days.first_finetuning(),
         "finetune__lr": STILL,
         "finetune__weight_decay": 0,
         "data__rows": "new",
@@ -209,13 +224,14 @@ def test_a_finetuning_goes_on_from_yesterdays_finetuning_linear_terms_too(days):
         assert_carried(days, "finetune-1", "onwards", table)
 
 
+@pytest.mark.slow
 def test_another_dataset_with_the_same_fields(days):
     """Ids are in another order there, and values of the first day are gone."""
     path = write(os.path.join(days.folder, "other-raw"), day(2, range(10, 40)), SCHEMA, files=1)
     other = prepare(path, None, os.path.join(days.folder, "other"), **QUIET)
     changes = {
         "data__path": other.uri,
-        "finetune__init": days.run("finetune-1"),
+        "finetune__init": days.first_finetuning(),
         "finetune__lr": STILL,
         "finetune__weight_decay": 0,
     }
@@ -242,6 +258,8 @@ def test_only_the_new_rows_are_read(days):
 
 
 def test_refused_before_ray_starts(days, tmp_path):
+    days.go_on()
+
     def refused(error, message, stage="pretrain", **changes):
         settings = {key.replace("__", "."): value for key, value in changes.items()}
         with pytest.raises(error, match=message) as caught:
@@ -258,7 +276,7 @@ def test_refused_before_ray_starts(days, tmp_path):
     refused(
         ConfigError,
         r"pretrain\.init=.*: a finetuning, which has no language model's head",
-        pretrain__init=days.run("finetune-1"),
+        pretrain__init=days.run("finetune-2"),
     )
 
     moved = tmp_path / "moved"
@@ -281,7 +299,7 @@ def test_refused_before_ray_starts(days, tmp_path):
         refused((ConfigError, DataError), message, pretrain__init=str(moved))
 
 
-def test_two_more_epochs_are_a_new_run_and_the_refusal_says_how(days):
+def test_more_epochs_are_a_new_run_and_the_refusal_says_how(days):
     run = days.run("pretrain-1")
     with pytest.raises(ConfigError, match="a run keeps its plan") as caught:
         days.train("pretrain", "pretrain-1", data__version=1, pretrain__epochs=2)
@@ -290,6 +308,11 @@ def test_two_more_epochs_are_a_new_run_and_the_refusal_says_how(days):
         f"start a new run from it: clickprompt pretrain {config} --set pretrain.init={run} --set "
         "pretrain.epochs=2;" in str(caught.value)
     )
+
+
+@pytest.mark.slow
+def test_two_more_epochs_go_on_from_the_first(days):
+    run = days.run("pretrain-1")
     more = days.train("pretrain", "more", data__version=1, pretrain__init=run, pretrain__epochs=2)
     assert (more["step"], more["carried_over"]) == (2 * days.results["pretrain-1"]["step"], None)
     first = [

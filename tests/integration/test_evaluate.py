@@ -63,6 +63,7 @@ def comparable(result):
     }
 
 
+@pytest.mark.chaos
 def test_a_killed_actor_changes_nothing(ray_session, finetuned):
     [expected] = evaluate([finetuned], "test", config=TWO_ACTORS)
     undisturbed = contents(finetuned)
@@ -76,6 +77,8 @@ def test_a_killed_actor_changes_nothing(ray_session, finetuned):
     assert comparable(found) == comparable(expected)
 
 
+@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_killed_actor_changes_nothing_of_attention(ray_session, prepared, tmp_path, monkeypatch):
     run = str(tmp_path / "run")
     write_run(run, prepared, objective="with_plm")

@@ -17,7 +17,7 @@ from clickprompt.io import storage
 from tests.support.clusters import ROOT
 from tests.support.tiny import tiny_config, write_both
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SECTION = Path(ROOT, "docs", "cluster.md").read_text().partition("## One machine, several nodes")[2]
 START, EXPORT, SUBMIT = re.findall(r"^    (.+)$", SECTION, re.MULTILINE)[:3]

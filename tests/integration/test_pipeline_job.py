@@ -14,6 +14,7 @@ from tests.support.clusters import ROOT, lines
 from tests.support.tiny import write_plm
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.skipif("CLICKPROMPT_ML100K" not in os.environ, reason="CLICKPROMPT_ML100K is not set"),
 ]

@@ -16,7 +16,7 @@ from clickprompt.runtime.cluster.placement import GROUP_LABEL
 from tests.support.clusters import free_port
 from tests.support.tiny import tiny_config, write_both
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LOOPBACK = "127.0.0.2"
 
 

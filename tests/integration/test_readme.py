@@ -68,6 +68,7 @@ SHORTER = [
     ),
 ]
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.skipif(
         not FETCHED.keys() <= os.environ.keys(), reason=f"one of {', '.join(FETCHED)} is not set"

@@ -148,6 +148,7 @@ def test_a_prepare_that_fails_leaves_nothing(ray_session, bucket, tmp_path):
     assert not storage.exists(f"{bucket}/out")
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, tmp_path):
     schema = write_log(str(tmp_path / "raw"), "jsonl")
@@ -234,6 +235,7 @@ def settings(data: str, plm: str) -> list[str]:
     return [part for key, value in given.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 def test_a_run_in_a_bucket_is_that_of_a_local_folder_also_when_a_worker_is_killed(prepared, capsys, tmp_path):
     bucket, plm, local = prepared

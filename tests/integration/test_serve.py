@@ -24,6 +24,8 @@ from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.score.predict import predict
 from clickprompt.scoring.raw_rows import open_predictor
 from clickprompt.scoring.rows import RowScorer
+from tests.support.clusters import free_port
+from tests.support.commands import fails
 from tests.support.finetuned import write_run
 from tests.support.server import Server
 from tests.support.tiny import write_plm
@@ -130,12 +132,17 @@ def by_graph(folder: str, rows: list[dict]) -> np.ndarray:
     return onnxruntime.InferenceSession(os.path.join(folder, "model.onnx")).run(["logit"], feed)[0]
 
 
+def expected_logits(run, dataset, split) -> np.ndarray:
+    """In the order of the split's rows, scored as `evaluate` does."""
+    scores = RowScorer(export_of(run), dataset).score(split)
+    by_row = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
+    return np.array([by_row[row] for row in split["row_id"].to_pylist()])
+
+
 def test_parity(finetuned, prepared, tmp_path):
     dataset, _, rows, split, file = prepared
     assert min(np.mean([row[name] is None for row in rows]) for name in rows[0]) > 0.05
-    scores = RowScorer(export_of(finetuned), dataset).score(split)
-    expected = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
-    expected = np.array([expected[row] for row in split["row_id"].to_pylist()])
+    expected = expected_logits(finetuned, dataset, split)
     assert np.ptp(expected) > 0.1
 
     predict(finetuned, [file], str(tmp_path / "out"), runtime=RuntimeConfig())
@@ -156,27 +163,8 @@ def test_parity(finetuned, prepared, tmp_path):
         transformed.field_ids, np.stack([split[column].to_numpy() for column in dataset.columns], axis=1)
     )
 
-    with Server(served, str(tmp_path), "--replicas", "1") as server:
-        status, answer = server.ask("/predict", {"rows": rows})
-        assert status == 200, answer
-        np.testing.assert_allclose(
-            [found["logit"] for found in answer["predictions"]], expected, atol=1e-6, rtol=0
-        )
-        alone = [server.ask("/predict", {"rows": [row]})[1]["predictions"][0]["logit"] for row in rows[:8]]
-        np.testing.assert_allclose(alone, expected[:8], atol=1e-6, rtol=0)
-        bad = rows[0] | {"price": "cheap"}
-        status, answer = server.ask("/predict", {"rows": [rows[0], bad, {"prise": 1}, bad]})
-        assert (status, [(error["row"], error["column"]) for error in answer["errors"]]) == (
-            422,
-            [(1, "price"), (2, "prise"), (3, "price")],
-        )
-        assert "is no number" in answer["errors"][0]["error"]
-        assert server.ask("/predict", {"rows": [rows[0] | {"click": 1}], "ignore_unknown": True})[0] == 200
-        assert server.ask("/predict", b"{")[0] == 400
-        assert server.ask("/ready")[0] == 200
-    assert server.status == 0
 
-
+@pytest.mark.chaos
 def test_no_request_fails_while_processes_are_killed_and_exports_change(prepared, tmp_path):
     _, _, rows, _, _ = prepared
     for number in (0, 1):
@@ -220,41 +208,6 @@ def test_no_request_fails_while_processes_are_killed_and_exports_change(prepared
     assert server.status == 0
 
 
-def test_a_token_opens_the_door(prepared, tmp_path):
-    write_run(str(tmp_path / "run"), prepared[:2])
-    token = "correct-horse-battery"
-    (tmp_path / "token").write_text(token + "\n")
-    with Server(
-        str(tmp_path / "run"),
-        str(tmp_path),
-        "--host",
-        "0.0.0.0",
-        "--replicas",
-        "1",
-        "--token-file",
-        str(tmp_path / "token"),
-    ) as server:
-        assert server.ask("/ready")[0] == 200
-        for headers in (
-            {},
-            {"Authorization": "Bearer wrong"},
-            {"Authorization": f"Basic {token}"},
-            {"Authorization": "Bearer"},
-        ):
-            for path, body in (("/predict", {"rows": []}), ("/metrics", None)):
-                assert server.ask(path, body, **headers)[0] == 401
-        assert server.ask("/predict", {"rows": [{}]}, Authorization=f"Bearer {token}")[0] == 200
-        until = time.monotonic() + 40
-        while time.monotonic() < until:
-            status, text = server.ask("/metrics", Authorization=f"Bearer {token}")
-            if status == 200 and "ray_clickprompt_serve_requests_total" in text:
-                break
-            time.sleep(1)
-        assert "ray_clickprompt_serve_requests_total" in text
-    with open(server.err) as err:
-        assert token not in err.read() + server.said
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -264,10 +217,72 @@ def test_a_token_opens_the_door(prepared, tmp_path):
         (["--run", "nothing"], "holds no export"),
     ],
 )
-def test_bad_options(prepared, tmp_path, options, said):
+def test_bad_options(prepared, tmp_path, capsys, options, said):
     write_run(str(tmp_path / "run"), prepared[:2])
-    server = Server(str(tmp_path / "run"), str(tmp_path), *options)
-    assert server.process.wait(120) == 2
+    port = ["--port", str(free_port())]
+    assert said in fails(capsys, "serve", "--run", str(tmp_path / "run"), *port, "--json", *options)
+
+
+TOKEN = "correct-horse-battery"
+
+
+@pytest.fixture(scope="module", params=["with_plm", pytest.param("without_plm", marks=pytest.mark.slow)])
+def served(prepared, request, tmp_path_factory):
+    """(a server that asks for TOKEN, the run whose export it serves)"""
+    folder = tmp_path_factory.mktemp("served")
+    run, export = str(folder / "run"), str(folder / "export")
+    write_run(run, prepared[:2], objective=request.param, finetune__eval_batch_size=16, plm__max_length=64)
+    export_for_serving(run, export)
+    (folder / "token").write_text(TOKEN + "\n")
+    options = ["--host", "0.0.0.0", "--token-file", str(folder / "token"), "--replicas", "1"]
+    with Server(export, str(folder), *options) as server:
+        yield server, run
+    assert server.status == 0
     with open(server.err) as err:
-        [line] = err.read().splitlines()
-    assert said in line
+        assert TOKEN not in err.read() + server.said
+
+
+def test_parity_over_http(served, prepared):
+    dataset, _, rows, split, _ = prepared
+    server, run = served
+    expected = expected_logits(run, dataset, split)
+
+    def ask(body):
+        return server.ask("/predict", body, Authorization=f"Bearer {TOKEN}")
+
+    status, answer = ask({"rows": rows})
+    assert status == 200, answer
+    found = [one["logit"] for one in answer["predictions"]]
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    alone = [ask({"rows": [row]})[1]["predictions"][0]["logit"] for row in rows[:8]]
+    np.testing.assert_allclose(alone, expected[:8], atol=1e-6, rtol=0)
+    bad = rows[0] | {"price": "cheap"}
+    status, answer = ask({"rows": [rows[0], bad, {"prise": 1}, bad]})
+    assert (status, [(error["row"], error["column"]) for error in answer["errors"]]) == (
+        422,
+        [(1, "price"), (2, "prise"), (3, "price")],
+    )
+    assert "is no number" in answer["errors"][0]["error"]
+    assert ask({"rows": [rows[0] | {"click": 1}], "ignore_unknown": True})[0] == 200
+    assert ask(b"{")[0] == 400
+
+
+def test_a_token_opens_the_door(served):
+    server, _ = served
+    assert server.ask("/ready")[0] == 200
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": "Bearer"},
+    ):
+        for path, body in (("/predict", {"rows": []}), ("/metrics", None)):
+            assert server.ask(path, body, **headers)[0] == 401
+    assert server.ask("/predict", {"rows": [{}]}, Authorization=f"Bearer {TOKEN}")[0] == 200
+    until = time.monotonic() + 40
+    while time.monotonic() < until:
+        status, text = server.ask("/metrics", Authorization=f"Bearer {TOKEN}")
+        if status == 200 and "ray_clickprompt_serve_requests_total" in text:
+            break
+        time.sleep(1)
+    assert "ray_clickprompt_serve_requests_total" in text

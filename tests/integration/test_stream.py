@@ -17,7 +17,16 @@ def dataset(tmp_path_factory):
     return write_dataset(str(tmp_path_factory.mktemp("data") / "d"), train_rows=2000, row_group_rows=128)
 
 
-@pytest.mark.parametrize(("num_workers", "start_step"), [(1, 0), (2, 0), (3, 0), (3, 37), (2, 45)])
+@pytest.mark.parametrize(
+    ("num_workers", "start_step"),
+    [
+        (1, 0),
+        pytest.param(2, 0, marks=pytest.mark.slow),
+        pytest.param(3, 0, marks=pytest.mark.slow),
+        (3, 37),
+        (2, 45),
+    ],
+)
 def test_stream_equals_the_plan(ray_session, dataset, num_workers, start_step):
     order = Order.of(dataset, global_batch_size=48, chunk_batches=5, seed=1, epochs=2, max_steps=None)
     streams = worker_streams(dataset, order, num_workers, start_step)

@@ -14,7 +14,7 @@ from clickprompt.training.checkpoint import load_state, newest_complete
 from tests.support.clusters import free_port, lines
 from tests.support.tiny import tiny_config, write_both
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_a_job_from_submission_to_its_end(head, tmp_path):

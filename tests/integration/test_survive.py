@@ -27,7 +27,7 @@ from tests.support.click_training import run as run_plainly
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 STEPS = 120
 
 
@@ -130,6 +130,7 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     assert set(os.listdir(os.path.join(run, "validations"))) == needed
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_end_the_run_with_its_rows(ray_session, config, tmp_path):
     run = str(tmp_path / "run")
     settings = replaced(config, {"finetune.lr.ctr": 1e30, "finetune.warmup_ratio": 0.0})

@@ -193,6 +193,7 @@ def undisturbed(slow, tmp_path_factory):
     return path, folder / "run"
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_sweep_that_was_ended_continues_to_the_same_table(undisturbed, tmp_path, number):

@@ -92,14 +92,18 @@ def equals(naive, run, result):
     assert not os.path.exists(os.path.join(run, "validations"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "actors"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("workers", "actors"),
+    [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), pytest.param(1, 2, marks=pytest.mark.slow)],
+)
 def test_stops_where_the_naive_loop_stops(ray_session, config, naive, tmp_path, workers, actors):
     run = str(tmp_path / "run")
     settings = replaced(config, {"runtime.num_workers": workers, "runtime.evaluation_actors": actors})
     equals(naive, run, run_training(settings, "finetune", run))
 
 
+@pytest.mark.slow
+@pytest.mark.chaos
 def test_an_actor_killed_then_stopped_then_resumed_otherwise(ray_session, config, naive, tmp_path):
     """With two workers and actors until it is stopped between a validation and its use, then with one of
     each.

@@ -16,9 +16,12 @@ from tests.support.attacked_report import attacked
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CLICKPROMPT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium: install one, or set CLICKPROMPT_CHROMIUM (CONTRIBUTING.md)"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not CHROMIUM, reason="no Chromium: install one, or set CLICKPROMPT_CHROMIUM (CONTRIBUTING.md)"
+    ),
+]
 
 OUTSIDE = """[...document.querySelectorAll('body *')]
     .filter((each) => !each.closest('.scroll, pre, #tip') && each.getBoundingClientRect().right > innerWidth + 1)

@@ -130,6 +130,8 @@ def test_no_home_and_a_random_user() -> None:
     assert "data.path is not set" in done.stderr
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 @needs_root
 def test_a_training_in_a_hardened_container(tmp_path) -> None:
     """A read-only root, a random user without a home, 64 MB of shared memory, proxies that nothing answers

@@ -91,6 +91,7 @@ def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_
     assert read_info(exports.at(4)).valid_auc == again.result()["valid_auc"]
 
 
+@pytest.mark.chaos
 def test_a_killed_actor_changes_nothing(pool, config, tmp_path):
     training, engine, exports = prepared(config, tmp_path)
     validation = PoolValidation(training, engine, exports, pool, None)
