@@ -1,6 +1,6 @@
 """Exit with status 0 if a package index has PyTorch and answers within ten seconds, else with 1 and one line.
 
-    python scripts/index_answers.py URL
+python scripts/index_answers.py URL
 """
 
 import sys

@@ -52,7 +52,7 @@ _BENCHMARK_TESTS = {
     "overhead": "test_overhead.py",
     "scaling": "test_overhead.py",
     "memory": "test_memory.py",
-    "faults": "test_faults.py",
+    "faults": "faults/test_campaign.py",
     "shuffle": "test_shuffle.py",
     "auc": "test_auc.py",
     "ingest": "test_ingest.py",
@@ -63,6 +63,7 @@ _ENVIRONMENTS = (
     "TORCH_INDEX=",
     "TORCH_INDEX=https://mirror.example/whl/cpu",
 )
+_DAILY = "python scripts/daily_effect.py --movielens DIR --out OUT"
 _SUBMIT = "tests/integration/test_submit.py"
 _CLI = ".venv/bin/clickprompt"
 _EXTRAS = "cd {} && python -m pip install --dry-run -c constraints.txt -e '.[{}]'"
@@ -91,6 +92,7 @@ RUN_BY = {
     "clickprompt doctor --plan run.yaml --rows 50000000 --fields 20 --features 8000000 --tokens 180": "tests/test_docs.py",
     "clickprompt doctor --plan goodreads-roberta-large --rows 2000000000 --fields 40 --features 1000000000 --tokens 250 "
     "--set pretrain.epochs=1": "tests/test_docs.py",
+    "clickprompt evaluate --against": "block: --against runs/recovery-none",
     "clickprompt evaluate --run PRETRAIN [--against RUN]": "block: --against runs/recovery-none",
     "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against "
     "runs/dcnv2-1",
@@ -147,6 +149,9 @@ RUN_BY = {
     **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "mlflow", "onnx", "tune")},
     "cluster/install.sh TARGET cpu|cuda": "tests/test_cluster_files.py",
     "pytest -m gpu": "gpu",
+    "python scripts/figures.py": "tests/test_figures.py",
+    **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
+    f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
     "ray up": "cloud",
     "ray get-auth-token --generate": "HOME=$PWD ray get-auth-token --generate",
