@@ -138,7 +138,7 @@ RUN_BY = {
     "make env": ".ci/run",
     "make env-gpu": "tests/test_makefile.py",
     **{f"make env {setting}": "tests/test_makefile.py" for setting in _ENVIRONMENTS},
-    "make site": "tests/test_site.py",
+    "make site": ".ci/run",
     "make test": ".ci/run",
     "make test-slow": "Makefile",  # what runs test_readme.py
     "CLICKPROMPT_SCREENSHOTS=FOLDER pytest tests/report/test_browser.py": "tests/report/test_browser.py",
