@@ -5,7 +5,7 @@
             for table in read_rows(part, ["user_id", "price"], how):
                 …
 
-docs/files.md lists what is read.
+docs/guide/data.md says what is read.
 """
 
 from collections.abc import Iterator, Sequence

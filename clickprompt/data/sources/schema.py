@@ -368,7 +368,7 @@ def load_schema(uri: str) -> TableSchema:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); mend the file") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{uri}: not a schema; give data, label and fields (README, Your own table)")
+        raise ConfigError(f"{uri}: not a schema; give data, label and fields (docs/guide/data.md)")
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:
