@@ -2,6 +2,7 @@
 anchors and files that exist, the README's size and its map of the tree. What is marked *cloud* isn't run.
 """
 
+import ast
 import re
 import shlex
 from collections import Counter
@@ -196,3 +197,21 @@ def test_what_runs_it_is_there(command):
         benchmark = re.match(r"clickprompt benchmark ([\w-]+)", command)
         name = benchmark[1] if benchmark else ""
         assert not name or f'"benchmark", "{name}"' in text or f"measure_{name.replace('-', '_')}" in text
+
+
+WAYS = re.findall(r"`(clickprompt/[\w/]+\.py)`:\s+`(\w+)`", (ROOT / "docs" / "architecture.md").read_text())
+
+
+def test_the_ways_through_the_code_are_there():
+    """Each file of docs/architecture.md's "Four ways through the code" defines what it is named for."""
+    assert len(WAYS) >= 18
+    for path, name in WAYS:
+        names = {getattr(node, "name", None) for node in ast.walk(ast.parse((ROOT / path).read_text()))}
+        assigned = {
+            target.id
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        assert name in names | assigned, f"{path} has no {name}"
