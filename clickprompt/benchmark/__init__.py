@@ -1,5 +1,5 @@
-"""`clickprompt benchmark NAME`: what is claimed about speed, measured against the obvious way to do the same
-on the same machine.
+"""`clickprompt benchmark NAME`: measure a claim about speed against the obvious way to do the same on the
+same machine.
 """
 
 import importlib.metadata
@@ -42,14 +42,14 @@ BENCHMARKS: dict[str, Callable[[Any], tuple[Figures, list[str]]]] = {
     "shuffle": measure_shuffle,
     "tokens": measure_tokens,
 }
-"""name → what measures it: figures, and remarks in words"""
+"""name → function that measures it and returns figures, and remarks in words"""
 
 _PACKAGES = ("clickprompt", "torch", "transformers", "numpy", "pyarrow", "ray", "deepspeed")
 
 
 def run_benchmark(name: str, config: str | None, overrides: Sequence[str], command: str) -> dict[str, Any]:
-    """{"benchmark", "figures": {key: {"median", "min", "max", "unit"}}, "notes", "command", "versions",
-    "cpus"} (DESIGN §5).
+    """Return {"benchmark", "figures": {key: {"median", "min", "max", "unit"}}, "notes", "command",
+    "versions", "cpus"} (DESIGN §5).
 
     Raises InputError for an unknown name.
     """

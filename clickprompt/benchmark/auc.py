@@ -1,11 +1,12 @@
 """`clickprompt benchmark auc`: AUC from merged histograms (evaluation/auc_histogram.py) against
 scikit-learn's over all rows at once.
 
-histogram   per shard: a sample of its logits for the bins; then per shard, a histogram; merged; AUC and its
-bound. sklearn     `roc_auc_score` on the shards' rows, joined beforehand.
+- histogram: sample each shard's logits for the bins, then make a histogram per shard and merge them; AUC and
+  its bound.
+- sklearn: `roc_auc_score` on the shards' rows, joined beforehand.
 
-Both in CPU time, of one process each. Logits are made up: normal, mean −1 and deviation 1.5, clicks drawn by
-their probability.
+Both are measured in CPU time, of one process each. The logits are made up: normal, mean −1 and deviation 1.5,
+with clicks drawn by their probability.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ _REPEATS = 5
 
 
 def measure_auc(config: Config) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises InputError without scikit-learn."""
+    """Return figures and remarks. Raises InputError without scikit-learn."""
     if not importlib.util.find_spec("sklearn"):
         raise InputError("benchmark auc needs scikit-learn; pip install -c constraints.txt scikit-learn")
     with contextlib.ExitStack() as stack:
@@ -97,6 +98,6 @@ class _Sklearn(_Work):
 
 
 def _shard(generator: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """(labels [N] int8, logits [N] float32)"""
+    """Return labels [N] int8 and logits [N] float32."""
     logits = (1.5 * generator.standard_normal(num_rows, dtype=np.float32) - 1).astype(np.float32)
     return (generator.random(num_rows, dtype=np.float32) < 1 / (1 + np.exp(-logits))).astype(np.int8), logits

@@ -1,7 +1,7 @@
 """A training loop as one writes it without Ray, DeepSpeed or a stream: the baseline of `overhead` and
 `scaling`.
 
-The same model, weights, loss, clipping and AdamW on the same rows, masks and dropout; the batches are
+It has the same model, weights, loss, clipping and AdamW, on the same rows, masks and dropout; the batches are
 collated before it starts.
 """
 
@@ -34,8 +34,8 @@ __all__ = ["BareLoop"]
 
 @dataclass(frozen=True)
 class BareLoop:
-    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel
-    where several.
+    """PA-MLM on the first `num_steps` global batches, in `num_workers` processes: DistributedDataParallel if
+    there are several.
     """
 
     config: Config
@@ -44,10 +44,12 @@ class BareLoop:
     num_workers: int
     num_steps: int
     rendezvous: str
-    """a file that doesn't exist yet; no port that others could reach"""
+    """a file that doesn't exist yet, instead of a port that others could reach"""
 
     def __call__(self, rank: int, pace: Callable[[Iterable[Any], int], Iterator[Any]]) -> list[float]:
-        """In the process of that rank; `pace` gives the batches on. This rank's part of each step's loss."""
+        """Run in the process of that rank; `pace` hands the batches on. Return this rank's part of each
+        step's loss.
+        """
         torch.set_flush_denormal(True)
         stage = self.config.pretrain
         runtime = self.config.runtime
@@ -88,7 +90,7 @@ class BareLoop:
         return [loss.item() for loss in losses]
 
     def _recorded(self, rank: int, objective: PromptAugmentedLM) -> list[tuple[int, list[Batch], float]]:
-        """(step, this rank's micro-batches, targets of the global batch)."""
+        """Return (step, this rank's micro-batches, targets of the global batch)."""
         config, stage = self.config, self.config.pretrain
         table = TokenTable.open(self.dataset, load_tokenizer(config.plm.path))
         collator = Collator(

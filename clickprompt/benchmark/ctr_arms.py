@@ -23,14 +23,14 @@ from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 
 __all__ = ["BareSteps", "OurSteps", "Shape", "Steps", "made_up_batches"]
 
-_BATCHES = 16  # different ones, taken in turn
+_BATCHES = 16  # different batches, taken in turn
 _SKEW = 2.6  # u^2.6 of a uniform u: the n-th of a field's values ∝ n^(1/2.6 − 1)
-_STEPS = 10**5  # of the run that the schedule belongs to
+_STEPS = 10**5  # length of the run that the schedule belongs to
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A dataset's fields, a batch, and which engines run on it: figure's name → embedding_optimizer."""
+    """A dataset's fields, a batch, and the engines that run on it: figure's name → embedding_optimizer."""
 
     field_sizes: tuple[int, ...]
     embedding_dim: int
@@ -65,11 +65,11 @@ class Steps:
         self._steps_per_turn = steps_per_turn
 
     def first_loss(self) -> float:
-        """Of the first batch, per row; that step is also the first, slower one."""
+        """Return the first batch's loss per row; that step is also the first, slower one."""
         return self._step(self._batches[0]).item() / len(self._batches[0])
 
     def seconds(self) -> float:
-        """Per step."""
+        """Return the seconds per step."""
         started = time.perf_counter()
         for _ in range(self._steps_per_turn):
             self._done += 1
@@ -77,12 +77,12 @@ class Steps:
         return (time.perf_counter() - started) / self._steps_per_turn
 
     def _step(self, batch: Batch) -> Tensor:
-        """The summed loss."""
+        """Return the summed loss."""
         raise NotImplementedError
 
 
 class OurSteps(Steps):
-    """The engine as the loop uses it."""
+    """The engine, used as the loop uses it."""
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         super().__init__(config, shape, steps_per_turn)
@@ -102,7 +102,7 @@ class OurSteps(Steps):
 
 
 class BareSteps(Steps):
-    """What one would write first."""
+    """The loop that one would write first."""
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         super().__init__(config, shape, steps_per_turn)

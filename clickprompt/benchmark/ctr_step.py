@@ -2,9 +2,9 @@
 thread.
 
 The bare loop has the same DCNv2 and weights, but the obvious parts: nn.Embedding, torch's AdamW with its
-defaults, one batch after the other. Where FuxiCTR is installed (extra `bench`), its own layers and step are a
+defaults, one batch after the other. If FuxiCTR is installed (extra `bench`), its own layers and step are a
 third arm (fuxictr_step.py). All clip the gradient by its norm. Ours is what a worker does with a collated
-batch: learning rates, `begin`, `accumulate`, `step` of the engine.
+batch: learning rates, and `begin`, `accumulate`, `step` of the engine.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ __all__ = ["SHAPES", "measure_ctr_step"]
 
 _THREADS = 1
 
-# `field_sizes` of `synth goodreads --rows 20122040`, and their sum's rest to 4,565,430, the unknown values
-# and what Table 1 has more
+# `field_sizes` of `synth goodreads --rows 20122040`, and one more for the rest of Table 1's 4,565,430: the
+# unknown values and what it counts in addition
 _GOODREADS = (
     447_595,
     1_174_918,
@@ -54,9 +54,10 @@ SHAPES: dict[str, Shape] = {
 
 
 def measure_ctr_step(config: Config, shapes: dict[str, Shape] | None = None) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Of `config`, ctr but for embedding_dim and finetune's optimizer settings apply.
+    """Return figures and remarks. From `config`, ctr except embedding_dim and finetune's optimizer settings
+    apply.
 
-    Raises RunError when the arms' losses differ.
+    Raises RunError if the arms' losses differ.
     """
     figures: Figures = {}
     notes = []
@@ -87,8 +88,8 @@ def _measure(name: str, config: Config, shape: Shape) -> Figures:
             losses[key] = running[key].call("first_loss")
             require_same(name, {"obvious": losses["bare"], "ours": losses[key]})
         say(
-            f"{name}: loss {losses['bare']:.4f} in every arm; timing {shape.repeats} times {shape.steps} "
-            "steps"
+            f"{name}: loss {losses['bare']:.4f} in every arm; timing {shape.repeats} times "
+            f"{shape.steps} steps"
         )
         interleaved(running, "seconds", 1)
         seconds = interleaved(running, "seconds", shape.repeats)

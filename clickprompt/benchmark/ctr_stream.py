@@ -2,7 +2,8 @@
 beside its steps alone.
 
 Both are one worker on one thread with the same batches of `data.path` and the same engine, and take turns;
-the other one's batches were collated before it began. Lazy tables, unless the configuration says otherwise.
+the batches of the second were collated before it began. Tables are lazy, unless the configuration says
+otherwise.
 """
 
 import statistics
@@ -39,20 +40,20 @@ _EMBEDDING_DIM = 16
 class Length:
     turns: int
     steps: int
-    """of a turn"""
+    """steps of a turn"""
 
 
 def measure_ctr_stream(
     config: Config, batch_size: int = _BATCH_SIZE, length: Length = Length(turns=24, steps=10)
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises ConfigError without `data.path`, RunError when a loop ends early."""
+    """Return figures and remarks. Raises ConfigError without `data.path`, RunError if a loop ends early."""
     num_steps = length.turns * length.steps
     changes: dict[str, Any] = {
         "finetune.with_plm": False,
         "finetune.global_batch_size": batch_size,
         "finetune.micro_batch_size": batch_size,
         "finetune.epochs": 1000,
-        "finetune.max_steps": num_steps + 1,  # the last step, which validates, is nobody's turn
+        "finetune.max_steps": num_steps + 1,  # the last step validates, so it belongs to no turn
         "finetune.checkpoint_every": num_steps + 2,
         "finetune.validate_every": num_steps + 2,
         "runtime.max_failures": 0,

@@ -1,11 +1,11 @@
-"""`clickprompt benchmark evaluate`: scoring all rows of a dataset as one split (runtime/score/evaluate.py),
-measured in two parts.
+"""`clickprompt benchmark evaluate`: score all rows of a dataset as one split (runtime/score/evaluate.py), in
+two parts.
 
-1. The pool beside a loop in one process of one thread, which reads the same row groups, scores them with the
-  same model and writes the same
-   files, by turns: how much of the loop's rate every actor keeps. And beside as many such loops at once,
-   which share the machine as the actors do: what the pool itself costs.
-2. `evaluate` itself over all rows: how fast, and whether memory grows on the way.
+1. The pool takes turns with a loop in one process of one thread, which reads the same row groups, scores them
+   with the same model and writes the same files: how much of the loop's rate does every actor keep? It also
+   takes turns with as many such loops at once, which share the machine as the actors do: what does the pool
+   itself cost?
+2. `evaluate` itself runs over all rows: how fast is it, and does memory grow on the way?
 
 The model is a CTR model after a few steps of finetuning; with many rows its figures are those of
 evaluation/streamed.py.
@@ -38,7 +38,7 @@ from clickprompt.scoring.rows import RowScorer
 __all__ = ["measure_evaluate"]
 
 _SAMPLE_EVERY = 0.5  # seconds
-_STEPS = 20  # of finetuning
+_STEPS = 20  # steps of finetuning
 _BATCH_SIZE = 4096
 _EMBEDDING_DIM = 16
 _GIB = 2**30
@@ -61,24 +61,24 @@ class _Rate:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Of all processes of this command."""
+    """Memory and CPU time of all processes of this command."""
 
     at: float
     files: int
-    """of predictions so far"""
+    """files of predictions so far"""
     usage: Usage
 
 
 def measure_evaluate(
     config: Config, length: Length = Length(turns=10, groups=48)
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises ConfigError without a local `data.path`, RunError where it has too few
+    """Return figures and remarks. Raises ConfigError without a local `data.path`, RunError if it has too few
     rows.
     """
     if config.data.path is None or "://" in config.data.path:
         raise ConfigError(
-            f"data.path={config.data.path}: give a local prepared dataset, such as one of clickprompt synth "
-            "goodreads"
+            f"data.path={config.data.path}: give a local prepared dataset, such as one of clickprompt "
+            "synth goodreads"
         )
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         dataset = _all_as_test(
@@ -96,7 +96,7 @@ def measure_evaluate(
                     stack.enter_context(arm("a loop", 1, _Loop, dataset, export, part)) for part in parts
                 ]
                 rates = _turns(config, dataset, export, storage.join(folder, "pool"), loops, length)
-        # With a Ray of its own: what turns have left behind isn't in its memory
+        # Uses a new Ray, so that what the turns left behind isn't in its memory
         result, samples = _watched(run, config)
     turns = list(zip(*(rates[whose][1:] for whose in ("pool", "loop", "loops")), strict=True))
     figures = {
@@ -127,9 +127,9 @@ def measure_evaluate(
         f"{config.ctr.embedding_dim}; {actors} actors; AUC {result['auc']:.6f}, {exact}; memory: all "
         "processes of this command and its "
         "embedded Ray with the object store, shared pages once",
-        f"rates by turns, the first left out; one loop has a core to itself, {actors} loops and {actors} "
-        "actors run at once, so other work "
-        "on the machine takes cores from them first; rows_per_core counts only time that a core was had",
+        f"rates by turns, the first left out; one loop has a core to itself, {actors} loops and "
+        f"{actors} actors run at once, so other work on the machine takes cores from them first; "
+        "rows_per_core counts only time in which a core was available",
     ]
 
 
@@ -154,8 +154,8 @@ def _settings(config: Config, dataset: Dataset) -> Config:
 
 
 def _all_as_test(dataset: Dataset, folder: str) -> Dataset:
-    """The dataset in a folder of its own, by links: all its rows are the test split, also those of the
-    others.
+    """Build the dataset in a folder of its own, from links, with all its rows in the test split, those of the
+    other splits included.
     """
     shards = {split: dataset.manifest["shards"][split] for split in SPLITS}
     shards["test"] = [shard for split in SPLITS for shard in shards[split]]
@@ -172,7 +172,7 @@ def _all_as_test(dataset: Dataset, folder: str) -> Dataset:
 
 
 class _Loop:
-    """In a process of its own."""
+    """The loop, in a process of its own."""
 
     def __init__(self, dataset: Dataset, export: str, folder: str) -> None:
         self._dataset, self._folder = dataset, folder
@@ -190,7 +190,7 @@ class _Loop:
 def _turns(
     config: Config, dataset: Dataset, export: str, folder: str, loops: list[Arm], length: Length
 ) -> dict[str, list[_Rate]]:
-    """Of the pool, of one loop and of all loops at once, turn by turn."""
+    """Measure the pool, one loop and all loops at once, turn by turn."""
     actors = start_scorers(config.runtime, dataset, num_cpus=1)
     total = len(dataset.row_group_counts("test"))
     rates: dict[str, list[_Rate]] = {"pool": [], "loop": [], "loops": []}
@@ -198,7 +198,8 @@ def _turns(
     for turn in range(length.turns + 1):
         first = turn * length.groups * len(actors) % total
         groups = range(first, min(total, first + length.groups * len(actors)))
-        for whose in names[turn % 3 :] + names[: turn % 3]:  # who comes later finds the files in memory
+        # the order changes because whoever comes later finds the files in memory
+        for whose in names[turn % 3 :] + names[: turn % 3]:
             if whose == "loop":
                 rates[whose].append(loops[0].call("score", groups[: length.groups]))
             elif whose == "loops":
@@ -221,7 +222,7 @@ def _turns(
 
 
 def _watched(run: str, config: Config) -> tuple[dict[str, Any], list[_Sample]]:
-    """The result of `evaluate`, and what memory it took on the way."""
+    """Return the result of `evaluate`, and the memory that it took on the way."""
     samples: list[_Sample] = []
     over = threading.Event()
     predictions = storage.join(run, "predictions", "test")
@@ -242,7 +243,9 @@ def _watched(run: str, config: Config) -> tuple[dict[str, Any], list[_Sample]]:
 
 
 def _memory(samples: list[_Sample], files: int) -> Figures:
-    """Peaks of the first and the last half of scoring, once it has begun, and of what comes after it."""
+    """Return the peaks of the first and the last half of scoring, once it has begun, and of what comes after
+    it.
+    """
     halves: dict[str, list[_Sample]] = {"first_half": [], "last_half": [], "figures": []}
     for sample in samples:
         if sample.files:
@@ -255,8 +258,8 @@ def _memory(samples: list[_Sample], files: int) -> Figures:
             ].append(sample)
     if not all(halves.values()):
         raise RunError(
-            f"{files} row groups were scored too fast to see what memory they take; give a dataset with "
-            "more rows"
+            f"{files} row groups were scored too fast to see what memory they take; give a dataset "
+            "with more rows"
         )
     peaks = {name: max(sample.usage.memory for sample in part) / _GIB for name, part in halves.items()}
     scoring = [*halves["first_half"], *halves["last_half"]]

@@ -1,5 +1,5 @@
-"""DCNv2 put together from FuxiCTR's layers and trained by FuxiCTR's own step: ctr-step's third arm, where
-FuxiCTR is installed.
+"""DCNv2 built from FuxiCTR's layers and trained by FuxiCTR's own step: ctr-step's third arm, if FuxiCTR is
+installed.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["FuxiCTRSteps"]
 
 
 class FuxiCTRSteps(Steps):
-    """The same DCNv2 with the same weights, Adam and clipping as FuxiCTR does them."""
+    """The same DCNv2 with the same weights, with Adam and clipping as FuxiCTR does them."""
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         super().__init__(config, shape, steps_per_turn)

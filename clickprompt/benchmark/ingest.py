@@ -1,11 +1,11 @@
 """`clickprompt benchmark ingest`: the training stream (runtime/train/stream.py) over a dataset, measured in
 two parts (benchmark/ingest_stream.py).
 
-1. Workers that only count consume one epoch: is every row there once, how fast, in how much memory.
-2. Workers that train, with TinyBERT's shape, from just before the end of a chunk: how long the loop stands
-  still for its next batch.
+1. Workers that only count consume one epoch: is every row there once, how fast, in how much memory?
+2. Workers with TinyBERT's shape train from just before the end of a chunk: how long does the loop stand still
+   for its next batch?
 
-A training worker without Ray Train around it: gradients aren't exchanged, so no worker waits for another.
+There is no Ray Train around the training workers: gradients aren't exchanged, so no worker waits for another.
 """
 
 from functools import partial
@@ -40,19 +40,19 @@ from clickprompt.training.loop import Context, train
 
 __all__ = ["measure_ingest"]
 
-WORKERS = 2  # where runtime.num_workers isn't set
+WORKERS = 2  # if runtime.num_workers isn't set
 _SHAPE = "tinybert"
 _WARM_UP, _STEPS = 2, 12
 _GIB = 2**30
 
 
 def measure_ingest(config: Config, shape: Shape = SHAPES[_SHAPE]) -> tuple[Figures, list[str]]:
-    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into
-    `pipeline.downloads`.
+    """Return figures and remarks. Uses `data.path` and `plm.path` (its tokenizer) if set; otherwise they are
+    fetched into `pipeline.downloads`.
 
-    Of `config` apply data, pretrain's batch, epochs and optimizer, runtime, ctr, prompt and masking; the
-    shape says the PLM. Raises ConfigError for a batch or a number of workers that don't fit, RunError when
-    not every row came once.
+    From `config`, data, pretrain's batch, epochs and optimizer, runtime, ctr, prompt and masking apply; the
+    shape defines the PLM. Raises ConfigError for a batch or a number of workers that don't fit, RunError if
+    not every row came exactly once.
     """
     workers = config.runtime.max_workers if "num_workers" in config.runtime.model_fields_set else WORKERS
     config = replaced(config, {"runtime.num_workers": workers, "plm.random_init": True})
@@ -79,7 +79,7 @@ def measure_ingest(config: Config, shape: Shape = SHAPES[_SHAPE]) -> tuple[Figur
             f"pretrain.epochs={config.pretrain.epochs}: {run.total_steps} steps in all; ingest needs "
             f"{num_steps}, use more epochs"
         )
-    # A chunk's last batches and the next one's first: where the stream could stumble
+    # A chunk's last batches and the next one's first, where the stream could stall
     start_step = max(0, min(config.data.chunk_batches - num_steps // 2, run.total_steps - num_steps))
     with connect(config.runtime):
         drained = drain(dataset, epoch, config.runtime)
@@ -135,18 +135,17 @@ def _notes(epoch: Order, run: Order, workers: int, start_step: int, figures: Fig
         f"{epoch.num_rows:,} rows, {len(epoch.row_group_rows):,} row groups, {workers} workers; memory: all "
         "processes of this command and "
         "its embedded Ray with the object store, shared pages once (a cluster's isn't seen)",
-        f"exposed_wait, one value per worker: how long the loop stands still for its next batch, {_STEPS} "
-        "steps from step "
-        f"{start_step + _WARM_UP} of {run.total_steps:,}, {run.global_batch_size:,} rows a step, "
-        f"{run.chunk_batches} batches a chunk",
-        f"not in it: the stream's work on the cores that train, cpu_per_batch, {share:.1%} of what {cores} "
-        "cores do in a step",
+        "exposed_wait, one value per worker: how long the loop stands still for its next batch, "
+        f"{_STEPS} steps from step {start_step + _WARM_UP} of {run.total_steps:,}, "
+        f"{run.global_batch_size:,} rows a step, {run.chunk_batches} batches a chunk",
+        f"not included: the stream's work on the cores that train, cpu_per_batch, {share:.1%} of what "
+        f"{cores} cores do in a step",
     ]
 
 
 def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
-    """In a worker: everything up to the loop. Called with the batches, what it returns runs the loop (as
-    runtime/train/worker.py does).
+    """Prepare everything up to the loop, in a worker. The function returned runs the loop when called with
+    the batches (as runtime/train/worker.py does).
     """
     config, dataset = setting.config, setting.dataset
     workers = config.runtime.max_workers
@@ -160,7 +159,7 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
         seed=config.seed,
         id_dropout=config.data.id_dropout,
     )
-    # This engine knows of no other workers: its stage is this worker's share
+    # This engine knows of no other workers, so its stage is this worker's share
     share = {
         "pretrain.global_batch_size": order.global_batch_size // workers,
         "pretrain.checkpoint_every": order.total_steps + 1,

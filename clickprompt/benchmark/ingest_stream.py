@@ -1,5 +1,5 @@
-"""The training stream measured (stream.py): what an epoch brings to the workers, how fast and in how much
-memory, and what a step waits.
+"""Measure the training stream (stream.py): what an epoch brings to the workers, how fast and in how much
+memory, and how long a step waits.
 """
 
 import os
@@ -37,28 +37,28 @@ class Drained:
     seconds: float
     """from the stream's start to its end"""
     first_batch: list[float]
-    """seconds from the stream's start, of each worker"""
+    """seconds from the stream's start, for each worker"""
     before: Usage
-    """of all processes, with the workers up and no stream"""
+    """usage of all processes, with the workers up and no stream"""
     samples: list[tuple[int, Usage]]
-    """(rows that had come, of all processes) about twice a second"""
+    """(rows that had come, usage of all processes) about twice a second"""
 
 
 @dataclass(frozen=True)
 class Waited:
-    """Of one worker."""
+    """Times of one worker."""
 
     first_batch: float
     """seconds from the stream's start"""
     waits: list[float]
-    """seconds that the loop stood still for each batch"""
+    """seconds for which the loop stood still, for each batch"""
     steps: list[float]
     """seconds from asking for a batch to asking for the next: the wait and the step"""
 
 
 def drain(dataset: Dataset, order: Order, runtime: RuntimeConfig) -> Drained:
     """Stream the whole plan of `order` to `runtime.max_workers` actors. Needs a connected Ray; raises
-    RunError when it breaks.
+    RunError if it breaks.
     """
     largest = max(int(ids.max()) for ids in _row_ids(dataset) if len(ids))
     workers = _workers(runtime, _Drainer)
@@ -66,7 +66,7 @@ def drain(dataset: Dataset, order: Order, runtime: RuntimeConfig) -> Drained:
     before = usage_below(os.getpid())
     samples: list[tuple[int, Usage]] = []
     with Task("reading an epoch", order.num_rows) as task:
-        started = time.time()  # the workers compare with it
+        started = time.time()  # wall-clock time, because the workers compare theirs with it
         streams = worker_streams(dataset, order, len(workers), 0)
         running = [
             worker.drain.remote(stream, order, len(workers))
@@ -87,7 +87,7 @@ def require_every_row_once(dataset: Dataset, seen: np.ndarray) -> None:
     others.
     """
     rest = seen.copy()
-    lost = repeated = 0
+    lost, repeated = 0, 0
     for ids in _row_ids(dataset):
         lost += int(np.count_nonzero(seen[ids] == 0))
         repeated += int(np.count_nonzero(seen[ids] > 1))
@@ -95,10 +95,9 @@ def require_every_row_once(dataset: Dataset, seen: np.ndarray) -> None:
     foreign = int(np.count_nonzero(rest))
     if lost or repeated or foreign:
         raise RunError(
-            f"{dataset.uri}: of {dataset.counts['train']:,} training rows the stream lost {lost:,}, gave "
-            f"{repeated:,} more than once, "
-            f"and {foreign:,} that aren't among them; prepare the dataset again, and if that doesn't help, "
-            "report this"
+            f"{dataset.uri}: of {dataset.counts['train']:,} training rows the stream lost {lost:,}, "
+            f"gave {repeated:,} more than once, and {foreign:,} that aren't among them; prepare the "
+            "dataset again, and if that doesn't help, report this"
         )
 
 
@@ -111,9 +110,9 @@ def wait_for_batches(
     num_steps: int,
     make_step: Callable[[], Callable[[Batches], None]],
 ) -> list[Waited]:
-    """Stream from `start_step` to actors that train, and give up after `num_steps`.
+    """Stream from `start_step` to actors that train, and stop after `num_steps`.
 
-    Each actor calls `make_step` before the stream starts, and what that returns with its batches.
+    Each actor calls `make_step` before the stream starts, and calls the result with its batches.
     """
     workers = _workers(runtime, _Trainer)
     ray.get([worker.build.remote(make_step) for worker in workers])
@@ -131,7 +130,9 @@ def wait_for_batches(
 
 
 def _waited(record: list[tuple[float, float]], started: float) -> Waited:
-    """`record`: when each batch was asked for and when it was there; last, when the loop was done."""
+    """Compute the waits. `record`: when each batch was asked for and when it was there; last, when the loop
+    was done.
+    """
     pairs = list(pairwise(record))
     return Waited(
         record[0][1] - started,
@@ -141,19 +142,19 @@ def _waited(record: list[tuple[float, float]], started: float) -> Waited:
 
 
 def _row_ids(dataset: Dataset) -> Iterator[np.ndarray]:
-    """The training split's row ids, read off the files, one shard at a time."""
+    """Yield the training split's row ids, read from the files, one shard at a time."""
     return (table.column("row_id").to_numpy() for table in dataset.shard_tables("train", ["row_id"]))
 
 
 def _workers(runtime: RuntimeConfig, kind: Any) -> list[Any]:
-    # Two calls at a time: `done` is asked while the other one runs
+    # Two calls at a time: `done` is called while the other one runs
     options = {"num_cpus": runtime.cpus_per_worker, "max_concurrency": 2}
     return [kind.options(**options).remote() for _ in range(runtime.max_workers)]
 
 
 def _progress(workers: list[Any], running: list[Any]) -> Iterator[int]:
-    """What the workers have done so far, together, from time to time until they are done. Raises what one of
-    them raised.
+    """Yield what the workers have done so far, together, from time to time until they are done. Raises what
+    one of them raised.
     """
     pending = running
     while pending:
@@ -171,12 +172,11 @@ class _Drainer:
         self._seen = np.empty(0, dtype=np.uint8)
 
     def expect(self, size: int) -> None:
-        self._seen = np.full(
-            size, 0, dtype=np.uint8
-        )  # not np.zeros: memory that is taken while the epoch runs would be its growth
+        # Not np.zeros: memory that is first touched while the epoch runs would count as its growth
+        self._seen = np.full(size, 0, dtype=np.uint8)
 
     def drain(self, stream: Any, order: Order, num_workers: int) -> tuple[float, float]:
-        """When the first batch came, and when there were no more."""
+        """Return when the first batch came, and when there were no more."""
         first = 0.0
         for _, columns in iterate_batches(stream, order, num_workers, 0):
             first = first or time.time()

@@ -1,4 +1,6 @@
-"""What a benchmark runs on: the configured dataset and tokenizer, or MovieLens-100K and GPT-2's BPE."""
+"""The data that a benchmark runs on: the configured dataset and tokenizer, or MovieLens-100K and
+GPT-2's BPE.
+"""
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.prepared.dataset import Dataset
@@ -15,9 +17,9 @@ _SOURCE, _TOKENIZER = "movielens-100k", "gpt2-bpe"
 
 
 def benchmark_inputs(config: Config) -> tuple[Config, Dataset]:
-    """The configuration with a tokenizer in `plm.path`, and the dataset with its token table.
+    """Return the configuration with a tokenizer in `plm.path`, and the dataset with its token table.
 
-    `data.path` and `plm.path` where set, else fetched into `pipeline.downloads`.
+    Uses `data.path` and `plm.path` if set; otherwise they are fetched into `pipeline.downloads`.
     """
     downloads = config.pipeline.downloads
     if config.plm.path is None:

@@ -1,5 +1,5 @@
-"""What benchmarks share: arms in processes of their own, interleaved repeats, the machine's matmul rate, what
-a step consists of.
+"""Tools that benchmarks share: arms in processes of their own, interleaved repeats, the machine's matmul
+rate, a profile of a step.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ def figure(values: Sequence[float], unit: str) -> dict[str, Any]:
 
 
 def interleaved(arms: Mapping[str, "Arm"], method: str, repeats: int) -> dict[str, list[float]]:
-    """What `method` of each arm returned, called ABAB…: whatever else the machine does meets all arms
-    alike.
+    """Return what `method` of each arm returned, called ABAB…, so that other work on the machine hits all
+    arms alike.
     """
     results: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(repeats):
@@ -44,7 +44,7 @@ def interleaved(arms: Mapping[str, "Arm"], method: str, repeats: int) -> dict[st
 
 class Arm:
     """An object in another process: `arm.call("method", …)`. Its memory is its own, so its peak can be read
-    off the process.
+    from the process.
     """
 
     def __init__(self, name: str, connection: Connection) -> None:
@@ -52,7 +52,7 @@ class Arm:
         self._connection = connection
 
     def call(self, method: str, *args: Any) -> Any:
-        """Raises what the method raised, RunError when the process is gone."""
+        """Call a method. Raises what it raised, or RunError if the process is gone."""
         try:
             self._connection.send((method, args))
             ok, value = self._connection.recv()
@@ -67,10 +67,9 @@ class Arm:
 
 @contextlib.contextmanager
 def arm(name: str, threads: int, factory: Callable[..., Any], *args: Any) -> Iterator[Arm]:
-    """`factory(*args)` in a fresh process on `threads` threads, which ends with the context."""
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # as in training; the arm whose turn it isn't must not spin
+    """Run `factory(*args)` in a new process on `threads` threads, which ends with the context."""
+    # As in training; the arm whose turn it isn't must not spin
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's memory and thread pools
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, threads, factory, args), daemon=True)
@@ -99,15 +98,16 @@ def _serve(connection: Connection, threads: int, factory: Callable[..., Any], ar
                 reply = True, getattr(served, method)(*method_args)
             except ClickPromptError as error:
                 reply = False, error
-            except Exception as error:  # a bug: show its place here, since not every exception can be sent
+            # A bug: show its place here, because not every exception can be sent
+            except Exception as error:
                 traceback.print_exc()
                 reply = False, RunError(f"benchmark: {type(error).__name__}: {' '.join(str(error).split())}")
             connection.send(reply)
 
 
 def best_gemm_rate(shapes: Sequence[tuple[int, int, int]]) -> float:
-    """FLOP/s of the fastest of the fp32 products [m, k] × [k, n]: what this machine reaches, with nothing
-    around it.
+    """Return the FLOP/s of the fastest of the fp32 products [m, k] × [k, n]: what this machine reaches with
+    nothing around it.
     """
     best = 0.0
     for m, k, n in shapes:
@@ -128,8 +128,8 @@ def matmul_flops(step: Callable[[], Any]) -> int:
 
 
 def self_times(step: Callable[[], Any]) -> tuple[float, float, dict[str, float]]:
-    """One call under the profiler: (seconds, seconds in matmuls, other operator → seconds in itself, longest
-    first).
+    """Run one call under the profiler: (seconds, seconds in matmuls, other operator → seconds in itself,
+    longest first).
     """
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         started = time.perf_counter()

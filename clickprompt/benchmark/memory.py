@@ -1,7 +1,7 @@
-"""`clickprompt benchmark memory`: what a worker needs at most at each ZeRO stage, RoBERTa-base's shape,
-beside what `doctor --plan` says.
+"""`clickprompt benchmark memory`: a worker's peak memory at each ZeRO stage with RoBERTa-base's shape, beside
+what `doctor --plan` says.
 
-Of that the model's states are ZeRO's own formula (training/footprint.py), without activations, copies and
+The model's states in it follow ZeRO's own formula (training/footprint.py), without activations, copies and
 libraries.
 """
 
@@ -27,8 +27,8 @@ _SHAPE = replace(SHAPES["roberta_base"], global_batch_size=8, micro_batch_size=4
 def measure_memory(
     config: Config, shape: Shape = _SHAPE, stages: tuple[int, ...] = _STAGES
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks; `data.path`, `plm.path` (its tokenizer) and `runtime.num_workers` where set, else
-    two workers.
+    """Return figures and remarks. Uses `data.path`, `plm.path` (its tokenizer) and `runtime.num_workers` if
+    set; otherwise two workers.
     """
     if "num_workers" not in config.runtime.model_fields_set:
         config = replaced(config, {"runtime.num_workers": 2})
@@ -58,8 +58,7 @@ def measure_memory(
         figures[f"plan_zero{stage}"] = figure([planned["total"] / 2**30], "GiB, by doctor --plan")
     num_parameters = next(iter(plans.values()))["parameters"]["total"]
     return figures, [
-        f"{num_parameters / 1e6:.0f}M parameters in fp32, {num_workers} workers, {shape.micro_batch_size} "
-        f"rows a micro-batch, {_STEPS} "
-        "steps and the export; a peak has the libraries, activations and transient copies in it, the "
-        "formula model states only"
+        f"{num_parameters / 1e6:.0f}M parameters in fp32, {num_workers} workers, "
+        f"{shape.micro_batch_size} rows a micro-batch, {_STEPS} steps and the export; a peak contains "
+        "the libraries, activations and transient copies, the formula only model states"
     ]

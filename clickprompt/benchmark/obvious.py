@@ -1,9 +1,9 @@
 """PA-MLM as one would write it down first: the baseline of `pamlm-step`. The same loss of the same weights,
-five things done differently.
+with five things done differently.
 
 1. A Python loop over L·K two-layer MLPs (Eq. 6).
 2. Hidden states [prompts ⊕ text] go through every layer as K + Z positions, and the prompts' outputs are
-  dropped (Eq. 7).
+   dropped (Eq. 7).
 3. The LM head and the cross entropy run on every position.
 4. Micro-batches are cut in row order.
 5. Dropout and attention are torch's own (models/plm_dropout.py).
@@ -61,13 +61,13 @@ class SeparateProjectors(nn.Module):
         )
 
     def forward(self, interaction_vector: Tensor) -> list[Tensor]:
-        """q [B, Q] → one [B, K, H] per layer."""
+        """Map q [B, Q] → one [B, K, H] per layer."""
         layers = cast(list[nn.ModuleList], self.layers)
         return [torch.stack([network(interaction_vector) for network in layer], dim=1) for layer in layers]
 
 
 class ObviousPAMLM(nn.Module):
-    """The objective; `model` is taken over, with its prompt projector replaced. Its PLM must be a RoBERTa."""
+    """The objective. It takes over `model` and replaces its prompt projector; the PLM must be a RoBERTa."""
 
     def __init__(self, model: ClickPrompt) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class ObviousPAMLM(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
-        """The summed loss, a scalar."""
+        """Return the summed loss, a scalar."""
         assert batch.masked_input_ids is not None
         assert batch.attention_mask is not None
         assert batch.mlm_labels is not None
@@ -108,8 +108,8 @@ def use_torch(plm: PromptedPLM) -> None:
 def concatenated_hidden(
     plm: PromptedPLM, input_ids: Tensor, attention_mask: Tensor, prompts: list[Tensor]
 ) -> Tensor:
-    """Eq. 7 by its letter: input_ids, attention_mask [B, Z], prompts [B, K, H] per layer → hidden states of
-    the text [B, Z, H].
+    """Compute Eq. 7 literally: input_ids, attention_mask [B, Z], prompts [B, K, H] per layer → hidden states
+    of the text [B, Z, H].
     """
     hidden = plm.backbone.embeddings(input_ids=input_ids)
     num_prompts = prompts[0].shape[1]
@@ -125,7 +125,7 @@ def concatenated_hidden(
 def row_order_micro_batches(
     collator: Collator, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0
 ) -> list[Batch]:
-    """The rows as they come, each micro-batch padded to its own longest row."""
+    """Return the rows as they come, each micro-batch padded to its own longest row."""
     starts = range(0, len(columns["row_id"]), micro_batch_size)
     return [
         collator({name: values[start : start + micro_batch_size] for name, values in columns.items()}, epoch)

@@ -1,5 +1,5 @@
 """`clickprompt benchmark overhead` and `scaling`: pretraining on Ray Train and Ray Data beside a bare loop
-(bare.py), TinyBERT's shape.
+(bare.py), with TinyBERT's shape.
 
 Both train on the same rows at the same time, a few steps at a turn, and must reach the same losses.
 """
@@ -28,8 +28,8 @@ from clickprompt.runtime.train.preflight import check_training
 __all__ = ["measure_overhead", "measure_scaling"]
 
 _SHAPE = replace(SHAPES["tinybert"], global_batch_size=128, micro_batch_size=64)
-# A step nearer to the paper's 1024 rows: what ZeRO does once a step (flattening weights, copying them back)
-# weighs as it does in earnest
+# Closer to the paper's 1024 rows a step, so that what ZeRO does once a step (flattening weights, copying them
+# back) has a realistic weight
 _OVERHEAD_SHAPE = replace(_SHAPE, global_batch_size=512)
 _GPU_SHAPE = replace(SHAPES["roberta_base"], global_batch_size=1024, micro_batch_size=256)
 _SAME_LOSS = 1e-3  # relative; in the first turn
@@ -40,19 +40,19 @@ _DEFAULT_CADENCE = Config().pretrain.checkpoint_every
 class _Length:
     turns: int
     steps: int
-    """of a turn"""
+    """steps of a turn"""
 
 
 def measure_overhead(
     config: Config, shape: Shape | None = None, length: _Length | None = None
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks; one worker, DeepSpeed ZeRO-2 unless runtime says otherwise; `data.path`,
-    `plm.path` (its tokenizer) where set.
+    """Return figures and remarks for one worker, with DeepSpeed ZeRO-2 unless runtime says otherwise. Uses
+    `data.path` and `plm.path` (its tokenizer) if set.
 
-    TinyBERT's shape; RoBERTa-base's where `runtime.gpus_per_worker` is set (at most 0.5 for both loops to
-    share one GPU).
+    The shape is TinyBERT's, or RoBERTa-base's if `runtime.gpus_per_worker` is set (at most 0.5, for both
+    loops to share one GPU).
 
-    Raises RunError when a loop ends early.
+    Raises RunError if a loop ends early.
     """
     on_gpu = config.runtime.gpus_per_worker > 0
     shape = shape or (_GPU_SHAPE if on_gpu else _OVERHEAD_SHAPE)
@@ -72,14 +72,14 @@ def measure_overhead(
             )
         setup.require_same(1, results["bare"])
     ours, bare = ([_step(turn) for turn in measured[name][1 : length.turns]] for name in ("ours", "bare"))
-    # What other programs do to a step's time they hardly do to its CPU time, which is all threads' of the
-    # worker's process
+    # Other programs change a step's time but hardly its CPU time, which counts all threads of the worker's
+    # process
     worked = [
         [sum(mark.cpu for mark in marks) for [marks] in measured[name][1 : length.turns]]
         for name in ("ours", "bare")
     ]
     [extra] = measured["ours"][length.turns]
-    # The step that writes a checkpoint beside the next one, or beside all where a turn is one step
+    # The step that writes a checkpoint is compared with the others, or with all steps if a turn is one step
     rest = statistics.median([mark.seconds for mark in extra[1:]] or ours)
     waits = [mark.wait for [turn] in measured["ours"][1 : length.turns] for mark in turn]
     figures = {
@@ -103,16 +103,16 @@ def measure_overhead(
         "startup_bare": figure([startup["bare"]], "s"),
     }
     return figures, [
-        f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} steps, "
-        "turns alternate"
+        f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} "
+        "steps, turns alternate"
     ]
 
 
 def measure_scaling(
     config: Config, shape: Shape = _SHAPE, length: _Length = _Length(turns=9, steps=2)
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks: one and two workers of one thread each, the same global batch, ours and a bare
-    DistributedDataParallel's.
+    """Return figures and remarks: one and two workers of one thread each with the same global batch, ours and
+    a bare DistributedDataParallel's.
     """
     with _prepared(config, shape, length) as setup:
         loops = {
@@ -141,7 +141,7 @@ def measure_scaling(
 
 
 def _step(turn: list[Turn]) -> float:
-    """Seconds of a step: the mean of the turn's, of the slowest worker."""
+    """Return the seconds of a step: the turn's mean for the slowest worker."""
     return max(statistics.fmean(mark.seconds for mark in marks) for marks in turn)
 
 
@@ -187,7 +187,9 @@ class _Setup:
         }
 
     def require_same(self, num_workers: int, bare: list[list[float]]) -> None:
-        """Raises RunError when the two loops' losses differ. bare: of each rank, its part of every step's."""
+        """Raises RunError if the two loops' losses differ. bare: of each rank, its part of every
+        step's loss.
+        """
         lines = (
             storage.read_bytes(storage.join(self._run(num_workers), "metrics.jsonl")).decode().splitlines()
         )
@@ -195,8 +197,8 @@ class _Setup:
         theirs = np.sum(bare, axis=0)[: self.length.steps].tolist()
         if not np.allclose(ours, theirs, rtol=_SAME_LOSS, atol=0):
             raise RunError(
-                f"benchmark: the first losses differ (ours {ours}, bare {theirs}): the loops don't compute "
-                "the same"
+                f"benchmark: the first losses differ (ours {ours}, bare {theirs}): the loops don't "
+                "compute the same"
             )
 
     def _run(self, num_workers: int) -> str:
@@ -211,7 +213,7 @@ def _prepared(config: Config, shape: Shape, length: _Length) -> Iterator[_Setup]
             "pretrain.epochs": 1000,
             "pretrain.max_steps": num_steps
             + length.steps
-            + 1,  # a turn more, and a last step that nobody measures
+            + 1,  # one turn more, and a last step that isn't measured
             "pretrain.checkpoint_every": num_steps + 1,
             "runtime.max_failures": 0,
         }

@@ -54,13 +54,13 @@ __all__ = [
 
 THREADS = 2
 _SAME_LOSS = 1e-4  # relative; fp32 sums in another order
-_ENOUGH = 0.7  # of the matmul rate
-_SHOWN = 8  # operators
+_ENOUGH = 0.7  # share of the matmul rate
+_SHOWN = 8  # operators that a remark names
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A PLM's architecture (RoBERTa's, with its vocabulary and dropout), and how many rows a step has."""
+    """A PLM's architecture (RoBERTa's, with its vocabulary and dropout), and the number of rows of a step."""
 
     num_layers: int
     hidden_size: int
@@ -99,7 +99,7 @@ SHAPES: dict[str, Shape] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What both arms start from."""
+    """The common starting point of both arms."""
 
     config: Config
     dataset: Dataset
@@ -114,19 +114,19 @@ ARMS: dict[str, tuple[Callable[[ClickPrompt], Any], Callable[..., list[Batch]]]]
 
 
 def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> tuple[Figures, list[str]]:
-    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into
-    `pipeline.downloads`.
+    """Return figures and remarks. Uses `data.path` and `plm.path` (its tokenizer) if set; otherwise they are
+    fetched into `pipeline.downloads`.
 
-    Of the rest of `config`, ctr, prompt, masking and pretrain's optimizer settings apply; the shape says the
-    PLM and the number of rows. Raises ConfigError for prompts that the obvious step doesn't know, RunError
-    when the two arms' losses differ.
+    From the rest of `config`, ctr, prompt, masking and pretrain's optimizer settings apply; the shape defines
+    the PLM and the number of rows. Raises ConfigError for prompts that the obvious step doesn't support,
+    RunError if the two arms' losses differ.
     """
     prompt = config.prompt
     if not prompt.num_prompts or prompt.prompt_depth != "layerwise" or prompt.prompt_injection != "hidden":
         raise ConfigError(
             f"prompt.num_prompts={prompt.num_prompts}, prompt_depth={prompt.prompt_depth}, "
-            f"prompt_injection={prompt.prompt_injection}: "
-            "pamlm-step measures Eq. 7; use at least 1 prompt, layerwise, hidden"
+            f"prompt_injection={prompt.prompt_injection}: pamlm-step measures Eq. 7; use at least 1 "
+            "prompt, layerwise, hidden"
         )
     config, dataset = benchmark_inputs(config)
     figures: Figures = {}
@@ -139,8 +139,8 @@ def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> 
 
 
 def shaped(config: Config, shape: Shape, folder: str) -> Config:
-    """The configuration on the benchmark's inputs with a PLM of `shape` from random weights, which is put
-    into `folder`, and its rows.
+    """Return the configuration on the benchmark's inputs, with a PLM of `shape` from random weights, which is
+    put into `folder`, and its number of rows.
     """
     config, dataset = benchmark_inputs(config)
     tokenizer: Any = load_tokenizer(config.plm.path)
@@ -154,7 +154,7 @@ def shaped(config: Config, shape: Shape, folder: str) -> Config:
 
 
 def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PromptAugmentedLM | ObviousPAMLM:
-    """The arm's objective; its weights depend on the setting only."""
+    """Build the arm's objective; its weights depend only on the setting."""
     plm_config = setting.shape.plm_config(pad_id)
     model = build_model(
         setting.config, setting.dataset.field_sizes, objective="pretrain", plm_config=plm_config
@@ -180,7 +180,7 @@ class _Steps:
             global_batch_size=self._stage.global_batch_size,
             chunk_batches=config.data.chunk_batches,
             seed=config.seed,
-            epochs=1000,  # never at an end
+            epochs=1000,  # never ends
             max_steps=None,
         )
         self._running: Iterator[int] | None = None
@@ -188,7 +188,7 @@ class _Steps:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Of the next global batch, per target, without dropout."""
+        """Return the next global batch's loss per target, without dropout."""
         micro_batches = self._collate()
         self._objective.eval()
         total = sum(self._objective(batch).item() for batch in micro_batches)
@@ -196,12 +196,12 @@ class _Steps:
         return total / self._targets(micro_batches)
 
     def step(self) -> None:
-        """On the next global batch."""
+        """Run one step on the next global batch."""
         for _ in self._parts():
             pass
 
     def advance(self) -> tuple[float, bool]:
-        """Seconds of the next part of a step, and whether that was the step's last."""
+        """Return the seconds of the next part of a step, and whether that was the step's last."""
         self._running = self._running or self._parts()
         started = time.perf_counter()
         ended = next(self._running, None) is None
@@ -210,7 +210,7 @@ class _Steps:
         return time.perf_counter() - started, ended
 
     def _parts(self) -> Iterator[int]:
-        """A step, interrupted after each micro-batch."""
+        """Run a step, interrupted after each micro-batch."""
         micro_batches = self._collate()
         targets = self._targets(micro_batches)
         for index, batch in enumerate(micro_batches):
@@ -225,8 +225,8 @@ class _Steps:
         return self_times(self.step)
 
     def gemm_rate(self) -> float:
-        """FLOP/s at the shapes of this step's matmuls: the layers' linear maps, and the LM head on the
-        targets.
+        """Return the FLOP/s at the shapes of this step's matmuls: the layers' linear maps, and the LM head on
+        the targets.
         """
         batch, plm = self._collate()[0], self._engine.model.plm
         assert plm is not None
@@ -257,9 +257,8 @@ def _sized(config: Config, shape: Shape) -> Config:
         "pretrain.global_batch_size": shape.global_batch_size,
         "pretrain.micro_batch_size": shape.micro_batch_size,
     }
-    return replaced(
-        config, {**sizes, "plm.random_init": True, "pretrain.embedding_optimizer": "dense"}
-    )  # as the obvious step's
+    # As in the obvious step
+    return replaced(config, {**sizes, "plm.random_init": True, "pretrain.embedding_optimizer": "dense"})
 
 
 def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
@@ -293,8 +292,8 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
 
 
 def _interleaved_steps(arms: Mapping[str, Arm], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each arm's steps. The arms take turns after every micro-batch: a step takes so long that
-    what else the machine does could meet one arm's only.
+    """Return the seconds of each arm's steps. The arms take turns after every micro-batch: a step takes so
+    long that other work on the machine could hit only one arm's.
     """
     seconds: dict[str, list[float]] = {name: [0.0] * repeats for name in arms}
     for repeat in range(repeats):
@@ -309,18 +308,17 @@ def _interleaved_steps(arms: Mapping[str, Arm], repeats: int) -> dict[str, list[
 
 
 def check_vocabulary(name: str, setting: Setting) -> None:
-    """Raises ConfigError when the tokenizer has more tokens than the shape, whose name is given."""
+    """Raises ConfigError if the tokenizer has more tokens than the shape `name`."""
     table = TokenTable.open(setting.dataset, load_tokenizer(setting.config.plm.path))
     if table.vocab_size > setting.shape.vocab_size:
         raise ConfigError(
-            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the shape "
-            f"{name} has "
-            f"{setting.shape.vocab_size:,}; leave plm.path out for one that fits"
+            f"plm.path={setting.config.plm.path}: a tokenizer of {table.vocab_size:,} tokens; the "
+            f"shape {name} has {setting.shape.vocab_size:,}; leave plm.path out for one that fits"
         )
 
 
 def require_same(name: str, losses: Mapping[str, float]) -> None:
-    """Raises RunError when the arms' losses differ."""
+    """Raises RunError if the arms' losses differ."""
     if not np.isclose(losses["ours"], losses["obvious"], rtol=_SAME_LOSS, atol=0):
         raise RunError(
             f"benchmark: {name}: the arms' losses differ ({losses}): they don't compute the same, so "
@@ -331,7 +329,7 @@ def require_same(name: str, losses: Mapping[str, float]) -> None:
 def _note(
     name: str, fraction: float, ideal_seconds: float, profile: tuple[float, float, dict[str, float]]
 ) -> str:
-    """What holds the step below the matmul rate: how much of it are matmuls, how fast those are, and what
+    """Describe what keeps the step below the matmul rate: the share of matmuls in it, their speed, and what
     else there is.
     """
     total, gemms, others = profile
@@ -341,7 +339,7 @@ def _note(
     )
     limit = "at least" if fraction >= _ENOUGH else "below"
     return (
-        f"{name}: {fraction:.2f} of the matmul rate, {limit} {_ENOUGH}: {gemms / total:.0%} of a profiled "
-        "step are matmuls, which run at "
-        f"{ideal_seconds / gemms:.0%} of that rate; the most of the rest: {top}"
+        f"{name}: {fraction:.2f} of the matmul rate, {limit} {_ENOUGH}: {gemms / total:.0%} of a "
+        f"profiled step are matmuls, which run at {ideal_seconds / gemms:.0%} of that rate; the most "
+        f"of the rest: {top}"
     )

@@ -1,4 +1,4 @@
-"""Which processes a process has started, and whether they still run, read from /proc (Linux)."""
+"""Find the processes that a process has started, and whether they still run, from /proc (Linux)."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 __all__ = ["Process", "below", "end", "gone_within", "title"]
 
 Process = tuple[int, int]
-"""pid and when it started, in ticks since the machine did: pids are used again"""
+"""pid and its start time, in ticks since the machine started, because pids are used again"""
 
 _PAUSE = 0.05  # seconds
 
 
 def below(pid: int) -> list[Process]:
-    """All descendants of `pid` that run."""
+    """Return all running descendants of `pid`."""
     stats = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(int(name)))}
     children: dict[int, list[int]] = {}
     for child, (parent, _) in stats.items():
@@ -27,7 +27,7 @@ def below(pid: int) -> list[Process]:
 
 
 def gone_within(processes: Iterable[Process], seconds: float) -> list[Process]:
-    """Waits until none of them runs any more; those that still do after so many seconds."""
+    """Wait until none of them runs any more. Return those that still run after so many seconds."""
     left, until = list(processes), time.monotonic() + seconds
     while (left := [process for process in left if _runs(process)]) and time.monotonic() < until:
         time.sleep(_PAUSE)
@@ -35,7 +35,7 @@ def gone_within(processes: Iterable[Process], seconds: float) -> list[Process]:
 
 
 def end(processes: Iterable[Process]) -> None:
-    """SIGKILL."""
+    """Send SIGKILL."""
     for process in processes:
         if _runs(process):
             with contextlib.suppress(ProcessLookupError):
@@ -43,7 +43,7 @@ def end(processes: Iterable[Process]) -> None:
 
 
 def title(process: Process) -> str:
-    """Its command line's first word, which Ray's workers set to what they are doing; empty where it has
+    """Return its command line's first word, which Ray's workers set to what they are doing; empty if it has
     ended.
     """
     try:
@@ -59,7 +59,7 @@ def _runs(process: Process) -> bool:
 
 
 def _stat(pid: int) -> tuple[int, int] | None:
-    """(parent, start); None where it has ended, be it that nobody has asked for its status yet."""
+    """Return (parent, start); None if it has ended, even if its status hasn't been collected yet."""
     try:
         with open(f"/proc/{pid}/stat") as stream:
             fields = stream.read().rpartition(")")[2].split()

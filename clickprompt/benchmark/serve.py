@@ -1,8 +1,8 @@
 """`clickprompt benchmark serve`: 64 connections from another process, beside the same model called in a loop
 in one process.
 
-Then 0 requests may fail while a model's process is killed (SIGKILL) and while the export is swapped under
-load. Of the finetuned run in `finetune.init`; rows are made of its vocabularies.
+After that, no request may fail while a model's process is killed (SIGKILL) and while the export is swapped
+under load. The finetuned run is `finetune.init`; rows are made from its vocabularies.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ __all__ = ["load", "measure_serve"]
 
 _CONNECTIONS = 64
 _ROUNDS, _SECONDS = 3, 10.0
-_ROWS = 1  # of a request
+_ROWS = 1  # rows of a request
 _START_S = 180.0
 
 
 def measure_serve(config: Config) -> tuple[Figures, list[str]]:
-    """Figures and remarks. Raises ConfigError without a finetuned run in finetune.init, RunError where a
+    """Return figures and remarks. Raises ConfigError without a finetuned run in finetune.init, RunError if a
     request failed.
     """
     run = config.finetune.init
@@ -51,7 +51,7 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
         exports = [os.path.join(folder, name) for name in ("one", "two")]
         for export in exports:
             export_for_serving(run, export, data=config.data.path)
-        # the same weights under another checksum: what is swapped is told apart by it
+        # The same weights under another checksum, which tells the swapped export apart
         _rewrite(os.path.join(exports[1], "export.json"))
         predictor = open_predictor(exports[0], most_rows=SERVED_ROWS)
         bodies = _bodies(predictor, dataset_of(read_info(export_of(run)).config, config.data.path))
@@ -61,7 +61,7 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
         latencies: list[float] = []
         with _Serving(link, folder) as port_and_process:
             port, process = port_and_process
-            _load_apart(port, bodies, 3.0, folder)  # warm
+            _load_apart(port, bodies, 3.0, folder)  # warm-up
             for turn in range(_ROUNDS):
                 say(f"serve: round {turn + 1} of {_ROUNDS}, {_CONNECTIONS} connections for {_SECONDS:.0f} s")
                 found = _load_apart(port, bodies, _SECONDS, folder)
@@ -87,8 +87,8 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
         ),
     }
     return figures, [
-        f"{_CONNECTIONS} connections, {_ROWS} row a request, {len(latencies):,} requests timed; 2 model "
-        "processes"
+        f"{_CONNECTIONS} connections, {_ROWS} row a request, {len(latencies):,} requests timed; 2 "
+        "model processes"
     ]
 
 
@@ -100,8 +100,8 @@ def _rewrite(path: str) -> None:
 
 
 def _bodies(predictor: RawRowScorer, dataset: Dataset) -> list[bytes]:
-    """Requests of values of the vocabularies, under the columns of fields that are read as text; others are
-    missing.
+    """Make requests from values of the vocabularies, under the columns of fields that are read as text; other
+    columns are missing.
     """
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = [{} for _ in range(256)]
@@ -114,7 +114,7 @@ def _bodies(predictor: RawRowScorer, dataset: Dataset) -> list[bytes]:
 
 
 def _loop(predictor: RawRowScorer, bodies: list[bytes], at_once: int) -> float:
-    """Requests a second of the same model and the same reading of JSON, without HTTP and Ray."""
+    """Return requests per second of the same model and the same reading of JSON, without HTTP and Ray."""
     done, started = 0, time.monotonic()
     while time.monotonic() - started < _SECONDS / 2:
         some = [bodies[(done + place) % len(bodies)] for place in range(at_once)]
@@ -212,7 +212,7 @@ def _under_load(
     seconds = 20.0
     process = _start_load(port, bodies, seconds, folder)
     assert process.stdout is not None
-    process.stdout.readline()  # as many answers as connections; nothing, where the process has ended
+    process.stdout.readline()  # as many answers as connections; nothing if the process has ended
     what = strike()
     found = _ended(process, seconds, folder)
     _none_failed(found, what)
@@ -243,8 +243,8 @@ def _swap(export: str, link: str) -> str:
 
 
 def load(path: str) -> None:
-    """In a process of its own: `_CONNECTIONS` connections, each asking as soon as it was answered; a line
-    after as many answers.
+    """Run in a process of its own: `_CONNECTIONS` connections, each asking again as soon as it was answered.
+    Print a line after as many answers.
     """
     with open(path) as stream:
         spec = json.load(stream)

@@ -1,8 +1,8 @@
-"""`clickprompt benchmark shuffle`: how much of a full permutation the epoch's order is, for several
-`data.chunk_batches`.
+"""`clickprompt benchmark shuffle`: how close the epoch's order comes to a full permutation, for several
+values of `data.chunk_batches`.
 
-From the plan alone (data/prepared/shuffle_quality.py): no row is read, and without `data.path` not even a
-dataset is needed.
+Computed from the plan alone (data/prepared/shuffle_quality.py): no row is read, and without `data.path` not
+even a dataset is needed.
 """
 
 import math
@@ -20,16 +20,16 @@ from clickprompt.errors import ConfigError
 __all__ = ["even_layout", "measure_shuffle"]
 
 CHUNKS = (16, 64, 256, 1024)
-_PAIRS = 100  # of consecutive batches
-_GOODREADS_ROWS = 16_097_632  # its training split (Table 1)
+_PAIRS = 100  # pairs of consecutive batches
+_GOODREADS_ROWS = 16_097_632  # the training split (Table 1)
 _FILE_ROWS, _ROW_GROUP_ROWS = 65_536, 4096  # what `clickprompt prepare` writes
 
 
 def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
-    """Figures for every chunk of CHUNKS and the configured one, with pretraining's batch. Without
+    """Return figures for every chunk of CHUNKS and the configured one, with pretraining's batch. Without
     `data.path`: files of GoodReads' size.
 
-    Raises ConfigError when the training split has fewer than two batches.
+    Raises ConfigError if the training split has fewer than two batches.
     """
     batch_size = config.pretrain.global_batch_size
     if config.data.path is None:
@@ -41,9 +41,8 @@ def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
     num_rows = sum(row_groups)
     if num_rows < 2 * batch_size:
         raise ConfigError(
-            f"pretrain.global_batch_size={batch_size}: {name} has {num_rows:,} training rows, two batches "
-            "are needed; "
-            f"use at most {num_rows // 2}"
+            f"pretrain.global_batch_size={batch_size}: {name} has {num_rows:,} training rows, two "
+            f"batches are needed; use at most {num_rows // 2}"
         )
     file_of_group = np.repeat(np.arange(len(files)), [len(file) for file in files])
     full_groups = expected_distinct(np.array(row_groups), batch_size)
@@ -80,7 +79,7 @@ def measure_shuffle(config: Config) -> tuple[Figures, list[str]]:
 
 
 def even_layout(num_rows: int) -> list[list[int]]:
-    """Row groups' rows of each file that `clickprompt prepare` would write."""
+    """Return the rows of each row group, by file, that `clickprompt prepare` would write."""
     num_files = math.ceil(num_rows / _FILE_ROWS)
     ends = [num_rows * file // num_files for file in range(num_files + 1)]
     layout = []

@@ -4,11 +4,12 @@ on their sentences.
 Every arm turns the same batches into the same padded int64 arrays, `input_ids` and `attention_mask` [B, Z],
 on one thread of one core:
 
-ours        TokenTable.assemble on ids; no sentence is made. tokenizer   the tokenizer's Rust core on
-ready-made sentences, padded by numpy: the fastest way known to use it. call        `tokenizer(sentences,
-padding=True, return_tensors="np")` on them, as one would write it first.
+- ours: TokenTable.assemble on ids; no sentence is made.
+- tokenizer: the tokenizer's Rust core on ready-made sentences, padded by numpy: the fastest way that we know.
+- call: `tokenizer(sentences, padding=True, return_tensors="np")` on them, the call that one would write
+  first.
 
-Passes over the same rows are repeated, which favours the tokenizer: its cache knows the words then, and for a
+Passes over the same rows are repeated, which favours the tokenizer: its cache then knows the words and, for a
 SentencePiece model that doesn't cut at spaces, whole sentences.
 """
 
@@ -40,17 +41,17 @@ Tokens = tuple[np.ndarray, np.ndarray]
 Batches = Sequence[np.ndarray] | Sequence[list[str]]
 """field_ids [B, F], or sentences"""
 
-_BATCH, _BATCHES = 1024, 8  # rows, and how many of them; PA-MLM's batch (§4.1.4)
+_BATCH, _BATCHES = 1024, 8  # rows of a batch, and number of batches; PA-MLM's batch (§4.1.4)
 _REPEATS = 7
-_SECONDS = 0.5  # at least, for one reading
+_SECONDS = 0.5  # shortest duration of one reading
 _SHOWN = 200  # characters
 
 
 def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
-    """Figures and remarks. `data.path` and `plm.path` (its tokenizer) where set, else fetched into
-    `pipeline.downloads`.
+    """Return figures and remarks. Uses `data.path` and `plm.path` (its tokenizer) if set; otherwise they are
+    fetched into `pipeline.downloads`.
 
-    Raises RunError when the arms' tokens differ.
+    Raises RunError if the arms' tokens differ.
     """
     config, dataset = benchmark_inputs(config)
     table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
@@ -93,15 +94,15 @@ def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
     }
     note = (
         f"{table.meta['tokenizer']} {table.meta['fingerprint']}, {rows:,} training rows in batches of "
-        f"{_BATCH:,}, "
-        f"identical output in all arms, one thread each on core {core}; making the sentences isn't counted"
+        f"{_BATCH:,}, identical output in all arms, one thread each on core {core}; making the "
+        "sentences isn't counted"
     )
     return figures, [note]
 
 
 def require_same_tokens(outputs: Mapping[str, Sequence[Tokens]], sentences: Sequence[Sequence[str]]) -> None:
-    """Raises RunError naming the first sentence whose tokens or mask another arm than `ours` has
-    differently.
+    """Raises RunError naming the first sentence whose tokens or mask differ between `ours` and
+    another arm.
     """
     for name, theirs in outputs.items():
         for batch, our_arrays, their_arrays in zip(sentences, outputs["ours"], theirs, strict=True):
@@ -132,7 +133,7 @@ class _Work:
         return [self._assemble(batch) for batch in self._batches]
 
     def rows_per_second(self) -> float:
-        """Over whole passes through the batches."""
+        """Measure over whole passes through the batches."""
         rows, started = 0, time.perf_counter()
         while (seconds := time.perf_counter() - started) < _SECONDS:
             for batch in self._batches:
@@ -190,7 +191,7 @@ ARMS: dict[str, Callable[[TokenTable, Any], Callable[[Any], Tokens]]] = {
 
 
 def _field_ids(dataset: Dataset, seed: int) -> list[np.ndarray]:
-    """Batches [B, F] of training rows, mixed as in training."""
+    """Return batches [B, F] of training rows, mixed as in training."""
     order = Order.of(
         dataset,
         global_batch_size=_BATCH,
@@ -206,7 +207,7 @@ def _field_ids(dataset: Dataset, seed: int) -> list[np.ndarray]:
 
 
 def _sentences(dataset: Dataset, field_ids: Sequence[np.ndarray]) -> list[list[str]]:
-    """Of each batch; the vocabularies are read once."""
+    """Return the sentences of each batch; the vocabularies are read once."""
     columns = []
     for field, numbers in enumerate(np.concatenate(field_ids).T):
         values = dataset.vocabulary(field).column("value").take(numbers).to_pylist()

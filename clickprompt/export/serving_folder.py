@@ -35,7 +35,7 @@ from clickprompt.models.ctr import CTRModel
 __all__ = ["FORMATS", "export_for_serving"]
 
 FORMATS = ("safetensors", *GRAPHS)
-_TOLERANCE = 1e-5  # of a logit; relative if the logit is above 1 or below -1
+_TOLERANCE = 1e-5  # largest difference of a logit; relative if the logit is above 1 or below -1
 _CHECKED_ROWS = 512
 _CHECKED_BATCHES = (1, 2, 7, 128, _CHECKED_ROWS + 1)
 _LATENCY_BATCH = 128  # rows, as in Table 8

@@ -179,8 +179,8 @@ def _subsets(
             shown = UNDEFINED if value is None else auc(value)
             tip = f"{run.name}: {shown}" + (f" {interval_of(auc)(interval)}" if interval else "")
             values.append(Value(run.number, value, shown, interval, tip=tip))
-        figures = members[0][1]
-        drawn.append(Bar(name, f"{figures['rows']:,} rows, {figures['clicks']:,} clicks", values))
+        first = members[0][1]
+        drawn.append(Bar(name, f"{first['rows']:,} rows, {first['clicks']:,} clicks", values))
     if all(row[-1] is None for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     runs = list({run.number: run for _, members in groups for run, _ in members}.values())

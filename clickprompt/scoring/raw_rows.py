@@ -200,7 +200,7 @@ class _Texts:
         codes: list[np.ndarray],
         batch_size: int,
     ) -> list[Batch]:
-        """`codes`: [B] of each field, places in its `distinct` values [V]."""
+        """`codes`: [B] per field, places in its `distinct` values [V]."""
         parts, sizes, own = [], [], {}
         for field, (column, values, places) in enumerate(zip(self._columns, distinct, codes, strict=True)):
             used, own[column] = np.unique(places, return_inverse=True)

@@ -185,16 +185,16 @@ def unused(wanted: Iterable[str], taken: set[str]) -> str:
     """Return, and take, the first name whose column isn't `taken` (data/prepared/dataset.py), or else the
     last one with a number.
     """
-    last = ""
-    for last in wanted:
-        if slug(last) and slug(last) not in taken:
+    name = ""
+    for candidate in wanted:
+        name = candidate
+        if slug(name) and slug(name) not in taken:
             break
-    else:
-        base, number = last or "Field", 2
-        while slug(last) in taken or not slug(last):
-            last, number = f"{base} {number}", number + 1
-    taken.add(slug(last))
-    return last
+    base, number = name or "Field", 2
+    while slug(name) in taken or not slug(name):
+        name, number = f"{base} {number}", number + 1
+    taken.add(slug(name))
+    return name
 
 
 def is_user(name: str) -> bool:

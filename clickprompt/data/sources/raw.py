@@ -67,7 +67,7 @@ class Example:
 
 @dataclass
 class Findings:
-    """What was met while reading a log and its user should know; the findings of the parts are merged."""
+    """Remarks for the user from reading a log; the findings of its parts are merged."""
 
     counts: dict[str, int] = field(default_factory=dict)  # problem → number of rows
     occurred: set[str] = field(default_factory=set)  # values of the label rule that occurred

@@ -204,9 +204,9 @@ def list_rows(column: pa.ListArray) -> np.ndarray:
 
 def refuse(column: pa.Array, wrong: pa.Array | np.ndarray, why: str) -> None:
     """Raise BadValue for the first row of `column` that is `wrong`."""
-    wrong = flags(wrong)
-    if wrong.any():
-        index = int(np.argmax(wrong))
+    rows = flags(wrong)
+    if rows.any():
+        index = int(np.argmax(rows))
         raise BadValue(index, shown(column, index), why)
 
 

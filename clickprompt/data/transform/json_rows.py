@@ -17,7 +17,7 @@ __all__ = ["RowError", "parse_rows", "tables_of"]
 # from here on a float may be another whole number than the one that was written
 _EXACT = 1 << 53
 _INT64 = 1 << 63
-_DIGITS = 38  # of an Arrow decimal
+_DIGITS = 38  # most digits of an Arrow decimal
 
 _TYPES = {
     "text": pa.string(),

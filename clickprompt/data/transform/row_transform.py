@@ -58,7 +58,7 @@ _SIGNIFICANT = 5
 
 @dataclass(frozen=True)
 class FieldRule:
-    """What `prepare` has made of a field's schema."""
+    """The rule that `prepare` derived from a field's schema."""
 
     schema: FieldSchema
     table: str | None = None

@@ -46,12 +46,12 @@ class FGCNN(Backbone):
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
         """field_embeddings [B, F, 2d], or [B, F, d] with share_embedding → [B, Q]."""
-        fields = [field_embeddings[..., : self.embedding_dim]]
+        parts = [field_embeddings[..., : self.embedding_dim]]
         x = field_embeddings[..., -self.embedding_dim :].unsqueeze(1)
         for layer in self.layers:
             x, new_fields = layer(x)
-            fields.append(new_fields)
-        fields = torch.cat(fields, dim=1)
+            parts.append(new_fields)
+        fields = torch.cat(parts, dim=1)
         return self.deep(torch.cat([fields.flatten(1), inner_products(fields)], dim=1))
 
 
