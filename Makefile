@@ -1,9 +1,16 @@
 # Everything a person types in this repository; `make` lists it. Each target builds .venv first, if it has to.
 
+COMMA := ,
 PYTHON ?= python3
 CONSTRAINTS := constraints.txt
 BIN := .venv/bin
-STAMP := .venv/.installed-from-constraints
+
+# cpu or cuda; without one, what .venv was made for.
+DEVICE ?= $(if $(wildcard .venv/.made-for-cuda),cuda,cpu)
+EXTRAS := $(if $(filter cuda,$(DEVICE)),dev$(COMMA)gpu,dev)
+# Where PyTorch's wheels are besides PyPI, whose wheel for Linux is a CUDA build of several GB; empty: nowhere else.
+TORCH_INDEX ?= https://download.pytorch.org/whl/$(if $(filter cuda,$(DEVICE)),cu130,cpu)
+STAMP := .venv/.made-for-$(DEVICE)
 
 # Idle OpenMP threads sleep instead of spinning: several processes share the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -27,18 +34,27 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env demo demo-full test test-slow check docs fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
+.PHONY: help env env-gpu demo demo-full test test-slow check docs site fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-env: $(STAMP) ## build .venv from constraints.txt, if it is missing or older
+env: $(STAMP) ## build .venv from constraints.txt with PyTorch for CPUs, if it is missing or older
 
+env-gpu: ## the same with PyTorch for NVIDIA GPUs
+	$(MAKE) env DEVICE=cuda
+
+# An index that doesn't answer costs pip minutes of retries for every package, so it is asked first.
 $(STAMP): $(CONSTRAINTS) pyproject.toml
+	@case "$(DEVICE)" in cpu|cuda) ;; *) echo "DEVICE=$(DEVICE) is unknown; use cpu or cuda" >&2; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is no Python ≥ 3.11; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@for made in .venv/.made-for-*; do [ ! -e "$$made" ] || [ "$$made" = $@ ] || rm -rf .venv; done
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e '.[dev]'
+	@index="$(TORCH_INDEX)"; \
+	[ -z "$$index" ] || $(PYTHON) scripts/index_answers.py "$$index" || index=; \
+	set -x; $(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) \
+		$${index:+--extra-index-url "$$index"} -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: env ## MovieLens-100K through the whole system in minutes, into runs/demo: a smoke run
@@ -70,6 +86,11 @@ check: env ## lint, format, types
 
 docs: env ## docs/config.md, from the models in clickprompt/config/
 	$(BIN)/python -m clickprompt.config.reference > docs/config.md.new && mv docs/config.md.new docs/config.md
+
+site: $(STAMP) ## the documentation as a site, into site/; a broken link or anchor fails
+	@$(BIN)/python -c 'import material' 2>/dev/null || \
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 fetch-ml100k: env
 	$(BIN)/clickprompt fetch movielens-100k --to data/movielens-100k

@@ -1,5 +1,6 @@
-"""Entry point for `ray job submit`: `clickprompt compare` next to the storage that only the cluster reaches.
-It needs no Ray of its own.
+"""Entry point for `ray job submit`: run `clickprompt compare` next to storage that only the cluster reaches.
+
+The command itself needs no Ray.
 
 ray job submit --address http://HEAD:8265 --working-dir jobs -- python compare.py RUN… --against RUN…
 """

@@ -1,7 +1,7 @@
-"""Entry point for `ray job submit`: `clickprompt predict` on the cluster that runs this job.
+r"""Entry point for `ray job submit`: run `clickprompt predict` on the cluster that runs this job.
 
-ray job submit --address http://HEAD:8265 --working-dir jobs -- python predict.py --run URI --rows URI --to
-URI
+ray job submit --address http://HEAD:8265 --working-dir jobs -- \
+    python predict.py --run URI --rows URI --to URI
 """
 
 import sys

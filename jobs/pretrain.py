@@ -1,4 +1,4 @@
-"""Entry point for `ray job submit`: `clickprompt pretrain` on the cluster that runs this job.
+"""Entry point for `ray job submit`: run `clickprompt pretrain` on the cluster that runs this job.
 
 ray job submit --address http://HEAD:8265 --working-dir jobs -- python pretrain.py --config FILE --run URI
 """

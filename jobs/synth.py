@@ -1,4 +1,4 @@
-"""Entry point for `ray job submit`: `clickprompt synth` on the cluster that runs this job.
+"""Entry point for `ray job submit`: run `clickprompt synth` on the cluster that runs this job.
 
 ray job submit --address http://HEAD:8265 --working-dir jobs -- python synth.py goodreads --rows N --out URI
 """

@@ -1,9 +1,9 @@
-"""Entry point for `ray job submit`: `clickprompt tokenize` on the cluster that runs this job.
+r"""Entry point for `ray job submit`: run `clickprompt tokenize` on the cluster that runs this job.
 
-ray job submit --address http://HEAD:8265 --working-dir jobs -- python tokenize_job.py DATASET --plm
-HUB-NAME-OR-DIR
+ray job submit --address http://HEAD:8265 --working-dir jobs -- \
+    python tokenize_job.py DATASET --plm HUB-NAME-OR-DIR
 
-Not tokenize.py, which would stand in the place of Python's own module of that name, here and in every worker.
+The name isn't tokenize.py, because that would replace Python's own module, here and in every worker.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Entry point for `ray job submit`: `clickprompt tune` on the cluster that runs this job.
+"""Entry point for `ray job submit`: run `clickprompt tune` on the cluster that runs this job.
 
 ray job submit --address http://HEAD:8265 --working-dir jobs -- python tune.py --config FILE --run URI
 """

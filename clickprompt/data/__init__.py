@@ -1,1 +1,3 @@
-"""Raw logs → prepared Parquet, vocabulary, token table → batches. Nothing here imports ray or a model."""
+"""From raw logs to batches: prepared Parquet, vocabulary, token table. Nothing here imports ray or a
+model.
+"""

@@ -1,4 +1,4 @@
-"""What one forward pass reads.
+"""The batch: what one forward pass reads.
 
 Shape legend: B rows, F fields, Z tokens of the longest row.
 """
@@ -13,19 +13,19 @@ __all__ = ["Batch"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a click log, as ids and, where a PLM reads them, as tokens.
+    """Rows of a click log: ids, and tokens if a PLM reads them.
 
-    A row of `row_weight` 0 is padding: it takes part in no loss and no count.
+    A row of `row_weight` 0 is padding; it takes part in no loss and no count.
     """
 
     row_ids: Tensor  # [B] int64
-    field_ids: Tensor  # [B, F] int64, each field counting from 0 (0 = unknown)
+    field_ids: Tensor  # [B, F] int64, counted from 0 in each field (0 = unknown)
     labels: Tensor  # [B] float32, 0 or 1
     row_weight: Tensor  # [B] float32, 0 or 1
     input_ids: Tensor | None = None  # [B, Z] int64, the uncorrupted text
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
-    mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = not a target
+    mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = no target
 
     def __len__(self) -> int:
         return len(self.row_ids)

@@ -1,4 +1,4 @@
-"""Columns of ids, as they travel → the Batch that a model reads (DESIGN §3.4).
+"""Turn columns of ids, as they travel, into the Batch that a model reads (DESIGN §3.4).
 
 Shape legend: B rows, F fields, Z tokens of the longest row.
 """
@@ -22,15 +22,15 @@ _NEEDS_MASK_TOKEN = {"masked": "PA-MLM", "denoising": "denoising"}
 
 
 class Collator:
-    """Turns columns `row_id`, `label`, one per field, and optionally `weight` (missing = 1) into batches.
+    """Turn columns `row_id`, `label`, one per field, and optionally `weight` (missing = 1) into batches.
 
-    With a token table, batches carry text; with `masking` too, what the PLM reads of it in pretraining and
-    the targets of that, by `lm`:
+    With a token table, batches carry text. With `masking`, they also carry what the PLM reads in pretraining
+    and its targets, which depend on `lm`:
 
-    masked (PA-MLM): corrupted text; targets are its corrupted tokens. causal (PA-CLM): the text itself;
-    targets are the text's tokens, or with a `mask_scope` other than tokens the values' only, each at
-        the place before its own. There is no rate.
-    denoising: corrupted text; targets are all of the text's tokens, `mask_scope` says what is corrupted.
+    - masked (PA-MLM): corrupted text; the targets are its corrupted tokens.
+    - causal (PA-CLM): the text itself; the targets are the text's tokens, or only the values' if `mask_scope`
+      is not tokens, each at the place before its own. There is no rate.
+    - denoising: corrupted text; all of its tokens are targets, and `mask_scope` says what is corrupted.
 
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. A row of weight
@@ -48,14 +48,14 @@ class Collator:
         seed: int = 0,
         id_dropout: float = 0.0,
     ) -> None:
-        """Raises ConfigError when masking is asked for and can't be done."""
+        """Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
             raise ConfigError("masking needs text; give a token table with it")
         if masking and token_table and token_table.mask_id is None and lm in _NEEDS_MASK_TOKEN:
             needed_by = _NEEDS_MASK_TOKEN[lm]
             raise ConfigError(
-                f"{token_table.meta['tokenizer']} has no mask token, which {needed_by} needs; use a masked "
-                "language model"
+                f"{token_table.meta['tokenizer']} has no mask token, which {needed_by} needs; use a "
+                "masked language model"
             )
         self.columns = tuple(columns)
         self.token_table = token_table
@@ -66,20 +66,21 @@ class Collator:
         self.id_dropout = id_dropout
 
     def __call__(self, columns: Mapping[str, np.ndarray], epoch: int = 0) -> Batch:
-        """All rows as one batch, in the given order. `epoch` keys the masks and the dropped ids."""
+        """Return all rows as one batch, in the given order. `epoch` keys the masks and the dropped ids."""
         return self._collate(columns, self._field_ids(columns), _weight(columns), epoch, slice(None))
 
     def micro_batches(
         self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0
     ) -> list[Batch]:
-        """The rows, longest text first, in ⌈B / micro_batch_size⌉ batches of which each is padded to its own
-        longest row only.
+        """Return the rows, longest text first, in ⌈B / micro_batch_size⌉ batches, each padded only to its own
+        longest row.
         """
         field_ids, weight = self._field_ids(columns), _weight(columns)
         order = np.arange(len(field_ids))
         if self.token_table is not None:
             lengths = np.where(weight > 0, self.token_table.lengths(field_ids, self.max_length), 0)
-            order = np.argsort(-lengths, kind="stable")  # stable: the same batches wherever it runs
+            # stable, so that the batches are the same wherever it runs
+            order = np.argsort(-lengths, kind="stable")
         starts = range(0, len(order), micro_batch_size)
         return [
             self._collate(columns, field_ids, weight, epoch, order[start : start + micro_batch_size])
@@ -121,7 +122,7 @@ class Collator:
     def _text(
         self, table: TokenTable, field_ids: np.ndarray, text: np.ndarray, row_ids: np.ndarray, epoch: int
     ) -> dict[str, np.ndarray]:
-        """The text fields of Batch, each [B, Z]."""
+        """Return the text fields of Batch, each [B, Z]."""
         input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
         plain = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.masking is None:
@@ -151,5 +152,5 @@ class Collator:
 
 
 def _weight(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[B] float32."""
+    """Return the weights, [B] float32."""
     return np.asarray(columns.get("weight", np.ones(len(columns["row_id"]))), dtype=np.float32)

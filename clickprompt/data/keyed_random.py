@@ -1,5 +1,5 @@
-"""Random bits as a pure function of integer keys, vectorised: no generator state, so neither order nor
-batching can matter.
+"""Random bits as a pure function of integer keys, vectorised. There is no generator state, so neither order
+nor batching can matter.
 
 The mixer is splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
 """
@@ -14,7 +14,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def _splitmix64(state: np.ndarray) -> np.ndarray:
-    """One step of splitmix64: a bijection of uint64."""
+    """Apply one step of splitmix64, a bijection of uint64."""
     state = state + _GAMMA
     state = (state ^ (state >> np.uint64(30))) * _MIX_1
     state = (state ^ (state >> np.uint64(27))) * _MIX_2
@@ -22,7 +22,7 @@ def _splitmix64(state: np.ndarray) -> np.ndarray:
 
 
 def random_bits(*keys: int | np.ndarray) -> np.ndarray:
-    """uint64 of the keys' broadcast shape; a different value for every order of the same keys.
+    """Return uint64 of the keys' broadcast shape, a different value for every order of the same keys.
 
     With all keys but the last one fixed, this is a bijection of the last key: no two of its values give the
     same bits.
@@ -35,5 +35,5 @@ def random_bits(*keys: int | np.ndarray) -> np.ndarray:
 
 
 def random_uniform(*keys: int | np.ndarray) -> np.ndarray:
-    """float64 in [0, 1) of the keys' broadcast shape."""
+    """Return float64 in [0, 1) of the keys' broadcast shape."""
     return (random_bits(*keys) >> np.uint64(11)) * 2.0**-53

@@ -1,1 +1,1 @@
-"""Figures of predictions: metrics, significance, slices. No models here, and no Ray."""
+"""Figures of predictions: metrics, significance, slices. Neither models nor Ray are needed here."""

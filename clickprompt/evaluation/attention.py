@@ -1,4 +1,5 @@
-"""Attention over the prompts (Table 7), added up over rows and put in figures; scoring/attention.py finds it.
+"""Sums of attention over the prompts (Table 7) and the figures made of them; scoring/attention.py measures
+it.
 
 Shape legend: F fields, L layers, K prompts per layer.
 """
@@ -13,7 +14,7 @@ __all__ = ["AttentionSums", "summarise_attention"]
 
 @dataclass(frozen=True)
 class AttentionSums:
-    """Over rows: `weights` [F, L, K] and how many `rows` [F] have a token of the field that was masked."""
+    """Sums over rows: `weights` [F, L, K], and how many `rows` [F] have a token of the masked field."""
 
     weights: np.ndarray
     rows: np.ndarray
@@ -23,9 +24,9 @@ class AttentionSums:
 
 
 def summarise_attention(sums: AttentionSums, field_names: list[str]) -> dict[str, dict[str, Any]]:
-    """Per field: "rows"; "scores" [K] of the last layer (Table 7), which sum to 1; "layers" [L, K] likewise;
-    "on_prompts" [L], the part of all attention that goes to prompts. A field that no row has a token of is
-    left out.
+    """Return per field: "rows"; "scores" [K] of the last layer (Table 7), which sum to 1; "layers" [L, K]
+    likewise; "on_prompts" [L], the share of all attention that goes to prompts. A field of which no row has a
+    token is left out.
     """
     figures = {}
     for name, weights, rows in zip(field_names, sums.weights, sums.rows, strict=True):

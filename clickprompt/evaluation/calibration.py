@@ -1,5 +1,4 @@
-"""Does what is predicted at 30% get clicked 30% of the time? The reliability curve and the expected
-calibration error.
+"""The reliability curve and the expected calibration error: are 30% of the rows predicted at 30% clicked?
 
 Both come from sums per bin of the predicted probability, which add up over shards. Bins are [lower edge,
 upper edge), the last one closed.
@@ -27,18 +26,18 @@ _Z = 1.959963984540054  # 97.5% of the normal distribution
 
 
 def equal_width_edges(num_bins: int = NUM_BINS) -> NDArray[np.float64]:
-    """[num_bins + 1], 0 to 1 in equal steps: the usual bins. Where clicks are rare nearly all rows are in the
-    first few.
+    """Return [num_bins + 1], 0 to 1 in equal steps: the usual bins. If clicks are rare, nearly all rows are
+    in the first few.
     """
     return np.linspace(0, 1, num_bins + 1)
 
 
 def equal_mass_edges(logits: ArrayLike, num_bins: int = NUM_BINS) -> NDArray[np.float64]:
-    """[≤ num_bins + 1], quantiles of the predicted probability, so that bins have about equally many rows.
-    Rows of equal predictions stay together, and bins that would be empty for it are left out.
+    """Return [≤ num_bins + 1], quantiles of the predicted probability, so that bins have about equally many
+    rows. Rows with equal predictions stay together, and bins left empty by that are dropped.
 
-    logits: [N], those that are to be binned or, where histograms are merged, an agreed sample of them.
-    Raises DataError for no rows.
+    logits: [N], those that are to be binned or, if histograms are merged, an agreed sample of them. Raises
+    DataError for no rows.
     """
     values = np.asarray(logits)
     if not len(values):
@@ -49,8 +48,8 @@ def equal_mass_edges(logits: ArrayLike, num_bins: int = NUM_BINS) -> NDArray[np.
 
 
 def calibration_sums(labels: ArrayLike, logits: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[bins, 3]: rows, clicks and the sum of predicted probabilities of each bin. Those of several shards are
-    added.
+    """Return [bins, 3]: rows, clicks and the sum of predicted probabilities of each bin. Those of several
+    shards can be added.
 
     labels: [N], 0 or 1. logits: [N], finite. edges: [bins + 1], ascending from 0 to 1. Raises DataError for
     another label than 0 and 1, a logit that isn't finite, or another number of logits than labels.
@@ -77,9 +76,9 @@ def expected_calibration_error(sums: NDArray[np.float64]) -> float:
 
 
 def reliability_curve(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Per bin that has rows: `lower` and `upper` edge, `rows`, mean `prediction`, `click_rate` and its 95%
-    `interval`, which is Wilson's (1927): never outside [0, 1], and usable for few rows and for rates near 0.
-    It takes rows as independent of each other.
+    """Return for each bin with rows: `lower` and `upper` edge, `rows`, mean `prediction`, `click_rate` and
+    its 95% `interval`, which is Wilson's (1927): never outside [0, 1], and usable for few rows and for rates
+    near 0. It treats rows as independent of each other.
     """
     curve = []
     for lower, upper, (rows, clicks, predicted) in zip(
@@ -101,6 +100,5 @@ def reliability_curve(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> 
 
 
 def _probability(logits: NDArray) -> NDArray[np.float64]:
-    return np.exp(
-        -np.logaddexp(0.0, -logits.astype(np.float64))
-    )  # σ without overflow at large negative logits
+    # σ without overflow at large negative logits
+    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))

@@ -1,4 +1,4 @@
-"""Is one model's AUC above another's on the same rows, by more than chance?"""
+"""Test whether one model's AUC exceeds another's on the same rows by more than chance."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ __all__ = ["compare", "paired_logits"]
 
 
 def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
-    """[N] the base model's logits in the order of `predictions` (both as read_predictions gives them).
+    """Return the base model's logits, [N], in the order of `predictions` (both as read_predictions gives
+    them).
 
-    Raises DataError when the two aren't of the same rows with the same labels.
+    Raises DataError if the two don't have the same rows with the same labels.
     """
     rows, base_rows = (set(table["row_id"].to_numpy().tolist()) for table in (predictions, base))
     if rows != base_rows:
         raise DataError(
             f"the two runs were scored on different rows ({len(rows):,} and {len(base_rows):,}, "
-            f"{len(rows & base_rows):,} in both); "
-            "evaluate both on the same split of the same dataset"
+            f"{len(rows & base_rows):,} in both); evaluate both on the same split of the same dataset"
         )
     different = predictions["label"].to_numpy() != base["label"].to_numpy()
     if different.any():
@@ -36,9 +36,9 @@ def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
 
 
 def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArray) -> dict[str, Any]:
-    """{"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and whether
-    the difference is chance: "delong", which takes rows as independent, and "user_bootstrap", which doesn't
-    (None where all rows are of one user). Where all rows are of one class, only "log_loss" isn't None.
+    """Return {"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and
+    two tests of the difference: "delong", which treats rows as independent, and "user_bootstrap", which
+    doesn't (None if all rows belong to one user). If all rows are of one class, only "log_loss" isn't None.
 
     All [N]; users are ids of any kind. Raises DataError as `auc_or_none` does.
     """

@@ -1,6 +1,4 @@
-"""All that a finetuned run's predictions say: of the split as a whole, of its long tail and of its cold
-start.
-"""
+"""All figures of a finetuned run's predictions: of the split as a whole, its long tail and its cold start."""
 
 from typing import Any
 
@@ -28,17 +26,17 @@ from clickprompt.evaluation.streamed import streamed_figures
 __all__ = ["EXACT_ROWS", "check_fields", "figures_of_files", "split_figures"]
 
 EXACT_ROWS = 20_000_000
-"""Rows of a split up to which all is exact. With GoodReads' 15 fields they take some 5 GB while they are
-sorted.
+"""Largest number of rows of a split for which everything is exact. With GoodReads' 15 fields they take some 5
+GB while they are sorted.
 """
 
 _MANY = 1000
 
 
 def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
-    """The numbers of the user's and the item's field: the settings', else the log's own (a schema's user and
-    item), else the first field and, of the others, the one with most values. Raises ConfigError for a field
-    that the dataset doesn't have.
+    """Return the numbers of the user's and the item's field: those of the settings, else the log's own (a
+    schema's user and item), else the first field and, of the others, the one with the most values. Raises
+    ConfigError for a field that the dataset doesn't have.
     """
     names = dataset.field_names
     for key, name in (("user", settings.user), ("item", settings.item)):
@@ -63,11 +61,12 @@ def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
 def figures_of_files(
     folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
 ) -> dict[str, Any]:
-    """`split_figures` of the prediction files in `folder`, one per row group of the split; above `EXACT_ROWS`
-    without all of them in memory (streamed.py).
+    """Compute `split_figures` of the prediction files in `folder`, one per row group of the split; above
+    `EXACT_ROWS`, without all of them in memory (streamed.py).
 
-    "left_out" says what is None for that (None where nothing is): every "auc_interval", "auc_by_request", the
-    AUCs of "by_value". The other AUCs there are histograms', within their "auc_bound"; GAUC is exact.
+    "left_out" names what is None for that reason (None if nothing is): every "auc_interval",
+    "auc_by_request", the AUCs of "by_value". The other AUCs then come from histograms and are within their
+    "auc_bound"; GAUC is exact.
     """
     rows = dataset.counts[split]
     if rows <= EXACT_ROWS:
@@ -93,15 +92,16 @@ def split_figures(
     settings: EvaluateConfig,
     base: pa.Table | None = None,
 ) -> dict[str, Any]:
-    """Of the predictions (read_predictions) of a whole split: {"rows", "auc", "auc_bound", "auc_interval",
-    "log_loss", "gauc", "auc_by_request" (GAUC of requests, where the log has groups), "calibration",
-    "long_tail", "cold_start", "by_value"}; the last has, field by field, each value's rows, clicks and AUC,
-    where the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`).
+    """Compute the figures of the predictions (read_predictions) of a whole split.
+
+    Returns {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc", "auc_by_request" (GAUC of
+    requests, if the log has groups), "calibration", "long_tail", "cold_start", "by_value"}. The last has,
+    field by field, each value's rows, clicks and AUC, if the field has at most `_MANY` values. Intervals are
+    95%, by user (`auc_interval`).
 
     base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in
-    the subsets of the long tail. Where all rows are of one class, no AUC is defined: those of the split,
-    their bounds and intervals are None. Raises DataError where predictions, base and split aren't of the same
-    rows.
+    the subsets of the long tail. If all rows are of one class, no AUC is defined: those of the split, their
+    bounds and intervals are None. Raises DataError if predictions, base and split don't have the same rows.
     """
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     base_logits = None if base is None else paired_logits(predictions, base)
@@ -179,14 +179,14 @@ def _named(figures: list[dict[str, Any]], values: pa.ChunkedArray) -> list[dict[
 
 
 def _groups(predictions: pa.Table, dataset: Dataset, split: str) -> np.ndarray:
-    """Which rows were shown together, in the order of the predictions."""
+    """Return which rows were shown together, in the order of the predictions."""
     return rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", "group"])))[
         "group"
     ].to_numpy()
 
 
 def _ids(predictions: pa.Table, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
-    """Each field's ids in the order of the predictions, which are sorted by row_id."""
+    """Return each field's ids in the order of the predictions, which are sorted by row_id."""
     rows = rows_of(
         predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", *dataset.columns]))
     )

@@ -13,24 +13,25 @@ __all__ = ["Gauc", "auc_by_value", "gauc"]
 
 class Gauc(NamedTuple):
     value: float | None
-    """None where no user has rows of both classes"""
+    """None if no user has rows of both classes"""
     users: int
-    """counted, as are their `rows`"""
+    """users that count, with their `rows`"""
     rows: int
     users_left_out: int
-    """who have rows of one class only, so that no pair of theirs can be ordered"""
+    """users with rows of one class only, so that none of their pairs can be ordered"""
     rows_left_out: int
 
 
 def gauc(users: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Gauc:
     """Per-user AUC (Zhu et al. 2017, "Optimized Cost per Click in Taobao Display Advertising"), each user
-    weighing their rows: Σ_u rows_u · AUC_u / Σ_u rows_u, over the users who have both clicks and other rows.
+    weighted by their rows: Σ_u rows_u · AUC_u / Σ_u rows_u, over the users who have both clicks and other
+    rows.
 
-    Only the order of each user's own rows counts; that some users click more than others is nothing a model
-    gains by here.
+    Only the order within each user's rows counts; a model gains nothing from knowing that some users click
+    more than others.
 
-    users: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite.
-    Raises DataError as `metrics.auc` does, one class excepted.
+    users: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite. Raises DataError as `metrics.auc`
+    does, one class excepted.
     """
     _, rows, _, aucs = _by_group(users, labels, scores)
     defined = np.isfinite(aucs)
@@ -45,11 +46,11 @@ def gauc(users: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Gauc:
 
 
 def auc_by_value(values: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
-    """{"value", "rows", "clicks", "auc"} for each value of a field, in the values' order; AUC is None where a
-    value has one class only.
+    """Return {"value", "rows", "clicks", "auc"} for each value of a field, in the values' order; AUC is None
+    if a value has one class only.
 
-    values: [N]. labels: [N], 0 or 1. scores: [N], finite.
-    Raises DataError as `metrics.auc` does, one class excepted.
+    values: [N]. labels: [N], 0 or 1. scores: [N], finite. Raises DataError as `metrics.auc` does, one class
+    excepted.
     """
     columns = zip(*(column.tolist() for column in _by_group(values, labels, scores)), strict=True)
     return [
@@ -61,8 +62,8 @@ def auc_by_value(values: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> lis
 def _by_group(
     groups: ArrayLike, labels: ArrayLike, scores: ArrayLike
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """(group, rows, clicks, AUC or NaN), each [G]. Pairs are counted in integers over one sort by group and
-    score.
+    """Return (group, rows, clicks, AUC or NaN), each [G]. Pairs are counted in integers over one sort by
+    group and score.
     """
     clicked, values = checked(labels, scores, "score")
     ids = np.asarray(groups)
@@ -80,7 +81,8 @@ def _by_group(
     run_others = np.diff(np.append(starts, len(values))) - run_clicks
     first_runs = run_starts(members[starts])  # where each group's runs begin
     others_before = np.cumsum(run_others) - run_others
-    others_below = others_before - others_before[first_runs][members[starts]]  # of the same group
+    # Other rows of the same group
+    others_below = others_before - others_before[first_runs][members[starts]]
     twice_right = np.add.reduceat(run_clicks * (2 * others_below + run_others), first_runs)
     clicks, others = np.add.reduceat(run_clicks, first_runs), np.add.reduceat(run_others, first_runs)
     pairs = 2 * clicks * others

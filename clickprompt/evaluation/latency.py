@@ -1,4 +1,4 @@
-"""Milliseconds per batch (Table 8, Appendix C.2)."""
+"""Measure milliseconds per batch (Table 8, Appendix C.2)."""
 
 import math
 import statistics
@@ -13,12 +13,13 @@ __all__ = ["time_per_batch"]
 def time_per_batch(
     callables: Mapping[str, Callable[[], object]], repeats: int = 30, warmup: int = 3
 ) -> dict[str, dict[str, float]]:
-    """Table 8: wall time of one call of each, in milliseconds.
+    """Measure the wall time of one call of each, in milliseconds (Table 8).
 
-    Repeats are interleaved (A B C A B C …), so that a machine that slows down or speeds up meanwhile does so
-    for all of them alike. CUDA work is waited for.
+    Repeats are interleaved (A B C A B C …), so that a machine that slows down or speeds up does so for all of
+    them alike. CUDA work is waited for.
 
-    Returns {name: {"median", "p99", "min", "max"}} over `repeats` calls, `warmup` earlier ones left out.
+    Returns {name: {"median", "p99", "min", "max"}} over `repeats` calls, after `warmup` calls that don't
+    count.
     """
     assert repeats >= 1, repeats
     times: dict[str, list[float]] = {name: [] for name in callables}

@@ -1,4 +1,4 @@
-"""The paper's two metrics and the figure its Table 2 compares models by."""
+"""The paper's two metrics, and the figure by which its Table 2 compares models."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,12 +12,11 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """AUC of §4.1.2: the share of (click, non-click) pairs that the score puts in the right order, a tie
     counting half.
 
-    Exact: pairs are counted in integers over the sorted scores, O(n log n). Any order-preserving score does;
-    logits are better than probabilities, which run into ties where the sigmoid saturates.
+    Exact: pairs are counted in integers over the sorted scores, O(n log n). Any order-preserving score will
+    do; logits are better than probabilities, which run into ties where the sigmoid saturates.
 
-    labels: [N], 0 or 1. scores: [N], finite. Raises DataError when only one class is present (no pair
-    exists), for another label than 0 and 1, a score that isn't finite, or another number of scores than
-    labels.
+    labels: [N], 0 or 1. scores: [N], finite. Raises DataError if only one class is present (no pair exists),
+    for another label than 0 and 1, a score that isn't finite, or another number of scores than labels.
     """
     clicked, values = checked(labels, scores, "score")
     num_clicked = int(clicked.sum())
@@ -38,8 +37,8 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def auc_or_none(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """`auc`, or None where there are rows but all are of one class. Raises DataError as `auc` does for the
-    rest.
+    """Return `auc`, or None if there are rows but all are of one class. Otherwise raises DataError as `auc`
+    does.
     """
     clicked, _ = checked(labels, scores, "score")
     return None if len(clicked) and clicked.all() == clicked.any() else auc(labels, scores)
@@ -48,7 +47,7 @@ def auc_or_none(labels: ArrayLike, scores: ArrayLike) -> float | None:
 def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     """Binary cross-entropy of Eq. 2, the mean over rows of −log σ((2y − 1)·logit), in float64.
 
-    From logits, so that no probability is ever rounded to 0 or 1 and nothing is clipped.
+    Computed from logits, so that no probability is ever rounded to 0 or 1 and nothing is clipped.
 
     labels: [N], 0 or 1. logits: [N], finite. Raises DataError for no rows, another label than 0 and 1, a
     logit that isn't finite, or another number of logits than labels.
@@ -61,18 +60,19 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
 
 
 def relative_improvement(auc: float | None, base: float | None) -> float | None:
-    """Rel.Impr of Table 2: AUC / AUC_base − 1; None where an AUC is undefined, or the base's is 0."""
+    """Rel.Impr of Table 2: AUC / AUC_base − 1; None if an AUC is undefined, or the base's is 0."""
     return auc / base - 1 if auc is not None and base else None
 
 
 def run_starts(*columns: NDArray) -> NDArray[np.int64]:
-    """Where each run of equal lines begins, in columns [N] that are sorted together; [0] where N = 0."""
+    """Return where each run of equal lines begins, in columns [N] that are sorted together; [0] if N = 0."""
     changes = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return np.concatenate([[0], np.flatnonzero(changes) + 1])
 
 
 def checked(labels: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArray[np.bool_], NDArray]:
-    """(label is 1, values), each [N], as every metric takes them; `name` is what a message calls a value.
+    """Return (label is 1, values), each [N], as every metric takes them; `name` is what a message calls a
+    value.
 
     Raises DataError for another label than 0 and 1, a value that isn't finite, or another number of values
     than labels.
@@ -80,19 +80,19 @@ def checked(labels: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArray[np
     label_array, value_array = np.asarray(labels), np.asarray(values)
     if label_array.ndim != 1 or value_array.shape != label_array.shape:
         raise DataError(
-            f"labels have shape {label_array.shape}, {name}s {value_array.shape}; give one {name} for every "
-            "label, of the same rows"
+            f"labels have shape {label_array.shape}, {name}s {value_array.shape}; give one {name} for "
+            "every label, of the same rows"
         )
     wrong = np.flatnonzero((label_array != 0) & (label_array != 1))
     if len(wrong):
         raise DataError(
-            f"row {wrong[0]} has label {label_array[wrong[0]]}; labels are 0 or 1, check the label rule "
-            "that prepared the data"
+            f"row {wrong[0]} has label {label_array[wrong[0]]}; labels are 0 or 1, check the label "
+            "rule that prepared the data"
         )
     wrong = np.flatnonzero(~np.isfinite(value_array))
     if len(wrong):
         raise DataError(
-            f"row {wrong[0]} has {name} {value_array[wrong[0]]}; the model diverged, train it again with a "
-            "smaller learning rate"
+            f"row {wrong[0]} has {name} {value_array[wrong[0]]}; the model diverged, train it again "
+            "with a smaller learning rate"
         )
     return label_array == 1, value_array

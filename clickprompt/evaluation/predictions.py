@@ -15,17 +15,17 @@ SCHEMA = pa.schema(
     [
         ("row_id", pa.int64()),
         ("label", pa.int8()),
-        ("logit", pa.float32()),  # of Eq. 9 or Eq. 10; what the metrics read
+        ("logit", pa.float32()),  # from Eq. 9 or Eq. 10; what the metrics read
         ("probability", pa.float32()),  # σ(logit), for people and for serving
-        ("ctr_logit", pa.float32()),  # of the CTR tower alone
-        ("plm_logit", pa.float32()),  # of the PLM tower alone; null without a PLM
+        ("ctr_logit", pa.float32()),  # from the CTR tower alone
+        ("plm_logit", pa.float32()),  # from the PLM tower alone; null without a PLM
     ]
 )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of rows, in an order of the predictor's own; each [N]."""
+    """Scores of rows, in an order of the scorer's own; each [N]."""
 
     row_ids: np.ndarray
     labels: np.ndarray
@@ -36,7 +36,7 @@ class Scores:
 
 
 def part_uri(folder: str, group: int) -> str:
-    """The file of a row group's predictions."""
+    """Return the file of a row group's predictions."""
     return storage.join(folder, f"part-{group:05d}.parquet")
 
 
@@ -44,11 +44,10 @@ def write_predictions(uri: str, scores: Scores) -> None:
     """Write one shard's predictions (ŷ of Eq. 9 and 10) to the Parquet file `uri`, whole or not at all,
     sorted by row_id.
 
-    Raises InputError when `uri` can't be written.
+    Raises InputError if `uri` can't be written.
     """
-    probability = np.exp(
-        -np.logaddexp(0.0, -scores.logits.astype(np.float64))
-    )  # σ without overflow at large negative logits
+    # σ without overflow at large negative logits
+    probability = np.exp(-np.logaddexp(0.0, -scores.logits.astype(np.float64)))
     plm_logits = (
         pa.nulls(len(scores.logits), pa.float32())
         if scores.plm_logits is None
@@ -68,7 +67,7 @@ def write_predictions(uri: str, scores: Scores) -> None:
 
 
 def read_predictions(uri: str) -> pa.Table:
-    """Every prediction in the folder `uri`, sorted by row_id.
+    """Read every prediction in the folder `uri`, sorted by row_id.
 
     Returns a table of `SCHEMA`. Raises DataError for a folder without prediction files, a file that isn't
     one, or a row that was predicted twice.
@@ -76,39 +75,39 @@ def read_predictions(uri: str) -> pa.Table:
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
         raise DataError(
-            f"{uri}: no prediction files (*.parquet) in this folder; run `clickprompt predict` first or "
-            "check the path"
+            f"{uri}: no prediction files (*.parquet) in this folder; run `clickprompt predict` first "
+            "or check the path"
         )
     table = pa.concat_tables([read_part(storage.join(uri, name)) for name in names]).sort_by("row_id")
     row_ids = table["row_id"].to_numpy()
     repeated = row_ids[1:][row_ids[1:] == row_ids[:-1]]
     if len(repeated):
         raise DataError(
-            f"{uri}: {len(np.unique(repeated))} rows are predicted more than once (row_id {repeated[0]} is "
-            "the first); "
-            "two runs were mixed in one folder, predict again into an empty one"
+            f"{uri}: {len(np.unique(repeated))} rows are predicted more than once (row_id "
+            f"{repeated[0]} is the first); two runs were mixed in one folder, predict again into an "
+            "empty one"
         )
     return table
 
 
 def rows_of(predictions: pa.Table, rows: pa.Table) -> pa.Table:
-    """A dataset's rows in the order of their predictions, which are sorted by row_id.
+    """Return a dataset's rows in the order of their predictions, which are sorted by row_id.
 
-    Raises DataError where the two aren't of the same rows with the same labels.
+    Raises DataError if the two don't have the same rows with the same labels.
     """
     rows = rows.sort_by("row_id")
     for column, meant in (("row_id", "of other rows"), ("label", "with other labels")):
         if not rows[column].equals(predictions[column]):
             raise DataError(
                 f"the predictions are {meant} than the dataset has ({len(predictions):,} rows, "
-                f"{len(rows):,} there): "
-                "the dataset was prepared anew or files were mixed; evaluate the run again"
+                f"{len(rows):,} there): the dataset was prepared anew or files were mixed; evaluate "
+                "the run again"
             )
     return rows
 
 
 def read_part(uri: str) -> pa.Table:
-    """One file's predictions. Raises DataError for a file that holds something else."""
+    """Read one file's predictions. Raises DataError for a file that holds something else."""
     try:
         with storage.open_input(uri) as stream:
             table = pq.ParquetFile(stream).read(use_threads=False)
@@ -116,8 +115,8 @@ def read_part(uri: str) -> pa.Table:
         raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
     if not table.schema.equals(SCHEMA):
         raise DataError(
-            f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder holds "
-            "something else"
+            f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder "
+            "holds something else"
         )
     if any(table[name].null_count for name in SCHEMA.names if name != "plm_logit"):
         raise DataError(f"{uri}: empty cells; predictions have none, predict again")

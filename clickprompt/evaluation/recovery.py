@@ -1,4 +1,4 @@
-"""What scoring/recovery.py found of masked values: its files, and accuracies per field."""
+"""Recovery of masked values (scoring/recovery.py measures it): its files, and accuracies per field."""
 
 from typing import Any
 
@@ -13,21 +13,23 @@ from clickprompt.io import storage
 
 __all__ = ["SCHEMA", "compare_recovery", "read_recovery", "summarise_recovery", "write_recovery"]
 
+# tokens recovered with another row's prompts; null for a model without prompts
+# the row's id in the first field: the user
 SCHEMA = pa.schema(
     [
         ("row_id", pa.int64()),
         ("field", pa.string()),
-        ("cluster", pa.int32()),  # the row's id in the first field: the user
-        ("seen", pa.bool_()),  # whether training rows have this value of this field
+        ("cluster", pa.int32()),
+        ("seen", pa.bool_()),  # whether this value occurs in the field's training rows
         ("tokens", pa.int32()),  # masked tokens of the value
-        ("hits_own", pa.int32()),  # of these, recovered with the row's own prompts
-        ("hits_permuted", pa.int32()),  # … with another row's; null for a model without prompts
+        ("hits_own", pa.int32()),  # tokens recovered with the row's own prompts
+        ("hits_permuted", pa.int32()),
     ]
 )
 
 
 def write_recovery(uri: str, table: pa.Table) -> None:
-    """Write one row group's lines to the Parquet file `uri`, whole or not at all. Raises InputError when it
+    """Write one row group's lines to the Parquet file `uri`, whole or not at all. Raises InputError if it
     can't be written.
     """
     sink = pa.BufferOutputStream()
@@ -36,8 +38,8 @@ def write_recovery(uri: str, table: pa.Table) -> None:
 
 
 def read_recovery(uri: str) -> pa.Table:
-    """Every line in the folder `uri`, sorted by row and field. Raises DataError for a folder without such
-    files, or a damaged one.
+    """Read every line in the folder `uri`, sorted by row and field. Raises DataError for a folder without
+    such files, or a damaged one.
     """
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
@@ -58,27 +60,27 @@ def read_recovery(uri: str) -> pa.Table:
 
 
 def summarise_recovery(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """Per field: rows, users, masked tokens; accuracies `own` and `permuted`, their `ratio` and `difference`
-    with its 95% `interval`.
+    """Return per field: rows, users, masked tokens; accuracies `own` and `permuted`, their `ratio` and
+    `difference` with its 95% `interval`.
 
     `seen` has the same over the lines whose value occurs in training. Accuracies are shares of masked tokens;
-    a figure is None where there is nothing to count, or nothing to compare with because the model has no
+    a figure is None if there is nothing to count, or nothing to compare with because the model has no
     prompts.
     """
     return _per_field(table, "hits_permuted", "permuted")
 
 
 def compare_recovery(table: pa.Table, other: pa.Table) -> dict[str, dict[str, Any]]:
-    """As `summarise_recovery`, with another model's own prompts in place of the permuted ones: its accuracy
-    is `against`, the interval is paired.
+    """Compare as `summarise_recovery`, with another model's own prompts in place of the permuted ones: its
+    accuracy is `against`, the interval is paired.
 
-    Raises DataError when the two models were not asked for the same tokens.
+    Raises DataError if the two models were not asked for the same tokens.
     """
     asked = ["row_id", "field", "cluster", "seen", "tokens"]
     if not table.select(asked).equals(other.select(asked)):
         raise DataError(
-            f"the two runs were asked for different tokens ({len(table)} and {len(other)} masked values); "
-            "compare runs of one dataset, split and tokenizer"
+            f"the two runs were asked for different tokens ({len(table)} and {len(other)} masked "
+            "values); compare runs of one dataset, split and tokenizer"
         )
     return _per_field(table.append_column("hits_against", other["hits_own"]), "hits_against", "against")
 

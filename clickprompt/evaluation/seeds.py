@@ -1,5 +1,5 @@
-"""Several seeds of a model against the same seeds of another: their evaluations, and Student's paired t-test
-over the seeds.
+"""Compare several seeds of one model with the same seeds of another: their evaluations, and Student's paired
+t-test over the seeds.
 """
 
 import statistics
@@ -24,26 +24,25 @@ _UNDEFINED: dict[str, Any] = {
 def compare_seeds(
     results: Sequence[dict[str, Any]], base_results: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `evaluate` returned of runs of one model and of another's, in any order; they pair up by their
-    seeds.
+    """Compare what `evaluate` returned for runs of one model and of another, in any order; runs pair up by
+    their seeds.
 
     Returns {"split", "rows", "runs", "auc", "log_loss"}. "runs" has for each seed "seed", "run", "auc",
     "log_loss" and the other run's under "against"; the last two have "mean", "sd", "against_mean",
     "against_sd" and "t_test" (`paired_t_test`), "auc" also "relative_improvement" (Table 2's Rel.Impr, of the
     means).
 
-    Where all rows are of one class, all of "auc" is None.
+    If all rows are of one class, all of "auc" is None.
 
-    Raises InputError where seeds don't pair up, there are fewer than two pairs or t is undefined, DataError
-    for different test sets.
+    Raises InputError if seeds don't pair up, there are fewer than two pairs or t is undefined, DataError for
+    different test sets.
     """
     first = results[0]
     for result in (*results, *base_results):
         if (result["dataset_fingerprint"], result["split"]) != (first["dataset_fingerprint"], first["split"]):
             raise DataError(
                 f"{result['run']}: evaluated on another dataset's {result['split']} split than "
-                f"{first['run']}; only runs on the same rows "
-                "compare, evaluate both on one dataset"
+                f"{first['run']}; only runs on the same rows compare, evaluate both on one dataset"
             )
     ours, theirs = _by_seed(results), _by_seed(base_results)
     if ours.keys() != theirs.keys():
@@ -71,8 +70,8 @@ def _by_seed(results: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
         other = found.setdefault(result["seed"], result)
         if other is not result:
             raise InputError(
-                f"{other['run']} and {result['run']} have the same seed {result['seed']}; give one run of "
-                "each seed"
+                f"{other['run']} and {result['run']} have the same seed {result['seed']}; give one "
+                "run of each seed"
             )
     return found
 

@@ -1,6 +1,4 @@
-"""Is a difference more than chance? Tests of two models on the same rows, or over the same seeds; intervals
-for dependent rows.
-"""
+"""Tests of two models on the same rows or over the same seeds, and intervals for dependent rows."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ __all__ = [
 
 RESAMPLES = 2000
 _Z = 1.959963984540054  # 97.5% of the normal distribution
-_ROUNDING = 1e-12  # of a metric
+_ROUNDING = 1e-12  # relative rounding error of a metric
 _DRAWS_PER_STEP = 1 << 22  # bounds the memory
 
 
@@ -35,19 +33,20 @@ def cluster_interval(
     """95% percentile interval of Σ gains / Σ counts by the cluster bootstrap (Efron and Tibshirani 1993, §8):
     clusters are drawn with replacement, as many as there are, `RESAMPLES` times.
 
-    A user's rows share the user, so they are no independent evidence; whole users are. Few clusters make the
-    interval too narrow.
+    Rows of the same user are not independent evidence, but whole users are. Few clusters make the interval
+    too narrow.
 
     clusters, gains, counts: [N], what each line belongs to, what it adds to the numerator and to the
-    denominator (counts > 0). Returns None where fewer than two clusters leave nothing to estimate from.
+    denominator (counts > 0). Returns None if there are fewer than two clusters to estimate from.
     """
     names, members = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 2:
         return None
+    # [C, 2]
     sums = np.stack(
         [np.bincount(members, weights=np.asarray(values, dtype=np.float64)) for values in (gains, counts)],
         axis=1,
-    )  # [C, 2]
+    )
     generator = np.random.default_rng(seed)
     step = max(1, _DRAWS_PER_STEP // len(names))
     means = []
@@ -65,12 +64,12 @@ def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> t
     data"), on the logit scale, so that it stays within [0, 1].
 
     Var(AUC) = c₁/(c₁−1) Σ u² / clicks² + c₀/(c₀−1) Σ v² / others² + 2 c/(c−1) Σ u·v / (clicks·others) over
-    the clusters, u and v being what a cluster's clicks and its other rows have of placement beyond the AUC;
-    c₁, c₀ clusters have clicks, have others, c there are. Where every cluster is one row it is DeLong's. No
-    resampling: a sort.
+    the clusters. u and v are the placements of a cluster's clicks and of its other rows in excess of the AUC;
+    of the c clusters, c₁ have clicks and c₀ have others. If every cluster is one row, this is DeLong's
+    variance. It takes one sort and no resampling.
 
-    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite. Returns None where fewer than
-    two clusters have clicks or have others, the AUC is 0 or 1, or no variance is left to judge by.
+    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite. Returns None if fewer than two
+    clusters have clicks or have others, the AUC is 0 or 1, or the variance is 0.
     """
     clicked, values = checked(labels, scores, "score")
     names, members = np.unique(np.asarray(clusters), return_inverse=True)
@@ -98,7 +97,7 @@ def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> t
 
 class DeLong(NamedTuple):
     difference: float
-    """AUC of the scores less AUC of the base scores"""
+    """AUC of the scores minus AUC of the base scores"""
     standard_error: float
     z: float
     p_value: float
@@ -109,23 +108,23 @@ class DeLong(NamedTuple):
 
 def delong(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> DeLong:
     """DeLong's test of two AUCs on the same rows (DeLong, DeLong and Clarke-Pearson 1988), by ranks in O(n
-    log n) as Sun and Xu (2014).
+    log n) as in Sun and Xu (2014).
 
     A click's placement is the share of other rows below it, another row's the share of clicks above it, ties
     counting half; the AUC is the mean of either. Var(difference) = Var(clicks' differences of placement) /
     clicks + Var(the others') / others.
 
-    It takes rows as independent of each other; where users have several, `user_bootstrap` doesn't.
+    It treats rows as independent of each other; if users have several, use `user_bootstrap`, which doesn't.
 
     labels: [N], 0 or 1. scores, base_scores: [N], finite. Raises DataError as `metrics.auc` does, with fewer
-    than two rows of a class, or where no variance is left to judge by.
+    than two rows of a class, or if the variance is 0.
     """
     clicked, values, base_values = _paired(labels, scores, base_scores)
     num_clicks = int(clicked.sum())
     if min(num_clicks, len(clicked) - num_clicks) < 2:
         raise DataError(
-            f"DeLong's test needs two rows of each class, these {len(clicked)} have {num_clicks} clicks; "
-            "evaluate on more rows"
+            f"DeLong's test needs two rows of each class, these {len(clicked)} have {num_clicks} "
+            "clicks; evaluate on more rows"
         )
     gains = _placements(clicked, values) - _placements(clicked, base_values)
     difference = float(gains[clicked].mean())
@@ -148,17 +147,17 @@ def delong(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> DeLo
 
 class UserBootstrap(NamedTuple):
     difference: float
-    """AUC of the scores less AUC of the base scores, of all rows"""
+    """AUC of the scores minus AUC of the base scores, over all rows"""
     standard_error: float
     p_value: float
-    """two-sided: twice the share of resampled differences at or beyond 0 on the rarer side, the observed one
-    counted in
+    """two-sided: twice the share of resampled differences at or beyond 0 on the rarer side, counting in the
+    observed one
     """
     interval: tuple[float, float]
     """95%, percentiles"""
     users: int
     resamples: int
-    """those with rows of both classes"""
+    """number of resamples with rows of both classes"""
 
 
 def user_bootstrap(
@@ -177,8 +176,8 @@ def user_bootstrap(
     A drawn user's rows count as often as the user was drawn, so rows are sorted once and not in every
     resample.
 
-    users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite.
-    Raises DataError as `metrics.auc` does, and for fewer than two users.
+    users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite. Raises DataError as
+    `metrics.auc` does, and for fewer than two users.
     """
     clicked, values, base_values = _paired(labels, scores, base_scores)
     names, members = np.unique(np.asarray(users), return_inverse=True)
@@ -186,8 +185,8 @@ def user_bootstrap(
         raise DataError(f"users have shape {members.shape}, labels {clicked.shape}; give every row's user")
     if len(names) < 2:
         raise DataError(
-            f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; evaluate on "
-            "more rows"
+            f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; "
+            "evaluate on more rows"
         )
     models = [_Presorted(members, clicked, each) for each in (values, base_values)]
     once = np.ones(len(names), dtype=np.int64)
@@ -235,18 +234,18 @@ def paired_t_test(values: Sequence[float], base_values: Sequence[float]) -> Pair
     """Student's paired t-test over seeds: t = mean difference / (its standard deviation / √n) on n − 1
     degrees of freedom.
 
-    values, base_values: [n], a metric of two models, place by place of the same seed. Raises InputError for
-    fewer than two pairs, unequal lengths, or differences that are all the same but not 0.
+    values, base_values: [n], a metric of two models; equal places belong to the same seed. Raises InputError
+    for fewer than two pairs, unequal lengths, or differences that are all the same but not 0.
     """
     if len(values) != len(base_values):
         raise InputError(
-            f"{len(values)} values against {len(base_values)}: a paired test needs both models' runs of the "
-            "same seeds"
+            f"{len(values)} values against {len(base_values)}: a paired test needs both models' runs "
+            "of the same seeds"
         )
     if len(values) < 2:
         raise InputError(
-            f"{len(values)} pair of runs: a t-test over seeds needs two or more; train both models with "
-            "further seeds"
+            f"{len(values)} pair of runs: a t-test over seeds needs two or more; train both models "
+            "with further seeds"
         )
     differences = np.asarray(values, dtype=np.float64) - np.asarray(base_values, dtype=np.float64)
     degrees = len(differences) - 1
@@ -254,8 +253,8 @@ def paired_t_test(values: Sequence[float], base_values: Sequence[float]) -> Pair
     if np.ptp(differences) < _ROUNDING:
         if abs(mean) > _ROUNDING:
             raise InputError(
-                f"all {len(differences)} pairs differ by the same {mean:g}, t is undefined; are these runs "
-                "of different seeds?"
+                f"all {len(differences)} pairs differ by the same {mean:g}, t is undefined; are these "
+                "runs of different seeds?"
             )
         return PairedT(0.0, 0.0, degrees, 1.0, (0.0, 0.0))
     t = mean / error
@@ -271,8 +270,8 @@ def _paired(
 
 
 def _placements(clicked: NDArray[np.bool_], scores: NDArray) -> NDArray[np.float64]:
-    """[N]: of a click the share of other rows below it, of another row the share of clicks above it; a tie is
-    half below and half above.
+    """Return [N]: for a click the share of other rows below it, for another row the share of clicks above it;
+    a tie is half below and half above.
     """
     order = np.argsort(scores)
     starts = run_starts(scores[order])
@@ -297,7 +296,9 @@ class _Presorted:
         self._starts = run_starts(scores[order])
 
     def auc(self, times: NDArray[np.int64]) -> float:
-        """As `metrics.auc` with every row of user u there times[u] times; NaN where one class is missing."""
+        """Compute `metrics.auc` with every row of user u repeated times[u] times; NaN if one class is
+        missing.
+        """
         weights = times[self._members]
         clicks = np.where(self._clicked, weights, 0)
         if len(self._starts) < len(weights):  # there are ties
@@ -333,7 +334,7 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
 
 
 def _t_of(p_value: float, degrees: int) -> float:
-    """The t whose two-sided p-value this is, by bisection."""
+    """Return the t whose two-sided p-value this is, by bisection."""
     low, high = 0.0, 1.0
     while _t_p_value(high, degrees) > p_value:
         high *= 2

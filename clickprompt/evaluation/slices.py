@@ -18,20 +18,20 @@ __all__ = ["READINGS", "TailSubset", "cold_rows", "figures_of", "judged", "tail_
 
 Reading = Literal["seen", "with_unseen"]
 READINGS: tuple[Reading, ...] = ("seen", "with_unseen")
-_ENOUGH = 10  # rows of each class, below which an AUC says nothing
+_ENOUGH = 10  # fewest rows of each class for which an AUC means something
 
 
 def tail_ids(train_count: NDArray[np.int64], share: float, reading: Reading) -> NDArray[np.bool_]:
-    """[S] which ids are long-tail: the ⌊share · n⌋ rarest of the n ids with a training row, ties by id (the
-    paper says no more than "the bottom 10% in terms of frequency"). Reading `with_unseen`: the ids without a
+    """Return which ids [S] are long-tail: the ⌊share · n⌋ rarest of the n ids with a training row, ties by id
+    (the paper says only "the bottom 10% in terms of frequency"). Reading `with_unseen`: the ids without a
     training row, too.
 
-    Ties matter where there is little: on MovieLens-1M 13 test rows (60 `with_unseen`) are of a tail user and
-    a tail item; were the share rounded up and ties taken from the largest id down, it would be 11 (59), of
+    Ties matter in small subsets: on MovieLens-1M 13 test rows (60 `with_unseen`) have a tail user and a tail
+    item. If the share were rounded up and ties taken from the largest id down, there would be 11 (59), with
     the same counts at the edge (20 rows a user, 5 an item).
 
     The unknown id 0 stands for values that are too rare to have an id or were never seen, so it is in the
-    tail of `with_unseen` only.
+    tail only with `with_unseen`.
 
     train_count: [S], training rows of each id.
     """
@@ -47,7 +47,7 @@ def tail_ids(train_count: NDArray[np.int64], share: float, reading: Reading) -> 
 
 @dataclass(frozen=True)
 class TailSubset:
-    """One of Table 6's four."""
+    """One of Table 6's four subsets."""
 
     tail_user: bool
     tail_item: bool
@@ -59,8 +59,8 @@ Tails = dict[Reading, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
 
 def tails(user_counts: NDArray[np.int64], item_counts: NDArray[np.int64], share: float) -> Tails:
-    """By reading, `tail_ids` of the users and of the items; user_counts, item_counts: [S] training rows of
-    each id.
+    """Return, by reading, `tail_ids` of the users and of the items; user_counts, item_counts: [S] training
+    rows of each id.
     """
     return {
         reading: (tail_ids(user_counts, share, reading), tail_ids(item_counts, share, reading))
@@ -71,8 +71,8 @@ def tails(user_counts: NDArray[np.int64], item_counts: NDArray[np.int64], share:
 def tail_subsets(
     users: NDArray[np.int64], items: NDArray[np.int64], tails: Tails
 ) -> dict[Reading, list[TailSubset]]:
-    """Table 6's subsets by reading, in the paper's order (long-tail user and item, item only, user only,
-    neither).
+    """Return Table 6's subsets by reading, in the paper's order (long-tail user and item, item only, user
+    only, neither).
 
     users, items: [N] ids.
     """
@@ -89,8 +89,8 @@ def tail_subsets(
 def cold_rows(
     ids: Mapping[str, NDArray[np.int64]], train_counts: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Per field [N], which rows have a value that never occurs in training; under "none" those without any
-    such value.
+    """Return, per field [N], which rows have a value that never occurs in training, and under "none" those
+    without any such value.
 
     ids: field → [N]; train_counts: field → [S].
     """
@@ -99,9 +99,9 @@ def cold_rows(
 
 
 def figures_of(labels: NDArray, logits: NDArray, users: NDArray, rows: NDArray[np.bool_]) -> dict[str, Any]:
-    """{"rows", "clicks", "auc", "auc_bound", "auc_interval", "log_loss"} of the chosen rows; an AUC of fewer
-    than ten rows of either class is None. The bound is how far off the AUC can be (0: it is exact), the
-    interval that of `auc_interval` by user.
+    """Return {"rows", "clicks", "auc", "auc_bound", "auc_interval", "log_loss"} of the chosen rows; the AUC
+    is None for fewer than ten rows of either class. The bound is the largest error of the AUC (0: it is
+    exact), the interval that of `auc_interval` by user.
     """
     chosen, clicks = int(rows.sum()), int(labels[rows].sum())
     enough = judged(chosen, clicks)
@@ -116,5 +116,5 @@ def figures_of(labels: NDArray, logits: NDArray, users: NDArray, rows: NDArray[n
 
 
 def judged(rows: int, clicks: int) -> bool:
-    """Whether an AUC of so many rows says anything."""
+    """Return whether an AUC of so many rows means anything."""
     return min(clicks, rows - clicks) >= _ENOUGH

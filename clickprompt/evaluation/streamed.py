@@ -1,9 +1,10 @@
-"""What figures.py says of a split, without all of it in memory: a few row groups of its prediction files at a
-time.
+"""Compute the figures of figures.py for a split that doesn't fit in memory, from a few row groups of its
+prediction files at a time.
 
-Memory grows with the vocabulary and not with the rows: every AUC is one of an `AucHistogram` (16 MiB at
+Memory grows with the vocabulary and not with the rows: every AUC comes from an `AucHistogram` (16 MiB at
 most), certain to its bound. GAUC is exact: rows wait in temporary files, 9 bytes each, until all of a user's
-are there. Left out, since they need all rows sorted or a histogram a value: intervals of AUCs, AUC by value.
+are there. Intervals of AUCs and AUC by value are left out, because they need all rows sorted or a histogram
+per value.
 """
 
 import math
@@ -36,12 +37,14 @@ from clickprompt.io import storage
 __all__ = ["streamed_figures"]
 
 _AT_ONCE = 1 << 17  # rows in memory
-_USERS_ROWS = 1 << 22  # rows of some of the users, about so many, sorted in memory
-_SAMPLE = 1 << 20  # logits that say where the histograms and the bins of equal mass have their edges
+# Rows of one group of users, about so many, sorted in memory
+_USERS_ROWS = 1 << 22
+# Logits that decide the edges of the histograms and of the bins of equal mass
+_SAMPLE = 1 << 20
 
 
 class _Sums:
-    """Of a subset's rows."""
+    """Sums of a subset's rows."""
 
     def __init__(self, bins: LogitBins) -> None:
         self._histogram = AucHistogram(bins)
@@ -56,8 +59,8 @@ class _Sums:
             self._loss += len(labels) * log_loss(labels, logits)
 
     def figures(self, *, always: bool = False) -> dict[str, Any]:
-        """As `figures_of` of slices.py. `always`: with an AUC however few rows there are, if both classes are
-        there.
+        """Return the figures as `figures_of` of slices.py. `always`: with an AUC however few rows there are,
+        if both classes are there.
         """
         auc, bound = (
             self._histogram.auc()
@@ -75,7 +78,7 @@ class _Sums:
 
 
 class _ByUser:
-    """Rows in files by user, so that GAUC is of some of the users at a time."""
+    """Rows in files by user, so that GAUC needs only some of the users at a time."""
 
     _ROW = np.dtype([("user", "<i4"), ("label", "i1"), ("logit", "<f4")])
 
@@ -113,10 +116,11 @@ def streamed_figures(
     item: str,
     few: list[str],
 ) -> dict[str, Any]:
-    """As `split_figures` of figures.py, of the prediction files in `folder`, one per row group of the split.
+    """Compute `split_figures` of figures.py from the prediction files in `folder`, one per row group of the
+    split.
 
-    user, item: fields that the long tail is of. few: fields whose values are listed.
-    Raises DataError where the files aren't of the split's rows.
+    user, item: fields of the long tail. few: fields whose values are listed. Raises DataError if the files
+    don't have the split's rows.
     """
     groups = dataset.row_group_counts(split)
     sample = _sample(folder, groups)
@@ -190,7 +194,7 @@ def _by_value(sums: NDArray[np.int64], vocabulary: pa.Table) -> list[dict[str, A
 
 
 def _sample(folder: str, groups: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The logits of whole row groups, evenly from the whole split."""
+    """Return the logits of whole row groups, evenly spread over the split."""
     step = max(1, int(groups.sum()) // _SAMPLE)
     return np.concatenate(
         [read_part(part_uri(folder, group))["logit"].to_numpy() for group in range(0, len(groups), step)]
@@ -200,7 +204,7 @@ def _sample(folder: str, groups: NDArray[np.int64]) -> NDArray[np.float32]:
 def _chunks(
     folder: str, dataset: Dataset, split: str, groups: NDArray[np.int64]
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """(rows, their predictions), both sorted by row_id, some row groups at a time."""
+    """Yield (rows, their predictions), both sorted by row_id, some row groups at a time."""
     ends = np.cumsum(groups)
     first = 0
     while first < len(groups):

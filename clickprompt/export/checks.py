@@ -1,4 +1,4 @@
-"""Does an export fit a dataset? Asked before anything is scored with it."""
+"""Check that an export fits a dataset before anything is scored with it."""
 
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
@@ -11,8 +11,8 @@ __all__ = ["check_clicks", "check_dataset", "check_scorable", "token_table"]
 
 
 def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export can't score this dataset: other fields, another token table, or no
-    click logit.
+    """Raises DataError if the export can't score this dataset: other fields, another token table, or no click
+    logit.
     """
     info = check_clicks(export, dataset)
     token_table(export, info, dataset)
@@ -20,7 +20,7 @@ def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
 
 
 def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export has no click logit, or the dataset other fields than it was trained
+    """Raises DataError if the export has no click logit, or the dataset has other fields than it was trained
     on.
     """
     info = read_info(export)
@@ -31,7 +31,7 @@ def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
 
 
 def check_dataset(export: str, info: ExportInfo, dataset: Dataset) -> None:
-    """Raises DataError when the dataset has other fields than the export was trained on, or no token table of
+    """Raises DataError if the dataset has other fields than the export was trained on, or no token table of
     its PLM.
     """
     _check_fields(export, info, dataset)
@@ -43,14 +43,14 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
     found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
     if expected != found:
         raise DataError(
-            f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset it "
-            "was trained on"
+            f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset "
+            "it was trained on"
         )
 
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
-    """The dataset's token table of the export's tokenizer; None for a model without a PLM. Raises DataError
-    when there is none.
+    """Return the dataset's token table of the export's tokenizer, or None for a model without a PLM. Raises
+    DataError if there is none.
     """
     if info.plm is None:
         return None

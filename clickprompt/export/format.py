@@ -1,11 +1,11 @@
-"""What a trained model leaves: safetensors weights and one JSON file, read by evaluators, predictors and
+"""The export of a trained model: safetensors weights and one JSON file, read by evaluators, predictors and
 servers.
 
-    export.json         format, objective, configuration, fields, PLM architecture, where it came from,
-    SHA-256 of the rest model.safetensors   (on object stores with a part of its checksum in the name)
-    tokenizer/          only with a PLM
+- export.json: format, objective, configuration, fields, PLM architecture, origin, SHA-256 of the other files
+- model.safetensors: the weights (on object stores with a part of their checksum in the name)
+- tokenizer/: only with a PLM
 
-`export.json` is written last; a folder without it, or whose files differ from its checksums, is not an
+`export.json` is written last. A folder without it, or whose files differ from its checksums, is not an
 export.
 """
 
@@ -69,7 +69,8 @@ class ExportInfo:
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
     serving: dict[str, Any] | None = (
-        # of a folder for a server (export/serving_folder.py): format, vocabulary files, how it was checked
+        # only in a folder for a server (export/serving_folder.py): format, vocabulary files, how it was
+        # checked
         None
     )
 
@@ -86,7 +87,7 @@ def write_export(
     tokenizer_fingerprint: str | None,
     step: int,
 ) -> None:
-    """Write an export; an earlier one of the same name is replaced. Raises InputError when the place can't be
+    """Write an export; an earlier one of the same name is replaced. Raises InputError if the place can't be
     written.
 
     weights: whole, contiguous tensors of their own (training/engine.py, weights_of); plm:
@@ -118,7 +119,7 @@ def write_export(
 
 
 def publish(folder: str, uri: str) -> None:
-    """Copy a finished folder to `uri`. What was there stays until all is copied.
+    """Copy a finished folder to `uri`. What was there stays until everything is copied.
 
     Locally the new folder takes the old one's place by a rename. Elsewhere the weights get a name of their
     own, `export.json` goes last, and then what it doesn't list is deleted: at any moment `export.json` lists
@@ -151,38 +152,38 @@ def publish(folder: str, uri: str) -> None:
 
 
 def dataset_of(config: dict[str, Any], uri: str | None = None) -> Dataset:
-    """The dataset that an export with this configuration was trained on, in the version it had then; `uri` is
-    where it has moved to.
+    """Open the dataset that an export with this configuration was trained on, in the version it had then;
+    `uri` is where it has moved to.
     """
     data = config["data"]
     return Dataset.open(storage.native(uri or data["path"]), data.get("version") or 1)
 
 
 def export_of(run_or_export: str) -> str:
-    """The export below a run, or the folder itself if it is one. Raises DataError when there is none."""
+    """Return the export below a run, or the folder itself if it is one. Raises DataError if there is none."""
     for candidate in (storage.join(run_or_export, "export"), run_or_export):
         if storage.exists(storage.join(candidate, INFO)):
             return candidate
     raise DataError(
-        f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the training "
-        "first"
+        f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the "
+        "training first"
     )
 
 
 def read_info(uri: str) -> ExportInfo:
-    """`export.json` of an export, its files checked. Raises DataError for another format or a damaged
+    """Read `export.json` of an export and check its files. Raises DataError for another format or a damaged
     file.
     """
     values = storage.read_json(storage.join(uri, INFO))
     if values.get("format_version") != FORMAT_VERSION:
         raise DataError(
-            f"{uri}: export format {values.get('format_version')}, this clickprompt reads {FORMAT_VERSION}; "
-            "export again with this version"
+            f"{uri}: export format {values.get('format_version')}, this clickprompt reads "
+            f"{FORMAT_VERSION}; export again with this version"
         )
     if (values.get("serving") or {}).get("format", "safetensors") != "safetensors":
         raise DataError(
-            f"{uri}: a model as {values['serving']['format']}, which only a server runs; give the run it "
-            "was exported from"
+            f"{uri}: a model as {values['serving']['format']}, which only a server runs; give the run "
+            "it was exported from"
         )
     for name, checksum in values["files"].items():
         if not storage.exists(storage.join(uri, name)) or storage.sha256(storage.join(uri, name)) != checksum:
@@ -193,7 +194,7 @@ def read_info(uri: str) -> ExportInfo:
 
 
 def scores_of(uri: str) -> tuple[float, float] | None:
-    """(AUC, log loss) that `add_scores` has left in an export."""
+    """Return (AUC, log loss) that `add_scores` has left in an export."""
     info = storage.read_json(storage.join(uri, INFO))
     return (info["valid_auc"], info["valid_log_loss"]) if info.get("valid_log_loss") is not None else None
 
@@ -212,13 +213,13 @@ def weights_checksum(uri: str) -> str:
 
 
 def _weights_file(files: Mapping[str, str] | None) -> str:
-    """Its name: `model.safetensors`, on object stores with a part of its checksum."""
+    """Return the name of the weights: `model.safetensors`, on object stores with a part of its checksum."""
     return next(name for name in files or () if name.startswith("model") and name.endswith(".safetensors"))
 
 
 def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[ClickPrompt, ExportInfo]:
-    """The trained model in eval mode and what is known of it. `changes` of its configuration: those that
-    weights don't depend on.
+    """Load the trained model in eval mode and what is known of it. `changes` to its configuration may only be
+    such that the weights don't depend on.
     """
     info = read_info(uri)
     config = replaced(stored_config(info.config), changes or {})
@@ -232,7 +233,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
 
 
 def load_weights(uri: str) -> dict[str, torch.Tensor]:
-    """The tensors of an export by name, to start another model from."""
+    """Load the tensors of an export by name, to start another model from."""
     info = read_info(uri)
     with storage.local_copy(uri) as folder:
         return load_file(os.path.join(folder, _weights_file(info.files)))

@@ -1,8 +1,8 @@
 """The CTR model as a graph that runs without this package: ONNX, or a program of torch.export.
 
-Both take `field_ids` [B, F] int64, each field counting from 0, and give `logit` [B] float32 (Eq. 10 before
-the sigmoid), for any B ≥ 1. An ONNX graph may have the transform's look-ups before that, and then takes raw
-rows (raw_graph.py).
+Both take `field_ids` [B, F] int64, each field counted from 0, and give `logit` [B] float32 (Eq. 10 before the
+sigmoid), for any B ≥ 1. An ONNX graph may have the transform's look-ups before that, and then takes raw rows
+(raw_graph.py).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from clickprompt.models.ctr import CTRModel
 __all__ = ["GRAPHS", "GraphFormat"]
 
 Logits = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-"""input name → [B, …] to logits [B]"""
+"""maps input name → [B, …] to logits [B]"""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class GraphFormat:
     """packages that aren't installed with clickprompt"""
     save: Callable[[torch.export.ExportedProgram, str, RowTransform | None], None]
     load: Callable[[str], Logits]
-    """the logits by the graph in the file, on one thread"""
+    """loads the graph in a file as a function to logits, on one thread"""
 
     def require(self) -> None:
-        """Raises InputError naming packages that aren't there."""
+        """Raises InputError naming packages that aren't installed."""
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(
@@ -45,7 +45,9 @@ class GraphFormat:
             )
 
     def write(self, model: CTRModel, num_fields: int, path: str, lookups: RowTransform | None = None) -> None:
-        """`model` in eval mode, on the CPU. lookups: what comes before it, in an ONNX graph."""
+        """Write `model`, in eval mode on the CPU, to `path`. lookups: what comes before it in an
+        ONNX graph.
+        """
         batch = torch.export.Dim("batch", min=1)
         example = torch.zeros(3, num_fields, dtype=torch.int64)  # sizes 0 and 1 would be taken for constants
         with torch.no_grad(), _quiet():
@@ -81,15 +83,14 @@ def _load_onnx(path: str) -> Logits:
 
 def _save_program(program: torch.export.ExportedProgram, path: str, lookups: RowTransform | None) -> None:
     assert lookups is None
-    program.example_inputs = (
-        None  # the only thing in the archive that would be a pickle: weights are raw bytes, the graph is JSON
-    )
+    # The only thing in the archive that would be a pickle: weights are raw bytes, the graph is JSON
+    program.example_inputs = None
     torch.export.save(program, path)
 
 
 def _load_program(path: str) -> Logits:
-    # Only what `_save_program` has just written: torch.export.load unpickles whatever an archive marks as
-    # pickled
+    # Safe only because `_save_program` has just written it: torch.export.load unpickles whatever an archive
+    # marks as pickled
     with _quiet():
         module = torch.export.load(path).module()
 
@@ -102,7 +103,7 @@ def _load_program(path: str) -> Logits:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks on itself: operators of packages that aren't installed, functions it will
+    """Silence torch's remarks on itself: operators of packages that aren't installed, functions it will
     rename.
     """
     logger = logging.getLogger("torch.onnx")

@@ -1,12 +1,13 @@
-"""The folder a server loads: a finetuned model, and the vocabulary that turns raw values into its ids.
+"""Write the folder that a server loads: a finetuned model, and the vocabulary that turns raw values into its
+ids.
 
-export.json         fields in order with their vocabulary files, configuration, SHA-256 of the rest model.*
-safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (export/graphs.py) vocab/
-a Parquet file per field; row i is id i, row 0 stands for every unknown value tables/             tables that
-raw rows are joined to, if the log has such
+- export.json: fields in order with their vocabulary files, configuration, SHA-256 of the other files
+- model.*: safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (export/graphs.py)
+- vocab/: a Parquet file per field; row i is id i, row 0 stands for every unknown value
+- tables/: tables that raw rows are joined to, if the log has any
 
-With "transform" of export.json's "serving" this is all that turns raw rows into ids and texts
-(data/transform/row_transform.py); an ONNX graph can have it in itself ("inputs", export/raw_graph.py).
+The "transform" in export.json's "serving" is all that turns raw rows into ids and texts
+(data/transform/row_transform.py); an ONNX graph can contain it ("inputs", export/raw_graph.py).
 """
 
 import os
@@ -34,7 +35,7 @@ from clickprompt.models.ctr import CTRModel
 __all__ = ["FORMATS", "export_for_serving"]
 
 FORMATS = ("safetensors", *GRAPHS)
-_TOLERANCE = 1e-5  # of a logit; of one above 1 or below -1 relative to it
+_TOLERANCE = 1e-5  # of a logit; relative if the logit is above 1 or below -1
 _CHECKED_ROWS = 512
 _CHECKED_BATCHES = (1, 2, 7, 128, _CHECKED_ROWS + 1)
 _LATENCY_BATCH = 128  # rows, as in Table 8
@@ -50,13 +51,14 @@ def export_for_serving(
     appears; `raw`: an ONNX graph that takes raw rows, compared with transform and model on rows drawn from
     the vocabularies. `data` is where the dataset has moved to.
 
-    Raises InputError for an unknown format, missing packages or when `out` exists; DataError when the run
-    isn't finetuned, has a PLM that the format can't hold, its dataset is gone, or a graph can't follow its
-    transform; RunError where the graph computes something else than the model.
+    Raises InputError for an unknown format, missing packages or if `out` exists; DataError if the run isn't
+    finetuned, has a PLM that the format can't hold, its dataset is gone, or a graph can't follow its
+    transform; RunError if the graph computes something else than the model.
     """
     if to not in FORMATS:
         raise InputError(
-            f"--to {to}: no format; known formats: {', '.join(FORMATS)}; the folder to write goes with --out"
+            f"--to {to}: no such format; known formats: {', '.join(FORMATS)}; the folder to write "
+            "goes with --out"
         )
     if raw and to != "onnx":
         raise InputError(f"--raw goes with --to onnx; {to} has no look-ups, so leave --raw out")
@@ -76,9 +78,8 @@ def export_for_serving(
     check_clicks(export, dataset)
     if graph and info.objective != "without_plm":
         raise DataError(
-            f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned with "
-            "finetune.with_plm=false, "
-            "or use --to safetensors"
+            f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned "
+            "with finetune.with_plm=false, or use --to safetensors"
         )
     transform = RowTransform.of_dataset(dataset) if raw else None
     if transform:
@@ -135,7 +136,9 @@ def _vocabulary(field: dict[str, Any]) -> str:
 def _write_graph(
     graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str, transform: RowTransform | None
 ) -> dict[str, Any]:
-    """What `export.json` says of it. Raises RunError where its logits aren't the model's."""
+    """Write the graph and return what `export.json` says of it. Raises RunError if its logits aren't the
+    model's.
+    """
     path = os.path.join(folder, graph.file)
     graph.write(model, len(dataset.field_names), path, transform)
     exported = graph.load(path)
@@ -155,11 +158,11 @@ def _write_graph(
             logits, expected = of_graph(rows), trained(rows)
             assert logits.shape == expected.shape, logits.shape
             largest = float(((logits - expected).abs() / expected.abs().clamp(min=1)).max())
-            if not largest <= _TOLERANCE:  # also where it is no number
+            if not largest <= _TOLERANCE:  # also true if it is NaN
                 raise RunError(
-                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a batch of "
-                    f"{len(logits)} rows (at most "
-                    f"{_TOLERANCE:g}); nothing was written, use another --to"
+                    f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a "
+                    f"batch of {len(logits)} rows (at most {_TOLERANCE:g}); nothing was written, use "
+                    "another --to"
                 )
             difference = max(difference, largest)
     checked = len(field_ids) if transform else len(field_ids) - 1
@@ -185,7 +188,9 @@ def _write_graph(
 
 
 def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
-    """(field_ids [B, F], the graph's inputs) of rows of the test split, and of one of unknown values."""
+    """Return (field_ids [B, F], the graph's inputs) of rows of the test split, and of one row of unknown
+    values.
+    """
     counts = dataset.row_group_counts("test")
     groups = np.flatnonzero(np.cumsum(counts) - counts < _CHECKED_ROWS)
     rows = dataset.read_row_groups("test", groups).slice(0, _CHECKED_ROWS)

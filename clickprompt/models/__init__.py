@@ -1,3 +1,3 @@
-"""CTR tower, prompt projector, prompted PLM, and ClickPrompt out of the three. Single-device code; nothing
-here imports ray or data.
+"""The CTR tower, the prompt projector, the prompted PLM, and ClickPrompt made of the three. Single-device
+code; nothing here imports ray or data.
 """

@@ -17,8 +17,8 @@ __all__ = ["CTRModel"]
 class CTRModel(nn.Module):
     """ŷ^CTR = Linear(q), q = FI_Layer(Embed_Layer(x^ID)); FM, DeepFM and xDeepFM add linear terms Σ_j w[x_j].
 
-    `prediction=False` leaves out what only the logit needs, where nothing would train it (pretraining reads q
-    only). Raises ConfigError for an unknown backbone.
+    `prediction=False` leaves out what only the logit needs and nothing would train (pretraining reads only
+    q). Raises ConfigError for an unknown backbone.
     """
 
     def __init__(self, field_sizes: Sequence[int], config: CTRConfig, *, prediction: bool = True) -> None:

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 __all__ = ["MLP", "PackedEmbedding", "bi_interaction", "gather_rows", "inner_products", "linear"]
 
-_EMBEDDING_STD = 0.02  # std 1 drives softmaxes into denormals, which makes CPU matmuls several times slower
+# A standard deviation of 1 drives softmaxes into denormals, which makes CPU matmuls several times slower
+_EMBEDDING_STD = 0.02
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """table [N, d], rows of any shape → [..., d]."""
+    """Map table [N, d], rows of any shape → [..., d]."""
     return F.embedding(rows, table) if table.is_cuda else _GatherRows.apply(table, rows)  # pyright: ignore[reportReturnType]
 
 
 class _GatherRows(torch.autograd.Function):
-    """F.embedding with a backward that sums each row's gradients in one go; on CPUs torch's own adds them one
+    """F.embedding with a backward that sums each row's gradients in one go. On CPUs torch's own adds them one
     by one, in twice the time.
     """
 
@@ -37,7 +38,8 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows = ctx.saved_tensors[0].numpy().ravel().astype(np.int64)
         keys = (rows << 32) | np.arange(len(rows))
-        keys.sort()  # rows and their places together: several times faster than an argsort
+        # Sort rows and their places together: several times faster than an argsort
+        keys.sort()
         rows = keys >> 32
         starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
         places = torch.from_numpy(keys & (2**32 - 1))
@@ -50,7 +52,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 class PackedEmbedding(nn.Module):
-    """Embed_Layer of Eq. 5: all fields' embeddings as one table, field j's ids starting at the sum of the
+    """Embed_Layer of Eq. 5: all fields' embeddings in one table. Field j's ids start at the sum of the
     earlier sizes.
     """
 
@@ -64,12 +66,12 @@ class PackedEmbedding(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, field_ids: Tensor) -> Tensor:
-        """field_ids [B, F] int64, each field counting from 0 → field_embeddings [B, F, d]."""
+        """Map field_ids [B, F] int64, each field counted from 0 → field_embeddings [B, F, d]."""
         return gather_rows(self.weight, field_ids + self.offsets)
 
 
 class MLP(nn.Module):
-    """Linear layers of the widths `hidden_dims`, each followed by ReLU and dropout; its output is the last
+    """Linear layers of the widths `hidden_dims`, each followed by ReLU and dropout. The output is the last
     hidden layer.
     """
 
@@ -88,19 +90,19 @@ class MLP(nn.Module):
 
 
 def bi_interaction(field_embeddings: Tensor) -> Tensor:
-    """Σ_{i<j} e_i ⊙ e_j = ½((Σ_i e_i)² − Σ_i e_i²): [B, F, d] → [B, d]."""
+    """Return Σ_{i<j} e_i ⊙ e_j = ½((Σ_i e_i)² − Σ_i e_i²): [B, F, d] → [B, d]."""
     return 0.5 * (field_embeddings.sum(1).square() - field_embeddings.square().sum(1))
 
 
 def inner_products(field_embeddings: Tensor) -> Tensor:
-    """⟨e_i, e_j⟩ for i < j in row-major order: [B, F, d] → [B, F(F−1)/2]."""
+    """Return ⟨e_i, e_j⟩ for i < j in row-major order: [B, F, d] → [B, F(F−1)/2]."""
     num_fields = field_embeddings.shape[1]
     rows, columns = torch.triu_indices(num_fields, num_fields, 1, device=field_embeddings.device)
     return (field_embeddings @ field_embeddings.mT).flatten(1).index_select(1, rows * num_fields + columns)
 
 
 def linear(input_dim: int, output_dim: int, bias: bool = True) -> nn.Linear:
-    """A linear layer with Xavier-uniform weights and zero bias."""
+    """Build a linear layer with Xavier-uniform weights and zero bias."""
     layer = nn.Linear(input_dim, output_dim, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
     if bias:

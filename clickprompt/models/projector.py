@@ -12,8 +12,8 @@ __all__ = ["PromptProjector"]
 
 
 class PromptProjector(nn.Module):
-    """p_{l,k} = g_{l,k}(q), g a two-layer MLP with tanh between (§4.1.4), hidden size H: L·K separate
-    networks, computed at once.
+    """p_{l,k} = g_{l,k}(q), where g is a two-layer MLP with tanh between (§4.1.4), hidden size H: L·K
+    separate networks, computed at once.
 
     Network (l, k) is slice l·K + k of each parameter.
     """
@@ -39,7 +39,7 @@ class PromptProjector(nn.Module):
 
     def forward(self, interaction_vector: Tensor) -> Tensor:
         """q [B, Q] → soft_prompts [B, L, K, W]."""
-        # All networks read the same q, so the first layer is one plain matmul.
+        # All networks read the same q, so the first layer is one plain matmul
         hidden = torch.tanh(
             F.linear(interaction_vector, self.hidden_weight.flatten(0, 1), self.hidden_bias.flatten())
         )

@@ -1,1 +1,1 @@
-"""One HTML file about runs, from what their folders hold; nothing here loads a model or knows Ray."""
+"""Make one HTML file about runs from what their folders hold. Nothing here loads a model or knows Ray."""

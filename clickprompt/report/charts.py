@@ -1,5 +1,5 @@
-"""The report's four kinds of charts. Each is drawn at a given width, and twice in the page: wide, and narrow
-for small screens.
+"""Draw the report's four kinds of charts. Each is drawn at a given width, and twice in the page: wide, and
+narrow for small screens.
 """
 
 import math
@@ -11,7 +11,7 @@ from clickprompt.report.svg import LETTER, Scale, cut, element, frame, label, sv
 
 __all__ = ["Axis", "Bar", "Line", "Value", "axis_of", "bars", "colour", "heatmap", "parallel", "xy"]
 
-_COLOURS = 6  # of the style sheet: s0, s1, …
+_COLOURS = 6  # classes of the style sheet: s0, s1, …
 _DASHES = (None, "6 3", "2 3")
 
 
@@ -27,14 +27,14 @@ def _dash(number: int) -> str | None:
 class Line:
     name: str
     number: int
-    """which colour"""
+    """number that decides the colour"""
     points: Sequence[tuple[float, float]]
     intervals: Sequence[tuple[float, float] | None] = ()
-    """of y, a whisker each"""
+    """intervals of y, each drawn as a whisker"""
     dots: Sequence[tuple[float, float]] = ()
-    """pale ones, not joined"""
+    """pale points, not joined"""
     marked: bool = False
-    """a dot at every point"""
+    """whether every point gets a dot"""
     tips: Sequence[str] = ()
 
 
@@ -50,8 +50,9 @@ def xy(
     strip: Sequence[Sequence[tuple[float, float, float]]] = (),
     height: float = 240,
 ) -> str:
-    """Lines over x, named at their ends where there is room. square: both axes 0 to 1, with the diagonal.
-    strip: below, per line, bars (from x, to x, height as a share of 1), such as how many rows a bin has.
+    """Draw lines over x, named at their ends if there is room. square: both axes from 0 to 1, with the
+    diagonal. strip: below, per line, bars (from x, to x, height as a share of 1), such as how many rows a bin
+    has.
     """
     named = len(lines) > 1 and width > 450 and not square
     right = min(160.0, max(len(line.name) for line in lines) * 7.0 + 10) if named else 12.0
@@ -118,7 +119,7 @@ def _drawn(line: Line, x: Scale, y: Scale) -> str:
 
 
 def _names(lines: Sequence[Line], x: Scale, y: Scale) -> list[str]:
-    """At the right ends, moved apart where they would overlap."""
+    """Place the names at the right ends, moved apart where they would overlap."""
     places = sorted(
         ((y(line.points[-1][1]), line) for line in lines if line.points), key=lambda place: place[0]
     )
@@ -135,7 +136,7 @@ def _names(lines: Sequence[Line], x: Scale, y: Scale) -> list[str]:
 @dataclass(frozen=True)
 class Value:
     number: int
-    """which colour"""
+    """number that decides the colour"""
     value: float | None
     shown: str
     interval: tuple[float, float] | None = None
@@ -145,7 +146,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Bar:
-    """A label, what stands beside it in small, and its bars, one below the other."""
+    """A label, the small text beside it, and its bars, one below the other."""
 
     name: str
     note: str
@@ -153,9 +154,7 @@ class Bar:
 
 
 def bars(title: str, groups: Sequence[Bar], width: float, *, base: float, axis: str) -> str:
-    """Horizontal bars from `base`, each with its figure; where it is undefined the word stands there and no
-    bar.
-    """
+    """Draw horizontal bars from `base`, each with its figure. An undefined figure is a word without a bar."""
     defined = [value for group in groups for value in group.values if value.value is not None]
     ends = [end for value in defined for end in (value.value, *(value.interval or ())) if end is not None]
     longest = max(len(value.shown) for group in groups for value in group.values)
@@ -215,8 +214,8 @@ def heatmap(
     show: Any,
     groups: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """Darker is more, from 0 to the largest; figures in the cells where they fit. groups: (name, columns)
-    above the columns.
+    """Draw a heat map; darker is more, from 0 to the largest. Figures stand in the cells if they fit. groups:
+    (name, columns) above the columns.
     """
     left = min(0.34 * width, max(len(row) for row in rows) * LETTER + 10)
     gaps = max(0, len(groups) - 1) * 4
@@ -272,7 +271,7 @@ def groups_name(groups: Sequence[tuple[str, int]], column: int) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """Places of a key's values: in their order where they are few, by their size where they are many."""
+    """Places of a key's values: in their order if they are few, by their size if they are many."""
 
     name: str
     places: dict[Any, float]
@@ -280,8 +279,8 @@ class Axis:
 
 
 def axis_of(name: str, values: Sequence[Any]) -> Axis:
-    """From 0 to the number of values less one, or on a scale (of logarithms where the largest is 50 times the
-    smallest).
+    """Make an axis from 0 to the number of values minus one, or with a scale (logarithmic if the largest
+    value is 50 times the smallest).
     """
     distinct = sorted(
         set(values),
@@ -308,8 +307,8 @@ def parallel(
     *,
     best: str,
 ) -> str:
-    """Parallel coordinates: a line per trial over the axes, the last of which is its figure. lines: (values,
-    share from worst 0 to best 1, tip); the best one is drawn on top.
+    """Draw parallel coordinates: a line per trial over the axes, the last of which is its figure. lines:
+    (values, share from worst 0 to best 1, tip); the best one is drawn on top.
     """
     height, top, bottom = 300.0, 48.0, 262.0
     xs = [10 + number * (width - 60) / (len(axes) - 1) for number in range(len(axes))]

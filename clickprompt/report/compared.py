@@ -1,6 +1,4 @@
-"""Runs beside each other on the same rows: relative improvement, and whether a difference is more than
-chance.
-"""
+"""Compare runs on the same rows: relative improvement, and whether a difference is more than chance."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,21 +33,21 @@ from clickprompt.report.table import (
 
 __all__ = ["Comparison", "check_same_rows", "compare_predictions", "compared"]
 
-_MOST_ROWS = 20_000_000  # what `evaluate` sorts in memory, too
+_MOST_ROWS = 20_000_000  # the same limit as for `evaluate`, which also sorts in memory
 
 
 @dataclass(frozen=True)
 class Comparison:
     run: Run
     auc: float | None
-    """None where all rows are of one class"""
+    """None if all rows are of one class"""
     log_loss: float
     figures: dict[str, Any] | None
-    """evaluation/comparison.py; None for the base itself"""
+    """figures of evaluation/comparison.py; None for the base itself"""
 
 
 def check_same_rows(runs: Sequence[Run], base: Run, split: str) -> None:
-    """Raises DataError where evaluated runs are of different datasets, so of different test sets."""
+    """Raises DataError if evaluated runs have different datasets, and so different test sets."""
     for kind in ("evaluation", "recovery"):
         members = [run for run in runs if getattr(run, kind) and run.fingerprint]
         for run in members:
@@ -57,18 +55,17 @@ def check_same_rows(runs: Sequence[Run], base: Run, split: str) -> None:
             if run.fingerprint != first.fingerprint:
                 raise DataError(
                     f"{run.uri}: scored on another {split} set than {first.uri} (datasets "
-                    f"{str(run.fingerprint)[:12]} and "
-                    f"{str(first.fingerprint)[:12]}); only runs on the same rows compare, make a report of "
-                    "each"
+                    f"{str(run.fingerprint)[:12]} and {str(first.fingerprint)[:12]}); only runs on "
+                    "the same rows compare, make a report of each"
                 )
 
 
 def compare_predictions(
     runs: Sequence[Run], base: Run, split: str, data: str | None
 ) -> tuple[list[Comparison], str]:
-    """Every run with predictions beside the base, which comes first, and what there is to say of it.
+    """Return every run with predictions beside the base, which comes first, and remarks.
 
-    Raises DataError where predictions are damaged or not of the same rows and labels.
+    Raises DataError if predictions are damaged or don't have the same rows and labels.
     """
     places = {run.number: storage.join(run.uri, "predictions", split) for run in runs}
     scored = [run for run in runs if storage.list_names(places[run.number])]
@@ -96,8 +93,8 @@ def _paired(run: Run, base: Run, base_table: pa.Table, place: str) -> np.ndarray
 
 
 def _users(base: Run, predictions: pa.Table, split: str, data: str | None) -> tuple[np.ndarray, str]:
-    """[N] whose each prediction is; where the dataset can't be read, one user for all of them, and a word on
-    it.
+    """Return the user of each prediction, [N]; if the dataset can't be read, one user for all of them, and a
+    remark.
     """
     path, version = data or base.config.get("data.path"), base.config.get("data.version")
     try:
@@ -142,7 +139,7 @@ def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | Non
                 ]
             )
             continue
-        if one.auc is None or found[0].auc is None:  # one class: nothing to compare but the log loss
+        if one.auc is None or found[0].auc is None:  # one class: only the log loss can be compared
             rows.append([one.run.name, one.auc, one.log_loss, *[None] * 6])
             continue
         by_user, by_row = one.figures["user_bootstrap"] or {}, one.figures["delong"]
@@ -198,7 +195,7 @@ def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | Non
 
 
 def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
-    """The paired t-test of every configuration of which the base's has two seeds or more in common."""
+    """Make the paired t-test of every configuration that shares two or more seeds with the base's."""
     groups: dict[str, dict[str, Comparison]] = defaultdict(dict)
     for one in found:
         if "seed" in one.run.config and one.auc is not None:

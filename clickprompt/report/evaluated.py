@@ -1,4 +1,6 @@
-"""What `evaluate` found of finetuned runs: calibration, the long tail, cold start, AUC by value, latency."""
+"""What `evaluate` found about finetuned runs: calibration, the long tail, cold start, AUC by value,
+latency.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +30,8 @@ def calibration(runs: Sequence[Run]) -> Section | None:
         if members := [(run, figures) for run, figures in found if figures and figures.get("curve")]:
             blocks.append(_reliability(f"Reliability, {shape.removeprefix('15 ')}", shape, members))
     intro = (
-        "Of the rows predicted at 30%, are 30% clicked? Whiskers are Wilson's 95% intervals, which take "
-        "rows as independent of each other."
+        "Of the rows predicted at 30%, are 30% clicked? Whiskers are Wilson's 95% intervals, which "
+        "treat rows as independent of each other."
     )
     return Section("Calibration", intro, blocks) if blocks else None
 
@@ -100,9 +102,9 @@ def long_tail(runs: Sequence[Run]) -> Section | None:
     user, item = first["user"], first["item"]
     share = f"{first['share']:.0%}"
     intro = (
-        f"Rows by whether their {user} and their {item} are among the rarest {share} in training (Table 6), "
-        "in two readings of what "
-        "the paper leaves open. Bars begin at 0.5, which is chance."
+        f"Rows by whether their {user} and their {item} are among the rarest {share} in training "
+        "(Table 6), in two readings of what the paper leaves open. Bars begin at 0.5, which is "
+        "chance."
     )
     blocks = []
     for reading, meaning in _READINGS.items():
@@ -142,7 +144,7 @@ def cold_start(runs: Sequence[Run]) -> Section | None:
 def _subsets(
     title: str, what: str, groups: Sequence[tuple[str, Sequence[tuple[Run, dict[str, Any]]]]]
 ) -> Block:
-    """A bar for each run and subset. An AUC without enough rows of both classes is called undefined."""
+    """Make a bar for each run and subset. An AUC without enough rows of both classes is called undefined."""
     columns = [
         Column(what),
         Column("run"),
@@ -192,7 +194,7 @@ def _subsets(
 
 
 def by_value(runs: Sequence[Run]) -> Section | None:
-    """Tables to open, one for each field."""
+    """Make tables to unfold, one for each field."""
     names = dict.fromkeys(name for run in runs for name in (run.evaluation or {}).get("by_value") or {})
     columns = [
         Column("value"),

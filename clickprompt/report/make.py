@@ -57,8 +57,8 @@ def make_report(
     ]
     shown = [section for section in sections if section is not None]
     made = (
-        f"Made by clickprompt {clickprompt.__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. The "
-        "file loads nothing from a network."
+        f"Made by clickprompt {clickprompt.__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
+        "The file loads nothing from a network."
     )
     title = f"ClickPrompt: {runs[0].name}" + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
     subtitle = f"{', '.join(run.name for run in runs)}; {split} split"

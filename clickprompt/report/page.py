@@ -1,5 +1,5 @@
-"""The report as one HTML file that asks no network for anything, and as Markdown. All that comes from a run
-is escaped.
+"""Write the report as one HTML file that loads nothing from a network, and as Markdown. Everything that comes
+from a run is escaped.
 """
 
 import base64
@@ -15,7 +15,7 @@ from clickprompt.report.table import Table, plain
 
 __all__ = ["Block", "Section", "markdown", "page"]
 
-_WIDE, _NARROW = 536, 344  # half of the page's column; a small phone's
+_WIDE, _NARROW = 536, 344  # half of the page's column; the width of a small phone
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Block:
     title: str
     table: Table
     chart: Callable[[float], str] | None = None
-    """of a width"""
+    """draws the chart at a width"""
     note: str = ""
     legend: Sequence[tuple[str, int]] = ()
     """names and colours"""
     in_markdown: bool = True
     named: bool = False
-    """the wide chart says what is what by itself"""
+    """whether the wide chart names its parts by itself"""
     full: bool = False
-    """as wide as the page"""
+    """whether it is as wide as the page"""
     folded: bool = False
-    """a table that has to be opened"""
+    """whether the table has to be unfolded"""
 
     def html(self) -> str:
         note = f"<span>{escape(self.note)}</span>" if self.note else ""
@@ -65,9 +65,9 @@ class Section:
     intro: str = ""
     blocks: Sequence[Block] = ()
     texts: Sequence[tuple[str, str]] = field(default=())
-    """(summary, text as it is), folded"""
+    """(summary, preformatted text), folded"""
     commands: Sequence[tuple[str, str]] = field(default=())
-    """(what, command)"""
+    """(purpose, command)"""
 
     def html(self) -> str:
         intro = f"<p>{escape(self.intro)}</p>" if self.intro else ""
@@ -90,8 +90,8 @@ class Section:
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> str:
-    """The whole file. Its policy lets run the one script and use the one style sheet whose SHA-256 it names,
-    and load nothing.
+    """Return the whole file. Its policy allows only the one script and the one style sheet whose SHA-256 it
+    names, and loads nothing.
     """
     style, script = (
         resources.files("clickprompt.report").joinpath(name).read_text() for name in ("page.css", "page.js")
@@ -120,7 +120,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> s
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """The tables that belong in a paper."""
+    """Return the tables that belong in a paper."""
     parts = []
     for section in sections:
         tables = [block for block in section.blocks if block.in_markdown]

@@ -1,4 +1,4 @@
-"""What the PLM reads of the prompts (Table 7), and what pretrained models restore of masked values."""
+"""What the PLM reads from the prompts (Table 7), and which masked values pretrained models restore."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,9 @@ def attention(runs: Sequence[Run]) -> Section | None:
         for block in _attention_of(run, run.attention)
     ]
     intro = (
-        "One field's text is masked; the masks are the queries. The attention on the K prompts is divided "
-        "by its sum, so a row of a layer "
-        "sums to 1; how much of all attention goes to prompts at all is beside it."
+        "One field's text is masked; the masks are the queries. The attention on the K prompts is "
+        "divided by its sum, so a row of a layer sums to 1; the share of all attention that goes to "
+        "prompts is beside it."
     )
     return Section("Prompt attention", intro, blocks) if blocks else None
 
@@ -139,8 +139,8 @@ def recovery(runs: Sequence[Run]) -> Section | None:
     drawn = [bar for bar in drawn if bar.values]
     title = "Masked values restored"
     note = (
-        "share of held-out rows' masked tokens; strong: with the row's own prompts, pale: with another "
-        "row's. Intervals: over users"
+        "share of held-out rows' masked tokens; strong: with the row's own prompts, pale: with "
+        "another row's. Intervals: over users"
     )
     chart = (lambda width: bars(title, drawn, width, base=0.0, axis="tokens restored")) if drawn else None
     return Section(

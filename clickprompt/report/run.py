@@ -1,4 +1,4 @@
-"""What a report reads of a run's folder. Whatever isn't there is None or empty."""
+"""Read what a report needs from a run's folder. Whatever isn't there is None or empty."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from clickprompt.io import storage
 
 __all__ = ["Run", "dotted", "finite", "read_runs", "same_but_for_the_seed"]
 
-# Sections of a configuration that say where and how a run goes, not what it computes
+# Sections of a configuration that say where and how a run executes, not what it computes
 _NOT_OF_THE_MODEL = ("seed", "runtime.", "tune.", "pipeline.", "faults.", "evaluate.", "tracking.")
 
 
@@ -23,9 +23,9 @@ _NOT_OF_THE_MODEL = ("seed", "runtime.", "tune.", "pipeline.", "faults.", "evalu
 class Run:
     uri: str
     name: str
-    """short, and no other run's in the report"""
+    """short name, unique in the report"""
     number: int
-    """its place in the report, which gives it its colour"""
+    """place in the report, which decides its colour"""
     config: dict[str, Any]
     """dotted key → value"""
     config_text: str
@@ -59,13 +59,13 @@ class Run:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the dataset that it was trained and scored on."""
+        """Return the fingerprint of the dataset that it was trained and scored on."""
         return (self.result.get("dataset") or {}).get("fingerprint")
 
 
 def read_runs(uris: Sequence[str], split: str) -> list[Run]:
-    """The runs, with their figures of one split. Raises InputError for a folder that holds no run, a damaged
-    file, a run given twice.
+    """Read the runs, with their figures of one split. Raises InputError for a folder that holds no run, a
+    damaged file, a run given twice.
     """
     places = [storage.native(uri.rstrip("/") or uri) for uri in uris]
     for place in places:
@@ -78,7 +78,7 @@ def read_runs(uris: Sequence[str], split: str) -> list[Run]:
 
 
 def _names(uris: Sequence[str]) -> list[str]:
-    """The last parts of the addresses, as many as tell them apart."""
+    """Return the last parts of the addresses, as many as tell them apart."""
     parts = [uri.split("/") for uri in uris]
     for depth in range(1, max(map(len, parts))):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -122,7 +122,9 @@ def _read(uri: str, name: str, number: int, split: str) -> Run:
 
 
 def _yaml(uri: str, text: str) -> dict[str, Any]:
-    """Not load_config: an older run's configuration is shown even where today's would be refused."""
+    """Read a configuration without load_config, so that an older run's is shown even if today's rules would
+    refuse it.
+    """
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -152,7 +154,7 @@ def _trials(uri: str) -> list[dict[str, Any]]:
     try:
         with storage.open_input(uri) as stream:
             rows = pq.read_table(stream).to_pylist()
-            # Trials are grouped by a key's values
+            # lists become text, because trials are grouped by a key's values
             return [
                 {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()}
                 for row in rows
@@ -162,7 +164,7 @@ def _trials(uri: str) -> list[dict[str, Any]]:
 
 
 def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}; lists and None are values."""
+    """Flatten {"a": {"b": 1}} to {"a.b": 1}; lists and None are values."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= (
@@ -174,8 +176,8 @@ def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def same_but_for_the_seed(run: Run) -> str:
-    """Equal for runs of one configuration with different seeds, also where each starts from a pretraining of
-    its own seed.
+    """Return a text that is equal for runs of one configuration with different seeds, even if each starts
+    from a pretraining of its own seed.
     """
     return json.dumps(_of_the_model(run.config), sort_keys=True, default=str)
 
@@ -192,7 +194,7 @@ def _of_the_model(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def finite(value: Any) -> float | None:
-    """A number that can be drawn, else None."""
+    """Return a number that can be drawn, or else None."""
     return (
         float(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""How the runs' configurations differ, and on what they ran."""
+"""How the runs' configurations differ, and what they ran on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from clickprompt.report.table import Column, Table
 __all__ = ["configurations", "environment", "missing"]
 
 _ELSEWHERE = ("tune.", "pipeline.", "faults.")
-# Keys that a stage has no use for
+# Keys that a stage doesn't use
 _UNUSED = {
     "pretrain": ("finetune.", *_ELSEWHERE),
     "finetune": ("pretrain.", "masking.", *_ELSEWHERE),
@@ -60,12 +60,14 @@ def _text(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    """The end of a long path, which is what differs; the CSV has all of it."""
+    """Return the end of a long path, which is the part that differs; the CSV has all of it."""
     return f"…{text[-30:]}" if len(text) > 32 and "/" in text else text
 
 
 def environment(runs: Sequence[Run]) -> Section:
-    """As the runs recorded it; else of the machine that makes the report, and said so."""
+    """Describe the environment that the runs recorded, or else, and marked as such, that of the machine which
+    makes the report.
+    """
     recorded = [(run, found) for run in runs if isinstance(found := run.result.get("environment"), dict)]
     if recorded:
         keys = dict.fromkeys(key for _, found in recorded for key in found)
@@ -88,7 +90,7 @@ def environment(runs: Sequence[Run]) -> Section:
 
 
 def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
-    """What the report would show too, and the commands that make it."""
+    """List what the report could also show, and the commands that make it."""
     trained = [run for run in runs if run.stage != "sweep"]
     finetuned = [run for run in trained if run.objective in ("with_plm", "without_plm")]
     pretrained = [run for run in trained if run.objective == "pretrain"]
@@ -126,7 +128,7 @@ def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
     return (
         Section(
             "Not shown",
-            "What these runs have no figures of yet, and the commands that make them.",
+            "Figures that these runs don't have yet, and the commands that make them.",
             commands=commands,
         )
         if commands

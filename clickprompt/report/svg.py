@@ -1,5 +1,5 @@
-"""SVG by hand: escaped elements, scales, axes. Colours are classes, which the page's style sheet knows in
-light and dark.
+"""Write SVG by hand: escaped elements, scales, axes. Colours are classes, which the page's style sheet
+defines for light and dark.
 """
 
 import math
@@ -9,12 +9,12 @@ from html import escape
 
 __all__ = ["LETTER", "Scale", "cut", "element", "frame", "label", "svg"]
 
-LETTER = 6.1  # mean width of a letter at the 11 units in which charts are labelled
+LETTER = 6.1  # mean width of a letter at 11 units, the size of labels in charts
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Figures `low` to `high` → pixels `start` to `end`."""
+    """A map from figures `low` to `high` to pixels `start` to `end`."""
 
     low: float
     high: float
@@ -26,13 +26,13 @@ class Scale:
 
     @classmethod
     def around(cls, values: Sequence[float], start: float, end: float, keep: Sequence[float] = ()) -> "Scale":
-        """Holds all values with a little room, and those of `keep` exactly."""
+        """Make a scale that holds all values with a little room, and those of `keep` exactly."""
         low, high = min([*values, *keep]), max([*values, *keep])
         room = (high - low or abs(high) or 1.0) * 0.05
         return cls(low if low in keep else low - room, high if high in keep else high + room, start, end)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
-        """At most about so many round figures, with their labels."""
+        """Return at most about so many round figures, with their labels."""
         span = self.high - self.low
         if not span > 0:
             return [(self.low, f"{self.low:g}")]
@@ -44,7 +44,9 @@ class Scale:
 
 
 def element(tag: str, content: str = "", **attributes: object) -> str:
-    """`content` is markup; attributes are escaped, class_ is class, stroke_width stroke-width."""
+    """Return an element. `content` is markup; attributes are escaped, class_ is class, stroke_width
+    stroke-width.
+    """
     given = ""
     for name, value in attributes.items():
         if value is not None:
@@ -76,7 +78,9 @@ def svg(width: float, height: float, title: str, content: str, class_: str) -> s
 def frame(
     x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None
 ) -> str:
-    """Horizontal grid lines with figures at their left, ticks below, both axes named; y runs upwards."""
+    """Draw horizontal grid lines with figures at their left, ticks below, and both axes named; y runs
+    upwards.
+    """
     parts = []
     for value, text in y.ticks(5):
         parts.append(element("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="grid"))

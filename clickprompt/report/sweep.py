@@ -1,4 +1,4 @@
-"""A sweep's trials: every one of them, what each searched key mattered, and the AUC along each key."""
+"""A sweep's trials: every one of them, how much each searched key matters, and the AUC along each key."""
 
 import itertools
 import statistics
@@ -26,7 +26,7 @@ _OF_A_TRIAL = {
     "run",
     "error",
 }
-_GROUPS = 4  # of a key with more values than _DISTINCT
+_GROUPS = 4  # number of groups for a key with more values than _DISTINCT
 _DISTINCT = 8
 
 
@@ -39,8 +39,8 @@ def searched_keys(trials: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def points_of(trials: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The finished trials of each point of the search, one per seed. A stopped trial's AUC is of fewer steps,
-    so it isn't among them.
+    """Return the finished trials of each point of the search, one per seed. A stopped trial's AUC is of fewer
+    steps, so it isn't among them.
     """
     points = defaultdict(list)
     for trial in trials:
@@ -50,12 +50,12 @@ def points_of(trials: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def importance(trials: Sequence[dict[str, Any]], key: str) -> tuple[float, float] | None:
-    """(share, what chance alone gives): the key's main effect, η² = Σ_v n_v (ā_v − ā)² / Σ_p (a_p − ā)²,
-    where a_p is a point's mean validation AUC over its seeds, ā their mean and ā_v that of the n_v points
-    whose key has the value v.
+    """Return (share, what chance alone gives): the key's main effect, η² = Σ_v n_v (ā_v − ā)² / Σ_p (a_p −
+    ā)², where a_p is a point's mean validation AUC over its seeds, ā their mean and ā_v that of the n_v
+    points whose key has the value v.
 
     Values of a key with no effect take (groups − 1) / (points − 1) of the variance on average. A key of more
-    than eight numbers is cut into quarters. None where nothing varies, or every point has a value of its own.
+    than eight numbers is cut into quarters. None if nothing varies, or every point has a value of its own.
     """
     points = [
         (statistics.fmean(trial["valid_auc"] for trial in point), point[0][key])
@@ -94,8 +94,7 @@ def sweep(run: Run, title: str) -> Section | None:
     )
     intro = (
         f"{len(trials)} trials ({states}) of {len({trial['point'] for trial in trials})} points, by "
-        "validation AUC. Only finished trials "
-        "are compared: a stopped one's AUC is of fewer steps."
+        "validation AUC. Only finished trials are compared: a stopped one's AUC is of fewer steps."
     )
     blocks = [_best(points, keys)] if points else []
     if points and keys:
@@ -136,8 +135,8 @@ def _best(points: Sequence[list[dict[str, Any]]], keys: Sequence[str]) -> Block:
     return Block(
         "Points, best first",
         table,
-        note="mean validation AUC over the seeds of a point; that of the best is flattered by the choice, "
-        "its test AUC is not",
+        note="mean validation AUC over the seeds of a point; that of the best is flattered by the "
+        "choice, its test AUC is not",
     )
 
 
@@ -181,7 +180,7 @@ def _coordinates(trials: Sequence[dict[str, Any]], keys: Sequence[str]) -> Block
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """The end of a dotted name, where no other key ends like it."""
+    """Return the end of a dotted name, if no other key ends like it."""
     parts = key.split(".")
     for depth in range(1, len(parts)):
         end = ".".join(parts[-depth:])
@@ -198,11 +197,10 @@ def _importances(trials: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[
         return []
     title = "Importance of each key"
     note = (
-        "Share of the variance of a point's mean validation AUC that the key's main effect explains: Σ_v "
-        "n_v (ā_v − ā)² / Σ_p (a_p − ā)², "
-        "for points p and a key's values v (quarters of them where a key has more than 8). A key without "
-        "effect has "
-        "(values − 1) / (points − 1) on average, shown as “by chance”. What keys do together is in neither."
+        "Share of the variance of a point's mean validation AUC that the key's main effect explains: "
+        "Σ_v n_v (ā_v − ā)² / Σ_p (a_p − ā)², for points p and a key's values v (quarters of them if "
+        "a key has more than 8). A key without effect has (values − 1) / (points − 1) on average, "
+        "shown as “by chance”. Joint effects of several keys are in neither."
     )
     table = Table(
         [Column("key"), Column("share of variance", percent), Column("by chance", percent)],
@@ -218,8 +216,8 @@ def _importances(trials: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[
 
 
 def _along(points: Sequence[list[dict[str, Any]]], key: str) -> Block:
-    """For each value the best of its points, as the mean over seeds with the lowest and highest seed; pale:
-    all finished trials.
+    """Draw for each value the best of its points, as the mean over seeds with the lowest and highest seed;
+    pale: all finished trials.
     """
     by_value: dict[Any, list[list[float]]] = defaultdict(list)
     for point in points:

@@ -1,5 +1,5 @@
-"""A table, shown as HTML, downloaded as CSV, printed as Markdown. Cells hold the figures themselves; columns
-say how they are shown.
+"""A table that is shown as HTML, downloaded as CSV and printed as Markdown. Cells hold the figures
+themselves; columns say how they are shown.
 """
 
 import base64
@@ -62,10 +62,10 @@ def interval_of(show: Callable[[float], str]) -> Callable[[Sequence[float]], str
 class Column:
     name: str
     show: Callable[[Any], str] = str
-    """default: text"""
+    """function that formats a cell; default: as text"""
     missing: str = "–"
     interval: bool = False
-    """its cells are (low, high), two columns of the CSV"""
+    """whether its cells are (low, high), which become two columns of the CSV"""
 
     def text(self, value: Any) -> str:
         gone = value is None or (isinstance(value, float) and not math.isfinite(value))
@@ -85,10 +85,10 @@ class Table:
     columns: list[Column]
     rows: list[list[Any]]
     shown: int = 60
-    """rows in the page and in Markdown; the CSV has all"""
+    """number of rows in the page and in Markdown; the CSV has all"""
 
     def html(self, label: str) -> str:
-        """Scrolls in a box of its own where the page is too narrow."""
+        """Return the table as HTML. It scrolls in a box of its own if the page is too narrow."""
         sides = ["" if texts else ' class="n"' for texts in self._of_texts()]
         head = "".join(
             f'<th scope="col"{side}>{escape(column.name)}</th>'
@@ -126,7 +126,7 @@ class Table:
         return stream.getvalue()
 
     def csv_address(self) -> str:
-        """A data: address, so that a link downloads it from a file, without a network or a script."""
+        """Return a data: address, so that a link downloads it from a file, without a network or a script."""
         return "data:text/csv;charset=utf-8;base64," + base64.b64encode(self.csv().encode()).decode()
 
     def markdown(self) -> str:
@@ -138,7 +138,7 @@ class Table:
         return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
 
     def _of_texts(self) -> list[bool]:
-        """Which columns hold texts, so begin at the left."""
+        """Return which columns hold texts and are therefore aligned left."""
         return [any(isinstance(row[place], str) for row in self.rows) for place in range(len(self.columns))]
 
     def _texts(self, row: list[Any]) -> list[str]:
@@ -146,7 +146,7 @@ class Table:
 
 
 def plain(text: str) -> str:
-    """Nothing that Markdown, or HTML in it, would act on."""
+    """Escape everything that Markdown, or HTML in it, would act on."""
     for sign in ("\\", "`", "*", "_", "|"):
         text = text.replace(sign, "\\" + sign)
     return " ".join(escape(text.replace("](", "]\\("), quote=False).split())

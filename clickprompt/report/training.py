@@ -10,7 +10,7 @@ from clickprompt.report.table import Column, Table, auc, count, interval_of, num
 
 __all__ = ["curves", "legend", "summary"]
 
-_POINTS = 200  # of a curve
+_POINTS = 200  # most points of a curve
 
 
 def legend(runs: Sequence[Run]) -> list[tuple[str, int]]:
@@ -65,7 +65,7 @@ def _summary_line(run: Run) -> list[Any]:
 
 
 def _model(run: Run) -> str:
-    """What was trained, in the words of the configuration."""
+    """Describe in the configuration's words what was trained."""
     if not run.config or run.stage == "sweep":
         return ""
     backbone, prompts = run.config.get("ctr.backbone"), run.config.get("prompt.num_prompts")
@@ -86,7 +86,7 @@ def _last(run: Run) -> str:
 
 
 def _data(runs: Sequence[Run]) -> str:
-    """Which dataset, where it is the same for all."""
+    """Describe the dataset, if it is the same for all."""
     sets = [run.result.get("dataset") or {} for run in runs]
     first = sets[0]
     if not first or any(found.get("fingerprint") != first.get("fingerprint") for found in sets):
@@ -110,8 +110,8 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 
 def _losses(stage: str, runs: Sequence[Run]) -> Block:
-    """A point is the mean over a window of steps: no average that drags behind, and a page that doesn't grow
-    with the run.
+    """Draw the losses. A point is the mean over a window of steps, so that no average lags behind and the
+    page doesn't grow with the run.
     """
     columns = [Column("run"), Column("first step", count), Column("last step", count), Column("loss", number)]
     columns += [Column("learning-rate factor", number), Column("gradient norm", number)]
@@ -155,7 +155,7 @@ def _validations(runs: Sequence[Run]) -> Block:
         "Validation AUC",
         table,
         chart,
-        "of the weights after so many steps",
+        "each point: the weights after that many steps",
         legend(runs),
         in_markdown=False,
         named=True,

@@ -1,1 +1,1 @@
-"""Rows and raw rows → logits, with an export. Nothing here knows Ray."""
+"""Turn rows and raw rows into logits with an export. Nothing here knows Ray."""

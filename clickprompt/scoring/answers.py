@@ -1,9 +1,8 @@
-"""What a server answers to requests, several of which are scored at a time; knows nothing of HTTP but the
-status.
+"""Answer a server's requests, several of which are scored at a time. Of HTTP it knows only the status.
 
-200  {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256} 422
-{"errors": [{"row", "column", "error"}]}: of each row that can't be read, the first _MOST_ERRORS of them;
-nothing is scored then 400  {"error"}: the body is no request
+- 200 {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256}
+- 422 {"errors": [{"row", "column", "error"}]}: the first _MOST_ERRORS unreadable rows; nothing is scored
+- 400 {"error"}: the body is not a request
 """
 
 from collections.abc import Sequence
@@ -20,15 +19,18 @@ from clickprompt.scoring.raw_rows import RawRowScorer
 __all__ = ["MOST_ROWS", "Answer", "answers"]
 
 MOST_ROWS = 1024
-"""of a request"""
+"""most rows of a request"""
 _MOST_ERRORS = 100
-_NULLS = ("",)  # null says it, as in JSON files (data/sources/table.py)
+# null means missing, as in JSON files (data/sources/table.py)
+_NULLS = ("",)
 
 Answer = tuple[int, dict[str, Any]]
 
 
 def answers(predictor: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
-    """(status, JSON) of each request. A row's logit is the same whatever comes with it, up to rounding."""
+    """Return (status, JSON) of each request. A row's logit doesn't depend on the rows that come with it, up
+    to rounding.
+    """
     made: dict[int, Answer] = {}
     rows: list[Any] = []
     owners: list[int] = []  # the request of each row
@@ -77,7 +79,7 @@ def _scored(
     owners: Sequence[int],
     errors: list[RowError],
 ) -> np.ndarray:
-    """[B] logits; rows that the transform refuses are added to `errors`, and have none."""
+    """Return logits, [B]. Rows that the transform refuses are added to `errors` and have none."""
     left = np.arange(len(places))
     logits = np.zeros(len(places), np.float32)
     refused: dict[int, int] = {}
@@ -93,6 +95,6 @@ def _scored(
             refused[request] = refused.get(request, 0) + 1
             errors.append(RowError(int(places[bad]), error.column, str(error)))
             left = left[left != bad]
-            if refused[request] >= _MOST_ERRORS:  # each costs a reading of the rest
+            if refused[request] >= _MOST_ERRORS:  # each error costs another reading of the remaining rows
                 left = np.array([place for place in left if owners[int(places[place])] != request], np.int64)
     return logits

@@ -1,10 +1,10 @@
-"""Which prompts a PLM reads to restore a field (Table 7): attention over the K prompts where one field's
-value is masked.
+"""Measure which prompts a PLM reads to restore a field (Table 7): attention over the K prompts where one
+field's value is masked.
 
-Of a row one field's value becomes [MASK], all of its tokens; the others stay. The positions of the masks are
-the queries; their attention is the mean over the heads, over a row's masks and over the rows. Table 7 has the
-last layer's, divided by its sum over the prompts, of one row; here are all layers', and that sum itself: the
-part of all attention that goes to prompts.
+One field's value in a row becomes [MASK] in all of its tokens; the others stay. The positions of the masks
+are the queries; their attention is the mean over the heads, over a row's masks and over the rows. Table 7
+shows the last layer's, divided by its sum over the prompts, for one row. Here are those of all layers, and
+that sum itself: the share of all attention that goes to prompts.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, L layers, K prompts per layer.
 """
@@ -26,8 +26,8 @@ __all__ = ["PromptAttention", "check_prompted"]
 
 
 def check_prompted(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export has no layer-wise prompts, its PLM no mask token, or the dataset isn't
-    of its fields.
+    """Raises DataError if the export has no layer-wise prompts, its PLM has no mask token, or the dataset has
+    other fields.
     """
     info = read_info(export)
     prompt = info.config["prompt"]
@@ -37,27 +37,28 @@ def check_prompted(export: str, dataset: Dataset) -> ExportInfo:
         or (info.objective != "pretrain" and not info.config["finetune"]["with_prompts"])
     ):
         raise DataError(
-            f"{export}: has no prompts to attend to; give a run with a PLM and prompt.num_prompts of at "
-            "least 1"
+            f"{export}: has no prompts to attend to; give a run with a PLM and prompt.num_prompts of "
+            "at least 1"
         )
     if prompt["prompt_depth"] != "layerwise":
         raise DataError(
-            f"{export}: prompt_depth={prompt['prompt_depth']}: its prompts become positions of the text; "
-            "train it layerwise"
+            f"{export}: prompt_depth={prompt['prompt_depth']}: its prompts become positions of the "
+            "text; train it layerwise"
         )
-    from clickprompt.models.plm_families import get_family  # transformers' models take seconds to import
+    # Imported here because transformers' models take seconds to import
+    from clickprompt.models.plm_families import get_family
 
     if (kind := get_family(info.plm["model_type"], export).lm_kind) != "masked":
         raise DataError(
-            f"{export}: {info.plm['model_type']} reads no [MASK] ({kind} language modelling); give a run of "
-            "a masked one"
+            f"{export}: {info.plm['model_type']} reads no [MASK] ({kind} language modelling); give a "
+            "run of a masked one"
         )
     check_dataset(export, info, dataset)
     return info
 
 
 class PromptAttention:
-    """A trained model with what it reads, adding up attention."""
+    """Sums of attention of a trained model over the rows that it reads."""
 
     def __init__(
         self,
@@ -115,9 +116,8 @@ class PromptAttention:
         attention = self._model.prompt_attention(
             *(torch.from_numpy(values).to(self._device) for values in read)
         )
-        shares = masked / np.maximum(
-            masked.sum(axis=1, keepdims=True), 1
-        )  # [B, Z], 1 in all of a row's masks
+        # [B, Z], 1 in all of a row's masks
+        shares = masked / np.maximum(masked.sum(axis=1, keepdims=True), 1)
         weights = torch.einsum("lbzk,bz->lk", attention.double(), torch.from_numpy(shares).to(self._device))
         all_fields = np.zeros((len(self._columns), *weights.shape))
         all_fields[field] = weights.cpu().numpy()

@@ -1,10 +1,10 @@
-"""Scoring raw rows: the dataset's own transform turns them into ids and texts
-(data/transform/row_transform.py), also values that have no id.
+"""Score raw rows. The dataset's own transform turns them into ids and texts
+(data/transform/row_transform.py), including values that have no id.
 
 Shape legend: B rows, F fields, V distinct values of one field in a chunk.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from clickprompt.config import stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.sources.file_options import file_format, nulls_of
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
+from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
@@ -43,13 +43,13 @@ from clickprompt.scoring.rows import filled_up
 __all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_predictor", "score_part", "served_dataset"]
 
 SERVED_ROWS = 64
-"""`most_rows` of a server: every forward pass is filled up to so many, for one row, too"""
+"""`most_rows` of a server: every forward pass is filled up to so many rows, even for one"""
 
-_ROWS_AT_ONCE = 1 << 14  # whose text is in memory
+_ROWS_AT_ONCE = 1 << 14  # rows whose text is in memory
 
 
 def check_columns(file: DataFile, transform: RowTransform, keep: Sequence[str]) -> None:
-    """Raises DataError naming a column that the file lacks, or the file where its format isn't known."""
+    """Raises DataError naming a column that the file lacks, or the file if its format isn't known."""
     names = known_columns(file, file_format(transform.options))
     if not names:
         raise DataError(f"{file.uri}: no rows to score; leave the file out")
@@ -57,8 +57,8 @@ def check_columns(file: DataFile, transform: RowTransform, keep: Sequence[str]) 
         if name not in names:
             shown = ", ".join(map(str, names))[:300]
             raise DataError(
-                f"{file.uri}: has no column {name!r}, which is needed; it has {shown}; name its columns as "
-                "the log's"
+                f"{file.uri}: has no column {name!r}, which is needed; it has {shown}; name its "
+                "columns as the log's"
             )
 
 
@@ -68,12 +68,13 @@ def open_predictor(
     device: torch.device | None = None,
     most_rows: int | None = None,
 ) -> "RawRowScorer":
-    """Of a finetuned run, whose dataset is read (`data`: where it has moved to), or of a folder for a server,
-    which needs none.
+    """Open a finetuned run, whose dataset is read (`data`: where it has moved to), or a folder for a server,
+    which needs no dataset.
 
-    most_rows: of a forward pass, where `finetune.eval_batch_size` is more.
+    most_rows: rows of a forward pass, if `finetune.eval_batch_size` is more.
 
-    Raises DataError where there is no export, a file isn't what the export lists, or it has no click logit.
+    Raises DataError if there is no export, a file isn't what the export lists, or the model has no click
+    logit.
     """
     export = export_of(run_or_folder)
     info = read_info(export)
@@ -91,9 +92,7 @@ def open_predictor(
 
 
 def served_dataset(folder: str, info: ExportInfo) -> Dataset:
-    """Fields, vocabularies and transform of an export for a server, read as the dataset's own; it has no
-    rows.
-    """
+    """Return fields, vocabularies and transform of an export for a server as a dataset without rows."""
     assert info.serving is not None
     sizes = zip(info.serving["fields"], info.field_sizes, strict=True)
     fields = [
@@ -109,7 +108,7 @@ class RawRowScorer:
     def __init__(
         self, export: str, dataset: Dataset, device: torch.device | None = None, most_rows: int | None = None
     ):
-        """`dataset`: the one it was trained on, or what an export for a server has of it
+        """`dataset`: the one it was trained on, or what an export for a server holds of it
         (`served_dataset`).
         """
         self._model, info = load_export(export)
@@ -128,15 +127,15 @@ class RawRowScorer:
                 )
 
     def score(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> tuple[np.ndarray, Transformed]:
-        """[B] float32 logits of rows with the transform's columns, in their order. Raises BadValue for a
-        value that can't be read.
+        """Return float32 logits, [B], of rows with the transform's columns, in their order. Raises BadValue
+        for a value that can't be read.
         """
         transformed = self.transform(rows, nulls)
         return self.score_transformed(transformed), transformed
 
     @torch.no_grad()
     def score_transformed(self, rows: Transformed) -> np.ndarray:
-        """[B] float32 logits."""
+        """Return float32 logits, [B]."""
         encoded = (
             [rows.shown(field).dictionary_encode() for field in range(len(self._columns))]
             if self._texts
@@ -170,12 +169,12 @@ class RawRowScorer:
 
 
 class _Texts:
-    """Batches of rows whose values needn't be in any vocabulary: a token table is made of the distinct ones
-    of each chunk.
+    """Batches of rows whose values needn't be in any vocabulary: each chunk's distinct values get a token
+    table.
     """
 
     def __init__(self, dataset: Dataset, tokenizer: str, max_length: int, separated: bool | None) -> None:
-        """`separated`: how segments join, where that was found before (data/text/segments.py)."""
+        """`separated`: how segments join, if that is known already (data/text/segments.py)."""
         loaded = load_tokenizer(tokenizer)
         self._columns = dataset.columns
         self._max_length = max_length
@@ -227,10 +226,10 @@ class _Texts:
 def score_part(
     predictor: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str
 ) -> tuple[int, list[int]]:
-    """Write a part's predictions to the Parquet file `uri`, whole or not at all; returns its rows, and how
+    """Write a part's predictions to the Parquet file `uri`, whole or not at all. Return its rows, and how
     many of each field are known.
 
-    Columns: file, row (of the file, counting from 0; several have the same where one row is exploded), those
+    Columns: file, row (in the file, counted from 0; the rows that one row is exploded into share it), those
     of `keep` as text, logit (of Eq. 9 or 10), probability.
     """
     kept = [pa.field(name, pa.string()) for name in keep]

@@ -1,13 +1,13 @@
-"""Masked-value recovery: how often a pretrained model restores the values of a row it has never seen, field
-by field.
+"""Measure masked-value recovery: how often a pretrained model restores the values of a row it has never seen,
+field by field.
 
-The evidence that prompts carry what the row's IDs know: the same text is read with the row's own prompts and
-with those of another row. What the permuted prompts restore comes from the text; what only the own ones
-restore comes from the IDs.
+This is the evidence that prompts carry what the row's IDs know: the same text is read with the row's own
+prompts and with those of another row. What the permuted prompts restore comes from the text; what only the
+own prompts restore comes from the IDs.
 
-The masks are fixed, whatever a run's own `masking` and `seed` say, so that runs compare: of every row each
-field's whole value is masked at a rate of 15%, keyed by (row_id, field), and each of its tokens becomes
-[MASK]. A token is recovered when the largest logit over the vocabulary is its own.
+The masks are fixed, whatever a run's own `masking` and `seed` say, so that runs can be compared: each field's
+whole value in every row is masked at a rate of 15%, keyed by (row_id, field), and each of its tokens becomes
+[MASK]. A token is recovered if the largest logit over the vocabulary is its own.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, M masked tokens, V vocabulary.
 """
@@ -35,26 +35,27 @@ _PARTNER = 7  # stream of the keyed generator, see data/text/masking.py
 
 
 def check_recoverable(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError when the export holds no masked language model, or the dataset isn't of its fields and
-    tokenizer.
+    """Raises DataError if the export holds no masked language model, or the dataset has other fields or
+    another tokenizer.
     """
     info = read_info(export)
     if info.objective != "pretrain" or info.plm is None:
         raise DataError(f"{export}: finetuned, its LM head is gone; evaluate the pretraining run")
-    from clickprompt.models.plm_families import get_family  # transformers' models take seconds to import
+    # Imported here because transformers' models take seconds to import
+    from clickprompt.models.plm_families import get_family
 
     family = info.plm["model_type"]
     if (kind := get_family(family, export).lm_kind) != "masked":
         raise DataError(
-            f"{export}: {family} was pretrained by {kind} language modelling; only masked ones fill in "
-            "[MASK], finetune it first"
+            f"{export}: {family} was pretrained by {kind} language modelling; only masked ones fill "
+            "in [MASK], finetune it first"
         )
     check_dataset(export, info, dataset)
     return info
 
 
 class Recovery:
-    """A pretrained model with what it reads, counting recovered tokens."""
+    """Count the tokens that a pretrained model recovers."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Recovery:
         config = stored_config(info.config)
         table = token_table(export, info, dataset)
         assert table is not None, "pretrained without a PLM"
-        # A micro-batch of pretraining fitted the memory with its gradients
+        # A micro-batch of pretraining fitted in memory together with its gradients
         batch_size = config.pretrain.micro_batch_size
         return cls(
             model, dataset, table, batch_size=batch_size, max_length=config.plm.max_length, device=device
@@ -91,11 +92,11 @@ class Recovery:
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> pa.Table:
-        """One line of `SCHEMA` per row and masked field, in an order of its own.
+        """Return one line of `SCHEMA` per row and masked field, in no particular order.
 
-        Whose prompts a row gets in `hits_permuted` is a permutation of `rows` (one row group, so of about the
-        same time) that leaves no row in its place, unless there is only one. By chance the other row may be
-        of the same user or item: that figure errs upwards.
+        `hits_permuted` uses the prompts of another row: a permutation of `rows` (one row group, so of about
+        the same time) that leaves no row in its place, unless there is only one. By chance the other row may
+        have the same user or item, so that figure errs upwards.
         """
         row_ids = rows.column("row_id").to_numpy()
         field_ids = np.stack([rows.column(column).to_numpy() for column in self._dataset.columns], axis=1)
@@ -126,7 +127,8 @@ class Recovery:
             always_mask=True,
         )
         target = labels != IGNORED
-        used = target.any(axis=1)  # at 8 fields, a quarter of the rows has nothing masked
+        # With 8 fields, nothing is masked in a quarter of the rows
+        used = target.any(axis=1)
         if not used.any():
             return SCHEMA.empty_table()
         read = (
@@ -136,7 +138,7 @@ class Recovery:
         )
         hits = self._hits(read, masked_input_ids[used], attention_mask[used], labels[used])
 
-        cells = np.nonzero(target)[0] * field_ids.shape[1] + value_fields[target]  # [M], of B × F
+        cells = np.nonzero(target)[0] * field_ids.shape[1] + value_fields[target]  # [M], places in B × F
         tokens = np.bincount(cells)
         lines = np.flatnonzero(tokens)
         own, *permuted = (np.bincount(cells, weights=hit)[lines].astype(np.int32) for hit in hits)
@@ -160,8 +162,8 @@ class Recovery:
         attention_mask: np.ndarray,
         labels: np.ndarray,
     ) -> np.ndarray:
-        """[ways, M] bool: the ids that the CTR tower reads [B, F] in each of the ways, the same text [B, Z]
-        in all of them.
+        """Return [ways, M] bool: `read` has the ids [B, F] that the CTR tower reads in each of the ways; the
+        text [B, Z] is the same in all of them.
         """
         target = labels != IGNORED
         text = (
@@ -175,8 +177,8 @@ class Recovery:
 
 
 def _other_rows(row_ids: np.ndarray) -> np.ndarray:
-    """[B]: for each row the place of another, one cycle through all of them; a function of the row ids
-    alone.
+    """Return for each row the place of another, [B], in one cycle through all of them; a function of the row
+    ids alone.
     """
     cycle = np.argsort(random_bits(_PARTNER, _SEED, row_ids), kind="stable")
     other = np.empty_like(cycle)

@@ -1,4 +1,4 @@
-"""Scoring rows with an export: what an evaluation actor, and nothing of Ray, needs."""
+"""Score rows with an export: what an evaluation actor needs, without Ray."""
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ __all__ = ["RowScorer", "filled_up"]
 
 
 class RowScorer:
-    """A trained model with what it reads: the dataset's columns and, with a PLM, its token table."""
+    """A trained model and the columns that it reads, with its token table if it has a PLM."""
 
     def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):
         self._model, info = load_export(export)
@@ -52,22 +52,22 @@ class RowScorer:
         )
 
     def batch(self, rows: pa.Table) -> Batch:
-        """One batch of all the rows, on the model's device."""
+        """Return all the rows as one batch, on the model's device."""
         columns = columns_of(rows)
         return self._collator(columns, epoch=0).to(self._device)
 
     @torch.no_grad()
     def run(self, batch: Batch) -> None:
-        """One forward pass, for timing."""
+        """Run one forward pass, for timing."""
         self._model(*model_inputs(batch))
 
 
 def filled_up(columns: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
-    """The rows, and as many of weight 0 as fill their last batch.
+    """Add rows of weight 0 until the last batch is full.
 
     A matrix product of fewer rows may be summed in another order. In full batches a row's logit has the same
-    bits whatever rows are scored with it, so however a split is cut into row groups and new rows into files.
-    (Not with a PLM, whose batches are as long as their texts.)
+    bits whatever rows are scored with it, however a split is cut into row groups and new rows into files.
+    (This doesn't hold with a PLM, whose batches are as long as their texts.)
     """
     rows = len(columns["row_id"])
     weight = np.ones(rows, dtype=np.float32)

@@ -33,7 +33,8 @@ intermediate size, A heads, L layers,
 
     With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
 
-These are estimates; how near they come is in docs/sizing.md and held by tests/training/test_footprint.py.
+These are estimates; how near they come is in docs/guide/sizing.md and held by
+tests/training/test_footprint.py.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The points of a sweep, which of them go on, and what it leaves. No ray here."""
+"""The points of a sweep, the rule for which of them go on, and the results. Nothing here needs Ray."""

@@ -1,5 +1,5 @@
-"""Which trials of a sweep go on: asynchronous successive halving (ASHA, Li et al. 2020), decided so that it
-can be repeated.
+"""Decide which trials of a sweep go on, by asynchronous successive halving (ASHA, Li et al. 2020) in a
+repeatable form.
 """
 
 import math
@@ -10,21 +10,22 @@ __all__ = ["Rungs"]
 
 
 class Rungs:
-    """A trial is looked at after `grace`, grace × factor, grace × factor², … validations: it goes on where it
-    is among the best 1/factor of those that were there before.
+    """Decisions after `grace`, grace × factor, grace × factor², … validations: a trial goes on if it is among
+    the best 1/factor of the earlier ones.
 
-    Those before are trials that started at least `apart` (as many as run at a time) places earlier, and not,
-    as in Ray's ASHAScheduler, whoever got there first: of trials that run side by side that is chance, and
-    the same sweep, or one that was killed and goes on, would stop others. Nor does Ray's remember its rungs
-    without pickles.
+    The earlier ones are trials that started at least `apart` places (the number that run at a time) before
+    it. Ray's ASHAScheduler takes those that got there first; among trials that run side by side that is
+    chance, and the same sweep, or one that was killed and continued, would stop other trials. Ray's also
+    remembers its rungs only in pickles.
     """
 
     def __init__(self, grace: int, factor: float, apart: int):
         self._grace, self._factor, self._apart = grace, factor, apart
-        self._rungs: dict[int, dict[int, float]] = {}  # validations → place in the order of starting → AUC
+        # validations → place in the order of starting → AUC
+        self._rungs: dict[int, dict[int, float]] = {}
 
     def goes_on(self, place: int, validations: int, auc: float) -> bool:
-        """After so many validations, of which the last one found `auc`."""
+        """Return whether the trial goes on after so many validations, the last of which found `auc`."""
         if not self._is_rung(validations):
             return True
         rung = self._rungs.setdefault(validations, {})

@@ -1,5 +1,5 @@
-"""The points of a sweep: from a space of config keys to whole configurations, and which of them share a
-pretraining. No ray here.
+"""The points of a sweep: turn a space of configuration keys into whole configurations, and find which of them
+share a pretraining. Nothing here needs Ray.
 """
 
 import itertools
@@ -26,14 +26,14 @@ __all__ = [
     "wants_pretraining",
 ]
 
-# The whole of the staging: a searched key changes the pretraining unless it is here (a name with a dot is one
-# key, else a section).
+# This is all there is to staging: a searched key changes the pretraining unless it is here (a name with a dot
+# is one key, otherwise a section)
 _FINETUNING = {"finetune", "plm.pooling"}
-# What no trial's result depends on.
+# no trial's result depends on these
 _NEITHER = {"evaluate", "tune", "pipeline", "faults", "runtime.address", "runtime.logical_cpus"}
 
 _CORNERS = 64
-_TRIES = 100  # draws per point until a new one comes
+_TRIES = 100  # draws per point before giving up on a new one
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Point:
     number: int
     values: dict[str, Any]  # as the configuration has them: 3e-5 is a number, whatever YAML made of it
     pretrain: str | None  # the name of its pretraining, which other points may share
-    config: Config  # without seed and finetune.init, which are each trial's own
+    config: Config  # without seed and finetune.init, which each trial has of its own
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,16 @@ class Trial:
     name: str
     point: Point
     seed: int
-    place: int  # in the order in which trials start
+    place: int  # place in the order in which trials start
 
 
 def check_space(config: Config) -> None:
-    """Raises ConfigError for a key that is none or that changes nothing here, and for a sweep without a
-    key.
-    """
+    """Raises ConfigError for an unknown key, a key that changes nothing here, and a sweep without a key."""
     space = config.tune.space
     if not space:
         raise ConfigError(
-            "tune.space is empty: nothing to search; give --config paper-grid, or keys and values such as "
-            "--set 'tune.space={prompt.num_prompts: [1, 3], finetune.lr.plm: [0, 5e-5]}'"
+            "tune.space is empty: nothing to search; give --config paper-grid, or keys and values "
+            "such as --set 'tune.space={prompt.num_prompts: [1, 3], finetune.lr.plm: [0, 5e-5]}'"
         )
     for key in space:
         check_key(key)
@@ -79,8 +77,8 @@ def check_space(config: Config) -> None:
             )
     if "seed" in space and config.tune.seeds:
         raise ConfigError(
-            "tune.space.seed and tune.seeds: give one; as a key of the space each seed is a point with its "
-            "own pretraining"
+            "tune.space.seed and tune.seeds: give one; as a key of the space each seed is a point "
+            "with its own pretraining"
         )
 
 
@@ -93,10 +91,10 @@ def changes_pretraining(key: str) -> bool:
 
 
 def draw_points(config: Config) -> list[dict[str, Any]]:
-    """The values of every point of a grid (the last key varies fastest), or of a random search, drawn by
-    `seed`.
+    """Return the values of every point of a grid (the last key varies fastest), or of a random search, drawn
+    by `seed`.
 
-    Raises ConfigError where a random search wants more points than there are.
+    Raises ConfigError if a random search wants more points than there are.
     """
     space = config.tune.space
     if config.tune.search == "grid":
@@ -119,8 +117,8 @@ def draw_points(config: Config) -> list[dict[str, Any]]:
 
 
 def corners(config: Config) -> list[dict[str, Any]]:
-    """Values to check before TPE draws any: all combinations (of so many at most) of the lists' values and
-    the ranges' ends.
+    """Return values to check before TPE draws any: all combinations (at most so many) of the lists' values
+    and the ranges' ends.
     """
     space = config.tune.space
     listed = [
@@ -134,22 +132,22 @@ def corners(config: Config) -> list[dict[str, Any]]:
 
 
 def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -> Point:
-    """The point after `before`, with the name of its pretraining: that of an earlier point where nothing that
-    changes it differs.
+    """Make the point after `before`, with the name of its pretraining: that of an earlier point if nothing
+    that changes it differs.
 
-    Raises ConfigError where its values are impossible, alone or together.
+    Raises ConfigError if its values are impossible, alone or together.
     """
     number = len(before)
     shown = ", ".join(f"{key}={value}" for key, value in values.items())
     try:
-        # Sweeps that go on differently (more at a time) have the same trials
+        # A sweep that runs differently (more trials at a time) still has the same trials
         full = replaced(config, {**values, "tune": TuneConfig().model_dump()})
     except ConfigError as error:
         raise ConfigError(f"tune.space: point {number} ({shown}): {error}") from error
     if not isinstance(full.runtime.num_workers, int):
         raise ConfigError(
-            f"runtime.num_workers={list(full.runtime.num_workers)}: a sweep's trials share the cluster; "
-            "give one number"
+            f"runtime.num_workers={list(full.runtime.num_workers)}: a sweep's trials share the "
+            "cluster; give one number"
         )
     normal = {key: value_of(full, key) for key in config.tune.space}
     if any(point.values == normal for point in before) and config.tune.search == "grid":
@@ -158,9 +156,9 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
     if wants_pretraining(config):
         if not full.prompt.num_prompts and not full.finetune.with_plm:
             raise ConfigError(
-                f"tune.space: point {number} ({shown}): pretrained without prompts there is no CTR tower to "
-                "finetune without the PLM; "
-                "use prompt.num_prompts of at least 1, or tune.pretrain=false"
+                f"tune.space: point {number} ({shown}): pretrained without prompts there is no CTR "
+                "tower to finetune without the PLM; use prompt.num_prompts of at least 1, or "
+                "tune.pretrain=false"
             )
         own = {key: value for key, value in normal.items() if changes_pretraining(key)}
         shared = [point for point in before if {key: point.values[key] for key in own} == own]
@@ -170,16 +168,16 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
 
 
 def pretrain_config(config: Config, point: Point) -> Config:
-    """That of the point's pretraining: the same for all that share it, whatever they change about the
-    finetuning.
+    """Return the configuration of the point's pretraining: the same for all that share it, whatever they
+    change about the finetuning.
     """
     own = {key: value for key, value in point.values.items() if changes_pretraining(key)}
     return replaced(config, {**own, "tune": TuneConfig().model_dump()})
 
 
 def trials_of(points: list[Point], seeds: tuple[int, ...], start: int = 0) -> list[Trial]:
-    """All trials of `points` in the order in which they start, from place `start` on: first one on each
-    pretraining, so that these begin at once and no trial waits for another's, then a second one, …
+    """Return all trials of `points` in the order in which they start, from place `start` on: first one on
+    each pretraining, so that these begin at once and no trial waits for another's, then a second one, …
     """
     trials, on_same = [], Counter[str | None]()
     for seed, point in itertools.product(seeds or (None,), points):

@@ -1,4 +1,6 @@
-"""What a sweep leaves: its points by their mean AUC, `trials.parquet`, the best one's configuration."""
+"""The results of a sweep: its points by their mean AUC, `trials.parquet`, and the best point's
+configuration.
+"""
 
 from typing import Any
 
@@ -27,7 +29,7 @@ _COLUMNS = {
 
 
 def ranked(points: list[Point], outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points by the mean AUC of their seeds, the best first, those without any last. `status` is that of the
+    """Rank points by the mean AUC of their seeds, best first, those without any last. `status` is that of the
     seed that got least far.
     """
     rows = []
@@ -60,15 +62,14 @@ def ranked(points: list[Point], outcomes: list[dict[str, Any]]) -> list[dict[str
 def best_config(
     points: list[Point], rows: list[dict[str, Any]], run: str
 ) -> tuple[dict[str, Any], Config] | None:
-    """The best point and its configuration, which begins with its pretraining; a point that was stopped or
-    failed with a seed comes only where there is no other. None where nothing has an AUC.
+    """Return the best point and its configuration, which begins with its pretraining, or None if nothing has
+    an AUC. A point with a stopped or failed seed is chosen only if there is no other.
     """
     known = [row for row in rows if row["valid_auc"] is not None]
     if not known:
         return None
-    best = min(
-        known, key=lambda row: row["status"] != "finished"
-    )  # of the finished ones the first, for rows are in order
+    # Rows are in order, so the first finished one is the best
+    best = min(known, key=lambda row: row["status"] != "finished")
     config = points[best["point"]].config
     if best["pretrain"]:
         config = replaced(config, {"finetune.init": storage.join(run, best["pretrain"])})
@@ -76,8 +77,8 @@ def best_config(
 
 
 def write_trials(uri: str, points: list[Point], outcomes: list[dict[str, Any]]) -> None:
-    """One row per trial: `_COLUMNS`, then each searched key under its dotted name (as text where its values
-    are of several kinds).
+    """Write one row per trial: `_COLUMNS`, then each searched key under its dotted name (as text if its
+    values are of several kinds).
     """
     columns: dict[str, pa.Array] = {
         name: pa.array([outcome[name] for outcome in outcomes], kind) for name, kind in _COLUMNS.items()

@@ -2,6 +2,7 @@ import pydantic
 import pytest
 import yaml
 
+from clickprompt.benchmark.faults.settings import FaultsConfig
 from clickprompt.config import (
     Config,
     FinetuneConfig,
@@ -10,8 +11,10 @@ from clickprompt.config import (
     SearchRange,
     dump_config,
     load_config,
+    load_model,
     preset_names,
     replaced,
+    stored_config,
 )
 from clickprompt.errors import ConfigError, InputError
 
@@ -277,3 +280,23 @@ def test_sections_can_be_built_in_python():
     assert Config(runtime=RuntimeConfig(num_workers=2)).runtime.num_workers == 2
     with pytest.raises(pydantic.ValidationError, match="extra"):
         Config(promt={})  # pyright: ignore[reportCallIssue]
+
+
+def test_a_section_that_was_taken_out_is_left_out_of_what_runs_have_stored(tmp_path):
+    """A run or an export from before is read; whoever sets the key today is told."""
+    values = {**yaml.safe_load(dump_config(Config())), "faults": {"number": 3}}
+    assert stored_config(values) == Config()
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_config(str(path)) == Config()
+    with pytest.raises(ConfigError, match=r"unknown config key faults"):
+        load_config(None, ["faults.number=3"])
+
+
+def test_the_campaign_s_settings_are_its_own():
+    settings = load_model(FaultsConfig, None, ["number=3", "training.seed=5"])
+    assert (settings.number, settings.training.seed) == (3, 5)
+    with pytest.raises(
+        ConfigError, match=r"unknown config key seed; the nearest known key is training\.seed"
+    ):
+        load_model(FaultsConfig, None, ["seed=5"])

@@ -16,7 +16,7 @@ def head(tmp_path) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def nodes(tmp_path) -> Iterator[LocalCluster]:
-    """A head without CPUs and two nodes, as docs/cluster.md starts them."""
+    """A head without CPUs and two nodes, as docs/guide/cluster.md starts them."""
     with local_cluster(
         ["cluster/local-nodes.sh", "training:2", "data:2"], "127.0.0.2", tmp_path, "3 nodes, job server"
     ) as cluster:

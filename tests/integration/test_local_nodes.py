@@ -1,5 +1,5 @@
-"""The commands of docs/cluster.md for several nodes on one machine: a head without CPUs, two nodes of their
-own addresses and labels.
+"""The commands of docs/guide/cluster.md for several nodes on one machine: a head without CPUs, two nodes of
+their own addresses and labels.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.support.tiny import tiny_config, write_both
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SECTION = Path(ROOT, "docs", "cluster.md").read_text().partition("## One machine, several nodes")[2]
+SECTION = Path(ROOT, "docs", "guide", "cluster.md").read_text().partition("## One machine, several nodes")[2]
 START, EXPORT, SUBMIT = re.findall(r"^    (.+)$", SECTION, re.MULTILINE)[:3]
 NODES = """
 import json, ray

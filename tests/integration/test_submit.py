@@ -57,7 +57,7 @@ def test_a_job_from_submission_to_its_end(head, tmp_path):
     assert (unknown.returncode, "second" in unknown.stderr) == (2, True)
     nodes = head.python(
         "-m", "ray.scripts.scripts", "status", "--address", head.ray
-    )  # as docs/troubleshooting.md has it
+    )  # as docs/guide/troubleshooting.md has it
     assert nodes.returncode == 0, nodes.stderr
     assert "CPU" in nodes.stdout
 

@@ -1,11 +1,13 @@
 """The commands in README.md, CONTRIBUTING.md and docs/, in blocks and within sentences and tables, and what
 runs them.
 
-The README's blocks are run by tests/integration/test_readme.py; those of docs/ are in tests/test_docs.py;
-RUN_BY has all others.
+tests/integration/test_documentation.py runs the blocks of README.md and docs/ in the order of IN_ORDER.
+RUN_BY has all other commands: those in sentences and tables, and blocks that nothing here can run as they
+stand. Blocks under a heading with *cloud* are only parsed (tests/test_docs.py).
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -13,12 +15,35 @@ import typer
 from clickprompt.cli.main import app
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-TOOLS = {"clickprompt", "make", "pytest", "ray", "kubectl", "docker", "pip", "bash", "apt-get"}
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+GUIDE = [
+    DOCS / "guide" / f"{name}.md"
+    for name in (
+        "data",
+        "models",
+        "training",
+        "evaluating",
+        "sweeps",
+        "serving",
+        "cluster",
+        "sizing",
+        "troubleshooting",
+    )
+]
+IN_ORDER = [README, *GUIDE, *sorted(DOCS.glob("*.md")), *sorted((DOCS / "results").glob("*.md"))]
+"""Pages with blocks that run, in this order: later ones use what earlier ones leave."""
+PAGES = [*IN_ORDER, CONTRIBUTING]
+TOOLS = {"clickprompt", "make", "pytest", "python", "ray", "kubectl", "docker", "pip", "bash", "apt-get"}
 
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
+_SHELL = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:make|clickprompt|\.venv/bin/[\w-]+|\.|bash|cluster/\S+|curl|docker|export|for|kubectl|"
+    r"pytest|python|ray) "
+)
 _BENCHMARK_TESTS = {
+    "serve --set finetune.init=runs/demo/scratch --json": "test_serve.py",
     "evaluate --set data.path=runs/goodreads --set runtime.evaluation_actors=2": "test_evaluate.py",
     "pamlm-step": "test_pamlm_step.py",
     "tokens": "test_tokens.py",
@@ -27,20 +52,28 @@ _BENCHMARK_TESTS = {
     "overhead": "test_overhead.py",
     "scaling": "test_overhead.py",
     "memory": "test_memory.py",
-    "faults": "test_faults.py",
+    "faults": "faults/test_campaign.py",
     "shuffle": "test_shuffle.py",
     "auc": "test_auc.py",
     "ingest": "test_ingest.py",
 }
+_ENVIRONMENTS = (
+    "DEVICE=cpu",
+    "PYTHON=python3.12",
+    "TORCH_INDEX=",
+    "TORCH_INDEX=https://mirror.example/whl/cpu",
+)
+_DAILY = "python scripts/daily_effect.py --movielens DIR --out OUT"
 _SUBMIT = "tests/integration/test_submit.py"
 _CLI = ".venv/bin/clickprompt"
 _EXTRAS = "cd {} && python -m pip install --dry-run -c constraints.txt -e '.[{}]'"
 
 # Command → what runs it:
-#   .ci/run or a test            that file
-# README.md: WORDS             the README's block that has these words, run by
-# tests/integration/test_readme.py cloud, gpu                   nothing here can anything else
-# itself, after the blocks and in their folder: a shell script, by tests/integration/test_readme.py
+#   .ci/run, Makefile or a test  that file
+#   block: WORDS                 the block that has these words, run by tests/integration/test_documentation.py
+#   cloud, gpu                   nothing here can
+#   anything else                itself, after the blocks and in their folder: a shell script, by
+#                                tests/integration/test_documentation.py
 RUN_BY = {
     **{f"clickprompt benchmark {name}": f"tests/benchmark/{test}" for name, test in _BENCHMARK_TESTS.items()},
     "clickprompt benchmark ingest --set data.path=runs/goodreads --set plm.path=data/gpt2-bpe --set "
@@ -56,40 +89,44 @@ RUN_BY = {
     "clickprompt doctor --plan": "tests/test_docs.py",
     "clickprompt doctor --plan CONFIG": "tests/test_docs.py",
     "clickprompt doctor --plan goodreads-roberta-large": "tests/test_docs.py",
-    "clickprompt evaluate --against": "README.md: --against runs/recovery-none",
-    "clickprompt evaluate --attention": f"{_CLI} evaluate --run runs/best --attention 8",
-    "clickprompt evaluate --run PRETRAIN [--against RUN]": "README.md: --against runs/recovery-none",
+    "clickprompt doctor --plan run.yaml --rows 50000000 --fields 20 --features 8000000 --tokens 180": "tests/test_docs.py",
+    "clickprompt doctor --plan goodreads-roberta-large --rows 2000000000 --fields 40 --features 1000000000 --tokens 250 "
+    "--set pretrain.epochs=1": "tests/test_docs.py",
+    "clickprompt evaluate --against": "block: --against runs/recovery-none",
+    "clickprompt evaluate --run PRETRAIN [--against RUN]": "block: --against runs/recovery-none",
     "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against "
     "runs/dcnv2-1",
     "clickprompt evaluate --run URI --attention ROWS": f"{_CLI} evaluate --run runs/best --attention 8",
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
-    "clickprompt export --run RUN --to onnx --out FOLDER": "README.md: --to onnx --out",
+    "clickprompt export --run RUN --to onnx --out FOLDER": "block: --to onnx --out",
     "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/finetune --out runs/weights; "
     f"{_CLI} export --run runs/finetune --to torch-export --out runs/graph",
-    "clickprompt fetch movielens-100k --to DIR": "README.md: fetch movielens-100k --to",
+    "clickprompt fetch movielens-100k --to DIR": "block: fetch movielens-100k --to",
     "clickprompt finetune --config movielens-1m-dcnv2 --set finetune.epochs=1": f"{_CLI} finetune --config movielens-1m-dcnv2 "
     "--set finetune.epochs=1 --set data.path=runs/ml-1m --run runs/one-epoch",
     "clickprompt finetune --config movielens-1m-dcnv2 --set finetune.epochs=3": f"{_CLI} finetune --config movielens-1m-dcnv2 "
     "--set finetune.epochs=3 --set data.path=runs/ml-1m --run runs/three-epochs",
-    "clickprompt finetune --run URI": "README.md: finetune --config",
-    r"clickprompt job list\|status\|logs\|stop": _SUBMIT,
+    "clickprompt job list|status|logs|stop": _SUBMIT,
     "clickprompt pipeline --run URI": ".ci/run",  # make demo is this
     "clickprompt predict --run RUN --rows 's3://bucket/new/*.parquet' --to FOLDER": "tests/integration/test_predict.py",
     "clickprompt predict --run URI --rows FILES --to URI": f"{_CLI} predict --run runs/finetune --rows "
     "'new/*.parquet' --to runs/scores",
-    "clickprompt prepare SOURCE --raw DIR --out URI": "README.md: prepare movielens-1m",
-    "clickprompt prepare … --check": "README.md: --check",
-    "clickprompt init FILES > log.yaml": "tests/data/sources/test_draft.py",
-    "clickprompt pretrain --run URI": "README.md: pretrain --config",
-    "clickprompt pretrain …": "README.md: pretrain --config",
-    "clickprompt report RUN… [--out FILE.html]": "README.md: report runs/pretrain",
-    "clickprompt serve --run URI": "tests/integration/test_serve.py",
+    "clickprompt prepare SOURCE --raw DIR --out URI": "block: prepare movielens-1m",
+    "clickprompt prepare … --check": "block: --check",
+    "clickprompt benchmark …": "tests/benchmark/test_measure.py",
+    "clickprompt pretrain …": "block: pretrain --config",
+    "clickprompt report RUN… [--out FILE.html]": "block: report runs/pretrain",
+    **{f"clickprompt serve --run {run}": "tests/integration/test_serve.py" for run in ("served", "now")},
+    """curl -d '{"rows": [{"user": 7, "price": 2.5, "tags": ["new", "red"]}, {"user": 8}]}' """
+    "http://127.0.0.1:8000/predict": "tests/integration/test_serve.py",
+    "cluster/local-nodes.sh training:2 data:2": "tests/integration/test_local_nodes.py",
+    "export RAY_AUTH_MODE=token": "tests/integration/test_local_nodes.py",
+    "clickprompt submit pretrain --address http://127.0.0.1:8265 --config run.yaml --run /tmp/runs/pretrain": "tests/integration/test_local_nodes.py",
     "clickprompt submit JOB --address http://HEAD:8265 …": _SUBMIT,
     "clickprompt submit …": _SUBMIT,
     "clickprompt synth goodreads --rows 1000000 --out runs/synthetic": f"{_CLI} synth goodreads --rows 1000000 --out runs/synthetic",
-    "clickprompt synth goodreads --rows N --out URI": "README.md: synth goodreads",
-    "clickprompt tokenize DATASET --plm PATH": "README.md: tokenize runs",
-    "clickprompt tune --run URI": "README.md: tune --config",
+    "clickprompt tokenize DATASET --plm PATH": "block: tokenize runs",
+    "clickprompt tune --run URI": "block: tune --config",
     # by make test
     **{f"clickprompt fetch {name}": "Makefile" for name in ("movielens-100k", "bookcrossing", "minilm-l6", "gpt2-bpe")},
     ".venv/bin/pre-commit install": f"git init -q hooks; cd hooks; cp {ROOT}/.pre-commit-config.yaml .; python -m pre_commit install",
@@ -99,6 +136,9 @@ RUN_BY = {
     "make demo-full": f"{_CLI} pipeline --config demo-full --run runs/demo-full",
     "make docs": "tests/config/test_reference.py",
     "make env": ".ci/run",
+    "make env-gpu": "tests/test_makefile.py",
+    **{f"make env {setting}": "tests/test_makefile.py" for setting in _ENVIRONMENTS},
+    "make site": ".ci/run",
     "make test": ".ci/run",
     "make test-slow": "Makefile",  # what runs test_readme.py
     "CLICKPROMPT_SCREENSHOTS=FOLDER pytest tests/report/test_browser.py": "tests/report/test_browser.py",
@@ -106,9 +146,12 @@ RUN_BY = {
     "pip freeze": "python -m pip freeze",
     "pip install -c constraints.txt .": "cluster/install.sh",  # run by tests/test_cluster_files.py
     "pip install -c constraints.txt …": "cluster/install.sh",
-    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "mlflow", "onnx")},
+    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "mlflow", "onnx", "tune")},
     "cluster/install.sh TARGET cpu|cuda": "tests/test_cluster_files.py",
     "pytest -m gpu": "gpu",
+    "python scripts/figures.py": "tests/test_figures.py",
+    **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
+    f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
     "ray up": "cloud",
     "ray get-auth-token --generate": "HOME=$PWD ray get-auth-token --generate",
@@ -118,22 +161,54 @@ RUN_BY = {
 }  # fmt: skip
 
 
-def blocks(page: Path) -> list[str]:
-    """The indented blocks, without their indentation."""
-    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in _INDENTED.findall(page.read_text())]
+@dataclass(frozen=True)
+class Block:
+    """An indented block of a page, without its indentation."""
+
+    page: Path
+    text: str
+    cloud: bool
+
+    @property
+    def is_shell(self) -> bool:
+        """Whether it is commands, and not their output, a file or Python."""
+        return bool(_SHELL.match(self.text))
+
+    @property
+    def lines(self) -> list[str]:
+        """Its commands, one a line, without comments."""
+        whole = self.text.replace("\\\n", " ")
+        lines = [re.sub(r"\s+#.*| &$", "", line) for line in whole.splitlines()]
+        return [" ".join(line.split()) for line in lines if line.strip()]
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether tests/integration/test_documentation.py runs it as it stands."""
+        return self.is_shell and not self.cloud and not set(self.lines) <= RUN_BY.keys()
+
+
+def blocks(page: Path) -> list[Block]:
+    """A page's blocks; a cloud is needed from a word *cloud* to the next heading."""
+    text, found = page.read_text(), []
+    for match in _INDENTED.finditer(text):
+        section = text[: match.start()]
+        section = section[max(section.rfind("\n#"), 0) :]
+        body = re.sub(r"^    ", "", match.group(), flags=re.MULTILINE)
+        found.append(Block(page, body, "*cloud" in section))
+    return found
 
 
 def commands_in_text(page: Path) -> list[str]:
-    """What is set as code, outside of blocks, and begins with a tool or a command of clickprompt, and has
-    more words; of CONTRIBUTING.md the lines of blocks, too.
+    """Commands outside of blocks, set as code, that have more words than a tool's or a command's name; and
+    the lines of blocks that something else than tests/integration/test_documentation.py runs.
 
     A command by its bare name ("`clickprompt tune` says …") is not one: there is nothing in it to go wrong.
     """
     own = set(typer.main.get_command(app).commands)
     found = []
-    if page.name == "CONTRIBUTING.md":
-        lines = [line.partition("#")[0].strip() for block in blocks(page) for line in block.splitlines()]
-        found = [line for line in lines if re.match(r"(make|bash|\.venv/bin/)", line)]
+    for block in blocks(page):
+        if block.is_shell and not block.cloud and (page == CONTRIBUTING or not block.runs_here):
+            found += block.lines
     for span in re.findall(r"`([^`]+)`", _INDENTED.sub("", page.read_text())):
         words = span.removeprefix(".venv/bin/").split()
         if words[0] in own and len(words) > 1:
@@ -146,6 +221,6 @@ def commands_in_text(page: Path) -> list[str]:
 
 
 def scripts() -> list[str]:
-    """Of RUN_BY, what is to be run as it stands."""
-    by_others = r"(\.ci/run|tests/[\w/]+\.py|cluster/install\.sh|Makefile|README\.md: .+|cloud|gpu)"
+    """What RUN_BY has as shell scripts."""
+    by_others = r"(\.ci/run|(tests|scripts)/[\w/]+\.py|cluster/install\.sh|Makefile|block: .+|cloud|gpu)"
     return list(dict.fromkeys(script for script in RUN_BY.values() if not re.fullmatch(by_others, script)))

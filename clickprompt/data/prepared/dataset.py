@@ -1,17 +1,15 @@
 """The prepared format (DESIGN §3.1): a manifest, a vocabulary per field, Parquet shards of ids per split.
 
-manifest.json                       written last: a folder without it is not a dataset
-vocab/<nn>-<name>.parquet           id int32, value string, train_count int64; row i is id i; id 0 = unknown:
-a missing value, a rare one,
-                                    one that came later
-<split>/part-<nnnnn>.parquet        row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
-f_<name> int32 per field, and
-                                    `group` int64 where the log says which rows were shown together
-tables/<nn>.parquet                 a table that rows are joined to: its keys, and the texts of the fields
-that come from it tokens/<fingerprint>/               one token table per tokenizer (data/text/template.py)
-v<n>-<random>/                      version n's vocab/, and the <split>/ of the rows that it has more than
-version n − 1 (runtime/prepare/append.py) versions/<n>.json                   the manifest of version n, once
-there is a newer one
+- manifest.json: written last; a folder without it is not a dataset.
+- vocab/<nn>-<name>.parquet: id int32, value string, train_count int64. Row i is id i. Id 0 means unknown:
+  a missing value, a rare one, or one that came later.
+- <split>/part-<nnnnn>.parquet: row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
+  f_<name> int32 per field, and `group` int64 if the log says which rows were shown together.
+- tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
+- tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
+- v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
+  (runtime/prepare/append.py).
+- versions/<n>.json: the manifest of version n, once there is a newer one.
 """
 
 import json
@@ -35,22 +33,22 @@ MANIFEST = "manifest.json"
 
 
 class Dataset:
-    """A prepared dataset, open for reading. Holds the address and the manifest only, so it is cheap to send
-    to a task.
+    """A prepared dataset, open for reading. It holds only the address and the manifest, so it is cheap to
+    send to a task.
     """
 
     def __init__(self, uri: str, manifest: dict[str, Any], *, new_rows: bool = False) -> None:
-        """new_rows: as `only_new` gives it."""
+        """new_rows: as given by `only_new`."""
         self.uri = uri
         self.manifest = manifest
         self._new_rows = new_rows
 
     @classmethod
     def open(cls, uri: str, version: int | None = None) -> "Dataset":
-        """The newest version, or the given one.
+        """Open the newest version, or the given one.
 
-        Raises DataError when nothing is there, it is no dataset, it has another format version, no such
-        version or an empty split.
+        Raises DataError if nothing is there, it is not a dataset, it has another format version, or it lacks
+        the version or any rows of a split.
         """
         where = storage.join(uri, MANIFEST)
         if not storage.exists(where):
@@ -65,15 +63,14 @@ class Dataset:
             where = version_uri(uri, version)
             if not 1 <= version < newest or not storage.exists(where):
                 raise DataError(
-                    f"{uri}: has no version {version}; the newest is {newest}; set data.version to that or "
-                    "an earlier one"
+                    f"{uri}: has no version {version}; the newest is {newest}; set data.version to "
+                    "that or an earlier one"
                 )
             manifest = _read_manifest(where)
         if manifest["format_version"] != FORMAT_VERSION:
             raise DataError(
                 f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads "
-                f"{FORMAT_VERSION}; "
-                "run clickprompt prepare again"
+                f"{FORMAT_VERSION}; run clickprompt prepare again"
             )
         for split in SPLITS:
             if not manifest["counts"][split]:
@@ -81,22 +78,22 @@ class Dataset:
         return cls(uri, manifest)
 
     def only_new(self) -> "Dataset":
-        """The same dataset, version and fingerprint, of whose training rows only those are read that the
-        version before doesn't have.
+        """Return the same dataset, version and fingerprint, with only those training rows that the version
+        before doesn't have.
 
-        The other splits stay whole. Raises DataError where there are no such rows.
+        The other splits stay whole. Raises DataError if there are no such rows.
         """
         if self.version == 1:
             raise DataError(
                 f"{self.uri}: data.rows=new, but version 1 is the first; append a day's rows with "
-                "clickprompt prepare --append "
-                "(a run that began before keeps its version: choose another --run), or set data.rows=all"
+                "clickprompt prepare --append (a run that began before keeps its version: choose "
+                "another --run), or set data.rows=all"
             )
         new = Dataset(self.uri, self.manifest, new_rows=True)
         if not new.counts["train"]:
             raise DataError(
-                f"{self.uri}: data.rows=new, but version {self.version} has no training rows of its own; "
-                "set data.rows=all"
+                f"{self.uri}: data.rows=new, but version {self.version} has no training rows of its "
+                "own; set data.rows=all"
             )
         return new
 
@@ -106,23 +103,23 @@ class Dataset:
 
     @property
     def columns(self) -> list[str]:
-        """The fields' column names in the shards, in the order of `field_names`."""
+        """Return the fields' column names in the shards, in the order of `field_names`."""
         return [field["column"] for field in self.manifest["fields"]]
 
     @property
     def field_sizes(self) -> list[int]:
-        """Ids per field, the unknown id 0 included."""
+        """Return the number of ids per field, the unknown id 0 included."""
         return [field["size"] for field in self.manifest["fields"]]
 
     @property
     def grouped(self) -> bool:
-        """Whether the shards have a column `group`: rows with the same number were shown together."""
+        """Return whether the shards have a column `group`: rows with the same number were shown together."""
         return self.manifest.get("grouped", False)
 
     @property
     def num_features(self) -> int:
-        """Feature values over all fields as Table 1 counts them: a missing value is one where it occurs, the
-        unknown ids are none.
+        """Return the number of feature values over all fields as Table 1 counts them: a missing value counts
+        where it occurs, the unknown ids don't.
         """
         return self.manifest["num_features"]
 
@@ -133,23 +130,23 @@ class Dataset:
 
     @property
     def version(self) -> int:
-        """Counts from 1; `clickprompt prepare --append` makes the next."""
+        """Return the version, counted from 1; `clickprompt prepare --append` makes the next."""
         return self.manifest.get("version", 1)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the manifest, which holds the checksum of every shard and vocabulary file."""
+        """Return the sha256 of the manifest, which holds the checksum of every shard and vocabulary file."""
         return storage.sha256_bytes(json.dumps(self.manifest, sort_keys=True).encode())
 
     def row_group_counts(self, split: str) -> np.ndarray:
-        """[row groups of the split] int64: rows of each, in shard order."""
+        """Return the rows of each row group of the split, [row groups] int64, in shard order."""
         return np.array(
             [rows for shard in self._shards(split) for rows in shard["row_groups"]], dtype=np.int64
         )
 
     def read_row_groups(self, split: str, indices: Sequence[int] | np.ndarray) -> pa.Table:
-        """Rows of the given row groups (indices as in `row_group_counts`), concatenated in the given
-        order.
+        """Return the rows of the given row groups (indices as in `row_group_counts`), concatenated in the
+        given order.
         """
         shards = self._shards(split)
         starts = np.cumsum([0, *(len(shard["row_groups"]) for shard in shards)])
@@ -169,15 +166,17 @@ class Dataset:
         return pa.concat_tables(self.shard_tables(split))
 
     def shard_tables(self, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The split's shards in order, one table in memory at a time; all columns, or the given ones."""
+        """Yield the split's shards in order, one table in memory at a time, with all columns or the given
+        ones.
+        """
         return (read_table(self._path(shard), columns) for shard in self._shards(split))
 
     def vocabulary(self, field: int) -> pa.Table:
-        """id int32, value string, train_count int64 of one field; row i is id i."""
+        """Return id int32, value string, train_count int64 of one field; row i is id i."""
         return read_table(self._path(self.manifest["fields"][field]))
 
     def vocabulary_pieces(self, field: int) -> int:
-        """In how many pieces one field's vocabulary can be read."""
+        """Return the number of pieces in which one field's vocabulary can be read."""
         path = self._path(self.manifest["fields"][field])
         with _reading(path), storage.open_input(path) as stream:
             return pq.ParquetFile(stream).num_row_groups
@@ -203,8 +202,7 @@ class Dataset:
             if found != entry["sha256"]:
                 raise DataError(
                     f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's "
-                    f"{entry['sha256'][:12]}…; "
-                    "run clickprompt prepare again"
+                    f"{entry['sha256'][:12]}…; run clickprompt prepare again"
                 )
 
     def _shards(self, split: str) -> list[dict[str, Any]]:
@@ -221,12 +219,12 @@ class Dataset:
 
 
 def version_uri(uri: str, version: int) -> str:
-    """Where the manifest of a version is that is not the newest."""
+    """Return the address of the manifest of a version that is not the newest."""
     return storage.join(uri, "versions", f"{version}.json")
 
 
 def version_folder(version: int) -> str:
-    """How the name of the folder begins that has the rows which only this version and later ones have."""
+    """Return how the name of the folder begins that holds the rows which this version added."""
     return f"v{version}-"
 
 
@@ -239,44 +237,48 @@ def _read_manifest(where: str) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict) or "format_version" not in manifest:
         raise DataError(
-            f"{where}: not the manifest of a clickprompt dataset; give a folder written by clickprompt "
-            "prepare"
+            f"{where}: not the manifest of a clickprompt dataset; give a folder written by "
+            "clickprompt prepare"
         )
     return manifest
 
 
 def field_columns(names: Sequence[str]) -> list[str]:
-    """The fields' columns in the shards: "User ID" → "f_user_id". The prefix is theirs alone, so that no
-    field's column is also `row_id`, `label`, `timestamp` or what else travels with a row.
+    """Return the fields' columns in the shards: "User ID" → "f_user_id". The prefix keeps a field's column
+    apart from `row_id`, `label`, `timestamp` and whatever else travels with a row.
 
-    Raises DataError for two names that make one column.
+    Raises DataError for two names that make the same column.
     """
     columns: dict[str, str] = {}
     for name in names:
         column = f"f_{slug(name)}"
         if column in columns:
             raise DataError(
-                f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give one of "
-                "them another name"
+                f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give "
+                "one of them another name"
             )
         columns[column] = name
     return list(columns)
 
 
 def split_sizes(rows: int) -> dict[str, int]:
-    """8:1:1 as the paper's Table 1 rounds it: test = ⌈N/10⌉, valid = ⌈(N − test)/9⌉, train = the rest."""
+    """Split 8:1:1 as the paper's Table 1 rounds it: test = ⌈N/10⌉, valid = ⌈(N − test)/9⌉, train =
+    the rest.
+    """
     test = -(-rows // 10)
     valid = -(-(rows - test) // 9)
     return {"train": rows - test - valid, "valid": valid, "test": test}
 
 
 def slug(name: str) -> str:
-    """A name in lower-case letters, digits and _: "User ID" → "user_id"; possibly nothing."""
+    """Return the name in lower-case letters, digits and _: "User ID" → "user_id"; possibly empty."""
     return re.sub(r"\W+", "_", name.lower()).strip("_")
 
 
 def vocabulary_file(number: int, name: str) -> str:
-    """Below the dataset's folder. The number tells fields apart; names may be longer than a file's."""
+    """Return the vocabulary's path below the dataset's folder. The number tells fields apart; a field's name
+    may be longer than a file's.
+    """
     return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
 
 
@@ -312,7 +314,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
-    """A table's columns as arrays, by name."""
+    """Return a table's columns as arrays, by name."""
     return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 

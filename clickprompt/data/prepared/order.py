@@ -1,10 +1,10 @@
 """The epoch's order as a plan: which rows make up global batch t, for any number of workers.
 
-The (seed, epoch) permutes the row groups of the training split; the resulting sequence of rows is cut into
-chunks of `chunk_batches` global batches; each chunk's rows are permuted by (seed, epoch, chunk). So global
-batch t is the same set of rows whatever the number of workers, every row comes exactly once an epoch, and the
-whole position in the data is one
-integer: the global step. Ray restores no data position of its own after a restart.
+(seed, epoch) permutes the row groups of the training split. The resulting sequence of rows is cut into chunks
+of `chunk_batches` global batches, and each chunk's rows are permuted by (seed, epoch, chunk). So global batch
+t is the same set of rows whatever the number of workers, every row comes exactly once an epoch, and the whole
+position in the data is one integer: the global step. Ray restores no data position of its own after a
+restart.
 
 Shape legend: G global batch, W workers, g = G / W rows of one worker's batch, m batches a chunk.
 """
@@ -20,14 +20,14 @@ from clickprompt.data.prepared.dataset import Dataset, columns_of
 
 __all__ = ["SENTINEL_STEP", "Order", "read_chunk", "read_local_batches"]
 
-SENTINEL_STEP = -1  # `step` of a batch that only fills up a block: already consumed, or past the end
+# `step` of a batch that only fills up a block: already consumed, or past the end
+SENTINEL_STEP = -1
 
 
 @dataclass(frozen=True)
 class Order:
-    """The plan of a whole run.
-
-    `total_steps` optimizer steps over a split whose row groups hold `row_group_rows` rows each.
+    """The plan of a whole run: `total_steps` optimizer steps over a split whose row groups hold
+    `row_group_rows` rows each.
     """
 
     row_group_rows: tuple[int, ...]
@@ -51,14 +51,14 @@ class Order:
         steps = epochs * -(-sum(rows) // global_batch_size)
         return cls(rows, global_batch_size, chunk_batches, seed, min(steps, max_steps or steps))
 
-    # Cached, for they are asked for once a chunk, and 2 billion rows have half a million row groups
+    # Cached because they are needed once per chunk, and 2 billion rows have half a million row groups
     @cached_property
     def num_rows(self) -> int:
         return sum(self.row_group_rows)
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last batch of an epoch may be short: every row counts once."""
+        """Return the steps of an epoch. Its last batch may be short: every row counts once."""
         return -(-self.num_rows // self.global_batch_size)
 
     @property
@@ -69,7 +69,7 @@ class Order:
         return step // self.steps_per_epoch
 
     def chunks_from(self, step: int) -> list[tuple[int, int]]:
-        """All (epoch, chunk) from the one that holds `step` to the end of the run."""
+        """Return all (epoch, chunk) from the one that holds `step` to the end of the run."""
         if step >= self.total_steps:
             return []
         first = self._chunk_index(step)
@@ -77,8 +77,8 @@ class Order:
         return [divmod(index, self.chunks_per_epoch) for index in range(first, last + 1)]
 
     def chunk_row_groups(self, epoch: int, chunk: int) -> tuple[np.ndarray, int, int]:
-        """Row groups to read for a chunk, and which slice [start, stop) of their concatenated rows belongs to
-        it.
+        """Return the row groups to read for a chunk, and which slice [start, stop) of their concatenated rows
+        belongs to it.
         """
         shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.row_group_rows))
         ends = np.cumsum(np.asarray(self.row_group_rows)[shuffled])
@@ -91,8 +91,8 @@ class Order:
     def chunk_layout(
         self, epoch: int, chunk: int, num_rows: int, num_workers: int, start_step: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where each row of a chunk goes: (row index [W, m, g], −1 = padding; global step [m], SENTINEL_STEP
-        = not a batch).
+        """Return where each row of a chunk goes: (row index [W, m, g], −1 = padding; global step [m],
+        SENTINEL_STEP = not a batch).
 
         A worker takes every W-th row of a global batch, so that a short last batch is spread evenly.
         """
@@ -113,7 +113,8 @@ class Order:
 def read_chunk(
     dataset: Dataset, order: Order, epoch: int, chunk: int, num_workers: int, start_step: int
 ) -> pa.Table:
-    """A chunk's rows laid out worker by worker, batch by batch, with the columns `weight` and `step` added.
+    """Read a chunk's rows, laid out worker by worker and batch by batch, with the columns `weight` and `step`
+    added.
 
     Its length is always W · m · g, so equal cuts of it are the workers' shares.
     """
@@ -131,8 +132,8 @@ def read_chunk(
 def read_local_batches(
     dataset: Dataset, order: Order, *, start_step: int = 0, rank: int = 0, num_workers: int = 1
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """One worker's (step, columns) in order, read in this process: what the stream of runtime/train/stream.py
-    delivers, without Ray.
+    """Yield one worker's (step, columns) in order, read in this process: what the stream of
+    runtime/train/stream.py delivers, without Ray.
     """
     share = order.global_batch_size // num_workers
     for epoch, chunk in order.chunks_from(start_step):

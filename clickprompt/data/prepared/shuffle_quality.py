@@ -1,6 +1,7 @@
-"""How well an epoch's order (data/prepared/order.py) mixes the files, from the plan alone: no row is read.
+"""Measure how well an epoch's order (data/prepared/order.py) mixes the files, from the plan alone: no row is
+read.
 
-A full permutation of the rows is the measure of all. What falls short of it is where a batch's rows come
+The reference is a full permutation of the rows. The order falls short of it in where a batch's rows come
 from: a chunk's few row groups.
 
 Shape legend: R row groups, G rows of a global batch.
@@ -18,27 +19,27 @@ __all__ = ["ShuffleQuality", "expected_distinct", "shuffle_quality"]
 
 @dataclass(frozen=True)
 class ShuffleQuality:
-    """One value for each sampled pair of consecutive batches, the first of which is meant where one batch
-    is.
+    """Figures with one value for each sampled pair of consecutive batches; figures of a single batch describe
+    the first of the pair.
     """
 
     row_groups: np.ndarray
-    """distinct row groups that the batch's rows come from"""
+    """number of row groups that the batch's rows come from"""
     files: np.ndarray
-    """distinct files"""
+    """number of files that the batch's rows come from"""
     overlap: np.ndarray
-    """how much more often a row of the batch and one of the next are of one row group than under a full
+    """how much more often a row of the batch and one of the next share a row group than under a full
     permutation: (P − P₀) / (1 − P₀); 0 = as often, 1 = always
     """
     rows_read: np.ndarray
-    """rows read for each row used: a chunk that begins or ends within a row group reads all of it"""
+    """rows read for each row used; a chunk that begins or ends within a row group reads all of it"""
 
 
 def shuffle_quality(order: Order, file_of_group: np.ndarray, pairs: int, epoch: int = 0) -> ShuffleQuality:
-    """Of `pairs` pairs of consecutive full batches, evenly spread over the epoch; `file_of_group` [R] is the
-    file of each row group.
+    """Measure `pairs` pairs of consecutive full batches, evenly spread over the epoch; `file_of_group` [R] is
+    the file of each row group.
 
-    Raises ValueError when the epoch has no two full batches.
+    Raises ValueError if the epoch doesn't have two full batches.
     """
     num_rows, batch_size = order.num_rows, order.global_batch_size
     starts = num_rows // batch_size - 1
@@ -59,8 +60,8 @@ def shuffle_quality(order: Order, file_of_group: np.ndarray, pairs: int, epoch: 
 
 
 def expected_distinct(part_rows: np.ndarray, drawn: int) -> float:
-    """Of parts of `part_rows` rows each, how many occur among `drawn` rows drawn without replacement: Σ 1 −
-    C(N−n, drawn) / C(N, drawn).
+    """Return the expected number of parts, of `part_rows` rows each, that occur among `drawn` rows drawn
+    without replacement: Σ 1 − C(N−n, drawn) / C(N, drawn).
     """
     total = int(np.sum(part_rows))
     sizes, occurrences = np.unique(part_rows, return_counts=True)
@@ -73,8 +74,8 @@ def expected_distinct(part_rows: np.ndarray, drawn: int) -> float:
 
 
 class _Plan:
-    """Where the rows of an epoch's batches come from. The last chunk is kept, since neighbours are asked for
-    one after the other.
+    """The origin of each row of an epoch's batches. The last chunk is kept, because neighbouring batches are
+    requested one after the other.
     """
 
     def __init__(self, order: Order, epoch: int) -> None:
@@ -86,7 +87,9 @@ class _Plan:
         self._rows_read = 0.0
 
     def origins(self, batch: int) -> tuple[np.ndarray, float]:
-        """[G] the row group of each row of a full batch; rows read for each row of its chunk."""
+        """Return the row group of each row of a full batch, [G], and the rows read for each row of
+        its chunk.
+        """
         chunk, within = divmod(batch, self._order.chunk_batches)
         if chunk != self._chunk:
             groups, start, stop = self._order.chunk_row_groups(self._epoch, chunk)
@@ -94,9 +97,8 @@ class _Plan:
                 self._epoch, chunk, stop - start, num_workers=1, start_step=0
             )
             ends = np.cumsum(self._sizes[groups])
-            self._origins = groups[
-                np.searchsorted(ends, start + layout, side="right")
-            ]  # padding (−1) is in no full batch
+            # A full batch holds no padding (−1)
+            self._origins = groups[np.searchsorted(ends, start + layout, side="right")]
             self._rows_read = int(ends[-1]) / (stop - start)
             self._chunk = chunk
         return self._origins[within], self._rows_read

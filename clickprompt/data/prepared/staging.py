@@ -1,18 +1,18 @@
-"""A raw log on its way to a prepared dataset, in files (Arrow IPC): whoever works on it holds one file's
-rows, never the log's.
+"""The files (Arrow IPC) that a raw log passes through on its way to a prepared dataset. A process that works
+on them holds one file's rows, never the whole log's.
 
-parsed/<part>-<n>.arrow     row_id (counted within the part), label, timestamp, one dictionary-encoded string
-column per log column coded/<part>-<n>.arrow      row_id (of the log), label, timestamp, split_key, one int32
-code per log column sorted/<part>-<n>.arrow     the same with `order`, one record batch per shard: a shard is
-batch i of every file
+- parsed/<part>-<n>.arrow: row_id (counted within the part), label, timestamp, one dictionary-encoded string
+  column per log column.
+- coded/<part>-<n>.arrow: row_id (of the log), label, timestamp, split_key, one int32 code per log column.
+- sorted/<part>-<n>.arrow: the same with `order`, one record batch per shard: batch i of every file.
 
-A log's columns are named by its user, so in these files each has a prefix (`log_column`) that none of the
-others has.
+The log's own columns carry a prefix in these files (`log_column`), because their names are the user's and
+could equal one of the others.
 
 Shape legend: N rows of a file, V values of a log column.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import io
@@ -39,12 +39,12 @@ __all__ = [
 
 
 def log_column(name: str) -> str:
-    """Of a log's column in the files."""
+    """Return the name of a log's column in the files."""
     return f"log:{name}"
 
 
 def write_rows(uri: str, rows: pa.Table) -> None:
-    """As one record batch."""
+    """Write the rows as one record batch."""
     write_batches(uri, rows.schema, rows.combine_chunks().to_batches())
 
 
@@ -62,7 +62,7 @@ def read_rows(uri: str) -> pa.Table:
 
 
 def read_columns(uri: str, *names: str) -> list[np.ndarray]:
-    """Of a file without dictionaries."""
+    """Read the columns of a file without dictionaries."""
     with storage.open_input(uri) as stream:
         schema = pa.ipc.open_file(stream).schema
         options = pa.ipc.IpcReadOptions(
@@ -78,7 +78,7 @@ def read_batch(uri: str, index: int) -> pa.RecordBatch:
 
 
 def as_dictionaries(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """`columns` of strings encoded, each in one dictionary of its own in the order of first appearance."""
+    """Encode `columns` of strings, each in a dictionary of its own in the order of first appearance."""
     rows = rows.combine_chunks()
     for name in columns:
         rows = rows.set_column(
@@ -88,7 +88,7 @@ def as_dictionaries(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 
 def dictionary(uri: str, column: str) -> pa.Array:
-    """[V] distinct values of one column of a parsed file."""
+    """Return the [V] distinct values of one column of a parsed file."""
     with storage.open_input(uri) as stream:
         schema = pa.ipc.open_file(stream).schema
         options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(column)])
@@ -97,10 +97,10 @@ def dictionary(uri: str, column: str) -> pa.Array:
 
 
 class Numbering:
-    """The values of a log column and their codes, which count in the order of the log, however it was cut;
-    code 0 is null: no value.
+    """The values of a log column and their codes, counted in the order of the log, however it was cut. Code 0
+    is null: no value.
 
-    With `known` values no others are added; another one, and null, has code −1.
+    With `known` values no others are added; any other value, and null, has code −1.
     """
 
     def __init__(self, known: pa.Array | None) -> None:
@@ -108,10 +108,11 @@ class Numbering:
         self._grows = known is None
 
     def codes(self, dictionaries: Iterable[pa.Array]) -> Iterator[np.ndarray]:
-        """[V + 1] int32 for each file's values in turn, last the code of null.
+        """Yield [V + 1] int32 for each file's values in turn; the last is the code of null.
 
-        So many files at a time as bring as many values as there are: looking values up costs as much as
-        making a table to look in, so the cost grows with what the files bring and not with files × values.
+        It handles as many files at a time as bring as many values as are known already. A look-up costs as
+        much as building the table to look in, so the cost grows with what the files bring and not with files
+        × values.
         """
         waiting: list[pa.Array] = []
         for found in dictionaries:
@@ -138,7 +139,7 @@ class Numbering:
 
 
 def codes_of(rows: pa.Table, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """[N] int32 per log column: each row's code, by the codes of its file's dictionaries."""
+    """Return [N] int32 per log column: each row's code, given the codes of its file's dictionaries."""
     encoded = {name: rows.column(log_column(name)).chunk(0) for name in maps}
     return {
         name: codes[encoded[name].indices.fill_null(len(codes) - 1).to_numpy()]

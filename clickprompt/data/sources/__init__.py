@@ -1,3 +1,3 @@
-"""Raw logs: formats, the YAML schema, the sources that are known by name, and looks at a log before it is
+"""Raw logs: formats, the YAML schema, the sources known by name, and checks of a log before it is
 prepared.
 """

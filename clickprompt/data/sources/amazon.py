@@ -1,8 +1,8 @@
 """Amazon review data, Toys and Games (Ni et al. 2019, the 2018 version): reviews and metadata as JSON lines.
 
-Reviews of 4 stars and more are positive; of repeated reviews of an item by a user the latest stays; 5-core.
-Reviews of items without metadata are dropped. Of an item's category path, which begins with the shop's own
-department, the second step counts.
+Reviews of 4 stars and more are positive; of a user's repeated reviews of an item the latest stays; 5-core.
+Reviews of items without metadata are dropped. The category is the second step of an item's path, which begins
+with the shop's own department.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class AmazonToys(Source):
             key = found.get("asin")
             if not isinstance(key, str) or not key:
                 raise DataError(f"{part.place(row)}: asin={key!r}; every item needs one; {_WHERE}")
-            if key in seen:  # the dump has items more than once, alike
+            if key in seen:  # the dump repeats some items, with the same content
                 continue
             seen.add(key)
             path = found.get("category") or []
@@ -75,8 +75,8 @@ class AmazonToys(Source):
                 user, item = found["reviewerID"], found["asin"]
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{part.place(row)}: {type(error).__name__} {error}; expected reviewerID, asin, overall "
-                    f"and unixReviewTime; {_WHERE}"
+                    f"{part.place(row)}: {type(error).__name__} {error}; expected reviewerID, asin, "
+                    f"overall and unixReviewTime; {_WHERE}"
                 ) from error
             yield (int(stars >= 4), time * 1_000_000, word(user), word(item))
 
@@ -86,7 +86,7 @@ class AmazonToys(Source):
 
 
 def word(value: object) -> str:
-    """A value of a dump as text on one line; `unknown` for nothing."""
+    """Return a value of a dump as text on one line; `unknown` if there is none."""
     return (" ".join(str(value).split()) if value is not None else "") or "unknown"
 
 

@@ -1,11 +1,12 @@
 """Book-Crossing (Ziegler et al. 2005; BX-Book-Ratings.csv, BX-Users.csv, BX-Books.csv).
 
 Ratings of 5 and more are positive, the implicit ones (0) are negative; ratings of books that BX-Books.csv
-doesn't have are dropped. There are no timestamps: the split is by a seeded hash. The paper's 722,234 features
-fit the values of the log only, and of Location only the country (whole locations would make it 744,427).
+doesn't have are dropped. There are no timestamps, so the split is by a seeded hash. The paper's 722,234
+features are reached only by counting the values that occur in the log, and only the country of Location
+(whole locations would make it 744,427).
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import io
@@ -42,7 +43,7 @@ _WHERE = "run clickprompt fetch bookcrossing --to DIR, or unpack BX-CSV-Dump.zip
 
 
 class BookCrossing(Source):
-    """Values in double quotes, `;` between, `\\` before a quote inside; Latin-1."""
+    """The Book-Crossing files: values in double quotes, `;` between, `\\` before a quote inside; Latin-1."""
 
     name = "bookcrossing"
     fields = ("User ID", "Location", "Age", "ISBN", "Book title", "Author", "Publication year", "Publisher")
@@ -103,8 +104,8 @@ class BookCrossing(Source):
         if not pc.all(known).as_py():
             row = int(np.argmin(known.to_numpy()))
             raise DataError(
-                f"{part.place(row)}: rating {rating[row].as_py()!r} is not a whole number from 0 to 10; "
-                f"{_WHERE}"
+                f"{part.place(row)}: rating {rating[row].as_py()!r} is not a whole number from 0 to "
+                f"10; {_WHERE}"
             )
         label = pa.array((rating.cast(pa.int64()).to_numpy() >= 5).astype(np.int8))
         values = {"user": table["User-ID"].combine_chunks(), "book": table["ISBN"].combine_chunks()}

@@ -1,8 +1,8 @@
-"""What Parquet files say of all their rows in their footers: how many there are, missing values, the smallest
-and the largest.
+"""Read from the footers of Parquet files what they say of all rows: how many there are, missing values, the
+smallest and the largest value.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +21,12 @@ __all__ = ["ColumnStatistics", "FileStatistics", "read_statistics"]
 
 @dataclass
 class ColumnStatistics:
-    """`nulls`, `lowest` and `highest` are None where not all row groups say them."""
+    """Statistics of a column. `nulls`, `lowest` and `highest` are None if not all row groups have them."""
 
     nulls: int | None = 0
     lowest: Any = None
     highest: Any = None
-    complete: bool = True  # every row group has had its lowest and highest, or has only nulls
+    complete: bool = True  # every row group has its lowest and highest, or only nulls
 
     def add(self, statistics: Any, rows: int) -> None:
         nulls = statistics.null_count if statistics is not None and statistics.has_null_count else None
@@ -39,13 +39,13 @@ class ColumnStatistics:
         try:
             self.lowest = statistics.min if self.lowest is None else min(self.lowest, statistics.min)
             self.highest = statistics.max if self.highest is None else max(self.highest, statistics.max)
-        except TypeError:  # another type in another file
+        except TypeError:  # the type differs between files
             self.complete, self.lowest, self.highest = False, None, None
 
 
 @dataclass
 class FileStatistics:
-    """`rows` and `row_groups` of all files; `columns`: of those that have one value a row."""
+    """Statistics of all files: `rows`, `row_groups`, and `columns` for those with one value per row."""
 
     rows: int
     row_groups: int
@@ -53,8 +53,8 @@ class FileStatistics:
 
 
 def read_statistics(parts: Sequence[RawPart], wanted: Iterable[str]) -> FileStatistics | None:
-    """Of the footers only; None where the log isn't Parquet. A file that is damaged is left to who reads it:
-    its statistics are missing.
+    """Read only the footers; return None if the log isn't Parquet. The statistics of a damaged file are
+    missing; reading its rows reports the damage.
     """
     groups = [part for part in parts if isinstance(part, RowGroups)]
     if not groups or len(groups) < len(parts):

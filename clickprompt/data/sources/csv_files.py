@@ -1,8 +1,8 @@
-"""CSV files of any dialect as text columns: delimiter found or given, with or without a header line, quotes,
-markers of missing values.
+"""Read CSV files of any dialect as text columns: delimiter found or given, with or without a header line,
+quotes, markers of missing values.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
@@ -26,7 +26,8 @@ from clickprompt.errors import DataError
 __all__ = ["CsvRows", "csv_columns", "read_csv"]
 
 _DELIMITERS = (",", ";", "\t", "|")
-_BLOCK = 2 << 20  # bytes; pyarrow reads up to 32 blocks ahead, whatever becomes of the rows
+# bytes; pyarrow reads up to 32 blocks ahead, whether or not the rows are used
+_BLOCK = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class CsvRows(FilePart):
     """All rows of a CSV file."""
 
     def line_number(self, row: int) -> int:
-        """Rows may have line ends in quotes, and empty lines between them, so the file is read again up to
-        the row.
+        """Return the line of a row. Rows may have line ends in quotes, and empty lines between them, so the
+        file is read again up to the row.
         """
         with _wide_cells():
             for index, (line, _) in enumerate(_records(self.uri, self.how, strict=False)):
@@ -46,19 +47,19 @@ class CsvRows(FilePart):
 
 @dataclass(frozen=True)
 class _Head:
-    """What the first line says. `stand_in`: the one character that replaces a longer delimiter while pyarrow
-    reads.
+    """What the first line says. `stand_in` is the one character that replaces a longer delimiter while
+    pyarrow reads.
     """
 
     names: list[str]
     delimiter: str
-    first: bytes  # rows that were read with it
-    lines: int  # before them
+    first: bytes  # bytes of the rows that were read with it
+    lines: int  # number of lines before them
     stand_in: str = ""
 
 
 def csv_columns(uri: str, how: FileFormat) -> dict[str, pa.DataType] | None:
-    """Column → string; None for a file without a line. Raises DataError for a header that can't be
+    """Return column → string, or None for a file without a line. Raises DataError for a header that can't be
     understood.
     """
     with open_text(uri, how) as stream:
@@ -67,10 +68,10 @@ def csv_columns(uri: str, how: FileFormat) -> dict[str, pa.DataType] | None:
 
 
 def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
-    """`columns` as strings, null where a cell is a marker of `how.nulls`.
+    """Read `columns` as strings, null where a cell is a marker of `how.nulls`.
 
-    Raises DataError naming the line of a row with too few or too many cells, or that isn't text of the
-    encoding.
+    Raises DataError naming the line of a row with too few or too many cells, or with bytes that aren't text
+    of the encoding.
     """
     with open_text(part.uri, how) as stream:
         head = _head(part.uri, how, stream)
@@ -101,12 +102,11 @@ def read_csv(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterato
 def _batches(
     part: FilePart, how: FileFormat, head: _Head, body: "_Body", columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Without the row that `body` ends in, which isn't there if a quote before it was never closed: pyarrow
-    doesn't mind.
+    """Yield the batches without the row that `body` appends. That row is missing if a quote before it was
+    never closed, which pyarrow doesn't report.
     """
-    names = [
-        name or f"\0{index}" for index, name in enumerate(head.names)
-    ]  # a column without a name can't be asked for
+    # A column without a name can't be requested
+    names = [name or f"\0{index}" for index, name in enumerate(head.names)]
     wanted = columns or names[:1]
     reader = csv.open_csv(
         body,
@@ -146,8 +146,8 @@ def _cells(column: pa.Array, how: FileFormat, head: _Head) -> pa.Array:
 
 
 def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
-    """Reads the first line that isn't empty, which may go over several where quotes hold line ends. None for
-    a file without one.
+    """Read the first line that isn't empty, which may span several where quotes hold line ends. Return None
+    for a file without one.
     """
     lines = 0
     while True:
@@ -175,16 +175,16 @@ def _head(uri: str, how: FileFormat, stream: io.BufferedReader) -> _Head | None:
     if how.names is not None:
         if len(cells) != len(how.names):
             raise DataError(
-                f"{place}: {_counted(len(cells))} and {len(how.names)} names; give a name for every cell, "
-                "or set delimiter:"
+                f"{place}: {_counted(len(cells))} and {len(how.names)} names; give a name for every "
+                "cell, or set delimiter:"
             )
         return _Head(list(how.names), delimiter, first, lines, stand_in)
     names = [cell.strip() for cell in cells]
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise DataError(
-            f"{place}: two columns are named {twice!r}; rename one, or give names: for a file without a "
-            "header line"
+            f"{place}: two columns are named {twice!r}; rename one, or give names: for a file without "
+            "a header line"
         )
     return _Head(names, delimiter, b"", lines + first.count(b"\n"), stand_in)
 
@@ -219,7 +219,7 @@ def _found_delimiter(place: str, how: FileFormat, line: str) -> str:
 
 
 def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str, strict: bool = True) -> Any:
-    """Python's reader of the dialect, for headers and for finding lines."""
+    """Return Python's reader of the dialect, for headers and for finding lines."""
     texts = (line.replace(delimiter, stand_in) for line in lines) if stand_in else lines
     quoting = python_csv.QUOTE_MINIMAL if how.quote else python_csv.QUOTE_NONE
     return python_csv.reader(
@@ -228,7 +228,7 @@ def _reader(lines: Iterable[str], how: FileFormat, delimiter: str, stand_in: str
 
 
 class _Body(io.RawIOBase):
-    """The bytes after the header for pyarrow: a delimiter of several bytes becomes one, and a row of
+    """The bytes after the header, for pyarrow: a delimiter of several bytes becomes one, and a row of
     `end_mark` is added.
 
     Blocks are short, but hold at least a line.
@@ -256,14 +256,15 @@ class _Body(io.RawIOBase):
         if self._rest:
             first, self._rest = self._rest, b""
             return first
-        data = more = self._stream.read(_BLOCK)
+        more = self._stream.read(_BLOCK)
+        data = more
         while more and b"\n" not in more and len(data) < size:
             more = self._stream.read(_BLOCK)
             data += more
         return data
 
     def _replaced(self, size: int) -> bytes:
-        """Whole lines, so that no delimiter is cut."""
+        """Return whole lines, so that no delimiter is cut."""
         while True:
             more = self._stream.read(size)
             data = self._rest + more
@@ -278,15 +279,15 @@ class _Body(io.RawIOBase):
         if at >= 0:
             line = self._lines + data.count(b"\n", 0, at) + 1
             raise DataError(
-                f"{self._uri}, line {line}: holds the control character {self._stand_in!r}; delete it, or "
-                "use a shorter delimiter"
+                f"{self._uri}, line {line}: holds the control character {self._stand_in!r}; delete "
+                "it, or use a shorter delimiter"
             )
         self._lines += data.count(b"\n")
         return data.replace(self._delimiter, self._stand_in)
 
 
 def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid) -> NoReturn:
-    """Raises DataError for what pyarrow says, with the line."""
+    """Raise DataError for what pyarrow reports, with the line."""
     reason = " ".join(str(error).split())
     if "straddl" in reason:
         _refuse_long_row(part, how, error)
@@ -298,8 +299,8 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
                 if len(cells) != len(head.names):
                     has = "names: gives" if how.names is not None else "the header has"
                     raise DataError(
-                        f"{part.uri}, line {line}: {_counted(len(cells))} where {has} {len(head.names)}; "
-                        "mend the line, or set delimiter:"
+                        f"{part.uri}, line {line}: {_counted(len(cells))} where {has} "
+                        f"{len(head.names)}; mend the line, or set delimiter:"
                     ) from error
         except python_csv.Error:
             _refuse_open_quote(part, how)
@@ -307,12 +308,12 @@ def _refuse(part: FilePart, how: FileFormat, head: _Head, error: pa.ArrowInvalid
 
 
 def _refuse_long_row(part: FilePart, how: FileFormat, error: pa.ArrowInvalid) -> NoReturn:
-    """Raises DataError with the row, if Python's reader comes to it: one of a long line, or of several lines
-    in quotes.
+    """Raise DataError with the row, one of a long line or of several lines in quotes, if Python's reader gets
+    to it.
     """
     with _wide_cells(), contextlib.suppress(python_csv.Error):
         for line, cells in _records(part.uri, how, strict=False):
-            if sum(map(len, cells)) > _BLOCK // 4:  # characters of at most four bytes
+            if sum(map(len, cells)) > _BLOCK // 4:  # characters have at most four bytes
                 size = sum(len(cell.encode("utf-8", "surrogateescape")) for cell in cells)
                 limit = _BLOCK if any("\n" in cell for cell in cells) else LONGEST_LINE
                 if size > limit:
@@ -321,7 +322,7 @@ def _refuse_long_row(part: FilePart, how: FileFormat, error: pa.ArrowInvalid) ->
 
 
 def _refuse_open_quote(part: FilePart, how: FileFormat) -> NoReturn:
-    """Raises DataError with the row where Python's reader, which minds, stops."""
+    """Raise DataError with the row where Python's strict reader stops."""
     line, reason = 0, "unexpected end of data"
     with _wide_cells():
         try:
@@ -336,8 +337,8 @@ def _refuse_open_quote(part: FilePart, how: FileFormat) -> NoReturn:
 
 
 def _records(uri: str, how: FileFormat, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, cells) of each row, by Python's reader. `strict`: it raises its Error for quotes
-    that pyarrow takes.
+    """Yield (line where it begins, cells) of each row, by Python's reader. If `strict`, it raises its Error
+    for quotes that pyarrow takes.
     """
     with open_text(uri, how) as stream:
         head = _head(uri, how, stream)
@@ -360,7 +361,7 @@ def _records(uri: str, how: FileFormat, strict: bool = True) -> Iterator[tuple[i
 
 @contextlib.contextmanager
 def _wide_cells() -> Iterator[None]:
-    """Python's reader takes cells up to 128 KiB unless told."""
+    """Lift the reader's limit on cells, 128 KiB by default."""
     before = python_csv.field_size_limit(LONGEST_LINE)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The files of a Delta table's newest version. Needs deltalake."""
+"""List the files of a Delta table's newest version. Needs deltalake."""
 
 import os
 from urllib.parse import unquote
@@ -16,18 +16,18 @@ _PARTITION = "partition."
 
 
 def delta_files(uri: str) -> list[DataFile]:
-    """Raises DataError for a table with deletion vectors or mapped columns."""
+    """List the files. Raises DataError for a table with deletion vectors or mapped columns."""
     table = DeltaTable(uri, storage_options=_options(uri))
     mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mapping != "none":
         raise DataError(
-            f"{uri}: its files have other column names than the table (column mapping, {mapping}); write it "
-            "as a table without"
+            f"{uri}: its files have other column names than the table (column mapping, {mapping}); "
+            "write it as a table without"
         )
     if "deletionVectors" in (table.protocol().reader_features or []) and _has_deletion_vectors(table):
         raise DataError(
-            f"{uri}: some of its deleted rows are only marked (deletion vectors); run REORG TABLE … APPLY "
-            "(PURGE) on it first"
+            f"{uri}: some of its deleted rows are only marked (deletion vectors); run REORG TABLE … "
+            "APPLY (PURGE) on it first"
         )
     schema = pa.schema(table.schema().to_arrow())
     actions = pa.table(table.get_add_actions(flatten=True))
@@ -55,7 +55,9 @@ def _address(uri: str, path: str) -> str:
 
 
 def _options(uri: str) -> dict[str, str] | None:
-    """The place as storage.py takes it from the environment; the rest deltalake takes from there itself."""
+    """Return the endpoint as storage.py takes it from the environment; deltalake takes the rest from there
+    itself.
+    """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not uri.startswith("s3://") or not endpoint:
         return None

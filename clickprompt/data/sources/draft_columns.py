@@ -1,8 +1,9 @@
-"""What a column of a sample looks like, and the rule of a schema's field that suits it. Shape legend: N
-rows.
+"""Describe what a column of a sample looks like, and choose the rule of a schema's field that suits it.
+
+Shape legend: N rows.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import re
@@ -22,19 +23,20 @@ from clickprompt.data.transform.values import BadValue, kind_of, lists, numbers,
 
 __all__ = ["Look", "field_rule", "is_impressions", "look", "looks_like_times", "times_of", "why_not"]
 
-_FEW = 20  # distinct numbers that are categories
+_FEW = 20  # up to this many distinct numbers are taken as categories
 _QUANTILES = 8
-_LONG, _LONGEST = 200, 200  # characters of a text that is worth cutting, and what is left of it
-_ENOUGH = 10  # rows, before it means something that a value comes once
-_MANY_TEXTS = 5000  # distinct values that are looked through for separators
+# characters from which on a text is worth cutting, and the length it is cut to
+_LONG, _LONGEST = 200, 200
+_ENOUGH = 10  # fewest rows for which values that come once mean something
+_MANY_TEXTS = 5000  # most distinct values that are searched for separators
 _SEPARATORS = ("|", ";", ",")
 _IMPRESSIONS = r"^[^\s]+-[01]( [^\s]+-[01])*$"
 
 
 @dataclass(frozen=True)
 class Look:
-    """A column of a sample. values [N]: texts, null where missing; codes [N]: of the distinct ones, the
-    missing value's is the last.
+    """A column of a sample. values [N]: texts, null if missing; codes [N]: numbers of the distinct ones, the
+    last for the missing value.
     """
 
     name: str
@@ -45,8 +47,8 @@ class Look:
     codes: np.ndarray
     distinct: int
     missing: int
-    numbers: np.ndarray | None  # [N], NaN where missing, if all that there is are numbers
-    problem: str = ""  # why no field can be made of it
+    numbers: np.ndarray | None  # [N], NaN if missing; only if all values are numbers
+    problem: str = ""  # why it can't become a field
 
     @property
     def rows(self) -> int:
@@ -58,7 +60,7 @@ class Look:
 
     @property
     def example(self) -> str:
-        """The value that comes most often."""
+        """Return the value that comes most often."""
         if not self.distinct:
             return ""
         counts = np.bincount(self.codes, minlength=self.distinct + 1)[: self.distinct]
@@ -68,7 +70,7 @@ class Look:
         return self.present >= _ENOUGH and self.distinct == self.present
 
     def found(self) -> list[str]:
-        """The distinct values, the most frequent first."""
+        """Return the distinct values, the most frequent first."""
         counts = pc.value_counts(self.values.drop_null())
         order = pc.array_sort_indices(counts.field("counts"), order="descending")
         return counts.field("values").take(order).to_pylist()
@@ -100,8 +102,8 @@ def look(name: str, column: pa.Array, nulls: tuple[str, ...], kinds: Collection[
 
 
 def times_of(found: Look) -> tuple[int, int] | None:
-    """The first and the last time, in microseconds, of a column that has nothing but times, not all the
-    same.
+    """Return the first and the last time, in microseconds, of a column that has nothing but times, not all
+    the same.
     """
     if (
         found.missing
@@ -125,7 +127,7 @@ def times_of(found: Look) -> tuple[int, int] | None:
 
 
 def is_impressions(found: Look) -> bool:
-    """Texts such as N1-1 N2-0: what was shown, and whether it was clicked."""
+    """Return whether the texts look like N1-1 N2-0: what was shown, and whether it was clicked."""
     if kind_of(found.column.type) != "text" or not found.present:
         return False
     texts = found.values.drop_null()
@@ -134,7 +136,7 @@ def is_impressions(found: Look) -> bool:
 
 
 def field_rule(found: Look) -> tuple[dict[str, Any], str]:
-    """What a schema says of the field beside its name and column, and a remark for its reader."""
+    """Return what a schema says of the field besides its name and column, and a remark for its reader."""
     name = found.name
     if kind_of(found.column.type) == "list" or "list" in found.kinds:
         return {"kind": "multi"}, "take: all makes each combination a value of its own"
@@ -169,7 +171,7 @@ def _of_numbers(found: Look) -> tuple[dict[str, Any], str]:
 
 
 def why_not(found: Look, rule: dict[str, Any], of_log: bool) -> str:
-    """The reason to leave a column out; empty for none."""
+    """Return the reason to leave a column out; empty if there is none."""
     if found.problem:
         return f"can't be a field: {found.problem}"
     if not found.present:
@@ -206,7 +208,7 @@ def _dated(found: Look) -> bool:
 
 
 def looks_like_times(found: Look) -> bool:
-    """Also times in a form that isn't read."""
+    """Return whether the values look like times, including forms that aren't read."""
     if kind_of(found.column.type) == "time" or (draft_names.is_time(found.name) and _dated(found)):
         return True
     return _share(found, r"^[0-9]{1,4}[-/. ][0-9A-Za-z]{1,3}[-/. ][0-9]{1,4}\b.*[0-9]:[0-9]{2}") > 0.5
@@ -223,7 +225,7 @@ def _is_count(figures: np.ndarray) -> bool:
 
 
 def _separator(found: Look) -> str | None:
-    """What stands between values that come again in other company."""
+    """Return the text between values that come again in other company."""
     if kind_of(found.column.type) != "text" or not found.distinct:
         return None
     distinct = found.values.drop_null().unique().slice(0, _MANY_TEXTS).to_pylist()
@@ -244,7 +246,9 @@ def _separator(found: Look) -> str | None:
 
 
 def _least(separator: str) -> float:
-    """Share of the texts that have it; commas and semicolons also stand in sentences."""
+    """Return the share of the texts that must have the separator; commas and semicolons also stand in
+    sentences.
+    """
     return 0.1 if separator == "|" else 0.3
 
 

@@ -1,8 +1,8 @@
-"""What `clickprompt init` reads: the files that it is given, those of the same columns together, and a sample
-of each.
+"""The files that `clickprompt init` reads: group those with the same columns, and take a sample of each
+group.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import csv
@@ -25,18 +25,19 @@ from clickprompt.io import storage
 
 __all__ = ["FileGroup", "group_files", "read_keys"]
 
-_ROWS = 40_000  # of a sample
-_FILES = 8  # that they come from
-_LINES = 50  # that say how a text file is written
+_ROWS = 40_000  # rows of a sample
+_FILES = 8  # files that they come from
+_LINES = 50  # lines from which the dialect of a text file is guessed
 _DELIMITERS = ("::", "\t", ",", ";", "|")
 _HEADER = re.compile(r"[^\W\d][\w .:/()#?%$-]{0,60}")
-_ALIKE = 0.5  # keys that two JSON files share, of those that either has, from which on they are of one log
+# share of the keys of two JSON files that they must have in common to be of one log
+_ALIKE = 0.5
 
 
 @dataclass
 class FileGroup:
-    """Files with the same columns. `data`: as a schema names them; `settings`: what it has to say of how they
-    are read.
+    """Files with the same columns. `data`: as a schema names them; `settings`: what it must say about how to
+    read them.
     """
 
     data: list[str]
@@ -47,7 +48,7 @@ class FileGroup:
     kinds: dict[str, set[str]]
     """column → kinds of its types (data/transform/values.py), over all files"""
     made_names: bool = False
-    """the files don't say what the columns are called"""
+    """whether the column names are made up because the files have none"""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -64,14 +65,15 @@ class FileGroup:
 
     @property
     def stem(self) -> str:
-        """What the files are called: movies of data/movies.csv.gz."""
+        """Return what the files are called: movies for data/movies.csv.gz."""
         name = storage.native(self.data[0]).rstrip("/").rsplit("/", 1)[-1]
         parent = os.path.dirname(self.files[0].uri).rsplit("/", 1)[-1]
         return re.sub(r"\W*[*?].*$|\..*$", "", name) or parent
 
 
 def group_files(given: Sequence[str], folder: str) -> list[FileGroup]:
-    """In the order given. folder: where the schema will be; the data's addresses are relative to it.
+    """Group the files, in the order given. folder: where the schema will be; the data's addresses are
+    relative to it.
 
     Raises DataError for files that aren't there or can't be read.
     """
@@ -90,7 +92,7 @@ def group_files(given: Sequence[str], folder: str) -> list[FileGroup]:
         loose = ending_format(file.uri) in ("json", "jsonl")
         for group in members:
             if made and _kin(group[1][0].uri) != _kin(file.uri):
-                continue  # as many columns, but of what, nothing says
+                continue  # equally many columns don't mean equal columns
             if group[2] == how and group[4] == made and _same(group[0], names, loose):
                 group[0].extend(name for name in names if name not in group[0])
                 group[1].append(file)
@@ -117,7 +119,7 @@ def group_files(given: Sequence[str], folder: str) -> list[FileGroup]:
 
 
 def read_keys(group: FileGroup, column: str) -> Iterator[pa.Array]:
-    """A column of all files, piece by piece."""
+    """Yield a column of all files, piece by piece."""
     for file in group.files:
         for part in file_parts(file, group.how):
             for piece in read_rows(part, [column], group.how):
@@ -125,7 +127,7 @@ def read_keys(group: FileGroup, column: str) -> Iterator[pa.Array]:
 
 
 def _found(pattern: str) -> list[DataFile]:
-    """Also of a file whose name says no format: it is looked into."""
+    """Find the files. If a file's name says no format, look into it."""
     uri = storage.native(pattern)
     try:
         return find_files(uri, FileFormat())
@@ -137,7 +139,9 @@ def _found(pattern: str) -> list[DataFile]:
 
 
 def _dialect(file: DataFile) -> tuple[FileFormat, dict[str, Any], bool]:
-    """How to read a file, what of it a schema has to say, and whether its columns have no names."""
+    """Return how to read a file, what a schema has to say about that, and whether its columns have
+    no names.
+    """
     kind = ending_format(file.uri)
     if file.schema is not None or kind in ("parquet", "json", "jsonl"):
         return FileFormat(), {}, False
@@ -162,7 +166,7 @@ def _dialect(file: DataFile) -> tuple[FileFormat, dict[str, Any], bool]:
 
 
 def _that_reads(file: DataFile, settings: dict[str, Any]) -> FileFormat:
-    """With quotes, or without where that is the way to read the file's beginning."""
+    """Choose quotes, or none if only that reads the file's beginning."""
     how = FileFormat(**settings)
     try:
         _piece(file, how)
@@ -171,7 +175,7 @@ def _that_reads(file: DataFile, settings: dict[str, Any]) -> FileFormat:
         try:
             _piece(file, plain)
         except DataError:
-            return how  # and the first error is what the user is told
+            return how  # the user is told the first error
         settings["quote"] = None
         return plain
     return how
@@ -180,9 +184,8 @@ def _that_reads(file: DataFile, settings: dict[str, Any]) -> FileFormat:
 def _piece(file: DataFile, how: FileFormat) -> None:
     names = list(file_columns(file, how) or [])
     if names:
-        for _ in itertools.islice(
-            read_rows(file_parts(file, how)[0], names, how), 2
-        ):  # of a file without a header line the first is one row
+        # Without a header line, the first line is a row
+        for _ in itertools.islice(read_rows(file_parts(file, how)[0], names, how), 2):
             pass
 
 
@@ -199,8 +202,8 @@ def _first_lines(file: DataFile, how: FileFormat) -> tuple[list[str], dict[str, 
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """What cuts all lines into the same number of cells: a tab, as texts hold none, else the most; or what
-    the first line has most of.
+    """Return what cuts all lines into the same number of cells: a tab, because texts hold none, or else the
+    delimiter that makes the most cells; or what the first line has most of.
     """
     widths = {one: {len(_cells(line, one)) for line in lines} for one in _DELIMITERS}
     if widths["::"] == {1}:
@@ -224,7 +227,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first line is names: words, each once, that none of the other lines has in the same
+    """Return whether the first line holds names: words, all different, that no other line has in the same
     place.
     """
     first, *others = rows
@@ -244,7 +247,7 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _kin(uri: str) -> str:
-    """The same for day_0.csv and day_1.csv."""
+    """Return a name that day_0.csv and day_1.csv share."""
     return re.sub(r"[0-9]+", "", uri)
 
 
@@ -254,7 +257,7 @@ def _same(names: Iterable[str], others: Iterable[str], loose: bool) -> bool:
 
 
 def _leaves(names: Sequence[str]) -> list[str]:
-    """Without the objects whose parts are columns themselves."""
+    """Leave out objects whose parts are columns themselves."""
     return [name for name in names if name and not any(other.startswith(f"{name}.") for other in names)]
 
 
@@ -265,8 +268,8 @@ def _data(
     folder: str,
     named: dict[str, tuple[str, DataFile]],
 ) -> list[str]:
-    """Patterns and folders as they were given where they stand for these files only; else files, or the
-    pattern that is the same.
+    """Return patterns and folders as they were given if they stand for these files only; else the files, or
+    the pattern that covers the same files.
     """
     found: dict[str, None] = {}
     uris = {file.uri for file in files}
@@ -287,7 +290,7 @@ def _data(
 
 
 def _common(names: Sequence[str]) -> str:
-    """What all begin with."""
+    """Return the common beginning of all names."""
     first, last = min(names), max(names)
     return first[
         : next(

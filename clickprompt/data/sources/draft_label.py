@@ -1,6 +1,6 @@
-"""Which column of a sample may say what was clicked, and by which rule of a schema."""
+"""Find the columns of a sample that may say what was clicked, each with a schema rule to read it by."""
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -56,7 +56,9 @@ _SPECIFIC = (
 
 @dataclass(frozen=True)
 class Label:
-    """`rule`: the schema's label; `sure`: its name says it, not only its values."""
+    """A possible label. `rule`: the schema's label; `sure`: whether its name says so, and not only its
+    values.
+    """
 
     column: str
     rule: dict[str, Any]
@@ -64,7 +66,7 @@ class Label:
     sure: bool
 
     def of(self, found: Look) -> np.ndarray:
-        """[N] float, NaN where the row is left out."""
+        """Apply the rule: [N] float, NaN where the row is left out."""
         rule = {"positive_from": None, "positive": None, "drop": (), "missing": "drop", **self.rule}
         label, _ = labels(
             found.column,
@@ -78,7 +80,7 @@ class Label:
 
 
 def label_candidates(looks: Sequence[Look]) -> list[Label]:
-    """The best first. Every one can be read as its rule says."""
+    """Return the candidates, best first. Every one can be read as its rule says."""
     ranked: list[tuple[int, int, Label]] = []
     for place, found in enumerate(looks):
         candidate = _candidate(found)
@@ -88,7 +90,7 @@ def label_candidates(looks: Sequence[Look]) -> list[Label]:
 
 
 def _candidate(found: Look) -> tuple[int, Label] | None:
-    """(rank, 0 the best; label)"""
+    """Return (rank, 0 for the best; label)."""
     name = plain_name(found.name)
     if found.problem or not found.present or kind_of(found.column.type) in ("list", "time", "other", "null"):
         return None
@@ -124,8 +126,8 @@ def _candidate(found: Look) -> tuple[int, Label] | None:
 
 
 def _positive_from(found: Look) -> tuple[float, float | None]:
-    """The number in the sample nearest above three quarters of the scale, 4 of 1 to 5, so that both classes
-    occur; and the one below it.
+    """Return the number in the sample nearest above three quarters of the scale (4 for 1 to 5), so that both
+    classes occur, and the number below it.
     """
     assert found.numbers is not None
     steps = np.unique(found.numbers[~np.isnan(found.numbers)])
@@ -135,7 +137,7 @@ def _positive_from(found: Look) -> tuple[float, float | None]:
 
 
 def _most_specific(events: Sequence[str]) -> str:
-    """`events`: the most frequent first."""
+    """Return the most telling event. `events`: the most frequent first."""
     known = {plain_name(event): event for event in events}
     return next((known[name] for name in _SPECIFIC if name in known), events[-1])
 

@@ -1,4 +1,4 @@
-"""What the name of a column says: words that a reader can read, and what columns of that name usually are."""
+"""Read the name of a column: which words it has, and what columns of that name usually are."""
 
 import re
 from collections.abc import Iterable
@@ -154,22 +154,22 @@ _UPPER = {
     "uuid": "UUID",
     "os": "OS",
 }
-_LONGEST = 60  # characters of a field's name
+_LONGEST = 60  # most characters of a field's name
 
 
 def words(name: str) -> list[str]:
-    """In lower case: movieId, movie_id and movie.id are movie and id."""
+    """Split a name into lower-case words: movieId, movie_id and movie.id are movie and id."""
     apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1 \2", name))
     return [word.lower() for word in re.findall(r"[^\W_]+", apart)]
 
 
 def plain_name(name: str) -> str:
-    """One word, in lower case."""
+    """Join the name's words to one, in lower case."""
     return "".join(words(name))
 
 
 def readable(name: str) -> str:
-    """movieId → Movie ID; possibly nothing."""
+    """Make the name readable: movieId → Movie ID; possibly empty."""
     found = words(name)
     if (
         len(found) == 1
@@ -182,8 +182,8 @@ def readable(name: str) -> str:
 
 
 def unused(wanted: Iterable[str], taken: set[str]) -> str:
-    """The first name whose column isn't `taken` (data/prepared/dataset.py), else the last one with a number;
-    it is taken then.
+    """Return, and take, the first name whose column isn't `taken` (data/prepared/dataset.py), or else the
+    last one with a number.
     """
     last = ""
     for last in wanted:
@@ -213,7 +213,7 @@ def _is_of(name: str, kinds: tuple[str, ...]) -> bool:
 
 
 def is_id(name: str) -> bool:
-    """Whether numbers of this name are no quantities."""
+    """Return whether numbers in a column of this name are ids, not quantities."""
     found = words(name)
     return (
         is_user(name)
@@ -244,8 +244,8 @@ def is_request(name: str) -> bool:
 
 
 def are_alike(column: str, key: str, table: str) -> bool:
-    """Whether a log's column may hold the keys of a table: movieId and movie_id; movie_id and id of movies;
-    movie and movie_id.
+    """Return whether a log's column may hold the keys of a table: movieId and movie_id; movie_id and id of
+    movies; movie and movie_id.
     """
     column, key, table = plain_name(column), plain_name(key), plain_name(table)
     if column == key or _stem(column) == _stem(key) != "":

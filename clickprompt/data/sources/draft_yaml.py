@@ -1,4 +1,6 @@
-"""YAML that a person may edit: texts in quotes only where they need them, whatever signs they have."""
+"""Write YAML that a person may edit: texts are quoted only where they need it, whatever characters
+they have.
+"""
 
 import json
 import re
@@ -9,11 +11,11 @@ __all__ = ["flow", "scalar", "shown"]
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./*-]*( [\w./*(][\w./*()-]*)*", re.ASCII)
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-_SHOWN = 40  # characters of a value in a comment
+_SHOWN = 40  # most characters of a value in a comment
 
 
 def flow(value: Any) -> str:
-    """On one line: {name: Movie ID, column: movieId}."""
+    """Write a value on one line: {name: Movie ID, column: movieId}."""
     if isinstance(value, Mapping):
         return (
             "{"
@@ -36,7 +38,7 @@ def scalar(text: str) -> str:
 
 
 def shown(value: str) -> str:
-    """A value in a comment, on one line."""
+    """Write a value on one line for a comment."""
     short = value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…"
     return scalar(short)
 

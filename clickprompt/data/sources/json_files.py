@@ -1,5 +1,5 @@
-"""JSON files, one object a line or an array of objects, as columns of text or of lists of text; numbers as
-they compare.
+"""Read JSON files, one object per line or an array of objects, as columns of text or lists of text. Numbers
+are written so that equal ones compare equal.
 """
 
 import codecs
@@ -23,8 +23,10 @@ __all__ = ["JsonRows", "json_columns", "open_objects", "read_json"]
 
 _CHUNK = 1 << 20
 _PIECE_CHARACTERS = 32 << 20
-_LOOKED_INTO = 1000  # objects, whose keys may be left out where there is no value
-_EXACT = 2.0**53  # from here on a float may be another whole number than the one that was written
+# objects; a key without a value may be left out, so one is not enough
+_LOOKED_INTO = 1000
+# from here on a float may be another whole number than the one that was written
+_EXACT = 2.0**53
 _BLANKS = " \t\r\n"
 
 Objects = Iterator[tuple[int, dict[str, Any], int]]  # number from 1, object, characters
@@ -35,7 +37,9 @@ class JsonRows(FilePart):
     """All objects of a JSON file."""
 
     def place(self, row: int) -> str:
-        """Empty lines are lines but no rows, so the file is read again up to the row."""
+        """Return the place of a row. Empty lines are lines but not rows, so the file is read again up to the
+        row.
+        """
         with open_objects(self.uri, self.how) as (unit, objects):
             for index, (number, _, _) in enumerate(objects):
                 if index == row:
@@ -44,7 +48,7 @@ class JsonRows(FilePart):
 
 
 def json_columns(uri: str, how: FileFormat) -> list[str]:
-    """The keys, and a.b for those of objects within objects, of the file's first objects."""
+    """Return the keys of the file's first objects, and a.b for those of objects within objects."""
     found: dict[str, None] = {}
 
     def add(value: dict[str, Any], prefix: str) -> None:
@@ -60,11 +64,11 @@ def json_columns(uri: str, how: FileFormat) -> list[str]:
 
 
 def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
-    """`columns` as strings, or as lists of strings in a piece that has lists; null where a key is missing, or
-    its value is null or NaN.
+    """Read `columns` as strings, or as lists of strings in a piece that has lists; null if a key is missing,
+    or its value is null or NaN.
 
-    A column a.b is the key of that name, or b of the object a. Of a key that an object has twice the last
-    value counts. Raises DataError naming the line, or the object's number in an array, of what can't be read.
+    A column a.b is the key of that name, or b of the object a. If an object has a key twice, the last value
+    counts. Raises DataError naming the line, or the object's number in an array, of what can't be read.
     """
     partitions = {name: value for name, value in part.partitions if name in columns}
     gathered: list[dict[str, Any]] = []
@@ -90,10 +94,10 @@ def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterat
 
 @contextmanager
 def open_objects(uri: str, how: FileFormat) -> Iterator[tuple[str, Objects]]:
-    """(what is counted: line or item, (its number from 1, object, length) of each). Numbers with a point are
-    canonical text, NaN is None.
+    """Yield (what is counted: line or item, (its number from 1, object, length) of each). Numbers with a
+    point are canonical text, NaN is None.
 
-    Raises DataError naming the place of what is no object.
+    Raises DataError naming the place of what is not an object.
     """
     with open_text(uri, how) as stream:
         if how.format != "jsonl" and stream.peek().lstrip(_BLANKS.encode()).startswith(b"["):
@@ -107,7 +111,7 @@ class _NumberError(ValueError):
 
 
 def _decimal(text: str) -> str:
-    """Without a needless fraction, so that 5 and 5.0 are one value."""
+    """Write a number without a needless fraction, so that 5 and 5.0 are one value."""
     value = float(text)
     if not value.is_integer():
         if math.isinf(value):
@@ -141,8 +145,8 @@ def _lines(uri: str, stream: io.BufferedReader) -> Objects:
             found, end = _decode(text)
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{uri}, line {number}: not UTF-8 text ({error.reason} at byte {error.start} of the line); "
-                "convert it, or set encoding:"
+                f"{uri}, line {number}: not UTF-8 text ({error.reason} at byte {error.start} of the "
+                "line); convert it, or set encoding:"
             ) from error
         except (ValueError, RecursionError) as error:
             raise DataError(
@@ -150,8 +154,8 @@ def _lines(uri: str, stream: io.BufferedReader) -> Objects:
             ) from error
         if end != len(text):
             raise DataError(
-                f"{uri}, line {number}: text follows the object ({text[end : end + 80]!r}); expected one "
-                "object a line"
+                f"{uri}, line {number}: text follows the object ({text[end : end + 80]!r}); expected "
+                "one object a line"
             )
         if type(found) is not dict:
             raise DataError(
@@ -161,7 +165,7 @@ def _lines(uri: str, stream: io.BufferedReader) -> Objects:
 
 
 def _items(uri: str, how: FileFormat, stream: io.BufferedReader) -> Objects:
-    """The objects of an array, one after the other: the file is never in memory as a whole."""
+    """Yield the objects of an array one after the other; the file is never in memory as a whole."""
     text = _Characters(uri, how, stream)
     text.next()
     text.at += 1
@@ -205,7 +209,7 @@ class _Characters:
         return bool(chunk)
 
     def next(self) -> str:
-        """The next character that is no blank, "" at the end; `at` is there."""
+        """Return the next character that is not blank, "" at the end, and move `at` there."""
         while True:
             while self.at < len(self.text) and self.text[self.at] in _BLANKS:
                 self.at += 1
@@ -215,7 +219,7 @@ class _Characters:
                 return ""
 
     def value(self, place: str) -> tuple[Any, int]:
-        """(the value that begins at `at`, its length); `at` is then behind it."""
+        """Return (the value that begins at `at`, its length) and move `at` behind it."""
         while True:
             try:
                 found, end = _decode(self.text, self.at)
@@ -257,7 +261,7 @@ def _below(found: Any, path: list[str]) -> Any:
 
 
 def _column(place: Callable[[int], str], name: str, values: list[Any]) -> pa.Array:
-    """The common cases, only text and only whole numbers, at pyarrow's pace."""
+    """Make an array. The common cases, only text and only whole numbers, run at pyarrow's speed."""
     for kind in (pa.string(), pa.int64()):
         try:
             return pa.array(values, kind).cast(pa.string())
@@ -279,7 +283,9 @@ def _column(place: Callable[[int], str], name: str, values: list[Any]) -> pa.Arr
 
 
 def _text(value: Any) -> str | list[str | None] | None:
-    """Raises TypeError for an object or a list in a list, ValueError for half a surrogate pair."""
+    """Return a value as text. Raises TypeError for an object or a list in a list, ValueError for half a
+    surrogate pair.
+    """
     if type(value) is list:
         return [_single(item) for item in value]
     return _single(value)

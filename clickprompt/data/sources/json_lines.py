@@ -1,5 +1,5 @@
-"""Objects of a dump of JSON lines, one after another, plain or gzipped. (A log of your own is read by
-reading.py.)
+"""Read the objects of a public dump of JSON lines one after another, plain or gzipped. (reading.py reads a
+log of your own.)
 """
 
 import gzip
@@ -25,14 +25,14 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def in_pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """The rows in lists of as many as one table has."""
+    """Yield the rows in lists, each as long as one table."""
     while piece := list(itertools.islice(rows, _ROWS)):
         yield piece
 
 
 def read_objects(part: RawPart) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row, object) of each line of a JSON-lines file, empty lines left out. Raises DataError naming the
-    line.
+    """Yield (row, object) of each line of a JSON-lines file, skipping empty lines. Raises DataError naming
+    the line.
     """
     with _text_stream(part.uri) as stream:
         row = 0
@@ -43,7 +43,7 @@ def read_objects(part: RawPart) -> Iterator[tuple[int, dict[str, Any]]]:
                     return
                 found = json.loads(line) if line.strip() else None
                 if _SURROGATE.search(line):
-                    json.dumps(found, ensure_ascii=False).encode()  # half a pair is no text
+                    json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is not text
                 if not isinstance(found, dict | None):
                     raise DataError(
                         f"{part.place(row)}: {line[:80]!r} is no JSON object; expected one object a line"
@@ -84,8 +84,8 @@ def _naming_line(part: RawPart, row: int) -> Iterator[None]:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{part.place(row)}: not UTF-8 text ({error.reason} at byte {error.start} of the line); convert "
-            "the file"
+            f"{part.place(row)}: not UTF-8 text ({error.reason} at byte {error.start} of the line); "
+            "convert the file"
         ) from error
     except json.JSONDecodeError as error:
         raise DataError(f"{part.place(row)}: not JSON ({error}); expected one object a line") from error

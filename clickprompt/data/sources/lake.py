@@ -1,5 +1,5 @@
-"""Delta and Iceberg tables: which files are the newest version's, by its own log. Each kind needs its
-library, the extra `lake`.
+"""Delta and Iceberg tables: list the files of the newest version, as the table's own log names them. Each
+kind needs its library (the extra `lake`).
 """
 
 import importlib.util
@@ -17,8 +17,8 @@ _LIBRARIES = {"delta": "deltalake", "iceberg": "pyiceberg"}
 
 
 def lake_kind(filesystem: fs.FileSystem, path: str, how: FileFormat) -> str | None:
-    """delta, iceberg, or None for a folder that is no table's. `path`: a folder, or an Iceberg table's
-    metadata file.
+    """Return delta, iceberg, or None for a folder that is not a table's. `path`: a folder, or an Iceberg
+    table's metadata file.
     """
     if path.endswith(".metadata.json"):
         return "iceberg"
@@ -34,15 +34,16 @@ def lake_kind(filesystem: fs.FileSystem, path: str, how: FileFormat) -> str | No
 
 
 def lake_files(kind: str, uri: str) -> list[DataFile]:
-    """Sorted. Raises DataError where the library is missing, and for tables that it, or we, can't read row
-    for row.
+    """Return the files, sorted. Raises DataError if the library is missing, and for tables that it, or
+    clickprompt, can't read row for row.
     """
     library = _LIBRARIES[kind]
     if importlib.util.find_spec(library) is None:
         raise DataError(
-            f"{uri}: a table of {kind.title()} is read by {library}, which isn't installed; pip install -c "
-            "constraints.txt -e '.[lake]'"
+            f"{uri}: a table of {kind.title()} is read by {library}, which isn't installed; pip "
+            "install -c constraints.txt -e '.[lake]'"
         )
+    # the libraries have no common error for a log that is damaged, or newer than they are
     try:
         if kind == "delta":
             from clickprompt.data.sources.delta import delta_files
@@ -54,13 +55,11 @@ def lake_files(kind: str, uri: str) -> list[DataFile]:
             files = iceberg_files(uri)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # the libraries have no common one for a log that is damaged, or newer than they are
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{uri}: {library} can't read this table ({type(error).__name__}: {reason}); mend it, or write "
-            "it as Parquet"
+            f"{uri}: {library} can't read this table ({type(error).__name__}: {reason}); mend it, or "
+            "write it as Parquet"
         ) from error
     if not files:
         raise DataError(

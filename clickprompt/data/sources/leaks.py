@@ -1,19 +1,23 @@
-"""Columns that know the answer: values that nearly always come with the same label. Shape legend: N rows."""
+"""Find columns that know the answer: values that nearly always come with the same label.
+
+Shape legend: N rows.
+"""
 
 import numpy as np
 
 __all__ = ["decides_label"]
 
+# rows that a value needs in order to count, and the share of one label among them that is suspicious
 _REPEATED, _PURE = (
     20,
     0.99,
-)  # rows of a value for it to count, and the share of one label among them that is suspicious
-_OFTEN = 0.5  # of the rows have to have such a value
+)
+_OFTEN = 0.5  # share of the rows that must have such a value
 
 
 def decides_label(codes: np.ndarray, label: np.ndarray) -> bool:
-    """Whether the values that come often have nearly always the same label, each its own. codes: [N] whole
-    numbers; label: [N] 0 and 1.
+    """Return whether the values that come often nearly always have the same label, each its own. codes: [N]
+    whole numbers; label: [N] 0 and 1.
     """
     counts = np.bincount(codes)
     clicks = np.bincount(codes, weights=label)

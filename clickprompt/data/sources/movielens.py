@@ -5,7 +5,7 @@ its year; the first genre counts. Age and job codes become the words of the data
 needs meaning.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import io
@@ -181,7 +181,7 @@ class _MovieLens(Source):
         return cut_at_line_ends(self._uri(self.log), header_lines=1 if self.log.header else 0)
 
     def read_part(self, part: RawPart) -> Iterator[LogRows]:
-        # the CSV reader takes a separator of one character; these columns can't hold a tab
+        # The CSV reader takes a separator of one character; these columns can't hold a tab
         data = read_part_bytes(part).rstrip(b"\r\n").replace(self.log.separator.encode(), b"\t")
         types = {"user": pa.string(), "item": pa.string(), "rating": pa.float64(), "timestamp": pa.int64()}
         try:
@@ -208,7 +208,7 @@ class _MovieLens(Source):
         return storage.join(self.raw_dir, file.name)
 
     def _malformed(self, part: RawPart, data: bytes) -> DataError:
-        """Look at the lines one by one: slow, but only once, to say which one is wrong."""
+        """Find the malformed line by looking at each one: slow, but done only once, for the message."""
         for row, line in enumerate(data.split(b"\n")):
             if not re.fullmatch(rb"[!-~]+\t[!-~]+\t[1-5](\.0*)?\t-?\d{1,12}\r?", line):
                 shown = line.rstrip(b"\r").replace(b"\t", self.log.separator.encode()).decode("latin-1")[:80]
@@ -220,7 +220,7 @@ class _MovieLens(Source):
     def _read(
         self, file: _File, names: Sequence[str], fields_of: Callable[[list[str]], list[str]]
     ) -> pa.Table:
-        """A users or movies file; `fields_of` turns a line's values into the fields', the key first."""
+        """Read a users or movies file; `fields_of` turns a line's values into the fields', the key first."""
         uri = self._uri(file)
         rows: dict[str, list[str]] = {}
         for number, values in read_lines(
@@ -261,12 +261,15 @@ class MovieLens1M(_MovieLens):
 
 
 class MovieLens100K(_MovieLens):
-    """Either as GroupLens publishes it (u.data, u.user, u.item) or as "atomic" files with typed headers
-    (ml-100k.inter, .user, .item).
+    """MovieLens-100K, either as GroupLens publishes it (u.data, u.user, u.item) or as "atomic" files with
+    typed headers (ml-100k.inter, .user, .item).
     """
 
     name = "movielens-100k"
-    where_to_get = "run clickprompt fetch movielens-100k --to DIR, or get ml-100k.zip from https://grouplens.org/datasets/movielens/100k/"
+    where_to_get = (
+        "run clickprompt fetch movielens-100k --to DIR, or get ml-100k.zip from "
+        "https://grouplens.org/datasets/movielens/100k/"
+    )
 
     def __init__(self, raw_dir: str) -> None:
         super().__init__(raw_dir)

@@ -1,8 +1,8 @@
-"""Parquet files' columns with their own types, cut at row groups; also those of Delta and Iceberg tables,
-found by name or id.
+"""Read columns of Parquet files with their own types, cut at row groups; also files of Delta and Iceberg
+tables, whose columns are found by name or id.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import itertools
@@ -37,8 +37,8 @@ class RowGroups(FilePart):
 
 
 def parquet_columns(file: DataFile) -> dict[str, pa.DataType]:
-    """Column → type as `read_parquet` gives it; the children of structs as a.b. Raises DataError for a
-    damaged file, or a name twice.
+    """Return column → type as `read_parquet` gives it; the children of structs are a.b. Raises DataError for
+    a damaged file, or a name that comes twice.
     """
     if file.schema is not None:
         return {name: plain_type(field.type) for name, (_, field) in leaves(file.schema).items()}
@@ -47,11 +47,11 @@ def parquet_columns(file: DataFile) -> dict[str, pa.DataType]:
 
 
 def parquet_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
-    """The file cut at row groups, into parts of about 64 MiB. Raises DataError for a damaged file."""
+    """Cut the file at row groups into parts of about 64 MiB. Raises DataError for a damaged file."""
     with _parquet(file.uri) as opened:
         groups = [opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups)]
     parts: list[FilePart] = []
-    start = first_row = rows = size = 0
+    start, first_row, rows, size = 0, 0, 0, 0
     for index, group in enumerate(groups):
         rows, size = rows + group.num_rows, size + group.total_byte_size
         if size >= _PART_BYTES or index == len(groups) - 1:
@@ -63,8 +63,8 @@ def parquet_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
 
 
 def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """`columns` of the part's rows. A column of the part's schema that the file lacks is its partition's
-    value, or null.
+    """Read `columns` of the part's rows. A column of the part's schema that the file lacks gets its
+    partition's value, or null.
 
     Raises DataError naming file and row of text that isn't UTF-8, and for a column that is nowhere.
     """
@@ -92,8 +92,8 @@ def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def leaves(schema: pa.Schema) -> dict[str, tuple[tuple[str, ...], pa.Field]]:
-    """Column, or a.b of a struct's child, → its path and field; a column whose own name has dots comes before
-    such a child.
+    """Return each column, or a.b of a struct's child, → its path and field. A column whose own name has dots
+    comes before such a child.
     """
     found: dict[str, tuple[tuple[str, ...], pa.Field]] = {}
     for field in schema:
@@ -114,7 +114,9 @@ def leaves(schema: pa.Schema) -> dict[str, tuple[tuple[str, ...], pa.Field]]:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """What a column of `kind` is read as: one kind of text, one kind of list, nothing encoded."""
+    """Return the type that a column of `kind` is read as: one kind of text, one kind of list, nothing
+    encoded.
+    """
     if isinstance(kind, pa.UuidType):
         return pa.string()
     if isinstance(kind, pa.BaseExtensionType):
@@ -131,7 +133,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Also bytes: older writers don't say of text that it is text."""
+    """Return whether it is text, bytes included: older writers don't mark text as text."""
     types = pa.types
     return (
         types.is_string(kind)
@@ -165,7 +167,9 @@ def _leaves_of(uri: str, file: pq.ParquetFile) -> dict[str, tuple[tuple[str, ...
 def _places(
     part: FilePart, have: dict[str, tuple[tuple[str, ...], pa.Field]], columns: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, pa.DataType]]:
-    """Column → path in the file, of those it has; column → type that the part's schema asks for."""
+    """Return column → path in the file, for those it has, and column → type that the part's schema
+    asks for.
+    """
     partitions = dict(part.partitions)
     if part.schema is None:
         found = {name: have[name][0] for name in columns if name in have}
@@ -200,7 +204,7 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
         for start in range(0, rows, PIECE_ROWS):
             yield pa.record_batch({"": pa.nulls(min(PIECE_ROWS, rows - start))})
         return
-    # pyarrow can't join lists of dictionaries, one of each row group
+    # pyarrow can't join lists of dictionaries from different row groups
     wanted = {name for path in names for name in (path, path.split(".")[0])}
     nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow if field.name in wanted)
     pieces = [[group] for group in groups] if nested else [groups]
@@ -212,7 +216,7 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError):
-            for group in groups:  # which of them it is
+            for group in groups:  # name the damaged row group
                 with _naming_damage(f"{part.uri}, row group {group + 1} of {file.num_row_groups}"):
                     file.read_row_group(group, columns=names, use_threads=False)
             raise
@@ -222,7 +226,7 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
 
 
 def _piece_rows(file: pq.ParquetFile, groups: list[int]) -> int:
-    """Fewer where rows are long: a piece stays below about 64 MiB."""
+    """Return the rows of a piece: fewer if rows are long, so that a piece stays below about 64 MiB."""
     found = [file.metadata.row_group(group) for group in groups]
     row_bytes = sum(group.total_byte_size for group in found) / max(sum(group.num_rows for group in found), 1)
     return max(min(PIECE_ROWS, int(_PIECE_BYTES / max(row_bytes, 1))), 1)
@@ -234,7 +238,7 @@ def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
 
 
 def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
-    """The column as `plain_type`; its text is UTF-8."""
+    """Return the column as `plain_type`, with its text checked to be UTF-8."""
     kind = plain_type(column.type)
     if isinstance(column.type, pa.UuidType):
         return pa.array(
@@ -256,8 +260,8 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
             _refuse_text(part, first, name, column, kind, error)
         except pa.ArrowNotImplementedError as error:
             raise DataError(
-                f"{part.uri}: column {name} of type {column.type} can't be read; give text, numbers or "
-                "lists of them"
+                f"{part.uri}: column {name} of type {column.type} can't be read; give text, numbers "
+                "or lists of them"
             ) from error
     inner = kind.value_type if pa.types.is_list(kind) else kind
     if pa.types.is_string(inner) and not _is_utf8(column):
@@ -266,7 +270,7 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
 
 
 def _without_views(column: pa.Array) -> pa.Array:
-    """pyarrow's own cast of list views makes arrays that are too short."""
+    """Convert list views to lists; pyarrow's own cast makes arrays that are too short."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return pa.LargeListArray.from_arrays(
@@ -275,7 +279,7 @@ def _without_views(column: pa.Array) -> pa.Array:
 
 
 def _is_utf8(texts: pa.Array) -> bool:
-    """Parquet's reader takes any bytes for text."""
+    """Return whether the texts are UTF-8; Parquet's reader takes any bytes for text."""
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:
@@ -286,7 +290,7 @@ def _is_utf8(texts: pa.Array) -> bool:
 def _refuse_text(
     part: FilePart, first: int, name: str, column: pa.Array, kind: pa.DataType, cause: Exception | None
 ) -> NoReturn:
-    """Raises DataError for the first row that isn't UTF-8, found by halving."""
+    """Raise DataError for the first row that isn't UTF-8, found by halving."""
 
     def fine(start: int, stop: int) -> bool:
         some = column.slice(start, stop - start)
@@ -304,7 +308,7 @@ def _refuse_text(
 
 
 def _as(part: FilePart, name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """An older file's column as its table has it now (int32 as int64, …)."""
+    """Return an older file's column as its table has it now (int32 as int64, …)."""
     kind = plain_type(wanted)
     if plain_type(column.type) == kind:
         return column
@@ -338,13 +342,13 @@ def _naming_damage(place: str) -> Iterator[None]:
         yield
     except pa.ArrowNotImplementedError as error:
         raise DataError(
-            f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it another "
-            "way"
+            f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it "
+            "another way"
         ) from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column's name
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: a column's name
         if isinstance(error, InputError):
             raise
         raise DataError(
-            f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); write it "
-            "again"
+            f"{place}: a damaged or truncated Parquet file ({' '.join(str(error).split())[:150]}); "
+            "write it again"
         ) from error

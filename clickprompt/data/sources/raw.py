@@ -1,4 +1,4 @@
-"""What a source is, and reading raw text files in pieces."""
+"""The interface of a source, and the reading of raw text files in pieces."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -26,13 +26,14 @@ __all__ = [
     "table_key",
 ]
 
-PART_BYTES = 4 << 20  # small enough for several parts of a small log, so that reading it is parallel
+# small enough for several parts of a small log, so that it is read in parallel
+PART_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class RawPart:
-    """Whole lines of a file: bytes [start, stop). `first_row` counts the lines before it, without the
-    header.
+    """Whole lines of a file: bytes [start, stop). `first_row` counts the lines before it, without
+    the header.
     """
 
     uri: str
@@ -42,18 +43,18 @@ class RawPart:
     header_lines: int
 
     def line_number(self, row: int) -> int:
-        """The line of the file, counting from 1, that holds the part's row `row`, counting from 0."""
+        """Return the line of the file, counting from 1, that holds the part's row `row`, counting from 0."""
         return self.first_row + row + self.header_lines + 1
 
     def place(self, row: int) -> str:
-        """The part's row, in words."""
+        """Return the place of the part's row in words."""
         return f"{self.uri}, line {self.line_number(row)}"
 
 
 @dataclass(frozen=True)
 class Example:
-    """Row `row` of the part, counting from 0, and what it holds. Its place is found when it is asked for:
-    that may read the file again.
+    """Row `row` of the part, counting from 0, and what it holds. Its place is found only when it is asked
+    for, because that may read the file again.
     """
 
     part: RawPart
@@ -66,13 +67,12 @@ class Example:
 
 @dataclass
 class Findings:
-    """What reading a log has met and its user should know; the findings of its parts are merged."""
+    """What was met while reading a log and its user should know; the findings of the parts are merged."""
 
-    counts: dict[str, int] = field(default_factory=dict)  # of rows, by what was the matter with them
-    occurred: set[str] = field(default_factory=set)  # of the values that the label rule names
-    times: dict[str, Example] = field(
-        default_factory=dict
-    )  # form of the timestamps (data/transform/instants.py) → its first row
+    counts: dict[str, int] = field(default_factory=dict)  # problem → number of rows
+    occurred: set[str] = field(default_factory=set)  # values of the label rule that occurred
+    # Form of the timestamps (data/transform/instants.py) → its first row
+    times: dict[str, Example] = field(default_factory=dict)
 
     def merge(self, other: "Findings") -> None:
         for what, rows in other.counts.items():
@@ -84,11 +84,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class LogRows:
-    """Rows of a log, in order. N of them.
+    """N rows of a log, in order.
 
-    label [N] int8, null where the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
-    values: log column → [N] strings, null or `unknown` where a value is missing; group [N] int64: whose rows
-    are ranked against each other, if the log says so.
+    label [N] int8, null if the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
+    values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
+    ranked against each other, if the log says so.
     """
 
     label: pa.Array
@@ -105,45 +105,44 @@ class Source(ABC):
     """A raw log: interactions, cut into parts, and tables with fields' values, joined by a key column of the
     log.
 
-    A field that no table has is a column of the log. Sent to Ray tasks, so an instance holds nothing but
-    names.
+    A field that no table has is a column of the log. An instance is sent to Ray tasks, so it holds nothing
+    but names.
     """
 
     name: str
     fields: tuple[str, ...]  # in the order of the text (Eq. 4)
-    # unless asked for hash; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
+    # default split; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
     split: str = "time"
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
-    item_field: str | None = None  # that says which item a row is of
+    item_field: str | None = None  # field that says which item a row is about
     k_core: int = 0  # rows that every user and item has at least
-    latest_only: bool = False  # of the rows with the same user and item
-    # every row of the log has its keys in the tables, or is an error; "inner": it is dropped; "left": it has
-    # none
+    latest_only: bool = False  # keep the latest of the rows with the same user and item
+    # "all": a row without its keys in the tables is an error; "inner": it is dropped; "left": it has no
+    # values
     joins: str = "all"
     remark: str = ""  # what a user of the prepared dataset should know
     tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
-    grouped: bool = False  # its rows say which of them were shown together
-    whole_tables: bool = (
-        True  # the vocabulary has every value of the tables, else only those of rows that the log refers to
-    )
+    grouped: bool = False  # whether its rows say which of them were shown together
+    # whether the vocabulary has every value of the tables, or only those of rows that the log refers to
+    whole_tables: bool = True
 
     def __init__(self, raw_dir: str) -> None:
         self.raw_dir = raw_dir
 
     def kind(self, field: str) -> str:
-        """categorical, numeric (in buckets) or multi (of several values)."""
+        """Return categorical, numeric (in buckets) or multi (several values)."""
         return "categorical"
 
     def min_count(self, field: str) -> int:
-        """Training rows that a value of the field has to have; those with fewer are unknown. 1: also values
-        without any are kept.
+        """Return how many training rows a value of the field needs; rarer values are unknown. 1: values
+        without any training row are kept, too.
         """
         return 1
 
     def needs_all_rows(self) -> str:
-        """What can't be done batch by batch, so that rows can't be appended to the prepared dataset; empty
-        for nothing.
+        """Return what can't be done batch by batch, so that rows can't be appended to the prepared dataset;
+        empty if nothing.
         """
         if not self.tables_may_change:
             return "tables beside its log"
@@ -151,58 +150,64 @@ class Source(ABC):
 
     @abstractmethod
     def raw_files(self) -> dict[str, int]:
-        """Name → bytes of every raw file. Raises DataError naming a missing one and where to get it."""
+        """Return name → bytes of every raw file. Raises DataError naming a missing one and where to
+        get it.
+        """
 
     def table_files(self) -> dict[str, int]:
-        """Those of `raw_files` that rows are joined to, where they may change from one batch of rows to the
-        next.
+        """Return those of `raw_files` that rows are joined to and that may change from one batch of rows to
+        the next.
         """
         return {}
 
     @abstractmethod
     def tables(self) -> dict[str, pa.Table]:
-        """Key column of the log → table with a unique string column `key` and one string column per field,
-        null or `unknown` where a value is missing.
+        """Return key column of the log → table with a unique string column `key` and one string column per
+        field, null or `unknown` if a value is missing.
         """
 
     @abstractmethod
     def parts(self) -> list[RawPart]:
-        """The interaction file in pieces that can be read independently."""
+        """Return the interaction file in pieces that can be read independently."""
 
     @abstractmethod
     def read_part(self, part: RawPart) -> Iterator[LogRows]:
-        """The part's rows in order; `values` has every key and every field that no table has. Raises
+        """Yield the part's rows in order; `values` has every key and every field that no table has. Raises
         DataError with file and line.
         """
 
     def rules(self) -> list[FieldRule]:
-        """How raw values become the fields' texts: as they are, in columns called as the fields."""
+        """Return how raw values become the fields' texts: by default unchanged, from columns named like the
+        fields.
+        """
         return [FieldRule(FieldSchema(name=name, column=slug(name))) for name in self.fields]
 
     def roles(self) -> dict[str, str | None]:
-        """The fields that say whose a row is and of which item, by what they are for."""
+        """Return the fields that identify a row's user and item, by their role."""
         return {"user": "User ID", "item": self.item_field}
 
     def reading(self) -> dict[str, Any]:
-        """How its files are read, for the transform: "explode" and "options" (data/sources/schema.py)."""
+        """Return how the files are read, for the transform: "explode" and "options"
+        (data/sources/schema.py).
+        """
         return {"explode": None, "options": {}}
 
     def warnings(self, findings: Findings) -> list[str]:
-        """What a user should know of what was read."""
+        """Return what a user should know of what was read."""
         return []
 
     def check_findings(self, findings: Findings) -> None:  # noqa: B027 - most logs have nothing to check
-        """Raises DataError where what the parts are alone can't be together."""
+        """Raises DataError if the parts, each fine alone, can't go together."""
 
 
 def table_key(table: str) -> str:
-    """The log column, as the machinery knows it, with the keys of a table; no field can have the name."""
+    """Return the internal name of the log column with the keys of a table; no field can have that name."""
     return f"key\t{table}"
 
 
 def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:
-    """Name → (URI, bytes) of each file, plain or with .gz behind its name. Raises DataError naming a missing
-    one.
+    """Return name → (URI, bytes) of each file, plain or with .gz behind its name. Raises DataError naming a
+    missing one.
     """
     found = {}
     for name in names:
@@ -259,8 +264,8 @@ def read_part_bytes(part: RawPart) -> bytes:
 def read_lines(
     uri: str, encoding: str, separator: str, columns: int, expected: str, header_lines: int
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line number, values) of a small file's lines. Raises DataError with the line's number where there are
-    not `columns` values.
+    """Yield (line number, values) of a small file's lines. Raises DataError with the line's number if there
+    are not `columns` values.
     """
     try:
         text = storage.read_bytes(uri).decode(encoding)

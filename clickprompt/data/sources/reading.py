@@ -1,11 +1,11 @@
-"""Files of any kind as typed Arrow tables: the one door to finding.py and the formats.
+"""Read files of any kind as typed Arrow tables: the one door to finding.py and the formats.
 
     for file in find_files("logs/**/*.parquet", how):
         for part in file_parts(file, how):
             for table in read_rows(part, ["user_id", "price"], how):
                 …
 
-docs/files.md says what is read.
+docs/guide/data.md says what is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ __all__ = [
 
 
 def file_columns(file: DataFile, how: FileFormat) -> dict[str, pa.DataType] | None:
-    """Column → type as `read_rows` gives it, partitions included, children of structs as a.b; None for JSON
-    and files without a line.
+    """Return column → type as `read_rows` gives it, with partitions, and children of structs as a.b; None for
+    JSON and files without a line.
 
     Raises DataError for a damaged file, and for two columns of one name.
     """
@@ -46,7 +46,9 @@ def file_columns(file: DataFile, how: FileFormat) -> dict[str, pa.DataType] | No
 
 
 def known_columns(file: DataFile, how: FileFormat) -> list[str]:
-    """`file_columns`, of JSON those that its first objects have; none for a file without rows."""
+    """Return the names of `file_columns`; for JSON, those of its first objects. Empty for a file without
+    rows.
+    """
     found = file_columns(file, how)
     if found is not None:
         return list(found)
@@ -55,8 +57,8 @@ def known_columns(file: DataFile, how: FileFormat) -> list[str]:
 
 
 def file_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
-    """The file in pieces that can be read independently: Parquet at row groups, text whole. Raises DataError
-    for a damaged Parquet file.
+    """Cut the file into pieces that can be read independently: Parquet at row groups, text not at all. Raises
+    DataError for a damaged Parquet file.
     """
     kind = _kind(file, how)
     if kind == "parquet":
@@ -66,12 +68,12 @@ def file_parts(file: DataFile, how: FileFormat) -> list[FilePart]:
 
 
 def read_rows(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterator[pa.Table]:
-    """`columns`, each once, of the part's rows in order, in pieces of at most PIECE_ROWS rows, with the types
-    of `file_columns`.
+    """Read `columns`, each once, of the part's rows in order, in pieces of at most PIECE_ROWS rows, with the
+    types of `file_columns`.
 
-    JSON gives text, or lists of text in pieces that hold a list; keys that are missing are null. A column
-    that the file itself has comes before a partition's of the same name. Raises DataError naming file and
-    line (Parquet: row) of what can't be read, and for a column that is nowhere.
+    JSON gives text, or lists of text in pieces that hold a list; missing keys are null. A column that the
+    file itself has comes before a partition's of the same name. Raises DataError naming file and line
+    (Parquet: row) of what can't be read, and for a column that is nowhere.
     """
     kind = _kind(part, how)
     if kind == "parquet":

@@ -1,5 +1,6 @@
-"""Raw logs that `clickprompt prepare` reads: name → class. A new one is a class like those in movielens.py
-and a line here.
+"""Raw logs that `clickprompt prepare` reads: name → class.
+
+To add one, write a class like those in movielens.py and add a line here.
 """
 
 from clickprompt.data.sources.amazon import AmazonToys
@@ -20,8 +21,8 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def get_source(name: str, raw_dir: str | None) -> Source:
-    """The raw log of a known source in `raw_dir`, or the one that a YAML file describes. Raises InputError,
-    ConfigError for a bad file.
+    """Return the raw log of a known source in `raw_dir`, or the one that a YAML file describes. Raises
+    InputError, or ConfigError for a bad file.
     """
     if name.endswith(_SCHEMA):
         if raw_dir:
@@ -37,6 +38,6 @@ def require_source(name: str) -> None:
     """Raises InputError for an unknown name."""
     if name not in SOURCES and not name.endswith(_SCHEMA):
         raise InputError(
-            f"source {name!r} is unknown; known sources: {', '.join(sorted(SOURCES))}, or a YAML file that "
-            "describes your own log"
+            f"source {name!r} is unknown; known sources: {', '.join(sorted(SOURCES))}, or a YAML file "
+            "that describes your own log"
         )

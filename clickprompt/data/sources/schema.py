@@ -1,4 +1,4 @@
-"""The YAML file that describes a log of your own: which columns of which files are fields, label, time, user
+"""The YAML schema of a log of your own: which columns of which files are fields, label, time, user
 and item.
 """
 
@@ -31,7 +31,7 @@ class _Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _truth_values_are_texts(cls, values: Any) -> Any:
-        """`positive: [true]` and a column called `true` are meant as they are written."""
+        """Take `positive: [true]` and a column called `true` as they are written."""
         return (
             {key: _texts_of(value) if key in _TEXTS else value for key, value in values.items()}
             if isinstance(values, dict)
@@ -76,7 +76,7 @@ class FieldSchema(_Frozen):
     """One field of the text (Eq. 4): its name there, and how its column becomes a value."""
 
     name: Annotated[str, Field(min_length=1)]
-    column: Annotated[_Column, Field(description="of the log, or table.column of one of the tables")]
+    column: Annotated[_Column, Field(description="column of the log, or table.column of one of the tables")]
     kind: Literal["categorical", "numeric", "multi"] = "categorical"
     type: Literal["integer"] | None = Field(
         default=None, description="categorical: whole numbers, however they are stored"
@@ -87,7 +87,9 @@ class FieldSchema(_Frozen):
     remove: str | None = Field(
         default=None, description="categorical: regular expression of what is cut out of the value"
     )
-    max_characters: int | None = Field(default=None, ge=1, description="categorical: longer text is cut")
+    max_characters: int | None = Field(
+        default=None, ge=1, description="categorical: length at which longer text is cut"
+    )
     edges: tuple[float, ...] | None = Field(
         default=None, description="numeric: buckets between these increasing values, as '4 to 10'"
     )
@@ -95,7 +97,10 @@ class FieldSchema(_Frozen):
         default=None, ge=-15, le=15, description="numeric: digits after the point (negative: before it)"
     )
     quantiles: int | None = Field(
-        default=None, ge=2, le=10_000, description="numeric: so many buckets with as many training rows each"
+        default=None,
+        ge=2,
+        le=10_000,
+        description="numeric: number of buckets, with as many training rows in each",
     )
     log: float | None = Field(
         default=None, ge=1.01, description="numeric: buckets between the powers of this base, as '8 to 16'"
@@ -103,19 +108,20 @@ class FieldSchema(_Frozen):
     separator: str | None = Field(
         default=None,
         min_length=1,
-        description="multi: what stands between the values where they are one text",
+        description="multi: separator of the values, if they are one text",
     )
     take: Literal["first", "all"] = Field(
         default="first",
-        description="multi: the first value, or all as one text, with commas: each combination is a value "
-        "of its own",
+        description="multi: first takes the first value; all joins them by commas, so that each "
+        "combination is a value of its own",
     )
+    # the default is left out, so that a schema without min_count keeps its fingerprint
     min_count: int = Field(
         default=1,
         ge=1,
-        description="values with fewer training rows are unknown (id 0); 1: every value has its id, also "
-        "one that only comes later",
-        exclude_if=lambda count: count == 1,  # a schema that doesn't ask for it stays the schema it was
+        description="training rows that a value needs; rarer values are unknown (id 0); 1: every value "
+        "has its id, also one that only comes later",
+        exclude_if=lambda count: count == 1,
     )
 
     @field_validator("name")
@@ -123,8 +129,8 @@ class FieldSchema(_Frozen):
     def _one_line(cls, name: str) -> str:
         if not name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name):
             raise ValueError(
-                f"{name!r} is no name for a field: it stands in the text; use letters or other signs, on "
-                "one line"
+                f"{name!r} is no name for a field: it stands in the text; use letters or other signs, "
+                "on one line"
             )
         return name.strip()
 
@@ -164,20 +170,21 @@ _RULES = {
     "numeric": ("edges", "round", "quantiles", "log"),
     "multi": ("separator", "take"),
 }
-"""kind → what only it can have"""
+"""kind → options that only this kind takes"""
 
 
 class LabelRule(_Frozen):
-    """Which rows are clicks: those with a number of at least `positive_from`, or one of the values
-    `positive`; without either, 1 and 0.
+    """The rule for clicks: rows with a number of at least `positive_from`, or with one of the values
+    `positive`; without either, 1 is a click and 0 is not.
     """
 
     column: _Column
     positive_from: float | None = None
     positive: tuple[str, ...] | None = None
-    drop: tuple[str, ...] = Field(default=(), description="rows with these values are left out")
+    drop: tuple[str, ...] = Field(default=(), description="values whose rows are left out")
     missing: Literal["drop", "negative"] = Field(
-        default="drop", description="rows without a value are left out, or no clicks"
+        default="drop",
+        description="what becomes of rows without a value: they are left out, or are no clicks",
     )
 
     @model_validator(mode="after")
@@ -190,54 +197,57 @@ class LabelRule(_Frozen):
 class TimeRule(_Frozen):
     column: _Column
     unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        default=None, description="of numbers since 1970; default: found from their size"
+        default=None, description="unit of numbers since 1970; default: found from their size"
     )
 
 
 class FileOptions(_Frozen):
-    """How files are read (data/sources/reading.py); what is left out is found from their names and first
-    lines.
+    """Options for reading files (data/sources/reading.py). What is left out is found from the files' names
+    and first lines.
     """
 
     format: Literal["parquet", "csv", "jsonl", "json", "delta", "iceberg"] | None = None
-    delimiter: str | None = Field(
-        default=None, min_length=1, description="CSV: what stands between the cells"
-    )
-    quote: str | None = Field(default='"', description="CSV: what stands around a cell; null: nothing does")
-    encoding: str = Field(default="utf-8", description="CSV: of the text")
+    delimiter: str | None = Field(default=None, min_length=1, description="CSV: separator of the cells")
+    quote: str | None = Field(default='"', description="CSV: quote character around a cell; null: none")
+    encoding: str = Field(default="utf-8", description="CSV: encoding of the text")
     names: tuple[str, ...] | None = Field(
-        default=None, description="CSV: the columns of files without a header line"
+        default=None, description="CSV: column names, for files without a header line"
     )
-    nulls: tuple[str, ...] = Field(default=NULLS, description="CSV: cells that say that there is no value")
+    nulls: tuple[str, ...] = Field(default=NULLS, description="CSV: cells that mean a missing value")
 
 
 class JoinedTable(FileOptions):
-    """A further file, such as items or users; the field of `column: items.title` is its column."""
+    """A further file, such as items or users. A field with `column: items.title` takes its column title."""
 
-    data: str = Field(description="file, folder or pattern, as the log's")
+    data: str = Field(description="file, folder or pattern, as for the log")
     key: _Column = Field(description="its column with the keys, each once")
     on: _Column | None = Field(
-        default=None, description="the log's column with the same keys; default: of the same name"
+        default=None, description="the log's column with the same keys; default: the one of the same name"
     )
 
 
 class Explode(_Frozen):
-    """One row of the file, many of the log: of lists, or of texts such as `N1-1 N2-0` (separator ' ', split
-    '-', into [news, clicked]).
+    """One row of the file becomes many rows of the log: from lists, or from texts such as `N1-1 N2-0`
+    (separator ' ', split '-', into [news, clicked]).
     """
 
     columns: Annotated[
         tuple[_Column, ...],
-        Field(min_length=1, description="of lists, or of texts with a separator, equally long in a row"),
+        Field(
+            min_length=1,
+            description="columns of lists, or of texts with a separator, of the same length in each row",
+        ),
     ]
     separator: str | None = Field(
-        default=None, min_length=1, description="between the entries, where they are one text"
+        default=None, min_length=1, description="separator of the entries, if they are one text"
     )
     split: str | None = Field(
-        default=None, min_length=1, description="between the parts of an entry; the last one counts"
+        default=None,
+        min_length=1,
+        description="separator of the parts of an entry; the last one in it counts",
     )
     into: tuple[_Column, _Column] | None = Field(
-        default=None, description="with split: the columns that the two parts make"
+        default=None, description="with split: names of the columns that the two parts make"
     )
 
     @model_validator(mode="after")
@@ -248,7 +258,7 @@ class Explode(_Frozen):
 
     @property
     def made(self) -> tuple[str, ...]:
-        """The columns that the exploded rows have instead of `columns`."""
+        """Return the columns that the exploded rows have instead of `columns`."""
         return self.into or self.columns
 
 
@@ -260,13 +270,13 @@ class TableSchema(FileOptions):
     explode: Explode | None = None
     fields: Annotated[tuple[FieldSchema, ...], Field(min_length=2)]
     label: LabelRule
-    timestamp: TimeRule | None = Field(default=None, description="column of times; the split is by it")
+    timestamp: TimeRule | None = Field(default=None, description="column of times, by which the log is split")
     split: _Column | None = Field(default=None, description="column that says train, valid or test")
     user: _Column | None = Field(
-        default=None, description="column, for k_core, and for figures by user where it is a field"
+        default=None, description="column of the user, for k_core, and for figures by user if it is a field"
     )
     item: _Column | None = Field(
-        default=None, description="column, for k_core, and for the long tail where it is a field"
+        default=None, description="column of the item, for k_core, and for the long tail if it is a field"
     )
     group: _Column | None = Field(
         default=None, description="column that says which rows were shown together, for AUC by request"
@@ -302,20 +312,20 @@ class TableSchema(FileOptions):
             raise ValueError("timestamp and split are two ways to split; give one of them")
         if self.label.column in [field.column for field in self.fields]:
             raise ValueError(
-                f"the label's column {self.label.column!r} is a field too: the model would read the answer; "
-                "leave the field out"
+                f"the label's column {self.label.column!r} is a field too: the model would read the "
+                "answer; leave the field out"
             )
         return self
 
     def table_of(self, column: str) -> tuple[str, str] | None:
-        """(table, its column) where a field's column is `table.column`."""
+        """Return (table, its column) if a field's column is `table.column`."""
         table, point, name = column.partition(".")
         return (table, name) if point and table in self.tables else None
 
 
 class _PlainYaml(yaml.SafeLoader):
-    """YAML as it is read today (1.2): `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they
-    look like.
+    """YAML read by version 1.2: `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they look
+    like.
     """
 
     def construct_scalar(self, node: yaml.ScalarNode) -> Any:
@@ -332,7 +342,7 @@ class _PlainYaml(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice!r} is there twice", node.start_mark
             )
-        for key, _ in node.value:  # 1 and true are two keys, and would be one in a dict
+        for key, _ in node.value:  # 1 and true are two keys, but would be one in a dict
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
@@ -352,13 +362,13 @@ for _tag, _expression, _first in (
 
 
 def load_schema(uri: str) -> TableSchema:
-    """Raises ConfigError naming the file, the key and the rule."""
+    """Read a schema. Raises ConfigError naming the file, the key and the rule."""
     try:
         content = yaml.load(storage.read_bytes(uri).decode(), Loader=_PlainYaml)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); mend the file") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{uri}: not a schema; give data, label and fields (README, Your own table)")
+        raise ConfigError(f"{uri}: not a schema; give data, label and fields (docs/guide/data.md)")
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""A text file's bytes as UTF-8, whatever its compression and encoding."""
+"""Read a text file's bytes as UTF-8, whatever its compression and encoding."""
 
 import codecs
 import io
@@ -22,8 +22,8 @@ _CHUNK = 4 << 20
 
 @contextmanager
 def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
-    """UTF-8 without a byte order mark; bytes that are no text of the encoding raise DataError with their
-    line, if it isn't UTF-8.
+    """Open the text as UTF-8 without a byte order mark. Bytes that are not text of an encoding other than
+    UTF-8 raise DataError with their line.
 
     Raises DataError for a damaged compressed file, while it is read.
     """
@@ -35,7 +35,7 @@ def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
             if text.peek(3).startswith(codecs.BOM_UTF8):
                 text.read(3)
             yield text
-        except UnicodeError as error:  # of UTF-16 without a byte order mark a plain one
+        except UnicodeError as error:  # UTF-16 without a byte order mark raises this plain error
             refuse_undecodable(uri, how, error)
 
 
@@ -57,7 +57,7 @@ def _unpacked(uri: str) -> Iterator[pa.NativeFile]:
 
 
 def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
-    """Raises DataError with the first line that isn't text of the encoding."""
+    """Raise DataError with the first line that isn't text of the encoding."""
     decoder, lines = codecs.getincrementaldecoder(how.encoding)(), 0
     with _unpacked(uri) as stream:
         while True:
@@ -68,8 +68,8 @@ def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
                 lines += error.object[: error.start].decode(how.encoding, "ignore").count("\n")
                 wrong = error.object[error.start : error.end]
                 raise DataError(
-                    f"{uri}, line {lines + 1}: not {how.encoding} text ({error.reason}: {wrong!r}); convert "
-                    "the file, or set encoding:"
+                    f"{uri}, line {lines + 1}: not {how.encoding} text ({error.reason}: {wrong!r}); "
+                    "convert the file, or set encoding:"
                 ) from cause
             except UnicodeError as error:
                 raise DataError(
@@ -83,6 +83,6 @@ def refuse_undecodable(uri: str, how: FileFormat, cause: Exception) -> NoReturn:
 
 def too_long(place: str, limit: int = LONGEST_LINE) -> DataError:
     return DataError(
-        f"{place} is longer than {limit >> 20} MiB; not the text format that was expected, or a quote that "
-        "is never closed"
+        f"{place} is longer than {limit >> 20} MiB; not the text format that was expected, or a quote "
+        "that is never closed"
     )

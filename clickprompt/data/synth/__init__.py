@@ -1,1 +1,1 @@
-"""Synthetic logs with a planted click model."""
+"""Synthetic logs from a known click model."""

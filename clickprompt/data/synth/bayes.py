@@ -1,5 +1,5 @@
-"""AUC and log loss of the true click probability, from histograms that merge: exact sums over any number of
-rows, memory flat.
+"""AUC and log loss of the true click probability, from histograms that can be merged: exact sums over any
+number of rows in constant memory.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ _RANGE = 16.0  # logits lie within ±_RANGE
 
 @dataclass
 class ScoreHistogram:
-    """What is expected of labels drawn with the true probabilities: clicks p and non-clicks 1 − p, summed per
-    bin of the logit.
+    """The labels to expect when they are drawn with the true probabilities: clicks p and non-clicks 1 − p,
+    summed per bin of the logit.
     """
 
     clicks: np.ndarray  # [_BINS] float64
@@ -32,7 +32,7 @@ class ScoreHistogram:
 
     @classmethod
     def of(cls, logits: np.ndarray) -> "ScoreHistogram":
-        """logits: [N] float64, within ±16."""
+        """Count logits: [N] float64, within ±16."""
         assert len(logits) == 0 or np.abs(logits).max() < _RANGE, "a logit out of the histogram's range"
         bins = ((logits + _RANGE) * (_BINS / (2 * _RANGE))).astype(np.int64)
         p = 1 / (1 + np.exp(-logits))
@@ -53,20 +53,20 @@ class ScoreHistogram:
         self.rows += other.rows
 
     def auc(self) -> tuple[float, float]:
-        """Bayes AUC as (value, largest error): expected pairs (click, non-click of another row) in the right
-        order / expected pairs.
+        """Return the Bayes AUC as (value, largest error): expected pairs (click, non-click of another row) in
+        the right order / expected pairs.
 
         Between bins the order is known. Within a bin a click lies above a non-click in at least half of the
         pairs, because p grows with the logit, and in at most all of them: the value is the middle of the two
         bounds.
 
-        Raises DataError when no pair is to be expected.
+        Raises DataError if no pair is to be expected.
         """
         pairs = self.clicks.sum() * self.others.sum() - self.both
         if not pairs > 0:
             raise DataError(
-                f"the Bayes AUC of {self.rows} rows is undefined: no pair of a click and a non-click is to "
-                "be expected"
+                f"the Bayes AUC of {self.rows} rows is undefined: no pair of a click and a non-click "
+                "is to be expected"
             )
         others_below = np.cumsum(self.others) - self.others
         between = float(np.sum(self.clicks * others_below))
@@ -74,9 +74,9 @@ class ScoreHistogram:
         return (between + 0.75 * within) / pairs, 0.25 * within / pairs
 
     def log_loss(self) -> float:
-        """Mean entropy of the labels: the log loss of the true probability, in expectation."""
+        """Return the mean entropy of the labels: the expected log loss of the true probability."""
         return self.entropy / self.rows
 
     def positive_rate(self) -> float:
-        """Expected share of clicks."""
+        """Return the expected share of clicks."""
         return float(self.clicks.sum()) / self.rows

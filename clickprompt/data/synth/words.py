@@ -1,4 +1,4 @@
-"""Made-up titles' and names' words. Their order carries meaning: data/synth/synth.py reads liking off an
+"""Words of made-up titles and names. Their order has a meaning: data/synth/synth.py derives liking from an
 adjective's place.
 """
 
@@ -26,7 +26,7 @@ def _words(text: str) -> list[str]:
 
 
 # From what readers of this made-up world like best to what they like least: a language model knows the
-# direction before training.
+# direction before training
 ADJECTIVES = _words(
     "Glorious Radiant Beloved Magnificent Enchanting Brilliant Wondrous Joyful Delightful Splendid "
     "Triumphant Golden Charming "
@@ -38,7 +38,7 @@ ADJECTIVES = _words(
     "Rotten Dreadful Hateful"
 )
 
-# Nouns name their genre, and no noun is in two: the title tells what the book is about.
+# A noun names its genre, and no noun is in two: the title tells what the book is about
 _NOUNS_OF_GENRE = {
     "Fiction": _words(
         "Neighbours Daughters Harbour Orchard Letters Kitchen Summer Family Bakery Lighthouse Violin Garden "

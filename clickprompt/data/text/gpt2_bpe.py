@@ -1,7 +1,8 @@
-"""GPT-2's byte-level BPE with RoBERTa's special tokens, as a tokenizer folder.
+"""Write GPT-2's byte-level BPE with RoBERTa's special tokens as a tokenizer folder.
 
-RoBERTa (Liu et al. 2019, §4.4) cuts text by GPT-2's merges and numbers the pieces differently. So this gives
-RoBERTa's pieces, and with them its text lengths, but not its ids: for models with untrained weights only.
+RoBERTa (Liu et al. 2019, §4.4) cuts text by GPT-2's merges and numbers the pieces differently. So this
+tokenizer gives RoBERTa's pieces, and with them its text lengths, but not its ids: it is only for models with
+untrained weights.
 """
 
 import os
@@ -20,14 +21,13 @@ _MAX_TOKENS = 512
 
 
 def write_gpt2_bpe(folder: str) -> list[str]:
-    """From GPT-2's encoder.json and vocab.bpe in `folder`: tokenizer.json and tokenizer_config.json beside
-    them; their names.
+    """Write tokenizer.json and tokenizer_config.json beside GPT-2's encoder.json and vocab.bpe in `folder`,
+    and return the names of the two.
     """
     encoder: dict[str, int] = storage.read_json(os.path.join(folder, GPT2_FILES[0]))
     lines = storage.read_bytes(os.path.join(folder, GPT2_FILES[1])).decode().split("\n")
-    merges = [
-        (left, right) for left, right in (line.split(" ") for line in lines[1:] if line)
-    ]  # the first line is a version
+    # The first line is a version
+    merges = [(left, right) for left, right in (line.split(" ") for line in lines[1:] if line)]
     pieces = [piece for piece in sorted(encoder, key=encoder.__getitem__) if piece != "<|endoftext|>"]
     vocabulary = {piece: index for index, piece in enumerate([*_FIRST, *pieces, _MASK])}
     tokenizer = Tokenizer(BPE(vocabulary, merges))

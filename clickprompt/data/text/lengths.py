@@ -1,4 +1,4 @@
-"""How long the rows' texts are, against what a PLM reads at most: known before the training starts.
+"""Measure how long the rows' texts are, against what a PLM reads at most, before the training starts.
 
 Shape legend: B rows, F fields.
 """
@@ -17,7 +17,7 @@ __all__ = ["TextLengths", "check_lengths", "text_lengths"]
 
 @dataclass(frozen=True)
 class TextLengths:
-    """The lengths of all rows' texts, special tokens included, against a limit; `str` of it is one line for
+    """The lengths of all rows' texts, special tokens included, against a limit. Its `str` is one line for
     people.
     """
 
@@ -26,11 +26,10 @@ class TextLengths:
     over: int  # rows of more than `limit` tokens
     lost: dict[
         str, int
-        # field → rows that lose it where texts are cut to `limit` tokens; fields that no row loses are left
-        # out
+        # field → rows that lose it if texts are cut to `limit` tokens; fields that no row loses are left out
     ]
     longest: int  # tokens of the longest text
-    row_id: int  # the first row that has it
+    row_id: int  # the first row of that length
     split: str
 
     def __str__(self) -> str:
@@ -44,15 +43,14 @@ def text_lengths(
     dataset: Dataset, table: TokenTable, limit: int, splits: Sequence[str] = SPLITS
 ) -> TextLengths:
     """Measure every row of `splits`, one row group in memory at a time."""
-    rows = over = longest = 0
-    row_id, where = -1, ""
+    rows, over = 0, 0
+    longest, row_id, where = 0, -1, ""
     lost = np.zeros(len(dataset.columns), dtype=np.int64)
     for split in splits:
         for group in range(len(dataset.row_group_counts(split))):
             part = dataset.read_row_groups(split, [group])
-            field_ids = np.stack(
-                [part.column(column).to_numpy() for column in dataset.columns], axis=1
-            )  # [B, F]
+            # [B, F]
+            field_ids = np.stack([part.column(column).to_numpy() for column in dataset.columns], axis=1)
             lengths = table.lengths(field_ids)
             rows += len(lengths)
             long = field_ids[lengths > limit]
@@ -72,16 +70,16 @@ def check_lengths(
     max_length: int | None,
     splits: Sequence[str] = SPLITS,
 ) -> TextLengths | None:
-    """What `plm.max_length` cuts of the dataset's texts, None where it cuts nothing. The rows are read only
-    where a text can be too long.
+    """Return what `plm.max_length` cuts from the dataset's texts, or None if it cuts nothing. The rows are
+    read only if a text can be too long.
 
-    `max_tokens` is what the PLM reads at most. Raises ConfigError when `max_length` is more than that,
-    DataError when it isn't set and a text is longer.
+    `max_tokens` is what the PLM reads at most. Raises ConfigError if `max_length` is more than that,
+    DataError if it isn't set and a text is longer.
     """
     if max_length is not None and max_length > max_tokens:
         raise ConfigError(
-            f"plm.max_length={max_length}: this PLM reads at most {max_tokens} tokens; set {max_tokens} or "
-            "less"
+            f"plm.max_length={max_length}: this PLM reads at most {max_tokens} tokens; set "
+            f"{max_tokens} or less"
         )
     limit = max_length or max_tokens
     if table.max_length <= limit:
@@ -91,10 +89,9 @@ def check_lengths(
         return None
     if max_length is None:
         raise DataError(
-            f"{dataset.uri}: its longest text (row {found.row_id} of {found.split}) has {found.longest} "
-            "tokens, this PLM reads at most "
-            f"{max_tokens} ({found.over:,} of {found.rows:,} rows are longer); set "
-            f"plm.max_length={max_tokens} to leave out whole fields "
-            "of such texts, the longest first"
+            f"{dataset.uri}: its longest text (row {found.row_id} of {found.split}) has "
+            f"{found.longest} tokens, this PLM reads at most {max_tokens} ({found.over:,} of "
+            f"{found.rows:,} rows are longer); set plm.max_length={max_tokens} to leave out whole "
+            "fields of such texts, the longest first"
         )
     return found

@@ -1,9 +1,10 @@
-"""The targets of language modelling. PA-MLM (§3.5.1): a share of the tokens; of those 8:1:1 become [MASK], a
-random token, or stay.
+"""Choose the targets of language modelling. PA-MLM (§3.5.1): a share of the tokens; of those, 8:1:1 become
+[MASK], become a random token, or stay.
 
 Every draw is a function of (seed, epoch, row_id, position or field), so the masks change every epoch and
-depend on neither the number of workers, the batch, its padding nor its order. Shape legend: B rows, Z tokens
-of the longest row.
+don't depend on the number of workers, the batch, its padding or its order.
+
+Shape legend: B rows, Z tokens of the longest row.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from clickprompt.data.keyed_random import random_bits, random_uniform
 
 __all__ = ["IGNORED", "mask_tokens", "next_token_labels", "restoring_labels"]
 
-IGNORED = -100  # mlm_labels of a token that is no target
-_CHOOSE, _KIND, _TOKEN, _CHOOSE_FIELD = 2, 3, 4, 6  # streams: set the draws of a row apart; 5 is collate.py's
+IGNORED = -100  # mlm_labels of a token that is not a target
+# streams that keep the draws of a row apart; 5 is collate.py's
+_CHOOSE, _KIND, _TOKEN, _CHOOSE_FIELD = 2, 3, 4, 6
 
 
 def mask_tokens(
@@ -34,12 +36,12 @@ def mask_tokens(
     value_fields: np.ndarray | None = None,
     always_mask: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """input_ids, attention_mask [B, Z] and row_ids [B] → masked_input_ids, mlm_labels [B, Z] int64.
+    """Map input_ids, attention_mask [B, Z] and row_ids [B] to masked_input_ids, mlm_labels [B, Z] int64.
 
-    Drawn at `mask_rate` is each token (`scope` tokens), each token of a value (values), or each value as a
+    At `mask_rate` it draws each token (`scope` tokens), each token of a value (values), or each value as a
     whole (field); the last two need `value_fields` [B, Z] of TokenTable. With `always_mask` every target
-    becomes [MASK] instead of 8:1:1: for testing recovery. Special tokens are never a target and never drawn
-    as the random token.
+    becomes [MASK] instead of 8:1:1, to test recovery. Special tokens are never a target and never drawn as
+    the random token.
     """
     special = np.unique(np.asarray(special_ids, dtype=np.int64))
     special = special[special < vocab_size]
@@ -61,7 +63,7 @@ def mask_tokens(
         keys = (seed, epoch, np.asarray(row_ids)[rows], positions)
         kind = random_uniform(_KIND, *keys)
         drawn = (random_bits(_TOKEN, *keys) % np.uint64(vocab_size - len(special))).astype(np.int64)
-        for token in special:  # ascending: number the ordinary tokens 0, 1, …, skipping the special ones
+        for token in special:  # ascending, to number the ordinary tokens 0, 1, … and skip the special ones
             drawn += drawn >= token
         masked_input_ids[rows, positions] = np.where(
             kind < 0.8, mask_id, np.where(kind < 0.9, drawn, original)
@@ -74,8 +76,8 @@ def mask_tokens(
 def restoring_labels(
     input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int]
 ) -> np.ndarray:
-    """mlm_labels [B, Z] int64 of denoising: every text token at its own place, whether it is corrupted or
-    not.
+    """Return mlm_labels [B, Z] int64 of denoising: every text token at its own place, whether it is corrupted
+    or not.
     """
     return np.where(_text_tokens(input_ids, attention_mask, special_ids), input_ids, IGNORED)
 
@@ -86,8 +88,8 @@ def next_token_labels(
     special_ids: Sequence[int],
     value_fields: np.ndarray | None = None,
 ) -> np.ndarray:
-    """mlm_labels [B, Z] int64 of PA-CLM: at each token the one after it, where that is a text token (with
-    `value_fields`: of a value).
+    """Return mlm_labels [B, Z] int64 of PA-CLM: at each token the one after it, if that is a text token (with
+    `value_fields`: a token of a value).
     """
     target = _text_tokens(input_ids, attention_mask, special_ids)
     if value_fields is not None:
@@ -100,5 +102,5 @@ def next_token_labels(
 def _text_tokens(
     input_ids: np.ndarray, attention_mask: np.ndarray, special_ids: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    """[B, Z] bool: tokens that are neither padding nor special."""
+    """Return [B, Z] bool: tokens that are neither padding nor special."""
     return (attention_mask == 1) & ~np.isin(input_ids, np.asarray(special_ids, dtype=np.int64))

@@ -1,7 +1,8 @@
-"""A sentence is a join of "field is value." segments (Eq. 4). Where tokenizing the segments, each with its
-leading separator, and joining equals tokenizing the sentence (byte-level BPE, WordPiece), each distinct value
-needs tokenizing once instead of once a row. SentencePiece puts a dummy separator before every text, so its
-segments after the first are tokenized without their own.
+"""Tokenize values once instead of rows: a sentence is a join of "field is value." segments (Eq. 4).
+
+This needs the tokens of the segments, each with its leading separator, to join to the tokens of the sentence,
+as byte-level BPE and WordPiece do. SentencePiece puts a dummy separator before every text, so its segments
+after the first are tokenized without their own.
 
 Shape legend: V values, T tokens of their segments.
 """
@@ -41,9 +42,7 @@ class Encoded:
 
 
 class SegmentEncoder:
-    """Tokenizes one piece of a vocabulary at a time. Sent to another process, it needs no transformers
-    there.
-    """
+    """Tokenizer of one piece of a vocabulary at a time. It can be sent to a process without transformers."""
 
     def __init__(self, dataset: Dataset, tokenizer: str, separated: bool = True) -> None:
         """tokenizer: its JSON; separated: whether segments after the first are tokenized with their leading
@@ -58,7 +57,9 @@ class SegmentEncoder:
         return SegmentEncoder, (self._dataset, self._json, self.separated)
 
     def encode(self, field: int, piece: int) -> Encoded:
-        """The segments of the values in one piece of the field's vocabulary (`Dataset.vocabulary_pieces`)."""
+        """Encode the segments of the values in one piece of the field's vocabulary
+        (`Dataset.vocabulary_pieces`).
+        """
         values = self._dataset.vocabulary_piece(field, piece).column("value").to_pylist()
         if piece == 0:
             values[0] = UNKNOWN
@@ -99,17 +100,17 @@ class SegmentEncoder:
         return Encoded(tokens, lengths, spans)
 
     def whole(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of whole sentences."""
+        """Return the token ids of whole sentences."""
         return [
             encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)
         ]
 
 
 def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> SegmentEncoder:
-    """The encoder whose segments join to sentences: with their leading separators, or without.
+    """Return the encoder whose segments join to sentences: with their leading separators, or without.
 
     Whole sentences decide: of real rows, and of random values, which meet rare ones more often. Raises
-    DataError when neither way joins.
+    DataError if neither way joins.
     """
     generator = np.random.default_rng(0)
     drawn = np.stack([generator.integers(0, size, _SAMPLED_ROWS) for size in dataset.field_sizes], axis=1)
@@ -138,15 +139,14 @@ def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Segm
     assert failed is not None
     shown = failed if len(failed) <= 120 else failed[:120] + "…"
     raise DataError(
-        f"{type(tokenizer).__name__}: tokens of the parts of {shown!r} don't join to the tokens of the "
-        "whole; "
-        "use a PLM with a WordPiece or byte-level BPE tokenizer"
+        f"{type(tokenizer).__name__}: tokens of the parts of {shown!r} don't join to the tokens of "
+        "the whole; use a PLM with a WordPiece or byte-level BPE tokenizer"
     )
 
 
 def _plain_backend(tokenizer: str) -> Any:
-    """The tokenizer's own pipeline for text only, with the offsets of whole tokens: some post-processors cut
-    spaces off those.
+    """Return the tokenizer's own pipeline for text only, with the offsets of whole tokens, because some
+    post-processors cut spaces off those.
     """
     from tokenizers import Tokenizer  # comes with transformers; see load_tokenizer
 
@@ -155,7 +155,7 @@ def _plain_backend(tokenizer: str) -> Any:
     backend.no_padding()
     backend.post_processor = None
     backend.encode_special_tokens = (
-        True  # as `encode` of text.py: special tokens spelled in a text stay plain text
+        True  # as `encode` of template.py: special tokens spelled in a text stay plain text
     )
     description = json.loads(tokenizer)
     if description["model"]["type"] == "Unigram":
@@ -165,11 +165,11 @@ def _plain_backend(tokenizer: str) -> Any:
 
 
 def _without_special_pieces(model: dict[str, Any], special: set[str]) -> Any:
-    """The Unigram model with the same ids, but special tokens cannot be pieces of a text; their score is the
-    best, so they always would be.
+    """Return the Unigram model with the same ids, but without special tokens among the pieces of a text.
+    Their score is the best, so they would always be chosen.
 
-    SentencePiece itself leaves them out too. They get a name with a space, which no text has that comes to
-    the model: it has "▁" instead.
+    SentencePiece itself leaves them out, too. Here they get a name with a space, which can't occur in text
+    that reaches the model, because it has "▁" instead.
     """
     from tokenizers.models import Unigram
 

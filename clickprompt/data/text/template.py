@@ -27,16 +27,17 @@ __all__ = [
 TEMPLATE = "{name} is {value}."
 SEPARATOR = " "
 UNKNOWN = "unknown"  # the text of id 0
-_TABLE_FORMAT = 4  # part of the fingerprint, so that token tables of another format are not found
+# part of the fingerprint, so that token tables of another format are not found
+_TABLE_FORMAT = 4
 
 
 def segment(name: str, value: str, first: bool) -> str:
-    """One field's part of Eq. 4, with the separator that joins it to the part before."""
+    """Return one field's part of Eq. 4, with the separator that joins it to the part before."""
     return ("" if first else SEPARATOR) + TEMPLATE.format(name=name, value=value)
 
 
 def sentence(names: Sequence[str], values: Sequence[str]) -> str:
-    """Eq. 4: the text of one row."""
+    """Return the text of one row (Eq. 4)."""
     return "".join(
         segment(name, value, index == 0)
         for index, (name, value) in enumerate(zip(names, values, strict=True))
@@ -44,21 +45,24 @@ def sentence(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a local folder or hub name. Raises ConfigError when there is none, or no fast one."""
+    """Load the tokenizer of a local folder or hub name. Raises ConfigError if there is none, or no
+    fast one.
+    """
     if not path:
         raise ConfigError(
             "plm.path is not set; give a hub name or a local folder with a tokenizer, such as --set "
             "plm.path=DIR"
         )
-    from transformers import AutoTokenizer  # takes seconds to import; who reads no text shouldn't wait for it
+    # imported here because it takes seconds, which runs without text should not wait for
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers raises OSError, ValueError, ImportError, KeyError and more here
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"plm.path={path}: no tokenizer can be loaded from there; a folder needs its tokenizer.json "
-            f"({reason})"
+            f"plm.path={path}: no tokenizer can be loaded from there; a folder needs its "
+            f"tokenizer.json ({reason})"
         ) from error
     if not tokenizer.is_fast:
         raise ConfigError(
@@ -69,7 +73,7 @@ def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase", template: str = TEMPLATE) -> str:
-    """16 hex digits over everything that decides which ids a text gets: two equal ones make equal token
+    """Return 16 hex digits over everything that decides which ids a text gets: equal digits mean equal token
     tables.
     """
     backend = json.loads(tokenizer_json(tokenizer))
@@ -82,18 +86,17 @@ def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase", template: str = 
 
 
 def tokenizer_json(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """All there is to a fast tokenizer, for the tokenizers library."""
+    """Return a fast tokenizer as JSON, complete for the tokenizers library."""
     return tokenizer.backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
 
 def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special_tokens: bool
 ) -> list[list[int]]:
-    """Token ids of each text by the tokenizer's own call; special tokens spelled in a text (`<mask>`,
-    `[SEP]`) stay plain text.
+    """Return the token ids of each text by the tokenizer's own call. Special tokens spelled in a text
+    (`<mask>`, `[SEP]`) stay plain text.
 
-    Save for a Unigram model (XLM-R, T5), which has them among its pieces and reads them so: see
-    data/text/segments.py.
+    The exception is a Unigram model (XLM-R, T5), which has them among its pieces: see data/text/segments.py.
     """
     return tokenizer(
         list(texts),
@@ -106,18 +109,18 @@ def encode(
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | None]:
-    """The family's, by what they are for; None where it has none."""
+    """Return the family's special ids by their purpose; None if it has none."""
     names = ("cls", "sep", "bos", "eos", "pad", "mask", "unk")
     return {name: getattr(tokenizer, f"{name}_token_id") for name in names}
 
 
 def surrounding(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
-    """The special tokens that the family puts before and after one sentence."""
+    """Return the special tokens that the family puts before and after one sentence."""
     bare, whole = (encode(tokenizer, ["a"], special_tokens=special)[0] for special in (False, True))
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
     raise DataError(
-        f"{type(tokenizer).__name__} changes a text's tokens when it adds special tokens; such a tokenizer "
-        "is not supported"
+        f"{type(tokenizer).__name__} changes a text's tokens when it adds special tokens; such a "
+        "tokenizer is not supported"
     )

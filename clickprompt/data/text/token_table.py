@@ -1,4 +1,4 @@
-"""The token table, which makes tokenizing a row a look-up (DESIGN §3.2). It is built in token_table_build.py.
+"""The token table, which makes tokenizing a row a look-up (DESIGN §3.2). token_table_build.py builds it.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all segments.
 """
@@ -22,17 +22,17 @@ __all__ = ["ARRAYS", "META", "TokenTable", "array_file", "kept_segments", "table
 
 META = "meta.json"
 ARRAYS = {"tokens": np.dtype("<i4"), "offsets": np.dtype("<i8"), "value_spans": np.dtype("<i4")}
-"""the table's files, each nothing but the numbers of one array"""
+"""the table's files, each the plain numbers of one array"""
 
 
 class TokenTable:
-    """Tokens of every (field, id) of a dataset, and the assembly of rows from them. Sent to another process,
-    it is opened anew there.
+    """Tokens of every (field, id) of a dataset, and the assembly of rows from them. A process that receives
+    it opens it anew.
 
-    `tokens` [T] int32; `offsets` [sum of field sizes + 1] int64, fields one after the other, ids counting
-    from 0 (unknown); `value_spans` [sum of field sizes, 2] int32: where the value's tokens start and stop,
-    counted from the segment's first token. With a `max_length`, rows that are longer lose whole segments
-    (`kept_segments`); a segment that so becomes the first one keeps its leading separator.
+    `tokens` [T] int32; `offsets` [sum of field sizes + 1] int64, fields one after the other, ids counted from
+    0 (unknown); `value_spans` [sum of field sizes, 2] int32: where the value's tokens start and stop, counted
+    from the segment's first token. With a `max_length`, rows that are longer lose whole segments
+    (`kept_segments`); a segment that becomes the first one this way keeps its leading separator.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class TokenTable:
 
     @classmethod
     def open(cls, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> "TokenTable":
-        """Raises DataError when `dataset` has no table of this tokenizer, naming those that it has."""
+        """Open the table. Raises DataError if `dataset` has none for this tokenizer, naming those that it
+        has.
+        """
         uri = table_uri(dataset, tokenizer)
         wanted = tokenizer_fingerprint(tokenizer)
         remedy = f"run clickprompt tokenize {dataset.uri} --plm {tokenizer.name_or_path or 'PATH'}"
@@ -63,8 +65,8 @@ class TokenTable:
             ]
             if any(name.split("-v")[0] == wanted for name in present):
                 raise DataError(
-                    f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one has; "
-                    f"{remedy}"
+                    f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one "
+                    f"has; {remedy}"
                 )
             described = ", ".join(
                 f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present
@@ -91,15 +93,15 @@ class TokenTable:
 
     @property
     def pad_id(self) -> int:
-        """Falls back to another special token where the family has no padding token: padded positions are
-        masked out anyway.
+        """Return the padding id. A family without a padding token uses another special token: padded
+        positions are masked out anyway.
         """
         pad = self.meta["special_ids"]["pad"]
         return next(iter(self.special_ids), 0) if pad is None else pad
 
     @property
     def special_ids(self) -> list[int]:
-        """Ids that are never masked and never drawn as a random token."""
+        """Return the ids that are never masked and never drawn as a random token."""
         return self.meta["all_special_ids"]
 
     @property
@@ -108,32 +110,32 @@ class TokenTable:
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest row that the vocabularies allow, special tokens included."""
+        """Return the tokens of the longest row that the vocabularies allow, special tokens included."""
         return self.meta["max_length"]
 
     def segment_lengths(self, field_ids: np.ndarray) -> np.ndarray:
-        """[B, F] int64: tokens of each cell's segment."""
+        """Return [B, F] int64: tokens of each cell's segment."""
         cells = self._cells(field_ids)
         return self.offsets[cells + 1] - self.offsets[cells]
 
     def kept(self, field_ids: np.ndarray, max_length: int) -> np.ndarray:
-        """[B, F] bool: the segments that are left of each row under `max_length`."""
+        """Return [B, F] bool: the segments of each row that stay under `max_length`."""
         return kept_segments(
             self.segment_lengths(field_ids), max_length - len(self._prefix) - len(self._suffix)
         )
 
     def lengths(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
-        """[B] int64: tokens of each row, the family's special tokens included."""
+        """Return [B] int64: tokens of each row, the family's special tokens included."""
         return self._row_lengths(self._counts(self._cells(field_ids), None, max_length))
 
     def assemble(
         self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of the rows' sentences (Eq. 4), padded on the right to the longest of them.
+        """Return the tokens of the rows' sentences (Eq. 4), padded on the right to the longest of them.
 
-        field_ids [B, F] integers, each field counting from 0; text [B] bool: rows that are False get the
-        special tokens only, or where the family has none around a text, one padding token that is not masked
-        out: attention over nothing is not defined. Returns input_ids [B, Z] int64 and attention_mask [B, Z]
+        field_ids [B, F] integers, each field counted from 0; text [B] bool: rows with False get only the
+        special tokens, or, if the family puts none around a text, one padding token that is not masked out,
+        because attention over nothing is undefined. Returns input_ids [B, Z] int64 and attention_mask [B, Z]
         int64 (1 = token).
         """
         cells = self._cells(field_ids)
@@ -143,7 +145,7 @@ class TokenTable:
         input_ids = np.full(attention_mask.shape, self.pad_id, dtype=np.int64)
         input_ids[:, : len(self._prefix)] = self._prefix
         flat = counts.ravel()
-        # the k-th token of the whole batch sits k - (tokens of the segments before its own) behind its
+        # the k-th token of the whole batch is k − (tokens of the segments before its own) places after its
         # segment's start
         source = np.repeat(self.offsets[cells].ravel() - (np.cumsum(flat) - flat), flat) + np.arange(
             int(flat.sum())
@@ -157,8 +159,8 @@ class TokenTable:
     def value_fields(
         self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
     ) -> np.ndarray:
-        """[B, Z] int16, aligned with `assemble` of the same arguments: the field whose value a token belongs
-        to.
+        """Return [B, Z] int16, aligned with `assemble` of the same arguments: the field whose value a token
+        belongs to.
 
         −1 for the template's tokens, special tokens around the text, and padding.
         """
@@ -166,9 +168,8 @@ class TokenTable:
         counts = self._counts(cells, text, max_length)
         result = np.full((len(cells), int(self._row_lengths(counts).max(initial=0))), -1, dtype=np.int16)
         flat = counts.ravel()
-        inside = np.arange(int(flat.sum())) - np.repeat(
-            np.cumsum(flat) - flat, flat
-        )  # a token's place in its segment
+        # A token's place in its segment
+        inside = np.arange(int(flat.sum())) - np.repeat(np.cumsum(flat) - flat, flat)
         start, stop = (np.repeat(self.value_spans[cells, side].ravel(), flat) for side in (0, 1))
         field = np.repeat(np.tile(np.arange(cells.shape[1], dtype=np.int16), len(cells)), flat)
         result[self._text_positions(counts, result.shape[1])] = np.where(
@@ -177,18 +178,20 @@ class TokenTable:
         return result
 
     def _row_lengths(self, counts: np.ndarray) -> np.ndarray:
-        """[B] int64: tokens of rows with `counts` [B, F] tokens a segment; at least the one of `assemble`."""
+        """Return [B] int64: tokens of rows with `counts` [B, F] tokens per segment; at least the one token of
+        `assemble`.
+        """
         return np.maximum(counts.sum(axis=1) + len(self._prefix) + len(self._suffix), 1)
 
     def _text_positions(self, counts: np.ndarray, width: int) -> np.ndarray:
-        """[B, Z] bool: where the segments' tokens lie, which read row by row, left to right are the batch's
-        segments one after another.
+        """Return [B, Z] bool: the places of the segments' tokens. Read row by row, left to right, they are
+        the batch's segments one after another.
         """
         before, positions = len(self._prefix), np.arange(width)
         return (positions >= before) & (positions < (before + counts.sum(axis=1))[:, None])
 
     def _counts(self, cells: np.ndarray, text: np.ndarray | None, max_length: int | None) -> np.ndarray:
-        """[B, F] int64: tokens that each segment puts into its row."""
+        """Return [B, F] int64: tokens that each segment puts into its row."""
         counts = self.offsets[cells + 1] - self.offsets[cells]
         if max_length is not None and max_length < self.max_length:
             counts *= kept_segments(counts, max_length - len(self._prefix) - len(self._suffix))
@@ -197,20 +200,20 @@ class TokenTable:
         return counts
 
     def _cells(self, field_ids: np.ndarray) -> np.ndarray:
-        """[B, F] int64: each cell's number in `offsets` and `value_spans`."""
+        """Return [B, F] int64: each cell's number in `offsets` and `value_spans`."""
         ids = np.asarray(field_ids, dtype=np.int64)
         if ids.ndim != 2 or ids.shape[1] != len(self._sizes):
             raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {len(self._sizes)}]")
         if ids.size and ((ids < 0) | (ids >= self._sizes)).any():
             raise ValueError(
-                "field_ids hold an id outside its field's vocabulary; they belong to another dataset than "
-                "the token table"
+                "field_ids hold an id outside its field's vocabulary; they belong to another dataset "
+                "than the token table"
             )
         return ids + self._bases
 
 
 def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
-    """[B, F] bool: which segments of `lengths` [B, F] tokens stay so that each row has at most `limit`
+    """Return [B, F] bool: which segments of `lengths` [B, F] tokens stay so that each row has at most `limit`
     tokens.
 
     A row that is too long loses its longest segment, the earlier of two equal ones, until it fits; the last
@@ -223,7 +226,7 @@ def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
         order = np.argsort(-rows[:, :-1], axis=1, kind="stable")  # the fields in the order in which they go
         order = np.concatenate([order, np.full((len(over), 1), rows.shape[1] - 1)], axis=1)
         ordered = np.take_along_axis(rows, order, axis=1)
-        before = np.cumsum(ordered, axis=1) - ordered  # tokens gone before a field's turn comes
+        before = np.cumsum(ordered, axis=1) - ordered  # tokens already gone when a field's turn comes
         goes = rows.sum(axis=1, keepdims=True) - before > limit
         lost = np.zeros_like(goes)
         np.put_along_axis(lost, order, goes, axis=1)
@@ -241,7 +244,9 @@ def array_file(uri: str, name: str) -> str:
 
 
 def _load(uri: str) -> TokenTable:
-    """The arrays are mapped, not read: all processes of a machine share the pages that they use."""
+    """Map the arrays instead of reading them, so that all processes of a machine share the pages that they
+    use.
+    """
     meta = storage.read_json(storage.join(uri, META))
     cells = sum(meta["field_sizes"])
     folder = storage.resolve(uri)[1] if storage.is_local(uri) else _fetched(uri, meta)
@@ -252,19 +257,19 @@ def _load(uri: str) -> TokenTable:
             arrays[name] = np.memmap(array_file(folder, name), dtype=dtype, mode="r").reshape(shapes[name])
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{array_file(uri, name)}: missing or damaged; delete {uri} and run clickprompt tokenize "
-                "again"
+                f"{array_file(uri, name)}: missing or damaged; delete {uri} and run clickprompt "
+                "tokenize again"
             ) from error
     if arrays["offsets"][-1] != len(arrays["tokens"]):
         raise DataError(
-            f"{uri}: the token table's files don't belong together; delete this folder and run clickprompt "
-            "tokenize again"
+            f"{uri}: the token table's files don't belong together; delete this folder and run "
+            "clickprompt tokenize again"
         )
     return TokenTable(uri, meta, **arrays)
 
 
 def _fetched(uri: str, meta: dict[str, Any]) -> str:
-    """A copy of a remote table on this machine, made once for all its processes."""
+    """Return a copy of a remote table on this machine, made once for all its processes."""
     folder = os.path.join(
         storage.machine_folder(),
         f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}",
@@ -275,7 +280,7 @@ def _fetched(uri: str, meta: dict[str, Any]) -> str:
             storage.copy_tree(uri, copy)
             os.rename(copy, folder)
         except OSError:
-            if not os.path.isdir(folder):  # else another process was first
+            if not os.path.isdir(folder):  # otherwise another process was first
                 raise
         finally:
             storage.delete_tree(copy)

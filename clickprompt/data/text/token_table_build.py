@@ -1,5 +1,5 @@
-"""Building a token table: every distinct value of a dataset is tokenized once, piece by piece, and the pieces
-go to the table's files as they come; what stays in memory is a few numbers a value.
+"""Build a token table. Every distinct value of a dataset is tokenized once, piece by piece; the pieces go to
+the table's files as they come, and only a few numbers per value stay in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,10 +31,10 @@ def encode_here(encoder: SegmentEncoder, pieces: Sequence[tuple[int, int]]) -> I
 def build_token_table(
     dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", encode_all: EncodeAll = encode_here
 ) -> TokenTable:
-    """Tokenize every distinct value of `dataset` once and store the result beside it; a table that exists
+    """Tokenize every distinct value of `dataset` once and store the result beside it. A table that exists
     already is returned.
 
-    Raises DataError when joining the segments' tokens does not give the sentence's tokens for this tokenizer.
+    Raises DataError if joining the segments' tokens does not give the sentence's tokens for this tokenizer.
     """
     uri = table_uri(dataset, tokenizer)
     if storage.exists(storage.join(uri, META)):
@@ -61,8 +61,8 @@ def build_token_table(
 
 
 def _write_arrays(target: str, dataset: Dataset, encoder: SegmentEncoder, encode_all: EncodeAll) -> int:
-    """Returns the tokens of the longest row that the vocabularies allow, special tokens around it not
-    counted.
+    """Return the tokens of the longest row that the vocabularies allow, without the special tokens
+    around it.
     """
     pieces = [
         (field, piece)

@@ -1,1 +1,1 @@
-"""From raw typed columns to a row's texts and field_ids: the one way there."""
+"""Turn raw typed columns into a row's texts and field_ids, the same way for every caller."""

@@ -1,8 +1,8 @@
-"""From numbers to the texts of numeric fields: buckets between edges, rounded, by powers; and edges from
-quantiles.
+"""Turn numbers into the texts of numeric fields: buckets between edges, rounded numbers, powers; and find
+edges at quantiles.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import math
@@ -21,11 +21,13 @@ __all__ = ["bucket", "bucket_names", "log_bucket", "quantile_edges", "rounded", 
 _STRING = pa.string()
 _POWERS_OF_10 = np.array([float(f"1e{exponent}") for exponent in range(300)])
 _HUGE = 1e290
-"""from here on pyarrow's rounding overflows; the next float is farther away than what is rounded"""
+"""from here on pyarrow's rounding overflows; the next float is farther away than the digits that rounding
+would cut
+"""
 
 
 def bucket_names(edges: Sequence[float]) -> list[str]:
-    """[len(edges) + 1] names: below 4, 4 to 10, 10 or more."""
+    """Return [len(edges) + 1] names: below 4, 4 to 10, 10 or more."""
     shown = [_edge(edge) for edge in edges]
     return [
         f"below {shown[0]}",
@@ -35,39 +37,37 @@ def bucket_names(edges: Sequence[float]) -> list[str]:
 
 
 def bucket(numbers: pa.DoubleArray, edges: Sequence[float]) -> pa.StringArray:
-    """The name of each number's bucket; an edge belongs to the bucket above it."""
+    """Return the name of each number's bucket; an edge belongs to the bucket above it."""
     places = np.searchsorted(np.array(edges, np.float64), _filled(numbers), side="right")
     return pa.array(bucket_names(edges), _STRING).take(pa.array(places, mask=_nulls(numbers)))
 
 
 def rounded(numbers: pa.DoubleArray, digits: int) -> pa.StringArray:
-    """Numbers with `digits` digits after the point (3.50), or rounded to tens and hundreds with -1, -2;
+    """Write numbers with `digits` digits after the point (3.50), or rounded to tens and hundreds with -1, -2;
     halves go to the even digit.
     """
     huge = pc.greater(pc.abs(numbers), _HUGE)
     short = pc.round(pc.if_else(huge, 0.0, numbers), ndigits=digits)
     short = pc.add(pc.if_else(huge, numbers, short), 0.0)  # -0.0 + 0.0 is 0.0
     shown = max(digits, 0)
-    if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (
-        15 - shown
-    ):  # few enough digits for the decimal to be the float's
+    # Few enough digits for the decimal to be the float's
+    if (pc.max(pc.abs(short)).as_py() or 0.0) < 10.0 ** (15 - shown):
         return without_exponent(short.cast(pa.decimal128(38, shown), safe=False).cast(_STRING))
     return _spelled(short.dictionary_encode(), lambda value: f"{value:z.{shown}f}")  # z: no -0
 
 
 def log_bucket(numbers: pa.DoubleArray, base: float) -> pa.StringArray:
-    """The powers of `base` a number lies between: 8 to 16, 0.25 to 0.5, -16 to -8; 0 for 0.
+    """Name the powers of `base` that a number lies between: 8 to 16, 0.25 to 0.5, -16 to -8; 0 for 0.
 
     The power nearer to 0 belongs to the bucket: 8 is in 8 to 16, -8 in -16 to -8. `base` is above 1, and
-    enough for few powers (1.1, say).
+    large enough for few powers (1.1, say).
     """
     values = _filled(numbers)
     sizes = np.abs(values)
     powers = _powers(base, sizes[sizes > 0])
     places = np.searchsorted(powers, sizes, side="right") - 1
-    places = np.where(
-        sizes > 0, (places + 1) * np.sign(values).astype(np.int64), 0
-    )  # 0; 1, 2, … and -1, -2, …
+    # 0 for 0, else 1, 2, … or -1, -2, …
+    places = np.where(sizes > 0, (places + 1) * np.sign(values).astype(np.int64), 0)
     distinct = pa.array(places, mask=_nulls(numbers)).dictionary_encode()
     shown = [_edge(power) for power in powers]
 
@@ -84,33 +84,33 @@ def log_bucket(numbers: pa.DoubleArray, base: float) -> pa.StringArray:
 
 
 def significant(numbers: pa.DoubleArray, digits: int = 5) -> pa.DoubleArray:
-    """Rounded to `digits` significant digits, so that a column has few distinct numbers; rounding twice
-    changes nothing.
+    """Round to `digits` significant digits, so that a column has few distinct numbers; rounding twice changes
+    nothing.
     """
     values = _filled(numbers)
     sizes = np.abs(values)
-    usual = (sizes > 1e-280) & (sizes < 1e280)  # beyond that powers of ten overflow: left as they are
+    # beyond these sizes powers of ten overflow, and numbers are left as they are
+    usual = (sizes > 1e-280) & (sizes < 1e280)
     places = np.floor(np.log10(np.where(usual, sizes, 1.0))).astype(np.int64)
     shift = digits - 1 - places
     whole = np.rint(np.where(usual, values, 0.0) * _power_of_10(shift) / _power_of_10(-shift))
-    up = (
-        np.abs(whole) >= 10.0**digits
-    )  # 9.996 is 10.00: one spelling for a number, so that it is rounded to itself
+    # 9.996 becomes 10.00: each number has one spelling, so that it is rounded to itself
+    up = np.abs(whole) >= 10.0**digits
     whole, shift = np.where(up, whole / 10, whole), np.where(up, shift - 1, shift)
     short = whole / _power_of_10(shift) * _power_of_10(-shift)
     return pa.array(np.where(usual, short, values), mask=_nulls(numbers))
 
 
 def _power_of_10(exponents: np.ndarray) -> np.ndarray:
-    """As a literal would be, which 10.0**199 isn't; 1 for a negative one."""
+    """Return the powers as literals would be (10.0**199 isn't its literal); 1 for a negative exponent."""
     return _POWERS_OF_10[np.maximum(exponents, 0)]
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, ...]:
-    """At most n - 1 increasing edges for `bucket`: each is the distinct value before which the rows come
-    nearest to i / n of all.
+    """Return at most n - 1 increasing edges for `bucket`: each is the distinct value before which the rows
+    come nearest to i / n of all.
 
-    values [V], distinct; counts [V], their rows. Raises ValueError where all rows have one value.
+    values [V], distinct; counts [V], their rows. Raises ValueError if all rows have one value.
     """
     order = np.argsort(values)
     values, below = values[order], np.cumsum(counts[order])
@@ -127,20 +127,19 @@ def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[floa
 
 
 def _edge(value: float) -> str:
-    """As short as it is true: 4, 0.5, 1e+06; two edges never look the same."""
+    """Write an edge as short as is exact: 4, 0.5, 1e+06; two edges never look the same."""
     short = f"{value:g}"
     return short if float(short) == value else np.format_float_positional(value, trim="-")
 
 
 def _powers(base: float, sizes: np.ndarray) -> np.ndarray:
-    """[P] float64, from one not above the smallest size to one above the largest; a whole base's are exact to
-    the float.
+    """Return [P] float64, from a power not above the smallest size to one above the largest; those of a whole
+    base are exact to the float.
     """
     low, high = (float(sizes.min()), float(sizes.max())) if len(sizes) else (1.0, 1.0)
     first, last = (math.floor(math.log(size) / math.log(base)) for size in (low, high))
-    powers = [
-        _power(base, exponent) for exponent in range(first - 1, last + 3)
-    ]  # a logarithm may be off by one at a power
+    # A logarithm may be off by one at a power
+    powers = [_power(base, exponent) for exponent in range(first - 1, last + 3)]
     return np.array(powers[1:] if powers[1] <= low else powers)
 
 

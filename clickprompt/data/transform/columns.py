@@ -1,8 +1,8 @@
-"""A typed column, as a reader delivers it: of which kind it is, what is missing in it, which row doesn't
+"""Describe a typed column as a reader delivers it: which kind it is, what is missing in it, which row doesn't
 fit.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Sequence
@@ -37,9 +37,8 @@ __all__ = [
 Kind = Literal["integer", "float", "decimal", "boolean", "time", "text", "list", "null", "other"]
 
 _BLANK = 32  # and below: blanks, tabs
-_BLANKS_BEGIN = np.isin(
-    np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3]
-)  # also Unicode's others, as UTF-8
+# Unicode's other blanks, too, as UTF-8
+_BLANKS_BEGIN = np.isin(np.arange(256), [*range(_BLANK + 1), 0xC2, 0xE1, 0xE2, 0xE3])
 _BLANKS_END = np.isin(np.arange(256), [*range(_BLANK + 1), *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
 
 _LISTS = (
@@ -63,17 +62,18 @@ _KINDS: tuple[tuple[Kind, tuple[Callable[[pa.DataType], bool], ...]], ...] = (
     ("decimal", (types.is_decimal,)),
     ("boolean", (types.is_boolean,)),
     ("time", (types.is_date, types.is_timestamp, types.is_time)),
-    ("text", _TEXTS),  # older writers of Parquet leave out that bytes are text
+    ("text", _TEXTS),  # older writers of Parquet don't mark text as text
     ("list", _LISTS),
     ("null", (types.is_null,)),
 )
 
 
 class BadValue(Exception):  # noqa: N818  a row's value that a caller turns into a DataError with its place
-    """Row `index` (from 0, the first such row) holds `value`, as shown to people, which doesn't fit; `why`:
-    the rule and the remedy.
+    """Row `index` (the first such row, counted from 0) holds `value`, as shown to people, which doesn't fit;
+    `why`: the rule and the remedy.
 
-    The parts of a line "FILE, row N: COLUMN=value why"; whoever knows the column sets it, and adds the place.
+    The parts of a line "FILE, row N: COLUMN=value why". The caller that knows the column sets it and adds the
+    place.
     """
 
     def __init__(self, index: int, value: Any, why: str, column: str = "") -> None:
@@ -88,7 +88,7 @@ class BadValue(Exception):  # noqa: N818  a row's value that a caller turns into
 
 
 def kind_of(type: pa.DataType) -> Kind:
-    """A dictionary or an extension is of the kind of what it holds."""
+    """Return the kind. A dictionary or an extension is of the kind of what it holds."""
     if types.is_dictionary(type):
         return kind_of(type.value_type)
     if isinstance(type, pa.BaseExtensionType):
@@ -100,8 +100,8 @@ def kind_of(type: pa.DataType) -> Kind:
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """The same values without a dictionary or extension; texts as string, lists as list. Raises BadValue for
-    bytes that are no UTF-8.
+    """Return the same values without a dictionary or extension: texts as string, lists as list. Raises
+    BadValue for bytes that are not UTF-8.
     """
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
@@ -123,7 +123,9 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def is_missing(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.BooleanArray:
-    """Null, NaN; a blank text or, trimmed, one of `nulls`; a list without an element that isn't missing."""
+    """Return which rows are missing: null, NaN, a blank text or, trimmed, one of `nulls`, and a list in which
+    every element is missing.
+    """
     column = plain(column)
     kind = kind_of(column.type)
     if kind == "float":
@@ -137,7 +139,7 @@ def is_missing(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.BooleanArra
 
 
 def stripped(column: pa.StringArray, nulls: Sequence[str]) -> pa.StringArray:
-    """Texts without surrounding blanks; null where that leaves nothing, or one of `nulls`."""
+    """Return texts without surrounding blanks; null if that leaves nothing, or one of `nulls`."""
     found = pc.utf8_trim_whitespace(column) if has_outer_blanks(column) else column
     markers = sorted({"", *(null.strip() for null in nulls)})
     if not _may_hold(found, markers):
@@ -148,8 +150,8 @@ def stripped(column: pa.StringArray, nulls: Sequence[str]) -> pa.StringArray:
 
 
 def _may_hold(column: pa.StringArray, markers: Sequence[str]) -> bool:
-    """Whether a text may be one of `markers`, by its length and first byte; no, if it says so. Far faster
-    than looking texts up.
+    """Return whether a text may be one of `markers`, judged by its length and first byte. False is certain.
+    Far faster than looking texts up.
     """
     _, offsets, content = column.buffers()
     if not len(column) or content is None or not content.size:
@@ -167,7 +169,9 @@ def _may_hold(column: pa.StringArray, markers: Sequence[str]) -> bool:
 
 
 def has_outer_blanks(column: pa.StringArray) -> bool:
-    """Whether trimming may change a text; no, if it says so. A tenth of the time that trimming takes."""
+    """Return whether trimming may change a text. False is certain. It takes a tenth of the time of
+    trimming.
+    """
     _, offsets, content = column.buffers()
     if not len(column) or content is None or not content.size:
         return False
@@ -176,30 +180,30 @@ def has_outer_blanks(column: pa.StringArray) -> bool:
     if ascii_only and characters.min() > _BLANK:
         return False
     ends = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
-    # Those of an empty cell are its neighbours': one look too many at worst
+    # Those of an empty cell are its neighbours': at worst one unnecessary look
     first, last = characters.take(ends[:-1], mode="clip"), characters.take(ends[1:] - 1, mode="clip")
-    if ascii_only:  # the pace of all other columns
+    if ascii_only:  # the usual case, and as fast
         return bool(first.min() <= _BLANK or last.min() <= _BLANK)
     return bool(_BLANKS_BEGIN[first].any() or _BLANKS_END[last].any())
 
 
 def may_be_values(nulls: Sequence[str]) -> bool:
-    """Whether a marker such as -1 or 1970-01-01 would be read as a number or time, so that columns must be
-    `stripped` first.
+    """Return whether a marker such as -1 or 1970-01-01 would be read as a number or time, so that columns
+    must be `stripped` first.
     """
     return any(character.isdigit() for null in nulls for character in null)
 
 
 def list_rows(column: pa.ListArray) -> np.ndarray:
-    """[elements] the row of each element of `pc.list_flatten` (pc.list_parent_indices counts the elements
-    behind a null, too).
+    """Return [elements]: the row of each element of `pc.list_flatten` (pc.list_parent_indices counts the
+    elements behind a null, too).
     """
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     return np.repeat(np.arange(len(column)), lengths)
 
 
 def refuse(column: pa.Array, wrong: pa.Array | np.ndarray, why: str) -> None:
-    """Raises BadValue for the first row of `column` that is `wrong`."""
+    """Raise BadValue for the first row of `column` that is `wrong`."""
     wrong = flags(wrong)
     if wrong.any():
         index = int(np.argmax(wrong))
@@ -207,7 +211,7 @@ def refuse(column: pa.Array, wrong: pa.Array | np.ndarray, why: str) -> None:
 
 
 def shown(column: pa.Array, index: int) -> Any:
-    """A row's value for people; a time as ISO text."""
+    """Return a row's value for people; a time as ISO text."""
     value = column[index]
     return (
         str(value.cast(pa.string())) if kind_of(column.type) == "time" and value.is_valid else value.as_py()
@@ -215,7 +219,7 @@ def shown(column: pa.Array, index: int) -> Any:
 
 
 def flags(found: pa.BooleanArray | np.ndarray) -> np.ndarray:
-    """bool; a null is false."""
+    """Return the mask as numpy bool, with null as false."""
     return (
         found if isinstance(found, np.ndarray) else pc.fill_null(found, False).to_numpy(zero_copy_only=False)
     )
@@ -226,7 +230,7 @@ def any_true(found: pa.BooleanArray) -> bool:
 
 
 def first_uncastable(values: pa.Array, type: pa.DataType) -> int | None:
-    """The first row that can't be cast to `type`; found by halves, in the time of two casts."""
+    """Return the first row that can't be cast to `type`, found by halving, in the time of two casts."""
 
     def fails(some: pa.Array) -> bool:
         try:

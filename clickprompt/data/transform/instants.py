@@ -1,11 +1,11 @@
-"""A column of times as microseconds since 1970 (UTC): numbers in s, ms, us or ns, dates, timestamps, ISO
+"""Read a column of times as microseconds since 1970 (UTC): numbers in s, ms, us or ns, dates, timestamps, ISO
 texts with or without a zone.
 
 A column has one form. `instants` refuses two in one array, and names the one it found, so that a caller can
 compare files (`conflict`).
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable, Sequence
@@ -35,18 +35,18 @@ from clickprompt.data.transform.spelling import texts, without_exponent
 __all__ = ["Unit", "conflict", "instants", "unit_of"]
 
 Unit = Literal["s", "ms", "us", "ns"]
-Forms = dict[str, int]  # form: the first row that has it
+Forms = dict[str, int]  # form → the first row that has it
 
 _UNITS: dict[str, Unit] = {"seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
 _NUMBERS = {unit: form for form, unit in _UNITS.items()}
 _SMALL, _WITHOUT_ZONE, _WITH_ZONE = "number near 0", "date or time without zone", "time with zone"
 _ORDER = (*_UNITS, _WITHOUT_ZONE, _WITH_ZONE, _SMALL)
-_NEAR_0 = 1e8  # in seconds three years; counts of steps, hours or days, too, so it fits any unit
-_BOUNDS = np.array(
-    [1e11, 1e14, 1e17]
-)  # below the first are seconds (until the year 5138), from the last on nanoseconds
-_MICROS = {"s": 10**6, "ms": 10**3, "us": 1}  # in one of the unit
-_DIGITS = {"s": 6, "ms": 3, "us": 0, "ns": 0}  # of the unit's fraction, down to microseconds
+# three years in seconds; counts of steps, hours or days fall below this, too, so such a number fits any unit
+_NEAR_0 = 1e8
+# Below the first are seconds (until the year 5138), from the last on nanoseconds
+_BOUNDS = np.array([1e11, 1e14, 1e17])
+_MICROS = {"s": 10**6, "ms": 10**3, "us": 1}  # microseconds in one of the unit
+_DIGITS = {"s": 6, "ms": 3, "us": 0, "ns": 0}  # digits of the unit's fraction, down to microseconds
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -65,14 +65,14 @@ _TOO_FAR = "is too far from 1970 for a time in microseconds; mend the row, or se
 def instants(
     column: pa.Array, unit: Unit | None = None, nulls: Sequence[str] = NULLS
 ) -> tuple[pa.Int64Array, Forms]:
-    """int64 microseconds since 1970 UTC, null where missing, and the form found, with the first row that has
-    it; none without a value.
+    """Return int64 microseconds since 1970 UTC, null if missing, and the form found, with the first row that
+    has it; no form if there is no value.
 
-    Numbers are of the `unit`, or of the one their size tells; numbers near 0 fit any, and have the unit of
-    the column's others, seconds if there are none. What is finer than a microsecond is cut off (downwards); a
-    float of s or ms is the nearest microsecond. A time without a zone is taken as UTC.
+    Numbers are in `unit`, or in the unit that their size tells; numbers near 0 fit any, and have the unit of
+    the column's others, or seconds if there are none. What is finer than a microsecond is cut off
+    (downwards); a float of s or ms is the nearest microsecond. A time without a zone is taken as UTC.
 
-    Raises BadValue for the first row that is no time, too far away, a date where there is a unit, or of a
+    Raises BadValue for the first row that is not a time, is too far away, is a date despite a unit, or has a
     second form.
     """
     column = plain(column)
@@ -80,9 +80,8 @@ def instants(
         return _instants(column, unit, nulls)
     except BadValue as error:
         if error.index:
-            instants(
-                column.slice(0, error.index), unit, nulls
-            )  # rows before it may break a rule that is looked at later
+            # An earlier row may break a rule that is checked later
+            instants(column.slice(0, error.index), unit, nulls)
         raise
 
 
@@ -107,7 +106,7 @@ def _instants(column: pa.Array, unit: Unit | None, nulls: Sequence[str]) -> tupl
 
 
 def conflict(forms: Iterable[str]) -> tuple[str, str] | None:
-    """Two forms that can't be in one column, of those found in its parts; None if they go together."""
+    """Return two forms that can't be in one column, of those found in its parts; None if they go together."""
     clear = sorted(set(forms) - {_SMALL}, key=_ORDER.index)
     if len(clear) > 1:
         return clear[0], clear[1]
@@ -117,8 +116,8 @@ def conflict(forms: Iterable[str]) -> tuple[str, str] | None:
 
 
 def unit_of(forms: Iterable[str]) -> Unit | None:
-    """The unit of a column with these forms, for `instants` of a part that may have only numbers near 0; None
-    for dates.
+    """Return the unit of a column with these forms, for `instants` of a part that may have only numbers near
+    0; None for dates.
     """
     found = set(forms)
     for form, unit in _UNITS.items():
@@ -171,7 +170,8 @@ def _from_texts(
             return _instants(values, unit, nulls)
         except BadValue as error:
             raise BadValue(error.index, shown(column, error.index), error.why) from error
-    present = rest = flags(found.is_valid())
+    present = flags(found.is_valid())
+    rest = present
     groups = []
     for pattern, read in ((_NUMBER, _from_digits), (_ISO, _from_iso), (_ISO_ZONED, _from_zoned_iso)):
         if rest.any():
@@ -196,7 +196,9 @@ def _from_texts(
 
 
 def _uniform(texts: pa.StringArray) -> pa.Array | None:
-    """The usual column: all of it is whole numbers, or times with or without a zone."""
+    """Convert the usual column, all whole numbers, or all times with or without a zone; return None for any
+    other.
+    """
     for type in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
             found = texts.cast(type)
@@ -228,7 +230,7 @@ def _from_zoned_iso(
 
 
 def _from_digits(column: pa.Array, numbers: pa.StringArray, unit: Unit | None) -> tuple[pa.Int64Array, Forms]:
-    """Numbers in decimal notation, exactly: a float has no room for 1714557600123.4567."""
+    """Convert numbers in decimal notation exactly; a float has no room for 1714557600123.4567."""
     numbers = without_exponent(numbers)
     negative = flags(pc.starts_with(numbers, "-"))
     digits = pc.utf8_ltrim(numbers, "+-")
@@ -252,7 +254,7 @@ def _from_digits(column: pa.Array, numbers: pa.StringArray, unit: Unit | None) -
 
 
 def _unit(column: pa.Array, values: np.ndarray, unit: Unit | None) -> tuple[Unit, Forms]:
-    """A column of numbers has one, said or by the size of the numbers (`values`, 0 where missing)."""
+    """Return the one unit of a column of numbers, as given or by their size (`values`, 0 where missing)."""
     present = flags(column.is_valid())
     if unit is not None or not present.any():
         return unit or "s", _example(_NUMBERS[unit or "s"], present)
@@ -277,7 +279,7 @@ def _unit(column: pa.Array, values: np.ndarray, unit: Unit | None) -> tuple[Unit
 
 
 def _micros(column: pa.Array, whole: np.ndarray, unit: str) -> np.ndarray:
-    """[N] int64; nanoseconds rounded down."""
+    """Return [N] int64; nanoseconds are rounded down."""
     if unit == "ns":
         return whole // 1000
     most = (2**63 - 1) // _MICROS[unit] - 1  # leaves room for a fraction
@@ -287,7 +289,7 @@ def _micros(column: pa.Array, whole: np.ndarray, unit: str) -> np.ndarray:
 
 
 def _refuse_mixed(column: pa.Array, forms: Forms) -> None:
-    """Raises BadValue for the first row that has another form than a row before it."""
+    """Raise BadValue for the first row that has another form than a row before it."""
     rows = sorted((row, form) for form, row in forms.items())
     for place in range(1, len(rows)):
         pair = conflict([form for _, form in rows[: place + 1]])
@@ -295,8 +297,8 @@ def _refuse_mixed(column: pa.Array, forms: Forms) -> None:
             row, form = rows[place]
             other = next(name for name in pair if name != form)
             why = (
-                f"({form}) stands beside {shown(column, forms[other])} ({other}); a column has one unit "
-                "and zone: mend the rows"
+                f"({form}) stands beside {shown(column, forms[other])} ({other}); a column has one "
+                "unit and zone: mend the rows"
             )
             raise BadValue(row, shown(column, row), why)
 

@@ -1,5 +1,5 @@
-"""Rows of JSON, as a server gets them, as typed tables that the transform reads. A row's values mean the same
-whoever it comes with.
+"""Turn rows of JSON, as a server gets them, into typed tables that the transform reads. A row's values mean
+the same whatever rows come with it.
 
 Shape legend: B rows.
 """
@@ -14,7 +14,8 @@ import pyarrow as pa
 
 __all__ = ["RowError", "parse_rows", "tables_of"]
 
-_EXACT = 1 << 53  # from here on a float may be another whole number than the one that was written
+# from here on a float may be another whole number than the one that was written
+_EXACT = 1 << 53
 _INT64 = 1 << 63
 _DIGITS = 38  # of an Arrow decimal
 
@@ -30,7 +31,7 @@ Row = dict[str, Any]
 
 
 class RowError(Exception):
-    """Row `row` can't be read, because of its column (None: as a whole)."""
+    """Row `row` can't be read because of its column (None: the whole row)."""
 
     def __init__(self, row: int, column: str | None, why: str) -> None:
         self.row, self.column, self.why = row, column, why
@@ -38,9 +39,10 @@ class RowError(Exception):
 
 
 def parse_rows(body: bytes, most: int) -> tuple[list[Row], bool]:
-    """(rows, whether unknown columns are left out) of {"rows": [{column: value}], "ignore_unknown": false}.
+    """Return (rows, whether unknown columns are left out) of {"rows": [{column: value}], "ignore_unknown":
+    false}.
 
-    Raises ValueError, for a person in one line, where the body is something else.
+    Raises ValueError, with one line for a person, if the body is something else.
     """
     try:
         found = json.loads(body, parse_constant=_constant)
@@ -62,19 +64,19 @@ def parse_rows(body: bytes, most: int) -> tuple[list[Row], bool]:
 
 
 def _constant(text: str) -> None:
-    if text != "NaN":  # missing, as null is
+    if text != "NaN":  # NaN is missing, as null is
         raise ValueError(f"{text} is no value")
 
 
 def tables_of(
     rows: Sequence[Any], columns: Sequence[str], ignore_unknown: Collection[int] = ()
 ) -> tuple[list[tuple[np.ndarray, pa.Table]], list[RowError]]:
-    """The rows as tables with `columns`, each with the places [B] of its rows; and what can't be read, an
-    error a row.
+    """Return the rows as tables with `columns`, each with the places [B] of its rows, and at most one error
+    per row.
 
-    Rows whose columns have values of other types are in tables of their own: so no row's values are cast
+    Rows whose columns have values of other types are in tables of their own, so that no row's values are cast
     because of another's. A key that isn't there is a missing value; a column a.b is the key of that name, or
-    b of the object a. ignore_unknown: rows that may have more.
+    b of the object a. ignore_unknown: rows may have more columns.
     """
     known = {*columns, *(name.split(".")[0] for name in columns)}
     ignoring = set(ignore_unknown)
@@ -122,7 +124,7 @@ def _value(row: Row, name: str) -> Any:
 
 
 def _kind(index: int, name: str, value: Any) -> str | None:
-    """Of a column where it can stand with its like; None fits all."""
+    """Return the kind of a column in which the value can stand with others like it; None fits all."""
     if type(value) is list:
         kinds = {_single(index, name, element) for element in value} - {None}
         return f"list {kinds.pop() if len(kinds) == 1 else 'text'}"
@@ -184,7 +186,7 @@ def _table(columns: Sequence[str], kinds: Sequence[str | None], members: list[li
 
 
 def _text(value: Any) -> str | None:
-    """Of an element in a list of several types."""
+    """Write an element of a list that holds several types as text."""
     if value is None or type(value) is str:
         return value
     if type(value) is bool:

@@ -1,5 +1,5 @@
-"""Raw columns → a row's texts and field_ids: the one way there, which `prepare` fits and `predict`, servers
-and exported graphs use.
+"""Turn raw columns into a row's texts and field_ids. `prepare` fits this one transform, and `predict`,
+servers and exported graphs use it.
 
 The rules (data/sources/schema.py), what was fitted on training rows and how the files are read are JSON in
 the dataset's manifest, under "transform", and in every export; vocabularies and the joined tables are Parquet
@@ -8,7 +8,7 @@ beside them.
 Shape legend: B rows, F fields, V values of a vocabulary.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -48,12 +48,12 @@ __all__ = [
 ]
 
 KEY = "\tkey"
-"""a table's column with its keys: no field can have the name"""
+"""a table's column with its keys; no field can have the name"""
 
 NUMBERS = frozenset({"integer", "float", "decimal"})
 
 _SIGNIFICANT = 5
-"""digits of a number whose buckets are fitted: the driver counts its distinct values"""
+"""digits of a number whose buckets are fitted, because the driver counts its distinct values"""
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,24 @@ class FieldRule:
 
     schema: FieldSchema
     table: str | None = None
-    """that the field is joined from"""
+    """the table that the field is joined from"""
     on: str | None = None
     """the log's column with the table's keys"""
     kinds: tuple[str, ...] = ()
-    """of the column's types (values.py), over all files that say one"""
+    """kinds of the column's types (values.py), over all files that say one"""
     edges: tuple[float, ...] | None = None
-    """of quantiles, fitted on training rows"""
+    """edges of quantiles, fitted on training rows"""
 
     @property
     def number(self) -> bool:
-        """One number is one value, however it is written: whole numbers are asked for, or the log has nothing
-        but numbers.
+        """Whether one number is one value, however it is written: if whole numbers are asked for, or the log
+        has nothing but numbers.
         """
         return self.schema.type == "integer" or (bool(self.kinds) and {*self.kinds} <= NUMBERS)
 
     @property
     def column(self) -> str:
-        """What the rows need to have."""
+        """Return the column that the rows must have."""
         return self.on or self.schema.column
 
     def to_json(self) -> dict[str, Any]:
@@ -100,11 +100,11 @@ class FieldRule:
 def field_texts(
     rule: FieldRule, column: pa.Array, nulls: Sequence[str], note: Callable[[str, int], None] | None = None
 ) -> pa.Array:
-    """[B] strings, null where a value is missing. Numbers whose buckets aren't fitted yet come as numbers of
-    a few digits.
+    """Return [B] strings, null where a value is missing. Numbers whose buckets aren't fitted yet come as
+    numbers of a few digits.
 
-    note: told of values that were cut, and how many. Raises BadValue for the first value that the rule can't
-    read.
+    note: called with the values that were cut, and how many. Raises BadValue for the first value that the
+    rule can't read.
     """
     schema = rule.schema
     if schema.kind == "multi":
@@ -156,8 +156,8 @@ def _blank_is_null(found: pa.Array) -> pa.Array:
 
 
 def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
-    """The rows that the lists in `rule.columns` stand for, and the number of the row that each comes from; an
-    empty list makes none.
+    """Return the rows that the lists in `rule.columns` stand for, and the number of the row that each comes
+    from; an empty list makes none.
 
     Raises BadValue for lists that differ in length, and for an entry without its two parts.
     """
@@ -184,7 +184,7 @@ def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
 
 
 def _elements(column: pa.Array, separator: str | None) -> pa.Array:
-    """[B] lists of a column that has them, or of texts cut at the separator."""
+    """Return [B] lists of a column that has them, or of texts cut at the separator."""
     column = plain(column)
     if kind_of(column.type) == "list":
         return column
@@ -200,7 +200,7 @@ def _elements(column: pa.Array, separator: str | None) -> pa.Array:
 
 
 def _no_nulls(lists: pa.Array) -> pa.Array:
-    """Empty lists for null ones."""
+    """Replace null lists by empty ones."""
     sizes = pc.list_value_length(lists).fill_null(0).to_numpy()
     return pa.ListArray.from_arrays(
         pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)), lists.flatten()
@@ -222,19 +222,19 @@ def _two_parts(entries: pa.Array, rule: Explode, origin: np.ndarray) -> tuple[pa
 
 @dataclass(frozen=True)
 class Transformed:
-    """`texts`: [B] strings of each field, null where the value is missing; `field_ids` [B, F] int64, 0 for
-    missing and unseen values.
+    """Transformed rows. `texts`: [B] strings of each field, null where the value is missing; `field_ids` [B,
+    F] int64, 0 for missing and unseen values.
     """
 
     texts: list[pa.Array]
     field_ids: np.ndarray
 
     def known(self) -> np.ndarray:
-        """[F]: rows whose value has an id of its own."""
+        """Return [F]: rows whose value has an id of its own."""
         return (self.field_ids > 0).sum(axis=0)
 
     def shown(self, field: int) -> pa.Array:
-        """[B] strings as they stand in the sentence."""
+        """Return [B] strings as they stand in the sentence."""
         return self.texts[field].fill_null(UNKNOWN)
 
 
@@ -260,8 +260,8 @@ class RowTransform:
 
     @classmethod
     def load(cls, uri: str, described: Mapping[str, Any], vocabularies: Sequence[str]) -> "RowTransform":
-        """From a dataset or an export at `uri`: what its JSON says under "transform", and the vocabularies'
-        files.
+        """Load it from a dataset or an export at `uri`: what its JSON says under "transform", and the
+        vocabularies' files.
 
         Raises DataError for a file that is missing or damaged.
         """
@@ -287,12 +287,14 @@ class RowTransform:
 
     @property
     def columns(self) -> list[str]:
-        """What rows need to have, each once, where they have been exploded if they are to be."""
+        """Return the columns that rows must have, each once, after they have been exploded if they
+        are to be.
+        """
         return list(dict.fromkeys(rule.column for rule in self.rules))
 
     def file_columns(self, present: Collection[str]) -> list[str]:
-        """What a file needs to have: the log's columns, or those of its exploded rows. present: those that it
-        has.
+        """Return the columns that a file must have: the log's, or those that the rows are exploded from.
+        present: the columns that it has.
         """
         rule = self.explode
         if rule is None or not all(name in present for name in rule.columns):
@@ -300,7 +302,7 @@ class RowTransform:
         return [*rule.columns, *(name for name in self.columns if name not in rule.made)]
 
     def __call__(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> Transformed:
-        """Of rows with `columns`. nulls: texts that say that there is no value; default: those of the log.
+        """Transform rows with `columns`. nulls: texts that mean a missing value; default: those of the log.
 
         Raises BadValue with the column.
         """
@@ -330,10 +332,10 @@ class RowTransform:
         return Transformed(found, np.stack(ids, axis=1))
 
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
-        """[B] int64."""
+        """Return the ids, [B] int64."""
         encoded = found.dictionary_encode()
         vocabulary = self.vocabularies[field]
-        # UNKNOWN is the first value, so that its text is the missing value here, as it is to prepare
+        # UNKNOWN is the first value, so its text counts as the missing value here, as it does in prepare
         ids = (
             pc.index_in(encoded.dictionary, value_set=vocabulary)
             .fill_null(0)
@@ -353,12 +355,10 @@ class RowTransform:
 
 
 def key_texts(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
-    """[B] keys as they are compared: 3 and 3.0 are one, 007 and 7 are two."""
+    """Return [B] keys as they are compared: 3 and 3.0 are one, 007 and 7 are two."""
     return canonical_number(texts(column, nulls))
 
 
 def with_nulls(values: pa.Array) -> pa.Array:
-    """One way to say that a value is missing: a log's own word `unknown` says the same as nothing, for it is
-    the text of id 0.
-    """
+    """Replace a log's own word `unknown` by null: it is the text of id 0, so both mean a missing value."""
     return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values.cast(pa.string()))

@@ -1,8 +1,8 @@
-"""One text for a value, whatever type its column has: 3, 3.0 and Decimal 3.00 are "3", and ids keep every
-digit. No loop over rows.
+"""Give a value one text, whatever type its column has: 3, 3.0 and Decimal 3.00 are "3", and ids keep every
+digit. There is no loop over rows.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ _STRING = pa.string()
 
 
 def texts(column: pa.Array, nulls: Sequence[str] = NULLS, *, whole: bool = False) -> pa.StringArray:
-    """A category's text, null where it is missing.
+    """Return a category's text, null if it is missing.
 
-    Texts without surrounding blanks, else as they are; whole numbers as digits; fractions without needless
-    zeros, never with an exponent; true and false; dates and times in ISO form. `whole`: the column is of
-    whole numbers, and "3.0", "+3" and "003" are 3.
+    Texts are kept without surrounding blanks. Whole numbers become digits; fractions have no needless zeros
+    and never an exponent; booleans become true and false; dates and times have ISO form. `whole`: the column
+    holds whole numbers, and "3.0", "+3" and "003" are 3.
 
     Raises BadValue for floats that may have been rounded when they were written, for what has no text (lists,
-    structs), and, `whole`, for fractions and texts.
+    structs), and, if `whole`, for fractions and texts.
     """
     column = plain(column)
     kind = kind_of(column.type)
@@ -54,10 +54,10 @@ def texts(column: pa.Array, nulls: Sequence[str] = NULLS, *, whole: bool = False
 
 
 def canonical_number(texts: pa.StringArray) -> pa.StringArray:
-    """One spelling for a number written in several: 3.0, 3. and 3.00 are 3, 3.50 is 3.5, .5 is 0.5, -0.0 is
-    0; exact, of any length.
+    """Give one spelling to a number written in several: 3.0, 3. and 3.00 are 3, 3.50 is 3.5, .5 is 0.5, -0.0
+    is 0; exact, of any length.
 
-    All else stays: 007, +3 and 1e3 may be ids.
+    Everything else stays: 007, +3 and 1e3 may be ids.
     """
     pointed = pc.or_(pc.match_substring(texts, "."), pc.equal(texts, "-0"))
     if not any_true(pointed):
@@ -72,7 +72,7 @@ def canonical_number(texts: pa.StringArray) -> pa.StringArray:
 
 
 def without_exponent(texts: pa.StringArray) -> pa.StringArray:
-    """Numbers with their digits in full: 1e-7 is 0.0000001."""
+    """Write numbers with their digits in full: 1e-7 is 0.0000001."""
     raised = pc.match_substring(texts, "e", ignore_case=True)
     if not any_true(raised):
         return texts
@@ -90,7 +90,9 @@ def _whole(column: pa.Array, found: pa.StringArray) -> pa.StringArray:
 
 
 def _float_texts(column: pa.FloatingPointArray) -> pa.StringArray:
-    """Raises BadValue from the first whole number on that the type can't tell from its neighbours."""
+    """Write floats. Raises BadValue from the first whole number on that the type can't tell from its
+    neighbours.
+    """
     present = pc.invert(column.is_null(nan_is_null=True))
     wide = pc.if_else(present, column, pa.scalar(None, column.type)).cast(pa.float64())
     inexact = {16: 2**11, 32: 2**24, 64: 2**53}[column.type.bit_width]
@@ -108,7 +110,7 @@ def _float_texts(column: pa.FloatingPointArray) -> pa.StringArray:
 
 
 def shortest(column: pa.FloatingPointArray) -> pa.StringArray:
-    """The shortest decimal number that is nearest to no other float of the type."""
+    """Write the shortest decimal number that is nearest to no other float of the type."""
     if not types.is_float16(column.type):
         return column.cast(_STRING)
     distinct = column.dictionary_encode()  # Arrow writes a float16's bits out
@@ -120,8 +122,8 @@ def shortest(column: pa.FloatingPointArray) -> pa.StringArray:
 
 
 def _time_texts(column: pa.Array) -> pa.StringArray:
-    """A date alone; or with a T and the time, in UTC and with a Z if it has a zone; without a fraction of
-    zeros.
+    """Write a date alone, or with a T and the time, in UTC and with a Z if it has a zone, without a fraction
+    of zeros.
     """
     if types.is_date(column.type):
         return column.cast(pa.date32()).cast(_STRING)
@@ -138,7 +140,7 @@ def _short_fraction(times: pa.StringArray) -> pa.StringArray:
 
 
 def as_text(column: pa.Array) -> pa.StringArray:
-    """Any value as text for a reader; null where it is null."""
+    """Write any value as text for a reader; null stays null."""
     column = plain(column)
     if kind_of(column.type) in ("list", "other"):
         return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())

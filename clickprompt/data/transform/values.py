@@ -1,12 +1,12 @@
-"""What a rule needs of a typed column: its text, its number, its label, its list. Pure functions of Arrow
-arrays, no loop over rows.
+"""Read a typed column as a rule needs it: its text, its number, its label, its list. Pure functions of Arrow
+arrays, without a loop over rows.
 
-Numbers that are one value are one value in every type: 3, 3.0, "3.0" and Decimal 3.00 have the text 3. What a
-column can't say exactly (a float beyond 2^53) and what doesn't fit a rule is refused by the first row that
-holds it (BadValue).
+Numbers that are one value are one value in every type: 3, 3.0, "3.0" and Decimal 3.00 have the text 3.
+BadValue names the first row that a column can't represent exactly (a float beyond 2^53) or that doesn't fit a
+rule.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
@@ -58,17 +58,19 @@ _NO_TEXT = pa.scalar(None, pa.string())
 
 
 def is_in(column: pa.Array, values: Sequence[str], nulls: Sequence[str] = NULLS) -> pa.BooleanArray:
-    """Whether each row holds one of `values`; numbers are compared as numbers (3, 3.0, "3.0", Decimal 3.00),
-    true and false in any case.
+    """Return whether each row holds one of `values`; numbers are compared as numbers (3, 3.0, "3.0", Decimal
+    3.00), true and false in any case.
 
-    A boolean column's true is the values true and 1. What is missing is in no set. Raises BadValue for lists
-    and structs.
+    A boolean column's true matches the values true and 1. A missing value matches nothing. Raises BadValue
+    for lists and structs.
     """
     return _places(column, values, nulls).is_valid()
 
 
 def numbers(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.DoubleArray:
-    """float64, null where missing; true is 1. Raises BadValue for what is no number, or an infinite one."""
+    """Return float64, null if missing; true is 1. Raises BadValue for what is not a number, or an infinite
+    one.
+    """
     column = plain(column)
     kind = kind_of(column.type)
     if kind == "text":
@@ -88,8 +90,8 @@ def numbers(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.DoubleArray:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """`missing` rows have no label, whatever becomes of them, `dropped` ones a value of `drop`; `found`: the
-    values of `drop` and `positive` that occur.
+    """Counts of labels. `missing` rows have no label, whatever becomes of them; `dropped` rows have a value
+    of `drop`; `found`: the values of `drop` and `positive` that occur.
     """
 
     missing: int
@@ -106,17 +108,16 @@ def labels(
     missing: Literal["drop", "negative"] = "drop",
     nulls: Sequence[str] = NULLS,
 ) -> tuple[pa.Int8Array, LabelCounts]:
-    """1 and 0, null where the row is left out: by `drop`, or because its label is missing, unless a missing
-    label is a negative one.
+    """Return 1 and 0, null where the row is left out: by `drop`, or because its label is missing, unless a
+    missing label counts as a negative one.
 
     Raises BadValue for a label that the rule can't read: with `positive_from` no number, without a rule
     neither 0 nor 1 (false, true, 1.0).
     """
     column = plain(column)
     rows = None
-    if (
-        kind_of(column.type) == "text" and len(column.slice(0, 10_000).unique()) < 1000
-    ):  # each of few texts is looked at once
+    # Texts with few distinct values: judge each value once
+    if kind_of(column.type) == "text" and len(column.slice(0, 10_000).unique()) < 1000:
         encoded = column.dictionary_encode()
         column, rows = encoded.dictionary, encoded.indices
     try:
@@ -145,8 +146,8 @@ def labels(
 
 
 def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS) -> pa.ListArray:
-    """list<string> of what isn't missing, null where nothing is left: a list column's elements, or a text's
-    between separators.
+    """Return list<string> of what isn't missing, null if nothing is left: a list column's elements, or a
+    text's between separators.
 
     Raises BadValue for a text without a separator, a list with one, and elements that have no text.
     """
@@ -167,7 +168,7 @@ def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS)
     if kind == "text":
         whole = stripped(column, nulls)
         if separator is not None:
-            # not `whole`, whose trimmed blanks may be a separator's
+            # not `whole`, where blanks that may be separators are trimmed
             split = pc.split_pattern(pc.if_else(whole.is_null(), _NO_TEXT, column), separator)
             return _regrouped(stripped(pc.list_flatten(split), nulls), list_rows(split), len(column))
         refuse(
@@ -184,7 +185,7 @@ def lists(column: pa.Array, separator: str | None, nulls: Sequence[str] = NULLS)
 
 
 def first_of(lists: pa.ListArray) -> pa.StringArray:
-    """Each list's first element; null for null, or an empty one."""
+    """Return each list's first element; null for null, or an empty list."""
     some = pc.greater(pc.list_value_length(lists), 0)
     return lists.values.take(
         pc.if_else(pc.fill_null(some, False), lists.offsets[:-1], pa.scalar(None, pa.int32()))
@@ -192,12 +193,12 @@ def first_of(lists: pa.ListArray) -> pa.StringArray:
 
 
 def all_of(lists: pa.ListArray) -> pa.StringArray:
-    """Each list's elements with ", " between; null for null."""
+    """Join each list's elements with ", "; null stays null."""
     return pc.binary_join(lists, ", ")
 
 
 def cut(texts: pa.StringArray, longest: int) -> tuple[pa.StringArray, int]:
-    """Texts of at most `longest` characters (code points), and how many were longer."""
+    """Return texts of at most `longest` characters (code points), and how many were longer."""
     long = pc.sum(pc.greater(pc.utf8_length(texts), longest)).as_py() or 0
     return (pc.utf8_slice_codeunits(texts, 0, longest) if long else texts), long
 
@@ -221,7 +222,7 @@ def _text_numbers(column: pa.StringArray, nulls: Sequence[str]) -> pa.DoubleArra
 def _labels(
     column: pa.Array, positive_from: float | None, positive: Sequence[str] | None, nulls: Sequence[str]
 ) -> tuple[pa.Int8Array, set[str]]:
-    """The rule alone: null where the label is missing; and the values of `positive` that occur."""
+    """Apply the rule alone: labels, null if missing, and the values of `positive` that occur."""
     if positive_from is not None:
         try:
             return pc.greater_equal(numbers(column, nulls), positive_from).cast(pa.int8()), set()
@@ -244,13 +245,13 @@ def _labels(
 
 
 def _rows_of(indices: pa.Int32Array, chosen: pa.BooleanArray) -> int:
-    """How many of the indices are of chosen distinct values."""
+    """Count the indices that are of chosen distinct values."""
     places = np.flatnonzero(flags(chosen)).astype(np.int32)
     return pc.sum(pc.is_in(indices, value_set=pa.array(places))).as_py() or 0 if len(places) else 0
 
 
 def _places(column: pa.Array, values: Sequence[str], nulls: Sequence[str]) -> pa.Int32Array:
-    """Which of `values` (the first that is the same) each row holds; null for none."""
+    """Return which of `values` (the first that is the same) each row holds; null for none."""
     column = plain(column)
     kind = kind_of(column.type)
     if kind in ("list", "other"):
@@ -267,9 +268,8 @@ def _places(column: pa.Array, values: Sequence[str], nulls: Sequence[str]) -> pa
         for key in _keys(value, column.type):
             keys.setdefault(key, place)
     if kind == "float":
-        found = pc.add(column, pa.scalar(0, column.type)).cast(
-            pa.float64()
-        )  # -0.0 + 0 is 0.0, the same for index_in
+        # -0.0 + 0 is 0.0, the same for index_in
+        found = pc.add(column, pa.scalar(0, column.type)).cast(pa.float64())
         value_set = pa.array(list(keys), pa.float64())
     else:
         found = canonical_number(stripped(column, nulls)) if kind == "text" else texts(column)
@@ -280,7 +280,9 @@ def _places(column: pa.Array, values: Sequence[str], nulls: Sequence[str]) -> pa
 
 
 def _keys(value: str, type: pa.DataType) -> Sequence[str | float]:
-    """How a value may look in a column of the type: true in any case, 0.1 as the float nearest to it."""
+    """Return how a value may look in a column of the type: true in any case, 0.1 as the float
+    nearest to it.
+    """
     kind = kind_of(type)
     if kind == "float":
         number = pc.match_substring_regex(pa.scalar(value), _NUMBER).as_py()
@@ -301,7 +303,7 @@ def _occurring(places: pa.Int32Array, values: Sequence[str]) -> set[str]:
 
 
 def _regrouped(elements: pa.StringArray, rows: np.ndarray, count: int) -> pa.ListArray:
-    """Lists of the elements that aren't null, each in its row."""
+    """Return lists of the elements that aren't null, each in its row."""
     valid = elements.is_valid()
     counts = np.bincount(rows[flags(valid)], minlength=count)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)

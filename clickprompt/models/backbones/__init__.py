@@ -1,4 +1,4 @@
-"""Feature interaction layers (FI_Layer of Eq. 5), by name: what one is, is in backbone.py."""
+"""Feature interaction layers (FI_Layer of Eq. 5) by name; backbone.py defines the interface."""
 
 from clickprompt.errors import ConfigError
 from clickprompt.models.backbones.autoint import AutoInt
@@ -30,7 +30,7 @@ BACKBONES: dict[str, type[Backbone]] = {
 
 
 def get_backbone(name: str) -> type[Backbone]:
-    """The backbone's class. Raises ConfigError for an unknown name."""
+    """Return the backbone's class. Raises ConfigError for an unknown name."""
     if name not in BACKBONES:
         raise ConfigError(f"ctr.backbone={name!r}: no such backbone; known: {', '.join(sorted(BACKBONES))}")
     return BACKBONES[name]

@@ -1,4 +1,4 @@
-"""AutoInt (Song et al., CIKM'19): multi-head self-attention over the fields; an MLP beside it only
+"""AutoInt (Song et al., CIKM'19): multi-head self-attention over the fields, with an MLP beside it only if
 `with_dnn`.
 
 Shape legend: B rows, F fields, D attention_dim (the total over the heads).
@@ -45,8 +45,8 @@ class AutoInt(Backbone):
 
 
 class _FieldAttention(nn.Module):
-    """ReLU(attention(x) + residual), the residual being x itself, or W_res x where the sizes differ. Logits
-    are not scaled by 1/√d.
+    """ReLU(attention(x) + residual). The residual is x itself, or W_res x if the sizes differ. Logits are not
+    scaled by 1/√d.
     """
 
     def __init__(self, input_dim: int, output_dim: int, num_heads: int, dropout: float) -> None:
@@ -61,10 +61,11 @@ class _FieldAttention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
+        # Each [B, heads, F, D / heads]
         query, key, value = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
-        )  # each [B, heads, F, D / heads]
+        )
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
         return F.relu(attended.transpose(1, 2).flatten(2) + self.residual(x))

@@ -1,4 +1,4 @@
-"""What every backbone has; the defaults are those of most."""
+"""The interface of every backbone. The defaults suit most of them."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ class Backbone(nn.Module):
     """FI_Layer of Eq. 5: built from (num_fields, CTRConfig), maps field_embeddings [B, F, width] to the
     interaction vector q [B, Q].
 
-    It holds what q needs, and nothing else: pretraining reads q only.
+    It holds only what q needs, because pretraining reads only q.
     """
 
     interaction_dim: int
@@ -25,9 +25,9 @@ class Backbone(nn.Module):
 
     @staticmethod
     def embedding_width(config: CTRConfig) -> int:
-        """Columns of the embedding table."""
+        """Return the number of columns of the embedding table."""
         return config.embedding_dim
 
     def build_prediction(self) -> nn.Module:
-        """What makes the logit [B, 1] of q [B, Q]."""
+        """Build the module that maps q [B, Q] to the logit [B, 1]."""
         return linear(self.interaction_dim, 1)

@@ -1,6 +1,6 @@
 """FGCNN (Liu et al., WWW'19): convolutions over the fields make new fields, and IPNN reads old and new.
 
-Shape legend: B rows, F fields, d embedding size, C channels, H height (rows left of the fields), N new
+Shape legend: B rows, F fields, d embedding size, C channels, H height (remaining rows of fields), N new
 fields.
 """
 
@@ -16,11 +16,11 @@ __all__ = ["FGCNN"]
 
 
 class FGCNN(Backbone):
-    """q = the last hidden layer of MLP([fields, ⟨i, j⟩ for i < j]), the fields being the embeddings and the
-    new ones.
+    """q = the last hidden layer of MLP([fields, ⟨i, j⟩ for i < j]), where the fields are the embeddings and
+    the new fields.
 
-    The convolutions read embeddings of their own, the second half of a table that is 2d wide
-    (`share_embedding`: the same ones). Their batch normalisation makes training depend on how a batch is cut
+    The convolutions read embeddings of their own, the second half of a table that is 2d wide (with
+    `share_embedding`: the same ones). Their batch normalisation makes training depend on how a batch is cut
     into micro-batches; an export has the running statistics of worker 0.
     """
 
@@ -57,7 +57,7 @@ class FGCNN(Backbone):
 
 class _NewFields(nn.Module):
     """Convolution over the height (same padding), batch norm, tanh, max-pooling; then recombination:
-    tanh(Linear) of all that is left.
+    tanh(Linear) of everything that remains.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class _NewFields(nn.Module):
         nn.init.zeros_(self.convolution.bias)  # pyright: ignore[reportArgumentType]
         self.norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
         self.pool = pool
-        # ⌈H / pool⌉ windows, the first of which begins H mod pool rows early if the last one then still
-        # reaches the end
+        # ⌈H / pool⌉ windows; the first begins H mod pool rows early if the last one then still reaches the
+        # end
         missing = -height % pool
         above = min(height % pool, missing)
         self.padding = (0, 0, above, missing - above)

@@ -19,16 +19,16 @@ class FiGNN(Backbone):
     """h ← GRU(W_in Σ_j g_ij (W_out h)_j + b, h) + e, from h = e. q = the fields' last states h_j, flattened,
     Q = F·d.
 
-    g is one attention over the fields, of the embeddings e. logit = Σ_j (w·h_j) sigmoid(W q)_j. Raises
-    ConfigError for a single field.
+    g is one attention over the fields, computed from the embeddings e. logit = Σ_j (w·h_j) sigmoid(W q)_j.
+    Raises ConfigError for a single field.
     """
 
     def __init__(self, num_fields: int, config: CTRConfig) -> None:
         super().__init__()
         if num_fields < 2:
             raise ConfigError(
-                f"ctr.backbone=fignn: a graph of the fields needs two, the dataset has {num_fields}; use "
-                "another backbone"
+                f"ctr.backbone=fignn: a graph of the fields needs two, the dataset has {num_fields}; "
+                "use another backbone"
             )
         dim = config.embedding_dim
         self.attention = _FieldGraph(dim)
@@ -64,16 +64,19 @@ class _FieldGraph(nn.Module):
 
     def forward(self, field_embeddings: Tensor) -> Tensor:
         """field_embeddings [B, F, d] → [B, F, F]."""
+        # Each [B, F, 1]
         source, target = (
             F.linear(field_embeddings, self.projection.weight.view(2, -1)).unsqueeze(-1).unbind(-2)
-        )  # each [B, F, 1]
+        )
         scores = F.leaky_relu(source + target.mT, 0.01)
         no_self_loop = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
         return scores.masked_fill(no_self_loop, -torch.inf).softmax(-1)
 
 
 class _GraphLayer(nn.Module):
-    """What each field hears: W_in,i Σ_j g_ij W_out,j h_j + b, with matrices of its own for every field."""
+    """The messages to each field: W_in,i Σ_j g_ij W_out,j h_j + b, with matrices of its own for
+    every field.
+    """
 
     def __init__(self, num_fields: int, dim: int) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class _GraphLayer(nn.Module):
 
 
 def _per_field(weight: Tensor, x: Tensor) -> Tensor:
-    """weight [F, d, d] times x [B, F, d], field by field."""
+    """Multiply weight [F, d, d] by x [B, F, d], field by field."""
     return (x.transpose(0, 1) @ weight.mT).transpose(0, 1)
 
 

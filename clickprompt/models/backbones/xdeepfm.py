@@ -44,14 +44,12 @@ class XDeepFM(Backbone):
 
 
 def _compress_products(x0: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
-    """x0 [B, d, F], x [B, d, H] → [B, d, O].
+    """Map x0 [B, d, F], x [B, d, H] → [B, d, O].
 
-    The products [B, d, F·H] are the largest tensor of the model by far. They are made for a few rows at a
+    The products [B, d, F·H] are by far the largest tensor of the model. They are made for a few rows at a
     time, and made again in the backward pass, so that they never exist as a whole.
     """
-    if (
-        torch.compiler.is_exporting()
-    ):  # the chunks would be part of the graph, and with them the number of rows
+    if torch.compiler.is_exporting():  # the graph would contain the chunks, and with them the number of rows
         return _layer_of_products(layer, x0, x)
     rows = max(1, _PRODUCTS_AT_ONCE // (x0[0].numel() * x.shape[-1]))
     chunks = [

@@ -1,9 +1,8 @@
-"""The blocks of commands in README.md run, in their order and in one folder, then other documented commands.
-Only sizes differ, as SHORTER says.
+"""The blocks of commands in README.md and docs/ run, in their order and in one folder, then other documented
+commands. Only sizes differ, as SHORTER says.
 """
 
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -17,7 +16,7 @@ from transformers import RobertaConfig
 
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.row_transform import RowTransform
-from tests.support.documented import README, ROOT, blocks, scripts
+from tests.support.documented import GUIDE, IN_ORDER, README, ROOT, Block, blocks, scripts
 from tests.support.raw_movielens import ratings, write_1m
 
 FETCHED = {
@@ -25,7 +24,7 @@ FETCHED = {
     "CLICKPROMPT_MINILM": "minilm-l6",
     "CLICKPROMPT_GPT2_BPE": "gpt2-bpe",
 }
-COMMAND = re.compile(r"(make|\.venv/bin/clickprompt|clickprompt|export|for) ")
+BLOCKS = [block for page in IN_ORDER for block in blocks(page) if block.runs_here]
 # (words that an argument list begins with or has, what is added to it); the first that fits. Settings that
 # come last count.
 SHORTER = [
@@ -88,8 +87,8 @@ def shorter(arguments: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A folder such as a reader has after `make demo`, whose clickprompt does less."""
-    folder = tmp_path_factory.mktemp("readme")
+    """A folder as a reader has after `make demo` with a log of their own; its clickprompt does less."""
+    folder = tmp_path_factory.mktemp("documentation")
     (folder / "data").mkdir()
     for variable, name in FETCHED.items():
         shutil.copytree(os.environ[variable], folder / "data" / name)
@@ -103,27 +102,37 @@ def checkout(tmp_path_factory) -> Path:
         "max_position_embeddings": 514,
     }
     RobertaConfig(**sizes).save_pretrained(folder / "FOLDER")
-    log = {
-        "user_id": [f"u{row % 9}" for row in range(540)],
-        "item_id": [f"i{row % 11}" for row in range(540)],
-        "rating": [(row * 7) % 6 for row in range(540)],
-        "time": list(range(540)),
-        "price": [float(row % 300) for row in range(540)],
-        "genres": [["Drama", "Comedy"][: 1 + row % 2] for row in range(540)],
-    }
-    (folder / "log").mkdir()
-    pq.write_table(pa.table(log), folder / "log" / "a.parquet")
-    [schema] = [block for block in blocks(README) if block.startswith("data: [log/")]
-    (folder / "log.yaml").write_text(schema)
+    new_files(folder)
+    [settings] = [block for block in blocks(README) if block.text.startswith("data: {path")]
+    (folder / "run.yaml").write_text(settings.text)
+    (folder / "scripts").symlink_to(ROOT / "scripts")
     program = folder / ".venv" / "bin" / "clickprompt"
     program.parent.mkdir(parents=True)
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.integration.test_readme import shorter\nfrom clickprompt.cli.main import "
+        "from tests.integration.test_documentation import shorter\nfrom clickprompt.cli.main import "
         "main\nmain(shorter(sys.argv[1:]))\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    program.with_name("activate").write_text(f"PATH={program.parent}:$PATH\n")
     return folder
+
+
+def new_files(folder: Path) -> None:
+    """Put one more file of 540 rows into the reader's log, later than those that are there."""
+    log = folder / "log"
+    log.mkdir(exist_ok=True)
+    day = len(list(log.iterdir()))
+    rows = range(540)
+    table = {
+        "user_id": [f"u{(row + day) % 9}" for row in rows],
+        "item_id": [f"i{row % 11}" for row in rows],
+        "rating": [(row * 7) % 6 for row in rows],
+        "time": [1_700_000_000 + 86_400 * day + 60 * row for row in rows],
+        "price": [float((row * 37) % 300) for row in rows],
+        "genres": [["Drama", "Comedy"][: 1 + row % 2] for row in rows],
+    }
+    pq.write_table(pa.table(table), log / f"day-{day}.parquet")
 
 
 def bash(script: str, folder: Path, environment: dict[str, str]) -> None:
@@ -139,38 +148,30 @@ def bash(script: str, folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize(
-    "block",
-    [block for block in blocks(README) if COMMAND.match(block)],
-    ids=lambda block: block.splitlines()[0][:70],
-)
+def name_of(block: Block) -> str:
+    return f"{block.page.stem}: {block.lines[0][:60]}"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=name_of)
 def test_a_block_of_commands(block, checkout, request):
-    environment = dict(os.environ)
-    if block.startswith("make "):  # CI runs these
-        steps = Path(ROOT, ".ci", "run").read_text()
-        for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
-            assert f"make {target}\n" in steps
-        return
-    if block.startswith("export RAY_AUTH_MODE"):
+    environment, script = dict(os.environ), block.text
+    environment["PATH"] = f"{os.path.dirname(sys.executable)}:{environment['PATH']}"
+    if "--append" in script:
+        new_files(checkout)
+    if script.startswith("export RAY_AUTH_MODE"):
         head = request.getfixturevalue("head")
-        environment = dict(head.environment)
-        settings = checkout / "run.yaml"
-        settings.write_text(
-            "plm: {path: data/minilm-l6, num_layers: 1}\nctr: {num_layers: 1}\npretrain: "
-            "{global_batch_size: 64}\n"
-        )
-        block = (
-            block.replace("http://HEAD:8265", head.jobs)
+        environment |= head.environment
+        script = (
+            script.replace("http://HEAD:8265", head.jobs)
             .replace("s3://bucket", str(checkout / "bucket"))
             .replace("=…", f"={environment['RAY_AUTH_TOKEN_PATH']}")
         )
-        block = block.replace(
+        script = script.replace(
             "--config run.yaml",
             f"--config run.yaml --set data.path={checkout}/runs/ml-100k --set "
-            f"plm.path={checkout}/data/minilm-l6",
+            f"plm.path={checkout}/data/minilm-l6 --set plm.num_layers=1 --set pretrain.global_batch_size=64",
         )
-        environment["PATH"] = f"{checkout}/.venv/bin:{environment['PATH']}"
-    bash(block, checkout, environment)
+    bash(f". .venv/bin/activate\n{script}", checkout, environment)
 
 
 @pytest.mark.parametrize("script", scripts(), ids=lambda script: script.removeprefix(".venv/bin/")[:70])
@@ -184,14 +185,16 @@ def test_a_command_within_a_sentence(script, checkout):
 def test_what_the_commands_have_left(checkout):
     """After all blocks, in the same folder; and the serving program on what was exported."""
     runs = checkout / "runs"
-    assert Dataset.open(str(runs / "log")).version == 1  # there was no new file to append
+    assert [Dataset.open(str(runs / name)).version for name in ("log", "days")] == [2, 2]
     assert pq.read_table(runs / "scores").num_rows == 2
+    assert pq.read_table(runs / "log-scores").num_rows == 540
+    assert (checkout / "now" / "export.json").samefile(checkout / "served-2" / "export.json")
     assert (runs / "graph" / "model.pt2").exists()
     for name in ("recovery-dnn", "dcnv2-2", "pretrain", "finetune", "sweep", "best", "large", "demo-full"):
         assert (runs / name / "result.json").exists(), name
     assert (runs / "dcnv2-2" / "evaluation-test.json").exists()
     assert (runs / "report.html").exists()
-    [serving] = [block for block in blocks(README) if "onnxruntime" in block]
+    [serving] = [block.text for page in GUIDE for block in blocks(page) if "field_ids" in block.text]
     dataset = Dataset.open(str(runs / "ml-100k"))
     rows = f"rows = [dict.fromkeys({dataset.field_names!r}, '1')] * 3\n"
     program = "import json\nimport numpy as np\nimport onnxruntime\nimport pyarrow.parquet as pq\n" + rows
