@@ -63,11 +63,21 @@ demo: env ## MovieLens-100K through the whole system in minutes, into runs/demo:
 demo-full: env ## the same at full length, into runs/demo-full
 	$(BIN)/clickprompt pipeline --config demo-full --run runs/demo-full
 
+TESTS ?= not slow
+
 test: env $(FETCHED) ## the test suite, without the slow cases
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "$(TESTS)"
 
 test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
+
+.PHONY: coverage nox
+coverage: env $(FETCHED) ## the tests without Ray, and the lines of the Ray-free core that they leave out
+	$(BIN)/python -m pytest -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
+
+nox: env ## the tests without Ray on Python 3.11, 3.12 and 3.13, as far as those are here
+	@$(BIN)/python -m nox --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet nox
+	$(BIN)/python -m nox
 
 check: env ## lint, format, types
 	$(BIN)/ruff check .
