@@ -238,7 +238,7 @@ def test_parity(finetuned, prepared, tmp_path):
             422,
             [(1, "price"), (2, "prise"), (3, "price")],
         )
-        assert "is no number" in answer["errors"][0]["error"]
+        assert "is not a number" in answer["errors"][0]["error"]
         assert server.ask("/predict", {"rows": [rows[0] | {"click": 1}], "ignore_unknown": True})[0] == 200
         assert server.ask("/predict", b"{")[0] == 400
         assert server.ask("/ready")[0] == 200
