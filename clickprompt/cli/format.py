@@ -43,7 +43,7 @@ def check_table(found: dict[str, Any]) -> str:
     if files:
         dates = f", {files['first']} to {files['last']}" if "first" in files else ""
         lines.append(f"{files['rows']:,} rows of Parquet, {files['row_groups']:,} row groups{dates}")
-    dropped = f"{found['dropped']:,} more dropped by the label rule or for want of a key"
+    dropped = f"{found['dropped']:,} more dropped by the label rule or because a key was missing"
     lines.append(
         f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {dropped}; all below is of "
         "the sample:"

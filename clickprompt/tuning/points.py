@@ -73,7 +73,7 @@ def check_space(config: Config) -> None:
                 "tune.pretrain=false" if not config.tune.pretrain else "finetunings start from finetune.init"
             )
             raise ConfigError(
-                f"tune.space.{key}: changes nothing, for nothing is pretrained ({why}); leave it out"
+                f"tune.space.{key}: changes nothing, because nothing is pretrained ({why}); leave it out"
             )
     if "seed" in space and config.tune.seeds:
         raise ConfigError(

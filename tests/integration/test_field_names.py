@@ -76,9 +76,9 @@ def test_every_cell_is_the_logs(ray_session, tmp_path, names):
         (["User ID", "user-id"], "the fields 'User ID' and 'user-id' differ in signs and cases only"),
         (["😀", "🎉"], "the fields '😀' and '🎉' differ in signs and cases only"),
         (["a", "a"], "two fields have the name 'a'"),
-        (["a\nb", "c"], "is no name for a field"),
+        (["a\nb", "c"], "is not a name for a field"),
         (["", "c"], "at least 1 character"),
-        (["  ", "c"], "is no name for a field"),
+        (["  ", "c"], "is not a name for a field"),
     ],
 )
 def test_names_that_would_be_one_column_are_refused(tmp_path, capsys, names, said):

@@ -330,7 +330,7 @@ BAD = {
         r"log-1\.csv, line 1: two columns are named 'colour'",
     ),
     "two columns of a name": (two_columns_of_a_name, r"log-1\.parquet: has two columns 'colour'"),
-    "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is no number"),
+    "label no number": (label_is_text, r"log-0\.parquet, row 21: stars='good' is not a number"),
     "label not binary": (
         change_schema(label={"column": "stars"}),
         r"log-\d\.parquet, row \d+: stars=\d is neither 0 nor 1",

@@ -65,7 +65,7 @@ def test_keys_that_change_no_pretraining_share_one():
 def test_without_a_pretraining(changes):
     config = replaced(searched({"prompt.num_prompts": [1, 3], "finetune.lr.plm": [0, 1e-4]}), changes)
     assert {point.pretrain for point in points_of(config)} == {None}
-    with pytest.raises(ConfigError, match="for nothing is pretrained"):
+    with pytest.raises(ConfigError, match="because nothing is pretrained"):
         check_space(replaced(config, {"tune.space": {"pretrain.warmup_ratio": [0, 0.1]}}))
     assert {point.pretrain for point in points_of(searched({"finetune.init": ["a", "b"]}))} == {None}
 

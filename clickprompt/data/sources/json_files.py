@@ -159,7 +159,7 @@ def _lines(uri: str, stream: io.BufferedReader) -> Objects:
             )
         if type(found) is not dict:
             raise DataError(
-                f"{uri}, line {number}: {text[:80]!r} is no JSON object; expected one object a line"
+                f"{uri}, line {number}: {text[:80]!r} is not a JSON object; expected one object a line"
             )
         yield number, found, len(text)
 
@@ -177,7 +177,9 @@ def _items(uri: str, how: FileFormat, stream: io.BufferedReader) -> Objects:
             break
         found, length = text.value(place)
         if type(found) is not dict:
-            raise DataError(f"{place}: {str(found)[:80]!r} is no JSON object; expected an array of objects")
+            raise DataError(
+                f"{place}: {str(found)[:80]!r} is not a JSON object; expected an array of objects"
+            )
         yield number, found, length
         mark = text.next()
         if mark == "]":
@@ -296,7 +298,7 @@ def _single(value: Any) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{value[:80]!r} holds half a surrogate pair, which is no text") from error
+            raise ValueError(f"{value[:80]!r} holds half a surrogate pair, which is not text") from error
         return value
     if value is None:
         return None

@@ -46,7 +46,7 @@ def read_objects(part: RawPart) -> Iterator[tuple[int, dict[str, Any]]]:
                     json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is not text
                 if not isinstance(found, dict | None):
                     raise DataError(
-                        f"{part.place(row)}: {line[:80]!r} is no JSON object; expected one object a line"
+                        f"{part.place(row)}: {line[:80]!r} is not a JSON object; expected one object a line"
                     )
             if found is not None:
                 yield row, found

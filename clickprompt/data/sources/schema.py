@@ -129,7 +129,7 @@ class FieldSchema(_Frozen):
     def _one_line(cls, name: str) -> str:
         if not name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name):
             raise ValueError(
-                f"{name!r} is no name for a field: it stands in the text; use letters or other signs, "
+                f"{name!r} is not a name for a field: it stands in the text; use letters or other signs, "
                 "on one line"
             )
         return name.strip()
@@ -140,7 +140,7 @@ class FieldSchema(_Frozen):
         try:
             re.compile(remove or "")
         except re.error as error:
-            raise ValueError(f"remove={remove!r} is no regular expression ({error})") from error
+            raise ValueError(f"remove={remove!r} is not a regular expression ({error})") from error
         return remove
 
     @model_validator(mode="after")
@@ -332,7 +332,7 @@ class _PlainYaml(yaml.SafeLoader):
         found = super().construct_scalar(node)
         if isinstance(found, str) and re.search("[\ud800-\udfff]", found):
             raise yaml.constructor.ConstructorError(
-                None, None, f"{found!r} holds half a surrogate pair, which is no text", node.start_mark
+                None, None, f"{found!r} holds half a surrogate pair, which is not text", node.start_mark
             )
         return found
 

@@ -58,7 +58,7 @@ _NEITHER = (
     "is neither a number nor a date such as 2024-05-01 or 2024-05-01T12:30:00+02:00; mend the row or "
     "leave it out"
 )
-_NO_DAY = "is no date of the calendar or no time of a day; mend the row or leave it out"
+_NO_DAY = "is not a date of the calendar or not a time of a day; mend the row or leave it out"
 _TOO_FAR = "is too far from 1970 for a time in microseconds; mend the row, or set its unit"
 
 
@@ -148,7 +148,7 @@ def _from_floats(column: pa.FloatingPointArray, unit: Unit | None) -> tuple[pa.I
 
 def _from_times(column: pa.Array, unit: Unit | None) -> tuple[pa.Int64Array, Forms]:
     if unit is not None:
-        refuse(column, column.is_valid(), f"is no number of unit: {unit}; leave unit out")
+        refuse(column, column.is_valid(), f"is not a number of unit: {unit}; leave unit out")
     valid = flags(column.is_valid())
     if types.is_timestamp(column.type):
         form = _WITHOUT_ZONE if column.type.tz is None else _WITH_ZONE

@@ -55,7 +55,7 @@ def parse_rows(body: bytes, most: int) -> tuple[list[Row], bool]:
     if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
         raise ValueError('no rows; send {"rows": [{"column": value}]}')
     if other := next((key for key in found if key not in ("rows", "ignore_unknown")), None):
-        raise ValueError(f"{other[:80]!r} is no key; known: rows, ignore_unknown")
+        raise ValueError(f"{other[:80]!r} is not a key; known: rows, ignore_unknown")
     if not isinstance(found.get("ignore_unknown", False), bool):
         raise ValueError("ignore_unknown is true or false")
     if len(found["rows"]) > most:
@@ -85,14 +85,14 @@ def tables_of(
     for index, row in enumerate(rows):
         try:
             if type(row) is not dict:
-                raise RowError(index, None, "is no object; send {column: value}")
+                raise RowError(index, None, "is not an object; send {column: value}")
             if index not in ignoring and not row.keys() <= known:
                 name = next(key for key in row if key not in known)
                 shown = ", ".join(columns)[:200]
                 raise RowError(
                     index,
                     name[:80],
-                    f"is no column that is read; known: {shown}; leave it out, or set ignore_unknown",
+                    f"is not a column that is read; known: {shown}; leave it out, or set ignore_unknown",
                 )
             values = [_value(row, name) for name in columns]
             kinds = [_kind(index, name, value) for name, value in zip(columns, values, strict=True)]
@@ -138,7 +138,7 @@ def _single(index: int, name: str, value: Any) -> str | None:
             value.encode()
         except UnicodeEncodeError as error:
             raise RowError(
-                index, name, f"{value[:80]!r} holds half a surrogate pair, which is no text; send text"
+                index, name, f"{value[:80]!r} holds half a surrogate pair, which is not text; send text"
             ) from error
         return "text"
     if value is None:

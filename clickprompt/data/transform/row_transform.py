@@ -190,7 +190,7 @@ def _elements(column: pa.Array, separator: str | None) -> pa.Array:
         return column
     if kind_of(column.type) != "text" or separator is None:
         refuse(
-            column, column.is_valid(), "is no list; say what stands between its entries, as separator: ' '"
+            column, column.is_valid(), "is not a list; say what stands between its entries, as separator: ' '"
         )
         return pa.nulls(len(column), pa.list_(pa.string()))
     trimmed = pc.utf8_trim_whitespace(column)

@@ -85,7 +85,7 @@ def _whole(column: pa.Array, found: pa.StringArray) -> pa.StringArray:
     found = pc.replace_substring_regex(found, r"^\+([0-9.])", r"\1")
     found = canonical_number(pc.replace_substring_regex(found, r"^(-?)0+([0-9])", r"\1\2"))
     wrong = pc.invert(pc.match_substring_regex(found, "^-?[0-9]+$"))
-    refuse(column, wrong, "is no whole number, as type: integer says; mend the row, or leave type out")
+    refuse(column, wrong, "is not a whole number, as type: integer says; mend the row, or leave type out")
     return found
 
 

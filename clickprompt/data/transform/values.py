@@ -77,14 +77,14 @@ def numbers(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.DoubleArray:
         return _text_numbers(column, nulls)
     if kind == "float":
         present = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        refuse(column, pc.is_inf(present), "is no finite number; mend the row or leave it out")
+        refuse(column, pc.is_inf(present), "is not a finite number; mend the row or leave it out")
         # 0.7 as a float32 is the number 0.7, as in a CSV file; its bits are 0.699999988
         return present if types.is_float64(column.type) else shortest(present).cast(pa.float64())
     if kind == "boolean":
         return column.cast(pa.int8()).cast(pa.float64())
     if kind in ("integer", "decimal", "null"):
         return column.cast(pa.float64(), safe=False)
-    refuse(column, column.is_valid(), f"is no number but of type {column.type}; set another kind")
+    refuse(column, column.is_valid(), f"is not a number but of type {column.type}; set another kind")
     return pa.nulls(len(column), pa.float64())
 
 
@@ -215,7 +215,7 @@ def _text_numbers(column: pa.StringArray, nulls: Sequence[str]) -> pa.DoubleArra
     except pa.ArrowInvalid:
         found = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, _NO_TEXT).cast(pa.float64())
     wrong = pc.and_(texts.is_valid(), pc.invert(pc.fill_null(pc.is_finite(found), False)))
-    refuse(column, wrong, "is no number; make it one, or set kind: categorical")
+    refuse(column, wrong, "is not a number; make it one, or set kind: categorical")
     return found
 
 
@@ -230,7 +230,7 @@ def _labels(
             raise BadValue(
                 error.index,
                 shown(column, error.index),
-                f"is no number (label.positive_from={positive_from:g})",
+                f"is not a number (label.positive_from={positive_from:g})",
             ) from error
     empty = is_missing(column, nulls)
     if positive is not None:

@@ -231,7 +231,7 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
         (
             {"1.csv": "a,b,y,t\n" + LINE.format("2024-13-01")},
             {"timestamp": "t"},
-            r"line 2: t='2024-13-01' is no date of the calendar",
+            r"line 2: t='2024-13-01' is not a date of the calendar",
         ),
         (
             {"1.csv": "a,b,y,t\n" + LINE.format(7), "2.csv": "a,b,y,t\n" + LINE.format(MAY * 1000)},
@@ -246,7 +246,7 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
         (
             {"1.csv": "a,b,y,t\n" + LINE.format("2024-05-01")},
             {"timestamp": {"column": "t", "unit": "ms"}},
-            r"line 2: t='2024-05-01' is no number of unit: ms",
+            r"line 2: t='2024-05-01' is not a number of unit: ms",
         ),
         (
             {
@@ -260,7 +260,7 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
         (
             {"1.parquet": columns(a=pa.array([1.5, 1, 2]))},
             {"fields": [FIELDS[0] | {"type": "integer"}, FIELDS[1]]},
-            r"row 1: a=1\.5 is no whole number",
+            r"row 1: a=1\.5 is not a whole number",
         ),
         (
             {"1.parquet": columns(a=[["x"]] * 3)},
@@ -276,7 +276,7 @@ PARQUET = pa.table(columns(2, t=pa.array([MAY] * 2)))
         (
             {"1.csv": "a,b,y\nx,y,good\n"},
             {"label": LABEL | {"positive_from": 3}},
-            r"line 2: y='good' is no number",
+            r"line 2: y='good' is not a number",
         ),
         ({"1.jsonl": '{"a": "x", "b": "\\ud800", "y": 1}\n'}, {}, r"1\.jsonl, line 1"),
         (

@@ -100,7 +100,7 @@ def test_a_column_of_times_alone_or_with_its_unit(tmp_path):
             ("{name: A, column: a}", "{name: A, column: a, kind: numeric, edges: [1, .nan]}"),
             "do not increase",
         ),
-        (("{name: A, column: a}", "{name: A, column: a, remove: '('}"), "is no regular expression"),
+        (("{name: A, column: a}", "{name: A, column: a, remove: '('}"), "is not a regular expression"),
         (("{name: A, column: a}", "{name: A, column: a, name: B}"), "the key 'name' is there twice"),
         (
             ("{column: y}", "{column: y, positive: [1], positive_from: 1}"),

@@ -36,8 +36,8 @@ def test_types():
 @pytest.mark.parametrize(
     ("row", "column", "why"),
     [
-        (3, None, "is no object"),
-        ({"c": 1}, "c", "is no column that is read; known: a, b"),
+        (3, None, "is not an object"),
+        ({"c": 1}, "c", "is not a column that is read; known: a, b"),
         ({"a": {"x": 1}}, "a", "is nested"),
         ({"a": [[1]]}, "a", "is nested"),
         ({"a": "\ud800"}, "a", "half a surrogate pair"),
@@ -68,7 +68,7 @@ def test_a_row_that_cannot_be_read_is_one_error(row, column, why):
     ],
 )
 def test_what_is_no_request(body):
-    with pytest.raises(ValueError, match=r"send|no key|no value|at most"):
+    with pytest.raises(ValueError, match=r"send|not a key|is no value|at most"):
         parse_rows(body, 2)
 
 
