@@ -1,8 +1,8 @@
-"""What is minimised: prompt-augmented language modelling (§3.5.1), the click loss of finetuning with (Eq. 9)
-and without the PLM (Eq. 10).
+"""The training objectives: prompt-augmented language modelling (§3.5.1) and the click loss of finetuning with
+the PLM (Eq. 9) and without it (Eq. 10).
 
-An objective's forward returns the *sum* of its losses over a micro-batch; the loop divides by the number of
-targets in the whole global batch, so the gradient is the same however that batch is cut into workers and
+An objective's forward returns the *sum* of its losses over a micro-batch. The loop divides by the number of
+targets in the whole global batch, so the gradient is the same however that batch is divided into workers and
 micro-batches.
 """
 
@@ -27,11 +27,11 @@ class Objective(Protocol):
 
 
 class PromptAugmentedLM(nn.Module):
-    """Cross entropy of the target tokens given what the PLM reads and the row's soft prompts.
+    """Cross entropy of the target tokens, given the text that the PLM reads and the row's soft prompts.
 
-    The batch decides which (data/collate.py): PA-MLM restores masked tokens from their context; PA-CLM
-    predicts the next token from those before; denoising has the decoder write the text whose corrupted form
-    the encoder reads.
+    The batch decides on the kind (data/collate.py). PA-MLM restores masked tokens from their context. PA-CLM
+    predicts the next token from those before. In denoising the encoder reads a corrupted text and the decoder
+    writes the original.
     """
 
     def __init__(self, model: ClickPrompt):
@@ -39,7 +39,7 @@ class PromptAugmentedLM(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
-        """The summed loss, a scalar; 0 (with a graph) for a batch without targets."""
+        """Return the summed loss, a scalar; 0 (with a graph) for a batch without targets."""
         assert batch.masked_input_ids is not None, "pretraining needs text with targets"
         assert batch.attention_mask is not None
         assert batch.mlm_labels is not None
@@ -54,16 +54,14 @@ class PromptAugmentedLM(nn.Module):
 
 
 class ClickLoss(nn.Module):
-    """Binary cross entropy of the click (Eq. 2) on the logit of Eq. 9 or Eq. 10, whichever the model
-    computes.
-    """
+    """Binary cross entropy of the click (Eq. 2) on the model's logit, that of Eq. 9 or of Eq. 10."""
 
     def __init__(self, model: ClickPrompt):
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
-        """The summed loss, a scalar; rows of weight 0 don't count."""
+        """Return the summed loss, a scalar; rows of weight 0 don't count."""
         logits = self.model(*model_inputs(batch)).float()
         return F.binary_cross_entropy_with_logits(
             logits, batch.labels, weight=batch.row_weight, reduction="sum"
@@ -74,7 +72,7 @@ class ClickLoss(nn.Module):
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What the model's forward takes of a batch."""
+    """Return what the model's forward takes from a batch."""
     return batch.field_ids, batch.input_ids, batch.attention_mask
 
 

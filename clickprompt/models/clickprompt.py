@@ -1,7 +1,7 @@
 """ClickPrompt: CTR tower → soft prompts → prompted PLM (Figure 2), as a whole and as each objective needs it.
 
-Shape legend: B rows, F fields, Z tokens, Q interaction_dim, L layers, K prompts per layer, H hidden size, V
-vocabulary, M masked positions.
+Shape legend: B rows, F fields, Z tokens, Q interaction_dim, L layers, K prompts per layer, H hidden size,
+V vocabulary, M masked positions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["ClickPrompt", "build_model", "load_matching", "unique_tensors"]
 
 
 class ClickPrompt(nn.Module):
-    """Pretraining (§3.5.1), Eq. 9 with a PLM and Eq. 10 without, over one CTR forward pass each.
+    """Pretraining (§3.5.1), and the logits of Eq. 9 with a PLM and of Eq. 10 without one.
 
-    Without prompts nothing joins the towers: finetuning sums their logits (Table 5, w/o Prompt), and
-    pretraining has no CTR tower.
+    Each takes one forward pass of the CTR tower. Without prompts nothing connects the towers: finetuning sums
+    their logits (Table 5, w/o Prompt), and pretraining has no CTR tower.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClickPrompt(nn.Module):
         self.plm = plm
         self.prompt_projector: PromptProjector | None = None
         self.click_head: ClickHead | None = None
-        self.ctr_weight: nn.Parameter | None = None  # α of Eq. 9: it weighs the CTR logit
+        self.ctr_weight: nn.Parameter | None = None  # α of Eq. 9, the weight of the CTR logit
         if plm is None:
             return
         self.pooling: Pooling = pooling or ("cls" if plm.lm_kind == "masked" else "last")
@@ -58,14 +58,13 @@ class ClickPrompt(nn.Module):
         if click_head:
             self.click_head = ClickHead(plm.hidden_size)
             if num_prompts:
-                self.ctr_weight = nn.Parameter(
-                    torch.tensor([0.5])
-                )  # [1]: DeepSpeed can't broadcast a 0-dim tensor
+                # Of shape [1], as DeepSpeed can't broadcast a 0-dim tensor
+                self.ctr_weight = nn.Parameter(torch.tensor([0.5]))
 
     def forward(
         self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """Eq. 9, or Eq. 10 where there is no PLM, before the sigmoid: field_ids [B, F], input_ids,
+        """Compute Eq. 9, or Eq. 10 without a PLM, before the sigmoid: field_ids [B, F], input_ids and
         attention_mask [B, Z] → [B].
         """
         return self.joined(*self.tower_logits(field_ids, input_ids, attention_mask))
@@ -73,7 +72,7 @@ class ClickPrompt(nn.Module):
     def tower_logits(
         self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """(ctr_logits [B], plm_logits [B] or None without a PLM), of the arguments of `forward`."""
+        """Return (ctr_logits [B], plm_logits [B] or None without a PLM); arguments as for `forward`."""
         assert self.ctr is not None, "built without a CTR tower"
         interaction_vector = self.ctr.interaction_vector(field_ids)
         ctr_logits = self.ctr.logits(field_ids, interaction_vector)
@@ -86,7 +85,7 @@ class ClickPrompt(nn.Module):
         return ctr_logits, self.click_head(_pool(hidden, attention_mask, self.pooling))
 
     def joined(self, ctr_logits: Tensor, plm_logits: Tensor | None) -> Tensor:
-        """Eq. 9 of the towers' logits [B]; without prompts their sum (Table 5)."""
+        """Join the towers' logits [B] by Eq. 9; without prompts return their sum (Table 5)."""
         if plm_logits is None:
             return ctr_logits
         if self.ctr_weight is None:
@@ -101,9 +100,9 @@ class ClickPrompt(nn.Module):
         target_mask: Tensor,
         input_ids: Tensor | None = None,
     ) -> Tensor:
-        """§3.5.1, softmax left out: field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions
-        in row-major order.
+        """Compute the LM logits of §3.5.1, before the softmax.
 
+        field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order.
         `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads.
         """
         assert self.plm is not None, "built without a PLM"
@@ -115,7 +114,7 @@ class ClickPrompt(nn.Module):
         return self.plm.lm_logits(hidden[target_mask])
 
     def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """PromptedPLM.prompt_attention with each row's own prompts: [L, B, Z, K]."""
+        """Return PromptedPLM.prompt_attention for each row's own prompts: [L, B, Z, K]."""
         assert self.ctr is not None
         assert self.plm is not None
         soft_prompts = self._soft_prompts(self.ctr.interaction_vector(field_ids))
@@ -136,7 +135,7 @@ class ClickHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """pooled [B, H] → plm_logits [B]."""
-        pooled = pooled.to(self.dense.weight.dtype)  # the PLM may be of another
+        pooled = pooled.to(self.dense.weight.dtype)  # the PLM may have another dtype
         return self.prediction(torch.tanh(self.dense(pooled))).squeeze(-1)
 
 
@@ -147,13 +146,17 @@ def build_model(
     objective: ObjectiveName,
     plm_config: dict[str, Any] | None = None,
 ) -> ClickPrompt:
-    """The model that one objective trains, without parameters that would get no gradient.
+    """Build the model that one objective trains, without parameters that would get no gradient.
 
     Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has
-    no LM head, Eq. 10 has no PLM. Where the PLM's learning rate is 0 it is frozen. Weights follow config.seed
-    alone (the CTR tower's whether or not there is a PLM), so every process gets the same; torch's random
-    state is left as it was. `plm_config` (PromptedPLM.config_dict) builds an untrained PLM of that
-    architecture in place of plm.path: for an export, whose tensors are loaded next. Raises ConfigError.
+    no LM head, Eq. 10 has no PLM. If the PLM's learning rate is 0, it is frozen. The weights depend on
+    config.seed alone (those of the CTR tower whether or not there is a PLM), so every process gets the same;
+    torch's random state is left as it was.
+
+    plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
+    plm.path: for an export, whose tensors are loaded next.
+
+    Raises ConfigError.
     """
     pretrain = objective == "pretrain"
     prompt = config.prompt
@@ -169,10 +172,8 @@ def build_model(
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
             return ClickPrompt(ctr, None, 0)
-        from clickprompt.models.plm_loading import (  # transformers' models take seconds to import
-            load_plm,
-            plm_from_config,
-        )
+        # transformers' models take seconds to import
+        from clickprompt.models.plm_loading import load_plm, plm_from_config
 
         if plm_config is None:
             plm = load_plm(config.plm, prompt, lm_head=pretrain)
@@ -186,8 +187,9 @@ def build_model(
 
 
 def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the state dict once, by its first name: tied ones (BART's three embedding tables) have
-    several.
+    """Return every tensor of the state dict once, by its first name.
+
+    Tied tensors (BART's three embedding tables) have several names.
     """
     names: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -198,19 +200,17 @@ def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Start finetuning from a pretraining export: copy every tensor whose name the model has; returns the
-    names left at their start values.
+    """Copy every tensor of an export whose name the model has; return the names left at their start values.
 
-    Raises ConfigError, before anything is copied, where shapes differ or the export's CTR tower is another
-    one.
+    Raises ConfigError, before anything is copied, if shapes differ or the export has another CTR tower.
     """
     own = unique_tensors(model)
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
             raise ConfigError(
                 f"{name}: the pretrained tensor has shape {tuple(tensor.shape)}, this model's "
-                f"{tuple(own[name].shape)}; "
-                "use the ctr, prompt and plm settings and the dataset of the pretraining run"
+                f"{tuple(own[name].shape)}; use the ctr, prompt and plm settings and the dataset of the "
+                "pretraining run"
             )
         if name not in own and name.startswith("ctr."):
             raise ConfigError(
@@ -223,7 +223,7 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
 
 
 def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """Pooling of Eq. 8, over text positions (padding is on the right): hidden [B, Z, H] → [B, H]."""
+    """Pool the text positions as in Eq. 8 (padding is on the right): hidden [B, Z, H] → [B, H]."""
     if pooling == "cls":
         return hidden[:, 0]
     lengths = attention_mask.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Parameter → group, learning rate, weight decay. Nothing else derives them."""
+"""Derive each parameter's group, learning rate and weight decay; this is the only place that does."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from clickprompt.config import StageConfig
 __all__ = ["GROUPS", "group_of", "parameter_groups", "rate_and_decay", "trainable_by_group"]
 
 GROUPS = ("ctr", "projector", "plm", "heads")
-"""The groups that have a learning rate of their own: the fields of `LearningRates`"""
+"""The groups with a learning rate of their own, the fields of `LearningRates`"""
 
 _PREFIXES = {
     "prompt_projector.": "projector",
@@ -21,12 +21,12 @@ _TABLES = ("ctr.embedding.", "ctr.linear_terms.")
 
 
 def group_of(name: str) -> str:
-    """Group of a parameter of ClickPrompt, by its name in `named_parameters`."""
+    """Return the group of a ClickPrompt parameter, by its name in `named_parameters`."""
     return next((group for prefix, group in _PREFIXES.items() if name.startswith(prefix)), "ctr")
 
 
 def rate_and_decay(name: str, ndim: int, stage: StageConfig) -> tuple[float, float]:
-    """Peak learning rate and weight decay of a parameter of so many dimensions.
+    """Return the peak learning rate and weight decay of a parameter with `ndim` dimensions.
 
     Biases, norms and ctr_weight never decay; the CTR embeddings and linear terms do unless
     `decay_embeddings` is off.
@@ -37,7 +37,7 @@ def rate_and_decay(name: str, ndim: int, stage: StageConfig) -> tuple[float, flo
 
 
 def trainable_by_group(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Every trainable parameter once, with its name, by group."""
+    """Return every trainable parameter once, with its name, by group."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {group: [] for group in GROUPS}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -46,9 +46,9 @@ def trainable_by_group(model: nn.Module) -> dict[str, list[tuple[str, nn.Paramet
 
 
 def parameter_groups(model: nn.Module, stage: StageConfig) -> list[dict[str, Any]]:
-    """The trainable parameters as an optimizer takes them: "params", "weight_decay", "name", "base_lr".
+    """Return the trainable parameters for an optimizer: "params", "weight_decay", "name", "base_lr".
 
-    A group has up to two entries: what decays, then what doesn't.
+    A group has up to two entries: the parameters that decay, then those that don't.
     """
     groups = []
     for group, parameters in trainable_by_group(model).items():

@@ -1,4 +1,4 @@
-"""A pretrained language model whose layers read soft prompts (Eq. 7), and how it is loaded.
+"""A pretrained language model whose layers read soft prompts (Eq. 7).
 
 Shape legend: B rows, Z tokens, L layers, K prompts per layer, H hidden size, V vocabulary, M masked
 positions.
@@ -22,13 +22,13 @@ __all__ = ["PromptedPLM", "longest_text"]
 
 
 class PromptedPLM(nn.Module):
-    """Transformer_1 … Transformer_L of Eq. 7, and the LM head of pretraining (§3.5.1) unless `lm_head` is
+    """Transformer_1 … Transformer_L of Eq. 7, with the LM head of pretraining (§3.5.1) unless `lm_head` is
     False.
 
-    `model` is taken apart: its backbone and LM head are kept. L counts the layers of all stacks (BART:
-    encoder, then decoder). `prompt_shape` says what `forward` reads as soft prompts, (layers, width): (L, H)
-    for hidden states, (L, 2C) for keys and values, (1, size of the input embeddings) for prompts before the
-    first layer only.
+    Only the backbone and the LM head of `model` are kept. L counts the layers of all stacks (BART: encoder,
+    then decoder). `prompt_shape` is the shape of the soft prompts that `forward` reads, (layers, width):
+    (L, H) for hidden states, (L, 2C) for keys and values, (1, size of the input embeddings) for prompts
+    before the first layer only.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class PromptedPLM(nn.Module):
         soft_prompts: Tensor | None = None,
         decoder_text: Tensor | None = None,
     ) -> Tensor:
-        """input_ids, attention_mask [B, Z], soft_prompts [B, *prompt_shape with K between] → hidden states of
-        the text [B, Z, H].
+        """input_ids, attention_mask [B, Z], soft_prompts [B, layers, K, width] → hidden states of the text
+        [B, Z, H], with (layers, width) = prompt_shape.
 
-        An encoder-decoder gives its decoder's hidden states; that reads `decoder_text` [B, Z] (default:
-        input_ids) shifted right by one. Without prompts this is the plain Hugging Face model. Raises
-        DataError for a text longer than the position table.
+        An encoder-decoder gives its decoder's hidden states; the decoder reads `decoder_text` [B, Z]
+        (default: input_ids) shifted right by one. Without prompts this is the plain Hugging Face model.
+        Raises DataError for a text longer than the position table.
         """
         if input_ids.shape[1] > self.max_tokens:
             raise DataError(
@@ -100,9 +100,11 @@ class PromptedPLM(nn.Module):
         return self._fused(inputs, self._fusion(soft_prompts))
 
     def prompt_attention(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> Tensor:
-        """What each position of the text attends to: the weights of the K prompts, mean over the heads (with
-        those of the text, they sum to 1), [L, B, Z, K]. Of an encoder or decoder whose attention is eager,
-        with layer-wise prompts; arguments as of `forward`.
+        """Return each text position's attention weights on the K prompts, averaged over the heads:
+        [L, B, Z, K].
+
+        Together with the weights on the text they sum to 1. This needs an encoder or a decoder with eager
+        attention and layer-wise prompts. The arguments are those of `forward`.
         """
         assert self.config._attn_implementation == ATTENTION["eager"], (
             "other attention functions keep no weights"
@@ -124,16 +126,17 @@ class PromptedPLM(nn.Module):
 
     def _fused(self, inputs: dict[str, Any], fusion: PromptFusion) -> Tensor:
         hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
-        # Prompts arrive as a keyword that every module must hand on; one that stops doing so must not go
-        # unnoticed
+        # Prompts travel as a keyword argument that every module must pass on. If one stops doing so, it must
+        # not go unnoticed
         assert len(fusion.reached) == self.num_layers, (
             f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
         )
         return hidden
 
     def _after_prompts(self, inputs: dict[str, Any], prompts: Tensor) -> Tensor:
-        """`prompt_depth: input`: prompts [B, K, E] before the text's embeddings, ordinary positions from
-        there on.
+        """Run the backbone with prompts [B, K, E] before the text's embeddings (`prompt_depth: input`).
+
+        From there on the prompts are ordinary positions.
         """
         num_prompts = prompts.shape[1]
         embeddings = self.backbone.get_input_embeddings()(inputs.pop("input_ids"))
@@ -142,24 +145,22 @@ class PromptedPLM(nn.Module):
             inputs_embeds=torch.cat([prompts, embeddings], dim=1), attention_mask=attention_mask, **inputs
         )
         hidden = hidden.last_hidden_state
-        return (
-            hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]
-        )  # a decoder of its own has no prompts in its text
+        # An encoder-decoder returns its decoder's states, and there are no prompts in the decoder's text
+        return hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
-        """The LM head on chosen positions: hidden [M, H] → [M, V]."""
+        """Apply the LM head to chosen positions: hidden [M, H] → [M, V]."""
         assert self.lm_head is not None, "built without its LM head"
         return self.lm_head(hidden, self.backbone.get_input_embeddings().weight)
 
     def freeze(self) -> None:
-        """Learning rate 0: the backbone gets no gradients and stays in eval mode (no dropout) from now on."""
+        """Stop training the backbone: no gradients, and eval mode (no dropout) from now on."""
         self.frozen = True
         self.backbone.requires_grad_(False)
         for layer in self.layers:
             for name in ("dropout", "activation_dropout"):
-                if isinstance(
-                    getattr(layer, name, None), float
-                ):  # BART's layers drop out by their own flag, which `train` sets
+                # BART's layers drop out by their own training flag, which `train` sets
+                if isinstance(getattr(layer, name, None), float):
                     setattr(layer, name, 0.0)
         self.train(self.training)
 
@@ -168,23 +169,23 @@ class PromptedPLM(nn.Module):
         if self.frozen:
             self.backbone.eval()
             for layer in self.layers:
-                # The layer's own flag now only decides on gradient checkpointing, which a frozen PLM under
-                # trained prompts still needs.
+                # The layer's own flag now only switches gradient checkpointing, which a frozen PLM with
+                # trained prompts still needs
                 layer.training = mode
         return self
 
     def config_dict(self) -> dict[str, Any]:
-        """The architecture as JSON values, for `plm_from_config`."""
+        """Return the architecture as JSON values, for `plm_from_config`."""
         values = json.loads(self.config.to_json_string(use_diff=False))
         values.pop("_name_or_path", None)  # a path of this machine
         return values
 
 
 class LMHead(nn.Module):
-    """The LM's own classical decoder: its transform, the vocabulary matrix, its bias.
+    """The language model's own head: its transform, the vocabulary matrix and its bias.
 
-    The matrix is the input embeddings' where the checkpoint ties the two (then it is no parameter of the
-    head, and once in the state dict), else the checkpoint's own.
+    If the checkpoint ties the matrix to the input embeddings, it is no parameter of the head and occurs once
+    in the state dict. Otherwise it is the checkpoint's own.
     """
 
     bias: Tensor | None
@@ -207,5 +208,5 @@ class LMHead(nn.Module):
 
 
 def longest_text(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:
-    """Layer-wise prompts take no position; those before the first layer do."""
+    """Return the longest text that fits; prompts before the first layer take positions, others don't."""
     return family.max_tokens(hf_config) - (prompt.num_prompts if prompt.prompt_depth == "input" else 0)

@@ -1,5 +1,7 @@
-"""Dropout on CPUs; on any other device torch's own. torch draws a CPU mask number by number, a sixth of a
-TinyBERT-size PA-MLM step, and its fast CPU attention has no dropout; here four elements share a random word.
+"""Fast dropout for CPUs; other devices use torch's own.
+
+torch draws a CPU mask number by number, which takes a sixth of a TinyBERT-size PA-MLM step, and its fast CPU
+attention has no dropout. Here four elements share one random word.
 
 Shape legend: B rows, A heads, Z queries, T keys, C/A size of a head.
 """
@@ -13,14 +15,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 __all__ = ["CPUDropout", "cpu_dropout", "sdpa_attention", "use_cpu_dropout"]
 
-_STEPS = (
-    2**16
-)  # a rate is rounded to a multiple of 1 / _STEPS, and the kept elements are scaled by what it was rounded to
+# A rate is rounded to a multiple of 1 / _STEPS; the kept elements are scaled for the rounded rate
+_STEPS = 2**16
 
 
 def cpu_dropout(x: Tensor, rate: float) -> Tensor:
-    """x with each element zeroed at `rate` or else divided by 1 − rate; random state: torch's default
-    generator.
+    """Zero each element of x with probability `rate`, and divide the others by 1 − rate.
+
+    The random bits come from torch's default generator.
     """
     dropped = round(rate * _STEPS)
     if dropped == 0:
@@ -33,7 +35,7 @@ def cpu_dropout(x: Tensor, rate: float) -> Tensor:
 
 
 class CPUDropout(nn.Dropout):
-    """nn.Dropout that draws its masks by `cpu_dropout` on a CPU."""
+    """nn.Dropout that uses `cpu_dropout` on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or input.device.type != "cpu":
@@ -42,7 +44,7 @@ class CPUDropout(nn.Dropout):
 
 
 def use_cpu_dropout(module: nn.Module) -> None:
-    """Replace every nn.Dropout below `module`."""
+    """Replace every nn.Dropout below `module` by CPUDropout."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
@@ -59,11 +61,12 @@ def sdpa_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' sdpa attention; query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], mask additive →
-    [B, Z, A, C/A].
+    """Compute transformers' sdpa attention.
 
-    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + mask), dropout, times v; torch's would do
-    just that.
+    query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], additive mask → [B, Z, A, C/A].
+
+    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + mask), dropout, times v. torch's own would
+    do just that.
     """
     if not dropout or query.device.type != "cpu":
         output, _ = sdpa_attention_forward(

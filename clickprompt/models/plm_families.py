@@ -1,6 +1,6 @@
-"""The one table of what differs between Hugging Face model families.
+"""The table of what differs between Hugging Face model families.
 
-A family is added as a row here; plm.py and plm_fusion.py know none by name.
+A new family is a new row here; plm.py and plm_fusion.py know no family by name.
 Shape legend: B rows, K prompts, H hidden size, C width of all keys (or values) of a layer.
 """
 
@@ -23,7 +23,7 @@ class PLMFamily:
     """Where an architecture keeps what prompt fusion and the LM head need."""
 
     lm_kind: LMKind
-    """what pretraining is: it decides the auto class, what the PLM reads and which pooling is the default"""
+    """kind of pretraining; it decides the auto class, what the PLM reads and the default pooling"""
     backbone: str
     """path of the model without its LM head"""
     layers: tuple[str, ...]
@@ -31,20 +31,18 @@ class PLMFamily:
     self_attention: str
     """path of the module that calls the attention function, below a layer"""
     head_dim: str
-    """its attribute that has the size of a head"""
+    """attribute of the self-attention that has the size of a head"""
     key_value: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
     """(self-attention, states [B, K, H]) → the layer's own keys and values of those states, both [B, K, C]"""
     lm_transform: Callable[[Any], nn.Module]
     """whole model → what its LM head does before it multiplies by the vocabulary matrix"""
     input_norm: str | None = None
-    """path of the norm on a layer's input, below a layer (pre-LN); prompts pass it as if they were hidden
-    states
-    """
+    """path of the norm on a layer's input, below a layer (pre-LN); it also normalises prompts"""
     key_norm: str | None = None
     """path of the norm on each head's keys, below the self-attention"""
     rotary_scale: Callable[[Any, Any], float] = lambda backbone, layer: 1.0
-    """(backbone, layer) → the factor that the rotary embedding puts on a key at position 0, where it rotates
-    nothing: YaRN's isn't 1
+    """(backbone, layer) → the rotary embedding's factor on a key at position 0, where it rotates nothing; for
+    YaRN it isn't 1
     """
     lm_bias: str | None = None
     """path of a bias on the logits that isn't the output layer's own"""
@@ -68,12 +66,12 @@ class PLMFamily:
 
 
 def _separate(key: str, value: str) -> Callable[[Any, Tensor], tuple[Tensor, Tensor]]:
-    """Two projections of their own."""
+    """Return the keys and values of an attention with separate projections for the two."""
     return lambda attention, states: (getattr(attention, key)(states), getattr(attention, value)(states))
 
 
 def _modernbert_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tensor]:
-    """One matrix [3H, H] makes queries, keys and values."""
+    """Return keys and values where one matrix [3H, H] gives queries, keys and values."""
     size = states.shape[-1]
     bias = None if attention.Wqkv.bias is None else attention.Wqkv.bias[size:]
     key, value = F.linear(states, attention.Wqkv.weight[size:], bias).chunk(2, dim=-1)
@@ -81,14 +79,14 @@ def _modernbert_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tenso
 
 
 def _gpt2_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tensor]:
-    """As above, transposed: [H, 3H]."""
+    """Return keys and values where that matrix is transposed, [H, 3H]."""
     size = states.shape[-1]
     key, value = (states @ attention.c_attn.weight[:, size:] + attention.c_attn.bias[size:]).chunk(2, dim=-1)
     return key, value
 
 
 class _RobertaTransform(nn.Module):
-    """RoBERTa keeps the head's transform and its output layer in one module."""
+    """The transform of RoBERTa's head, which keeps it in one module with its output layer."""
 
     def __init__(self, head: Any) -> None:
         super().__init__()
@@ -131,7 +129,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         head_dim="attention_head_size",
         key_value=_separate("key", "value"),
         lm_transform=lambda model: _RobertaTransform(model.lm_head),
-        # Positions count from pad_token_id + 1.
+        # Positions count from pad_token_id + 1
         max_tokens=lambda config: config.max_position_embeddings - config.pad_token_id - 1,
     ),
     "distilbert": PLMFamily(
@@ -199,7 +197,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
 
 
 def get_family(model_type: str | None, path: str) -> PLMFamily:
-    """The row for a config.json's `model_type`. Raises ConfigError for a family that isn't supported."""
+    """Return the row for a config.json's `model_type`. Raises ConfigError for an unsupported family."""
     if model_type not in PLM_FAMILIES:
         known = ", ".join(sorted(PLM_FAMILIES))
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Prompt fusion (Eq. 7) inside transformers' attention interface.
 
-Prompts never run through a layer as positions: Eq. 7 drops the layer's outputs at the prompts, so all that
-remains of them is what the text positions attend to, the layer's own keys and values of the prompts. These
-are prepended where the attention function is called.
+Prompts never run through a layer as positions. Eq. 7 drops a layer's outputs at the prompts, so the prompts
+matter only as what the text positions attend to: the layer's own keys and values of the prompts. These are
+prepended where the attention function is called.
 
 Shape legend: B rows, A heads, Z tokens, L layers, K prompts, W width of a prompt, C width of all keys (or
 values) of a layer.
@@ -29,34 +29,34 @@ ATTENTION = {"sdpa": "clickprompt_sdpa", "eager": "clickprompt_eager", "flash": 
 """plm.attn_implementation → the name registered with transformers"""
 
 PLAIN_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-"""the same without layer-wise prompts: exactly transformers' model"""
+"""the same without layer-wise prompts, which is exactly transformers' model"""
 
 
 @dataclass(frozen=True)
 class PromptFusion:
-    """One forward pass's prompts, and which of them each self-attention gets.
+    """The prompts of one forward pass, and which of them each self-attention gets.
 
-    It travels to the attention function as a keyword argument of the forward pass. So no module holds state
-    between calls, and a layer recomputed in backward (non-reentrant checkpointing keeps its arguments) sees
-    the prompts of its own forward pass.
+    The object travels to the attention function as a keyword argument of the forward pass. So no module holds
+    state between calls, and a layer that is recomputed in backward sees the prompts of its own forward pass
+    (non-reentrant checkpointing keeps its arguments).
     """
 
     soft_prompts: Tensor  # [B, L, K, W]
     layer_of: Mapping[nn.Module, tuple[int, nn.Module]]  # self-attention → (prompt index, its layer)
     family: PLMFamily
     backbone: nn.Module
-    raw: bool  # prompts are keys and values already: W = 2C
+    raw: bool  # whether prompts are keys and values already: W = 2C
     reached: set[int] = field(default_factory=set)  # prompt indices that an attention function has asked for
-    weights: dict[int, Tensor] | None = (
-        None  # where it is a dict, eager attention leaves [B, A, Z, K] in it: by layer, of the prompts
-    )
+    # If it is a dict, eager attention stores the prompts' weights [B, A, Z, K] in it, by layer
+    weights: dict[int, Tensor] | None = None
 
     def prepend(
         self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """key, value [B, A, Z, C/A] → [B, A, K + Z, C/A]; prompts are visible to all, whatever the mask.
+        """Prepend the prompts: key, value [B, A, Z, C/A] → [B, A, K + Z, C/A].
 
-        It is additive [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's [B, Z] → [B, K + Z].
+        The mask is additive, [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's, [B, Z] → [B, K + Z]. It
+        is extended so that every position sees the prompts.
         """
         index, layer = self.layer_of[module]
         self.reached.add(index)
@@ -70,8 +70,9 @@ class PromptFusion:
         )
 
     def _key_value(self, module: Any, layer: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """prompts [B, K, W] → keys and values, both [B, A, K, C/A]; prompts are at position 0 of a rotary
-        embedding.
+        """Map prompts [B, K, W] to keys and values, both [B, A, K, C/A].
+
+        In a rotary embedding the prompts are at position 0.
         """
         heads = (*prompts.shape[:2], -1, getattr(module, self.family.head_dim))
         if self.raw:
@@ -104,25 +105,26 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
         key, value, attention_mask = prompt_fusion.prepend(module, key, value, attention_mask)
         output, weights = attend(module, query, key, value, attention_mask, **kwargs)
         if prompt_fusion.weights is not None:
-            prompt_fusion.weights[prompt_fusion.layer_of[module][0]] = weights[
-                ..., : prompt_fusion.soft_prompts.shape[2]
-            ]
+            layer, _ = prompt_fusion.layer_of[module]
+            num_prompts = prompt_fusion.soft_prompts.shape[2]
+            prompt_fusion.weights[layer] = weights[..., :num_prompts]
         return output, weights
 
     return attention
 
 
 def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Each modeling file of transformers has an eager attention of its own."""
+    """Call the eager attention of the module's own modeling file in transformers; each file has its own."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
 AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention))
 AttentionInterface.register(ATTENTION["eager"], _with_prompts(_eager))
-# Under its own name, because transformers chooses the kernel by that; without prompts it does what it did. A
-# causal flash kernel aligns the last query with the last key, so prepended keys are seen by every position.
+# Registered under its original name, because transformers chooses the kernel by that; without prompts it
+# works as before. A causal flash kernel aligns the last query with the last key, so every position sees
+# prepended keys.
 AttentionInterface.register(ATTENTION["flash"], _with_prompts(flash_attention_forward))
-# Additive masks for both: a boolean one would be *added* by eager attention. And always there for causal
-# models: with mask None, sdpa's `is_causal` aligns the first query with the first key, which is a prompt.
+# Both get additive masks: eager attention would *add* a boolean one. And causal models always get a mask:
+# with mask None, sdpa's `is_causal` aligns the first query with the first key, which is a prompt.
 AttentionMaskInterface.register(ATTENTION["sdpa"], eager_mask)
 AttentionMaskInterface.register(ATTENTION["eager"], eager_mask)

@@ -1,4 +1,4 @@
-"""From a hub name or a folder to a PromptedPLM: config and weights found, checked and loaded."""
+"""Find, check and load a PromptedPLM's config and weights, from a hub name or a folder."""
 
 import json
 import logging
@@ -25,13 +25,12 @@ __all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_from_config"]
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PLMFacts:
-    """What is known of a PLM before its weights are read."""
+    """Facts about a PLM that are known before its weights are read."""
 
     model_type: str
     lm_kind: LMKind
@@ -41,8 +40,7 @@ class PLMFacts:
 
 
 def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts:
-    """Everything about plm.path that can be told without reading weights: config.json, family, depth, weight
-    files.
+    """Check plm.path without reading weights: config.json, family, depth and weight files.
 
     Raises ConfigError.
     """
@@ -54,7 +52,7 @@ def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts
 
 
 def plm_facts(hf_config: dict[str, Any]) -> PLMFacts:
-    """The same of an export's PLM (`PromptedPLM.config_dict`)."""
+    """Return the facts about an export's PLM (`PromptedPLM.config_dict`)."""
     return _facts(*_parse_config(hf_config, "export"), PromptConfig())
 
 
@@ -69,7 +67,7 @@ def _facts(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> PLMFacts:
 
 
 def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: bool = True) -> PromptedPLM:
-    """Load plm.path (safetensors only, in plm.dtype), or draw its weights anew where `random_init` is set.
+    """Load plm.path (safetensors only, in plm.dtype), or draw new weights if `random_init` is set.
 
     An LM head that the checkpoint lacks is initialised from torch's global random state. Raises ConfigError.
     """
@@ -88,8 +86,8 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
                 dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
-                local_files_only=os.path.isdir(path)
-                or bool(_cached(path, *_WEIGHTS)),  # else offline use would fail
+                # Otherwise transformers would ask the hub, and offline use would fail
+                local_files_only=os.path.isdir(path) or bool(_cached(path, *_WEIGHTS)),
             )
         except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
             raise ConfigError(
@@ -101,8 +99,8 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
         layers = sum(getattr(hf_config, key) for key in family.depth)
         raise ConfigError(
             f"plm.path={config.path}: its safetensors file lacks {len(missing)} tensors of a "
-            f"{hf_config.model_type} of {layers} layers, "
-            f"such as {min(missing)}; get the model again, or set plm.num_layers to what it holds"
+            f"{hf_config.model_type} of {layers} layers, such as {min(missing)}; get the model again, or set "
+            "plm.num_layers to what it holds"
         )
     if lm_head and info["missing_keys"]:
         _log.info("%s has no LM head of its own; the head's transform starts from fresh weights", config.path)
@@ -112,8 +110,9 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
 def plm_from_config(
     hf_config: dict[str, Any], config: PLMConfig, prompt: PromptConfig, *, lm_head: bool = True
 ) -> PromptedPLM:
-    """The architecture of `PromptedPLM.config_dict`, weights drawn anew: an export brings its own. Raises
-    ConfigError.
+    """Build the architecture of `PromptedPLM.config_dict` with new weights; an export brings its own.
+
+    Raises ConfigError.
     """
     hf_object, family = _parse_config(hf_config, config.path or "export")
     return _prompted(_from_config(hf_object, family, config, prompt), family, config, prompt, lm_head)
@@ -124,8 +123,8 @@ def _prompted(
 ) -> PromptedPLM:
     plm = PromptedPLM(model, family, prompt, lm_head=lm_head)
     if config.gradient_checkpointing:
-        # Reentrant checkpointing would walk back through the projector once per layer, whose graph is gone
-        # after the first.
+        # Reentrant checkpointing would go back through the projector once per layer, but the projector's
+        # graph is gone after the first time
         plm.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return plm.train()  # from_pretrained leaves it in eval mode
 
@@ -140,7 +139,7 @@ def _from_config(
 
 
 def _attention(config: PLMConfig, prompt: PromptConfig) -> str:
-    """What `attn_implementation` is called in transformers."""
+    """Return the name of `attn_implementation` in transformers."""
     names = ATTENTION if _is_layerwise(prompt) else PLAIN_ATTENTION
     return names[config.attn_implementation]
 
@@ -159,7 +158,7 @@ def _path(config: PLMConfig) -> str:
 
 
 def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedConfig, PLMFamily]:
-    """The configuration as it will be built, and its family. Raises ConfigError for what can't be built."""
+    """Read the configuration as it will be built, and its family. Raises ConfigError if it can't be built."""
     hf_config, family = _parse_config(_config_values(config), _path(config))
     _cut_layers(hf_config, family, config)
     _check_flash(hf_config, config, prompt)
@@ -205,7 +204,7 @@ def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, 
 
 
 def _cut_layers(hf_config: Any, family: PLMFamily, config: PLMConfig) -> None:
-    """`plm.num_layers` of each stack."""
+    """Cut each stack to `plm.num_layers`."""
     if config.num_layers is None:
         return
     for key in family.depth:
@@ -251,17 +250,17 @@ def _check_weights(path: str) -> None:
 
 
 def _cached(name: str, *files: str) -> str | None:
-    """Where the hub's local cache has the first of `files` that it has."""
+    """Path of the first of `files` that is in the hub's local cache; None if none is."""
     found = (try_to_load_from_cache(name, file) for file in files)
     return next((path for path in found if isinstance(path, str)), None)
 
 
 def _hub_config(name: str) -> str:
-    """The local path of the hub model's config.json, fetched if the cache lacks it."""
+    """Return the local path of the hub model's config.json; fetch it if the cache lacks it."""
     try:
         if path := _cached(name, "config.json"):
             return path
-        # One plain request first: the hub client itself tries an unreachable host for half a minute.
+        # A plain request first: the hub client itself would try an unreachable host for half a minute
         get_session().head(hf_hub_url(name, "config.json"), timeout=10)
         return hf_hub_download(name, "config.json")
     except Exception as error:  # the client raises its own errors and those of httpx
@@ -269,7 +268,7 @@ def _hub_config(name: str) -> str:
 
 
 def _hub_names(name: str) -> list[str]:
-    """The file names of a hub model; where weights are in the cache, the hub is not asked."""
+    """Return the file names of a hub model; if the cache has its weights, the hub isn't asked."""
     if path := _cached(name, *_WEIGHTS):
         return [os.path.basename(path)]
     try:
@@ -281,16 +280,14 @@ def _hub_names(name: str) -> list[str]:
 def _unreachable(name: str, error: BaseException) -> ConfigError:
     return ConfigError(
         f"plm.path={name}: no such folder, not in the local Hugging Face cache, and the hub did not give it "
-        f"({_one_line(error)[:200]}); "
-        "check the name and the network, or download the model and give its folder"
+        f"({_one_line(error)[:200]}); check the name and the network, or download the model and give its "
+        "folder"
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers reports dropped poolers and fresh heads as warnings; what matters of that is checked and
-    said here.
-    """
+    """Silence transformers, which warns of dropped poolers and new heads; what matters is checked here."""
     level = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()

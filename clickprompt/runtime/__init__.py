@@ -1,4 +1,4 @@
-"""Everything that runs on Ray; the only imports of ray."""
+"""Everything that runs on Ray. No other package imports ray."""
 
 import os
 import secrets
@@ -6,12 +6,12 @@ import sys
 
 from clickprompt.runtime.cluster.home import make_home
 
-make_home()  # Ray's modules ask for it when they are imported
+make_home()  # Ray's modules need it when they are imported
 
-# Ray binds its ports on every interface, and reads how it authenticates once, when it is imported. So an
+# Ray binds its ports on every interface, and reads its authentication mode once, when it is imported. So an
 # embedded Ray gets a token of this process's own, unless the user has chosen a mode or has a token (which is
-# then also that of the cluster to connect to). A job's entry point has from its cluster what it needs, which
-# may be no token.
+# then also the token of the cluster to connect to). A job's entry point gets what it needs from its cluster,
+# which may be no token.
 if (
     "ray" not in sys.modules
     and "RAY_AUTH_MODE" not in os.environ

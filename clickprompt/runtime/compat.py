@@ -1,7 +1,7 @@
-"""Every private name of Ray that this package uses; tests/runtime/test_compat.py says which one an upgrade
+"""Every private name of Ray that this package uses; tests/runtime/test_compat.py shows which one an upgrade
 broke.
 
-A name is imported when it is asked for: which processes pay for ray.data or ray.train stays up to who asks.
+A name is imported on first use, so only processes that need ray.data or ray.train pay for importing it.
 """
 
 import importlib
@@ -63,7 +63,7 @@ MEMBERS = {
     "ray.train.v2._internal.execution.storage:StorageContext": ("persist_current_checkpoint",),
     "ray.train.torch:TorchTrainer": ("_initialize_and_run_controller",),
 }
-"""class of Ray → what of it is used or overridden here"""
+"""Ray class → its private members that are used or overridden here"""
 
 
 def __getattr__(name: str) -> Any:
@@ -73,9 +73,9 @@ def __getattr__(name: str) -> Any:
 
 
 def preemption() -> Any:
-    """What Ray Train knows of an end of this worker's node; None as long as it stays.
+    """Return what Ray Train knows about the coming end of this worker's node; None if the node stays.
 
-    Ray's public way to ask is a barrier, too slow for every step.
+    Ray's public method is a barrier, too slow for every step.
     """
     return (
         importlib.import_module(NAMES["get_train_context"])
@@ -85,7 +85,7 @@ def preemption() -> Any:
 
 
 def has_running_tasks(executor: Any) -> bool:
-    """Whether a Ray Data executor has tasks at work."""
+    """Whether a Ray Data executor has running tasks."""
     return any(operator.num_active_tasks() for operator in executor._topology)
 
 

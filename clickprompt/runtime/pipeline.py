@@ -1,5 +1,4 @@
-"""The whole job from one configuration: fetch → prepare → pretrain → finetune (three ways) → evaluate →
-report.
+"""Run the whole job by one configuration: fetch, prepare, pretrain, finetune (three ways), evaluate, report.
 
 Every stage is its own run below `<run>/` and is skipped when it is complete, so the same command continues
 after any interruption.
@@ -30,10 +29,10 @@ __all__ = ["run_pipeline"]
 
 
 def run_pipeline(config: Config, run: str) -> dict[str, Any]:
-    """Returns {"rows": one per model of the final table, "run", "notice", "counts", "report"}; also in
-    `<run>/result.json`.
+    """Run all stages that aren't complete; write `<run>/result.json` and return its content.
 
-    Raises InputError before anything starts where the configuration can't work.
+    That is {"rows": one per model of the final table, "run", "notice", "counts", "report"}. Raises
+    InputError, before anything starts, if the configuration can't work.
     """
     run = storage.native(run)
     require_source(config.pipeline.source)

@@ -1,8 +1,9 @@
-"""Embeddings that were trained on one dataset, for another one with the same fields: rows of the tables are
-matched by value, not by id.
+"""Carry embeddings over from one dataset to another with the same fields.
+
+Rows of the tables are matched by value, not by id.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright doesn't see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable
@@ -22,16 +23,16 @@ __all__ = ["FieldCarried", "carry_rows", "match_values", "tables_of", "values_of
 
 @dataclass(frozen=True)
 class FieldCarried:
-    """Values of a field, the unknown id apart."""
+    """Numbers of values of one field, without the unknown id."""
 
     field: str
     kept: int  # in both
-    new: int  # only now: each starts as the field's unknown id
-    gone: int  # only before
+    new: int  # only in the new dataset: each starts as the field's unknown id
+    gone: int  # only in the earlier dataset
 
 
 def values_of(dataset: Dataset) -> dict[str, pa.Array]:
-    """Field name → the text of every id, the unknown id 0's first."""
+    """Field name → the text of every id, beginning with the unknown id 0."""
     return {
         name: dataset.vocabulary(number).column("value").combine_chunks()
         for number, name in enumerate(dataset.field_names)
@@ -41,11 +42,10 @@ def values_of(dataset: Dataset) -> dict[str, pa.Array]:
 def match_values(
     before: dict[str, pa.Array], now: dict[str, pa.Array]
 ) -> tuple[np.ndarray, list[FieldCarried]]:
-    """For every row of the packed table of `now`, the row of that of `before` it starts as: [sum of the field
-    sizes now] int64.
+    """Find, for every row of the packed table of `now`, the row of `before`'s table that it starts as.
 
-    Field after field as in PackedEmbedding. Id 0 stays the unknown one, whatever its text is, and new values
-    start as it.
+    Returns [sum of the field sizes now] int64, field after field as in PackedEmbedding, and counts per field.
+    Id 0 stays the unknown id, whatever its text is, and new values start as it.
     """
     assert list(before) == list(now), "the fields differ"
     rows, carried, start = [], [], 0
@@ -65,6 +65,6 @@ def tables_of(model: nn.Module) -> list[str]:
 
 
 def carry_rows(weights: dict[str, Tensor], tables: Iterable[str], rows: np.ndarray) -> dict[str, Tensor]:
-    """`weights` with those of `tables` that are there made of the given rows; the others as they are."""
+    """Return `weights`, with the tensors named in `tables` replaced by their rows `rows`."""
     index = torch.from_numpy(rows)
     return weights | {name: weights[name][index] for name in tables if name in weights}

@@ -1,9 +1,9 @@
-"""Resume checkpoints: which of those below a run is the newest complete one.
+"""Write resume checkpoints, and find the newest complete one of a run.
 
 A checkpoint is a folder `step-<N>` with every worker's files, `trainer.json` and a `manifest.json` that lists
 the SHA-256 of all the others. It is complete when everything the manifest lists is there and has that
-checksum, so a kill at any moment, also in the middle of an upload, leaves the one before it as the newest.
-Ray's own record isn't asked: a worker killed right after its report loses that registration, not the files.
+checksum. So a kill at any moment, even in the middle of an upload, leaves the previous checkpoint as the
+newest. Ray's own record isn't used: a worker killed right after its report loses that record, not the files.
 """
 
 import os
@@ -30,16 +30,16 @@ _STATE = "trainer.json"
 
 
 class Saves(Protocol):
-    """What has resume state: an engine."""
+    """Something that has resume state: an engine."""
 
     def save(self, folder: str) -> None: ...
 
 
 class CheckpointWriter:
-    """The three parts in which a worker's checkpoint is made, one after the other.
+    """The three steps in which a worker's checkpoint is made.
 
-    The loop and the uploads call nothing else for it, so whoever wants to stand between them (the fault
-    campaign in benchmark/faults) wraps this object.
+    The loop and the uploads call nothing else to make one. So the fault campaign in benchmark/faults can
+    intervene at each step by wrapping this object.
     """
 
     def save(self, engine: Saves, folder: str) -> None:
@@ -47,17 +47,17 @@ class CheckpointWriter:
         engine.save(folder)
 
     def seal(self, folder: str, state: "TrainState", *, rank: int, num_workers: int) -> None:
-        """Add the state and the manifest, by rank 0; called by every worker."""
+        """Add the state and the manifest on rank 0; called by every worker."""
         seal(folder, state, rank=rank, num_workers=num_workers)
 
     def upload(self, upload: Callable[[], Any], folder: str, uri: str) -> Any:
-        """Have the local folder copied to `uri` by `upload`; what it returns."""
+        """Copy the local folder to `uri` by calling `upload`; return what that returns."""
         return upload()
 
 
 @dataclass
 class TrainState:
-    """Everything the loop knows besides weights and optimizer; `step` is the whole position in the data."""
+    """The loop's state besides weights and optimizer; `step` alone is the position in the data."""
 
     step: int = 0
     best_auc: float | None = None
@@ -66,7 +66,7 @@ class TrainState:
     stale_validations: int = 0
     stopped: bool = False
     skipped_steps: int = 0
-    mean_gradient_norm: float = 0.0  # with norms_seen: what training/guards.py remembers
+    mean_gradient_norm: float = 0.0  # this and norms_seen are the state of training/guards.py
     norms_seen: int = 0
     probe_loss: float | None = None  # training/probe.py
 
@@ -76,10 +76,11 @@ def checkpoint_name(step: int) -> str:
 
 
 def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None:
-    """Make `folder` (each worker's own, local) ready to be uploaded: rank 0 adds the state and the manifest.
+    """Make `folder` (each worker's own, local) ready for upload: rank 0 adds the state and the manifest.
+
     Called by every worker.
     """
-    # only here: Ray Train's controller and data manager import this file, and need no torch
+    # Imported here because Ray Train's controller and data manager import this file, and need no torch
     import torch.distributed as dist
 
     checksums = {name: storage.sha256(os.path.join(folder, name)) for name in _files(folder)}
@@ -98,24 +99,21 @@ def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None
 def newest_complete(checkpoints: str) -> str | None:
     """URI of the newest complete checkpoint below `checkpoints`, or None.
 
-    Raises RunError when storage can't be read, also after a while: a checkpoint must not be passed over for
+    Raises RunError if storage can't be read even after retries: a checkpoint must not be passed over for
     that.
     """
-    for name in reversed(
-        [
-            name
-            for name in storage.patiently(lambda: storage.list_names(checkpoints))
-            if name.startswith("step-")
-        ]
-    ):
-        if damage_of(folder := storage.join(checkpoints, name)) is None:
+    names = storage.patiently(lambda: storage.list_names(checkpoints))
+    for name in reversed(names):
+        folder = storage.join(checkpoints, name)
+        if name.startswith("step-") and damage_of(folder) is None:
             return folder
     return None
 
 
 def damage_of(folder: str) -> str | None:
-    """Which file of a checkpoint is missing or not what its manifest lists, or None where it is complete.
-    Raises RunError as above.
+    """Name a checkpoint's first file that is missing or was altered; None if the checkpoint is complete.
+
+    Raises RunError if storage can't be read even after retries.
     """
     files = storage.patiently(lambda: _manifest(folder))
     if files is None:
@@ -127,7 +125,7 @@ def damage_of(folder: str) -> str | None:
 
 
 def load_state(checkpoint: str | None) -> TrainState:
-    """The state in a checkpoint (a fresh one for None), whatever number of workers wrote it."""
+    """Read the state in a checkpoint, whatever number of workers wrote it; None gives a fresh state."""
     if checkpoint is None:
         return TrainState()
     values: dict[str, Any] = storage.read_json(storage.join(checkpoint, _STATE))
@@ -136,7 +134,7 @@ def load_state(checkpoint: str | None) -> TrainState:
 
 
 def _manifest(folder: str) -> dict[str, str] | None:
-    """None where there is none, or half of one."""
+    """Read the checksums in a checkpoint's manifest; None if there is none, or only half of one."""
     try:
         return storage.read_json(storage.join(folder, _MANIFEST))["files"]
     except (InputError, KeyError, TypeError) as error:
@@ -146,7 +144,7 @@ def _manifest(folder: str) -> dict[str, str] | None:
 
 
 def _checksum(uri: str) -> str | None:
-    """None where there is no such file."""
+    """SHA-256 of a file; None if there is no such file."""
     try:
         return storage.sha256(uri)
     except InputError as error:

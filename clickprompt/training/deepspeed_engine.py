@@ -1,6 +1,6 @@
-"""The same engine through DeepSpeed ZeRO 0–3. The only file that imports deepspeed.
+"""The engine on DeepSpeed ZeRO 0–3. No other file imports deepspeed.
 
-Run on one GPU (tests/training/test_gpu.py); not yet by several over NCCL, nor with offload to a disk.
+It has run on one GPU (tests/training/test_gpu.py), not yet on several over NCCL or with offload to a disk.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,24 +57,24 @@ PRIVATE_NAMES = {
         "override_loss_scale",
     ),
 }
-"""class of DeepSpeed → what this file uses of it without a promise that it stays; checked by a test"""
+"""DeepSpeed class → the private names that this file uses of it; a test checks that they exist"""
 
-# Elements up to which ZeRO 3 leaves a parameter whole on every rank: DeepSpeed's default
+# Up to this number of elements ZeRO 3 leaves a parameter whole on every rank (DeepSpeed's default)
 _PERSISTENT = 100_000
 
-# Elements. DeepSpeed copies gradients into a bucket that it allocates anew for every micro-batch, and again
-# out of it; on a CPU that costs as much as the reduction. A gradient larger than the bucket is reduced where
-# it is.
+# Bucket size on a CPU, in elements. DeepSpeed copies gradients into a bucket that it allocates anew for every
+# micro-batch, and out of it again; on a CPU that costs as much as the reduction. A gradient larger than the
+# bucket is reduced in place.
 _CPU_BUCKET = 2**17
 
 logger.setLevel("WARNING")
 
 
 class DeepSpeedEngine:
-    """ZeRO over an initialised process group, stepping a client-side torch AdamW.
+    """ZeRO over an initialised process group, stepping a torch AdamW that is built here.
 
-    stage 0: every rank has everything; 1: optimizer state is divided; 2: gradients too; 3: parameters too,
-    which module hooks gather for the time of a forward or backward pass.
+    In stage 0 every rank has everything. Stage 1 divides the optimizer's state, stage 2 the gradients too,
+    and stage 3 the parameters too, which module hooks gather for a forward or backward pass.
     """
 
     def __init__(
@@ -91,13 +91,14 @@ class DeepSpeedEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        # One worker has nobody to divide gradients with. Stage 2 would still take every micro-batch's through
-        # its bucket; stage 1 leaves them where autograd adds them up, and is otherwise the same
+        # A single worker has no others to divide gradients with. Stage 2 would still pass every
+        # micro-batch's gradients through its bucket; stage 1 leaves them where autograd sums them, and is
+        # otherwise the same
         self._zero_stage = 1 if runtime.zero_stage == 2 and self.world_size == 1 else runtime.zero_stage
         self._max_grad_norm = stage.max_grad_norm
         self._loss_scale = LossScale() if runtime.precision == "fp16" else None
-        # The shared-memory op would be compiled at start-up with a compiler the machine may not have; gloo
-        # serves
+        # The shared-memory op would be compiled at start-up, with a compiler that the machine may not have;
+        # gloo does the job
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         self.objective: Any = at_precision(objective, runtime.precision, device)
@@ -116,7 +117,7 @@ class DeepSpeedEngine:
                 "steps_per_print": 2**31 - 1,
             },
         )
-        self._norm: Tensor | None = None  # of the step's gradients, loss scale included
+        self._norm: Tensor | None = None  # norm of the step's gradients, loss scale included
         self._own_norm = self._take_over_norm()
 
     @property
@@ -136,9 +137,9 @@ class DeepSpeedEngine:
         scale = 1.0
         if self._zero_stage and self._loss_scale:
             self._zero.override_loss_scale(self._loss_scale.factor)
-        else:  # without ZeRO there is plain AdamW, which knows of no scale
+        else:  # without ZeRO there is plain AdamW, which doesn't know the scale
             scale = self._factor
-        # DeepSpeed averages over the workers, the loss is a sum over them
+        # DeepSpeed averages over the workers, but the loss is a sum over them
         self._engine.backward(loss_sum * (scale * self.world_size / num_targets), scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the micro-batch; only the last one of a step updates
@@ -168,13 +169,12 @@ class DeepSpeedEngine:
     def skip(self) -> None:
         overflow = self._norm is not None and not bool(self._norm.isfinite())
         if self._zero_stage:
-            self._norm = torch.tensor(
-                float("inf"), device=self.device
-            )  # by which ZeRO knows a step that it has to drop
+            # ZeRO drops a step whose norm is infinite
+            self._norm = torch.tensor(float("inf"), device=self.device)
             self._engine.step()
         else:
             self._engine.zero_grad()
-            self._engine.micro_steps += 1  # all that its step would count and we need
+            self._engine.micro_steps += 1  # the only counter of its `step` that is needed here
         if self._lazy:
             self._lazy.end()
         self._end(overflow=overflow)
@@ -185,12 +185,11 @@ class DeepSpeedEngine:
             self._loss_scale.update(overflow=overflow)
 
     def _take_over_norm(self) -> Callable[[], Tensor]:
-        """How DeepSpeed computes the norm of its own gradients. From here on it clips by `self._norm`
-        instead: the loop has asked for the norm already, and the rows of lazy tables count in it, of which
-        DeepSpeed knows nothing.
+        """Make DeepSpeed clip by `self._norm`, and return how it computes the norm of its own gradients.
 
-        ZeRO's optimizers have the norm from one method each; without ZeRO the engine clips, in a method of
-        its own.
+        The loop has computed the norm already, and it includes the rows of lazy tables, which DeepSpeed
+        doesn't know. ZeRO's optimizers get the norm from one method each; without ZeRO the engine clips, in a
+        method of its own.
         """
         if self._zero_stage == 0:
             parameters = list(self.objective.parameters())
@@ -223,7 +222,7 @@ class DeepSpeedEngine:
         return self._norm_of_shares
 
     def _leave_large_gradients(self) -> None:
-        """What isn't in the bucket needn't be copied out of it, which DeepSpeed does all the same."""
+        """Keep DeepSpeed from copying gradients that aren't in the bucket out of it."""
         copy = self._zero.copy_grads_in_partition
 
         def copy_small(parameter: Tensor, group: int | None = None) -> None:
@@ -233,7 +232,7 @@ class DeepSpeedEngine:
         self._zero.copy_grads_in_partition = copy_small
 
     def _norm_of_shares(self) -> Tensor:
-        """DeepSpeed's own copies every gradient to float64 for it."""
+        """Compute the norm without DeepSpeed's own method, which copies every gradient to float64."""
         gradients = [gradient for group in self._zero.averaged_gradients.values() for gradient in group]
         return all_reduce_sum(nn.utils.get_total_norm(gradients).square()).sqrt()
 
@@ -242,7 +241,7 @@ class DeepSpeedEngine:
         tables = self._lazy.weights() if self._lazy and not self.rank else {}
         if self._zero_stage < 3:
             return {} if self.rank else weights_of(self.model) | tables
-        # As weights_of, but a parameter at a time: each is whole only between two collectives
+        # As in weights_of, but one parameter at a time: each is whole only between two collectives
         named: dict[int, tuple[str, Tensor]] = {}
         for name, tensor in self.model.state_dict(keep_vars=True).items():
             named.setdefault(id(tensor), (name, tensor))
@@ -254,7 +253,7 @@ class DeepSpeedEngine:
         return tensors
 
     def save(self, folder: str) -> None:
-        if self._zero_stage == 0 and self.rank:  # as TorchEngine
+        if self._zero_stage == 0 and self.rank:  # the state is the same on every worker
             return
         extra = {"loss_scale": vars(self._loss_scale)} if self._loss_scale else {}
         num_files = self.world_size if self._zero_stage else 1
@@ -264,25 +263,24 @@ class DeepSpeedEngine:
 
     def load(self, folder: str) -> None:
         if self._zero_stage == 3:
-            # small parameters may be whole; they are gathered anew below
+            # Small parameters may be whole; they are gathered again below
             self._zero.checkpoint_event_prologue()
         extra = load_slices(folder, self._slices(), self._inner, buffers_of(self.model))
         if self._loss_scale:
             vars(self._loss_scale).update(extra.get("loss_scale", {}))
-        # The slices are of the optimizer's own fp32 copies; the module's parameters follow
+        # The slices belong to the optimizer's own fp32 copies; the module's parameters follow
         if self._zero_stage in (1, 2):
             self._zero.update_lp_params()
         elif self._zero_stage == 3:
             for sub_group in range(len(self._zero.fp16_groups)):
                 self._zero._reassign_or_swap_out_partitioned_parameters(sub_group)
             self._zero.checkpoint_event_epilogue()
-
         if self._lazy:
             self._lazy.load(folder)
 
     @property
     def _factor(self) -> float:
-        """By which losses and so gradients are larger than they should be."""
+        """Factor by which the loss, and so the gradients, are scaled up."""
         return self._loss_scale.factor if self._loss_scale else 1.0
 
     @property
@@ -292,11 +290,11 @@ class DeepSpeedEngine:
 
     @property
     def _inner(self) -> Any:
-        """The AdamW that really steps."""
+        """The torch AdamW below ZeRO."""
         return self._engine.basic_optimizer
 
     def _slices(self) -> Iterator[Slice]:
-        """What this rank's AdamW steps, by parameter."""
+        """Yield what this rank's AdamW steps, by parameter."""
         if self._zero_stage == 0:
             yield from whole_parameters(self.model)
             return
@@ -307,11 +305,9 @@ class DeepSpeedEngine:
             if self._zero_stage == 3:
                 group, offset, share = self._zero.grad_position[self._zero.get_param_id(value)]
                 start = self.rank * share
-                holder, length = (
-                    self._zero.fp32_partitioned_groups_flat[group],
-                    min(share, value.ds_numel - start),
-                )  # the rest is padding
-            elif value._hp_mapping is None:  # other ranks'
+                holder = self._zero.fp32_partitioned_groups_flat[group]
+                length = min(share, value.ds_numel - start)  # the rest is padding
+            elif value._hp_mapping is None:  # it belongs to other ranks
                 continue
             else:
                 mapping = value._hp_mapping
@@ -332,8 +328,8 @@ def _zero_options(stage: int, runtime: RuntimeConfig, device: torch.device) -> d
         options["reduce_bucket_size"] = _CPU_BUCKET
     if runtime.offload != "none":
         memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
-        # The optimizer's state stays in memory even with nvme: where it is swapped out, no checkpoint could
-        # read it
+        # The optimizer's state stays in memory even with nvme: a checkpoint couldn't read it if it were
+        # swapped out
         options["offload_optimizer"] = memory
         if stage == 3:
             options["offload_param"] = {

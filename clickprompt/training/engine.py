@@ -1,6 +1,4 @@
-"""What the loop needs of whatever computes and applies gradients, and the plain torch implementation of
-it.
-"""
+"""The interface through which the loop computes and applies gradients, and its plain torch implementation."""
 
 import contextlib
 from typing import Any, Protocol
@@ -32,7 +30,7 @@ __all__ = [
 
 
 class Engine(Protocol):
-    """Owns the objective's parameters, their gradients and the optimizer; every rank calls every method."""
+    """The owner of the objective's parameters, gradients and optimizer; every rank calls every method."""
 
     rank: int
     world_size: int
@@ -45,26 +43,25 @@ class Engine(Protocol):
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a gradient norm that is no number may be the loss scale's fault, so that the step is to be
-        skipped.
-        """
+        """Whether a gradient norm that isn't finite may be due to the loss scale, so the step is skipped."""
         ...
 
     def begin(self, micro_batches: list[Batch], step: int) -> None:
-        """Before the first forward of step `step` (from 0): all that this worker will accumulate in it."""
+        """Announce all micro-batches of this worker's step `step` (from 0), before its first forward pass."""
         ...
 
     def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
-        """Forward and backward one micro-batch; the loss sum, detached. `num_targets` counts the whole global
-        batch.
+        """Run forward and backward on one micro-batch, and return the loss sum, detached.
+
+        `num_targets` counts the targets of the whole global batch.
         """
         ...
 
     def gradient_norm(self) -> Tensor:
-        """The global batch's gradient norm before clipping, a scalar on the device, the same on every rank;
-        inf or NaN where it is none.
+        """Return the global batch's gradient norm before clipping: a scalar on the device.
 
-        Asked for after the step's last micro-batch and before `step` or `skip`.
+        It is the same on every rank, and may be inf or NaN. Called after the step's last micro-batch and
+        before `step` or `skip`.
         """
         ...
 
@@ -73,12 +70,13 @@ class Engine(Protocol):
         ...
 
     def skip(self) -> None:
-        """Drop the gradient of the global batch instead; weights and optimizer stay as they are."""
+        """Drop the gradient of the global batch; weights and optimizer stay as they are."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's tensors by name, whole and on the CPU, as an export holds them; on rank 0, elsewhere
-        possibly empty.
+        """Return the model's tensors by name, whole and on the CPU, as an export holds them.
+
+        Only rank 0 is sure to get them; elsewhere the result may be empty.
         """
         ...
 
@@ -92,15 +90,16 @@ class Engine(Protocol):
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """Sum over the workers; the identity without a process group."""
+    """Sum over the workers in place; without a process group, return the values as they are."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of a whole model's tensors on the CPU; tied ones once. DeepSpeed makes parameters views into
-    flat buffers, these aren't.
+    """Copy a whole model's tensors to the CPU, tied ones once.
+
+    DeepSpeed makes parameters views into flat buffers; the copies are independent of these.
     """
     return {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in unique_tensors(model).items()
@@ -108,7 +107,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def buffers_of(model: nn.Module) -> dict[str, Tensor]:
-    """What of the state dict isn't a parameter."""
+    """Tensors of the state dict that aren't parameters."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {
         name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in parameters
@@ -116,7 +115,7 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def whole_parameters(model: nn.Module) -> list[Slice]:
-    """Every trained parameter as one slice, where each worker keeps all of them."""
+    """Return every trained parameter as one slice, for engines that keep all of them on each worker."""
     return [
         Slice(name, 0, value.numel(), value)
         for name, value in model.named_parameters()
@@ -148,7 +147,7 @@ class TorchEngine:
         precision: Precision = "fp32",
         total_steps: int | None = None,
     ):
-        """`total_steps` of the run: lazy embeddings take learning rates of steps that they waited through."""
+        """`total_steps` is the run's: lazy embeddings need the learning rates of the steps they waited."""
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.device = device
@@ -177,7 +176,7 @@ class TorchEngine:
         scale = self._loss_scale.factor if self._loss_scale else 1.0
         with self._replica.no_sync() if wait else contextlib.nullcontext():
             loss_sum = self._replica(batch)
-            # DDP averages over the workers, the loss is a sum over them
+            # DDP averages over the workers, but the loss is a sum over them
             (loss_sum * (scale * self.world_size / num_targets)).backward()
         return loss_sum.detach()
 
@@ -205,7 +204,7 @@ class TorchEngine:
         self._end(overflow=self._norm is not None and not bool(self._norm.isfinite()))
 
     def _stepped(self) -> list[Tensor]:
-        """Whatever has a gradient: the parameters, and the rows of lazy tables."""
+        """Return all that has a gradient: the parameters, and the rows of lazy tables."""
         return [*self._trainable, *(self._lazy.leaves if self._lazy else ())]
 
     def _end(self, *, overflow: bool) -> None:

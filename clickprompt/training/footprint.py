@@ -1,9 +1,8 @@
-"""What a worker's training takes of memory, by formula, of a model that need not be there (torch's meta
-device will do).
+"""Estimate the memory that one worker needs for training, by formula.
 
-With w bytes of weights, of which t are trained, AdamW's two moments and N workers (ZeRO, Rajbhandari et al.
-2020, Figure 1, with fp32 weights in place of mixed precision; ZeRO keeps a copy of the weights that it
-divides):
+The model need not be there; torch's meta device will do. With w bytes of weights, of which t are trained,
+AdamW's two moments and N workers (ZeRO, Rajbhandari et al. 2020, Figure 1, with fp32 weights in place of
+mixed precision; ZeRO keeps a copy of the weights that it divides):
 
     engine, stage   weights   gradients   optimizer
     torch, 0        w         t           2t
@@ -11,29 +10,32 @@ divides):
     2               w         t / N       3t / N
     3               w / N     t / N       3t / N
 
-lazy tables   rows · (12 · width + 8) bytes: weights, two moments, last step, position; whole on every worker
-(lazy_embedding.py). copies        the larger of two moments. As the backward pass begins, beside the
-activations: under autocast its casts of the matrices, 2
-              bytes an element (with gradient checkpointing not the layers'). As it ends: gradients in the
-              buckets that plain torch and ZeRO 0 average, t, where there are several workers; from ZeRO 1 on
-              the largest parameter's gradient twice; in ZeRO 2 of several micro-batches, and in ZeRO 3 as
-              measured, one more share of the gradients, t / N. ZeRO 3 at both: the gathered weights, w, which
-              DeepSpeed releases above 1e9 elements only. On GPUs come DeepSpeed's buckets of 5e8 elements:
-              two in ZeRO 1 and 2, one in ZeRO 3.
-activations   what the backward pass of a micro-batch of B rows of Z tokens needs (H hidden size, I
-intermediate size, A heads, L layers,
-              K prompts, V vocabulary, s = 4 bytes a number, or 2 under autocast):
+Lazy tables (training/lazy/embedding.py) take rows · (12 · width + 8) bytes for weights, two moments, last
+step and position, whole on every worker.
+
+Copies are the larger of two moments of the backward pass:
+
+- As it begins, beside the activations: under autocast the casts of the matrices, 2 bytes an element (with
+  gradient checkpointing not those of the layers).
+- As it ends: for plain torch and ZeRO 0 with several workers the gradients in the buckets that are averaged,
+  t. From ZeRO 1 on the largest parameter's gradient twice. In ZeRO 2 with several micro-batches, and in
+  ZeRO 3 as measured, one more share of the gradients, t / N.
+- At both in ZeRO 3: the gathered weights, w, which DeepSpeed releases above 1e9 elements only.
+- On GPUs DeepSpeed's buckets of 5e8 elements come on top: two in ZeRO 1 and 2, one in ZeRO 3.
+
+Activations are what the backward pass of a micro-batch of B rows of Z tokens needs (H hidden size,
+I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a number, or 2 under autocast):
 
     a layer   B Z (38 H + 8 I) in fp32; B Z (28 H + 4 I) under autocast, which casts what each linear map
-    reads and leaves norms in fp32.
-              A gated MLP has 8 I and 16 I. Attention weights, where no kernel recomputes them (eager; dropout
-              on a CPU): A B Z (Z + K) 4 s
+              reads and leaves norms in fp32. A gated MLP has 16 I and 8 I instead. Attention weights, where
+              no kernel recomputes them (eager; dropout on a CPU): A B Z (Z + K) 4 s
     prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their
-    gradients LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
+              gradients
+    LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
 
-    With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
+With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
 
-These are estimates; how near they come is in docs/guide/sizing.md and held by
+These are estimates; how near they come is in docs/guide/sizing.md and tested by
 tests/training/test_footprint.py.
 """
 
@@ -61,8 +63,9 @@ _MAX_LIVE = 1_000_000_000  # elements that ZeRO 3 leaves gathered
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one worker at the peak of a step: on its GPU, or without one in its process, whose libraries
-    come on top.
+    """Bytes that one worker needs at the peak of a step, on its GPU or, without one, in its process.
+
+    The libraries of a process come on top.
     """
 
     weights: int
@@ -73,7 +76,7 @@ class Footprint:
     copies: int
     """at the peak, beside or in place of the activations"""
     offloaded: int
-    """in the memory of the worker's machine (or, of `offload: nvme`, partly on its disk), not in the total"""
+    """in the memory of the worker's machine (with `offload: nvme` partly on its disk); not in the total"""
 
     @property
     def total(self) -> int:
@@ -85,8 +88,9 @@ class Footprint:
 def model_states(
     weights: float, trained: float, num_workers: int, zero_stage: int | None
 ) -> tuple[float, float, float]:
-    """Bytes of one worker's (weights, gradients, optimizer) of so many bytes of weights, a part of them
-    trained; None: plain torch.
+    """Bytes of one worker's (weights, gradients, optimizer), from the bytes of all and of trained weights.
+
+    zero_stage: None for plain torch.
     """
     gradients, optimizer = trained, 2 * trained
     if zero_stage:
@@ -97,8 +101,9 @@ def model_states(
 
 
 def count_parameters(model: ClickPrompt) -> dict[str, int]:
-    """Numbers of the model by part: plm, projector, heads, ctr (its tables apart), embeddings; tied ones
-    once, frozen ones too.
+    """Count the model's parameters by part: plm, projector, heads, ctr (without its tables), embeddings.
+
+    Tied parameters count once, frozen ones too.
     """
     counts: dict[str, int] = dict.fromkeys(["plm", "projector", "heads", "ctr", "embeddings"], 0)
     tables = set(map(id, _table_weights(model)))
@@ -110,8 +115,9 @@ def count_parameters(model: ClickPrompt) -> dict[str, int]:
 def footprint(
     model: ClickPrompt, config: Config, stage: StageConfig, tokens: int, num_targets: float
 ) -> Footprint:
-    """Of a worker that trains `model` on micro-batches of texts of so many tokens, `num_targets` of a text's
-    tokens being targets.
+    """Estimate the footprint of a worker that trains `model` on texts of `tokens` tokens each.
+
+    num_targets: how many of a text's tokens are targets.
     """
     runtime = config.runtime
     lazy = stage.embedding_optimizer == "lazy"
@@ -146,9 +152,9 @@ def footprint(
 
 
 def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int, num_targets: float) -> int:
-    """Of a micro-batch (this file's docstring)."""
+    """Bytes of a micro-batch's activations, as in this file's docstring."""
     plm = model.plm
-    if plm is None:  # the CTR tower's own: what each of its maps reads and leaves
+    if plm is None:  # only the CTR tower: what each of its maps reads and returns
         width = sum(
             sum(parameter.shape)
             for name, parameter in model.named_parameters()
@@ -175,8 +181,9 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
 def _moments(
     model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool
 ) -> tuple[float, float]:
-    """Bytes beside the model's states as a backward pass begins, without activations, and as it ends;
-    `largest`: of one parameter.
+    """Bytes beside the model's states as a backward pass begins (without activations) and as it ends.
+
+    largest: bytes of the largest parameter.
     """
     runtime = config.runtime
     begin = 2 * _matrix_elements(model, config) if runtime.precision != "fp32" else 0
@@ -199,13 +206,14 @@ def _buckets(config: Config) -> int:
 
 
 def _matrix_elements(model: ClickPrompt, config: Config) -> int:
-    """Of all that autocast casts and keeps for the backward pass; of the embeddings the word table where the
-    LM head multiplies by it.
+    """Count the elements that autocast casts and keeps for the backward pass.
+
+    Of the embeddings it casts only the word table, and that only if the LM head multiplies by it.
     """
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)
     }
-    if model.plm is not None and config.plm.gradient_checkpointing:  # cast again when they are recomputed
+    if model.plm is not None and config.plm.gradient_checkpointing:  # layers are cast again in recomputation
         embeddings |= {id(parameter) for layer in model.plm.layers for parameter in layer.parameters()}
     elements = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings)
     if model.plm is not None and model.plm.lm_head is not None and model.plm.lm_head.weight is None:
@@ -218,7 +226,7 @@ def _table_weights(model: ClickPrompt) -> list[nn.Parameter]:
 
 
 def _mlp_width(plm: PromptedPLM) -> int:
-    """I, which transformers' configurations call by several names or leave at 4 H."""
+    """Intermediate size I, which transformers' configurations call by several names or leave at 4 H."""
     named = getattr(plm.config, "intermediate_size", None)
     return named or max(max(p.shape) for layer in plm.layers for p in layer.parameters() if p.ndim == 2)
 

@@ -1,6 +1,4 @@
-"""What must not reach the weights: a loss or gradient that is no finite number, and, as an option, a
-spike.
-"""
+"""Keep bad updates from the weights: a loss or gradient that isn't finite and, optionally, a spike."""
 
 import math
 from typing import Any
@@ -13,13 +11,14 @@ from clickprompt.training.checkpoint import TrainState
 
 __all__ = ["NonFiniteError", "is_spike", "refuse_non_finite"]
 
-_WINDOW = 100  # steps that the running mean of the gradient norm remembers
-_FIRST_STEPS = 20  # nothing is a spike before the mean means something
+_WINDOW = 100  # steps over which the gradient norm's running mean is taken
+_FIRST_STEPS = 20  # steps before the mean is good enough to call anything a spike
 
 
 class NonFiniteError(RunError):
-    """`report`: the step, its loss and gradient norm as text, and the row ids of its global batch, worker by
-    worker.
+    """A loss or gradient norm is infinite or NaN.
+
+    `report` has the step, its loss and gradient norm as text, and its global batch's row ids by worker.
     """
 
     def __init__(self, message: str, report: dict[str, Any] | None = None):
@@ -28,10 +27,9 @@ class NonFiniteError(RunError):
 
 
 def refuse_non_finite(step: int, loss: float, gradient_norm: float, columns: dict[str, np.ndarray]) -> None:
-    """Raises NonFiniteError, on every worker alike, where the global batch's loss or gradient norm is
-    infinite or not a number.
+    """Raise NonFiniteError, on every worker alike, if the global batch's loss or gradient norm isn't finite.
 
-    `step` counts from 1; `columns` are this worker's rows.
+    `step` counts from 1; `columns` holds this worker's rows.
     """
     if math.isfinite(loss) and math.isfinite(gradient_norm):
         return
@@ -50,11 +48,11 @@ def refuse_non_finite(step: int, loss: float, gradient_norm: float, columns: dic
 
 
 def is_spike(gradient_norm: float, state: TrainState, factor: float) -> bool:
-    """Whether a step's gradient norm is more than `factor` times its running mean, which it then enters.
+    """Whether a step's gradient norm is more than `factor` times the running mean; update the mean with it.
 
-    A spike enters with that limit only: one outlier moves the mean little, a lasting change is followed. The
-    mean is over about the last 100 steps and part of the state, so a resumed run decides as the undisturbed
-    one.
+    A spike counts in the mean as that limit only: one outlier moves the mean little, but it follows a lasting
+    change. The mean covers about the last 100 steps and is part of the state, so a resumed run decides as an
+    undisturbed one would.
     """
     limit = factor * state.mean_gradient_norm
     spike = state.norms_seen >= _FIRST_STEPS and gradient_norm > limit

@@ -1,7 +1,7 @@
-"""The training loop: read downward.
+"""The training loop.
 
-The same loop runs in one plain process and in every worker of a Ray Train group; a `Context` says where its
-results go and what is asked of it meanwhile.
+The same loop runs in one plain process and in every worker of a Ray Train group. A `Context` takes its
+results and passes requests to it.
 """
 
 import tempfile
@@ -23,60 +23,62 @@ __all__ = ["Context", "Validation", "train"]
 
 
 class Validation(Protocol):
-    """How the loop chooses: score the validation split, keep the best AUC, stop when it no longer rises.
+    """Scoring of the validation split, by which the loop keeps the best weights and stops early.
 
-    Scoring may go on beside the training: what it finds is used `every` steps later, or at the end, whenever
-    it was there. So which step is the best and where training stops depends on steps alone.
+    Scoring may go on beside the training. Its result is used exactly `every` steps later, or at the end,
+    however early it was ready. So the best step and the last one don't depend on timing.
     """
 
     every: int
     patience: int
 
     def begin(self, step: int) -> None:
-        """Have the weights as they are, after `step`, scored; called by every worker."""
+        """Begin to score the weights as they are after `step`; called by every worker."""
         ...
 
     def result(self) -> dict[str, float]:
-        """Wait for {"valid_auc", "valid_log_loss"} of the weights given last; the same on every worker."""
+        """Wait for {"valid_auc", "valid_log_loss"} of the last weights; the same on every worker."""
         ...
 
 
 class Context:
-    """What surrounds the loop: where results go, what is asked of it, how it validates and saves.
+    """The loop's surroundings: where results go, what is asked of the loop, how it validates and saves.
 
-    This one wants nothing and keeps nothing; runtime/train/worker.py has the one of a Ray Train worker. Every
-    worker calls every method.
+    This base class asks for nothing and keeps nothing; runtime/train/worker_context.py has the one of a Ray
+    Train worker. Every worker calls every method.
     """
 
     validation: Validation | None = None
     writer: CheckpointWriter = CheckpointWriter()
     keep_every: int | None = None
-    """a checkpoint is also made after steps that are a multiple of it"""
+    """number of steps; a checkpoint is also made after every multiple of it"""
     scratch: str | None = None
-    """local folder below which checkpoints are put together"""
+    """local folder below which checkpoints are assembled"""
 
     def wishes(self) -> tuple[bool, bool]:
-        """Say, in every step, whether to checkpoint after it, and whether to end with that.
+        """Return, in every step, whether to write a checkpoint after it, and whether to end there.
 
-        One worker's wish is every worker's.
+        One worker's wish counts for all workers.
         """
         return False, False
 
     def probe(self) -> float | None:
-        """A loss that goes into checkpoints (training/probe.py)."""
+        """Return a loss to store in the checkpoint (training/probe.py)."""
         return None
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        """Take what a step did.
+        """Take a step's metrics:
 
-        {"step", "loss", "targets", "rows", "tokens" (of all workers), "lr_factor", "gradient_norm", "seconds"
-        (this worker's, since its last step or checkpoint), "wait_seconds" (of these, until there was data)},
-        "skipped" where `skip_loss_spikes` is on, and "validations" where the results of earlier ones were
-        used: [{"valid_step", "valid_auc", "valid_log_loss"}].
+        - "step", "loss", "lr_factor", "gradient_norm", and "targets", "rows", "tokens" of all workers;
+        - "seconds": this worker's, since its last step or checkpoint; "wait_seconds": the part of these spent
+          waiting for data;
+        - "skipped" if `skip_loss_spikes` is on;
+        - "validations" if results of earlier ones were used in this step:
+          [{"valid_step", "valid_auc", "valid_log_loss"}].
         """
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
-        """`folder` holds this worker's part of a sealed checkpoint; copy or move it before returning."""
+        """Copy or move `folder`, this worker's part of a sealed checkpoint, before returning."""
 
 
 def train(
@@ -90,13 +92,13 @@ def train(
     state: TrainState,
     context: Context,
 ) -> TrainState:
-    """Run from `state.step` to the end of the plan, or until validation or a wish says stop.
+    """Train from `state.step` to the end of the plan, or until validation or a wish stops it.
 
-    Returns the state reached, which is `state`.
+    Returns `state`, updated.
 
-    `batches` yields this worker's (global step, columns) in order from `state.step` on.
+    batches: yields this worker's (global step, columns) in order from `state.step` on.
 
-    Raises NonFiniteError before a step is applied whose loss or gradient is no finite number.
+    Raises NonFiniteError, before the step is applied, if its loss or gradient isn't finite.
     """
     cadence = _Cadence(stage, context.keep_every)
     validation = context.validation
@@ -139,7 +141,7 @@ def train(
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Dropout is a function of (seed, step, rank): a resumed run draws what the undisturbed one draws."""
+    """Make dropout a function of (seed, step, rank): a resumed run draws what an undisturbed one draws."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
 
 
@@ -151,7 +153,7 @@ def _metrics(
     validations: list[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
-    """A step as `Context.on_step` gets it."""
+    """Return the step's metrics as `Context.on_step` gets them."""
     metrics: dict[str, Any] = {
         "step": step,
         "loss": result.loss,
@@ -171,8 +173,9 @@ def _metrics(
 
 
 class _Cadence:
-    """When a checkpoint is due: every so many steps, or minutes; minutes are this worker's own, so what they
-    say is a wish.
+    """When a checkpoint is due: after a number of steps or minutes.
+
+    The minutes are measured by this worker's own clock, so they only make a wish.
     """
 
     def __init__(self, stage: StageConfig, keep_every: int | None):
@@ -193,7 +196,7 @@ class _Cadence:
 
 
 def _validate(validation: Validation, state: TrainState, finished: bool) -> list[dict[str, Any]]:
-    """Use what the validation before has found; then begin these weights' own, unless that was the end."""
+    """Use the previous validation's result; then begin one of these weights, unless training stops here."""
     used = [] if state.validating is None else [_use(validation, state)]
     state.stopped = not finished and state.stale_validations >= validation.patience
     if not state.stopped:
@@ -205,7 +208,7 @@ def _validate(validation: Validation, state: TrainState, finished: bool) -> list
 
 
 def _use(validation: Validation, state: TrainState) -> dict[str, Any]:
-    """Wait for a validation's scores, and keep the best."""
+    """Wait for the current validation's scores, and record them if they are the best."""
     scores = validation.result()
     step = state.validating
     state.validating = None
@@ -219,7 +222,7 @@ def _use(validation: Validation, state: TrainState) -> dict[str, Any]:
 
 
 def _checkpoint(engine: Engine, state: TrainState, context: Context) -> None:
-    """Put this worker's part together, seal it, and hand it over."""
+    """Assemble this worker's part of a checkpoint, seal it, and hand it over."""
     state.probe_loss = context.probe()
     with tempfile.TemporaryDirectory(prefix="clickprompt-", dir=context.scratch) as folder:
         context.writer.save(engine, folder)

@@ -21,8 +21,10 @@ def build_optimizer(model: ClickPrompt, stage: StageConfig) -> AdamW:
 
 
 def schedule_factor(step: int, total_steps: int, stage: StageConfig) -> float:
-    """Linear warmup over ⌈warmup_ratio · total⌉ steps, then linear decay to 0 after the last step (or
-    none).
+    """Factor on the peak learning rates at `step` (from 0).
+
+    Linear warmup over ⌈warmup_ratio · total_steps⌉ steps, then linear decay to 0 after the last step, or no
+    decay (`schedule: constant`).
     """
     warmup = math.ceil(stage.warmup_ratio * total_steps)
     if step < warmup:

@@ -1,5 +1,6 @@
-"""runtime.precision: what the forward pass computes in. Weights, gradients and optimizer state are fp32
-always.
+"""The precision of the forward pass (runtime.precision).
+
+Weights, gradients and optimizer state are always fp32.
 """
 
 from typing import Any
@@ -17,16 +18,16 @@ _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.f
 
 
 def at_precision(objective: nn.Module, precision: Precision, device: torch.device) -> nn.Module:
-    """The objective, computing its losses in `precision`."""
+    """Return the objective, made to compute its losses in `precision`."""
     return objective if precision == "fp32" else Autocast(objective, precision, device)
 
 
 class Autocast(nn.Module):
-    """An objective that trains under torch.autocast, and scores in fp32 as whoever reads the export will.
+    """An objective that trains under torch.autocast, and scores in fp32 as readers of the export will.
 
-    Inside the module, because DeepSpeed switches off an autocast around its engine. Its own `torch_autocast`
-    would send gradients in the lower precision, and with fp16 clips them before they are unscaled (0.19.8:
-    the norm is of the scaled gradients).
+    The autocast is inside the module because DeepSpeed switches off one around its engine. DeepSpeed's own
+    `torch_autocast` would send gradients in the lower precision, and with fp16 it clips them before they are
+    unscaled (0.19.8: the norm is that of the scaled gradients).
     """
 
     def __init__(self, objective: Any, precision: Precision, device: torch.device):
@@ -47,8 +48,9 @@ class Autocast(nn.Module):
 
 
 class LossScale:
-    """fp16's factor on the loss, so that small gradients don't vanish: halved when gradients overflow,
-    doubled after 2000 good steps.
+    """fp16's factor on the loss, which keeps small gradients from vanishing.
+
+    It is halved when gradients overflow, and doubled after 2000 good steps.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,4 @@
-"""Is a restored model the one that was saved? One number says so: the loss of a few rows that are always the
-same.
-"""
+"""Check that a restored model is the one that was saved, by its loss on a few fixed rows."""
 
 import math
 
@@ -15,12 +13,13 @@ from clickprompt.training.engine import Engine
 __all__ = ["Probe"]
 
 _ROWS = 16
-_TOLERANCE = 1e-4  # relative: other kernels or thread counts differ by less, another model by more
+_TOLERANCE = 1e-4  # relative; other kernels or thread counts change the loss by less, another model by more
 
 
 class Probe:
-    """Mean loss of the first rows of the training split without dropout. Every worker scores the same rows,
-    as ZeRO-3 needs.
+    """Mean loss of the training split's first rows, without dropout.
+
+    Every worker scores the same rows, as ZeRO-3 requires.
     """
 
     def __init__(self, engine: Engine, collator: Collator, dataset: Dataset):
@@ -39,16 +38,13 @@ class Probe:
         return loss
 
     def check(self, state: TrainState, checkpoint: str) -> None:
-        """Raises RunError when the engine, just restored from `checkpoint`, computes another loss than the
-        one that was saved.
-        """
+        """Raise RunError if the engine, restored from `checkpoint`, computes another loss than was saved."""
         if state.probe_loss is None:
             return
         found = self()
         if not math.isclose(found, state.probe_loss, rel_tol=_TOLERANCE):
             raise RunError(
                 f"{checkpoint}: the model restored at step {state.step} has a loss of {found:.6g} on the "
-                "probe rows, the saved one had "
-                f"{state.probe_loss:.6g}; a file, the PLM or the dataset is another than it was: bring that "
-                "back, or start another --run"
+                f"probe rows, the saved one had {state.probe_loss:.6g}; a file, the PLM or the dataset is "
+                "another than it was: bring that back, or start another --run"
             )

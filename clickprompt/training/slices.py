@@ -1,13 +1,13 @@
-"""Resume state that doesn't know how many workers wrote it.
+"""Save and load resume state independently of the number of workers.
 
-Each worker writes the slices of the parameters and of their optimizer state that it owns, and where they
-begin in the flattened parameter, to `state-<rank>.safetensors`; whoever loads reads the slices that *it* owns
-out of all those files. So any number of workers and any engine or ZeRO stage continues what any other wrote,
-with nothing gathered, converted or unpickled. DeepSpeed's own format holds one rank's flat buffers, which
-only the same number of ranks can read; its universal one takes a conversion that unpickles.
+Each worker writes the slices of parameters and optimizer state that it owns, and where they begin in the
+flattened parameter, to `state-<rank>.safetensors`. A worker that loads reads the slices that *it* owns from
+all these files. So any number of workers and any engine or ZeRO stage can continue what any other wrote, with
+nothing gathered, converted or unpickled. DeepSpeed's own format holds one rank's flat buffers, which only the
+same number of ranks can read; its universal format needs a conversion that unpickles.
 
-Frozen parameters aren't in it: they are what the run began with, and the probe (training/probe.py) notices if
-they no longer are.
+Frozen parameters aren't saved: they are what the run began with, and the probe (training/probe.py) notices if
+they have changed.
 """
 
 import json
@@ -38,11 +38,10 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Slice:
-    """Elements `start` … `start + length` of a flattened parameter, which this worker keeps from `offset` on
-    in `holder`.
+    """Elements `start` … `start + length` of a flattened parameter, kept by this worker.
 
-    `holder` is the tensor that the optimizer steps (the parameter itself, or a flat one of many parameters'
-    slices) and has state for.
+    They begin at `offset` in `holder`, the tensor that the optimizer steps and has state for: the parameter
+    itself, or a flat tensor of many parameters' slices.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Slice:
     offset: int = 0
 
     def of(self, tensor: Tensor) -> Tensor:
-        """This slice of the holder, or of a tensor of optimizer state of its shape, as a view."""
+        """View this slice in the holder, or in optimizer state of the holder's shape."""
         return tensor.detach().view(-1)[self.offset : self.offset + self.length]
 
 
@@ -65,12 +64,12 @@ def save_slices(
     buffers: dict[str, Tensor],
     extra: dict[str, Any],
 ) -> None:
-    """Write one worker's part, of `num_files`; the buffers and `extra` (JSON values) are rank 0's."""
+    """Write one worker's part, of `num_files`; only rank 0's has the buffers and `extra` (JSON values)."""
     tensors = {f"{_BUFFER}|0|{name}": buffer for name, buffer in buffers.items() if not rank}
     for piece in slices:
         tensors[f"{_WEIGHT}|{piece.start}|{piece.name}"] = piece.of(piece.holder)
         for slot, value in optimizer.state.get(piece.holder, {}).items():
-            # A number of its own, such as AdamW's step, is the same for all of a parameter's slices
+            # State that is a single number, such as AdamW's step, is the same for all of a parameter's slices
             tensors[f"{slot}|{piece.start}|{piece.name}"] = (
                 piece.of(value) if value.shape == piece.holder.shape else value
             )
@@ -80,8 +79,9 @@ def save_slices(
 def load_slices(
     folder: str, slices: Iterable[Slice], optimizer: Optimizer, buffers: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """Read this worker's slices, in place, from what all workers wrote; rank 0's `extra`. Raises DataError
-    where a part is missing.
+    """Read this worker's slices in place from what all workers wrote, and return rank 0's `extra`.
+
+    Raises DataError if a part is missing.
     """
     source = _Source(folder)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def load_slices(
             source.read(_BUFFER, name, 0, buffer.detach().view(-1))
         for piece in slices:
             source.read(_WEIGHT, piece.name, piece.start, piece.of(piece.holder))
-            state = optimizer.state[piece.holder]  # of a fresh optimizer: empty
+            state = optimizer.state[piece.holder]  # empty in a fresh optimizer
             for slot in source.slots(piece.name):
                 if (number := source.number(slot, piece.name)) is not None:
                     state[slot] = number.to(piece.holder.device)
@@ -105,12 +105,11 @@ class _Source:
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._parts: dict[
-            tuple[str, str], list[tuple[int, str, Any]]
-        ] = {}  # (slot, name) → (start, key, file)
+        # (slot, name) → (start, key, file)
+        self._parts: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}
         first = self._open(0)
         self.extra: dict[str, Any] = json.loads(first.metadata()["extra"])
-        # Not whatever lies there: more workers may have begun this checkpoint before
+        # The folder may have more files: a larger number of workers may have begun this checkpoint before
         for file in [first, *(self._open(rank) for rank in range(1, int(first.metadata()["files"])))]:
             for key in file.keys():  # noqa: SIM118 (no dict)
                 slot, start, name = key.split("|", 2)
@@ -126,11 +125,11 @@ class _Source:
             ) from error
 
     def slots(self, name: str) -> Iterator[str]:
-        """What there is of a parameter besides its weight."""
+        """Names of a parameter's optimizer state."""
         return (slot for slot, owner in self._parts if owner == name and slot not in (_WEIGHT, _BUFFER))
 
     def number(self, slot: str, name: str) -> Tensor | None:
-        """A state that is one number for the whole parameter."""
+        """Read state that is one number for the whole parameter; None if it isn't."""
         _, key, file = self._parts[slot, name][0]
         return None if file.get_slice(key).get_shape() else file.get_tensor(key)
 
@@ -147,8 +146,8 @@ class _Source:
         if found != len(target):
             raise DataError(
                 f"{self._folder}: has {found} of the {len(target)} elements of {name} ({slot}) from {start} "
-                "on that this worker needs; "
-                "it is of another model: continue with the configuration that began the run"
+                "on that this worker needs; it is of another model: continue with the configuration that "
+                "began the run"
             )
 
 
@@ -157,18 +156,19 @@ def _file(folder: str, rank: int) -> str:
 
 
 def _write(path: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, tensor by tensor: the package's own writer wants all of them on the CPU, as copies,
-    at once.
+    """Write a safetensors file tensor by tensor.
+
+    The package's own writer needs copies of all of them on the CPU at once.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for key, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        # Buffers lie flat, as slices do
+        # Buffers are stored flat, as slices are
         shape = [tensor.numel()] if tensor.ndim or key.startswith(_BUFFER) else []
         header[key] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    text += b" " * (math.ceil(len(text) / 8) * 8 - len(text))  # tensors are aligned
+    text += b" " * (math.ceil(len(text) / 8) * 8 - len(text))  # aligns the tensors
     with open(path, "wb") as stream:
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)

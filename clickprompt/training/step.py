@@ -1,4 +1,4 @@
-"""One training step, read as the paper has it: loss of the global batch (§3.5), gradients, update."""
+"""One training step as in the paper: loss of the global batch (§3.5), gradients, update."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,15 +29,15 @@ class StepResult:
     rows: int
     tokens: int
     lr_factor: float
-    """of every group's learning rate"""
+    """factor on every group's learning rate"""
     gradient_norm: float
     """before clipping"""
     spike: bool
     """whether the step was dropped as a spike (`skip_loss_spikes`)"""
     applied: bool
-    """False where the gradient was dropped: a spike, or fp16's loss scale was too large"""
+    """False if the gradient was dropped: because of a spike, or because fp16's loss scale was too large"""
     wishes: tuple[bool, ...]
-    """what at least one worker wished for"""
+    """for each wish, whether at least one worker had it"""
 
 
 def train_step(
@@ -51,14 +51,14 @@ def train_step(
     state: TrainState,
     wishes: Callable[[], Sequence[bool]],
 ) -> StepResult:
-    """Compute the global batch's loss and gradient on all workers, and apply it.
+    """Compute the global batch's loss and gradient on all workers, and apply the gradient.
 
-    micro_batches: this worker's share, on its device; `columns` are the same rows as they came.
-    step: counts from 0; with `total_steps` it gives the learning rates.
-    wishes: this worker's, asked for when its gradients are there; added up over the workers along with the
-    loss, so that they cost no message of their own.
+    micro_batches: this worker's share, on its device; `columns` holds the same rows as they came.
+    step: counts from 0; together with `total_steps` it determines the learning rates.
+    wishes: called for this worker's wishes once its gradients are there. They are summed over the workers
+        together with the loss, so they cost no message of their own.
 
-    Raises NonFiniteError, before anything is applied, where the loss or its gradient is no finite number.
+    Raises NonFiniteError, before anything is applied, if the loss or its gradient isn't finite.
     """
     targets, rows, tokens = _counts(engine.objective, micro_batches)
     factor = schedule_factor(step, total_steps, stage)
@@ -71,7 +71,7 @@ def train_step(
 
     wished = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
     totals = all_reduce_sum(torch.cat([loss_sum.reshape(1), wished]))
-    # One wait for the device, before the update: what it says must not reach the weights if it isn't a number
+    # The step's only wait for the device. It comes before the update, so that NaN never reaches the weights
     loss_total, *counted, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
     loss = loss_total / max(targets, 1.0)
     overflow = engine.may_overflow and not math.isfinite(norm)
@@ -98,7 +98,7 @@ def train_step(
 
 
 def _counts(objective: Objective, micro_batches: Sequence[Batch]) -> list[float]:
-    """[targets, rows, tokens] of the global batch, without padding."""
+    """Count [targets, rows, tokens] of the global batch, without padding."""
     counts = [
         torch.stack(
             [objective.count_targets(batch).double(), batch.row_weight.sum().double(), _tokens(batch)]

@@ -1,1 +1,1 @@
-"""Connecting to Ray, who goes where, what a cluster must have, and jobs on it."""
+"""Connect to Ray, place work on its nodes, check and size a cluster, and submit jobs to it."""

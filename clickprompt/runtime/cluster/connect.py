@@ -1,4 +1,4 @@
-"""Connecting to Ray: an embedded one of this command's own, or a cluster; and whether a run fits on it."""
+"""Connect to an embedded Ray or to a cluster, and check that a run fits on it."""
 
 import contextlib
 import logging
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 MORE_NODES = "add nodes, or set runtime.autoscaling=true where the cluster does that by itself"
-_DATA_CPUS = 1  # what Ray Data must find free beside the workers, or training waits forever
+_DATA_CPUS = 1  # Ray Data must find this many free beside the workers, or training waits forever
 
-# Read by Ray Train's controller. Defaults: health check 2 s (a worker killed within it loses its last
-# checkpoint's registration), worker start 60 s (hides an impossible request on one machine, too short for an
-# autoscaling cluster).
+# Ray Train's controller reads these. Its defaults don't fit: a health check every 2 s (a worker killed in
+# between loses its last checkpoint's registration), and 60 s for a worker's start (which hides an impossible
+# request on one machine and is too short for an autoscaling cluster).
 _TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
@@ -50,26 +50,28 @@ _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 
 def cpus_needed(runtime: RuntimeConfig, runs: int = 1) -> int:
-    """Logical CPUs that `runs` trainings at a time (workers and data streams) and evaluation (its actors)
-    need, one after the other.
+    """Return the logical CPUs that `runs` concurrent training runs or evaluation need, whichever is more.
+
+    Training needs workers and data streams, evaluation its actors; one follows the other.
     """
     training = runs * (runtime.min_workers * runtime.cpus_per_worker + _DATA_CPUS)
     return max(math.ceil(training), runtime.evaluation_actors + _DATA_CPUS)
 
 
 def embedded_cpus(runtime: RuntimeConfig) -> int:
-    """Logical CPUs an embedded Ray declares: some more than there are cores, since data tasks mostly wait for
-    the workers.
+    """Return the logical CPUs that an embedded Ray declares.
+
+    They are a few more than there are cores, since data tasks mostly wait for the workers.
     """
     return runtime.logical_cpus or usable_cores() + 2
 
 
 def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
-    """Raises ConfigError when the run can't ever be scheduled: asked before anything starts, and of a
-    connected cluster again.
+    """Raise ConfigError if the run can never be scheduled.
 
-    A cluster that grows (runtime.autoscaling) is not held to the nodes it has; nor is it in the checks below
-    and in placement.py.
+    This is checked before anything starts, and again once a cluster is connected. A cluster that grows
+    (runtime.autoscaling) isn't limited to its current nodes, neither here nor in the checks below and in
+    placement.py.
     """
     embedded = runtime.address == "local"
     if ray.is_initialized():
@@ -86,16 +88,15 @@ def check_cpus(runtime: RuntimeConfig, runs: int = 1) -> None:
         no_room(
             runtime,
             f"{at_once}runtime.num_workers={runtime.min_workers} × {runtime.cpus_per_worker:g} CPU + "
-            f"{_DATA_CPUS} for data "
-            f"(evaluation_actors={runtime.evaluation_actors}) need {needed} logical CPUs, Ray has "
-            f"{available}; "
-            f"use at most {fitting} workers{remedy}",
+            f"{_DATA_CPUS} for data (evaluation_actors={runtime.evaluation_actors}) need {needed} logical "
+            f"CPUs, Ray has {available}; use at most {fitting} workers{remedy}",
         )
 
 
 def no_room(runtime: RuntimeConfig, why: str) -> None:
-    """Raises ConfigError with `why`, or says that nodes are waited for on a cluster that grows: Ray asks its
-    autoscaler for them.
+    """Raise ConfigError with `why`; on a cluster that grows, print that the run waits for nodes instead.
+
+    Ray asks the cluster's autoscaler for them.
     """
     if runtime.address == "local" or not runtime.autoscaling:
         raise ConfigError(why)
@@ -103,15 +104,18 @@ def no_room(runtime: RuntimeConfig, why: str) -> None:
 
 
 def validation_cpus(runtime: RuntimeConfig) -> int:
-    """CPUs that an actor asks for which validates beside the workers: none of an embedded Ray's, where it
-    shares the workers' cores.
+    """Return the CPUs that an actor requests to validate beside the workers.
+
+    On an embedded Ray that is none, as it shares the workers' cores.
     """
     return 0 if runtime.address == "local" else 1
 
 
 def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
-    """Raises ConfigError when a connected Ray hasn't room for the evaluation actors beside the workers of
-    `runs` finetunings at a time: whichever came last would wait forever.
+    """Raise ConfigError if a connected Ray has no room for the evaluation actors beside the workers of `runs`
+    concurrent finetuning runs.
+
+    Whichever came last would wait forever.
     """
     actors, workers = runs * runtime.evaluation_actors, runs * runtime.min_workers
     gpu_remedy = "set runtime.gpus_per_evaluation_actor=0 to validate on CPUs, use fewer workers"
@@ -125,26 +129,24 @@ def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
         "GPU": (runtime.gpus_per_worker, runtime.evaluation_gpus, 0, gpu_remedy),
     }
     for kind, (of_worker, of_actor, data, remedy) in needs.items():
-        needed, available = (
-            workers * of_worker + actors * of_actor + data,
-            ray.cluster_resources().get(kind, 0),
-        )
+        needed = workers * of_worker + actors * of_actor + data
+        available = ray.cluster_resources().get(kind, 0)
         if needed > available:
+            for_data = f" + {data} for data" if data else ""
             no_room(
                 runtime,
                 f"{workers} workers × {of_worker:g} {kind} + runtime.evaluation_actors={actors} × "
-                f"{of_actor:g} for validation"
-                f"{f' + {data} for data' if data else ''} need {needed:g} {kind}s, Ray has {available:g}; "
+                f"{of_actor:g} for validation{for_data} need {needed:g} {kind}s, Ray has {available:g}; "
                 f"{remedy}, {MORE_NODES}",
             )
 
 
 @contextlib.contextmanager
 def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None]:
-    """A Ray to run on; what this call started, and nothing else, is stopped at the end.
+    """Connect to the Ray to run on; at the end, stop what this call started and nothing else.
 
-    Raises ConfigError when the run doesn't fit, RunError when no cluster answers; and what a task raised for
-    a person to read as such, without Ray's traceback around it.
+    Raises ConfigError if the run doesn't fit and RunError if no cluster answers. An error that a task raised
+    for the user is raised as it is, without Ray's traceback around it.
     """
     try:
         with _connected(runtime, dashboard):
@@ -169,12 +171,10 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT[embedded])
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes on the same cores must not spin
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # huge pages for torch on CPUs: 140 MB of new memory filled in 38 ms, not 72
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # a task without GPUs must not hide them from its children
+    # Huge pages for torch on CPUs: 140 MB of new memory are filled in 38 ms instead of 72
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # A task without GPUs must not hide them from its children
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if "RAY_TMPDIR" in os.environ:
         os.makedirs(os.path.join(os.environ["RAY_TMPDIR"], "ray"), exist_ok=True)
     options = {"num_cpus": embedded_cpus(runtime), "include_dashboard": dashboard} if embedded else {}
@@ -196,7 +196,7 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
         )
         failed = "Ray didn't start" if embedded else "no Ray could be reached"
         raise RunError(f"runtime.address={runtime.address}: {failed} ({reason}); {remedy}") from error
-    # Ray prints what its raylets warn of, whatever log_to_driver says; stdout is for the result
+    # Ray prints its raylets' warnings in spite of log_to_driver=False, but stdout is for the result
     with contextlib.redirect_stdout(sys.stderr):
         try:
             if not embedded:
@@ -209,11 +209,10 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_dashboard() -> Iterator[int]:
-    """The port where an embedded Ray's dashboard will be, if it has one, known to all processes that start
-    meanwhile.
+    """Choose the port of an embedded Ray's dashboard, and tell it to all processes that start meanwhile.
 
-    Because what Ray Train starts to free a stopped trial's CPUs (PlacementGroupCleaner, Ray 2.60) asks just
-    any Ray of the machine whether that trial is alive: beside another Ray it gets no answer, or a wrong one,
+    Ray Train frees a stopped trial's CPUs by a PlacementGroupCleaner (Ray 2.60), which asks any Ray on the
+    machine whether that trial is alive. If there is another Ray, it may get no answer or a wrong one; then it
     frees nothing, and the next trial waits forever.
     """
     with socket.socket() as probe:
@@ -223,7 +222,7 @@ def _own_dashboard() -> Iterator[int]:
     os.environ[_API_SERVER] = f"http://127.0.0.1:{port}"
     try:
         yield port
-    finally:  # it would come before any address that this process itself gives Ray's clients
+    finally:  # the variable would override any address that this process itself gives to Ray's clients
         if before is None:
             del os.environ[_API_SERVER]
         else:
@@ -231,17 +230,15 @@ def _own_dashboard() -> Iterator[int]:
 
 
 def _check_token(runtime: RuntimeConfig) -> None:
-    """Raises RunError where the cluster takes no tokens and this process wants one: they connect, and every
-    actor dies unstarted.
-    """
+    """Raise RunError if the cluster takes no tokens but this process uses one: then no actor can start."""
     probe = ray.remote(num_cpus=0)(_Probe).remote()
     try:
         ray.get(probe.answer.remote())
     except ActorDiedError as error:
         raise RunError(
             f"runtime.address={runtime.address}: no actor can be started there; where that cluster runs "
-            "without token authentication, set "
-            "RAY_AUTH_MODE=disabled for this command too (better: start the cluster with RAY_AUTH_MODE=token)"
+            "without token authentication, set RAY_AUTH_MODE=disabled for this command too (better: start "
+            "the cluster with RAY_AUTH_MODE=token)"
         ) from error
 
 
@@ -252,24 +249,24 @@ class _Probe:
 
 @contextlib.contextmanager
 def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
-    """What an elastic training must leave: a CPU for Ray Data and, where it validates, what the evaluation
-    actors hold.
+    """Reserve what an elastic training run must leave free: a CPU for Ray Data and, if it validates, the
+    evaluation actors' resources.
 
-    Ray Train's elastic policy starts as many workers as it can reserve CPUs for, and Ray Data, which needs
-    one, would wait forever; it has no setting for that. So that is reserved first, by the same coordinator,
-    whose older requests come before later ones.
+    Ray Train's elastic policy starts as many workers as it can reserve CPUs for, and Ray Data, which needs a
+    CPU, would wait forever. There is no setting for that. So these resources are reserved first, by the same
+    coordinator, which serves older requests first.
     """
     if isinstance(runtime.num_workers, int):
         yield
         return
-    actor = {"CPU": validation_cpus(runtime), "GPU": runtime.evaluation_gpus}
-    actor = {kind: amount for kind, amount in actor.items() if amount}
+    amounts = {"CPU": validation_cpus(runtime), "GPU": runtime.evaluation_gpus}
+    actor = {kind: amount for kind, amount in amounts.items() if amount}
     kept = [{"CPU": _DATA_CPUS}, *([actor] * runtime.evaluation_actors if validating and actor else [])]
     coordinator = compat.DefaultAutoscalingCoordinator(f"clickprompt-data-{uuid.uuid4().hex[:8]}")
     over = threading.Event()
 
     def keep() -> None:
-        while True:  # renewed, so that it lapses with this process
+        while True:  # the request expires soon after this process ends, so it is renewed
             high = compat.ResourceRequestPriority.HIGH
             coordinator.request_resources(kept, expire_after_s=180, priority=high)
             if over.wait(60):
@@ -286,8 +283,9 @@ def kept_free(runtime: RuntimeConfig, *, validating: bool) -> Iterator[None]:
 
 
 def storage_options(uri: str) -> dict[str, Any]:
-    """Where a run is, for a RunConfig. Ray would reach an object store in its own way, which doesn't know all
-    that storage.py knows.
+    """Return a run's place for a RunConfig.
+
+    Ray's own way to an object store doesn't support all that io/storage.py does.
     """
     filesystem, path = storage.resolve(uri)
     return {"storage_path": path, "storage_filesystem": None if storage.is_local(uri) else filesystem}

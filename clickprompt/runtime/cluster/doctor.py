@@ -1,4 +1,4 @@
-"""What will and won't run on this machine, found out without starting Ray."""
+"""Find out what will and won't run on this machine, without starting Ray."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ _MIN_FREE = 2 << 30  # bytes: Ray's object store spills to disk
 
 
 def examine(config: Config) -> list[dict[str, Any]]:
-    """[{"what", "found", "ok"}], in the order a person would ask."""
+    """Return the findings, [{"what", "found", "ok"}], from basic to specific."""
     runtime = config.runtime
     findings = [
         _finding("python", platform.python_version(), ok=platform.python_version_tuple() >= ("3", "11"))
@@ -87,13 +87,13 @@ def _temporary(config: Config) -> dict[str, Any]:
     except ClickPromptError as error:
         return _finding("temporary", str(error), ok=False)
     folder, _ = temporary_folder()
-    while not os.path.isdir(folder):  # it will be made
+    while not os.path.isdir(folder):  # it doesn't exist yet: look at the disk where it will be
         folder = os.path.dirname(folder) or "/"
     return _folder("temporary", folder)
 
 
 def _shared_memory(config: Config) -> list[dict[str, Any]]:
-    """Too little is slow, but works, except between GPUs."""
+    """Check the size of shared memory: too little is slow but works, except between GPUs."""
     if (found := shared_memory()) is None:
         return []
     free, wanted = found
@@ -128,7 +128,7 @@ def _home() -> list[dict[str, Any]]:
 
 
 def _environment(address: str) -> list[dict[str, Any]]:
-    """Variables that look as if they mattered."""
+    """List environment variables that look as if they mattered."""
     findings = []
     if given := os.environ.get("RAY_ADDRESS"):
         used = "used" if address == "auto" else f"not used, since runtime.address={address}"
@@ -146,7 +146,7 @@ def _environment(address: str) -> list[dict[str, Any]]:
 
 
 def _auth(address: str) -> dict[str, Any]:
-    """Ray 2.60 clusters want a token; an embedded Ray listens on loopback for this process only."""
+    """Check the token, which Ray 2.60 clusters ask for; an embedded Ray serves only this process."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     token = bool(os.environ.get("RAY_AUTH_TOKEN")) or (path is not None and os.path.exists(path))
     if address == "local":

@@ -1,4 +1,4 @@
-"""A home folder for whoever has none."""
+"""Provide a home folder for users who have none."""
 
 import os
 import stat
@@ -10,8 +10,10 @@ __all__ = ["make_home"]
 
 
 def make_home() -> None:
-    """A home folder for a user without one (a container with a random user id), without whom Ray and others
-    end in a traceback.
+    """Set HOME to a temporary folder for a user without a home (a container with a random user id).
+
+    Without a home, Ray and others end in a traceback. Raises ConfigError if the folder belongs to another
+    user.
     """
     if os.path.isabs(os.path.expanduser("~")):
         return

@@ -1,8 +1,7 @@
-"""Which nodes do what: training workers on one group of a cluster's nodes, data tasks and evaluation on
-another, by a node label.
+"""Place work on nodes by label: training workers on one group of nodes, data tasks and evaluation on another.
 
-A node is in a group where it was started with `--labels clickprompt.io/group=training` (or `=data`; on
-Kubernetes the `labels` of a worker group). Where no node has a label, its group's work goes wherever there is
+A node is in a group if it was started with `--labels clickprompt.io/group=training` (or `=data`; on
+Kubernetes the `labels` of a worker group). If no node has a group's label, its work goes wherever there is
 room.
 """
 
@@ -22,17 +21,16 @@ Group = Literal["training", "data"]
 
 
 def group_selector(runtime: RuntimeConfig, group: Group) -> dict[str, str] | None:
-    """The label selector of a group's work; None: anywhere. Needs a connected Ray."""
+    """Return the label selector of a group's work; None means anywhere. Needs a connected Ray."""
     if runtime.node_groups == "ignore" or (runtime.node_groups == "auto" and not _nodes(group)):
         return None
     return {GROUP_LABEL: group}
 
 
 def check_groups(runtime: RuntimeConfig, *, validating: bool) -> None:
-    """Say where a training's parts will run. Raises ConfigError where a group that there is can't ever hold
-    them.
+    """Print where a run's parts will be placed. Raises ConfigError if an existing group can never hold them.
 
-    Needs a connected Ray; says nothing of an embedded one, which is a single node.
+    Needs a connected Ray. Prints nothing for an embedded Ray, which is a single node.
     """
     if runtime.address == "local":
         return
@@ -63,8 +61,7 @@ def check_groups(runtime: RuntimeConfig, *, validating: bool) -> None:
                 no_room(
                     runtime,
                     f"{what} need {needed:g} {kind}s, the nodes labelled {GROUP_LABEL}={group} have "
-                    f"{available:g}; use fewer, "
-                    f"set runtime.node_groups=ignore to use any node, {MORE_NODES}",
+                    f"{available:g}; use fewer, set runtime.node_groups=ignore to use any node, {MORE_NODES}",
                 )
 
 

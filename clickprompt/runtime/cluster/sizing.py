@@ -1,8 +1,7 @@
-"""`clickprompt doctor --plan`: what a training will need, computed before there is a cluster, a dataset or a
-weight.
+"""Compute what a training run will need, before there is a cluster or dataset (`clickprompt doctor --plan`).
 
-The model is built on torch's meta device: its parameters are counted exactly, and none of them is there.
-Memory: training/footprint.py.
+The model is built on torch's meta device: its parameters are counted exactly, but take no memory. Memory is
+estimated by training/footprint.py.
 """
 
 import json
@@ -33,10 +32,9 @@ _PUBLISHED = {  # rows of the training split, fields, feature values: Table 1 of
     "amazon-toys": (1_489_782, 5, 371_813),
     "goodreads": (16_097_632, 15, 4_565_430),
 }
-_TOKENS = 128  # of a text, where nothing is known of them
-_LIBRARIES = round(
-    0.7 * 2**30
-)  # bytes of a worker's process before there is a model (0.54 GiB), and what its allocator keeps
+_TOKENS = 128  # assumed length of a text if nothing is known about it
+# Bytes of a worker's process before there is a model (0.54 GiB), and what its allocator keeps
+_LIBRARIES = round(0.7 * 2**30)
 _SHOWN = {
     "plm": "PLM",
     "projector": "prompt projector",
@@ -48,7 +46,7 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a plan needs to know of a dataset."""
+    """What a plan needs to know about a dataset."""
 
     rows: int
     """of the training split"""
@@ -62,7 +60,7 @@ class Sizes:
 
     @property
     def field_sizes(self) -> list[int]:
-        """Ids per field as a model wants them; how they are spread makes no difference to it."""
+        """Numbers of ids per field for a model; how they are spread over the fields makes no difference."""
         return [self.features + 1, *[1] * (self.fields - 1)]
 
 
@@ -77,12 +75,14 @@ def size_training(
     step_seconds: float | None = None,
     measured: str | None = None,
 ) -> dict[str, Any]:
-    """Sizes, parameters, bytes, steps and, from a measured step only, hours of a pretraining or finetuning;
-    as JSON values.
+    """Compute sizes, parameters, bytes and steps of pretraining or finetuning, as JSON values.
 
-    rows, fields, features, tokens: in place of what the dataset or `pipeline.source` says.
+    Hours are computed only from a measured step.
+
+    rows, fields, features, tokens: replace what the dataset or `pipeline.source` says.
     step_seconds, measured: a step's seconds, or a run of the same stage whose metrics.jsonl has them.
-    Raises InputError where the configuration can't work or its dataset's sizes aren't known.
+
+    Raises InputError if the configuration can't work or its dataset's sizes aren't known.
     """
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
     objective = stage.objective
@@ -124,8 +124,8 @@ def size_training(
             "libraries": 0 if on_gpu else _LIBRARIES,
             "total": memory.total + (0 if on_gpu else _LIBRARIES),
         },
-        # A worker builds the whole model in its own memory before it goes to a GPU, and rank 0 gathers it
-        # there for an export
+        # A worker builds the whole model in host memory before it goes to a GPU, and rank 0 gathers it in
+        # host memory for an export
         "host_bytes": _LIBRARIES + whole + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
             [str(index) for index in range(sizes.fields)], config.data.chunk_batches * stage.global_batch_size
@@ -135,7 +135,7 @@ def size_training(
 
 
 def plan_table(plan: dict[str, Any]) -> str:
-    """A plan for people."""
+    """Format a plan for people."""
     data, memory, parameters = plan["data"], plan["worker_bytes"], plan["parameters"]
     device = "GPU" if plan["on_gpu"] else "CPU"
     parts = ", ".join(f"{label} {parameters[name]:,}" for name, label in _SHOWN.items() if parameters[name])
@@ -153,8 +153,7 @@ def plan_table(plan: dict[str, Any]) -> str:
         f"{'parameters':<22}{parameters['total']:,}{trained}",
         f"{'':<22}{parts}",
         f"{'steps':<22}{plan['steps']:,} of {plan['rows_per_step']:,} rows, {plan['steps_per_epoch']:,} an "
-        "epoch; "
-        f"a worker's share: {plan['micro_batches']} × {plan['micro_batch_size']} rows",
+        f"epoch; a worker's share: {plan['micro_batches']} × {plan['micro_batch_size']} rows",
     ]
     lines += [
         f"{where if index == 0 else '':<22}{name.replace('_', ' '):<14}{value / 2**30:>8.2f} GiB"
@@ -220,7 +219,7 @@ def _tokens(
     global_batch_size: int,
     given: int | None,
 ) -> tuple[int, str]:
-    """Of the longest text of a global batch, and how that is known."""
+    """Return the tokens of a global batch's longest text, and how they are known."""
     if objective == "without_plm":
         return 0, "none is read"
     limit = config.plm.max_length
@@ -238,7 +237,7 @@ def _tokens(
 
 
 def _targets(model: ClickPrompt, config: Config, tokens: int) -> float:
-    """Target tokens of a text."""
+    """Return the number of target tokens of a text."""
     if model.plm is None or model.plm.lm_kind != "masked":
         return tokens
     return config.masking.mask_rate * tokens
@@ -264,8 +263,9 @@ def _time(
 
 
 def _measured_step(config: Config, stage_name: str, run: str) -> tuple[float, str]:
-    """Seconds of a step of `config`, from the median step of a run of its stage; rows a second and worker are
-    taken to stay the same.
+    """Estimate the seconds of a step of `config` from the median step of a run of the same stage.
+
+    It is assumed that a worker's rows per second stay the same. Also returns where the figure comes from.
     """
     path = storage.join(run, "metrics.jsonl")
     if not storage.exists(path):

@@ -1,7 +1,7 @@
-"""The entry points in jobs/ by the Ray Jobs API: submit, follow, stop, list; `ray job` with our files and
-exit statuses.
+"""Submit, follow, stop and list the entry points in jobs/ by the Ray Jobs API.
 
-The cluster's token is read by Ray from RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH.
+It works as `ray job` does, but sends the needed files and returns exit statuses. Ray reads the cluster's
+token from RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH.
 """
 
 import contextlib
@@ -39,31 +39,33 @@ __all__ = [
 _PACKAGE = os.path.dirname(os.path.abspath(clickprompt.__file__))
 _JOBS = os.path.join(os.path.dirname(_PACKAGE), "jobs")
 _GRACE = "120"  # seconds that a stopped job has for its checkpoint; Ray's own default is 3
-_PATIENCE = 60.0  # seconds in which the job server may be unreachable while a job is followed
+_PATIENCE = 60.0  # seconds that the job server may be unreachable while a job is followed
 
 
 @dataclass(frozen=True)
 class Submission:
-    """How a job runs; what it does is in its arguments."""
+    """How a job runs; its arguments say what it does."""
 
     job_id: str | None = None
     install: bool = False
-    """this checkout's package and the versions installed here, for a cluster whose image doesn't have them"""
+    """whether to send this checkout's package and install the versions installed here, for a cluster whose
+    image doesn't have them
+    """
     env: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     num_cpus: float | None = None
-    """of the entry point, which only drives; so are the others"""
+    """CPUs of the entry point, which only drives the job"""
     resources: Mapping[str, float] = field(default_factory=dict)
 
 
 def submit_job(
     job: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True
 ) -> dict[str, Any]:
-    """Submit jobs/<job>.py (or <job>_job.py); with `wait` follow its log until it ends. {"job_id", "status",
-    "exit_code", "address"}.
+    """Submit jobs/<job>.py (or <job>_job.py); with `wait`, follow its log until it ends.
 
-    A file given as --config travels with the job. Raises InputError for an unknown job, an unreachable
-    address, a wrong token, an id that is taken.
+    Returns {"job_id", "status", "exit_code", "address"}. A file given as --config travels with the job.
+
+    Raises InputError for an unknown job, an unreachable address, a wrong token or an id that is taken.
     """
     files = sorted(name for name in os.listdir(_JOBS) if name.endswith(".py")) if os.path.isdir(_JOBS) else []
     known = {name.removesuffix(".py").removesuffix("_job"): name for name in files}
@@ -119,8 +121,9 @@ def submit_job(
 
 
 def follow_job(job_id: str, address: str) -> dict[str, Any]:
-    """A job's log on stderr, from its beginning until it has ended; {"job_id", "status", "exit_code",
-    "address"}.
+    """Print a job's log on stderr, from its beginning until the job has ended.
+
+    Returns {"job_id", "status", "exit_code", "address"}.
     """
     client = _client(address)
     _require(client, job_id, address)
@@ -154,8 +157,9 @@ def follow_job(job_id: str, address: str) -> dict[str, Any]:
 
 
 def stop_job(job_id: str, address: str) -> dict[str, Any]:
-    """SIGTERM to the job and wait for its end: a training writes a checkpoint first, and the same command
-    continues there.
+    """Send SIGTERM to the job and wait for its end.
+
+    A training run writes a checkpoint first, and the same command continues there.
     """
     client = _client(address)
     _require(client, job_id, address)
@@ -175,16 +179,15 @@ def stop_job(job_id: str, address: str) -> dict[str, Any]:
 
 
 def job_status(job_id: str, address: str) -> dict[str, Any]:
-    """{"job_id", "status", "exit_code", "job", "run", "started", "ended", "entrypoint"} of one job; times in
-    seconds since 1970.
+    """Return {"job_id", "status", "exit_code", "job", "run", "started", "ended", "entrypoint"} of one job.
+
+    Times are in seconds since 1970.
     """
     return _described(_require(_client(address), job_id, address))
 
 
 def list_jobs(address: str) -> list[dict[str, Any]]:
-    """All jobs of the cluster that were submitted by the Jobs API, newest first, each as `job_status`
-    describes it.
-    """
+    """List the jobs that were submitted by the Jobs API, newest first, each described as by `job_status`."""
     with _answers(address):
         jobs = _client(address).list_jobs()
     return sorted(
@@ -194,7 +197,7 @@ def list_jobs(address: str) -> list[dict[str, Any]]:
 
 
 def job_logs(job_id: str, address: str) -> str:
-    """What the job has printed so far."""
+    """Return what the job has printed so far."""
     client = _client(address)
     _require(client, job_id, address)
     with _answers(address):
@@ -202,9 +205,9 @@ def job_logs(job_id: str, address: str) -> str:
 
 
 def pinned_requirements() -> list[str]:
-    """`name==version` of every distribution that clickprompt needs, in the versions installed here.
+    """Return `name==version` of every distribution that clickprompt needs, in the versions installed here.
 
-    Without what follows a `+`: torch's CPU build here is its CUDA build there.
+    What follows a `+` is left out: torch's CPU build here may be its CUDA build there.
     """
     from packaging.requirements import Requirement
 
@@ -219,7 +222,7 @@ def pinned_requirements() -> list[str]:
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # of another platform
+            continue  # a requirement of another platform
         found[name] = distribution.version.partition("+")[0]
         for wanted in {"", *requirement.extras}:
             if (name, wanted) not in seen:
@@ -229,7 +232,7 @@ def pinned_requirements() -> list[str]:
 
 
 def _carried(arguments: Sequence[str], folder: str) -> list[str]:
-    """The arguments with a local --config file replaced by its copy in the job's folder."""
+    """Return the arguments with a local --config file replaced by its copy in the job's folder."""
     carried = list(arguments)
     for index, argument in enumerate(carried):
         option, separator, joined = argument.partition("=")
@@ -262,14 +265,13 @@ def _client(address: str) -> JobSubmissionClient:
 
 @contextlib.contextmanager
 def _answers(address: str) -> Iterator[None]:
-    """Raises InputError where nobody answers, or not to us."""
+    """Turn errors into InputError if no job server answers, or it refuses the token."""
     try:
         yield
     except AuthenticationError as error:
         raise InputError(
             f"--address {address}: the cluster asks for its token ({_first_line(error)}); set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH "
-            "to a file that holds it"
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file that holds it"
         ) from error
     except (ConnectionError, RuntimeError) as error:
         raise InputError(
@@ -294,7 +296,7 @@ def _require(client: JobSubmissionClient, job_id: str, address: str) -> JobDetai
 
 
 def _exit_code(details: JobDetails) -> int | None:
-    """The entry point's own; 1 where the job failed before or without one, 143 where it was stopped."""
+    """Return the entry point's exit code; 1 if the job failed without one, 143 if it was stopped."""
     if not details.status.is_terminal():
         return None
     if details.driver_exit_code is not None:

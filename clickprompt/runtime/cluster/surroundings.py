@@ -1,6 +1,4 @@
-"""What an embedded Ray needs of the machine around it, looked at before it starts: its temporary folder, and
-shared memory. And what of the environment would mislead it.
-"""
+"""Check what an embedded Ray needs from its machine: a temporary folder, shared memory, direct loopback."""
 
 import os
 import socket
@@ -14,7 +12,7 @@ from clickprompt.runtime import compat
 __all__ = ["check_temporary", "keep_loopback_direct", "shared_memory", "temporary_folder"]
 
 _MAX_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of a Unix socket's path
-# of Ray 2.60, with the longest process id
+# The longest that Ray 2.60 makes, with the longest process id
 _SESSION = "/ray/session_2026-11-28_06-26-10_123456_4194304/sockets/plasma_store"
 _MAX_TEMPORARY = _MAX_SOCKET - len(_SESSION)
 _REMEDY = (
@@ -25,18 +23,18 @@ _LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.2", "::1")
 
 
 def temporary_folder() -> tuple[str, str]:
-    """Where Ray makes its `ray` folder, and the variable that says so."""
-    for variable in (
-        ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",)
-    ):  # as Ray 2.60 does
+    """Return the folder in which Ray makes its `ray` folder, and the variable that sets it."""
+    # Ray 2.60 looks at TMPDIR on Linux only
+    for variable in ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",):
         if variable in os.environ:
             return os.environ[variable], variable
     return "/tmp", "RAY_TMPDIR (not set)"  # noqa: S108 - Ray's own default
 
 
 def check_temporary(runtime: RuntimeConfig) -> None:
-    """Raises ConfigError when an embedded Ray couldn't have its sockets and logs where they belong; of a
-    cluster its own nodes know.
+    """Raise ConfigError if an embedded Ray couldn't put its sockets and logs into its temporary folder.
+
+    A cluster isn't checked; its own nodes have their own folders.
     """
     if runtime.address != "local":
         return
@@ -53,13 +51,12 @@ def check_temporary(runtime: RuntimeConfig) -> None:
     below = os.path.join(folder, "ray")
     made = below
     while not os.path.lexists(made) and made != os.path.dirname(made):
-        made = os.path.dirname(made)  # the nearest that exists: the rest is made there
+        made = os.path.dirname(made)  # in the nearest folder that exists, the rest will be made
     if not os.path.isdir(made):
         raise ConfigError(f"{what}: {made} is not a folder; {_REMEDY}")
     try:
-        with tempfile.TemporaryFile(
-            dir=made
-        ):  # not os.access, which doesn't know all that a mount or a quota forbids
+        # Not os.access, which doesn't know all that a mount or a quota forbids
+        with tempfile.TemporaryFile(dir=made):
             pass
     except OSError as error:
         owner = os.stat(made).st_uid
@@ -70,8 +67,9 @@ def check_temporary(runtime: RuntimeConfig) -> None:
 
 
 def shared_memory() -> tuple[int, int] | None:
-    """Bytes of /dev/shm free, and those below which Ray keeps its objects on disk; None where there is none
-    (not Linux).
+    """Return the free bytes of /dev/shm, and the bytes below which Ray keeps its objects on disk.
+
+    None if there is no /dev/shm (not Linux).
     """
     try:
         found = os.statvfs("/dev/shm")  # noqa: S108
@@ -82,7 +80,7 @@ def shared_memory() -> tuple[int, int] | None:
 
 
 def keep_loopback_direct() -> None:
-    """Where a proxy is set, exempt this machine from it: for this process and what it starts."""
+    """If a proxy is set, exempt this machine from it, for this process and what it starts."""
     if not any(
         os.environ.get(name)
         for scheme in ("http", "https", "all", "grpc")
@@ -103,7 +101,7 @@ def keep_loopback_direct() -> None:
 
 
 def _own_addresses() -> set[str]:
-    """What Ray takes for this node's: the address that packets to the outside would leave from."""
+    """Return the address that Ray takes as this node's: the one from which packets to the outside leave."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("8.8.8.8", 80))  # sends nothing

@@ -1,1 +1,1 @@
-"""What a run shows while it runs: its status, TensorBoard, trackers, Prometheus, memory."""
+"""Observe a run: status, TensorBoard, trackers, Prometheus metrics and memory."""

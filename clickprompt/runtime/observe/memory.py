@@ -1,5 +1,6 @@
-"""What a process and everything below it take of this machine, read from /proc (Linux). An embedded Ray is
-below its driver.
+"""Read the memory and CPU time of a process and all its descendants from /proc (Linux).
+
+An embedded Ray is a descendant of its driver.
 """
 
 import os
@@ -12,19 +13,19 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of all processes together."""
+    """The usage of all processes together."""
 
     memory: int
-    """bytes; a page that several of them share counts once"""
+    """bytes; a page that several processes share counts once"""
     object_store: int
-    """bytes of these that are shared memory: what Ray's object store has touched so far"""
+    """the part of these bytes in shared memory: what Ray's object store has touched so far"""
     cpu_seconds: float
-    """spent so far, also by processes that have ended"""
+    """time spent so far, including processes that have ended"""
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has had at most: its own and the libraries', and what it has read of
-    the object store.
+    """Return this process's peak memory in bytes: its own, its libraries', and what it read from the object
+    store.
     """
     with open("/proc/self/status") as stream:
         sizes = dict(line.split(":", 1) for line in stream)
@@ -32,7 +33,7 @@ def peak_memory() -> int:
 
 
 def usage_below(pid: int) -> Usage:
-    """Of `pid` and its descendants."""
+    """Return the usage of `pid` and its descendants."""
     stats = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(name))}
     children: dict[int, list[int]] = {}
     for child, fields in stats.items():
@@ -46,8 +47,8 @@ def usage_below(pid: int) -> Usage:
 
 
 def _stat(pid: str) -> list[str] | None:
-    """/proc/PID/stat from the state on: the parent is [1], the CPU times of itself and of its dead children
-    are [11:15].
+    """Read /proc/PID/stat from the state on: [1] is the parent, [11:15] are the CPU times of the process and
+    its dead children.
     """
     try:
         with open(f"/proc/{pid}/stat") as stream:
@@ -57,13 +58,13 @@ def _stat(pid: str) -> list[str] | None:
 
 
 def _rollup(pid: int) -> tuple[int, int]:
-    """Bytes: its part of all its pages, and of those in shared memory."""
+    """Return a process's share of all its pages in bytes, and of those in shared memory."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as stream:
             sizes = {
                 name: int(value.split()[0]) * 1024
                 for name, _, value in (line.partition(":") for line in list(stream)[1:])
             }
-    except OSError:  # as above, or it has no memory of its own
+    except OSError:  # it has just ended, or has no memory of its own
         return 0, 0
     return sizes.get("Pss", 0), sizes.get("Pss_Shmem", 0)

@@ -1,7 +1,7 @@
-"""A run's numbers as Ray's metrics, which every node serves to Prometheus (as ray_clickprompt_…;
-cluster/monitoring has the dashboard).
+"""Export a run's numbers as Ray metrics, which every node serves to Prometheus as ray_clickprompt_….
 
-Setting one takes 6 microseconds; Ray collects them every 10 seconds.
+The dashboard is in cluster/monitoring. Setting a metric takes 6 microseconds; Ray collects them every
+10 seconds.
 """
 
 from typing import Any
@@ -14,7 +14,10 @@ _STEP_SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
 class RunMetrics:
-    """Of one worker, tagged by run, stage and worker; what is the same on all of them is rank 0's to set."""
+    """The metrics of one worker, tagged by run, stage and worker.
+
+    Only rank 0 sets those that are the same on all workers.
+    """
 
     def __init__(self, run: str, stage: str, rank: int):
         tags = {"run": run, "stage": stage, "worker": str(rank)}
@@ -25,34 +28,33 @@ class RunMetrics:
 
         self._rank = rank
         self._seconds = Histogram(
-            "clickprompt_step_seconds", "of a step, the wait for its rows included", _STEP_SECONDS, keys
+            "clickprompt_step_seconds", "time of a step, with the wait for its rows", _STEP_SECONDS, keys
         )
         self._seconds.set_default_tags(tags)
-        self._trained = counter(
-            "train_seconds", "in steps"
-        )  # exact, where Ray's histogram knows the middle of a bucket only
-        self._wait = counter("data_wait_seconds", "of these, waited for rows")
-        self._blocked = counter("checkpoint_blocked_seconds", "that training stood still for checkpoints")
+        # An exact sum, while Ray's histogram knows only the middle of a bucket
+        self._trained = counter("train_seconds", "time spent in steps")
+        self._wait = counter("data_wait_seconds", "time in steps spent waiting for rows")
+        self._blocked = counter("checkpoint_blocked_seconds", "time that training waited for checkpoints")
         if rank:
             return
-        self._rows = counter("rows", "trained on, by all workers")
-        self._tokens = counter("tokens", "read by the PLM, in all workers")
+        self._rows = counter("rows", "rows trained on by all workers")
+        self._tokens = counter("tokens", "tokens read by the PLM in all workers")
         gauges = {
-            "loss": "of the last step, a target",
-            "gradient_norm": "of the last step, before clipping",
+            "loss": "loss per target in the last step",
+            "gradient_norm": "gradient norm of the last step, before clipping",
             "step": "steps done",
-            "planned_steps": "at which the run ends",
-            "rows_per_second": "of the last step, all workers",
-            "tokens_per_second": "of the last step, all workers",
-            "valid_auc": "of the last validation that was used",
-            "evaluation_lag_seconds": "from when a validation's weights were given until it was scored",
+            "planned_steps": "step at which the run ends",
+            "rows_per_second": "rows per second in the last step, all workers",
+            "tokens_per_second": "tokens per second in the last step, all workers",
+            "valid_auc": "AUC of the last validation that was used",
+            "evaluation_lag_seconds": "time from handing over a validation's weights to its scores",
         }
         self._gauges = {name: Gauge(f"clickprompt_{name}", what, keys) for name, what in gauges.items()}
         for gauge in self._gauges.values():
             gauge.set_default_tags(tags)
 
     def on_step(self, metrics: dict[str, Any], planned_steps: int, lag: float | None) -> None:
-        """`metrics` as the loop's Context gets them; lag: of the validation whose result is among them."""
+        """Record a step's `metrics` (training/loop.py); `lag` is that of a validation among them."""
         seconds = metrics["seconds"]
         self._seconds.observe(seconds)
         _add(self._trained, seconds)

@@ -1,5 +1,6 @@
-"""How far a run is, between its workers and its driver. A file of its own: what an actor's process imports,
-it waits for.
+"""Pass a run's progress from its workers to its driver, and a request to stop back.
+
+The actor has its own file so that its process imports little and starts quickly.
 """
 
 from typing import Any
@@ -11,18 +12,18 @@ __all__ = ["StatusActor"]
 
 @ray.remote(num_cpus=0)
 class StatusActor:
-    """Where rank 0 writes how far it is, and the driver looks and leaves word that it is to stop."""
+    """Rank 0 posts its progress here; the driver reads it and leaves the request to stop."""
 
     def __init__(self) -> None:
         self._latest: dict[str, Any] | None = None
         self._stop = False
 
     def post(self, metrics: dict[str, Any]) -> bool:
-        """`metrics` of the latest step, {} before the first; whether to stop."""
+        """Store the latest step's metrics ({} before the first); return whether to stop."""
         self._latest = metrics
         return self._stop
 
     def read(self, stop: bool) -> dict[str, Any] | None:
-        """None where no worker has begun."""
+        """Return the latest metrics, None if no worker has begun; store whether the run is to stop."""
         self._stop = stop
         return self._latest

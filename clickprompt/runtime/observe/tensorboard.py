@@ -1,4 +1,4 @@
-"""TensorBoard's events: what metrics.jsonl holds, to look at, and never a reason for a run to fail."""
+"""Write the content of metrics.jsonl as TensorBoard events; an error here never makes a run fail."""
 
 import contextlib
 import os
@@ -12,8 +12,9 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard:
-    """`<run>/tensorboard` of a local run; its writer doesn't recover where the disk refused once, so then
-    there are no more.
+    """`<run>/tensorboard` of a local run.
+
+    The writer doesn't recover once the disk has refused a write, so from then on there are no more events.
     """
 
     def __init__(self, run: str, step: int):

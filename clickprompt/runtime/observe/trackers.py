@@ -1,8 +1,7 @@
-"""What metrics.jsonl holds to MLflow and Weights & Biases, where a configuration asks for them; never a
-reason for a run to fail or wait.
+"""Send the content of metrics.jsonl to MLflow and Weights & Biases, if the configuration asks for it.
 
-Where a server is and who asks: their own environment variables (MLFLOW_TRACKING_USERNAME, WANDB_API_KEY, …),
-never our configuration.
+A tracker never makes a run fail or wait. Credentials come from the trackers' own environment variables
+(MLFLOW_TRACKING_USERNAME, WANDB_API_KEY, …), never from the configuration.
 """
 
 import os
@@ -21,17 +20,18 @@ from clickprompt.runtime.train.training_run import TrainingRun
 __all__ = ["Tracking"]
 
 _PROJECT = "clickprompt"
-_WAITING = 10_000  # steps that may wait to be sent; further ones are left out
+_WAITING = 10_000  # steps that may wait to be sent; further ones are dropped
 _AT_ONCE = 100  # steps in a message; MLflow takes 1,000 figures
-_PARAMS_AT_ONCE = 100  # as many as MLflow takes
-_PATIENCE_S = 20.0  # for what is left when a training ends
+_PARAMS_AT_ONCE = 100  # the most that MLflow takes
+_PATIENCE_S = 20.0  # seconds to send what is left when a run ends
 
 Figures = list[tuple[int, dict[str, float]]]
 
 
 class Tracking:
-    """Sends from a thread of its own, so that a slow or dead server stops no step. A resumed run goes on
-    under its earlier name there.
+    """Send figures from a separate thread, so that a slow or dead server holds up no step.
+
+    A resumed run continues under its earlier id at the tracker.
     """
 
     def __init__(self, training: TrainingRun):
@@ -82,14 +82,12 @@ class Tracking:
 
 
 def with_care(name: str, action: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns; None, with a line on stderr, where it failed."""
+    """Return the action's result; if it fails, print a line on stderr and return None."""
     try:
         return action(*arguments)
-    except Exception as error:  # any of theirs
-        say(
-            f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; the run goes on without "
-            "it"
-        )
+    except Exception as error:  # the trackers raise errors of many kinds
+        reason = " ".join(str(error).split())[:300]
+        say(f"{name}: {type(error).__name__}: {reason}; the run goes on without it")
         return None
 
 
@@ -157,9 +155,8 @@ class WandB:
             config=dict(leaves(training.config.model_dump(mode="json"))),
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
         )
-        self._run.define_metric(
-            "*", step_metric="step"
-        )  # W&B's own count would refuse the steps that come again after a checkpoint
+        # With its own step count, W&B would refuse the steps that are repeated after a resume
+        self._run.define_metric("*", step_metric="step")
 
     def send(self, figures: Figures) -> bool:
         for step, values in figures:

@@ -1,12 +1,11 @@
-"""Rows of new raw files → the next version of a prepared dataset, in the same place (layout:
-data/prepared/dataset.py).
+"""Append rows of new raw files to a prepared dataset as its next version, in the same place.
 
-The new rows are split among themselves, so none that was ever held out becomes a training row; ids, once
-given, stay. New rows are joined to the tables as they are now, and so is what is predicted from this version
-on; the rows before keep what they had.
+The layout is in data/prepared/dataset.py. The new rows are split among themselves, so no row that was ever
+held out becomes a training row; ids, once given, stay. New rows are joined to the tables as they are now, and
+so are rows that are predicted from this version on; earlier rows keep what they had.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright doesn't see them
 # pyright: reportAttributeAccessIssue=false
 
 import uuid
@@ -52,16 +51,16 @@ def append(
     runtime: RuntimeConfig | None = None,
     progress: Callable[[str], None] = say,
 ) -> Dataset:
-    """Append the raw files that the dataset at `out_uri` doesn't have yet; without any, it is returned as it
-    is.
+    """Append the raw files that the dataset at `out_uri` doesn't have yet, and return the dataset.
 
-    Their rows are split 8:1:1 as the dataset was; shards, order and ids are made as by `prepare`, and the
-    row_ids and the ids of new values go on where the dataset's end. The options are the dataset's; one that
-    is given has to be the same. What is killed or fails leaves the version that was there.
+    Without new files it is returned as it is. The new rows are split 8:1:1 as the dataset was. Shards, order
+    and ids are made as by `prepare`; row_ids and the ids of new values continue where the dataset's end. The
+    options are the dataset's; one that is given must be the same. If an append is killed or fails, the
+    version that was there stays.
 
-    Raises DataError for a raw file that changed or is gone, a malformed line (with its number), a damaged
-    vocabulary; InputError for a source that has to be prepared whole, another schema or option, a place that
-    can't be written, another append at the same time.
+    Raises DataError for a raw file that changed or is gone, a malformed line (with its number) or a damaged
+    vocabulary; InputError for a source that must be prepared as a whole, another schema or option, a place
+    that can't be written, or another append at the same time.
     """
     out_uri = storage.native(out_uri)
     source = get_source(source_name, raw_dir and storage.native(raw_dir))
@@ -85,12 +84,12 @@ def append(
     source = source.only(new)
     source.raw_files()  # raises where one of them can't be right
     source = source.continued([FieldRule.from_json(rule) for rule in dataset.manifest["transform"]["fields"]])
-    dataset.verify([])  # the vocabularies go on in the new version
-    # another append at the same time writes elsewhere
+    dataset.verify([])  # the vocabularies continue in the new version
+    # A random suffix, so that another append at the same time writes elsewhere
     folder = f"{version_folder(dataset.version + 1)}{uuid.uuid4().hex[:8]}"
     try:
         filesystem, path = storage.resolve(storage.join(out_uri, folder))
-        with storage.user_errors(out_uri):  # a place that can't be written shows before the work starts
+        with storage.user_errors(out_uri):  # fails before the work starts if the place can't be written
             filesystem.create_dir(path, recursive=True)
         progress(f"appending {len(new)} raw files to version {dataset.version}")
         with connect(runtime or RuntimeConfig()):
@@ -106,9 +105,8 @@ def append(
         if Dataset.open(out_uri).version == dataset.version:
             storage.delete_tree(storage.join(out_uri, folder))
         raise
-    for name in storage.list_names(
-        out_uri
-    ):  # what killed appends have left, and those that come too late now
+    # Delete what killed appends have left, and what appends that now come too late have written
+    for name in storage.list_names(out_uri):
         if name.startswith(f"v{dataset.version + 1}-") and name != folder:
             storage.delete_tree(storage.join(out_uri, name))
     return Dataset.open(out_uri)
@@ -152,8 +150,8 @@ def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
         if found[name] != size:
             raise DataError(
                 f"{name}: has {found[name]:,} bytes, and had {size:,} when it was prepared into "
-                f"{dataset.uri}; "
-                "restore it and put new rows into files of their own, or prepare the log in a new place"
+                f"{dataset.uri}; restore it and put new rows into files of their own, or prepare the log in "
+                "a new place"
             )
     return {name: size for name, size in found.items() if name not in known}
 
@@ -161,8 +159,9 @@ def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
 def _write_files(
     dataset: Dataset, source: Source, folder: str, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Everything but the manifests; what the new version's says other than the old one's, apart from the raw
-    files, is returned.
+    """Write everything but the manifests; return how the new version's manifest differs from the old one.
+
+    The raw files aren't in what is returned.
     """
     old, options = dataset.manifest, dataset.manifest["options"]
     uri = storage.join(dataset.uri, folder)
@@ -189,7 +188,7 @@ def _write_files(
     shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
-    storage.delete_half_written(uri)  # by a task whose worker was killed
+    storage.delete_half_written(uri)  # a task whose worker was killed may have left something
     statistics["clicks"] = log.clicks
     transform = write_transform(uri, source, source.rules(), tables)
     joined = {
@@ -211,10 +210,11 @@ def _write_files(
 def _extended(
     dataset: Dataset, number: int, column: pa.Array, chosen: np.ndarray, rows: np.ndarray, min_count: int
 ) -> tuple[FieldValues, np.ndarray]:
-    """The field's old values and behind them the new ones, in the order of `column`, which has a value for
-    each code; and each code's id.
+    """Return the field's old values followed by the new ones, and each code's id.
 
-    chosen: of the codes; rows: [splits, codes].
+    New values come in the order of `column`, which has a value for each code.
+
+    chosen: [codes] bool; rows: [splits, codes].
     """
     found, value, per_value = rows_per_value(column, chosen, rows)
     train, missing = per_value[0, :-1], per_value[:, -1]

@@ -1,4 +1,4 @@
-"""The log as coded files: read, numbered by column, and cut to the rows that a dataset keeps."""
+"""Turn the log into coded files: read it, number each column's values, and keep the dataset's rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from clickprompt.runtime.prepare.fan_out import each, totals
 
 __all__ = ["CodedLog", "drop_repeats", "joined_tables", "k_core", "read_log", "sample_users"]
 
-_ROWS_PER_BUCKET = 1 << 21  # what one task looks through for repeated interactions
+_ROWS_PER_BUCKET = 1 << 21  # rows that one task searches for repeated interactions
 
 
 @dataclass(frozen=True)
 class CodedLog:
-    """The coded files, and what is known of all their rows."""
+    """The coded files, and facts about all their rows."""
 
     files: list[str]
     rows: int
@@ -34,7 +34,7 @@ class CodedLog:
 
     @classmethod
     def of(cls, files: Sequence[str], found: Sequence[tasks.Stats | None], nothing_left: str) -> "CodedLog":
-        """Files without rows are left out. Raises DataError when no row is left."""
+        """Combine the files' statistics; leave out files without rows. Raises DataError if no row is left."""
         kept = [(file, stats) for file, stats in zip(files, found, strict=True) if stats]
         if not kept:
             raise DataError(nothing_left)
@@ -44,9 +44,10 @@ class CodedLog:
 
 
 def joined_tables(source: Source) -> dict[str, pa.Table]:
-    """Key column of the log → table, as the rows are joined to it."""
+    """Return key column of the log → the table that rows are joined to."""
     tables = {key: _nulls(table) for key, table in source.tables().items()}
-    if source.joins == "left":  # what a row without its key has
+    if source.joins == "left":
+        # An empty last row, for log rows whose key the table doesn't have
         tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
     return tables
 
@@ -59,10 +60,10 @@ def read_log(
     first_row_id: int = 0,
     progress: Callable[[str], None] = say,
 ) -> tuple[CodedLog, dict[str, pa.Array], dict[str, int]]:
-    """The coded log, the values of those of its columns that no table has, and how many rows there were and
-    were dropped.
+    """Return the coded log, the values of its columns that are in no table, and counts of rows read and
+    dropped.
 
-    Raises DataError as `prepare` does for raw files that can't be read.
+    Raises DataError, as `prepare` does, for raw files that can't be read.
     """
     parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id, progress)
     log, values, unmatched = _encode(source, tables, parsed, options, stage)
@@ -92,12 +93,11 @@ def _no_values(table: pa.Table) -> pa.Table:
 def _parse(
     source: Source, stage: str, first_row_id: int = 0, progress: Callable[[str], None] = say
 ) -> tuple[list[tasks.Parsed], int, int, Findings]:
-    """The parsed files, the rows of the log, those of them that the label rule keeps, and what there was to
-    note.
+    """Parse the log; return the parsed files, the numbers of rows read and kept by the label rule, and
+    findings.
     """
     parts = source.parts()
-    # tasks and not a Ray Data read: Ray Data wraps an exception so that its cause, our one clear line, is
-    # lost
+    # Tasks, not a Ray Data read: Ray Data wraps an exception so that its cause, one clear line, is lost
     read = each(
         lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"),
         enumerate(parts),
@@ -126,8 +126,8 @@ def _encode(
     options: dict[str, Any],
     stage: str,
 ) -> tuple[CodedLog, dict[str, pa.Array], int]:
-    """The coded files, the values of those log columns that no table has (first null: none), and the rows
-    whose key no table has.
+    """Encode the log; return it, the values of its columns that are in no table (null first), and the number
+    of rows whose key is in no table.
     """
     if not parsed:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
@@ -135,7 +135,7 @@ def _encode(
         *tables,
         *(name for name in source.fields if not any(name in table.column_names for table in tables.values())),
     ]
-    # Of a log cut to its k-core user and item are numbered even where neither is a field
+    # For a k-core, user and item are numbered even if neither is a field
     unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
     names += unnamed
     known = {key: table.column(KEY).combine_chunks().drop_null() for key, table in tables.items()}
@@ -171,6 +171,7 @@ def _encode(
 
 
 def sample_users(source: Source, log: CodedLog, options: dict[str, Any]) -> CodedLog:
+    """Keep the rows of a random share of the users."""
     found = each(
         lambda file: tasks.of_sampled_users.remote(
             file, source.user, options["sample_users"], options["seed"]
@@ -187,7 +188,7 @@ def sample_users(source: Source, log: CodedLog, options: dict[str, Any]) -> Code
 
 
 def drop_repeats(source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
-    """Of the rows with the same user and item, the latest (the last, of equal times) is kept."""
+    """Keep only the latest of the rows with the same user and item (of equal times, the last)."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
     found = each(
         lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets),
@@ -205,8 +206,9 @@ def drop_repeats(source: Source, log: CodedLog, progress: Callable[[str], None])
 
 
 def k_core(source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
-    """Drop users and items with fewer than k rows until there are none: a fixed point, the same in whatever
-    order they go.
+    """Drop users and items with fewer than k rows until there are none.
+
+    The result is a fixed point, which doesn't depend on the order of dropping.
     """
     keep: list[np.ndarray] | None = None
     rounds = 0

@@ -1,4 +1,4 @@
-"""Many tasks of one kind on Ray: started a few at a time, their results in order."""
+"""Run many tasks of one kind on Ray, a few at a time, and return their results in order."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,11 +12,10 @@ __all__ = ["each", "totals"]
 
 
 def each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list[Any]:
-    """What the task that `submit` starts for each item returns. A failure raises once the few that were
-    started have ended.
+    """Return the results of the tasks that `submit` starts, one for each item, in the items' order.
 
-    Not ray.cancel: it can take the driver down with it (ray 2.60, "Tried to complete task that was not
-    pending").
+    A failure is raised once the few tasks in flight have ended. They aren't ended by ray.cancel, because it
+    can take the driver down with it (ray 2.60, "Tried to complete task that was not pending").
     """
     items = list(items)
     in_flight: dict[Any, int] = {}
@@ -36,14 +35,16 @@ def each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list
                 in_flight[submit(item)] = index
                 collect(until=window - 1)
             collect(until=0)
-        except BaseException:  # what still runs would write into a folder that is being deleted
-            ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
+        except BaseException:
+            # Tasks that still run would write into a folder that is being deleted
+            if in_flight:
+                ray.wait(list(in_flight), num_returns=len(in_flight))
             raise
     return [results[index] for index in range(len(items))]
 
 
 def totals(counting: list[Any]) -> list[np.ndarray]:
-    """The sums of the tasks' counts, each as long as its longest, one task's at a time."""
+    """Sum the tasks' counts, one task at a time; each sum is as long as the longest of its counts."""
     totals: list[np.ndarray] = []
     for task in counting:
         for index, count in enumerate(ray.get(task)):

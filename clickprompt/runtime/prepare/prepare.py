@@ -1,7 +1,7 @@
-"""Raw log → prepared dataset (DESIGN §3.1), on Ray.
+"""Prepare a dataset from a raw log on Ray.
 
-Rows go through files (data/prepared/staging.py): a task holds one file's rows or one shard's, the driver
-counts, histograms and the vocabulary, so that memory grows with the vocabulary and not with the log.
+Rows go through files (data/prepared/staging.py). A task holds the rows of one file or one shard; the driver
+holds counts, histograms and the vocabulary. So memory grows with the vocabulary and not with the log.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clickprompt.config import RuntimeConfig
-from clickprompt.data.prepared.dataset import (
-    FORMAT_VERSION,
-    MANIFEST,
-    SPLITS,
-    Dataset,
-    field_columns,
-)
+from clickprompt.data.prepared.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.template import TEMPLATE
@@ -36,7 +30,7 @@ from clickprompt.runtime.prepare.vocabulary import (
 __all__ = ["prepare"]
 
 SPLIT_BY = ("time", "hash", "column")
-_MUCH_UNSEEN = 0.01  # share of a split's rows from which on it is worth a word
+_MUCH_UNSEEN = 0.01  # share of a split's rows from which unseen values are reported
 _STAGE = "staging"  # below the target's temporary name
 
 
@@ -55,23 +49,23 @@ def prepare(
 ) -> Dataset:
     """Prepare `raw_dir` as `out_uri`. The same input gives the same bytes on any number of machines.
 
-    The split is 8:1:1 by global time, ties by row order (the paper's), or by the rank of a seeded hash: then
-    every user is in every split, and results don't compare with Table 2. Without `split_by` it is the
-    source's.
+    The split is 8:1:1 by global time with ties by row order (the paper's), or by the rank of a seeded hash.
+    With the hash every user is in every split, and results don't compare with Table 2. Without `split_by`
+    the source's split is used.
 
-    With `sample_users`, a share between 0 and 1, only the rows of so many users are kept, before k-core; who
-    they are says the seed.
+    With `sample_users`, a share between 0 and 1, only the rows of that share of users are kept, before
+    k-core; the seed decides which users.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
-    Raises DataError for a missing raw file, a malformed line (with its number), an empty split; InputError
-    for an unknown source or a target that can't be written or holds something else. Nothing stays at
-    `out_uri` then.
+    Raises DataError for a missing raw file, a malformed line (with its number) or an empty split; InputError
+    for an unknown source, or a target that can't be written or holds something else. Then nothing is left at
+    `out_uri`.
     """
     # Ray tasks run in folders of their own
     out_uri = storage.native(out_uri)
     source = get_source(source_name, raw_dir and storage.native(raw_dir))
-    field_columns(source.fields)  # raises where two names make one
+    field_columns(source.fields)  # raises if two names give the same column
     if rows_per_shard < 1 or row_group_rows < 1:
         raise InputError(
             f"rows_per_shard={rows_per_shard}, row_group_rows={row_group_rows}: both must be at least 1"
@@ -141,7 +135,7 @@ def _existing(
 def _write_files(
     source: Source, uri: str, options: dict[str, Any], progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Everything but the manifest, whose content is returned."""
+    """Write everything but the manifest, and return the manifest's content."""
     if source.remark:
         progress(f"note: {source.remark}")
     stage = storage.join(uri, _STAGE)
@@ -220,8 +214,9 @@ def _say_what_was_found(
     bounds: dict[str, list[int]],
     progress: Callable[[str], None],
 ) -> None:
-    """Dates, click rates and what is new to the model, split by split: what a split can't tell is better
-    known before the training.
+    """Print dates, click rates and unseen values, split by split.
+
+    It is better to know before training what a split can't show.
     """
     for split in SPLITS:
         rows, clicked = sizes[split], clicks[split]

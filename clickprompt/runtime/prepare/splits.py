@@ -1,4 +1,4 @@
-"""Where the splits begin, and the sorted shards of each: boundaries come from histograms of the files."""
+"""Find where the splits begin, and write each one's sorted shards; boundaries come from file histograms."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from clickprompt.data.prepared.dataset import (
-    SPLITS,
-    split_sizes,
-)
+from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
@@ -21,7 +18,7 @@ __all__ = ["cut_by_split", "rows_per_code", "write_shards"]
 def cut_by_split(
     log: CodedLog, options: dict[str, Any], progress: Callable[[str], None]
 ) -> tuple[dict[str, int], list[tuple[int, int]]]:
-    """Rows per split, and (split_key, row_id) where valid and test begin."""
+    """Return the rows per split, and the (split_key, row_id) where valid and test begin."""
     sizes = _column_sizes(log) if options["split"] == "column" else split_sizes(log.rows)
     progress(
         f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / "
@@ -34,7 +31,7 @@ def cut_by_split(
 def rows_per_code(
     log: CodedLog, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]
 ) -> dict[str, np.ndarray]:
-    """[splits, codes] int64 per log column: rows of each code; `lengths`: codes of each column."""
+    """Count each code's rows: [splits, codes] int64 per log column; `lengths` is each column's number of codes."""
     ordering = (starts, log.first_key, options["seed"])
     totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
     for counting in [tasks.rows_per_code.remote(file, list(lengths), ordering) for file in log.files]:
@@ -53,8 +50,10 @@ def write_shards(
     codes: dict[str, dict[str, np.ndarray]],
     columns: list[str],
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
-    """Manifest entries of each split's shards below `uri`, its first and last timestamp, which a split
-    without rows has not, and clicks.
+    """Write the shards below `uri`.
+
+    Returns, by split, the shards' manifest entries, the first and last timestamp (not for a split without
+    rows), and the clicks.
     """
     pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
     codes_ref = ray.put(codes)
@@ -84,14 +83,15 @@ def write_shards(
 
 
 def _column_sizes(log: CodedLog) -> dict[str, int]:
-    """Rows per split, where the split key is the split's number."""
+    """Count the rows per split when the split key is the split's number."""
     counts = totals([tasks.histogram.remote(file, "split_key", 0, 1, None) for file in log.files])[0]
     return {split: int(counts[number]) for number, split in enumerate(SPLITS)}
 
 
 def _kth(log: CodedLog, k: int) -> tuple[int, int]:
-    """(split_key, row_id) of the row with k rows before it in that order, found by refining histograms: no
-    rows come here.
+    """Return (split_key, row_id) of the row with k rows before it in that order.
+
+    It is found by refining histograms, so no rows come to the driver.
     """
     key, k = _refine(log.files, k, "split_key", log.first_key, log.last_key, None)
     row_id, _ = _refine(log.files, k, "row_id", 0, log.last_row_id, key)
@@ -99,7 +99,7 @@ def _kth(log: CodedLog, k: int) -> tuple[int, int]:
 
 
 def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int | None) -> tuple[int, int]:
-    """The value of `column` at rank k (from 0), and the rank that is left among its equals."""
+    """Return the value of `column` at rank k (from 0), and the remaining rank among equal values."""
     while low < high:
         width = -(-(high - low + 1) // tasks.BINS)
         before = np.cumsum(
@@ -114,15 +114,15 @@ def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int
 def _sort_into_shards(
     log: CodedLog, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, Any], stage: str
 ) -> tuple[list[str], dict[str, int]]:
-    """Files with one record batch per shard, in the order of train, valid, test; and the number of shards of
-    each.
+    """Write files with one record batch per shard, in the order train, valid, test; also return the number of
+    shards per split.
 
-    Validation and test are in the order of the split. Training rows are in the order of a seeded hash: raw
-    logs are sorted by user or by time, and the order of an epoch (data/prepared/order.py) permutes row groups
-    and the rows within a chunk of a few of them, so every row group has to be a uniform sample of the log if
-    the batches are to be one.
+    Validation and test are in the order of the split. Training rows are in the order of a seeded hash. Raw
+    logs are sorted by user or by time, and the order of an epoch (data/prepared/order.py) only permutes row
+    groups and the rows within a chunk of a few of them. So batches are a uniform sample of the log only if
+    every row group is one.
 
-    Shards are cut at boundaries found from histograms, so they don't depend on how the log was cut.
+    Shard boundaries are found from histograms, so they don't depend on how the log was divided into files.
     """
     ordering = (starts, log.first_key, options["seed"])
     spans = [
@@ -146,9 +146,8 @@ def _sort_into_shards(
         ends = np.unique(
             np.searchsorted(before, [sizes[split] * shard / wanted for shard in range(1, wanted)])
         )
-        ends = ends[
-            before[ends] < sizes[split]
-        ]  # nothing is left behind a bin that holds the split's last row
+        # Nothing is left after a bin that holds the split's last row
+        ends = ends[before[ends] < sizes[split]]
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
     pieces = each(

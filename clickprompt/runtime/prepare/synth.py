@@ -1,5 +1,6 @@
-"""Synthetic logs of any length (data/synth/synth.py), one Ray task a file: the driver sees histograms and who
-and what occurs, never rows.
+"""Write synthetic logs of any length (data/synth/synth.py), with one Ray task per file.
+
+The driver sees histograms and which users and items occur, never rows.
 """
 
 from collections import deque
@@ -36,14 +37,14 @@ def synth(
     runtime: RuntimeConfig | None = None,
     progress: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Write log/*.parquet, schema.yaml and, last, synth.json, whose content is returned: field sizes, click
-    model, Bayes AUC, files.
+    """Write log/*.parquet, schema.yaml and, last, synth.json, and return the content of synth.json.
 
-    The same arguments give the same bytes on any number of machines; a longer log begins with the same files
-    but for the last. A log made before with the same arguments is returned as it is.
+    It has the field sizes, the click model, the Bayes AUC and the files. The same arguments give the same
+    bytes on any number of machines; a longer log begins with the same files except for the last. A log made
+    before with the same arguments is returned as it is.
 
-    Raises InputError for an unknown name, a number of rows out of range, a target that can't be written or
-    holds something else. Nothing stays at `out_uri` then.
+    Raises InputError for an unknown name, a number of rows out of range, or a target that can't be written or
+    holds something else. Then nothing is left at `out_uri`.
     """
     log = get_synthetic(name)(seed, rows_per_file, row_group_rows)
     check_rows(rows)
@@ -80,12 +81,10 @@ def _existing(uri: str, identity: dict[str, Any], progress: Callable[[str], None
 
 
 def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], None]) -> dict[str, Any]:
-    """The log's files. Returns what is known of all of them."""
+    """Write the log's files, and return the facts about all of them."""
     scores, files, clicks, times = ScoreHistogram.empty(), [], 0, []
-    seen_users, seen_books = (
-        np.zeros(log.max_users(rows), dtype=np.bool_),
-        np.zeros(log.max_books(rows), dtype=np.bool_),
-    )
+    seen_users = np.zeros(log.max_users(rows), dtype=np.bool_)
+    seen_books = np.zeros(log.max_books(rows), dtype=np.bool_)
     in_flight: deque[Any] = deque()
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     try:
@@ -99,20 +98,20 @@ def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], 
                 )
                 if not in_flight:
                     break
-                part: Part = ray.get(
-                    in_flight[0]
-                )  # in order, so that sums of floats don't depend on who was first
+                # In order, so that sums of floats don't depend on which task was first
+                part: Part = ray.get(in_flight[0])
                 in_flight.popleft()
                 scores.add(part.scores)
-                seen_users[part.users] = seen_books[part.books] = True
+                seen_users[part.users] = True
+                seen_books[part.books] = True
                 files.append(part.entry)
                 clicks += part.clicks
                 times += part.timestamps
                 task.update(scores.rows)
-    except (
-        BaseException
-    ):  # what still runs would write into a folder that is being deleted; not ray.cancel: see prepare.py
-        ray.wait(list(in_flight), num_returns=len(in_flight)) if in_flight else None
+    except BaseException:
+        # Tasks that still run would write into a folder that is being deleted. Not ray.cancel: see fan_out.py
+        if in_flight:
+            ray.wait(list(in_flight), num_returns=len(in_flight))
         raise
     progress("counting the fields' values")
     sizes = log.field_sizes(int(seen_users.sum()), np.flatnonzero(seen_books))

@@ -1,10 +1,9 @@
-"""The tasks of `prepare`: what happens to one file of the log, one column's values, or one shard. The driver
-is prepare.py.
+"""The Ray tasks of `prepare`: each handles one file of the log, one column's values or one shard.
 
-A task that runs a second time, because its worker died, writes the same again.
+The driver is prepare.py. A task that runs a second time, because its worker died, writes the same again.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright doesn't see them
 # pyright: reportAttributeAccessIssue=false
 
 import io
@@ -30,24 +29,21 @@ __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
 BINS = 1 << 16
 SPAN = 1 << 61  # room for one split's sort keys in an int64
-_ORDER, _SPLIT, _USERS = (
-    1,
-    8,
-    9,
-)  # streams: set the hashes apart, and from other uses of the keyed generator with the same seed
-_LONGEST_VALUE = 1 << 16  # bytes; what is longer is no feature value but a mistake in the file
+# Streams that make these hashes independent of each other and of other uses of the keyed generator with the
+# same seed
+_ORDER, _SPLIT, _USERS = 1, 8, 9
+_LONGEST_VALUE = 1 << 16  # bytes; anything longer is a mistake in the file, not a feature value
 
-Stats = tuple[
-    int, int, int, int, int
-]  # of a coded file: rows, clicks, smallest and largest split key, last row_id
-Ordering = tuple[
-    list[tuple[int, int]], int, int
-]  # (split_key, row_id) where valid and test begin; the smallest split_key; seed
+Stats = tuple[int, int, int, int, int]
+"""of a coded file: rows, clicks, smallest and largest split key, last row_id"""
+
+Ordering = tuple[list[tuple[int, int]], int, int]
+"""(split_key, row_id) where valid and test begin; the smallest split_key; the seed"""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A parsed file: where it is, its part of the log, and the row_id of the part's first row."""
+    """A parsed file: its place, its part of the log, and the row_id of the part's first row."""
 
     uri: str
     part: RawPart
@@ -56,8 +52,8 @@ class Parsed:
 
 @ray.remote
 def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, list[str], Findings]:
-    """The rows of the part, those of them that the label rule keeps, the files of the latter, and what there
-    was to note.
+    """Read a part; return the numbers of rows read and kept by the label rule, the kept rows' files, and
+    findings.
     """
     rows, kept, files, findings = 0, 0, [], Findings()
     for piece in source.read_part(part):
@@ -74,7 +70,7 @@ def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, lis
 
 
 def as_table(rows: LogRows, first: int) -> pa.Table:
-    """Rows as they are staged, numbered from `first`."""
+    """Return the rows as they are staged, numbered from `first`."""
     numbers = pa.array(np.arange(first, first + len(rows), dtype=np.int64))
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
     group = {} if rows.group is None else {"group": rows.group}
@@ -93,10 +89,8 @@ def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None
                     np.append(sizes, 0)[values.indices.fill_null(len(sizes)).to_numpy()] > _LONGEST_VALUE
                 )
             )
-            place, size = (
-                part.place(rows.column("row_id")[index].as_py()),
-                sizes[values.indices[index].as_py()],
-            )
+            place = part.place(rows.column("row_id")[index].as_py())
+            size = sizes[values.indices[index].as_py()]
             raise DataError(
                 f"{place}: {name} has a value of {size:,} bytes; at most {_LONGEST_VALUE:,}; shorten it or "
                 "leave the row out"
@@ -107,8 +101,9 @@ def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None
 def merge_column(
     files: list[str], place: int, name: str, known: pa.Array | None, stage: str
 ) -> pa.Array | None:
-    """The values of a log column in the order of their codes, unless they are known; the codes of each file's
-    values go to a file.
+    """Number a log column's values; write the codes of each file's values to a file.
+
+    Returns the values in the order of their codes, or None if they are `known`.
 
     place: the column's number among those that are merged.
     """
@@ -134,9 +129,9 @@ def encode_file(
     stage: str,
     to: str,
 ) -> tuple[Stats | None, int]:
-    """What was written, and how many rows have a key that is in no table.
+    """Write a file's rows as codes; return its statistics, and how many rows have a key that is in no table.
 
-    lengths: rows of the table behind each log column, None where it has none.
+    lengths: rows of each log column's table, None for a column without one.
     """
     rows = staging.read_rows(file.uri)
     maps = {
@@ -149,14 +144,12 @@ def encode_file(
     if source.joins == "all" and unmatched:
         index = int(np.argmin(matched))
         name = next(name for name in lengths if codes[name][index] < 0)
-        place, value = (
-            file.part.place(rows.column("row_id")[index].as_py()),
-            rows.column(log_column(name))[index].as_py(),
-        )
+        place = file.part.place(rows.column("row_id")[index].as_py())
+        value = rows.column(log_column(name))[index].as_py()
         raise DataError(
             f"{place}: {name} {value!r} is not in the source's {name} table; get the raw files again"
         )
-    if source.joins == "left":  # the row behind the table's last, which has no values
+    if source.joins == "left":  # an unmatched row gets the code after the table's last, which has no values
         codes = {name: np.where(code < 0, np.int32(lengths[name] or 0), code) for name, code in codes.items()}
         matched[:] = True
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
@@ -181,7 +174,7 @@ def encode_file(
 
 
 def _write_coded(uri: str, table: pa.Table) -> Stats | None:
-    """Of what was written, None when there was nothing."""
+    """Write the table; return its statistics, or None if it has no rows and nothing was written."""
     if not len(table):
         return None
     staging.write_rows(uri, table)
@@ -201,7 +194,7 @@ def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | N
 
 @ray.remote
 def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.ndarray:
-    """row_id of the rows to drop, of the users of one bucket."""
+    """Return the row_ids to drop among the users of one bucket."""
     columns = []
     for file in files:
         found = staging.read_columns(
@@ -222,7 +215,7 @@ def without(file: str, dropped: np.ndarray) -> Stats | None:
 
 @ray.remote
 def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> list[np.ndarray]:
-    """Rows per code of the user's and the item's column, of rows where both are kept."""
+    """Count the rows per code of the user and item columns, among rows where both are kept."""
     users, items = staging.read_columns(file, log_column(user), log_column(item))
     if keep is None:
         return [np.bincount(users), np.bincount(items)]
@@ -241,13 +234,13 @@ def within(file: str, user: str, item: str, keep: list[np.ndarray]) -> Stats | N
 
 
 def _hash(stream: int, seed: int, row_ids: np.ndarray) -> np.ndarray:
-    """int64 below SPAN."""
+    """Return a hash per row, int64 below SPAN."""
     return (random_bits(stream, seed, row_ids) % np.uint64(SPAN)).astype(np.int64)
 
 
 @ray.remote
 def histogram(file: str, column: str, low: int, width: int, key: int | None) -> list[np.ndarray]:
-    """Rows per bin of `width` from `low` on; with `key`, only of the rows of that split_key."""
+    """Count rows per bin of `width` from `low` on; with `key`, only rows of that split_key."""
     values, keys = staging.read_columns(file, column, "split_key")
     if key is not None:
         values = values[keys == key]
@@ -260,7 +253,7 @@ def bin_counts(values: np.ndarray, low: int, width: int) -> np.ndarray:
 
 
 def split_numbers(key: np.ndarray, row_id: np.ndarray, ordering: Ordering) -> np.ndarray:
-    """int64: 0 train, 1 valid, 2 test."""
+    """Return each row's split, int64: 0 train, 1 valid, 2 test."""
     split = np.zeros(len(key), dtype=np.int64)
     for start_key, start_row in ordering[0]:
         split += (key > start_key) | ((key == start_key) & (row_id >= start_row))
@@ -268,8 +261,10 @@ def split_numbers(key: np.ndarray, row_id: np.ndarray, ordering: Ordering) -> np
 
 
 def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
-    """(split, hash of the row) for training rows, (split, split_key) for the others, as one int64. columns:
-    split_key, row_id.
+    """Return each row's sort key as one int64: (split, hash of the row) for training rows, (split, split_key)
+    for the others.
+
+    columns: split_key, row_id.
     """
     (key, row_id), (_, first_key, seed) = columns, ordering
     split = split_numbers(key, row_id, ordering)
@@ -280,8 +275,9 @@ def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
 def rows_per_code(
     file: str, names: list[str], ordering: Ordering
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Split, code and number of rows, of every pair that occurs in each log column: a file has few of a large
-    column's codes.
+    """Return the splits, codes and numbers of rows of every pair that occurs, for each log column.
+
+    Only pairs that occur are returned, because a file has few of a large column's codes.
     """
     key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *map(log_column, names))
     split = split_numbers(key, row_id, ordering)
@@ -299,7 +295,7 @@ def order_histograms(file: str, ordering: Ordering, lows: list[int], widths: lis
 
 @ray.remote
 def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
-    """Write the file's rows again, one record batch per shard; shard i begins at boundaries[i]."""
+    """Rewrite the file's rows with one record batch per shard; shard i begins at boundaries[i]."""
     rows = staging.read_rows(file)
     order = _order([rows.column(name).to_numpy() for name in ("split_key", "row_id")], ordering)
     sorting = np.argsort(order, kind="stable")
@@ -326,7 +322,7 @@ def write_shard(
     columns: list[str],
     row_group_rows: int,
 ) -> dict[str, Any]:
-    """Put one shard together, encode and write it. Returns its manifest entry and what the driver merges."""
+    """Assemble, encode and write one shard. Returns its manifest entry and what the driver merges."""
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
     block = block.take(
         pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy())))

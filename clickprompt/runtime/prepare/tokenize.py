@@ -1,6 +1,4 @@
-"""Building a token table on all of Ray's CPUs: one actor each, which keeps its tokenizer from piece to
-piece.
-"""
+"""Build a token table on all of Ray's CPUs, with one actor each that keeps its tokenizer between pieces."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["tokenize"]
 
-_FEW_VALUES = 200_000  # tokenized within the seconds that Ray takes to start
+_FEW_VALUES = 200_000  # so many values are tokenized in the seconds that Ray takes to start
 
 
 def tokenize(
     dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", runtime: RuntimeConfig | None = None
 ) -> TokenTable:
-    """`build_token_table`, distributed where that is worth a start of Ray."""
+    """Run `build_token_table`, distributed if that is worth starting Ray."""
     if not ray.is_initialized() and sum(dataset.field_sizes) < _FEW_VALUES:
         return build_token_table(dataset, tokenizer)
     with connect(runtime or RuntimeConfig()):
@@ -47,8 +45,8 @@ def _encode_on_ray(encoder: SegmentEncoder, pieces: Sequence[tuple[int, int]]) -
     actors = [
         _Encoder.remote(shared) for _ in range(min(len(pieces), int(ray.cluster_resources().get("CPU", 1))))
     ]
-    # ActorPool keeps one piece per actor in flight: what is done waits for its turn, what isn't asked for is
-    # not made
+    # ActorPool keeps one piece per actor in flight: a result waits for its turn, and pieces that aren't asked
+    # for aren't made
     results: Any = ActorPool(actors).map(
         lambda actor, item: actor.encode.remote(item[0], item[1]), list(pieces)
     )

@@ -1,4 +1,4 @@
-"""Each field's vocabulary, its ids, and the fitted transform, from how many rows have which code."""
+"""Build each field's vocabulary, its ids and the fitted transform from the number of rows of each code."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.data.prepared.dataset import (
-    SPLITS,
-    field_columns,
-    vocabulary_file,
-    vocabulary_schema,
-)
+from clickprompt.data.prepared.dataset import SPLITS, field_columns, vocabulary_file, vocabulary_schema
 from clickprompt.data.sources.raw import Source, table_key
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, quantile_edges
@@ -30,13 +25,13 @@ __all__ = [
     "write_vocabularies",
 ]
 
-_VALUES_PER_PIECE = 1 << 16  # row groups of a vocabulary: what one task tokenizes
+_VALUES_PER_PIECE = 1 << 16  # rows in a vocabulary's row group, which one task tokenizes
 
 
 @dataclass(frozen=True)
 class FieldValues:
-    """A field's values in the order of their ids, from 1 on; the training rows of each id, 0 included; more
-    for its manifest entry.
+    """A field's values in the order of their ids (from 1), the training rows of each id (from 0), and more
+    facts for its manifest entry.
     """
 
     name: str
@@ -48,11 +43,10 @@ class FieldValues:
 def build_vocabulary(
     source: Source, tables: dict[str, pa.Table], values: dict[str, pa.Array], rows: dict[str, np.ndarray]
 ) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]], list[FieldRule]]:
-    """Each field's values in the order of the tables or of the log; per log column and field column, the id
-    of each code; the fitted rules.
+    """Build each field's values, the id of each code by log column and field column, and the fitted rules.
 
-    Id 0 is for null, for values with too few training rows, and for a code that no row has and that adds no
-    value.
+    Values are in the order of the tables or of the log. Id 0 stands for null, for values with too few
+    training rows, and for a code that no row has and that adds no value.
     """
     fields, rules = [], []
     codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
@@ -89,8 +83,9 @@ def build_vocabulary(
 
 
 def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np.ndarray:
-    """[codes] which of a log column's codes may give their fields values: those of rows, or all that its
-    table has.
+    """Return [codes] bool: which of a log column's codes may give values to their fields.
+
+    These are the codes that rows have, or all that the column's table has.
     """
     chosen = np.asarray(rows.any(axis=0))
     if table is not None and source.whole_tables:
@@ -101,10 +96,10 @@ def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np
 def rows_per_value(
     column: pa.Array, chosen: np.ndarray, rows: np.ndarray
 ) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """(distinct values [V] of the chosen codes, the value of each chosen code, V for none, [splits, V + 1]
-    rows of each value).
+    """Return (distinct values [V] of the chosen codes, the index of each chosen code's value or V for none,
+    rows of each value [splits, V + 1]).
 
-    column: each code's value; chosen: of the codes; rows: [splits, codes].
+    column: each code's value; chosen: [codes] bool; rows: [splits, codes].
     """
     encoded = column.filter(pa.array(chosen)).dictionary_encode()
     distinct = len(encoded.dictionary)
@@ -117,8 +112,9 @@ def rows_per_value(
 
 
 def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tuple[FieldRule, pa.Array]:
-    """The rule with edges that cut the training rows, and the buckets in place of the numbers. train: rows of
-    each of `column`.
+    """Return the rule with edges fitted to the training rows, and the buckets in place of the numbers.
+
+    train: the training rows of each value of `column`.
     """
     numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     counted = (train > 0) & ~np.isnan(numbers)
@@ -131,7 +127,7 @@ def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tupl
 
 
 def in_buckets(table: pa.Table, rules: Sequence[FieldRule]) -> pa.Table:
-    """With the buckets of fitted rules in place of numbers."""
+    """Return the table with the buckets of fitted rules in place of numbers."""
     for rule in rules:
         name = rule.schema.name
         if rule.edges is not None and name in table.column_names:
@@ -141,15 +137,16 @@ def in_buckets(table: pa.Table, rules: Sequence[FieldRule]) -> pa.Table:
 
 
 def _sums(groups: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:
-    """[length] int64: the sum of each group's counts."""
+    """Sum the counts of each group: [length] int64."""
     return np.bincount(groups, weights=counts, minlength=length).astype(np.int64)
 
 
 def write_transform(
     uri: str, source: Source, rules: Sequence[FieldRule], tables: dict[str, pa.Table]
 ) -> dict[str, Any]:
-    """What the manifest says of the transform (data/transform/row_transform.py); the tables that rows are
-    joined to are written.
+    """Write the tables that rows are joined to; return the manifest's description of the transform.
+
+    See data/transform/row_transform.py.
     """
     joined = {}
     for number, table in enumerate(dict.fromkeys(rule.table for rule in rules if rule.table is not None)):
@@ -163,7 +160,7 @@ def write_transform(
 def write_vocabularies(
     uri: str, fields: Sequence[FieldValues], progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """The fields' manifest entries."""
+    """Write the vocabularies, and return the fields' manifest entries."""
     progress("writing the vocabularies")
     columns = field_columns([field.name for field in fields])
     return [

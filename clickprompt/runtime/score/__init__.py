@@ -1,1 +1,1 @@
-"""Scoring by pools of actors: evaluation, prediction, serving."""
+"""Score by pools of actors: evaluation, prediction and serving."""

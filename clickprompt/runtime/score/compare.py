@@ -1,4 +1,4 @@
-"""`clickprompt compare`: the evaluations of several seeds' runs, of one model and of another."""
+"""Compare the evaluations of two models over several seeds (`clickprompt compare`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,9 @@ __all__ = ["compare_evaluated_runs"]
 
 
 def compare_evaluated_runs(runs: Sequence[str], against: Sequence[str], split: str) -> dict[str, Any]:
-    """`compare_seeds` of what `clickprompt evaluate` found of the runs. Also raises DataError for a run that
-    wasn't evaluated.
+    """Apply `compare_seeds` to the results of `clickprompt evaluate`.
+
+    Also raises DataError for a run that wasn't evaluated.
     """
     for names in (runs, against):
         if len(names) < 2:
@@ -26,7 +27,7 @@ def compare_evaluated_runs(runs: Sequence[str], against: Sequence[str], split: s
 
 
 def _evaluation_of(run: str, split: str) -> dict[str, Any]:
-    """Raises DataError where the run's weights, as they are now, weren't scored on the split."""
+    """Read a run's evaluation. Raises DataError if its present weights weren't scored on the split."""
     run = storage.native(run)
     export = export_of(run)
     path = storage.join(run, f"evaluation-{split}.json")

@@ -1,5 +1,6 @@
-"""Evaluation by an actor pool: actors score row groups and write what they found; the figures are computed
-from those files.
+"""Evaluate runs by an actor pool.
+
+Actors score row groups and write the results to files; the figures are computed from these.
 """
 
 import os
@@ -38,12 +39,14 @@ def evaluate(
     data: str | None = None,
     against: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Score `split` with each run's export: `<run>/predictions/<split>/`, AUC, log loss, long tail (Table 6),
-    cold start (all that `figures_of_files` says), milliseconds per batch of 128 (Table 8).
+    """Score `split` with each run's export, and return the figures of each run.
 
-    The runs' batches are timed side by side in one process on one thread. `data` names the dataset where it
-    isn't the one of the run's own configuration any more. `against` is a finetuned run that was evaluated on
-    the same split before. Also in `<run>/evaluation-<split>.json`.
+    These are AUC, log loss, long tail (Table 6), cold start (all of `figures_of_files`) and milliseconds per
+    batch of 128 (Table 8). They are also in `<run>/evaluation-<split>.json`; the predictions are in
+    `<run>/predictions/<split>/`. The runs' batches are timed side by side in one process on one thread.
+
+    data: where the dataset is, if no longer where the run's configuration says.
+    against: a finetuned run that was evaluated on the same split before.
     """
     require_split(split)
     config = config or Config()
@@ -55,8 +58,8 @@ def evaluate(
     if against and dataset.counts[split] > EXACT_ROWS:
         raise InputError(
             f"--against {against}: the {split} split has {dataset.counts[split]:,} rows, and two runs' rows "
-            "are compared up to "
-            f"{EXACT_ROWS:,}; leave --against out, and compare several seeds of both with clickprompt compare"
+            f"are compared up to {EXACT_ROWS:,}; leave --against out, and compare several seeds of both with "
+            "clickprompt compare"
         )
     dataset.verify([split])
     base = _predictions_of(against, split, _described(exports[0])["dataset_fingerprint"]) if against else None
@@ -95,11 +98,12 @@ def evaluate(
 def evaluate_recovery(
     run: str, split: str, *, config: Config | None = None, data: str | None = None, against: str | None = None
 ) -> dict[str, Any]:
-    """Masked-value recovery of a pretraining run on `split` (scoring/recovery.py): `<run>/recovery/<split>/`,
-    accuracies per field.
+    """Measure a pretraining run's masked-value recovery on `split` (scoring/recovery.py), per field.
 
-    `against` is another pretraining run, such as one with K = 0, evaluated on the same split before; `data`
-    as in `evaluate`. Also in `<run>/recovery-<split>.json`.
+    Writes `<run>/recovery/<split>/`, and the returned figures to `<run>/recovery-<split>.json`.
+
+    data: as in `evaluate`.
+    against: another pretraining run, such as one with K = 0, that was evaluated on the same split before.
     """
     require_split(split)
     runtime = (config or Config()).runtime
@@ -143,10 +147,10 @@ def evaluate_recovery(
 def evaluate_attention(
     run: str, split: str, rows: int, *, config: Config | None = None, data: str | None = None
 ) -> dict[str, Any]:
-    """Attention over the prompts (scoring/attention.py, Table 7) where a field is masked, of the first `rows`
-    rows of `split`.
+    """Measure the attention on the prompts where a field is masked, on the first `rows` rows of `split`.
 
-    `data` as in `evaluate`. Also in `<run>/attention-<split>.json`. Raises InputError for no rows.
+    See scoring/attention.py and Table 7. The result is also in `<run>/attention-<split>.json`; `data` is as
+    in `evaluate`. Raises InputError if `rows` is below 1.
     """
     require_split(split)
     if rows < 1:
@@ -184,14 +188,15 @@ def evaluate_attention(
 
 
 def is_pretrained(run: str) -> bool:
-    """Whether the run ended with pretraining, so that only recovery can be measured. Raises DataError when it
-    holds no export.
+    """Whether the run is a pretraining run, for which only recovery can be measured.
+
+    Raises DataError if it holds no export.
     """
     return _described(export_of(storage.native(run)))["objective"] == "pretrain"
 
 
 def _predictions_of(run: str, split: str, fingerprint: str) -> pa.Table:
-    """What another run predicted. Raises DataError where it wasn't evaluated, or its test set is another."""
+    """Read another run's predictions. Raises DataError if it wasn't evaluated or has another test set."""
     run = storage.native(run)
     if _described(export_of(run))["dataset_fingerprint"] != fingerprint:
         raise DataError(
@@ -208,8 +213,9 @@ def _predictions_of(run: str, split: str, fingerprint: str) -> pa.Table:
 
 
 def _recovery_of(run: str, split: str, info: ExportInfo) -> pa.Table:
-    """What another run recovered. Raises DataError where it can't be compared with the run that `info`
-    describes.
+    """Read what another run recovered.
+
+    Raises DataError if it can't be compared with the run that `info` describes.
     """
     other = _described(export_of(storage.native(run)))
     if (other["dataset_fingerprint"], other["tokenizer_fingerprint"]) != (
@@ -234,9 +240,7 @@ def _described(export: str) -> dict[str, Any]:
 def _each_group(
     actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, dataset: Dataset, split: str
 ) -> float:
-    """Have `method` write the `part_uri` in `folder` of every row group of the split; the seconds that
-    took.
-    """
+    """Run `method` on every row group of the split, writing into `folder`; return the seconds that took."""
     storage.delete_tree(folder)
     started, done = time.monotonic(), 0
     with Task(
@@ -247,5 +251,5 @@ def _each_group(
         ):
             done += rows
             task.update(done)
-    storage.delete_half_written(folder)  # by an actor that was killed
+    storage.delete_half_written(folder)  # an actor that was killed may have left something
     return time.monotonic() - started

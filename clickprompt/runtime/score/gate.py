@@ -1,4 +1,4 @@
-"""The HTTP side of a server: routes, tokens, limits, metrics. The models are in other processes."""
+"""The HTTP side of a server: routes, tokens, limits and metrics. The models are in other processes."""
 
 import asyncio
 import hmac
@@ -20,35 +20,31 @@ from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 
 __all__ = ["SECONDS", "Gate", "read_token"]
 
-_LARGEST_BODY = 16 << 20
-
-
-_LONGEST_S = 30.0  # in which a request is tried again on other Model processes
-
-
-_SHORTEST_TOKEN = 16
-
-
+_LARGEST_BODY = 16 << 20  # bytes
+_LONGEST_S = 30.0  # seconds during which a request is retried on other Model processes
+_SHORTEST_TOKEN = 16  # characters
 _METRICS = ("ray_serve_", "ray_clickprompt_serve_")
 
-
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+"""bucket boundaries of the histograms"""
 
 
 @serve.deployment(
     max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.1
 )
 class Gate:
-    """HTTP: paths, sizes, the token; tries again where a Model process dies."""
+    """The HTTP server: it checks paths, sizes and the token, and retries if a Model process dies."""
 
     def __init__(self, options: ServeOptions, model: Any):
         self._token = read_token(options.token_file) if options.token == "required" else None  # noqa: S105
         self._model = model
-        self._requests = Counter("clickprompt_serve_requests", "answered, by status", ("status",))
+        self._requests = Counter("clickprompt_serve_requests", "requests answered, by status", ("status",))
         self._again = Counter(
             "clickprompt_serve_retries", "requests given to another process because theirs ended"
         )
-        self._seconds = Histogram("clickprompt_serve_request_seconds", "of /predict", boundaries=SECONDS)
+        self._seconds = Histogram(
+            "clickprompt_serve_request_seconds", "time of a /predict request", boundaries=SECONDS
+        )
 
     async def __call__(self, request: Request) -> Response:
         path, method = request.url.path.rstrip("/"), request.method
@@ -90,7 +86,7 @@ class Gate:
                     return _error(503, "no model answers just now; try again", {"Retry-After": "1"})
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 1.0)
-            except RayServeException:  # too many wait
+            except RayServeException:  # too many requests are waiting
                 return _error(503, "no model answers just now; try again", {"Retry-After": "1"})
 
     async def _ready(self) -> Response:
@@ -119,8 +115,9 @@ def _authorized(header: str, token: str) -> bool:
 
 
 def read_token(file: str | None) -> str:
-    """The token of a file, or of the environment. Raises InputError where there is none, or a short one;
-    never shows it.
+    """Read the token from a file, or from the environment.
+
+    Raises InputError if it is missing or too short; the error never shows it.
     """
     if file is not None:
         try:
@@ -143,7 +140,7 @@ def read_token(file: str | None) -> str:
 
 
 def _node_metrics() -> str:
-    """What this node's Ray serves to Prometheus, of the server alone."""
+    """Return the server's part of what this node's Ray serves to Prometheus."""
     own = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == own)
     with urllib.request.urlopen(

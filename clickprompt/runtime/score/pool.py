@@ -1,4 +1,4 @@
-"""The evaluation pool: actors that hold a trained model and score row groups with it."""
+"""The evaluation pool: actors that hold a trained model and score row groups."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -28,15 +28,16 @@ LATENCY_BATCH = 128  # rows, as in Table 8
 
 
 def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
-    """`runtime.evaluation_actors` actors with so many CPUs each. One that is killed is started again and does
-    its row group again.
+    """Start `runtime.evaluation_actors` actors with `num_cpus` CPUs each.
+
+    An actor that is killed is started again and repeats its row group.
     """
     options = actor_options(runtime, num_cpus)
     return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
 
 
 def actor_options(runtime: RuntimeConfig, num_cpus: float) -> dict[str, Any]:
-    """Where an actor that scores goes, and that it is started again."""
+    """Return the options of a scoring actor: resources, nodes, and that it is started again."""
     options: dict[str, Any] = {
         "num_cpus": num_cpus,
         "num_gpus": runtime.evaluation_gpus,
@@ -56,10 +57,8 @@ def score_groups(
     split: str,
     groups: Iterable[int],
 ) -> Iterator[int]:
-    """Have a method of the actors, `score` or `recover`, do the row groups: the rows of each when it is
-    done.
-    """
-    # Each actor twice: it has its next row group already when it is done with one
+    """Run a method of the actors, `score` or `recover`, on the row groups; yield each one's rows."""
+    # Each actor is listed twice, so it has its next row group already when it finishes one
     pool = ActorPool([*actors, *actors])
     scored: Any = pool.map_unordered(
         lambda actor, group: method(actor).remote(export, split, group, folder), list(groups)
@@ -69,7 +68,7 @@ def score_groups(
 
 @ray.remote
 class Scorer:
-    """Holds one model at a time, and scores row groups with it."""
+    """An actor that holds one model at a time and scores row groups with it."""
 
     def __init__(self, dataset: Dataset):
         torch.set_num_threads(1)  # as many actors as cores share the machine
@@ -77,7 +76,7 @@ class Scorer:
         self._loaded: tuple[str, Any] | None = None
 
     def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """(group, labels [N], logits [N]) of a row group; storage that refuses is asked again."""
+        """Return (group, labels [N], logits [N]) of a row group; retry if storage refuses."""
         rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
         scores = storage.patiently(lambda: self._held(RowScorer, export)).score(rows)
         return group, scores.labels, scores.logits
@@ -93,7 +92,7 @@ class Scorer:
         return len(rows)
 
     def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
-        """Of the row group's first rows."""
+        """Sum the attention on the prompts over the row group's first `rows` rows."""
         return self._held(PromptAttention.load, export).score(
             self._dataset.read_row_groups(split, [group]).slice(0, rows)
         )
@@ -102,7 +101,7 @@ class Scorer:
         rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
         calls = {}
         for export in exports:
-            # The one it holds is loaded once; the others are beside each other only here
+            # A single model is kept for scoring; only timing holds several models at once
             predictor = self._held(RowScorer, export) if len(exports) == 1 else self._load(RowScorer, export)
             batch = predictor.batch(rows)
             calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
@@ -117,14 +116,14 @@ class Scorer:
         ]
 
     def _held(self, load: Callable[..., _Model], export: str) -> _Model:
-        # Not the export's name: a training that goes back a few steps writes the same one again
+        # The export's name isn't enough: a run that goes back a few steps writes the same name again
         key = f"{load.__qualname__} {weights_checksum(export)}"
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # so that there is never room needed for two
+            self._loaded = None  # frees the old model first, so that there is never room needed for two
             self._loaded = key, self._load(load, export)
         return self._loaded[1]
 
     def _load(self, load: Callable[..., _Model], export: str) -> _Model:
-        # Without a GPU of its own an actor sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in
-        # cluster.py)
+        # An actor without a GPU of its own sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in
+        # runtime/cluster/connect.py)
         return load(export, self._dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))

@@ -1,5 +1,6 @@
-"""Scoring new raw rows by an actor pool: each actor scores one part of a file at a time, so that what comes
-out doesn't depend on how many actors there are.
+"""Score new raw rows by an actor pool.
+
+Each actor scores one part of a file at a time, so the result doesn't depend on the number of actors.
 """
 
 import time
@@ -38,12 +39,12 @@ def predict(
     runtime: RuntimeConfig | None = None,
     data: str | None = None,
 ) -> dict[str, Any]:
-    """Score the rows of files and patterns with a finetuned run: `to`/part-<n>.parquet for each part of a
-    file (`score_part`).
+    """Score the rows of files and patterns with a finetuned run.
 
-    A file has the columns of the log that the dataset was prepared from; those of `keep` are carried along.
+    Writes `to`/part-<n>.parquet for each part of a file (`score_part`). A file has the columns of the log
+    that the dataset was prepared from; those in `keep` are carried along.
 
-    Raises InputError when `to` exists or a column can't be kept, DataError for a run that can't score, a
+    Raises InputError if `to` exists or a column can't be kept, DataError for a run that can't score, a
     pattern without files or a file without a column.
     """
     runtime = runtime or RuntimeConfig()
@@ -96,7 +97,7 @@ def predict(
 
 @ray.remote
 class RawScorer:
-    """Holds one model and scores parts of files with it."""
+    """An actor that holds one model and scores parts of files with it."""
 
     def __init__(self, export: str, dataset: Dataset):
         torch.set_num_threads(1)  # as many actors as cores share the machine

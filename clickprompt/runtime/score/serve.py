@@ -1,13 +1,14 @@
-"""A finetuned model behind HTTP, on Ray Serve: `clickprompt serve`, and the same application for KubeRay
+"""Serve a finetuned model over HTTP on Ray Serve: `clickprompt serve`, and the same application for KubeRay
 (`app`).
 
-POST /predict   rows of raw columns as JSON → logits and probabilities (scoring/answers.py); scored several
-requests at a time GET  /ready     200 once a model answers: which export, which run; 503 before GET  /metrics
-this node's metrics of Ray Serve and of the models, for Prometheus
+    POST /predict   rows of raw columns as JSON → logits and probabilities (scoring/answers.py); several
+                    requests are scored at a time
+    GET  /ready     200 and the export, once a model answers; 503 before
+    GET  /metrics   this node's metrics of Ray Serve and of the models, for Prometheus
 
-Two deployments: `Gate` speaks HTTP and asks for the token, `Model` scores. A request whose Model process dies
-is given to another one. Every Model looks at the export's checksum every few seconds and loads a new one
-beside the old: no request waits or is refused meanwhile.
+There are two deployments: `Gate` speaks HTTP and checks the token, `Model` scores. A request whose Model
+process dies is given to another one. Every Model checks the export's checksum every few seconds and loads a
+new export beside the old one; no request waits or is refused meanwhile.
 """
 
 import asyncio
@@ -43,18 +44,15 @@ from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_predict
 
 __all__ = ["app", "serve_run"]
 
-
 _APP = "clickprompt"
-
 _BATCH_REQUESTS, _BATCH_WAIT_S = 64, 0.002
-
-
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def app(args: Mapping[str, Any]) -> Any:
-    """The application: `import_path: clickprompt.runtime.score.serve:app` with the fields of ServeOptions as
-    `args`.
+    """Build the application; `args` has the fields of ServeOptions.
+
+    On KubeRay: `import_path: clickprompt.runtime.score.serve:app`.
     """
     options = ServeOptions.of(args)
     actor = {"num_cpus": options.cpus, "num_gpus": options.gpus}
@@ -69,7 +67,7 @@ def app(args: Mapping[str, Any]) -> Any:
     graceful_shutdown_wait_loop_s=0.1,
 )
 class Model:
-    """One process with the model; holds the old one until the new one is whole."""
+    """One process with the model; it keeps the old model until a new one is completely loaded."""
 
     def __init__(self, options: ServeOptions):
         torch.set_num_threads(max(int(options.cpus), 1))
@@ -85,7 +83,7 @@ class Model:
             boundaries=[1, 2, 4, 8, 16, 32, 64],
         )
         self._seconds = Histogram(
-            "clickprompt_serve_batch_seconds", "of reading and scoring a batch", boundaries=SECONDS
+            "clickprompt_serve_batch_seconds", "time of reading and scoring a batch", boundaries=SECONDS
         )
         self._loaded_at = Gauge(
             "clickprompt_serve_loaded_at_seconds", "when the export that answers was loaded, since 1970"
@@ -119,7 +117,8 @@ class Model:
     @serve.batch(max_batch_size=_BATCH_REQUESTS, batch_wait_timeout_s=_BATCH_WAIT_S)
     async def _answer(self, bodies: list[bytes]) -> list[Answer]:
         started = time.monotonic()
-        predictor, export = self._predictor, self._export  # of the whole batch
+        # Read once: the model may be replaced while this batch is scored
+        predictor, export = self._predictor, self._export
         made = await asyncio.get_running_loop().run_in_executor(self._work, answers, predictor, bodies)
         self._batch.observe(len(bodies))
         self._seconds.observe(time.monotonic() - started)
@@ -146,9 +145,10 @@ class Model:
                 if found == self._export:
                     continue
                 self._predictor, self._export = await loop.run_in_executor(self._load, self._open)
-            # the model that answers goes on; what can't be loaded may be half-copied: it is tried again
+            # The present model goes on answering. An export that can't be loaded may be half-copied, so it is
+            # tried again
             except Exception as error:
-                if found is not None and found == self._refused:  # and told once
+                if found is not None and found == self._refused:  # already logged
                     continue
                 self._refused = found or ""
                 self._swaps.inc(1, {"outcome": "refused"})
@@ -162,7 +162,7 @@ class Model:
 
 
 def _real(run: str) -> str:
-    """Where a link points to now, so that all files are of one export."""
+    """Return where a link points now, so that all files are read from one export."""
     return os.path.realpath(run) if storage.is_local(run) else run
 
 
@@ -173,11 +173,12 @@ def _checksum(run: str) -> str:
 def serve_run(
     options: ServeOptions, *, host: str, port: int, runtime: RuntimeConfig, listening: Callable[[str], None]
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests that have come by then are answered. `listening` is called with
-    the URL once it answers.
+    """Serve until SIGTERM or Ctrl-C; requests that have arrived by then are answered.
 
-    Raises InputError before anything starts: a port in use, an address that isn't loopback without a token,
-    an export that can't be loaded.
+    listening: called with the URL once the server answers.
+
+    Raises InputError, before anything starts, for a port in use, an address that isn't loopback without a
+    token, or an export that can't be loaded.
     """
     if host not in _LOOPBACK and options.token == "none":  # noqa: S105
         raise InputError(
@@ -187,13 +188,12 @@ def serve_run(
     if options.token == "required":  # noqa: S105
         read_token(options.token_file)
     _check_port(host, port)
-    predictor = open_predictor(
-        _real(options.run), options.data
-    )  # a mistake is said at once, not by a replica
+    # Opened here first, so that a mistake shows at once and not in a replica
+    predictor = open_predictor(_real(options.run), options.data)
     say(f"{options.run}: columns {', '.join(predictor.transform.columns)}")
     del predictor
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    results = sys.stdout  # a connection sends what is printed meanwhile to stderr
+    results = sys.stdout  # `connect` redirects stdout to stderr
     with connect(runtime), _stopping() as stop:
         _start(options, host, port)
         with contextlib.redirect_stdout(results):
@@ -205,7 +205,10 @@ def serve_run(
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """Set by SIGTERM and Ctrl-C; within a connection, for Ray takes SIGTERM for itself when it starts."""
+    """Yield an event that SIGTERM and Ctrl-C set.
+
+    Enter it within a connection, because Ray takes over SIGTERM when it starts.
+    """
     stop = threading.Event()
 
     def note(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a server is built from."""
+"""The options of a server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,32 +8,30 @@ from clickprompt.errors import InputError
 
 __all__ = ["TOKEN", "ServeOptions"]
 
-TOKEN = "CLICKPROMPT_SERVE_TOKEN"  # noqa: S105 - the name of the variable that has it
+TOKEN = "CLICKPROMPT_SERVE_TOKEN"  # noqa: S105 - the name of the environment variable
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What `app` is built from; on KubeRay the `args` of the application
-    (cluster/kuberay/rayservice.yaml).
-    """
+    """The arguments of `app`; on KubeRay the application's `args` (cluster/kuberay/rayservice.yaml)."""
 
     run: str
     """a finetuned run, or the folder that `clickprompt export` wrote"""
     data: str | None = None
-    """where the run's dataset has moved to"""
+    """the place to which the run's dataset has moved"""
     replicas: int = 2
     cpus: float = 1.0
     gpus: float = 0.0
     watch_s: float = 5.0
-    """seconds between two looks at the export"""
+    """seconds between checks for a new export"""
     token: str = "required"  # noqa: S105
-    """required, or none: whoever reaches the port may ask"""
+    """`required`, or `none`: then anyone who reaches the port may ask"""
     token_file: str | None = None
-    """on the nodes; default: the environment's CLICKPROMPT_SERVE_TOKEN there"""
+    """a file on the nodes; default: CLICKPROMPT_SERVE_TOKEN in their environment"""
 
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> "ServeOptions":
-        """Raises InputError naming what is unknown or out of bounds."""
+        """Build the options. Raises InputError naming what is unknown or out of bounds."""
         if unknown := sorted(args.keys() - cls.__dataclass_fields__.keys()):
             raise InputError(
                 f"{', '.join(unknown)}: no argument of the server; known: "

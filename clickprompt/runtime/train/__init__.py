@@ -1,1 +1,1 @@
-"""One training on Ray Train: driver, stream, workers, checkpoints, validation."""
+"""One training run on Ray Train: driver, data stream, workers, checkpoints and validation."""

@@ -1,5 +1,6 @@
-"""What Ray Train calls in every worker. A file of its own, as its controller and data processes import it,
-too.
+"""The function that Ray Train calls in every worker.
+
+It has its own file because Ray Train's controller and data processes import it too.
 """
 
 from typing import Any
@@ -8,7 +9,7 @@ __all__ = ["train_worker"]
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any] | None:
-    """Ray Train's training function; the models are imported in the workers only, not in its controller."""
+    """Run Ray Train's training function; only the workers import the models, not the controller."""
     from clickprompt.runtime.train.worker import work
 
     return work(**loop_config)

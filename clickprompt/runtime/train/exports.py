@@ -1,6 +1,4 @@
-"""What a run leaves for others to score with: exports of validated weights while it trains, and one at its
-end. Rank 0's business.
-"""
+"""Write a run's exports: one per validation while it trains, and one at its end. Only rank 0 uses this."""
 
 from typing import Any
 
@@ -17,8 +15,10 @@ __all__ = ["Exports"]
 
 
 class Exports:
-    """`<run>/validations/step-N` of the weights that are or were validated and may still be the run's result,
-    then `<run>/export`.
+    """The exports of one run.
+
+    `<run>/validations/step-N` holds weights that are or were validated and may still become the run's result;
+    `<run>/export` holds the result.
     """
 
     def __init__(self, training: TrainingRun, plm: dict[str, Any] | None, tokenizer: Any):
@@ -49,19 +49,18 @@ class Exports:
         )
 
     def finish(self, best_step: int) -> None:
-        """The best one becomes the run's. Raises DataError where it isn't there."""
+        """Publish the best validation's export as the run's. Raises DataError if it isn't there."""
         best = self.at(best_step)
         if storage.patiently(lambda: storage.exists(best)):
             with storage.local_copy(best) as folder:
                 storage.patiently(lambda: publish(folder, self._final))
-        elif not storage.patiently(
-            lambda: storage.exists(self._final)
-        ):  # else a run that was killed right here goes on
+        # Both are as they should be if a run that was killed right after publishing goes on
+        elif not storage.patiently(lambda: storage.exists(self._final)):
             raise missing(best)
         self._delete(self._training.order.total_steps, self._needed_by("kept"))
 
     def prune(self, state: TrainState) -> None:
-        """Delete those up to `state.step` that neither this state nor a checkpoint in storage asks for."""
+        """Delete exports up to `state.step` that neither this state nor a checkpoint in storage needs."""
         self._delete(
             state.step,
             {state.best_step, state.validating} | self._needed_by("checkpoints") | self._needed_by("kept"),
@@ -84,9 +83,8 @@ class Exports:
         names = storage.patiently(lambda: storage.list_names(self._folder))
         kept = {checkpoint_name(step) for step in needed if step is not None}
         for name in names:
-            if name not in kept and name[: len(checkpoint_name(0))] <= checkpoint_name(
-                up_to
-            ):  # also what a killed worker was writing
+            # A name may have a suffix: what a killed worker was writing
+            if name not in kept and name[: len(checkpoint_name(0))] <= checkpoint_name(up_to):
                 storage.patiently(lambda name=name: storage.delete_tree(storage.join(self._folder, name)))
         if not storage.patiently(lambda: storage.list_names(self._folder)):
             storage.patiently(lambda: storage.delete_tree(self._folder))

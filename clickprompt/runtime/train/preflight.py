@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong with a training run before Ray starts or a weight is read."""
+"""Check a training run for everything that can be known before Ray starts or a weight is read."""
 
 from __future__ import annotations
 
@@ -49,13 +49,12 @@ _OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same
 def check_training(
     config: Config, stage_name: str, run: str | None = None, *, again: bool = False
 ) -> TrainingRun:
-    """Raises InputError: a missing or damaged dataset, a PLM or tokenizer that doesn't fit, an impossible
+    """Check the run, and store its configuration in `run` (if given) when nothing is wrong.
+
+    again: the dataset was checked just now, so its files aren't read and nothing is said a second time.
+
+    Raises InputError for a missing or damaged dataset, a PLM or tokenizer that doesn't fit, or an impossible
     batch or worker count.
-
-    Only when nothing is wrong, the configuration is stored in `run` (where one is given).
-
-    again: with a dataset that was checked just now; its files aren't read another time, and what there is to
-    say was said.
     """
     config = _absolute(config)  # workers run in folders of their own
     stage = config.pretrain if stage_name == "pretrain" else config.finetune
@@ -123,24 +122,22 @@ def check_training(
 
 
 def _check_validation(dataset: Dataset) -> None:
-    """Raises DataError where no validation AUC would be defined, by which a finetuning's best weights are
-    chosen.
+    """Check that the validation AUC, by which finetuning chooses its best weights, is defined.
+
+    Raises DataError if it isn't.
     """
-    rows, clicks = (
-        dataset.counts["valid"],
-        dataset.manifest.get("clicks", {}).get("valid"),
-    )  # older datasets have no counts of clicks
+    rows = dataset.counts["valid"]
+    clicks = dataset.manifest.get("clicks", {}).get("valid")  # older datasets have no counts of clicks
     if clicks in (0, rows):
         raise DataError(
             f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them "
-            "clicks, and the best weights are "
-            "those of the highest validation AUC, which needs both classes; prepare again with --split "
-            "hash, or with more rows"
+            "clicks, and the best weights are those of the highest validation AUC, which needs both classes; "
+            "prepare again with --split hash, or with more rows"
         )
 
 
 def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
-    """Raises ConfigError when the global batch can't be cut for each number of workers that there may be."""
+    """Raise ConfigError if the global batch can't be divided for each possible number of workers."""
     if isinstance(runtime.num_workers, int):
         stage.micro_batches(runtime.num_workers)
         return
@@ -156,8 +153,7 @@ def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
         )
         raise ConfigError(
             f"runtime.num_workers={list(runtime.num_workers)}: global_batch_size={stage.global_batch_size} "
-            "is not a multiple of "
-            f"micro_batch_size × workers = {stage.micro_batch_size} × "
+            f"is not a multiple of micro_batch_size × workers = {stage.micro_batch_size} × "
             f"{', '.join(unfit[:_SHOWN])}{' …' if unfit[_SHOWN:] else ''}, "
             f"and Ray may choose any number; use {remedy}"
         )
@@ -193,7 +189,8 @@ def _check_device_options(runtime: RuntimeConfig) -> None:
 
 
 def _check_tracking(runtime: RuntimeConfig) -> None:
-    if "@" in (runtime.mlflow or "").partition("://")[2].split("/")[0]:  # not shown: it would be in logs, too
+    # The address isn't shown: the password would be in logs, too
+    if "@" in (runtime.mlflow or "").partition("://")[2].split("/")[0]:
         raise ConfigError(
             "runtime.mlflow has a user or password in it, which would be stored; set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -212,10 +209,10 @@ def _check_init(
     objective: ObjectiveName,
     plm: PLMFacts | None,
 ) -> Dataset | None:
-    """What a training takes over from an export must fit its own model.
+    """Check that what a run takes over from an export fits its own model.
 
-    Returns the dataset of the export where that is another one or another version, and its embeddings are to
-    be matched by value.
+    Returns the export's dataset if that is another one or another version, whose embeddings must then be
+    matched by value. Raises InputError.
     """
     if objective == "pretrain" and info.objective != "pretrain":
         raise ConfigError(
@@ -235,7 +232,7 @@ def _check_init(
         before = _trained_on(what, info, dataset)
     if plm is None or info.plm is None:
         return before
-    from clickprompt.models.plm_loading import plm_facts  # as above
+    from clickprompt.models.plm_loading import plm_facts  # imported here for the same reason as above
 
     found = plm_facts(info.plm)
     if (found.model_type, found.hidden_size, found.num_layers) != (
@@ -245,9 +242,8 @@ def _check_init(
     ):
         raise ConfigError(
             f"{what}: its PLM is a {found.model_type} of {found.num_layers} layers and hidden size "
-            f"{found.hidden_size}, that of "
-            f"plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} and {plm.hidden_size}; use "
-            "the PLM of the pretraining"
+            f"{found.hidden_size}, that of plm.path={config.plm.path} a {plm.model_type} of {plm.num_layers} "
+            f"and {plm.hidden_size}; use the PLM of the pretraining"
         )
     prompted = earlier.prompt.num_prompts and config.prompt.num_prompts and config.finetune.with_prompts
     if objective == "pretrain" or prompted:
@@ -256,14 +252,13 @@ def _check_init(
 
 
 def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None:
-    """The export's dataset in the version that it was trained on; None where it is `dataset`."""
+    """Return the dataset that the export was trained on, in that version; None if it is `dataset`."""
     if info.dataset_fingerprint == dataset.fingerprint:
         return None
     if info.field_names != dataset.field_names:
         raise ConfigError(
             f"{what}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has "
-            f"{', '.join(dataset.field_names)}; "
-            "give a run on the same fields in the same order"
+            f"{', '.join(dataset.field_names)}; give a run on the same fields in the same order"
         )
     where = f"version {info.dataset_version} of {info.config['data']['path']}"
     remedy = (
@@ -285,6 +280,7 @@ def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None
 
 
 def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_from: set[str]) -> None:
+    """Raise ConfigError if two versions of a section differ in a key that isn't in `apart_from`."""
     for key, value in earlier:
         if key not in apart_from and value != getattr(now, key):
             raise ConfigError(
@@ -294,9 +290,7 @@ def _same(what: str, section: str, earlier: BaseModel, now: BaseModel, *, apart_
 
 
 def _absolute(config: Config) -> Config:
-    """Local paths made absolute, so that they mean the same in every process and in a stored
-    configuration.
-    """
+    """Make local paths absolute: they must mean the same in every process and in the stored configuration."""
     paths = {
         "data.path": config.data.path,
         "pretrain.init": config.pretrain.init,
@@ -308,8 +302,9 @@ def _absolute(config: Config) -> Config:
 
 
 def begun_with(run: str | None, data: str) -> int | None:
-    """The version of the dataset that an earlier part of the run used, which is not the newest any more where
-    rows were appended since.
+    """Return the dataset version that an earlier part of the run used, or None if there is no earlier part.
+
+    It isn't the newest version if rows were appended since.
     """
     path = storage.join(run, "config.yaml") if run is not None else None
     if path is None or not storage.exists(path):
@@ -319,15 +314,17 @@ def begun_with(run: str | None, data: str) -> int | None:
 
 
 def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | None = None) -> None:
-    """Store the resolved configuration, or see that the run there has the same one; where it runs may differ,
-    and keys of `free`.
+    """Store the resolved configuration, or check that the run already there has the same one.
 
-    stage_name: of a training, which says how to start a new one from it.
+    The runtime section and the keys in `free` may differ.
+
+    stage_name: given for a training run; the error then says how to start a new run from this one.
     """
     path = storage.join(run, "config.yaml")
     if storage.exists(path):
         earlier = load_config(path)
-        if config.data.version and not earlier.data.version:  # begun before there were versions
+        # A run that was begun before datasets had versions used version 1
+        if config.data.version and not earlier.data.version:
             earlier = replaced(earlier, {"data.version": 1})
         earlier = replaced(earlier, {key: value_of(config, key) for key in free})
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
@@ -340,7 +337,7 @@ def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | 
 
 
 def _start_from(stage_name: str | None, run: str, earlier: Config, now: Config) -> str:
-    """The command for who wants to train on with another plan; nothing where it is the model that differs."""
+    """Return the command to train on with another plan; nothing if the model differs."""
     before, after = (
         dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now)
     )
@@ -357,13 +354,13 @@ def _start_from(stage_name: str | None, run: str, earlier: Config, now: Config) 
     settings = " ".join(f"--set {key}={'null' if after[key] is None else after[key]}" for key in changed)
     return (
         "a run keeps its plan, for its rates follow it; once it is finished, start a new run from it: "
-        f"clickprompt {stage_name} "
-        f"--config {storage.join(run, 'config.yaml')} --run NEW --set {stage_name}.init={run} {settings}; or "
+        f"clickprompt {stage_name} --config {storage.join(run, 'config.yaml')} --run NEW "
+        f"--set {stage_name}.init={run} {settings}; or "
     )
 
 
 def _differences(earlier: Config, now: Config) -> str:
-    """The first keys that differ, with both values."""
+    """Name the first keys that differ, with both values."""
     before, after = (
         dict(leaves(config.model_dump(mode="json", exclude={"runtime"}))) for config in (earlier, now)
     )
@@ -377,7 +374,7 @@ def _differences(earlier: Config, now: Config) -> str:
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything that isn't a section."""
+    """Yield the dotted key and value of everything that isn't a section."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")

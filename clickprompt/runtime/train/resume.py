@@ -1,4 +1,4 @@
-"""What an interrupted run left among its checkpoints, seen to before it is continued."""
+"""Clean up the checkpoints of an interrupted run before it is continued."""
 
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
@@ -7,16 +7,15 @@ from clickprompt.training.checkpoint import damage_of, newest_complete
 
 __all__ = ["clear_checkpoints"]
 
-# Ray Train's list of the checkpoints that it manages; each was complete when it got there
+# Ray Train's list of the checkpoints that it manages; each was complete when it was added
 _RECORD = "checkpoint_manager_snapshot.json"
 
 
 def clear_checkpoints(run: str) -> None:
-    """Delete what killed workers left of checkpoints that Ray Train has no record of; those it lists are its
-    own to delete.
+    """Delete what killed workers left of checkpoints that Ray Train has no record of.
 
-    Says so where the newest one of its list is damaged and an older one is used. Raises DataError where none
-    that it lists is complete.
+    Ray Train deletes those it lists itself. If the newest one listed is damaged, say so and use an older one.
+    Raises DataError if none that it lists is complete.
     """
     checkpoints = storage.join(run, "checkpoints")
     names = [
@@ -47,10 +46,10 @@ def clear_checkpoints(run: str) -> None:
 
 
 def _listed(checkpoints: str, names: list[str]) -> list[str] | None:
-    """Names in Ray Train's record, sorted; None where there is none.
+    """Names in Ray Train's record, sorted; None if there is none.
 
-    A record that a kill left half-written, or of folders that are gone, would end every later attempt: Ray
-    makes a new one.
+    A record that is half-written because of a kill, or that lists folders that are gone, would make every
+    later attempt fail. It is deleted, and Ray writes a new one.
     """
     path = storage.join(checkpoints, _RECORD)
     if not storage.patiently(lambda: storage.exists(path)):

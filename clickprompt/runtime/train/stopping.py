@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (a job's stop, Kubernetes, a batch system) as a wish to stop, not as the end."""
+"""Turn Ctrl-C and SIGTERM (from a job's stop, Kubernetes or a batch system) into a request to stop."""
 
 import contextlib
 import signal
@@ -12,17 +12,17 @@ from clickprompt.io.progress import say
 
 __all__ = ["stop_signals"]
 
-# seconds in which a signal that comes again is the same wish: timeout(1) sends to the command and then to its
-# group
+# Seconds within which a repeated signal counts as the same request: timeout(1) signals the command and then
+# its group
 _TWICE = 1.0
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """The signals that have come so far: none or one, for a later one raises StoppedError in the main thread
-    at once.
+    """Yield the list of signals received so far: none or one, as a second one raises StoppedError at once, in
+    the main thread.
 
-    Outside the main thread (a trial of Tune's) signals are somebody else's.
+    Outside the main thread (as in a Tune trial) signals are left to others, and the list stays empty.
     """
     came: list[int] = []
     first = 0.0
@@ -42,7 +42,7 @@ def stop_signals() -> Iterator[list[int]]:
         came.append(number)
         say(
             f"{signal.Signals(number).name}: stopping after this step, once a checkpoint is written; "
-            "another one ends at once"
+            "another one ends it at once"
         )
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,7 +1,7 @@
-"""Ray Data → Ray Train: the step-addressed order of data/prepared/order.py as a `DataConfig`.
+"""Stream the rows from Ray Data to the workers, in the step-addressed order of data/prepared/order.py.
 
-Ray Train calls `configure` at every start of a worker group, so a restart after a failure plans again from
-the newest complete checkpoint's step, for whatever number of workers there is then.
+Ray Train calls `StepStream.configure` whenever a worker group starts. So a restart after a failure plans
+again from the newest complete checkpoint's step, for the number of workers there is then.
 """
 
 import time
@@ -25,16 +25,16 @@ __all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "read_ahead_bytes", "
 
 STREAM_NAME = "train"
 
-_READ_AHEAD = 16  # chunks that may be in the object store at a time, in every state of work
+_READ_AHEAD = 16  # chunks in the object store at a time, whether read, repartitioned or waiting
 
-_PAUSES = {True: 0.05, False: 0.5}  # seconds, while tasks run and while none does
+_PAUSES = {True: 0.05, False: 0.5}  # seconds: while tasks are running, and while none is
 
 
 class _Pause(ExecutionCallback):
-    """Lets the stream's executor sleep between two of its steps.
+    """Let the stream's executor sleep between two of its steps.
 
-    It waits for running tasks only: with as much read ahead as it may, there are none, and it looks for work
-    again and again (ray 2.60), which takes a whole core from whatever runs on its node.
+    The executor waits only for running tasks. Once it has read ahead as far as it may, there are none, and it
+    polls for work without a pause (ray 2.60), which costs a whole core of its node.
     """
 
     def on_execution_step(self, executor: Any) -> None:
@@ -42,10 +42,9 @@ class _Pause(ExecutionCallback):
 
 
 class _ChunkSource(Datasource):
-    """One read task per chunk, for all that is left of the run from `start_step` on.
+    """One read task per chunk, for everything that is left of the run from `start_step` on.
 
-    The tasks are many and all wait in the object store, so the plan they read by is there once, not in each
-    of them.
+    There are many tasks and all of them wait in the object store, so they share one copy of the plan.
     """
 
     def __init__(self, dataset: Dataset, order: Order, num_workers: int, start_step: int):
@@ -76,8 +75,9 @@ def _read_blocks(plan: Any, epoch: int, chunk: int) -> list[pa.Table]:
 def worker_streams(
     dataset: Dataset, order: Order, num_workers: int, start_step: int, nodes: dict[str, str] | None = None
 ) -> list[DataIterator]:
-    """One iterator per worker over its share of every remaining global batch, in order; read on nodes with
-    these labels.
+    """Return one iterator per worker over its share of every remaining global batch, in order.
+
+    nodes: labels of the nodes that read.
     """
     rows = order.chunk_batches * order.global_batch_size
     tasks = len(order.chunks_from(start_step))
@@ -89,8 +89,8 @@ def worker_streams(
     stream = stream.repartition(target_num_rows_per_block=rows // num_workers, strict=True)
     stream.context.execution_options.preserve_order = True
     stream.context.execution_options.label_selector = nodes
-    # Without a limit of its own the stream reads ahead until it fills its half of the object store, which a
-    # training that takes hours has no use for
+    # Without a limit of its own the stream reads ahead until it fills half of the object store, which is of
+    # no use to a training run that takes hours
     read_ahead = read_ahead_bytes(dataset.columns, rows)
     stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
         object_store_memory=read_ahead
@@ -101,15 +101,16 @@ def worker_streams(
 
 
 def read_ahead_bytes(columns: Sequence[str], chunk_rows: int) -> int:
-    """What the stream keeps in the object store at most: of so many rows a chunk, columns of ids and what
-    read_chunk adds.
+    """Upper limit in bytes of what the stream keeps in the object store, for chunks of `chunk_rows` rows.
+
+    A row has its id columns, and the weight and the step that read_chunk adds.
     """
     bytes_per_row = sum(field.type.byte_width for field in shard_schema(columns)) + 4 + 8
     return _READ_AHEAD * chunk_rows * bytes_per_row
 
 
 class StepStream(ray.train.DataConfig):
-    """Gives each worker its part of the plan; `start_step` is asked for at every start of a worker group.
+    """Give each worker its part of the plan; `start_step` is called whenever a worker group starts.
 
     nodes: labels of the nodes that read (runtime/cluster/placement.py).
     """
@@ -137,7 +138,7 @@ class StepStream(ray.train.DataConfig):
 def iterate_batches(
     stream: DataIterator, order: Order, num_workers: int, start_step: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """A worker's (step, columns); asserts that the steps come complete and in order."""
+    """Yield a worker's (step, columns), and assert that the steps arrive completely and in order."""
     expected = start_step
     batches: Any = stream.iter_batches(
         batch_size=order.global_batch_size // num_workers, batch_format="numpy", prefetch_batches=4

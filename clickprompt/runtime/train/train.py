@@ -1,4 +1,4 @@
-"""Pretraining and finetuning on Ray Train, the driver's side."""
+"""Run pretraining and finetuning on Ray Train: the driver's side."""
 
 import os
 import re
@@ -43,11 +43,12 @@ Watch = Callable[[dict[str, Any]], bool]
 def run_training(
     config: Config, stage_name: str, run: str, *, watch: Watch | None = None, around: Around | None = None
 ) -> dict[str, Any]:
-    """Pretrain or finetune into `run`; running it again continues from the newest complete checkpoint.
-    Returns `result.json`.
+    """Pretrain or finetune into `run`, and return `result.json`.
 
-    watch: called twice a second with what is known of the latest step ({} before the first); True: stop, as a
-    signal would.
+    Running it again continues from the newest complete checkpoint.
+
+    watch: called twice a second with what is known of the latest step ({} before the first); if it returns
+    True, the run stops as after a signal.
     """
     training = check_training(config, stage_name, run)
     run = training.run
@@ -56,7 +57,7 @@ def run_training(
         say(f"{stage_name}: {run} is already complete")
         return storage.read_json(result_path)
     clear_checkpoints(run)
-    training.start_step()  # a checkpoint that this run can't continue shows now, not in a worker
+    training.start_step()  # raises here, not in a worker, if the run can't continue from its checkpoint
     say(f"{stage_name}: {training.dataset.uri}, version {training.dataset.version}")
     carried = _carried_over(training)
     with connect(config.runtime):
@@ -87,8 +88,8 @@ def run_training(
 
 
 def _carried_over(training: TrainingRun) -> list[FieldCarried] | None:
-    """Which embeddings a run starts with that comes from other data, also said; None where there is nothing
-    to match.
+    """Match and print the embeddings that a run takes over from other data; None if there is nothing to
+    match.
     """
     if training.earlier is None:
         return None
@@ -124,10 +125,10 @@ def _fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> d
 def build_trainer(
     training: TrainingRun, status: Any = None, scorers: list[Any] | None = None, around: Around | None = None
 ) -> Trainer:
-    """The run as Ray Train has it; needs a connected Ray. A finetuning needs `scorers`
-    (runtime/train/validation.py).
+    """Build the run's Ray Train trainer; Ray must be connected.
 
-    around: gets each worker's batches and its rank, and gives them on.
+    scorers: the actors of runtime/train/validation.py, which finetuning needs.
+    around: wraps each worker's batches and checkpoint writer.
     """
     runtime = training.config.runtime
     status = status or StatusActor.options(max_restarts=-1, max_task_retries=-1).remote()
@@ -154,7 +155,7 @@ def build_trainer(
             label_selector=group_selector(runtime, "training"),
         ),
         run_config=run_config,
-        # The rows come from StepStream; Ray Train wants a dataset by that name to ask for it at all
+        # The rows come from StepStream; Ray Train asks for it only if there is a dataset by that name
         datasets={STREAM_NAME: ray.data.range(1)},
         dataset_config=StepStream(
             training.dataset, training.order, training.start_step, group_selector(runtime, "data")
@@ -163,7 +164,7 @@ def build_trainer(
 
 
 def _cause(error: TrainingFailedError, training: TrainingRun) -> ClickPromptError:
-    """The worker's own exception as one line; its traceback is in Ray's logs."""
+    """Return the worker's own exception as one line; its traceback is in Ray's logs."""
     failures = list(getattr(error, "worker_failures", {}).values())
     reason: BaseException = failures[0] if failures else error
     while (inner := getattr(reason, "cause", None) or reason.__cause__) is not None and inner is not reason:
@@ -171,7 +172,8 @@ def _cause(error: TrainingFailedError, training: TrainingRun) -> ClickPromptErro
     if isinstance(reason, ClickPromptError):
         return reason
     text = str(reason).strip()
-    memory = re.search(r"Memory on the node .*? limit", text)  # before pages of advice on Ray's own settings
+    # Ray follows this sentence with pages of advice on its own settings
+    memory = re.search(r"Memory on the node .*? limit", text)
     last = (
         f"Ray ended a worker, {memory[0]}"
         if memory
@@ -186,10 +188,9 @@ def _cause(error: TrainingFailedError, training: TrainingRun) -> ClickPromptErro
 def _watched(
     trainer: Trainer, status: Any, training: TrainingRun, signals: list[int], watch: Watch | None
 ) -> ray.train.Result:
-    """`trainer.fit()`, with the status's state as progress meanwhile.
+    """Run `trainer.fit()`, and show the status actor's state as progress meanwhile.
 
-    It runs in a thread: in the main one Ray Train would answer Ctrl-C itself, by ending the workers where
-    they are.
+    It runs in a thread: in the main one, Ray Train would handle Ctrl-C itself and end the workers at once.
     """
     fitted: Future[ray.train.Result] = Future()
 

@@ -1,4 +1,4 @@
-"""What Ray Train does about a failure, where that isn't what a run of ours needs."""
+"""Ray Train's trainer with a failure policy that suits these runs."""
 
 from typing import Any
 
@@ -12,26 +12,27 @@ __all__ = ["Trainer"]
 
 
 class _Policy(DefaultFailurePolicy):
-    """Ray's own, which counts restarts against max_failures; it takes none from outside, hence the overrides
-    of what isn't public.
+    """Ray's own policy, which counts restarts against max_failures, with exceptions.
+
+    Ray accepts no policy from outside, so methods that aren't public are overridden.
     """
 
     def _is_retryable_error(self, training_failed_error: TrainingFailedError) -> bool:
         if isinstance(training_failed_error, WorkerGroupError):
-            # What was raised on purpose, for a person, would only be raised again
+            # An error meant for the user would only be raised again
             failures = training_failed_error.worker_failures.values()
             return not any(isinstance(failure, ClickPromptError) for failure in failures)
         if isinstance(training_failed_error, ControllerError) and isinstance(
             training_failed_error.controller_failure, OSError
         ):
-            # storage refused the controller's record of checkpoints: the checkpoints are there, so begin
-            # again from them
+            # Storage refused the controller's record of checkpoints. The checkpoints themselves are there,
+            # so the run starts again from them
             return True
         return super()._is_retryable_error(training_failed_error)
 
 
 class Trainer(TorchTrainer):
-    """A TorchTrainer with that policy."""
+    """A TorchTrainer with this policy."""
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         config = self.run_config.failure_config

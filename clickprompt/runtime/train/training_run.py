@@ -1,4 +1,6 @@
-"""One checked training run as its driver, controller and workers pass it around; importing this is cheap."""
+"""One checked training run, as driver, controller and workers pass it around. This module is cheap to
+import.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +20,12 @@ Batches = Iterator[tuple[int, dict[str, np.ndarray]]]
 """(global step, this worker's columns), in order"""
 
 Around = Callable[[Batches, CheckpointWriter, int], tuple[Batches, CheckpointWriter]]
-"""what a benchmark puts around a worker's loop: its batches, its checkpoint writer and its rank → both"""
+"""what a benchmark wraps around a worker's loop: (batches, checkpoint writer, rank) → (batches, writer)"""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What `preflight.check_training` found in order. Paths are absolute."""
+    """A training run that `preflight.check_training` has checked. Paths are absolute."""
 
     config: Config
     stage: PretrainConfig | FinetuneConfig
@@ -31,7 +33,7 @@ class TrainingRun:
     dataset: Dataset
     order: Order
     init: str | None  # an export to start from
-    earlier: Dataset | None  # what that was trained on, where it isn't `dataset`: rows are matched by value
+    earlier: Dataset | None  # what `init` was trained on, if not `dataset`: rows are matched by value
     lm_kind: LMKind | None  # None: no PLM
     truncation: TextLengths | None  # what plm.max_length leaves out
 
@@ -52,5 +54,5 @@ class TrainingRun:
         return state.stopped or state.step >= self.order.total_steps
 
     def start_step(self) -> int:
-        """Where a worker group that starts now continues."""
+        """Step at which a worker group that starts now continues."""
         return load_state(newest_complete(self.checkpoints)).step

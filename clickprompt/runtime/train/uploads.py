@@ -1,4 +1,4 @@
-"""A worker's checkpoints on their way to storage, while training goes on."""
+"""Upload a worker's checkpoints to storage while training goes on."""
 
 import contextlib
 import os
@@ -19,10 +19,10 @@ __all__ = ["Uploads"]
 
 
 class Uploads:
-    """One upload at a time, by Ray Train's own thread, which also tells its controller of the checkpoint.
+    """One upload at a time, in Ray Train's own thread, which also reports the checkpoint to its controller.
 
-    Ray waits at the end of a worker for uploads that are still going on, but neither holds the next one back
-    until the last is over nor tries one again that storage refused; both are done here.
+    Ray waits for running uploads when a worker ends. It doesn't hold the next upload back until the last one
+    is over, and it doesn't retry one that storage refused; both are done here.
     """
 
     def __init__(self, run: str, keep_every: int | None, scratch: str, writer: CheckpointWriter):
@@ -38,17 +38,16 @@ class Uploads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Also where training has failed, what it has saved must arrive."""
+        """Wait for the upload; what was saved must arrive even if training has failed."""
         with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self.wait()
 
     def start(
         self, folder: str, step: int, metrics: dict[str, Any], before: Callable[[], None] | None
     ) -> None:
-        """Take the files of `folder` over and begin to upload them, once `before` was called; called by every
-        worker.
+        """Take over the files of `folder` and begin to upload them, after calling `before`.
 
-        When it returns, the previous checkpoint is complete in storage.
+        Every worker calls this. When it returns, the previous checkpoint is complete in storage.
         """
         self.wait()
         name = checkpoint_name(step)
@@ -58,7 +57,7 @@ class Uploads:
             os.rename(folder, own)
             checkpoint = Checkpoint.from_directory(own)
             self._current = Future()
-        # Also waits until every worker is here, so until every worker's previous upload is over
+        # This waits until every worker is here, so every worker's previous upload is over
         ray.train.report(
             metrics,
             checkpoint,
@@ -69,7 +68,7 @@ class Uploads:
         )
 
     def wait(self) -> None:
-        """Until what was begun is in storage; raises what kept it from there."""
+        """Wait until the current upload is in storage; raise the error if it failed."""
         if self._current is not None:
             self._current.result()
 
@@ -77,12 +76,11 @@ class Uploads:
         self, local: Checkpoint, name: str, step: int, before: Callable[[], None] | None
     ) -> Checkpoint:
         assert self._current is not None
-        if (
-            self._current.done()
-        ):  # Ray calls again after an error whose text looks to it like one of AWS's that pass
+        # Ray calls again after an error whose text looks like a passing one of AWS's
+        if self._current.done():
             self._current.result()
         try:
-            # The checkpoint itself comes last: where it is complete, the rest is too
+            # The checkpoint comes last: if it is complete, the rest is too
             if before is not None:
                 before()
             if self._keep_every and step % self._keep_every == 0:

@@ -1,9 +1,9 @@
-"""Validation by the driver's evaluation actors while training goes on.
+"""Validate by the driver's evaluation actors while training goes on.
 
-Not Ray Train's own asynchronous validation (`ValidationConfig`, Ray 2.60): it validates checkpoints that were
-reported, so each of ours would be a whole resume state and push another one out of those that are kept; a
-validation that fails or takes too long leaves empty metrics; and workers see a result only by waiting for all
-that was reported, where we need that of one step, at a fixed later step.
+Ray Train's own asynchronous validation (`ValidationConfig`, Ray 2.60) isn't used, for three reasons. It
+validates reported checkpoints, so each validation would need a whole resume state and would push another one
+out of those that are kept. A validation that fails or takes too long leaves empty metrics. And workers see a
+result only by waiting for everything reported, where a run needs that of one step, at a fixed later step.
 """
 
 import contextlib
@@ -32,17 +32,16 @@ from clickprompt.training.engine import Engine, all_reduce_sum
 
 __all__ = ["PoolValidation", "evaluation_pool"]
 
-_ROUND_S = (
-    60  # how long the other workers wait in one collective; a process group's own limit is half an hour
-)
+# Seconds that the other workers wait in one collective; a process group's own limit is half an hour
+_ROUND_S = 60
 
 
 @contextlib.contextmanager
 def evaluation_pool(training: TrainingRun) -> Iterator[list[Any]]:
-    """The actors for a run's validations, which live in its driver, so whatever becomes of workers; none for
-    a pretraining.
+    """Start the actors for a run's validations; pretraining gets none.
 
-    Raises ConfigError where they don't fit beside the workers.
+    The driver owns them, so they outlive the workers. Raises ConfigError if they don't fit beside the
+    workers.
     """
     if not isinstance(training.stage, FinetuneConfig):
         yield []
@@ -59,9 +58,7 @@ def evaluation_pool(training: TrainingRun) -> Iterator[list[Any]]:
 
 
 class PoolValidation:
-    """The loop's `Validation`: rank 0 publishes the weights and has the actors score them, in a thread of its
-    own.
-    """
+    """The loop's `Validation`: rank 0 publishes the weights and has the actors score them, in a thread."""
 
     def __init__(
         self,
@@ -71,7 +68,7 @@ class PoolValidation:
         scorers: list[Any],
         validating: int | None,
     ):
-        """`validating`: the step whose validation an earlier part of this run had begun and not used."""
+        """`validating` is the step whose validation an earlier part of this run began but didn't use."""
         assert isinstance(training.stage, FinetuneConfig)
         self.every = training.stage.validate_every
         self.patience = training.stage.patience
@@ -79,17 +76,16 @@ class PoolValidation:
         self._engine = engine
         self._exports = exports
         self._scorers = scorers
-        self.exported: Future[None]  # of rank 0: over when the weights that were given last are in storage
+        # The following are rank 0's. Done when the weights given last are in storage
+        self.exported: Future[None]
         self._scores: Future[tuple[float, float]]
-        self.lag: float | None = (
-            # of rank 0: seconds from when weights were given until they were scored, of the last that were
-            None
-        )
+        # Seconds that the last scored weights took from `begin` to their scores
+        self.lag: float | None = None
         if validating is not None and engine.rank == 0:
             self._start(validating, None)
 
     def begin(self, step: int) -> None:
-        weights = self._engine.weights()  # of every rank's parts
+        weights = self._engine.weights()  # on every rank: the engine may have divided them
         if self._engine.rank == 0:
             self._start(step, weights)
 
@@ -103,8 +99,11 @@ class PoolValidation:
                 return {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
 
     def _start(self, step: int, weights: dict[str, torch.Tensor] | None) -> None:
-        # As futures of this validation: those of the one before are over
-        exported, scores = self.exported, self._scores = Future[None](), Future[tuple[float, float]]()
+        # Local names, as the attributes will be those of the next validation
+        exported: Future[None] = Future()
+        scores: Future[tuple[float, float]] = Future()
+        self.exported = exported
+        self._scores = scores
         given = time.monotonic()
 
         def validate() -> None:
@@ -122,12 +121,13 @@ class PoolValidation:
                     if not future.done():
                         future.set_exception(error)
 
-        # A daemon: a worker that is asked to stop doesn't wait for scores
+        # A daemon thread: a worker that is asked to stop doesn't wait for scores
         threading.Thread(target=validate, daemon=True, name=f"validation-{step}").start()
 
     def _score(self, step: int) -> tuple[float, float]:
-        """(AUC, log loss) of an export in storage, kept in it, so that a run which is killed before they are
-        used finds them again.
+        """Return (AUC, log loss) of an export in storage, and store them in it.
+
+        So a run that is killed before the scores are used finds them again.
         """
         export = self._exports.at(step)
         if not storage.patiently(lambda: storage.exists(export)):
@@ -141,7 +141,7 @@ class PoolValidation:
         return scores
 
     def _logits(self, export: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and logits of the whole split, in its own order, whoever scored what."""
+        """Labels and logits of the whole split, in its own order, whichever actor scored what."""
         what = f"{self._training.run}: validation of step {step}"
         remedy = "the same command continues from the newest checkpoint"
         timeout = self._training.config.runtime.evaluation_timeout
@@ -161,17 +161,16 @@ class PoolValidation:
         except TimeoutError as error:
             raise RunError(
                 f"{what}: no row group was scored within runtime.evaluation_timeout={timeout:g} s; give it "
-                "more, or more "
-                f"runtime.evaluation_actors than {len(self._scorers)}; {remedy}"
+                f"more, or more runtime.evaluation_actors than {len(self._scorers)}; {remedy}"
             ) from error
         except RayError as error:
             raise RunError(
                 f"{what}: an evaluation actor died and doesn't come back: {_last_line(error)}; {remedy}"
             ) from error
         parts.sort(key=lambda part: part[0])
-        return np.concatenate([labels for _, labels, _ in parts]), np.concatenate(
-            [logits for _, _, logits in parts]
-        )
+        labels = np.concatenate([part_labels for _, part_labels, _ in parts])
+        logits = np.concatenate([part_logits for _, _, part_logits in parts])
+        return labels, logits
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What one Ray Train worker does."""
+"""The work of one Ray Train worker: build the model, restore its state, train and export."""
 
 import os
 import socket
@@ -41,9 +41,9 @@ __all__ = ["build_collator", "work"]
 def work(
     training: TrainingRun, status: Any, scorers: list[Any] | None, around: Around | None = None
 ) -> dict[str, Any] | None:
-    """Run one worker: build, restore, train, and leave the export.
+    """Run one worker: build, restore, train and write the export.
 
-    Returns rank 0's outcome ("interrupted" where it was asked to stop), None from the others.
+    Returns the outcome on rank 0 (with "interrupted" if the run was asked to stop) and None elsewhere.
     """
     context = ray.train.get_context()
     num_workers = context.get_world_size()
@@ -65,7 +65,7 @@ def work(
     exports = Exports(training, model.plm.config_dict() if model.plm is not None else None, tokenizer)
     validation = None
     if isinstance(training.stage, FinetuneConfig):
-        assert scorers, "a finetuning needs actors for its validations"
+        assert scorers, "finetuning needs actors for its validations"
         validation = PoolValidation(training, engine, exports, scorers, state.validating)
 
     batches: Batches = iter(())
@@ -97,7 +97,7 @@ def work(
             raise _saved(error, training, state) from error
         uploads.wait()
         if dist.is_initialized():
-            # So that the last checkpoint is complete before anything that an older one needs is deleted
+            # The last checkpoint must be complete before anything that an older one needs is deleted
             dist.barrier()
         if not training.is_over(state):
             surroundings.close()
@@ -111,19 +111,20 @@ def work(
 
 
 def _set_up_process(training: TrainingRun, local_workers: int) -> None:
-    """Threads, denormals and determinism of this process."""
+    """Set the threads, denormals and determinism of this process."""
     runtime = training.config.runtime
     shared = runtime.address != "local"
     torch.set_num_threads(worker_threads(local_workers, runtime.cpus_per_worker, shared=shared))
     torch.set_flush_denormal(True)
     if runtime.deterministic:
-        # Read when CUDA starts, so before anything is put on a GPU
+        # CUDA reads this when it starts, so it is set before anything is put on a GPU
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
 
 
 def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
+    """Build the collator for the run's objective; `tokenizer` is None for a run without a PLM."""
     return Collator(
         training.dataset.columns,
         TokenTable.open(training.dataset, tokenizer) if tokenizer is not None else None,
@@ -136,7 +137,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
 
 
 def _peak_memory(engine: Engine) -> list[dict[str, float]]:
-    """Of every worker since its process began: {"rss"} in GiB, on GPUs {"gpu"} too."""
+    """Peak memory of every worker since its process began, in GiB: {"rss"}, and {"gpu"} on GPUs."""
     own = {"rss": round(peak_memory() / 2**30, 3)}
     if engine.device.type == "cuda":
         own["gpu"] = round(torch.cuda.max_memory_allocated(engine.device) / 2**30, 3)
@@ -148,8 +149,9 @@ def _peak_memory(engine: Engine) -> list[dict[str, float]]:
 
 
 def _check_reach(training: TrainingRun) -> None:
-    """Raises DataError on a node that doesn't see what the driver wrote: each worker would train into a
-    folder of its own.
+    """Check that this node sees the run's folder; otherwise each worker would train into a folder of its own.
+
+    Raises DataError if it doesn't.
     """
     if not storage.patiently(lambda: storage.exists(storage.join(training.run, "config.yaml"))):
         raise DataError(
@@ -159,17 +161,18 @@ def _check_reach(training: TrainingRun) -> None:
 
 
 def _saved(error: NonFiniteError, training: TrainingRun, state: TrainState) -> RunError:
+    """Write the error's report into the run (rank 0) and return the error that names the file."""
     path = storage.join(training.run, "non_finite", f"step-{error.report['step']:08d}.json")
     if ray.train.get_context().get_world_rank() == 0:
         storage.patiently(lambda: storage.write_json(path, error.report))
     return RunError(
         f"{training.run}: {error}. The rows of its batch are in {path}; look for what is wrong with them, or "
-        "start another --run "
-        f"with lower learning rates (lr) or a lower max_grad_norm"
+        "start another --run with lower learning rates (lr) or a lower max_grad_norm"
     )
 
 
 def _initial_model(training: TrainingRun) -> ClickPrompt:
+    """Build the run's model, with the weights of the export it starts from, if any."""
     model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
     if training.init:
         weights = load_weights(training.init)
@@ -182,19 +185,18 @@ def _initial_model(training: TrainingRun) -> ClickPrompt:
 
 def _build_engine(training: TrainingRun, objective: Any, num_workers: int) -> Engine:
     runtime = training.config.runtime
+    device = get_device()
     if runtime.engine == "torch":
         return TorchEngine(
             objective,
             training.stage,
-            device=get_device(),
+            device=device,
             precision=runtime.precision,
             total_steps=training.order.total_steps,
         )
-    device = get_device()
-    os.environ["DS_ACCELERATOR"] = (
-        device.type
-    )  # else DeepSpeed takes a GPU that is there, also from a worker that is to have none
-    # Seconds to import, and only some runs want it
+    # Otherwise DeepSpeed takes any GPU it finds, even in a worker that was given none
+    os.environ["DS_ACCELERATOR"] = device.type
+    # DeepSpeed takes seconds to import, and only some runs need it
     from clickprompt.training.deepspeed_engine import DeepSpeedEngine
 
     return DeepSpeedEngine(

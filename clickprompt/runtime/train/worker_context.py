@@ -1,4 +1,4 @@
-"""What a Ray Train worker's loop tells others, and is told: metrics, status, checkpoints, the end."""
+"""The training loop's surroundings in a Ray Train worker: metrics, status, checkpoints and the end."""
 
 import json
 import time
@@ -26,7 +26,7 @@ __all__ = ["WorkerContext"]
 
 
 class WorkerContext(Context):
-    """The loop's surroundings in a Ray Train worker; files are rank 0's business."""
+    """The training loop's context in a Ray Train worker; only rank 0 writes files."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class WorkerContext(Context):
         self._latest: dict[str, Any] = {}
         self._stop = False
         self._preemption: Any = None
-        self._first: tuple[int, float] | None = None  # step and time of the first one here
+        self._first: tuple[int, float] | None = None  # number and time of this process's first step
         self._log = _log_before(training.run, state.step) if engine.rank == 0 else []
         self._validations = [
             scores for line in self._log for scores in json.loads(line).get("validations", ())
@@ -71,8 +71,8 @@ class WorkerContext(Context):
         self._stepped = time.monotonic()
 
     def wishes(self) -> tuple[bool, bool]:
-        """(a checkpoint, the end): when a node of ours is about to go, and when the command was asked to
-        stop.
+        """Return (checkpoint, end): whether a node of the run is about to leave, and whether the command was
+        asked to stop.
         """
         preemption = compat.preemption()
         leaving = preemption != self._preemption
@@ -99,30 +99,32 @@ class WorkerContext(Context):
         for watcher in self._watchers:
             watcher.draw(metrics)
         now = time.monotonic()
-        if (
-            now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]
-        ):  # a step never waits for the status
+        # A step never waits for the status actor
+        if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:
             self._posted = now
             self._stop = bool(ray.get(self._reply))
             known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
             self._reply = self._status.post.remote({**self._latest, **known})
 
     def seconds_per_step(self) -> float | None:
-        """From the first step here to now, validations that were waited for and checkpoints among them; None
-        before the second one.
+        """Mean time of a step since this process's first one, including checkpoints and waits for validation.
+
+        None before the second step.
         """
         if self._first is None or self._latest["step"] == self._first[0]:
             return None
         return round((time.monotonic() - self._first[1]) / (self._latest["step"] - self._first[0]), 6)
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
-        log, state = "".join(self._log).encode(), replace(state)  # as they are now
+        # The upload runs beside the loop, so it needs copies of what will change
+        log = "".join(self._log).encode()
+        state = replace(state)
         exported = None
         if self._pool_validation and state.validating is not None and self._engine.rank == 0:
             exported = self._pool_validation.exported
 
         def before() -> None:
-            """What is there when the checkpoint is."""
+            """Store what must be there before the checkpoint is complete."""
             storage.patiently(
                 lambda: storage.write_bytes(storage.join(self._training.run, "metrics.jsonl"), log)
             )
@@ -133,20 +135,21 @@ class WorkerContext(Context):
         self._uploads.start(
             folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None
         )
-        self._metrics.on_checkpoint(
-            time.monotonic() - self._stepped
-        )  # since its last step the loop has done nothing else
+        # The loop has done nothing else since its last step
+        self._metrics.on_checkpoint(time.monotonic() - self._stepped)
 
     def close(self) -> None:
         for watcher in self._watchers:
             watcher.close()
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
-        """Leave `<run>/export`: the best validation AUC's weights, or the last ones where nothing was
-        validated. Rank 0's outcome.
+        """Write `<run>/export` and return the outcome on rank 0, None elsewhere.
+
+        The export has the weights with the best validation AUC, or the last ones if nothing was validated.
         """
         self.close()
-        weights = self._engine.weights() if state.best_step is None else {}  # of every rank's parts
+        # Every rank takes part: the engine may have divided the weights among them
+        weights = self._engine.weights() if state.best_step is None else {}
         if self._engine.rank:
             return None
         if state.best_step is None:

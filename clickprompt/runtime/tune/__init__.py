@@ -1,1 +1,1 @@
-"""A sweep on Ray Tune."""
+"""Sweeps on Ray Tune."""

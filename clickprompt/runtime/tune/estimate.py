@@ -1,4 +1,4 @@
-"""What a sweep will do, and about how long that takes."""
+"""Estimate what a sweep will do and how long it takes."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -17,23 +17,23 @@ from clickprompt.tuning.points import Point, changes_pretraining, pretrain_confi
 
 __all__ = ["SweepEstimate", "estimate_sweep", "measure"]
 
-# Seconds from a run's start to its first step: processes, imports, the model. As seen on two cores; only for
-# the estimate.
+# Seconds from a run's start to its first step: processes, imports, the model. Measured on two cores; used
+# only for the estimate
 _START_S = 15
 _STAGES = {"pretrain": "pretraining", "finetune": "finetuning"}
 
 
 @dataclass(frozen=True)
 class SweepEstimate:
-    """Times in seconds; 0 until measured."""
+    """Runs, steps and times of a sweep; times are in seconds, and 0 until measured."""
 
-    pretrain_steps: list[int]  # of each pretraining that is known
-    finetune_steps: list[int]  # of each point that is known
+    pretrain_steps: list[int]  # of each known pretraining
+    finetune_steps: list[int]  # of each known point
     num_pretrainings: int  # at most
     num_trials: int
-    largest: dict[str, TrainingRun] = field(repr=False)  # stage → the training whose steps are timed
-    pretrain_seconds: float = 0  # of a whole pretraining
-    finetune_seconds: float = 0
+    largest: dict[str, TrainingRun] = field(repr=False)  # stage → the run whose steps are timed
+    pretrain_seconds: float = 0  # of one whole pretraining
+    finetune_seconds: float = 0  # of one whole finetuning
     step_seconds: dict[str, float] = field(default_factory=dict)  # by stage
 
     @property
@@ -43,7 +43,7 @@ class SweepEstimate:
         )
 
     def done(self, steps: dict[str, int], trials: Trials) -> int:
-        """Of `total`, from the steps that runs are at. Trials that were stopped count as whole."""
+        """Estimate how much of `total` is done, from the runs' steps. Stopped trials count as complete."""
         pretrained = sum(
             min(step / mean(self.pretrain_steps), 1)
             for name, step in steps.items()
@@ -57,7 +57,7 @@ class SweepEstimate:
         return min(self.total, round(pretrained * self.pretrain_seconds + finetuned * self.finetune_seconds))
 
     def lines(self, config: Config, trials: Trials) -> list[str]:
-        """For the person who waits."""
+        """Describe the sweep and its duration for the user."""
         runtime, at_once = config.runtime, config.tune.max_concurrent_trials
         seeds = f" × {len(config.tune.seeds)} seeds" if config.tune.seeds else ""
         points = config.tune.num_samples if config.tune.search == "tpe" else len(trials.points)
@@ -67,8 +67,8 @@ class SweepEstimate:
         most = "up to " if config.tune.search == "tpe" and self.num_pretrainings > 1 else ""
         lines = [
             f"sweep: {most}{pretrainings}{self.num_trials} finetunings of {_range(self.finetune_steps)} "
-            f"steps ({points} points{seeds}); "
-            f"{at_once} at a time, each on {runtime.min_workers} × {runtime.cpus_per_worker:g} CPU"
+            f"steps ({points} points{seeds}); {at_once} at a time, each on {runtime.min_workers} × "
+            f"{runtime.cpus_per_worker:g} CPU"
             + (f" and {runtime.gpus_per_worker:g} GPU" if runtime.gpus_per_worker else "")
             + f", validated by {runtime.evaluation_actors} more"
         ]
@@ -88,8 +88,11 @@ class SweepEstimate:
 
 
 def estimate_sweep(config: Config, points: list[Point]) -> SweepEstimate:
-    """Raises InputError where one of the points can't be trained. `points`: all, or of TPE those drawn so far
-    or its corners.
+    """Count the runs and steps of a sweep, without times.
+
+    points: all points; for TPE those drawn so far, or the corners of its space.
+
+    Raises InputError if one of the points can't be trained.
     """
     finetunings, pretrainings = {}, {}
     for point in points:
@@ -116,8 +119,10 @@ def estimate_sweep(config: Config, points: list[Point]) -> SweepEstimate:
 
 
 def measure(plan: SweepEstimate, run: str, trials: Trials, threads: int) -> SweepEstimate:
-    """With times: those of what is finished in `run` already, else of a few micro-batches of the largest
-    point, here and now.
+    """Return the plan with times.
+
+    They come from what is finished in `run` already, else from timing a few micro-batches of the largest
+    point now.
     """
     own = [
         storage.read_json(storage.join(run, name, "result.json"))["seconds_per_step"]
@@ -150,14 +155,16 @@ def measure(plan: SweepEstimate, run: str, trials: Trials, threads: int) -> Swee
 
 
 def _combinations(config: Config, points: int) -> int:
-    """How many different pretrainings TPE's points may have; a range may give every point its own."""
+    """Count the different pretrainings that TPE's points may have; a range may give each point its own."""
     lists = [values for key, values in config.tune.space.items() if changes_pretraining(key)]
     return math.prod(len(values) if isinstance(values, list) else points for values in lists)
 
 
 def _size(point: Point, points: list[Point]) -> float:
-    """Rough: more prompts, layers, rows and rates that aren't 0 make a step longer; null is no limit, a list
-    (of widths) counts its sum.
+    """Estimate roughly how long a point's step is, compared with other points.
+
+    More prompts, layers and rows, and rates that aren't 0, make it longer. null means no limit; a list (of
+    widths) counts as its sum.
     """
 
     def amount(value: Any) -> float:

@@ -1,6 +1,6 @@
-"""What Ray Tune asks in a sweep: which trial is next, and which one shall not go on. It lives in the driver.
+"""Tell Ray Tune which trial is next and which one to stop. This code runs in the driver.
 
-A sweep's state is `points.json` and what the trials' own folders hold, so Tune's snapshots (pickles) are
+A sweep's state is `points.json` and the content of the trials' own folders, so Tune's snapshots (pickles) are
 neither needed nor read.
 """
 
@@ -22,9 +22,7 @@ __all__ = ["Halving", "Trials"]
 
 
 class Halving(FIFOScheduler):
-    """Trials in the order in which they come; after each validation it is ASHA's decision whether they go
-    on.
-    """
+    """A scheduler that takes trials in order; after each validation ASHA decides whether one goes on."""
 
     def __init__(self, rungs: Rungs):
         super().__init__()
@@ -42,19 +40,18 @@ class Halving(FIFOScheduler):
 
 
 class Trials(Searcher):
-    """The trials of a sweep: those that are over, those that are not, and of TPE's those that are yet to be
-    drawn.
+    """The trials of a sweep: finished ones, others, and with TPE those that are yet to be drawn.
 
-    A point is in `points.json` before its first trial starts.
+    A point is written to `points.json` before its first trial starts.
     """
 
     def __init__(self, config: Config, run: str, halving: Halving | None):
-        """Raises ConfigError where a point of the space is impossible."""
+        """Restore the state from `run`. Raises ConfigError if a point of the space is impossible."""
         super().__init__()
         self.points: list[Point] = []
         self.outcomes: dict[str, dict[str, Any]] = {}
         self.waiting: list[Trial] = []
-        self.running: dict[str, tuple[Trial, float]] = {}  # by Tune's id, with the time when it started
+        self.running: dict[str, tuple[Trial, float]] = {}  # Tune's id → trial and start time
         self.stopping = False
         self._config, self._run, self._halving = config, run, halving
         self._tpe: TPE | None = None
@@ -67,15 +64,14 @@ class Trials(Searcher):
         for drawn in self._drawn:
             self.points.append(make_point(config, drawn["values"], self.points))
         names = sorted({point.pretrain for point in self.points if point.pretrain})
-        self.pretrained = [
-            name for name in names if storage.exists(storage.join(run, name, "result.json"))
-        ]  # by an earlier part
+        # Pretrainings that an earlier part of the sweep has finished
+        self.pretrained = [name for name in names if storage.exists(storage.join(run, name, "result.json"))]
         self._places = 0
         for batch in [[point] for point in self.points] if self._is_tpe else [self.points]:
             self._add(batch)
 
     def start(self) -> None:
-        """Keep the points in storage; needed before Tune asks for a trial."""
+        """Write the points to storage; must be called before Tune asks for a trial."""
         storage.write_json(self._path, self._drawn)
         if self._is_tpe:
             known = [
@@ -133,13 +129,13 @@ class Trials(Searcher):
             self._tpe.tell(trial.point.number, figure)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: see above."""
+        """Do nothing: Tune's snapshots aren't used (see the module's docstring)."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError
 
     def _add(self, points: list[Point]) -> None:
-        """Their trials, those that an earlier part of the sweep has brought to an end with their outcomes."""
+        """Add the points' trials; those that an earlier part of the sweep finished get their outcomes."""
         for trial in trials_of(points, self._config.tune.seeds, self._places):
             self._places += 1
             if (outcome := self._over(trial)) is None:
@@ -158,9 +154,7 @@ class Trials(Searcher):
                     self._halving.rungs.goes_on(trial.place, number, scores["valid_auc"])
 
     def _over(self, trial: Trial) -> dict[str, Any] | None:
-        """What the trial's folder says became of it; None: it isn't over, or has failed and may be tried
-        again.
-        """
+        """Read a trial's outcome from its folder; None if it isn't over, or failed and may be repeated."""
         folder = storage.join(self._run, trial.name)
         if storage.exists(path := storage.join(folder, "result.json")):
             result = storage.read_json(path)
@@ -179,7 +173,7 @@ class Trials(Searcher):
         return None
 
     def _draw(self) -> bool:
-        """The trials of TPE's next point; False where there is none."""
+        """Draw TPE's next point and add its trials; return False if there is none."""
         number = len(self.points)
         if self._tpe is None or number >= self._config.tune.num_samples:
             return False
@@ -192,7 +186,7 @@ class Trials(Searcher):
         return True
 
     def _figure(self, point: Point) -> tuple[float | None, bool]:
-        """(the mean of its trials that are over and have an AUC, whether all are over)."""
+        """Return (mean AUC of the point's trials that are over and have one, whether all are over)."""
         trials = [trial.name for trial in trials_of([point], self._config.tune.seeds)]
         found = [self.outcomes[name]["valid_auc"] for name in trials if name in self.outcomes]
         known = [auc for auc in found if auc is not None]

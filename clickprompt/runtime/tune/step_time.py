@@ -1,4 +1,4 @@
-"""How long a training's step takes here, from a few micro-batches."""
+"""Measure how long a run's training step takes here, from a few micro-batches."""
 
 import time
 from dataclasses import replace
@@ -11,26 +11,26 @@ from clickprompt.runtime.train.training_run import TrainingRun
 __all__ = ["StepTime", "time_step"]
 
 StepTime = dict[str, float]
-"""seconds of one "step" and, of a finetuning, of one "validation" by all its actors"""
+"""seconds of one "step" and, for finetuning, of one "validation" by all its actors"""
 
 _MICRO_BATCHES = 3
-_SCORED = 128  # rows, at most
+_SCORED = 128  # rows to score, at most
 
 
 def time_step(training: TrainingRun, threads: int) -> StepTime:
-    """In a worker's place, with its CPUs and GPUs, on plain torch; without checkpoints, and alone. Needs a
-    connected Ray.
+    """Time a step in the place of a worker, with its CPUs and GPUs, on plain torch.
+
+    Nothing else runs meanwhile, and no checkpoints are written. Needs a connected Ray.
     """
     runtime = training.config.runtime
     task = _timed.options(num_cpus=runtime.cpus_per_worker, num_gpus=runtime.gpus_per_worker)
-    return ray.get(
-        task.remote(replace(training, init=None), threads)
-    )  # a pretraining's weights may not be there yet
+    # Without `init`, because the pretrained weights may not be there yet
+    return ray.get(task.remote(replace(training, init=None), threads))
 
 
 @ray.remote(max_retries=0)
 def _timed(training: TrainingRun, threads: int) -> StepTime:
-    import torch  # and what needs it: the driver does without
+    import torch  # here, as are all imports that need it: the driver doesn't load torch
 
     from clickprompt.config import FinetuneConfig
     from clickprompt.data.prepared.dataset import columns_of
@@ -68,7 +68,7 @@ def _timed(training: TrainingRun, threads: int) -> StepTime:
         return time.perf_counter()
 
     def one_step(number: int, batches: list[Any]) -> tuple[float, float]:
-        """Seconds per micro-batch, and of what comes after them."""
+        """Return the seconds per micro-batch, and those of the update after them."""
         engine.begin(batches, number)
         begin = clock()
         for index, batch in enumerate(batches):
@@ -79,7 +79,7 @@ def _timed(training: TrainingRun, threads: int) -> StepTime:
         return (accumulated - begin) / len(batches), clock() - accumulated
 
     engine.model.train()
-    one_step(0, batches[:1])  # what only a first step does
+    one_step(0, batches[:1])  # warm-up
     per_batch, update = one_step(1, batches)
     found = {"step": training.stage.micro_batches(runtime.min_workers) * per_batch + update}
     if isinstance(training.stage, FinetuneConfig):

@@ -1,4 +1,4 @@
-"""Optuna's TPE, through Ray Tune: points drawn from what the points before them have shown."""
+"""Draw a sweep's points by Optuna's TPE through Ray Tune, based on the results of earlier points."""
 
 import importlib.util
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["TPE", "check_optuna"]
 
 
 def check_optuna() -> None:
-    """Raises ConfigError where it isn't installed."""
+    """Raise ConfigError if Optuna isn't installed."""
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "tune.search=tpe needs Optuna, which isn't installed: pip install -c constraints.txt -e "
@@ -22,11 +22,11 @@ def check_optuna() -> None:
 
 
 class TPE:
-    """Points are known by the numbers that the caller gives them; their figure is to be maximised."""
+    """The search; points are identified by the caller's numbers, and their figure is maximised."""
 
     def __init__(self, config: Config, known: list[tuple[dict[str, Any], float | None, bool]]):
-        """`known`: of the points drawn by an earlier part of the sweep the parameters, the figure, and
-        whether they are over.
+        """`known`: (parameters, figure, whether it is over) of each point drawn by an earlier part of the
+        sweep.
         """
         import optuna
         from ray.tune.search.optuna import OptunaSearch
@@ -37,7 +37,8 @@ class TPE:
             {key: _domain(values) for key, values in self._space.items()},
             metric="figure",
             mode="max",
-            # Another one for every part: its first points are random, and would be the same again
+            # Each part of the sweep has another seed: a part's first points are random, and would otherwise
+            # repeat
             seed=int(np.random.SeedSequence([config.seed, len(known)]).generate_state(1)[0]),
             points_to_evaluate=[parameters for parameters, _, over in known if not over],
         )
@@ -48,20 +49,20 @@ class TPE:
                 self._search.suggest(str(number))
 
     def draw(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(parameters, the keys' values)."""
+        """Draw a point: (parameters, the keys' values)."""
         parameters = self._search.suggest(str(number))
         assert parameters is not None
         return parameters, {key: _value(values, parameters[key]) for key, values in self._space.items()}
 
     def tell(self, number: int, figure: float | None) -> None:
-        """None: nothing of it came out."""
+        """Report a point's figure; None if it has none."""
         self._search.on_trial_complete(
             str(number), {"figure": figure} if figure is not None else None, error=figure is None
         )
 
 
 def _domain(values: SearchRange | list[Any]) -> Any:
-    """As Ray Tune has it; of a list the positions, for its values may be of any kind."""
+    """Return the values as a Ray Tune domain; a list becomes its positions, as values may be of any type."""
     if isinstance(values, list):
         return tune.choice(list(range(len(values))))
     if values.int:

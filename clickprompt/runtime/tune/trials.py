@@ -1,5 +1,6 @@
-"""What a sweep's trials do, in processes of their own: have their pretraining made, once for all that share
-it, and finetune.
+"""Run a sweep's trials, each in its own process: make the pretraining if it isn't there, and finetune.
+
+Trials that share a pretraining have it made once.
 """
 
 import json
@@ -24,14 +25,14 @@ __all__ = ["Sweep", "Threads", "finetune_trial", "validations_of"]
 
 @dataclass(frozen=True)
 class Threads:
-    """Limits the threads of a training's workers, which would take all of the machine's cores each."""
+    """Limit the threads of a run's workers; otherwise each would take all of the machine's cores."""
 
     number: int
 
     def __call__(
         self, batches: Batches, writer: CheckpointWriter, rank: int
     ) -> tuple[Batches, CheckpointWriter]:
-        import torch  # a worker has it anyway
+        import torch  # a worker has loaded it anyway
 
         torch.set_num_threads(min(self.number, torch.get_num_threads()))
         return batches, writer
@@ -39,7 +40,7 @@ class Threads:
 
 @ray.remote(num_cpus=0)
 class Sweep:
-    """What the trials share: the pretrainings, how far each run is, and whether all shall stop."""
+    """What the trials share: the pretrainings, each run's progress, and whether all are to stop."""
 
     def __init__(self) -> None:
         self._pretrainings: dict[str, Any] = {}
@@ -47,7 +48,7 @@ class Sweep:
         self._stop = False
 
     async def pretrained(self, config: Config, run: str, name: str, around: Threads) -> dict[str, Any]:
-        """When the pretraining is over, whoever asked for it first: {}, or why it isn't there."""
+        """Wait for the pretraining, starting it if nobody has; return {}, or why it isn't there."""
         if name not in self._pretrainings:
             own = ray.get_runtime_context().current_actor
             self._pretrainings[name] = _pretrain.remote(config, storage.join(run, name), name, own, around)
@@ -57,12 +58,12 @@ class Sweep:
             return {"error": f"{name}: {_one_line(error)}"}
 
     async def post(self, name: str, step: int) -> bool:
-        """Whether to stop."""
+        """Store the step that a run has reached; return whether to stop."""
         self._steps[name] = step
         return self._stop
 
     async def read(self, stop: bool) -> dict[str, int]:
-        """Steps of the runs that are under way, or were."""
+        """Return the steps of all runs that have begun; store whether they are to stop."""
         self._stop = stop
         return self._steps
 
@@ -72,7 +73,7 @@ def _pretrain(config: Config, run: str, name: str, sweep: Any, around: Threads) 
     def watch(metrics: dict[str, Any]) -> bool:
         return bool(ray.get(sweep.post.remote(name, metrics.get("step", 0))))
 
-    # Not in the main thread, where a training takes over the signals, which are Ray's here
+    # Not in the main thread: there a training run would take over the signals, which are Ray's here
     with ThreadPoolExecutor(1) as pool:
         try:
             pool.submit(run_training, config, "pretrain", run, watch=watch, around=around).result()
@@ -84,11 +85,11 @@ def _pretrain(config: Config, run: str, name: str, sweep: Any, around: Threads) 
 
 
 def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: dict[str, Any]) -> None:
-    """A trial of Ray Tune's: reports each validation of its finetuning, and last its "status".
+    """Run a Ray Tune trial: report each validation of its finetuning, and at the end its "status".
 
-    By its driver, who sees all of them twice a second, not by Ray's TuneReportCallback, which has only what
-    comes with a checkpoint. Stopped by Tune, it ends in `tune.report`, and what it has started ends with its
-    process.
+    The trial's driver reports, as it sees all validations twice a second. Ray's TuneReportCallback would only
+    have what comes with a checkpoint. A trial that Tune stops ends in `tune.report`, and what it has started
+    ends with its process.
     """
     name, pretrain = trial["trial"], trial["pretrain"]
     point = make_point(base, trial["values"], [])
@@ -100,7 +101,8 @@ def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: d
 
     def report(validations: list[dict[str, Any]], facts: dict[str, Any]) -> None:
         nonlocal reported
-        for reported in range(reported + 1, len(validations) + 1):  # noqa: B020 - from where the last call was
+        while reported < len(validations):
+            reported += 1
             tune.report({"validations": validations[:reported], **facts})
 
     def watch(metrics: dict[str, Any]) -> bool:
@@ -132,7 +134,7 @@ def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: d
 
 
 def validations_of(run: str) -> list[dict[str, Any]]:
-    """Of a finished run, in order."""
+    """Read a finished run's validations, in order."""
     lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
     return [scores for line in lines for scores in json.loads(line).get("validations", ())]
 

@@ -1,8 +1,8 @@
-"""`clickprompt tune`, the driver: a staged search with Ray Tune over any keys of the configuration.
+"""Search over any keys of the configuration with Ray Tune (`clickprompt tune`): the driver.
 
-One Tuner, whose trials are the finetunings. Keys that change the pretraining (clickprompt/tuning/points.py
-says which) give pretrainings that trials share: the first trial that needs one has it made
-(runtime/tune/trials.py) and goes on as soon as it is there.
+There is one Tuner, whose trials are the finetuning runs. Keys that change the pretraining (listed in
+clickprompt/tuning/points.py) give pretrainings that trials share. The first trial that needs one has it made
+(runtime/tune/trials.py), and goes on as soon as it is there.
 """
 
 import functools
@@ -47,21 +47,21 @@ from clickprompt.tuning.results import best_config, ranked, write_trials
 
 __all__ = ["run_tune"]
 
-_FREE = ("tune.max_concurrent_trials", "tune.max_points")  # what may differ when a sweep goes on
-# Tune's newer output prints boxes whatever its verbosity; nobody reads its logs
+_FREE = ("tune.max_concurrent_trials", "tune.max_points")  # keys that may differ when a sweep goes on
+# Tune's newer output prints boxes at any verbosity, and its logs aren't needed
 _SETTINGS = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-# a trial only drives a training, whose workers ask for their own CPUs; Tune refuses a trial that needs
-# nothing
+# A trial only drives a run, whose workers request their own CPUs; but Tune refuses a trial that needs nothing
 _TRIAL_CPUS = 0.01
 
 
 def run_tune(config: Config, run: str, *, yes: bool = False) -> dict[str, Any]:
-    """Points of `tune.space`, the best one first, and what became of their trials; also in
-    `<run>/result.json`, with `trials.parquet` and `best.yaml`. Running it again continues: what is finished
-    isn't done again, what has failed is.
+    """Run a sweep over `tune.space`; return its points, the best one first, and its trials' outcomes.
 
-    Raises InputError before anything starts where the space can't work, or is larger than `tune.max_points`
-    without `yes`; RunError when all trials have failed; StoppedError when a signal asked to stop.
+    The result is also in `<run>/result.json`, beside `trials.parquet` and `best.yaml`. Running it again
+    continues: finished trials are kept, failed ones repeated.
+
+    Raises InputError, before anything starts, if the space can't work, or is larger than `tune.max_points`
+    without `yes`; RunError if all trials have failed; StoppedError if a signal asked to stop.
     """
     run, started = storage.native(run), time.monotonic()
     os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
@@ -84,8 +84,9 @@ def run_tune(config: Config, run: str, *, yes: bool = False) -> dict[str, Any]:
 
 
 def _checked(config: Config, run: str, yes: bool) -> Config:
-    """With the dataset's version and absolute paths. Raises InputError for what is wrong whatever the
-    point.
+    """Return the configuration with the dataset's version and absolute paths.
+
+    Raises InputError for what is wrong with every point.
     """
     check_space(config)
     if config.tune.search == "tpe":
@@ -96,7 +97,7 @@ def _checked(config: Config, run: str, yes: bool) -> Config:
         config = replaced(config, {"data.version": begun_with(run, config.data.path)})
     config = check_training(config, "pretrain" if wants_pretraining(config) else "finetune").config
     if storage.exists(storage.join(run, "config.yaml")):
-        claim(run, config, _FREE)  # before a look at what another sweep has left there
+        claim(run, config, _FREE)  # raises before what another sweep has left there is read
     return config
 
 
@@ -108,7 +109,7 @@ def _corners(config: Config) -> list[Point]:
 
 
 def _check_size(config: Config, yes: bool) -> None:
-    """Raises ConfigError for more points than `tune.max_points` without `yes`."""
+    """Raise ConfigError for more points than `tune.max_points` without `yes`."""
     space, seeds = config.tune.space, max(len(config.tune.seeds), 1)
     grid = config.tune.search == "grid"
     points = (
@@ -123,26 +124,23 @@ def _check_size(config: Config, yes: bool) -> None:
     pretrainings = min(different, points) if wants_pretraining(config) else 0
     raise ConfigError(
         f"tune.space has {points:,} points: {'' if grid else 'up to '}{pretrainings:,} pretrainings and "
-        f"{points * seeds:,} finetunings, "
-        f"more than tune.max_points={config.tune.max_points}; give --yes to run them all, or a smaller space"
+        f"{points * seeds:,} finetunings, more than tune.max_points={config.tune.max_points}; give --yes to "
+        "run them all, or a smaller space"
     )
 
 
 def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan: SweepEstimate) -> None:
     at_once = min(config.tune.max_concurrent_trials, plan.num_trials)
     embedded = config.runtime.address == "local"
-    # What the trials themselves hold mustn't be what a data stream of theirs waits for
+    # One more CPU, so that what the trials themselves hold isn't missing for their data streams
     runtime = (
         config.runtime.model_copy(update={"logical_cpus": embedded_cpus(config.runtime) + 1})
         if embedded
         else config.runtime
     )
     # A dashboard, because without one a finished trial's placement group leaks and the next trial waits
-    # forever
-    with (
-        connect(runtime, dashboard=True),
-        stop_signals() as signals,
-    ):  # in this order: Ray takes SIGTERM for itself when it starts
+    # forever. `connect` comes first, because Ray takes over SIGTERM when it starts
+    with connect(runtime, dashboard=True), stop_signals() as signals:
         check_room(config.runtime, runs=at_once)
         cores = usable_cores() if embedded else int(ray.cluster_resources()["CPU"])
         workers = at_once * config.runtime.min_workers
@@ -181,7 +179,10 @@ def _run(config: Config, run: str, trials: Trials, halving: Halving | None, plan
 def _fit(
     tuner: tune.Tuner, sweep: Any, trials: Trials, plan: SweepEstimate, run: str, signals: list[int]
 ) -> None:
-    """In a thread: in the main one Tune would answer Ctrl-C itself."""
+    """Run the Tuner and show its progress.
+
+    It runs in a thread: in the main one, Tune would handle Ctrl-C itself.
+    """
     fitted: Future[Any] = Future()
 
     def fit() -> None:
@@ -204,12 +205,12 @@ def _fit(
 
 
 def _forget(run: str) -> None:
-    """What Tune has kept of its own, which nobody reads."""
+    """Delete Tune's own files, which aren't needed."""
     storage.delete_tree(storage.join(run, "tune"))
 
 
 def _results(config: Config, run: str, trials: Trials, seconds: float) -> dict[str, Any]:
-    """Written, too."""
+    """Build, write and return the sweep's result."""
     points, outcomes = trials.points, sorted(trials.outcomes.values(), key=lambda outcome: outcome["trial"])
     rows = ranked(points, outcomes)
     counts = {

@@ -1,1 +1,1 @@
-"""Embedding tables of which a step reads and writes only the rows that it needs."""
+"""Lazy embedding tables: a step reads and writes only the rows that it needs."""

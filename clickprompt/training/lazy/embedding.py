@@ -1,10 +1,9 @@
-"""Embedding tables of which a step reads and writes only the rows that its global batch touches
-(`embedding_optimizer: lazy`).
+"""Embedding tables that read and write only the rows of a step's global batch (`embedding_optimizer: lazy`).
 
-The tables of a model (all by the same ids: embeddings, linear terms) become one array outside of it, beside
-two of moments and one of the step that last touched each row; every worker holds a replica. They are no
-parameters of the model, because DeepSpeed would broadcast and partition those, and DistributedDataParallel
-exchange whole gradients. A step goes
+The tables of a model (embeddings and linear terms, all indexed by the same ids) become one array outside of
+it, beside two arrays of moments and one of the step that last touched each row. Every worker holds a replica.
+The tables are no parameters of the model, because DeepSpeed would broadcast and partition these, and
+DistributedDataParallel would exchange whole gradients. A step:
 
     begin     ids of the global batch from all workers → its distinct rows, caught up (deferred_adamw.py)
               → leaves [n, d] of the graph
@@ -12,8 +11,8 @@ exchange whole gradients. A step goes
     exchange  one all-reduce of [n, d]: the mean over the workers, as for every other gradient
     step      AdamW on the n rows, after the engine clipped dense parameters and leaves by their joint norm
 
-Rows and gradient being the same everywhere, replicas stay equal bit for bit. Outside of training rows are
-read as they would be now, and nothing is written: validation and export leave no trace in a run.
+As rows and gradients are the same everywhere, the replicas stay equal to the bit. Outside of training, rows
+are read as they would be now and nothing is written: validation and export leave no trace in a run.
 """
 
 import os
@@ -36,11 +35,11 @@ from clickprompt.training.optimizers import schedule_factor
 __all__ = ["LazyEmbedding"]
 
 _FILE = "lazy-embedding.safetensors"
-_BLOCK_ROWS = 2**18  # of a table, read at a time
+_BLOCK_ROWS = 2**18  # rows of a table that are read at a time
 
 
 class LazyEmbedding:
-    """Owns the packed tables that it takes out of `model`, which then looks its rows up here."""
+    """The packed tables taken out of `model`, which then looks up its rows here."""
 
     def __init__(
         self, model: nn.Module, stage: StageConfig, *, total_steps: int, device: torch.device
@@ -50,7 +49,7 @@ class LazyEmbedding:
         }
         weights = [table.weight.detach() for table in tables.values()]
         assert weights, "a model without embeddings"
-        self.leaves: list[Tensor] = []  # of the step that has begun, one per table
+        self.leaves: list[Tensor] = []  # the current step's rows, one tensor per table
         self._names = [f"{name}.weight" for name in tables]
         self._widths = [weight.shape[1] for weight in weights]
         self._weight = (weights[0] if len(weights) == 1 else torch.cat(weights, 1)).to(device)
@@ -58,9 +57,9 @@ class LazyEmbedding:
         self._second = torch.zeros_like(self._weight)
         self._touched = torch.zeros(len(self._weight), dtype=torch.int32, device=device)
         self._step = 0  # steps done
-        self._positions = torch.full_like(self._touched, -1)  # of the step's rows in the leaves
+        self._positions = torch.full_like(self._touched, -1)  # positions of the step's rows in the leaves
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
-        self._state: tuple[Tensor, Tensor, Tensor] | None = None  # of the step's rows: weight, moments
+        self._state: tuple[Tensor, Tensor, Tensor] | None = None  # weight and moments of the step's rows
         [(rate, decay)] = {rate_and_decay(name, 2, stage) for name in self._names}  # one for all tables
         rates = [rate * schedule_factor(step, total_steps, stage) for step in range(total_steps)]
         self._adamw = DeferredAdamW(rates, decay, device)
@@ -70,8 +69,9 @@ class LazyEmbedding:
         self._offsets = next(iter(tables.values())).offsets.to(device)
 
     def begin(self, micro_batches: list[Batch], step: int) -> None:
-        """Before the first forward of step `step` (from 0), by every worker, with all of this worker's
-        micro-batches.
+        """Prepare the rows of step `step` (from 0), before its first forward pass.
+
+        Every worker calls this, with all of its micro-batches.
         """
         ids = (torch.cat([batch.field_ids for batch in micro_batches]) + self._offsets).flatten()
         self._rows = _distinct(_gather(ids))
@@ -79,27 +79,29 @@ class LazyEmbedding:
         self._positions.index_copy_(
             0, self._rows, torch.arange(len(self._rows), dtype=torch.int32, device=ids.device)
         )
-        weight, first, second = self._state = self._read(self._rows)
+        self._state = self._read(self._rows)
+        weight, first, second = self._state
         self._adamw.catch_up(weight, first, second, self._touched.index_select(0, self._rows), step)
         self.leaves = [
             part.detach().contiguous().requires_grad_() for part in weight.split(self._widths, dim=1)
         ]
 
     def lookup(self, ids: Tensor, table: int) -> Tensor:
-        """The step's rows of a table, any shape → [..., d]. IndexError for ids that `begin` was not told
-        of.
+        """Look up the step's rows of a table, any shape → [..., d].
+
+        Raises IndexError for ids that `begin` wasn't given.
         """
         positions = self._positions.index_select(0, ids.flatten())
         return gather_rows(self.leaves[table], positions).view(*ids.shape, -1)
 
     @torch.no_grad()
     def current(self, ids: Tensor, table: int) -> Tensor:
-        """Rows of a table as they are after the steps done, any shape → [..., d]; changes nothing."""
+        """Look up rows of a table as they are after the steps done, any shape → [..., d]; change nothing."""
         return self._weights_now(ids.flatten()).split(self._widths, dim=1)[table].view(*ids.shape, -1)
 
     @torch.no_grad()
     def exchange(self) -> None:
-        """Mean over the workers of the leaves' gradients; before the step is clipped."""
+        """Average the leaves' gradients over the workers; called before the step is clipped."""
         for leaf in self.leaves:
             if leaf.grad is None:
                 leaf.grad = torch.zeros_like(leaf)
@@ -115,11 +117,11 @@ class LazyEmbedding:
                 leaf.grad /= factor
 
     def norm(self) -> Tensor:
-        """Of the leaves' gradients; a scalar."""
+        """Return the norm of the leaves' gradients, a scalar."""
         return nn.utils.get_total_norm([leaf.grad for leaf in self.leaves if leaf.grad is not None])
 
     def clip(self, norm: Tensor | float, max_norm: float) -> None:
-        """Scale the leaves' gradients as whatever else has this joint norm."""
+        """Clip the leaves' gradients by `norm`, the joint norm with all other gradients."""
         nn.utils.clip_grads_with_norm_(self.leaves, max_norm, torch.as_tensor(norm))
 
     @torch.no_grad()
@@ -136,13 +138,14 @@ class LazyEmbedding:
         self.end()
 
     def end(self) -> None:
-        """Forget the step that has begun: after it was applied, or instead."""
+        """Forget the current step, after it was applied or instead of applying it."""
         self._positions.index_fill_(0, self._rows, -1)
-        self._state, self.leaves = None, []
+        self._state = None
+        self.leaves = []
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        """The tables after the steps done, whole and on the CPU, by their names in the model."""
+        """Return the tables after the steps done, whole and on the CPU, by their names in the model."""
         whole = {
             name: torch.empty(len(self._weight), width)
             for name, width in zip(self._names, self._widths, strict=True)
@@ -155,7 +158,7 @@ class LazyEmbedding:
         return whole
 
     def save(self, folder: str) -> None:
-        """Write the state, by rank 0: it is the same on every worker."""
+        """Write the state on rank 0; it is the same on every worker."""
         if not dist.is_initialized() or dist.get_rank() == 0:
             tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
             save_file({**tensors, "step": torch.tensor([self._step])}, os.path.join(folder, _FILE))
@@ -186,7 +189,7 @@ class LazyEmbedding:
 
 
 class _Lookup(nn.Module):
-    """In place of a PackedEmbedding."""
+    """Stand-in for a PackedEmbedding that reads from the lazy tables."""
 
     offsets: Tensor
 
@@ -203,7 +206,7 @@ class _Lookup(nn.Module):
 
 
 def _gather(ids: Tensor) -> Tensor:
-    """[n] of every worker → [W·n]; the shares of a global batch are equally large."""
+    """Gather [n] from every worker → [W·n]; the shares of a global batch are equally large."""
     if not dist.is_initialized():
         return ids
     parts = [torch.empty_like(ids) for _ in range(dist.get_world_size())]
@@ -212,7 +215,10 @@ def _gather(ids: Tensor) -> Tensor:
 
 
 def _distinct(ids: Tensor) -> Tensor:
-    """Ascending, so that the rows' order is the same on every worker, and memory is walked in order."""
+    """Sort the ids and drop duplicates.
+
+    The ascending order is the same on every worker, and memory is read in order.
+    """
     if ids.device.type != "cpu":
         return torch.unique(ids)
     ordered = np.sort(ids.numpy())  # several times faster than torch.unique
