@@ -95,7 +95,7 @@ def test_what_is_no_predictor(run, prepared, tmp_path):
     with pytest.raises(DataError, match="has no click logit yet"):
         open_predictor(str(tmp_path / "pretrained"))
     other = write_dataset(str(tmp_path / "other"), seed=1)
-    with pytest.raises(DataError, match="not the dataset .* was trained on"):
+    with pytest.raises(DataError, match=r"not the dataset .* was trained on"):
         open_predictor(run, other.uri)
     moved = str(tmp_path / "moved")
     storage.copy_tree(prepared[0].uri, moved)
