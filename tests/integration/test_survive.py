@@ -82,6 +82,7 @@ def at_the_first_checkpoint(run: str, act) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbed, tmp_path):
     """SIGTERM, then the same command. Checkpoints by the clock, copies kept, deterministic algorithms."""
     run = str(tmp_path / "run")
