@@ -25,7 +25,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-# From what readers of this made-up world like best to what they like least: a language model knows the
+# From what the readers of this invented world like best to what they like least; a language model knows this
 # direction before training
 ADJECTIVES = _words(
     "Glorious Radiant Beloved Magnificent Enchanting Brilliant Wondrous Joyful Delightful Splendid "

@@ -31,7 +31,7 @@ def cut_by_split(
 def rows_per_code(
     log: CodedLog, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]
 ) -> dict[str, np.ndarray]:
-    """Count each code's rows: [splits, codes] int64 per log column; `lengths` is each column's number of codes."""
+    """Count each code's rows: [splits, codes] int64 per log column; `lengths` has the numbers of codes."""
     ordering = (starts, log.first_key, options["seed"])
     totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
     for counting in [tasks.rows_per_code.remote(file, list(lengths), ordering) for file in log.files]:
