@@ -96,7 +96,7 @@ def check_lookups(transform: RowTransform) -> None:
 
 
 def raw_inputs(transform: RowTransform) -> list[RawInput]:
-    """In the order of the fields."""
+    """Return the graph's inputs, one for each column that the transform reads, in its order."""
     own = {
         rule.column: (rule, vocabulary)
         for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True)

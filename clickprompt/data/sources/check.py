@@ -55,7 +55,7 @@ class _Sample:
     label: np.ndarray
     times: np.ndarray
     fields: dict[str, pa.Array]
-    seen: int  # rows that were read for them
+    seen: int  # rows that were read to find these
     tables: list[dict[str, Any]]
     findings: Findings
 
