@@ -1,7 +1,7 @@
-"""Training loops that live at the same time and run one after the other, a few steps at a turn
-(benchmark/overhead.py).
+"""Run several training loops in turns, a few steps at a time (benchmark/overhead.py).
 
-Whatever else the machine does meets all of them alike, so that their steps may be compared.
+All loops are alive at the same time. So anything else that the machine does affects all of them alike, and
+their steps can be compared.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ _Item = TypeVar("_Item")
 
 
 class Mark(NamedTuple):
-    """Of a step."""
+    """Timing of one training step."""
 
     wait: float
-    """seconds that the loop waited for its batch"""
+    """seconds that the loop waited for the batch"""
     seconds: float
-    """from asking for it to asking for the next"""
+    """seconds from asking for the batch to asking for the next one"""
     cpu: float
-    """CPU seconds of this process meanwhile"""
+    """CPU seconds of this process in that time"""
 
 
 Turn = list[Mark]
@@ -44,21 +44,19 @@ _START_TIMEOUT = 300  # seconds until all workers of a loop have asked for their
 
 @dataclass(frozen=True)
 class Pace:
-    """Called with a loop's batches, gives them on when it is the loop's turn. Travels to the loop's
-    workers.
-    """
+    """Pass a loop's batches on when it is the loop's turn; sent to the loop's workers."""
 
     turns: Any
     name: str
     steps: int
-    """steps of a turn"""
+    """number of steps in a turn"""
     num_threads: int
-    """of each worker"""
+    """threads of each worker"""
 
     def __call__(
         self, batches: Batches, writer: CheckpointWriter, rank: int
     ) -> tuple[Batches, CheckpointWriter]:
-        """As the `Around` of a loop on Ray Train."""
+        """Wrap the batches, as the `Around` of a loop on Ray Train."""
         return self.paced(batches, rank), writer
 
     def paced(self, batches: Iterable[_Item], rank: int) -> Iterator[_Item]:
@@ -75,34 +73,36 @@ class Pace:
                     return
                 yield batch
                 if step == self.steps - 1 and torch.cuda.is_initialized():
-                    torch.cuda.synchronize()  # what the turn has begun isn't the next one's
+                    torch.cuda.synchronize()  # this turn's work mustn't be counted in the next turn
                 marks.append(Mark(had - asked, time.perf_counter() - asked, time.process_time() - worked))
             self.turns.end.remote(self.name, rank, number, marks)
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of ours (`training`, on Ray Train), or a function that trains by itself, once per process."""
+    """A clickprompt loop (`training`, on Ray Train), or a function that trains by itself in each process."""
 
     num_workers: int
     training: TrainingRun | None = None
     bare: Callable[[int, Callable[[Iterable[Any], int], Iterator[Any]]], Any] | None = None
     """called with the rank and the loop's Pace"""
     num_threads: int = 1
-    """of each worker"""
+    """threads of each worker"""
     num_gpus: float = 0
-    """of each of `bare`'s workers"""
+    """GPUs of each of `bare`'s workers"""
 
 
 def loops_in_turn(
     loops: dict[str, Loop], *, turns: int, steps: int, once_more: str | None = None
 ) -> tuple[dict[str, list[list[Turn]]], dict[str, float], dict[str, Any]]:
-    """Of each loop: turn by turn what every worker measured; seconds from its start to its first batch's
-    request; what it returned.
+    """Run the loops in turns.
 
-    The loop `once_more` has another turn at the end. Every loop needs batches for its turns, one of ours for
-    at least one step more: with its last step it ends, which isn't to be measured. Needs a connected Ray.
-    Raises RunError when a loop ends before its turns do.
+    Returns for each loop: what every worker measured, turn by turn; the seconds from its start to the request
+    for its first batch; what it returned.
+
+    The loop `once_more` has another turn at the end. Every loop needs batches for its turns. One on Ray Train
+    needs at least one step more, because it ends with its last step, and the end isn't to be measured. Needs
+    a connected Ray. Raises RunError if a loop ends before its turns do.
     """
     table = _Turns.options(max_concurrency=1000).remote(
         {name: loop.num_workers for name, loop in loops.items()}
@@ -110,10 +110,8 @@ def loops_in_turn(
     measured: dict[str, list[list[Turn]]] = {name: [] for name in loops}
     running: dict[str, Future[Any]] = {}
     startup = {}
-    for (
-        name,
-        loop,
-    ) in loops.items():  # one after the other: beside another's start, the start would say nothing
+    # One after the other, because loops that start at the same time would slow each other down
+    for name, loop in loops.items():
         started = time.perf_counter()
         running[name] = _start(name, loop, table, steps)
         _wait(table.ready.remote(name), running, _START_TIMEOUT)
@@ -137,7 +135,7 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
                 with evaluation_pool(loop.training) as scorers:
                     future.set_result(build_trainer(loop.training, scorers=scorers, around=pace).fit())
             else:
-                # No CPUs, which the data streams may need: these work only while the others wait
+                # Without CPUs, which the data streams may need: these workers run only while the others wait
                 actors = [_Bare.options(num_gpus=loop.num_gpus).remote() for _ in range(loop.num_workers)]
                 future.set_result(
                     ray.get([actor.run.remote(loop.bare, rank, pace) for rank, actor in enumerate(actors)])
@@ -150,7 +148,7 @@ def _start(name: str, loop: Loop, table: Any, steps: int) -> Future[Any]:
 
 
 def _wait(reference: Any, running: dict[str, Future[Any]], timeout: float | None = None) -> Any:
-    """The result of `reference`; raises RunError when one of the loops has ended instead."""
+    """Return the result of `reference`. Raises RunError if one of the loops has ended instead."""
     started = time.monotonic()
     while not ray.wait([reference], timeout=0.2)[0]:
         for name, future in running.items():
@@ -172,7 +170,7 @@ class _Bare:
 
 @ray.remote(num_cpus=0)
 class _Turns:
-    """Whose turn it is, and what was measured in it."""
+    """An actor that knows whose turn it is and what was measured in it."""
 
     def __init__(self, workers: dict[str, int]) -> None:
         self._workers = workers
@@ -193,12 +191,12 @@ class _Turns:
             self._changed.notify_all()
 
     async def ready(self, name: str) -> None:
-        """Returns when every worker of the loop has asked for its first turn."""
+        """Wait until every worker of the loop has asked for its first turn."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._asked[name]) == self._workers[name])
 
     async def run(self, name: str) -> list[Turn]:
-        """One turn of the loop: what each worker measured."""
+        """Run one turn of the loop, and return what each worker measured."""
         async with self._changed:
             number = self._granted[name]
             self._granted[name] += 1
@@ -209,7 +207,7 @@ class _Turns:
             return [self._marks[name, number][rank] for rank in range(self._workers[name])]
 
     async def release(self) -> None:
-        """Nobody waits any more."""
+        """End all turns: from now on no loop waits."""
         async with self._changed:
             self._granted = dict.fromkeys(self._workers, 2**31)
             self._changed.notify_all()

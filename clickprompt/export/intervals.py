@@ -1,6 +1,6 @@
-"""A numeric rule as intervals of numbers with one id each: their ends are found with the rule itself."""
+"""Turn a numeric rule into intervals of numbers with one id each; their ends are found by the rule itself."""
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright doesn't see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable
@@ -24,8 +24,9 @@ _LARGEST = float(np.finfo(np.float64).max)
 
 @dataclass(frozen=True)
 class Intervals:
-    """lows [V] float64 in increasing order, highs [V]: the numbers from low to high, both included, have the
-    id.
+    """Intervals: the numbers from low to high, both included, have the id.
+
+    lows [V] float64 in increasing order, highs [V], ids [V].
     """
 
     lows: np.ndarray
@@ -34,8 +35,9 @@ class Intervals:
 
 
 def intervals_of(rule: FieldRule, vocabulary: pa.Array) -> Intervals:
-    """Of a numeric field: every rule of it gives a number its text by a function that goes up, and is
-    constant on intervals.
+    """Return the intervals of a numeric field.
+
+    Every numeric rule maps a number to its text by a function that increases and is constant on intervals.
     """
     names = vocabulary.slice(1)
     inside = np.array([_number_in(rule, name) for name in names.to_pylist()])
@@ -51,7 +53,7 @@ def intervals_of(rule: FieldRule, vocabulary: pa.Array) -> Intervals:
 
 
 def _number_in(rule: FieldRule, name: str) -> float:
-    """A number of the bucket."""
+    """Return a number in the bucket."""
     edges = rule.schema.edges or rule.edges
     if edges is not None:
         return (-_LARGEST, *edges)[bucket_names(edges).index(name)]
@@ -60,8 +62,9 @@ def _number_in(rule: FieldRule, name: str) -> float:
 
 
 def _farthest(near: np.ndarray, far: np.ndarray, is_own: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """[V] the last float64 on the way from `near` (which is) to `far` that `is_own`, by halving what is
-    between.
+    """Return [V] the last float64 between `near` (for which `is_own` holds) and `far` for which it holds.
+
+    It is found by bisection.
     """
     known, beyond = _places(near), _places(far)
     known = np.where(is_own(far), beyond, known)
@@ -73,7 +76,7 @@ def _farthest(near: np.ndarray, far: np.ndarray, is_own: Callable[[np.ndarray], 
 
 
 def _places(numbers: np.ndarray) -> np.ndarray:
-    """[V] int64: their place among all float64 in order, 0 for 0.0."""
+    """Return the numbers' places among all float64 in order, 0 for 0.0: [V] int64."""
     bits = np.ascontiguousarray(numbers, np.float64).view(np.int64)
     return np.where(bits >= 0, bits, np.int64(-(2**63)) - bits)
 

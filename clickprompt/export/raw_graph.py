@@ -1,16 +1,16 @@
-"""The transform's look-ups (data/transform/row_transform.py) as the first nodes of an ONNX graph, which then
-takes raw rows: opsets 20 and ai.onnx.ml 4.
+"""Add the transform's look-ups (data/transform/row_transform.py) to an ONNX graph, which then takes raw rows.
 
-An input per column of the log, named as it is:
+The graph uses opsets 20 and ai.onnx.ml 4. It has an input for each column of the log, with the column's name:
 
-    int64   [B]     whole numbers; `MISSING_INTEGER` where there is none double  [B]     numbers; NaN where
-    there is none string  [B]     texts without blanks around them, true and false, dates in ISO form; ""
-    where there is none string  [B, L]  lists, filled up with ""
+    int64   [B]     whole numbers; `MISSING_INTEGER` for a missing one
+    double  [B]     numbers; NaN for a missing one
+    string  [B]     texts without blanks around them, true and false, dates in ISO form; "" for a missing one
+    string  [B, L]  lists, filled up with ""
 
 Categories are dictionaries (LabelEncoder). The buckets of a numeric field, whatever its rule, are intervals
-of float64: their ends are found by the transform itself and are exact, and a row's interval by a binary
-search. What a table adds is a dictionary of its keys. What the transform refuses (an infinite number, a code
-that `values` lacks) is unknown here.
+of float64: their ends are found by the transform itself and are exact, and a row's interval by binary search.
+A joined table becomes a dictionary of its keys. A value that the transform refuses (an infinite number, a
+code that `values` lacks) is unknown here.
 
 Shape legend: B rows, L values of a list, V values that have an id.
 """
@@ -56,13 +56,13 @@ Type = Literal["int64", "double", "string"]
 
 @dataclass(frozen=True)
 class RawInput:
-    """A column of the log, and how the graph takes it."""
+    """A column of the log, and its form as an input of the graph."""
 
     column: str
     type: Type
     shape: tuple[str, ...]
     separator: str | None = None
-    """what stands between the values of a text"""
+    """separator of the values in a text"""
 
     def to_json(self) -> dict[str, Any]:
         missing: dict[Type, Any] = {"int64": MISSING_INTEGER, "double": "NaN", "string": ""}
@@ -70,7 +70,7 @@ class RawInput:
 
 
 def check_lookups(transform: RowTransform) -> None:
-    """Raises DataError for a rule that a graph can't follow."""
+    """Raise DataError for a rule that a graph can't follow."""
     kinds: dict[str, set[str]] = {}
     for rule in transform.rules:
         schema = rule.schema
@@ -96,7 +96,7 @@ def check_lookups(transform: RowTransform) -> None:
 
 
 def raw_inputs(transform: RowTransform) -> list[RawInput]:
-    """In the order of the fields."""
+    """Return the graph's inputs, one for each column that the transform reads, in its order."""
     own = {
         rule.column: (rule, vocabulary)
         for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True)
@@ -122,7 +122,7 @@ def raw_inputs(transform: RowTransform) -> list[RawInput]:
 
 
 def _categories(rule: FieldRule, vocabulary: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """(texts [V] that have an id, their ids [V])."""
+    """Return (texts [V] that have an id, their ids [V])."""
     if rule.schema.values is None:
         return vocabulary.slice(1), np.arange(1, len(vocabulary))
     codes = pa.array(list(rule.schema.values), pa.string())
@@ -133,7 +133,7 @@ def _categories(rule: FieldRule, vocabulary: pa.Array) -> tuple[pa.Array, np.nda
 
 
 def _type_of(rule: FieldRule, values: pa.Array) -> Type:
-    """Numbers are numbers where the log has nothing else and the type can tell all of them apart."""
+    """Choose a numeric input if the log has only numbers, and the type can tell all of them apart."""
     if not rule.number:
         return "string"
     whole = rule.schema.type == "integer" or set(rule.kinds) == {"integer"}
@@ -147,7 +147,7 @@ def _are_int64(values: pa.Array) -> pa.BooleanArray:
         return pc.and_(
             pc.match_substring_regex(values, _WHOLE), pc.not_equal(values.cast(pa.int64()), MISSING_INTEGER)
         )
-    except pa.ArrowInvalid:  # some are no numbers, or too large
+    except pa.ArrowInvalid:  # some aren't numbers, or are too large
         found = [
             bool(re.match(_WHOLE, value)) and -(2**63) < int(value) < 2**63 for value in values.to_pylist()
         ]
@@ -155,7 +155,7 @@ def _are_int64(values: pa.Array) -> pa.BooleanArray:
 
 
 def _are_doubles(values: pa.Array) -> pa.BooleanArray:
-    """Whether each text is how its own float64 is spelled."""
+    """Whether each text is the spelling of its own float64."""
 
     def is_one(value: str) -> bool:
         try:
@@ -168,7 +168,7 @@ def _are_doubles(values: pa.Array) -> pa.BooleanArray:
 
 
 def _typed(type_: Type, values: pa.Array, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(keys [V] of the type, ids [V]) of those texts that are values of the type."""
+    """Return (keys [V] of the type, ids [V]) for the texts that are values of the type."""
     if type_ == "string":
         return values.to_numpy(zero_copy_only=False), ids
     some = _are_int64(values) if type_ == "int64" else _are_doubles(values)
@@ -177,7 +177,7 @@ def _typed(type_: Type, values: pa.Array, ids: np.ndarray) -> tuple[np.ndarray, 
 
 
 class _Nodes:
-    """Nodes that will stand before the model's."""
+    """Builder of the nodes that come before the model's."""
 
     def __init__(self) -> None:
         self.made: list[ir.Node] = []
@@ -186,7 +186,7 @@ class _Nodes:
     def add(
         self, operator: str, *inputs: "ir.Value", domain: str = "", outputs: int = 1, **attributes: Any
     ) -> "ir.Value":
-        """The first of the outputs."""
+        """Add a node and return its first output."""
         import onnx_ir
 
         name = f"raw/{len(self.made)}"
@@ -207,7 +207,7 @@ class _Nodes:
         return self.constants[-1]
 
     def look_up(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray, default: int = 0) -> "ir.Value":
-        """int64 of the shape of `values`: a key's id, `default` for what is none of the keys."""
+        """Look up `values`: int64 of the same shape, a key's id, or `default` for anything else."""
         import onnx_ir
 
         if not len(keys):  # a dictionary has at least one
@@ -229,7 +229,7 @@ class _Nodes:
         return self.add("LabelEncoder", values, domain=_ML, **attributes)
 
     def find(self, numbers: "ir.Value", found: Intervals) -> "ir.Value":
-        """[B] int64: the id of the interval that a number lies in; 0 where there is none, and for NaN."""
+        """Look up the interval that each number lies in: its id, 0 if there is none or for NaN; [B] int64."""
         steps = len(found.lows).bit_length()
         padding = 2**steps - 1 - len(found.lows)
         lows = self.constant(np.concatenate([[-np.inf], found.lows, np.full(padding, np.inf)]))
@@ -244,7 +244,7 @@ class _Nodes:
         return self.add("Where", inside, self.add("Gather", ids, place), none)
 
     def first(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray) -> "ir.Value":
-        """[B] int64: the id of the first of `values` [B, L] that isn't missing; 0 where all are."""
+        """Look up the first of `values` [B, L] that isn't missing: its id, 0 if all are; [B] int64."""
         column = self.add("Concat", self.add("Shape", values, start=0, end=1), self.constant([1]), axis=0)
         last = (self.add("Expand", self.constant([[end]]), column) for end in (0, 1))  # L may be 0
         found, present = (
@@ -259,7 +259,7 @@ class _Nodes:
 
 
 def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
-    """Puts the look-ups before the graph of `field_ids` [B, F], whose place the columns' inputs take.
+    """Put the look-ups before the graph; the columns' inputs replace its input `field_ids` [B, F].
 
     Raises DataError for a column whose name the graph needs itself.
     """
@@ -325,8 +325,9 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
 def drawn_inputs(
     transform: RowTransform, count: int, seed: int = 0
 ) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """(`count` rows for the transform, the same as the graph takes them): values that have an id, that have
-    none, and missing ones.
+    """Return `count` rows for the transform, and the same rows as the graph takes them.
+
+    They have values with an id, values without one, and missing values.
     """
     rng = np.random.default_rng(seed)
     columns, inputs = {}, {}
@@ -353,8 +354,9 @@ def drawn_inputs(
 
 
 def _some_values(transform: RowTransform, one: RawInput, rng: np.random.Generator) -> list[Any]:
-    """Of a column: at most some hundreds; the ends of intervals and their neighbours; unknown ones, where the
-    rule takes such.
+    """Return some hundreds of a column's values at most.
+
+    Among them are the ends of intervals and their neighbours, and unknown values if the rule accepts these.
     """
     found: list[Any] = []
     for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True):

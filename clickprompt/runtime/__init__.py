@@ -1,4 +1,4 @@
-"""Everything that runs on Ray. No other package imports ray."""
+"""Everything that runs on Ray. Besides the benchmarks, no other package imports ray."""
 
 import os
 import secrets

@@ -1,1 +1,1 @@
-"""One flat loop over an engine; nothing here imports ray."""
+"""The training loop, its engines and checkpoints; nothing here imports ray."""

@@ -126,8 +126,9 @@ def whole_parameters(model: nn.Module) -> list[Slice]:
 def lazy_embedding(
     model: ClickPrompt, stage: StageConfig, total_steps: int | None, device: torch.device
 ) -> LazyEmbedding | None:
-    """The model's tables, taken out of it, if its stage wants that and it has any; before the optimizer is
-    built.
+    """Take the tables out of the model, if its stage asks for lazy embeddings and it has tables; else None.
+
+    Called before the optimizer is built.
     """
     if stage.embedding_optimizer == "dense" or model.ctr is None:
         return None

@@ -208,7 +208,7 @@ def _buckets(config: Config) -> int:
 def _matrix_elements(model: ClickPrompt, config: Config) -> int:
     """Count the elements that autocast casts and keeps for the backward pass.
 
-    Of the embeddings it casts only the word table, and that only if the LM head multiplies by it.
+    Embeddings aren't cast, except for the word table if the LM head multiplies by it.
     """
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)

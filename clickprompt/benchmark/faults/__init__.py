@@ -1,3 +1,3 @@
-"""A campaign of faults: runs that are killed in every way a cluster knows, and an audit of what they end
-with.
+"""A campaign of faults: runs that are killed in every way that happens on a cluster, and an audit of their
+results.
 """

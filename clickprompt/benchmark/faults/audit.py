@@ -1,6 +1,4 @@
-"""Which rows made up the model that a disturbed run ends with, from what its workers noted
-(benchmark/faults/strikes.py).
-"""
+"""Find which rows made up a disturbed run's final model, from its workers' notes (strikes.py)."""
 
 import json
 import os
@@ -21,18 +19,18 @@ class Attempt:
     """One worker group, from its start to its end."""
 
     start: int
-    """steps that the checkpoint holds which it went on from"""
+    """steps in the checkpoint from which it continued"""
     num_workers: int
     rows: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """step → row ids of all its workers"""
     times: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """step → when each worker began with it, in seconds since 1970"""
+    """step → when each worker began it, in seconds since 1970"""
     began: float = 0.0
     nodes: list[str] = field(default_factory=list)
-    """of its workers"""
+    """nodes of its workers"""
 
     def passed(self, step: int) -> float | None:
-        """When all its workers had begun with `step`, so had done those before; None where one never did."""
+        """Return when all workers had begun `step`, and so had done those before; None if one never did."""
         times = self.times.get(step, [])
         return max(times) if len(times) == self.num_workers else None
 
@@ -40,11 +38,11 @@ class Attempt:
 @dataclass(frozen=True)
 class Audit:
     lost: int
-    """(epoch, row) that no step of the model holds"""
+    """(epoch, row) pairs that are in no step of the model"""
     repeated: int
-    """(epoch, row) beyond the first, and rows that aren't the training split's"""
+    """(epoch, row) pairs beyond the first, and rows that aren't in the training split"""
     displaced: int
-    """steps whose rows are not those of the plan"""
+    """steps whose rows aren't the planned ones"""
 
     @property
     def clean(self) -> bool:
@@ -52,7 +50,10 @@ class Audit:
 
 
 def read_attempts(folder: str) -> list[Attempt]:
-    """In the order of their starts; the last line of a killed worker may be missing, never half there."""
+    """Read the attempts in the order of their starts.
+
+    The last line of a killed worker may be missing, but is never half there.
+    """
     attempts: dict[str, Attempt] = {}
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
         with open(os.path.join(folder, name)) as stream:
@@ -72,11 +73,11 @@ def read_attempts(folder: str) -> list[Attempt]:
 
 
 def audit(attempts: Sequence[Attempt], dataset: Dataset, order: Order) -> Audit:
-    """The model of the last attempt holds all of its steps, and of those before it the ones that were in the
-    checkpoint it began with.
+    """Compare the rows of the final model with the plan.
 
-    So a step that was trained again counts once, one that was passed over or trained upon a checkpoint that
-    held it already shows.
+    The final model holds all steps of the last attempt, and those steps of earlier attempts that were in the
+    checkpoint it began with. So a step that was trained again counts once, while a step that was passed over,
+    or trained on a checkpoint that held it already, shows.
     """
     held: dict[int, list[int]] = defaultdict(list)
     limit = order.total_steps
@@ -91,7 +92,7 @@ def audit(attempts: Sequence[Attempt], dataset: Dataset, order: Order) -> Audit:
     wrong = [step for step, rows in planned.items() if sorted(held.get(step, [])) != sorted(rows.tolist())]
     displaced = len(wrong) + len(held.keys() - planned.keys())
     every_row = dataset.read_split("train")["row_id"].to_numpy()
-    lost = repeated = 0
+    lost, repeated = 0, 0
     for epoch in range(-(-order.total_steps // order.steps_per_epoch)):
         steps = range(
             epoch * order.steps_per_epoch, min((epoch + 1) * order.steps_per_epoch, order.total_steps)

@@ -1,13 +1,12 @@
-"""`clickprompt benchmark faults`: runs that are struck in every way that a cluster knows, after steps drawn
-by the seed.
+"""Run a campaign of faults (`clickprompt benchmark faults`): runs are struck after steps drawn by the seed.
 
-A fault is a training (or evaluation) by the ordinary command, on several raylets of this machine or on its
-own embedded Ray, with a witness in its workers (benchmark/faults/strikes.py), which says when the drawn step
-is reached and waits until the fault has been carried out. Afterwards every row must have made up the model
-exactly once an epoch (audit.py), and every step's loss be that of the undisturbed run.
+Each fault is a training run (or evaluation) by the ordinary command, on several raylets of this machine or on
+its own embedded Ray. A witness in its workers (benchmark/faults/strikes.py) reports when the drawn step is
+reached and waits until the fault has been carried out. Afterwards every row must have entered the model
+exactly once per epoch (audit.py), and every step's loss must be that of the undisturbed run.
 
-What a finished fault gave is `<run>/<number>-<kind>/outcome.json`; running the command again goes on
-with those that are missing.
+A finished fault's outcome is in `<run>/<number>-<kind>/outcome.json`; running the command again carries out
+those that are missing.
 """
 
 import os
@@ -34,24 +33,22 @@ from clickprompt.io.progress import say
 __all__ = ["measure_faults"]
 
 _SAME_LOSS = 1e-5  # relative
-_ORPHANS_S = 30.0  # seconds until they must be gone
-_AGENTS = {
-    "ray::DashboardAgent",
-    "ray::RuntimeEnvAgent",
-}  # Ray's own: they ask a GCS that is gone for another minute (ray 2.60)
-_SCORERS = ("ray::_Scorer.", "ray::Scorer.")  # what an evaluation actor's process calls itself at work
+_ORPHANS_S = 30.0  # seconds until orphans must be gone
+# Ray's own processes, which go on asking a GCS that is gone for another minute (ray 2.60)
+_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+_SCORERS = ("ray::_Scorer.", "ray::Scorer.")  # process titles of an evaluation actor at work
 
 
 def measure_faults(
     faults: FaultsConfig, arms: Mapping[str, tuple[str, dict[str, Any]]] = ARMS, *, other_seed: bool = True
 ) -> tuple[Figures, list[str]]:
-    """Figures and remarks; on `training.data.path` and `training.plm.path` where set, else on a synthetic log
-    and a PLM of two small layers.
+    """Run the campaign; return figures and remarks.
 
-    Without `other_seed` there is no undisturbed run by another seed, nor what it differs by.
+    It uses `training.data.path` and `training.plm.path` if set, else a synthetic log and a PLM of two small
+    layers. Without `other_seed` there is no undisturbed run with another seed to compare with.
 
-    Raises RunError where a fault wasn't survived, with the folder of the first; its outcome stays, so that
-    the rest can still be run.
+    Raises RunError if a fault wasn't survived, naming the folder of the first. The outcomes stay, so the rest
+    can still be run.
     """
     runs = Runs(faults, arms, other_seed)
     with runs:
@@ -66,8 +63,7 @@ def measure_faults(
         first = failed[0]
         raise RunError(
             f"benchmark: {len(failed)} of {len(outcomes)} faults were not survived, first "
-            f"{runs.folder}/{first['name']}: "
-            f"{first['error']}; delete a fault's folder to have it run again"
+            f"{runs.folder}/{first['name']}: {first['error']}; delete a fault's folder to have it run again"
         )
     return figures, notes
 
@@ -82,7 +78,7 @@ class _Campaign:
         self._plan = plan(faults, runs.seed, runs.arms, total_steps)
 
     def run(self) -> list[dict[str, Any]]:
-        """The outcomes of all faults, those of earlier parts of the campaign included."""
+        """Return the outcomes of all faults, including those of earlier parts of the campaign."""
         first = next(iter(self._runs.arms))
         evaluated = any(fault.kind == "evaluation" for fault in self._plan)
         for arm in {fault.arm: None for fault in self._plan}:
@@ -173,7 +169,7 @@ class _Campaign:
             # At most one of the workers is on the head, which has one CPU
             nodes.kill([mark["node"], *read_attempts(os.path.join(folder, "consumed"))[-1].nodes])
             command.go_on(0)
-            if isinstance(fault.workers[0], int):  # else it goes on with one worker less
+            if isinstance(fault.workers[0], int):  # an elastic run goes on with one worker less
                 nodes.mend()
             command.ended()
         return {}
@@ -204,15 +200,14 @@ class _Campaign:
                 )
                 if command.over:
                     raise RunError("the command ended while storage refused")
-            if (
-                meanwhile < mark["reached"] // EVERY * EVERY + EVERY - 1
-            ):  # of the step after which something is to be written
+            # The step after which the next checkpoint is due
+            if meanwhile < mark["reached"] // EVERY * EVERY + EVERY - 1:
                 raise RunError("no checkpoint was due while storage refused; set refuse_seconds higher")
             command.ended()
         return {"steps_meanwhile": meanwhile - mark["reached"]}
 
     def _resize(self, fault: Fault, folder: str) -> dict[str, Any]:
-        """The first command is asked to stop, the second one is killed, the third one comes to the end."""
+        """Ask the first command to stop, kill the second one, and let the third one finish."""
         first, second, third = fault.workers
         with self._runs.train(folder, fault.arm, first, fault.strikes) as command:
             command.strike_due(0)
@@ -227,9 +222,7 @@ class _Campaign:
         return {"orphans": orphans}
 
     def _evaluation(self, fault: Fault, folder: str) -> dict[str, Any]:
-        """One of the actors is stopped in the middle of a row group, and killed when it is sure that groups
-        are left.
-        """
+        """Stop an actor in the middle of a row group, and kill it once it is sure that groups are left."""
         undisturbed = self._runs.run_of(fault.arm)
         storage.copy_tree(undisturbed, os.path.join(folder, "run"))
         parts = os.path.join(folder, "run", "predictions", "test")
@@ -268,8 +261,9 @@ class _Campaign:
 
 
 def _killed(command: Command) -> list[str]:
-    """SIGKILL the command; which of its Ray's workers, raylet and GCS were still there after a while. All are
-    gone afterwards.
+    """Kill the command; return which of its Ray's workers, raylet and GCS were still there after a while.
+
+    Afterwards all of them are gone.
     """
     started = command.below()
     agents = [process for process in started if title(process) in _AGENTS]
@@ -283,8 +277,8 @@ def _killed(command: Command) -> list[str]:
 
 
 def _recovery(attempts: list[Attempt], mark: dict[str, Any]) -> float:
-    """Seconds from the strike until the run had the steps that it had reached before."""
-    # A strike that cost no worker, as of a node where only data was read, leaves the attempt as it is
+    """Return the seconds from the strike until the run had reached the same step again."""
+    # A strike that cost no worker (a node where only data was read) leaves the attempt as it is
     later = [attempt for attempt in attempts if attempt.began > mark["time"]] or attempts[-1:]
     passed = [
         at
@@ -305,7 +299,7 @@ def _parts(folder: str) -> list[str]:
 
 
 def _delete(folder: str) -> None:
-    """What a killed campaign left of a fault, be it with its storage still refusing."""
+    """Delete what a killed campaign left of a fault, even if its storage still refuses writes."""
     if os.path.isdir(folder):
         make_writable(folder)
         storage.delete_tree(folder)

@@ -1,5 +1,5 @@
-"""A training or evaluation as a command in a process of its own (benchmark/faults/victim.py), and what can be
-done to it from outside.
+"""Run a training or evaluation command in its own process (benchmark/faults/victim.py), and strike it from
+outside.
 """
 
 import json
@@ -18,13 +18,14 @@ from clickprompt.io import storage
 __all__ = ["Command", "losses", "make_writable", "refusing"]
 
 _PAUSE = 0.005  # seconds
-_LONGEST = 600.0  # seconds of a command
-_SHOWN = 300  # characters of what a command said last
+_LONGEST = 600.0  # seconds that a command may take
+_SHOWN = 300  # characters of a command's last line in an error
 
 
 class Command:
-    """Runs from its making to the end of the context; `folder` gets what it says and what its workers
-    note.
+    """A command that runs from construction to the end of the context.
+
+    `folder` gets its output and its workers' notes.
     """
 
     def __init__(self, folder: str, **spec: Any):
@@ -43,7 +44,7 @@ class Command:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Also what it had started is over then."""
+        """Kill the command and all that it has started."""
         started = self.below()
         self._process.kill()
         self._process.wait()
@@ -62,7 +63,10 @@ class Command:
         self._process.send_signal(number)
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
-        """What it returns once that isn't None. Raises RunError where the command ends before."""
+        """Call `what` until it returns something but None, and return that.
+
+        Raises RunError if the command ends before.
+        """
         while (found := what()) is None:
             if self._process.poll() is not None:
                 raise RunError(f"the command ended before the fault could strike ({self._last_words()})")
@@ -71,16 +75,16 @@ class Command:
         return found
 
     def strike_due(self, index: int) -> dict[str, Any]:
-        """Waits until the run is where strike `index` falls: what its worker says of itself."""
+        """Wait until the run reaches strike `index`; return what the worker writes about itself."""
         path = os.path.join(self._folder, "strikes", f"{index}.json")
         return self.wait_for(lambda: storage.read_json(path) if os.path.exists(path) else None)
 
     def go_on(self, index: int) -> None:
-        """Strike `index` has been carried out."""
+        """Tell the run that strike `index` has been carried out."""
         storage.write_bytes(os.path.join(self._folder, "strikes", f"{index}.done"), b"")
 
     def ended(self, statuses: Sequence[int] = (0,)) -> None:
-        """Waits for its end. Raises RunError where its status is another one."""
+        """Wait for the command's end. Raises RunError if its exit status isn't one of `statuses`."""
         while self._process.poll() is None:
             self._in_time()
             time.sleep(_PAUSE)
@@ -99,11 +103,10 @@ class Command:
 
 @contextmanager
 def refusing(folder: str) -> Iterator[None]:
-    """Nothing can be written, made, renamed or deleted in `folder` and those below it meanwhile; reading goes
-    on.
+    """Make `folder` and those below it refuse to write, create, rename or delete; reading still works.
 
-    By their permissions, or, as these don't keep root out, by making them immutable. Raises RunError where
-    neither works.
+    This is done by permissions or, as these don't keep root out, by making the folders immutable. Raises
+    RunError if neither works.
     """
     folders = _folders(folder)
     try:
@@ -120,7 +123,7 @@ def refusing(folder: str) -> Iterator[None]:
 
 
 def make_writable(folder: str) -> None:
-    """Also what a killed process has left refusing."""
+    """Make `folder` and those below it writable again, even after a process was killed in between."""
     for path in _folders(folder):
         _set_writable(path, True)
 
@@ -147,7 +150,7 @@ def _takes_files(path: str) -> bool:
 
 
 def losses(run: str) -> list[float]:
-    """Of every step, in order. Raises RunError where one is missing or there twice."""
+    """Read the loss of every step, in order. Raises RunError if one is missing or there twice."""
     rows = [
         json.loads(line)
         for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()

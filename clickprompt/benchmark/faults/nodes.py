@@ -1,4 +1,4 @@
-"""A Ray of several nodes on this machine, each with a raylet of its own, on loopback."""
+"""Start a Ray of several nodes on this machine, each with its own raylet, on loopback."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from clickprompt.runtime.compat import get_ray_address_file
 
 __all__ = ["Nodes", "loopback_nodes"]
 
-# Not 127.0.0.1, for which a driver looks at the machine's outer address (ray 2.60)
+# Not 127.0.0.1: for that a driver would look up the machine's outer address (ray 2.60)
 _LOOPBACK = {"node_ip_address": "127.0.0.2", "num_cpus": 1}
 
 
@@ -28,26 +28,28 @@ class Nodes:
         return str(self._cluster.address)
 
     def mend(self) -> None:
-        """New nodes in the place of those that are missing."""
+        """Start new nodes in place of those that are missing."""
         while len(self._cluster.worker_nodes) < self._num_workers:
             with _signals_kept():
                 self._cluster.add_node(**_LOOPBACK)
 
     def kill(self, node_ids: Sequence[str]) -> None:
-        """SIGKILL to the raylet of the first of these nodes that isn't the head, without which there is no
-        cluster.
+        """Kill the raylet of the first of these nodes that isn't the head.
+
+        Without the head there would be no cluster.
         """
         known = {node.node_id: node for node in self._cluster.worker_nodes}
         node = next(known[node_id] for node_id in node_ids if node_id in known)
         [raylet] = node.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
-        self._cluster.remove_node(node, allow_graceful=False)  # from the list, and what else it had started
+        self._cluster.remove_node(node, allow_graceful=False)  # also ends the node's other processes
 
 
 @contextlib.contextmanager
 def loopback_nodes(num_workers: int) -> Iterator[Nodes]:
-    """Ended with the context, and by the kernel where this process is killed. To be entered in its main
-    thread, for the kernel ends them with the thread that started them.
+    """Start the nodes; they end with the context, or by the kernel if this process is killed.
+
+    Enter it in the main thread, because the kernel ends the nodes with the thread that started them.
     """
     with _address_file_kept(), _signals_kept():
         cluster = Cluster(initialize_head=True, head_node_args={**_LOOPBACK, "include_dashboard": False})
@@ -59,7 +61,7 @@ def loopback_nodes(num_workers: int) -> Iterator[Nodes]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """A node has its process drain it for half a minute at SIGTERM (ray 2.60)."""
+    """Restore the SIGTERM handler: a node installs one that drains it for half a minute (ray 2.60)."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -69,8 +71,9 @@ def _signals_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _address_file_kept() -> Iterator[None]:
-    """A Cluster makes itself the one that `address=auto` finds on this machine, where there may be a
-    user's.
+    """Restore Ray's address file: a Cluster makes itself the one that `address=auto` finds on this machine.
+
+    There may be a cluster of the user's.
     """
     path = get_ray_address_file(None)
     before = None

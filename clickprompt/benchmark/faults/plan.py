@@ -1,4 +1,4 @@
-"""Which faults a campaign has, and where they strike: drawn by the seed and a fault's number only."""
+"""Plan a campaign's faults and where they strike, drawn from the seed and a fault's number only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "pretrain": ("pretrain", {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}),
 }
-"""name → stage, what is set; the first one's runs are evaluated"""
+"""name → (stage, settings); the first one's runs are evaluated"""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Fault:
     kind: FaultKind
     arm: str
     strikes: tuple[dict[str, Any], ...]
-    """of each command that is struck, as benchmark/faults/strikes.py has them"""
+    """strikes of each command that is struck, as in benchmark/faults/strikes.py"""
     workers: tuple[Any, ...]
-    """of each command"""
+    """number of workers of each command"""
 
     @property
     def name(self) -> str:
@@ -38,7 +38,7 @@ class Fault:
 
 
 def plan(faults: FaultsConfig, seed: int, arms: Mapping[str, Any], total_steps: int) -> list[Fault]:
-    """The kinds by turns; what is drawn for a fault depends on the seed and its number only."""
+    """Draw the faults, the kinds by turns; each depends on the seed and its number only."""
     return [
         _drawn(number, faults.kinds[number % len(faults.kinds)], seed, list(arms), total_steps)
         for number in range(faults.number)

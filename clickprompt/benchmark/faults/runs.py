@@ -1,4 +1,4 @@
-"""What the campaign runs: small trainings and evaluations as commands, undisturbed or to be struck."""
+"""The runs of a campaign: small training and evaluation commands, undisturbed or to be struck."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from clickprompt.io.progress import say
 
 __all__ = ["Runs"]
 
-_NODES = 3  # besides the head, of one CPU each: room for two workers, data, an evaluation actor
+_NODES = 3  # besides the head, with one CPU each: room for two workers, data and an evaluation actor
 _STEPS = 50  # at least, in whole epochs
 _ALL = {
     "data.chunk_batches": 4,
@@ -46,7 +46,7 @@ _STAGE = {"global_batch_size": 48, "micro_batch_size": 4, "checkpoint_every": EV
 class Runs:
     """The campaign's inputs, the runs of each arm, and the nodes that some of them are on.
 
-    A context: the nodes end with it.
+    It is a context manager: the nodes end with it.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Runs:
         self._stack.close()
 
     def interval(self, arm: str) -> float:
-        """Seconds between two checkpoints of the undisturbed run, the median."""
+        """Return the median seconds between two checkpoints of the undisturbed run."""
         [attempt] = read_attempts(os.path.join(self.folder, f"undisturbed-{arm}", "consumed"))
         marks = [attempt.times[step][0] for step in range(0, self.order(arm).total_steps, EVERY)]
         return statistics.median(np.diff(marks).tolist())
 
     def seed_spread(self, arm: str) -> float:
-        """Relative difference that another seed makes to the mean loss of the last epoch."""
+        """Return the relative difference that another seed makes to the mean loss of the last epoch."""
         last = slice(-self.order(arm).steps_per_epoch, None)
         means = [statistics.fmean(losses(run)[last]) for run in (self.run_of(arm), self.run_of(arm, "-seed"))]
         return abs(means[0] - means[1]) / means[0]
@@ -128,9 +128,7 @@ class Runs:
         return os.path.join(self.folder, f"undisturbed-{arm}{what}", "run")
 
     def undisturbed(self, arm: str, evaluated: bool) -> None:
-        """Make the arm's undisturbed runs, by two seeds, and evaluate the first, where that isn't done
-        yet.
-        """
+        """Make the arm's undisturbed runs with two seeds, and evaluate the first, unless already done."""
         for what, changes in (("", {}), ("-seed", {"seed": self._configs[arm].seed + 1}))[
             : 1 + self.other_seed
         ]:
@@ -183,7 +181,7 @@ class Runs:
 
 
 def _write_plm(folder: str) -> None:
-    """A BERT of two small layers whose tokenizer knows characters only; no weights: `plm.random_init`."""
+    """Write a BERT of two small layers with a character tokenizer, without weights (`plm.random_init`)."""
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     words = [
         "[PAD]",

@@ -1,4 +1,4 @@
-"""The campaign's own settings: what `clickprompt benchmark faults --config FILE --set KEY=VALUE` takes."""
+"""The campaign's own settings, for `clickprompt benchmark faults --config FILE --set KEY=VALUE`."""
 
 from typing import Literal, get_args
 
@@ -9,13 +9,13 @@ from clickprompt.config import Config, Frozen
 __all__ = ["FAULT_KINDS", "FaultKind", "FaultsConfig"]
 
 FaultKind = Literal["worker", "node", "driver", "evaluation", "checkpoint", "upload", "storage", "resize"]
-"""What is killed, or refuses, or changes, in a fault of the campaign"""
+"""What is killed, refuses or changes in a fault of the campaign"""
 
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 
 class FaultsConfig(Frozen):
-    """`clickprompt benchmark faults`."""
+    """Settings of `clickprompt benchmark faults`."""
 
     run: str = Field(
         default="runs/faults",

@@ -1,10 +1,12 @@
-"""What goes along with a run that is to be struck (benchmark/faults/campaign.py): notes which rows each step
+"""The witness in a run that is to be struck (benchmark/faults/campaign.py): it notes which rows each step
 got, and waits where the strike falls.
 
-Everything is told by files in the fault's folder, which outlive whatever is killed:
-`consumed/<began>-<rank>.jsonl`, a worker's own: first {"from", "workers", "node"}, then {"step", "rows",
-"time"} of each batch; `strikes/<i>.json` when strike i is to fall: {"pid", "rank", "node", "reached" (steps),
-"time"}; `strikes/<i>.done` lets the worker go on.
+It communicates by files in the fault's folder, which outlive whatever is killed:
+
+- `consumed/<began>-<rank>.jsonl`, one per worker: first {"from", "workers", "node"}, then {"step", "rows",
+  "time"} of each batch
+- `strikes/<i>.json` when strike i is to fall: {"pid", "rank", "node", "reached" (steps), "time"}
+- `strikes/<i>.done`, which lets the worker go on
 """
 
 import json
@@ -26,8 +28,8 @@ from clickprompt.training.checkpoint import CheckpointWriter, Saves, TrainState,
 __all__ = ["Moment", "Strike", "StruckWriter", "Witness"]
 
 Moment = Literal["step", "save", "seal", "upload"]
-"""between two steps; with half of a checkpoint's file written; with its files written and not yet sealed;
-with half of it in storage
+"""between two steps; with half of each checkpoint file written; with the files written but not yet sealed;
+with half of them in storage
 """
 
 _PAUSE = 0.005  # seconds
@@ -35,18 +37,18 @@ _PAUSE = 0.005  # seconds
 
 @dataclass(frozen=True)
 class Strike:
-    """Falls once, in the first attempt that gets there."""
+    """A strike, which falls once, in the first attempt that gets there."""
 
     moment: Moment
     after: int
-    """so many steps (or, of the other moments, checkpoints) of an attempt"""
+    """number of an attempt's steps, or checkpoints for the other moments"""
     rank: int = 0
-    """of the worker that it falls upon, modulo their number"""
+    """rank of the worker that it falls upon, modulo the number of workers"""
 
 
 @dataclass(frozen=True)
 class Witness:
-    """Goes around the loop of every worker (`Around`). Travels to them."""
+    """Wrap the loop of every worker (`Around`); sent to the workers."""
 
     folder: str
     checkpoints: str
@@ -79,14 +81,14 @@ class Witness:
 
 
 class StruckWriter(CheckpointWriter):
-    """Wraps a worker's checkpoint writer: comes by the moments at which a strike may fall."""
+    """Wrap a worker's checkpoint writer, to get the moments at which a strike may fall."""
 
     def __init__(self, writer: CheckpointWriter, due: "_Due"):
         self._writer = writer
         self._due = due
 
     def save(self, engine: Saves, folder: str) -> None:
-        """Save; where a strike falls at "save", it finds each file half written."""
+        """Save; a strike that falls at "save" finds each file half written."""
         self._writer.save(engine, folder)
         if not self._due.at("save"):
             return
@@ -106,7 +108,7 @@ class StruckWriter(CheckpointWriter):
         self._writer.seal(folder, state, rank=rank, num_workers=num_workers)
 
     def upload(self, upload: Callable[[], Any], folder: str, uri: str) -> Any:
-        """Upload; where a strike falls at "upload", it finds half of each file in storage."""
+        """Upload; a strike that falls at "upload" finds half of each file in storage."""
         if self._due.at("upload"):
             for file in sorted(os.listdir(folder)):
                 content = storage.read_bytes(os.path.join(folder, file))
@@ -116,7 +118,7 @@ class StruckWriter(CheckpointWriter):
 
 
 class _Due:
-    """The first strike that hasn't fallen, if it is to fall upon this worker; called at every moment."""
+    """The first strike that hasn't fallen, if it is for this worker; called at every moment."""
 
     def __init__(self, folder: str, strikes: Sequence[Strike], rank: int, num_workers: int):
         self.num_workers = num_workers
@@ -134,7 +136,7 @@ class _Due:
         return self._next is not None and self._next[0].moment == moment
 
     def __call__(self, moment: Moment) -> None:
-        """Say that the moment is here; where the strike falls now, wait until it has been carried out."""
+        """Announce a moment; if the strike falls now, wait until it has been carried out."""
         if self._next is None or not self.at(moment):
             return
         strike, path = self._next
@@ -150,5 +152,5 @@ class _Due:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    """Written by one call, so that a kill leaves it whole or not at all."""
+    """Write a line by one call, so that a kill leaves it whole or not at all."""
     return (json.dumps(value) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Figures of a campaign's outcomes."""
+"""Compute the figures of a campaign's outcomes."""
 
 import statistics
 from typing import Any

@@ -1,8 +1,7 @@
-"""`python -m clickprompt.benchmark.faults.victim SPEC`: the command that a fault strikes
-(benchmark/faults/campaign.py), in a process of its own.
+"""The command that a fault strikes, in its own process: `python -m clickprompt.benchmark.faults.victim SPEC`.
 
-What `clickprompt finetune`, `pretrain` and `evaluate` do, with a witness in the workers; ends with whoever
-started it.
+It does what `clickprompt finetune`, `pretrain` and `evaluate` do, with a witness in the workers, and ends
+with the process that started it (benchmark/faults/campaign.py).
 """
 
 import os
@@ -43,13 +42,13 @@ def main(spec: dict[str, Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of our stdin as long as it lives."""
+    """Wait for the end of stdin: the parent holds its other end as long as it lives."""
     os.read(0, 1)  # not sys.stdin, whose lock the interpreter wants at its end
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _write_inputs(folder: str) -> None:
-    """`folder`/data: a synthetic log, prepared, of small row groups."""
+    """Prepare a synthetic log with small row groups as `folder`/data."""
     from clickprompt.runtime.cluster.connect import connect
     from clickprompt.runtime.prepare.prepare import prepare
     from clickprompt.runtime.prepare.synth import synth

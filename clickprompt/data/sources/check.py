@@ -1,11 +1,11 @@
-"""`clickprompt prepare SOURCE --check`: what a sample of the log looks like to the schema, before anything is
-prepared.
+"""Show how the schema reads a sample of the log, before anything is prepared (`clickprompt prepare SOURCE
+--check`).
 
-Where the log is Parquet, its footers say of all rows how many there are and what is missing; everything else
-is of the sample. Shape legend: N rows of the sample.
+If the log is Parquet, its footers give the number of rows and of missing values in the whole log; everything
+else comes from the sample. Shape legend: N rows of the sample.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ from clickprompt.errors import DataError, InputError
 
 __all__ = ["check_source"]
 
-_SAMPLE = 200_000  # rows
-_PLACES = 8  # parts of the log that they come from
+_SAMPLE = 200_000  # rows of the sample
+_PLACES = 8  # parts of the log that the rows come from
 
 
-_UNSEEN = 0.01  # share of a split's rows with values that training hasn't, from which on it is worth a word
+_UNSEEN = 0.01  # share of a split's rows with values unseen in training, from which it is reported
 
 
 _LACKS = {
@@ -48,25 +48,26 @@ _LACKS = {
 
 @dataclass(frozen=True)
 class _Sample:
-    """Rows that the label rule keeps. label [N] int8, times [N] int64; fields: name → [N] texts, null where
+    """Rows that the label rule keeps: label [N] int8, times [N] int64, fields: name → [N] texts, null if
     missing.
     """
 
     label: np.ndarray
     times: np.ndarray
     fields: dict[str, pa.Array]
-    seen: int  # rows that were read for them
+    seen: int  # rows that were read to find these
     tables: list[dict[str, Any]]
     findings: Findings
 
 
 def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = None) -> dict[str, Any]:
-    """Of at most `rows` rows, from the beginning of up to eight parts of the log, evenly spread.
+    """Describe at most `rows` rows, from the beginning of up to eight parts of the log, evenly spread.
 
     {"rows", "dropped", "label_rate", "duplicates", "warnings",
-     "files": {"rows", "row_groups"}, or None where the log isn't Parquet, "splits": {split: {"rows",
-     "label_rate", "first", "last", "unseen": {field: share}}}, the first and last of which are dates, or
-     None, "fields": [{"name", "kind", "distinct", "missing", "missing_in_files", "example", "warnings"}],
+     "files": {"rows", "row_groups"}, or None if the log isn't Parquet,
+     "splits": {split: {"rows", "label_rate", "first", "last", "unseen": {field: share}}}, with dates or None
+               as "first" and "last",
+     "fields": [{"name", "kind", "distinct", "missing", "missing_in_files", "example", "warnings"}],
      "tables": [{"name", "rows", "missing_keys", "example"}]}
 
     Raises DataError as preparing would.
@@ -131,7 +132,7 @@ def _rules(source: Source) -> dict[str, FieldRule]:
 
 
 def _columns(source: Source) -> list[str]:
-    """Of the log's files: those that are fields as they are, and the times."""
+    """Return the columns of the log's files that are fields as they are, and that of the times."""
     columns = [rule.column for rule in source.rules() if rule.table is None]
     return columns + ([time.column] if (time := _time_rule(source)) else [])
 
@@ -210,7 +211,7 @@ def _nulls(table: pa.Table) -> pa.Table:
 
 
 def _splits(sample: _Sample, split_by: str) -> np.ndarray:
-    """[N] the number of each row's split, as it would fall if the sample were the log."""
+    """Return each row's split number [N], as if the sample were the whole log."""
     if split_by == "column":
         return sample.times
     rows = len(sample.label)
@@ -225,7 +226,7 @@ def _splits(sample: _Sample, split_by: str) -> np.ndarray:
 
 
 def _in_buckets(rule: FieldRule, column: pa.Array, train: np.ndarray) -> pa.Array:
-    """The texts; of a number with quantiles, its bucket by the training rows of the sample."""
+    """Return the texts; for a number with quantiles, its bucket by the training rows of the sample."""
     if rule.schema.quantiles is None or rule.edges is not None:
         return column
     numbers = column.cast(pa.float64())
@@ -242,7 +243,7 @@ def _in_buckets(rule: FieldRule, column: pa.Array, train: np.ndarray) -> pa.Arra
 
 
 def _duplicates(columns: Sequence[np.ndarray]) -> int:
-    """Rows that are as one before them."""
+    """Count the rows that equal an earlier one."""
     mixed = np.zeros(len(columns[0]), dtype=np.uint64)
     for column in columns:
         mixed = (mixed ^ column.astype(np.int64).view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
@@ -286,8 +287,9 @@ def _of_splits(by_split: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _missing_in_files(files: FileStatistics | None, rule: FieldRule) -> float | None:
-    """The share of all rows whose cell is null; NaN and blank text, which are missing too, aren't counted in
-    footers.
+    """Return the share of all rows whose cell is null.
+
+    NaN and blank text, which are missing too, aren't counted in footers.
     """
     if files is None or rule.table is not None or not files.rows:
         return None
@@ -296,7 +298,7 @@ def _missing_in_files(files: FileStatistics | None, rule: FieldRule) -> float | 
 
 
 def _dates_in_files(source: Source, files: FileStatistics) -> dict[str, str]:
-    """The first and last day of all rows, where the footers say them."""
+    """Return the first and last day of all rows, if the footers have them."""
     rule = _time_rule(source)
     if rule is None or files.columns[rule.column].lowest is None:
         return {}

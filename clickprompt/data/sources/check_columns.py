@@ -1,6 +1,6 @@
-"""What a sample shows of one column: its values, how often they come, and what is odd about them."""
+"""Describe one column of a sample: its values, how often they come, and what is odd about them."""
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import unicodedata
@@ -18,7 +18,7 @@ __all__ = ["RARE", "describe", "short", "value_codes"]
 _FEW_REPEATS = 0.5  # distinct values a row from which on a value is hardly seen again
 
 
-_ENOUGH = 20  # rows, before it means something that a value comes once
+_ENOUGH = 20  # rows from which it means something that a value comes once
 
 
 RARE = 0.01  # label rate, or 1 − label rate
@@ -31,7 +31,7 @@ _SHOWN = 60  # characters of a value in a warning
 
 
 def value_codes(column: pa.Array) -> np.ndarray:
-    """[N] numbers of the distinct values; 0 for a missing one."""
+    """Number the distinct values: [N], 0 for a missing one."""
     return (
         column.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
     )
@@ -79,9 +79,7 @@ def describe(column: pa.Array, codes: np.ndarray, label: np.ndarray, rule: Field
 
 
 def _mixed_spellings(values: Sequence[str], counts: np.ndarray) -> list[str]:
-    """Of values that are one once the case, the Unicode form, or blanks are made alike: how many, and the
-    pair that comes most often.
-    """
+    """Find values that differ only in case, Unicode form or blanks: how many, and the most frequent pair."""
     found, known = [], set()
     for what, alike in _SPELLINGS.items():
         groups: dict[str, list[int]] = {}
@@ -119,6 +117,6 @@ _SPELLINGS = {
 
 
 def short(value: str, escape: bool = True) -> str:
-    """Between quotes; in a form that shows what isn't seen."""
+    """Quote a value in a form that shows invisible characters."""
     cut = value[:_SHOWN]
     return f"'{cut}'" if not escape and cut.isprintable() else ascii(cut) if not cut.isascii() else repr(cut)

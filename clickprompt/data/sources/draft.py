@@ -1,11 +1,10 @@
-"""`clickprompt init`: a commented schema (data/sources/schema.py) for files that nothing is known of but what
-a sample of them shows.
+"""Draft a commented schema (data/sources/schema.py) from a sample of unknown files (`clickprompt init`).
 
-Which of them are the log and which are joined to it, what is a click, when, whose, of which item, and what is
-a field: each a guess that the draft gives a reason for, where the user can correct it.
+The draft guesses which files are the log and which are joined to it, what a click, a time, a user and an item
+is, and which columns are fields. It gives a reason for each guess, where the user can correct it.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -44,8 +43,8 @@ _EXPLODED = 4000  # rows of a sample whose lists are looked into
 
 @dataclass(frozen=True)
 class Draft:
-    """`text`: the YAML; `complete`: whether `prepare` takes it as it is; `notes`: for the user, not for the
-    file.
+    """A draft: `text` is the YAML, `complete` says whether `prepare` accepts it as it is, and `notes` are for
+    the user, not for the file.
     """
 
     text: str
@@ -55,7 +54,7 @@ class Draft:
 
 @dataclass
 class _Entry:
-    """A field, or a column that is none, and why."""
+    """A field, or a column that isn't one, and why."""
 
     column: str
     name: str
@@ -72,9 +71,9 @@ class _Entry:
 
 
 def draft_schema(given: Sequence[str], folder: str) -> Draft:
-    """Of the files, folders and patterns `given`. folder: where the schema will be.
+    """Draft a schema for the files, folders and patterns `given`. folder: where the schema will be.
 
-    Raises InputError without any, DataError for files that aren't there or can't be read.
+    Raises InputError if none is given, DataError for files that aren't there or can't be read.
     """
     if not given:
         raise InputError("no files; give those of the log, and of items and users if there are any")
@@ -157,8 +156,8 @@ def _as_log(group: FileGroup) -> DraftLog:
 def _ways_to_split(
     looks: dict[str, Look], label: Label | None
 ) -> tuple[str | None, str | None, dict[str, tuple[int, int]]]:
-    """The column of times, or that which says train, valid or test; and all columns of times, with their
-    first and last.
+    """Find the column of times, or the one that says train, valid or test; and all columns of times, with
+    their first and last.
     """
     for one in looks.values():
         if draft_names.is_split(one.name) and not one.missing and {*one.found()} == {*SPLITS}:
@@ -168,7 +167,7 @@ def _ways_to_split(
         for name, one in looks.items()
         if (label is None or name != label.column) and (span := times_of(one))
     }
-    # of several: one whose name says it, and that tells moments apart, not days
+    # Of several, prefer one that has such a name and tells moments apart, not only days
     ranked = sorted(times, key=lambda name: (not draft_names.is_time(name), -looks[name].distinct))
     return (ranked[0] if ranked else None), None, times
 
@@ -176,7 +175,7 @@ def _ways_to_split(
 def _entries(
     log: DraftLog, label: Label | None, tables: Sequence[JoinedTable], ways: set[str | None]
 ) -> list[_Entry]:
-    """Of the log's columns in order, each followed by those of the tables that it is the key to."""
+    """List the log's columns in order, each followed by those of the tables that it is the key to."""
     known = {one.name: one for one in log.looks}
     answer = label.of(known[label.column]) if label else None
     others = {one.column for one in log.labels[1:] if one.sure}
@@ -342,7 +341,7 @@ def _table_lines(tables: Sequence[JoinedTable], left: Sequence[str]) -> list[str
 
 
 def _said(text: str) -> str:
-    """In a comment: on one line, without signs that YAML refuses."""
+    """Format a text for a comment: on one line, without signs that YAML refuses."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 

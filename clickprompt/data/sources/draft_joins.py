@@ -1,6 +1,6 @@
-"""Which table of the given files is joined to which column of the log."""
+"""Find which table of the given files is joined to which column of the log."""
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from clickprompt.data.transform.values import BadValue, kind_of
 
 __all__ = ["DraftLog", "JoinedTable", "join_table"]
 
-_FEW_KEYS = 5  # distinct values, before it means something that a table has them all
+_FEW_KEYS = 5  # distinct values from which it means something that a table has them all
 
 
-# Share of the log's keys that a table has to have: where the names are alike, and where they say nothing
+# Share of the log's keys that a table must have, if the names are alike and if they aren't
 _MATCHING = 0.5
 
 
@@ -36,7 +36,7 @@ _SURELY = 0.95
 
 @dataclass
 class DraftLog:
-    """The group that the rows are of, as its rows are after `explode`."""
+    """The group of files that is the log, with its rows as they are after `explode`."""
 
     group: FileGroup
     looks: list[Look]
@@ -64,7 +64,7 @@ class JoinedTable:
 def join_table(
     log: DraftLog, group: FileGroup, label: Label | None, tables: Sequence[JoinedTable]
 ) -> JoinedTable | None:
-    """By the pair of columns that fits best."""
+    """Return the join by the pair of columns that fits best, or None."""
     sample = group.sample
     looks = [
         look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name])
@@ -110,7 +110,7 @@ def join_table(
 
 
 def _keys(group: FileGroup, column: str) -> pa.Array | None:
-    """All keys of a table; None where one is missing or comes twice."""
+    """Return all keys of a table; None if one is missing or comes twice."""
     try:
         found = pa.concat_arrays([key_texts(piece, group.nulls) for piece in read_keys(group, column)])
     except BadValue:
@@ -119,6 +119,6 @@ def _keys(group: FileGroup, column: str) -> pa.Array | None:
 
 
 def _share_in(column: Look, keys: pa.Array) -> float:
-    """Of the log's distinct values, those that the table has."""
+    """Return those of the log's distinct values that the table has."""
     found = key_texts(column.column, column.nulls).drop_null().unique()
     return pc.mean(pc.is_in(found, value_set=keys)).as_py() or 0.0

@@ -1,6 +1,6 @@
-"""How a schema's files are read: its options as the readers take them."""
+"""Turn a schema's options into those with which its files are read."""
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from clickprompt.data.sources.formats import format_of
@@ -18,7 +18,8 @@ def file_format(options: FileOptions) -> FileFormat:
 
 
 def nulls_of(part: FilePart) -> tuple[str, ...]:
-    """Texts that say that there is no value: the markers of a CSV, also within its lists. Elsewhere null is
-    what says it.
+    """Return the texts that stand for a missing value: the markers of a CSV, which also apply in its lists.
+
+    Other formats have null for that.
     """
     return part.how.nulls if format_of(part.uri, part.how) == "csv" else ("",)

@@ -1,6 +1,6 @@
 """A table that the log's rows are joined to: its files as one, with one row a key."""
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ def _texts(
     part: FilePart,
     first_row: int,
 ) -> pa.Table:
-    """The key and the fields of a piece, whose first row is `first_row` of its part."""
+    """Return the key and the fields of a piece, whose first row is `first_row` of its part."""
     nulls = nulls_of(part)
     made = {}
     for column_name, field in ((table.key, None), *((column, field) for field, column in fields)):
@@ -87,7 +87,7 @@ def _texts(
 
 
 def _check_key(key: pa.Array, name: str, place: Callable[[int], str]) -> None:
-    """Raises DataError for a row without a key, and for a key that comes twice."""
+    """Raise DataError for a row without a key, and for a key that comes twice."""
     if key.null_count:
         raise DataError(
             f"{place(pc.index(key.is_null(), True).as_py())}: has no {name}; "

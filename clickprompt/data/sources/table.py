@@ -1,8 +1,8 @@
-"""A log of your own, described by a YAML schema (data/sources/schema.py): one file or thousands, and tables
-joined to it by a key.
+"""A user's own log, described by a YAML schema (data/sources/schema.py): one file or thousands, and tables
+that are joined to it by a key.
 """
 
-# pyarrow.compute makes its functions when it is imported
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
 import copy
@@ -39,7 +39,7 @@ __all__ = ["Table"]
 
 
 class Table(Source):
-    """Every field is a column of the log, or of a table that is joined to it."""
+    """A source whose fields are columns of the log, or of a table that is joined to it."""
 
     tables_may_change = True
 
@@ -61,15 +61,13 @@ class Table(Source):
         self._rules: list[FieldRule] | None = None
 
     def _role(self, column: str | None, role: str) -> str:
-        """The log column that the machinery knows a role by: the field's name, or one that no field can
-        have.
-        """
+        """Return a role's internal name of the log column: the field's, or one that no field can have."""
         return next(
             (field.name for field in self.schema.fields if field.column == column), f"{role}\t{column or ''}"
         )
 
     def files(self) -> dict[str, int]:
-        """`raw_files`, not looked into."""
+        """Return `raw_files` without looking into the files."""
         return {file.uri: file.size for file in self._files()}
 
     def _files(self) -> list[DataFile]:
@@ -100,7 +98,7 @@ class Table(Source):
         }
 
     def only(self, files: Mapping[str, int]) -> "Table":
-        """The same log with the rows of some of its files."""
+        """Return the same log with the rows of some of its files."""
         some = copy.copy(self)
         some._only = frozenset(files)
         return some
@@ -120,8 +118,9 @@ class Table(Source):
         return self._rules
 
     def continued(self, fitted: Sequence[FieldRule]) -> "Table":
-        """With the rules that earlier files were read by. Raises DataError where a column of these files is
-        of another kind.
+        """Return the log with the rules by which earlier files were read.
+
+        Raises DataError if a column of these files is of another kind.
         """
         for before, now in zip(fitted, self.rules(), strict=True):
             kinds = {*before.kinds, *now.kinds}
@@ -156,9 +155,7 @@ class Table(Source):
         }
 
     def _rules_of(self, files: Sequence[DataFile]) -> list[FieldRule]:
-        """Looks at what all files say of their columns. Raises DataError for a column that one lacks, or that
-        differs in kind.
-        """
+        """Check all files' columns. Raises DataError if a file lacks one, or one differs in kind."""
         kinds = self._kinds(files, self.schema, self._columns())
         tables = {
             name: self._kinds(
@@ -185,7 +182,7 @@ class Table(Source):
     def _kinds(
         self, files: Sequence[DataFile], options: FileOptions, wanted: Sequence[str]
     ) -> dict[str, dict[str, str]]:
-        """Column → kind of its type (values.py) → a file that has it so."""
+        """Return column → kind of its type (values.py) → a file in which it has that kind."""
         found: dict[str, dict[str, str]] = {name: {} for name in wanted}
         explode = self.schema.explode if options is self.schema else None
         for file in files:
@@ -212,7 +209,7 @@ class Table(Source):
         return joined.on or joined.key
 
     def _fields_of(self, table: str) -> list[tuple[FieldSchema, str]]:
-        """The fields that are joined from a table, and their columns there."""
+        """Return the fields that are joined from a table, and their columns there."""
         found = ((field, self.schema.table_of(field.column)) for field in self.schema.fields)
         return [(field, place[1]) for field, place in found if place and place[0] == table]
 
@@ -293,7 +290,7 @@ class Table(Source):
     def _timestamps(
         self, column: pa.Array | None, rows: int, nulls: Sequence[str]
     ) -> tuple[pa.Array, dict[str, int]]:
-        """Microseconds; of a split column the split's number, 0 without either."""
+        """Return the times in microseconds; for a split column the split's number; 0 without either."""
         if column is None:
             return pa.array(np.zeros(rows, dtype=np.int64)), {}
         if self.schema.split:
@@ -338,7 +335,7 @@ class Table(Source):
         ]
 
     def _columns(self) -> list[str]:
-        """Of the log, exploded if it is to be."""
+        """Return the columns that the schema needs of the log, after `explode` if there is one."""
         schema = self.schema
         fields = [field.column for field in schema.fields if schema.table_of(field.column) is None]
         keys = [self._on(table) for table in schema.tables]
@@ -356,7 +353,7 @@ class Table(Source):
         return list(dict.fromkeys(name for name in named if name))
 
     def _raw_columns(self) -> list[str]:
-        """Of the log's files."""
+        """Return the columns that the schema needs of the log's files."""
         explode = self.schema.explode
         if not explode:
             return self._columns()
@@ -364,7 +361,7 @@ class Table(Source):
 
 
 def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:
-    """Raises DataError where ids are whole numbers in one file and floats, which can't hold all of them, in
+    """Raise DataError if ids are whole numbers in one file and floats, which can't hold all of them, in
     another.
     """
     if field.type != "integer" and {"integer", "float"} <= kinds.keys():
@@ -377,7 +374,7 @@ def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:
 
 
 def _hashes(values: pa.Array) -> pa.Array:
-    """int64 that tells values apart; −1 where there is none."""
+    """Return int64 numbers that tell the values apart; −1 for a missing one."""
     encoded = values.dictionary_encode()
     digests = [
         hashlib.blake2b(value.encode(), digest_size=8).digest() for value in encoded.dictionary.to_pylist()

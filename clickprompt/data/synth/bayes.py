@@ -1,5 +1,6 @@
-"""AUC and log loss of the true click probability, from histograms that can be merged: exact sums over any
-number of rows in constant memory.
+"""Compute AUC and log loss of the true click probability from histograms that can be merged.
+
+They hold exact sums over any number of rows in constant memory.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,11 @@ _RANGE = 16.0  # logits lie within ±_RANGE
 
 @dataclass
 class ScoreHistogram:
-    """The labels to expect when they are drawn with the true probabilities: clicks p and non-clicks 1 − p,
-    summed per bin of the logit.
-    """
+    """Expected labels under the true probabilities: clicks p and non-clicks 1 − p, summed per logit bin."""
 
     clicks: np.ndarray  # [_BINS] float64
     others: np.ndarray  # [_BINS] float64
-    both: float  # Σ p(1 − p): what a row would add as its own partner
+    both: float  # Σ p(1 − p): the pairs of a row with itself, which don't count
     entropy: float  # nats
     rows: int
 

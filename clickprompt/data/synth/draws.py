@@ -21,7 +21,7 @@ __all__ = [
 
 
 def standard_draw(*keys: int | np.ndarray) -> np.ndarray:
-    """Uniform with mean 0 and variance 1."""
+    """Draw uniform numbers with mean 0 and variance 1."""
     return (random_uniform(*keys) - 0.5) * np.sqrt(12)
 
 
@@ -30,7 +30,7 @@ def choose_share(shares: list[float], uniform: np.ndarray) -> np.ndarray:
 
 
 def fraction_of(bits: np.ndarray, shift: int) -> np.ndarray:
-    """16 of the 64 bits as a number in [0, 1)."""
+    """Return 16 of the 64 bits as a number in [0, 1)."""
     return (bits >> np.uint64(shift) & np.uint64(0xFFFF)) / 65536
 
 
@@ -39,8 +39,9 @@ def pick_from(bits: np.ndarray, choices: int, shift: int) -> np.ndarray:
 
 
 def distinct_values(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different numbers in order of appearance, and each number's position among them: np.unique without
-    its sort.
+    """Return the distinct numbers in order of appearance, and each number's position among them.
+
+    This is np.unique without its sort.
     """
     encoded = pa.array(numbers).dictionary_encode()
     return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
@@ -56,11 +57,11 @@ def parquet_writer(buffer: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
         buffer,
         schema,
         compression="zstd",
-        use_dictionary=texts,  # pyright: ignore[reportArgumentType] - the stubs know but booleans
-        # of texts they would take as long as all the rest
+        use_dictionary=texts,  # pyright: ignore[reportArgumentType] - the stubs know only booleans
+        # Statistics of text columns would take as long as all the rest
         write_statistics=["rating", "timestamp"],  # pyright: ignore[reportArgumentType]
-        dictionary_pagesize_limit=1
-        << 26,  # titles pass the default of 1 MiB, and would be written out row by row
+        # Titles exceed the default of 1 MiB, and would be written out row by row
+        dictionary_pagesize_limit=1 << 26,
         column_encoding={"timestamp": "DELTA_BINARY_PACKED"},
-        store_schema=False,  # readers get plain strings, as from a log of one's own
+        store_schema=False,  # readers get plain strings, as from an ordinary log
     )

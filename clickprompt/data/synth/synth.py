@@ -1,12 +1,12 @@
 """Synthetic logs of any length with a planted click model, so that the best possible AUC is known.
 
-Every row is a pure function of (seed, row number), and everything about a book one of (seed, book number),
-through the keyed generator: nothing of the catalogue's size is held or sent, a longer log begins with the
-shorter one, and workers need no coordination.
+By the keyed generator every row is a pure function of (seed, row number), and everything about a book is a
+pure function of (seed, book number). So nothing of the catalogue's size is held or sent, a longer log begins
+with the shorter one, and workers need no coordination.
 
-Users join and books are listed in proportion to the rows, so shorter logs have proportionally fewer;
-20,122,040 rows have about the 4,565,430 values of the paper's Table 1 (how they fall on the fields:
-`field_sizes` in synth.json; fields such as the year saturate early).
+Users join and books are listed in proportion to the rows, so shorter logs have proportionally fewer.
+20,122,040 rows have about the 4,565,430 values of the paper's Table 1; `field_sizes` in synth.json has the
+values per field (fields such as the year saturate early).
 """
 
 import io
@@ -79,16 +79,15 @@ class ClickModel:
     """The planted model: FORMULA and MEANING say what it is, the fields how strong its terms are."""
 
     FORMULA: ClassVar[str] = (
-        "logit = bias + latent·⟨p_user, q_work⟩/√dim + leniency·a_user + quality·c_work + taste·t_(user, "
-        "genre) + adjective·s_adjective + "
-        "noun·s_noun; P(rating ≥ 4) = 1 / (1 + exp(−logit))"
+        "logit = bias + latent·⟨p_user, q_work⟩/√dim + leniency·a_user + quality·c_work + "
+        "taste·t_(user, genre) + adjective·s_adjective + noun·s_noun; "
+        "P(rating ≥ 4) = 1 / (1 + exp(−logit))"
     )
     MEANING: ClassVar[str] = (
         "p, q, a, c, t and s_noun are uniform with mean 0 and variance 1, keyed by the seed; s_adjective "
-        "has mean 0 and variance 1 too and "
-        "falls along the list of adjectives, from what readers like to what they don't. The last three "
-        "terms stand in the text: the genre, "
-        "and an adjective and a noun in the title."
+        "has mean 0 and variance 1 too and falls along the list of adjectives, from what readers like to "
+        "what they don't. The last three terms stand in the text: the genre, and an adjective and a noun in "
+        "the title."
     )
 
     bias: float = 1.0
@@ -103,7 +102,10 @@ class ClickModel:
     def logits(
         self, seed: int, users: np.ndarray, user_at: np.ndarray, books: Codes, book_at: np.ndarray
     ) -> np.ndarray:
-        """[B] float64. users: [U] numbers, user_at: [B] positions in them; `books` and book_at likewise."""
+        """Compute the logits [B] float64.
+
+        users: [U] numbers, user_at: [B] positions in them; `books` and book_at likewise.
+        """
         factors = np.arange(self.dim)
         p = standard_draw(_USER_FACTOR, seed, users[:, None], factors)
         q = standard_draw(_WORK_FACTOR, seed, books["work"][:, None], factors)
@@ -128,7 +130,7 @@ class ClickModel:
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of one written file."""
+    """Facts about one written file."""
 
     entry: dict[str, Any]  # file, rows, bytes, sha256
     users: np.ndarray  # int32: numbers that occur, some of them repeatedly
@@ -145,9 +147,7 @@ class GoodReads:
     model = ClickModel()
 
     def __init__(self, seed: int, rows_per_file: int = 1 << 19, row_group_rows: int = 1 << 17):
-        """A row group is what is in memory at a time. Raises InputError for sizes that would cut a
-        session.
-        """
+        """One row group is in memory at a time. Raises InputError for sizes that would cut a session."""
         for name, value in (("rows_per_file", rows_per_file), ("row_group_rows", row_group_rows)):
             if value < 1 or value % _SESSION_ROWS:
                 raise InputError(
@@ -164,14 +164,14 @@ class GoodReads:
         return -(-rows // self.rows_per_file)
 
     def max_users(self, rows: int) -> int:
-        """The numbers of the users in a log of `rows` rows are below this."""
+        """Return an upper bound on the user numbers in a log of `rows` rows."""
         return int(_USERS + _USERS_PER_ROW * rows) + _COHORT
 
     def max_books(self, rows: int) -> int:
         return int(_BOOKS + _BOOKS_PER_ROW * rows) + _HEAD
 
     def schema_yaml(self) -> str:
-        """What `clickprompt prepare` needs to know of the log."""
+        """Return the schema with which `clickprompt prepare` reads the log."""
         lines = [
             "data: [log/*.parquet]",
             "label: {column: rating, positive_from: 4}",
@@ -184,9 +184,7 @@ class GoodReads:
         return "\n".join(lines) + "\n"
 
     def write_part(self, uri: str, number: int, rows: int) -> Part:
-        """Write file `number` of a log of `rows` rows below `uri`. Raises InputError when it can't be
-        written.
-        """
+        """Write file `number` of a log of `rows` rows below `uri`. Raises InputError if that fails."""
         first, end = number * self.rows_per_file, min((number + 1) * self.rows_per_file, rows)
         buffer, scores, users, books, clicks, times = io.BytesIO(), ScoreHistogram.empty(), [], [], 0, []
         writer = None
@@ -217,8 +215,9 @@ class GoodReads:
         )
 
     def block(self, first_row: int, num_rows: int) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows from first_row on, a multiple of 64: the table, the numbers of the users and books in it, the
-        planted logits [num_rows].
+        """Make the rows from first_row on, which is a multiple of 64.
+
+        Returns the table, the numbers of the users and books in it, and the planted logits [num_rows].
         """
         assert first_row % _SESSION_ROWS == 0, f"{first_row} may lie within a session"
         rows = np.arange(first_row, first_row + num_rows)
@@ -240,8 +239,7 @@ class GoodReads:
         return pa.table(columns), users, books, logits
 
     def codes(self, books: np.ndarray) -> Codes:
-        """What there is to know of book numbers, as integers that _BOOK_FIELDS can spell out, and the work's
-        quality.
+        """Return the facts about book numbers: integers that _BOOK_FIELDS turns into texts, and the quality.
 
         Title, genre, author, media type and quality belong to the work, the rest to the edition.
         """
@@ -288,8 +286,9 @@ class GoodReads:
         }
 
     def field_sizes(self, num_users: int, books: np.ndarray) -> dict[str, int]:
-        """Distinct values per field of a log in which so many users and these book numbers occur: equal codes
-        are equal texts.
+        """Count the distinct values per field of a log with `num_users` users and these book numbers.
+
+        Equal codes are equal texts, so codes are counted.
         """
         found: dict[str, list[np.ndarray]] = {key: [] for key, _ in _BOOK_FIELDS.values()}
         for start in range(0, len(books), self.row_group_rows):
@@ -307,31 +306,38 @@ class GoodReads:
         }
 
     def _sessions(self, rows: np.ndarray) -> np.ndarray:
-        """For each row the first row of its session: what one user rates in one go, 4 books on average."""
+        """Return the first row of each row's session; in a session one user rates 4 books on average."""
         first = (random_uniform(_SESSION, self.seed, rows) < 0.25) | (rows % _SESSION_ROWS == 0)
         return np.maximum.accumulate(np.where(first, rows, 0))
 
     def _users_of(self, session: np.ndarray) -> np.ndarray:
-        """Users read most in the years after they joined; within a cohort, the n-th reads ∝ n^(−0.6)."""
+        """Draw each session's user.
+
+        Users read most in the years after they joined; within a cohort, the n-th reads ∝ n^(−0.6).
+        """
         joined = (_USERS + _USERS_PER_ROW * session) * random_uniform(_USER, self.seed, session) ** 0.7
         member = _COHORT * random_uniform(_MEMBER, self.seed, session) ** 2.5
         return joined.astype(np.int64) // _COHORT * _COHORT + member.astype(np.int64)
 
     def _books_of(self, rows: np.ndarray) -> np.ndarray:
-        """At any time the n-th oldest book is read ∝ n^(−0.62), but for the first ones, which share their
+        """Draw each row's book.
+
+        At any time the n-th oldest book is read ∝ n^(−0.62), except for the first ones, which share their
         readers evenly.
         """
         listed = (_BOOKS + _BOOKS_PER_ROW * rows) * random_uniform(_BOOK, self.seed, rows) ** 2.6
         return (listed + _HEAD * random_uniform(_HEAD_BOOK, self.seed, rows)).astype(np.int64)
 
     def _ratings(self, rows: np.ndarray, clicked: np.ndarray) -> np.ndarray:
-        """int8: 4 or 5 stars of a click, 1 to 3 else."""
+        """Draw the ratings, int8: 4 or 5 stars for a click, 1 to 3 otherwise."""
         draw = random_uniform(_RATING, self.seed, rows)
         return np.where(clicked, 4 + (draw < 0.45), 1 + (draw > 0.08) + (draw > 0.3)).astype(np.int8)
 
     def _timestamps(self, rows: np.ndarray, session: np.ndarray) -> np.ndarray:
-        """int64 seconds: rising with the row but for a day's jitter of the session; within it even steps,
-        often of 0 seconds.
+        """Return the timestamps, int64 seconds.
+
+        They rise with the row, except for a session's jitter of a day. Within a session the steps are even,
+        and often 0 seconds.
         """
         start = _time_of(session) + np.floor(_DAY * random_uniform(_JITTER, self.seed, session))
         step = np.floor(120 * random_uniform(_GAP, self.seed, session) ** 2)
@@ -339,8 +345,9 @@ class GoodReads:
 
 
 def _time_of(row: np.ndarray) -> np.ndarray:
-    """Whole seconds, float64: a site that grows exponentially, so that any number of rows falls into a few
-    years.
+    """Return a row's time in whole seconds, float64.
+
+    The site grows exponentially, so that any number of rows falls into a few years.
     """
     return _START + np.floor(_GROWTH * np.log1p(row / _EARLY_ROWS))
 
@@ -378,14 +385,14 @@ SYNTHETIC: dict[str, type[GoodReads]] = {"goodreads": GoodReads}
 
 
 def get_synthetic(name: str) -> type[GoodReads]:
-    """Raises InputError for an unknown name."""
+    """Return the log of that name. Raises InputError for an unknown name."""
     if name not in SYNTHETIC:
         raise InputError(f"synthetic log {name!r} is unknown; known: {', '.join(SYNTHETIC)}")
     return SYNTHETIC[name]
 
 
 def check_rows(rows: int) -> None:
-    """Raises InputError for a number of rows that no synthetic log has."""
+    """Raise InputError for a number of rows that no synthetic log has."""
     if not MIN_ROWS <= rows <= MAX_ROWS:
         raise InputError(
             f"rows={rows}: a synthetic log has {MIN_ROWS:,} to {MAX_ROWS:,} rows; give a number in between"

@@ -1,1 +1,1 @@
-"""Raw logs → prepared datasets and token tables, on Ray."""
+"""Prepare datasets and token tables from raw logs on Ray."""

@@ -42,7 +42,7 @@ def stop_signals() -> Iterator[list[int]]:
         came.append(number)
         say(
             f"{signal.Signals(number).name}: stopping after this step, once a checkpoint is written; "
-            "another one ends it at once"
+            "another one ends at once"
         )
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -160,7 +160,7 @@ class WorkerContext(Context):
 
 
 def _log_before(run: str, step: int) -> list[str]:
-    """What an earlier part of this run measured, line by line, without the steps that will be run again."""
+    """Read the log lines of an earlier part of this run, without the steps that will be run again."""
     path = storage.join(run, "metrics.jsonl")
     if not storage.patiently(lambda: storage.exists(path)):
         return []
