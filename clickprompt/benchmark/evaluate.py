@@ -176,13 +176,13 @@ class _Loop:
 
     def __init__(self, dataset: Dataset, export: str, folder: str) -> None:
         self._dataset, self._folder = dataset, folder
-        self._predictor = RowScorer(export, dataset)
+        self._scorer = RowScorer(export, dataset)
 
     def score(self, groups: range) -> "_Rate":
         started, cpu, rows = time.perf_counter(), time.process_time(), 0
         for group in groups:
             table = self._dataset.read_row_groups("test", [group])
-            write_predictions(part_uri(self._folder, group), self._predictor.score(table))
+            write_predictions(part_uri(self._folder, group), self._scorer.score(table))
             rows += len(table)
         return _Rate(rows / (time.perf_counter() - started), rows / (time.process_time() - cpu))
 

@@ -27,7 +27,7 @@ from clickprompt.export.format import dataset_of, export_of, read_info
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io.progress import say
 from clickprompt.scoring.answers import answers
-from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_predictor
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_scorer
 
 __all__ = ["load", "measure_serve"]
 
@@ -53,8 +53,8 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
             export_for_serving(run, export, data=config.data.path)
         # The same weights under another checksum, which tells the swapped export apart
         _rewrite(os.path.join(exports[1], "export.json"))
-        predictor = open_predictor(exports[0], most_rows=SERVED_ROWS)
-        bodies = _bodies(predictor, dataset_of(read_info(export_of(run)).config, config.data.path))
+        scorer = open_scorer(exports[0], most_rows=SERVED_ROWS)
+        bodies = _bodies(scorer, dataset_of(read_info(export_of(run)).config, config.data.path))
         link = os.path.join(folder, "now")
         os.symlink(exports[0], link)
         rates: dict[str, list[float]] = {"server": [], "loop": [], "loop_64": []}
@@ -68,8 +68,8 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
                 _none_failed(found, "without a fault")
                 rates["server"].append(len(found["seconds"]) / _SECONDS)
                 latencies += found["seconds"]
-                rates["loop"].append(_loop(predictor, bodies, 1))
-                rates["loop_64"].append(_loop(predictor, bodies, _CONNECTIONS))
+                rates["loop"].append(_loop(scorer, bodies, 1))
+                rates["loop_64"].append(_loop(scorer, bodies, _CONNECTIONS))
             killed = _under_load(port, bodies, folder, lambda: _kill(process.pid), None)
             swapped = _under_load(port, bodies, folder, lambda: _swap(exports[1], link), 2)
     p50, p99 = (1000 * float(np.quantile(latencies, share)) for share in (0.5, 0.99))
@@ -99,13 +99,13 @@ def _rewrite(path: str) -> None:
         json.dump(found, stream, indent=1)
 
 
-def _bodies(predictor: RawRowScorer, dataset: Dataset) -> list[bytes]:
+def _bodies(scorer: RawRowScorer, dataset: Dataset) -> list[bytes]:
     """Make requests from values of the vocabularies, under the columns of fields that are read as text; other
     columns are missing.
     """
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = [{} for _ in range(256)]
-    for number, rule in enumerate(predictor.transform.rules):
+    for number, rule in enumerate(scorer.transform.rules):
         if rule.table is None and rule.schema.kind == "categorical" and rule.schema.values is None:
             values = dataset.vocabulary(number).column("value")
             for row, place in zip(rows, rng.integers(1, len(values), len(rows)), strict=True):
@@ -113,12 +113,12 @@ def _bodies(predictor: RawRowScorer, dataset: Dataset) -> list[bytes]:
     return [json.dumps({"rows": [row] * _ROWS}).encode() for row in rows]
 
 
-def _loop(predictor: RawRowScorer, bodies: list[bytes], at_once: int) -> float:
+def _loop(scorer: RawRowScorer, bodies: list[bytes], at_once: int) -> float:
     """Return requests per second of the same model and the same reading of JSON, without HTTP and Ray."""
     done, started = 0, time.monotonic()
     while time.monotonic() - started < _SECONDS / 2:
         some = [bodies[(done + place) % len(bodies)] for place in range(at_once)]
-        assert all(status == 200 for status, _ in answers(predictor, some))
+        assert all(status == 200 for status, _ in answers(scorer, some))
         done += at_once
     return done / (time.monotonic() - started)
 

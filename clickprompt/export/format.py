@@ -1,4 +1,4 @@
-"""The export of a trained model: safetensors weights and one JSON file, read by evaluators, predictors and
+"""The export of a trained model: safetensors weights and one JSON file, read by evaluators, scorers and
 servers.
 
 - export.json: format, objective, configuration, fields, PLM architecture, origin, SHA-256 of the other files

@@ -27,7 +27,7 @@ _NULLS = ("",)
 Answer = tuple[int, dict[str, Any]]
 
 
-def answers(predictor: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
+def answers(scorer: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
     """Return (status, JSON) of each request. A row's logit doesn't depend on the rows that come with it, up
     to rounding.
     """
@@ -47,10 +47,10 @@ def answers(predictor: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
             lenient += range(len(rows), len(rows) + len(own))
         rows += own
         owners += [number] * len(own)
-    tables, errors = tables_of(rows, predictor.transform.columns, lenient)
+    tables, errors = tables_of(rows, scorer.transform.columns, lenient)
     logits = np.zeros(len(rows), np.float32)
     for places, table in tables:
-        logits[places] = _scored(predictor, places, table, owners, errors)
+        logits[places] = _scored(scorer, places, table, owners, errors)
     probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
     for number, start in starts.items():
         listed = sorted(
@@ -73,7 +73,7 @@ def answers(predictor: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
 
 
 def _scored(
-    predictor: RawRowScorer,
+    scorer: RawRowScorer,
     places: np.ndarray,
     table: pa.Table,
     owners: Sequence[int],
@@ -85,7 +85,7 @@ def _scored(
     refused: dict[int, int] = {}
     while len(left):
         try:
-            logits[left], _ = predictor.score(
+            logits[left], _ = scorer.score(
                 table.take(pa.array(left)) if len(left) < len(places) else table, _NULLS
             )
             break

@@ -40,7 +40,7 @@ from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
 from clickprompt.scoring.rows import filled_up
 
-__all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_predictor", "score_part", "served_dataset"]
+__all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_scorer", "score_part", "served_dataset"]
 
 SERVED_ROWS = 64
 """`most_rows` of a server: every forward pass is filled up to so many rows, even for one"""
@@ -62,7 +62,7 @@ def check_columns(file: DataFile, transform: RowTransform, keep: Sequence[str]) 
             )
 
 
-def open_predictor(
+def open_scorer(
     run_or_folder: str,
     data: str | None = None,
     device: torch.device | None = None,
@@ -223,9 +223,7 @@ class _Texts:
         )
 
 
-def score_part(
-    predictor: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str
-) -> tuple[int, list[int]]:
+def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str) -> tuple[int, list[int]]:
     """Write a part's predictions to the Parquet file `uri`, whole or not at all. Return its rows, and how
     many of each field are known.
 
@@ -235,18 +233,18 @@ def score_part(
     kept = [pa.field(name, pa.string()) for name in keep]
     scores = [pa.field("logit", pa.float32()), pa.field("probability", pa.float32())]
     schema = pa.schema([pa.field("file", pa.string()), pa.field("row", pa.int64()), *kept, *scores])
-    known = np.zeros(len(predictor.transform.rules), dtype=np.int64)
+    known = np.zeros(len(scorer.transform.rules), dtype=np.int64)
     scored = 0
     with storage.open_output(uri) as stream, pq.ParquetWriter(stream, schema) as writer:
         first = 0
-        transform, how = predictor.transform, file_format(predictor.transform.options)
+        transform, how = scorer.transform, file_format(scorer.transform.options)
         columns = list(dict.fromkeys([*transform.file_columns(known_columns(part.file, how)), *keep]))
         for table in read_rows(part, columns, how):
             rows, origin = table, np.arange(len(table))
             try:
                 if transform.explode and set(transform.explode.columns) <= set(columns):
                     rows, origin = exploded(table, transform.explode)
-                logits, transformed = predictor.score(rows, nulls_of(part))
+                logits, transformed = scorer.score(rows, nulls_of(part))
                 texts = [as_text(rows.column(name).combine_chunks()) for name in keep]
             except BadValue as error:
                 raise DataError(f"{part.place(first + int(origin[error.index]))}: {error}") from error

@@ -26,7 +26,7 @@ from clickprompt.runtime.prepare.tokenize import tokenize
 from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
-from clickprompt.scoring.raw_rows import open_predictor
+from clickprompt.scoring.raw_rows import open_scorer
 from tests.support.finetuned import write_run
 from tests.support.random_tables import write
 from tests.support.server import Server
@@ -211,7 +211,7 @@ def test_the_server_goes_over_to_the_second_day(days, tmp_path):
         [prediction["logit"] for prediction in answer["predictions"]] for answer in (seen[0][1], seen[-1][1])
     )
     for number, found in ((1, first), (2, last)):
-        logits, _ = open_predictor(str(tmp_path / f"served-{number}")).score(pa.Table.from_pylist(rows))
+        logits, _ = open_scorer(str(tmp_path / f"served-{number}")).score(pa.Table.from_pylist(rows))
         np.testing.assert_allclose(found, logits, atol=1e-6, rtol=0)
     assert first[1] == pytest.approx(first[2], abs=1e-6)
     assert last[1] != pytest.approx(last[2], abs=1e-6)

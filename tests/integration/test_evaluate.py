@@ -114,11 +114,11 @@ def test_a_split_above_the_limit(ray_session, finetuned, monkeypatch, capsys):
 
 
 def test_the_same_bits_however_the_split_is_cut(finetuned, prepared):
-    predictor = RowScorer(export_of(finetuned), prepared[0])
+    scorer = RowScorer(export_of(finetuned), prepared[0])
     rows = prepared[0].read_split("test").slice(0, 500)
-    whole = predictor.score(rows)
+    whole = scorer.score(rows)
     for size in (1, 10, 37, 499):
-        parts = [predictor.score(rows.slice(start, size)) for start in range(0, len(rows), size)]
+        parts = [scorer.score(rows.slice(start, size)) for start in range(0, len(rows), size)]
         assert np.array_equal(np.concatenate([part.row_ids for part in parts]), whole.row_ids)
         assert np.array_equal(np.concatenate([part.logits for part in parts]), whole.logits), size
 

@@ -22,7 +22,7 @@ from clickprompt.export.format import export_of, read_info
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.score.predict import predict
-from clickprompt.scoring.raw_rows import open_predictor
+from clickprompt.scoring.raw_rows import open_scorer
 from clickprompt.scoring.rows import RowScorer
 from tests.support.clusters import free_port
 from tests.support.commands import fails
@@ -157,7 +157,7 @@ def test_parity(finetuned, prepared, tmp_path):
 
     served = str(tmp_path / "served")
     export_for_serving(finetuned, served)
-    logits, transformed = open_predictor(served).score(pq.read_table(file), ("",))
+    logits, transformed = open_scorer(served).score(pq.read_table(file), ("",))
     np.testing.assert_allclose(logits, expected, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(
         transformed.field_ids, np.stack([split[column].to_numpy() for column in dataset.columns], axis=1)

@@ -13,7 +13,7 @@ from clickprompt.errors import DataError
 from clickprompt.export.format import export_of
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
-from clickprompt.scoring.raw_rows import check_columns, open_predictor, score_part
+from clickprompt.scoring.raw_rows import check_columns, open_scorer, score_part
 from clickprompt.scoring.rows import RowScorer
 from tests.support.finetuned import write_run
 from tests.support.synthetic import write_dataset
@@ -58,8 +58,8 @@ def test_of_a_run_and_of_its_folder_for_a_server(run, raw, expected, tmp_path):
     served = str(tmp_path / "served")
     export_for_serving(run, served)
     for place in (run, served):
-        predictor = open_predictor(place, most_rows=8)
-        logits, transformed = predictor.score(raw.select(predictor.transform.columns))
+        scorer = open_scorer(place, most_rows=8)
+        logits, transformed = scorer.score(raw.select(scorer.transform.columns))
         np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
         assert transformed.known().tolist() == [len(raw)] * 4
 
@@ -67,14 +67,14 @@ def test_of_a_run_and_of_its_folder_for_a_server(run, raw, expected, tmp_path):
 def test_a_file_of_rows(run, raw, expected, tmp_path):
     file = str(tmp_path / "rows.parquet")
     pq.write_table(raw, file)
-    predictor = open_predictor(run)
+    scorer = open_scorer(run)
     [found] = find_files(file, FileFormat())
-    check_columns(found, predictor.transform, ["row_id"])
+    check_columns(found, scorer.transform, ["row_id"])
     with pytest.raises(DataError, match="has no column 'price', which is needed; it has row_id, user_id"):
-        check_columns(found, predictor.transform, ["price"])
+        check_columns(found, scorer.transform, ["price"])
     [part] = parts_of(found, FileFormat())
     out = str(tmp_path / "scores.parquet")
-    assert score_part(predictor, part, ["row_id"], out) == (len(raw), [len(raw)] * 4)
+    assert score_part(scorer, part, ["row_id"], out) == (len(raw), [len(raw)] * 4)
     table = pq.read_table(out)
     assert table.column_names == ["file", "row", "row_id", "logit", "probability"]
     assert table["row"].to_pylist() == list(range(len(raw)))
@@ -87,20 +87,20 @@ def test_a_file_without_rows(run, tmp_path):
     (tmp_path / "rows.csv").write_text("")
     [found] = find_files(str(tmp_path / "rows.csv"), FileFormat())
     with pytest.raises(DataError, match=r"rows\.csv: no rows to score"):
-        check_columns(found, open_predictor(run).transform, [])
+        check_columns(found, open_scorer(run).transform, [])
 
 
-def test_what_is_no_predictor(run, prepared, tmp_path):
+def test_what_cannot_score_raw_rows(run, prepared, tmp_path):
     write_run(str(tmp_path / "pretrained"), prepared, objective="pretrain")
     with pytest.raises(DataError, match="has no click logit yet"):
-        open_predictor(str(tmp_path / "pretrained"))
+        open_scorer(str(tmp_path / "pretrained"))
     other = write_dataset(str(tmp_path / "other"), seed=1)
     with pytest.raises(DataError, match=r"not the dataset .* was trained on"):
-        open_predictor(run, other.uri)
+        open_scorer(run, other.uri)
     moved = str(tmp_path / "moved")
     storage.copy_tree(prepared[0].uri, moved)
     vocabulary = os.path.join(moved, prepared[0].manifest["fields"][0]["file"])
     with open(vocabulary, "ab") as stream:
         stream.write(b"more")
     with pytest.raises(DataError, match=os.path.basename(vocabulary)):
-        open_predictor(run, moved)
+        open_scorer(run, moved)

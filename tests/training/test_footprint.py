@@ -88,8 +88,8 @@ def test_a_large_one_measured_on_cpus(tmp_path):
     ).total / GIB + LIBRARIES == pytest.approx(10.1, rel=0.1)
 
 
-# README, "On a GPU": RoBERTa-large's shape on the synthetic GoodReads, bf16, one worker on an H100, rows of
-# 111 tokens
+# docs/results/gpu-speed.md: RoBERTa-large's shape on the synthetic GoodReads, bf16, one worker on an H100,
+# rows of 111 tokens
 @pytest.mark.parametrize(
     ("peak", "settings"),
     [

@@ -102,9 +102,9 @@ class Scorer:
         calls = {}
         for export in exports:
             # A single model is kept for scoring; only timing holds several models at once
-            predictor = self._held(RowScorer, export) if len(exports) == 1 else self._load(RowScorer, export)
-            batch = predictor.batch(rows)
-            calls[export] = lambda predictor=predictor, batch=batch: predictor.run(batch)
+            scorer = self._held(RowScorer, export) if len(exports) == 1 else self._load(RowScorer, export)
+            batch = scorer.batch(rows)
+            calls[export] = lambda scorer=scorer, batch=batch: scorer.run(batch)
         times = time_per_batch(calls)
         return [
             {

@@ -101,10 +101,10 @@ class RawScorer:
 
     def __init__(self, export: str, dataset: Dataset):
         torch.set_num_threads(1)  # as many actors as cores share the machine
-        self._predictor = RawRowScorer(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+        self._scorer = RawRowScorer(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
 
     def score(self, part: FilePart, keep: list[str], uri: str) -> tuple[int, list[int]]:
-        return score_part(self._predictor, part, keep, uri)
+        return score_part(self._scorer, part, keep, uri)
 
 
 def _files(pattern: str, how: FileFormat) -> list[DataFile]:

@@ -40,7 +40,7 @@ from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.score.gate import SECONDS, Gate, read_token
 from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 from clickprompt.scoring.answers import Answer, answers
-from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_predictor
+from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_scorer
 
 __all__ = ["app", "serve_run"]
 
@@ -89,17 +89,17 @@ class Model:
             "clickprompt_serve_loaded_at_seconds", "when the export that answers was loaded, since 1970"
         )
         self._refused = ""
-        self._predictor, self._export = self._open()
+        self._scorer, self._export = self._open()
         self._loaded_at.set(time.time())
         self._watching: asyncio.Task[None] | None = None
 
     def _open(self) -> tuple[RawRowScorer, str]:
         checksum = _checksum(self._options.run)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-        predictor = open_predictor(_real(self._options.run), self._options.data, device, SERVED_ROWS)
+        scorer = open_scorer(_real(self._options.run), self._options.data, device, SERVED_ROWS)
         if _checksum(self._options.run) != checksum:
             raise RunError(f"{self._options.run}: changed while it was read")
-        return predictor, checksum
+        return scorer, checksum
 
     async def predict(self, body: bytes) -> Answer:
         self._watch()
@@ -118,8 +118,8 @@ class Model:
     async def _answer(self, bodies: list[bytes]) -> list[Answer]:
         started = time.monotonic()
         # Read once: the model may be replaced while this batch is scored
-        predictor, export = self._predictor, self._export
-        made = await asyncio.get_running_loop().run_in_executor(self._work, answers, predictor, bodies)
+        scorer, export = self._scorer, self._export
+        made = await asyncio.get_running_loop().run_in_executor(self._work, answers, scorer, bodies)
         self._batch.observe(len(bodies))
         self._seconds.observe(time.monotonic() - started)
         for status, found in made:
@@ -144,7 +144,7 @@ class Model:
                 found = await loop.run_in_executor(self._load, _checksum, self._options.run)
                 if found == self._export:
                     continue
-                self._predictor, self._export = await loop.run_in_executor(self._load, self._open)
+                self._scorer, self._export = await loop.run_in_executor(self._load, self._open)
             # The present model goes on answering. An export that can't be loaded may be half-copied, so it is
             # tried again
             except Exception as error:
@@ -189,9 +189,9 @@ def serve_run(
         read_token(options.token_file)
     _check_port(host, port)
     # Opened here first, so that a mistake shows at once and not in a replica
-    predictor = open_predictor(_real(options.run), options.data)
-    say(f"{options.run}: columns {', '.join(predictor.transform.columns)}")
-    del predictor
+    scorer = open_scorer(_real(options.run), options.data)
+    say(f"{options.run}: columns {', '.join(scorer.transform.columns)}")
+    del scorer
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     results = sys.stdout  # `connect` redirects stdout to stderr
     with connect(runtime), _stopping() as stop:
