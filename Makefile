@@ -77,7 +77,9 @@ coverage: env $(FETCHED) ## the tests without Ray, and the lines of the Ray-free
 
 nox: env ## the tests without Ray on Python 3.11, 3.12 and 3.13, as far as those are here
 	@$(BIN)/python -m nox --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) nox
-	$(BIN)/python -m nox
+	@index="$(TORCH_INDEX)"; \
+	[ -z "$$index" ] || $(PYTHON) scripts/index_answers.py "$$index" || index=; \
+	$${index:+env PIP_EXTRA_INDEX_URL="$$index"} $(BIN)/python -m nox
 
 check: env ## lint, format, types
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from clickprompt.benchmark import auc
 from clickprompt.cli.main import main
 
 
+@pytest.mark.slow
 def test_command_prints_one_object_with_its_figures(monkeypatch, capfd):
     monkeypatch.setattr(auc, "_ROWS", 80_000)
     monkeypatch.setattr(auc, "_REPEATS", 2)

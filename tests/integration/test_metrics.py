@@ -39,7 +39,7 @@ def test_the_dashboard_finds_a_live_run(ray_session, tmp_path):
     names = queried()
     last = 13
 
-    def until_scraped(batches, rank):
+    def until_scraped(batches):
         """Before its last step a worker waits for all names to be there; they are collected every few
         seconds.
         """
@@ -62,7 +62,9 @@ def test_the_dashboard_finds_a_live_run(ray_session, tmp_path):
         finetune__validate_every=4,
         finetune__checkpoint_every=4,
     )
-    result = run_training(config, "finetune", run, around=until_scraped)
+    result = run_training(
+        config, "finetune", run, around=lambda batches, writer, rank: (until_scraped(batches), writer)
+    )
     assert result["step"] == last + 1
     lines = [line for line in Path(seen).read_text().splitlines() if f'run="{run}"' in line]
     assert {name for name in names if not any(re.match(rf"{name}[{{ ]", line) for line in lines)} == set()

@@ -97,8 +97,18 @@ def opened(chromium):
         context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 800, 400])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (800, "dark"),
+        (400, "light"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1280, "dark"), (800, "light"), (400, "dark"))
+        ),
+    ],
+)
 def test_no_error_no_request_no_overflow(opened, report, tmp_path, width, scheme):
     page, complaints, requests = opened(report, width, scheme)
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
