@@ -239,18 +239,9 @@ def test_a_run_keeps_the_version_it_began_with(two_batches, tmp_path):
     assert (other.dataset.fingerprint, other.order.num_rows) == (newest.fingerprint, newest.counts["train"])
     assert load_config(f"{runs[1]}/config.yaml").data.version == 2
     assert dataset_of(again.config.model_dump()).fingerprint == dataset.fingerprint
-    earlier = yaml.safe_load(storage.read_bytes(f"{runs[0]}/config.yaml"))
-    del earlier["data"]["version"]  # as an older clickprompt wrote it
-    storage.write_bytes(f"{runs[0]}/config.yaml", yaml.safe_dump(earlier).encode())
-    assert check_training(config, "finetune", runs[0]).dataset.version == 1
     wanted = config.model_copy(update={"data": config.data.model_copy(update={"version": 2})})
     with pytest.raises(InputError, match="holds a run of another configuration"):
         check_training(wanted, "finetune", runs[0])
-
-
-def drop_statistics(dataset):
-    manifest = {key: value for key, value in dataset.manifest.items() if key != "statistics"}
-    storage.write_json(f"{dataset.uri}/manifest.json", manifest)
 
 
 def rewrite(path, **changes):
@@ -289,7 +280,6 @@ REFUSED = {
         lambda path, dataset: os.unlink(path.replace("schema.yaml", "log-1.parquet")),
         r"log-1\.parquet: gone, but its rows are in",
     ),
-    "older": (lambda path, dataset: drop_statistics(dataset), "prepared by an older clickprompt"),
     "vocabulary": (lambda path, dataset: spoil_vocabulary(dataset), r"01-item\.parquet: corrupted"),
     "new file": (
         lambda path, dataset: spoil_new_file(os.path.dirname(path)),

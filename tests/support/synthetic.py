@@ -42,7 +42,7 @@ def write_dataset(
             }
         )
     taste = rng.normal(size=(FIELDS["User ID"] + 1, 3)) @ rng.normal(size=(3, FIELDS["Movie ID"] + 1))
-    shards, counts, next_row = {}, {}, 0
+    shards, counts, clicks, next_row = {}, {}, {}, 0
     for split in SPLITS:
         os.makedirs(os.path.join(folder, split))
         rows = train_rows if split == "train" else other_rows
@@ -62,6 +62,7 @@ def write_dataset(
         ]
         shards[split] = [{"file": file, "rows": rows, "row_groups": groups, "sha256": storage.sha256(path)}]
         counts[split], next_row = rows, next_row + rows
+        clicks[split] = int(label.sum())
     rules = [
         FieldRule(FieldSchema(name=name, column=column)) for name, column in zip(FIELDS, columns, strict=True)
     ]
@@ -70,6 +71,7 @@ def write_dataset(
         "source": "synthetic",
         "fields": fields,
         "counts": counts,
+        "clicks": clicks,
         "shards": shards,
         "num_features": sum(FIELDS.values()),
         "transform": {

@@ -130,11 +130,6 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
             f"{uri}: holds a sample of the users, which --append can't go on with; prepare all raw files in "
             "a new place"
         )
-    if "statistics" not in manifest:
-        raise InputError(
-            f"{uri}: prepared by an older clickprompt, which didn't count what --append needs; prepare the "
-            "log again"
-        )
 
 
 def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:

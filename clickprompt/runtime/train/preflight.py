@@ -127,7 +127,7 @@ def _check_validation(dataset: Dataset) -> None:
     Raises DataError if it isn't.
     """
     rows = dataset.counts["valid"]
-    clicks = dataset.manifest.get("clicks", {}).get("valid")  # older datasets have no counts of clicks
+    clicks = dataset.manifest["clicks"]["valid"]
     if clicks in (0, rows):
         raise DataError(
             f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them "
@@ -323,9 +323,6 @@ def claim(run: str, config: Config, free: Iterable[str] = (), stage_name: str | 
     path = storage.join(run, "config.yaml")
     if storage.exists(path):
         earlier = load_config(path)
-        # A run that was begun before datasets had versions used version 1
-        if config.data.version and not earlier.data.version:
-            earlier = replaced(earlier, {"data.version": 1})
         earlier = replaced(earlier, {key: value_of(config, key) for key in free})
         if earlier.model_copy(update={"runtime": config.runtime}) != config:
             raise ConfigError(
