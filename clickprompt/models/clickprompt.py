@@ -58,7 +58,7 @@ class ClickPrompt(nn.Module):
         if click_head:
             self.click_head = ClickHead(plm.hidden_size)
             if num_prompts:
-                # Of shape [1], as DeepSpeed can't broadcast a 0-dim tensor
+                # Shape [1], as DeepSpeed can't broadcast a 0-dim tensor
                 self.ctr_weight = nn.Parameter(torch.tensor([0.5]))
 
     def forward(

@@ -15,7 +15,7 @@ def test_the_stream_beside_its_steps(ray_session, tmp_path):
     sizes = ["data.chunk_batches=4", "ctr.hidden_dim=8", f"data.path={dataset.uri}"]
     figures, [note] = measure_ctr_stream(load_config(None, sizes), 24, Length(turns=2, steps=3))
     assert figures.keys() == {"kept", "wait", "rows_per_second", "step_stream", "step_alone"}
-    # Of one turn: the first is left out
+    # One turn; the first is left out
     assert figures["kept"]["median"] == pytest.approx(
         figures["step_alone"]["median"] / figures["step_stream"]["median"]
     )

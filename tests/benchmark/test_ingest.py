@@ -65,7 +65,7 @@ def test_command_prints_its_figures(ray_session, inputs, monkeypatch, capfd):
     assert figures.keys() == FIGURES
     for key, values in figures.items():
         assert values["min"] <= values["median"] <= values["max"], key
-        # Of so few batches: a process of Ray's that ends meanwhile takes its CPU time out of the sum
+        # With so few batches, a Ray process that ends meanwhile takes its CPU time out of the sum
         assert values["min"] >= 0 or key == "cpu_per_batch", key
     assert figures["rows"]["median"] == 400
     assert 0 < figures["exposed_wait"]["max"] < 1

@@ -39,7 +39,7 @@ def test_one_worker_beside_a_bare_loop(ray_session, config):
             "startup_bare",
         )
     }
-    # Of one turn each: the first is left out
+    # One turn each; the first is left out
     assert figures["overhead"]["median"] == pytest.approx(
         figures["step_ours"]["median"] / figures["step_bare"]["median"]
     )

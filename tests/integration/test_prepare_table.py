@@ -184,8 +184,8 @@ def truncated_parquet(folder, frame, schema):
 
 
 def one_row_group(folder, frame, schema):
-    """Of several, damaged in the middle of its colours: the file's footer and its other row groups are
-    fine.
+    """Damage one of several files in the middle of its colours: the file's footer and its other row groups
+    are fine.
     """
     path = write(folder, frame, schema, files=1)
     file = f"{folder}/log-0.parquet"

@@ -45,7 +45,7 @@ FIELDS = [
 
 
 def log_rows(count: int = 400) -> list[dict]:
-    """Of every kind of field; a fifth of the cells are missing."""
+    """Rows with every kind of field; a fifth of the cells are missing."""
     rng = np.random.default_rng(3)
     words = ["red", "blue", "007", "3.0", "naïve"]
 

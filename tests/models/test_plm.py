@@ -84,8 +84,8 @@ def random_prompts(plm: PromptedPLM, rows: int, num_prompts: int = K) -> Tensor:
 def gradients(
     model: nn.Module, hidden: Tensor, attention_mask: Tensor, soft_prompts: Tensor
 ) -> dict[str, Tensor]:
-    """Of a fixed random function of the text's hidden states (padding left out), for every weight and the
-    prompts.
+    """Gradients of a fixed random function of the text's hidden states (padding left out), for every weight
+    and the prompts.
     """
     coefficients = torch.randn(hidden.shape, dtype=hidden.dtype, generator=torch.Generator().manual_seed(1))
     model.zero_grad()
@@ -527,7 +527,7 @@ def test_config_dict_rebuilds_the_architecture(tiny, tokens, variant) -> None:
     prompts = random_prompts(plm, 1)
     assert torch.equal(rebuilt(*tokens([5]), prompts), plm(*tokens([5]), prompts))
     assert all(torch.equal(tensor, plm.state_dict()[name]) for name, tensor in rebuilt.state_dict().items())
-    # Of a single row not bit for bit: the same weights at other places in memory differ by up to 1e-6 in
+    # Not bit for bit with a single row: the same weights at other places in memory differ by up to 1e-6 in
     # torch's product
     torch.testing.assert_close(
         rebuilt.lm_logits(torch.ones(1, 16)), plm.lm_logits(torch.ones(1, 16)), rtol=1e-6, atol=2e-6

@@ -90,5 +90,5 @@ def free_port() -> int:
 
 
 def lines(path: str) -> list[str]:
-    """Of a file; none where there is none yet."""
+    """Lines of a file; none if it isn't there yet."""
     return Path(path).read_text().splitlines() if os.path.exists(path) else []

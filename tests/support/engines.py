@@ -96,7 +96,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
 
 
 def losses_of(config: Config, **options) -> list[float]:
-    """Of steps, then of validations."""
+    """Losses of the steps, then of the validations."""
     recorder = record(config, **options)
     return recorder.losses + recorder.validations
 

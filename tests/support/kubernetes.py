@@ -20,7 +20,7 @@ def problems(document: Any, schema: dict[str, Any]) -> list[str]:
 
 @functools.cache
 def crd_schema(folder: str, plural: str) -> dict[str, Any]:
-    """Of the custom resource `<plural>.ray.io`, version v1."""
+    """The schema of the custom resource `<plural>.ray.io`, version v1."""
     with open(os.path.join(folder, f"ray.io_{plural}.yaml")) as stream:
         definition = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     [version] = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]

@@ -167,7 +167,7 @@ def _ways_to_split(
         for name, one in looks.items()
         if (label is None or name != label.column) and (span := times_of(one))
     }
-    # Of several, prefer one that has such a name and tells moments apart, not only days
+    # Among several, prefer one that has such a name and tells moments apart, not only days
     ranked = sorted(times, key=lambda name: (not draft_names.is_time(name), -looks[name].distinct))
     return (ranked[0] if ranked else None), None, times
 

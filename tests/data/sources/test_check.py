@@ -152,7 +152,7 @@ def test_names_of_the_machinery_are_names_of_fields(tmp_path):
 
 
 def test_rows_keep_their_order_and_lose_no_row_to_a_missing_key(tmp_path):
-    """Of the joined table half of the keys are there; the field is then missing, and said to be."""
+    """Half of the joined table's keys are there; the field is then missing, and reported so."""
     item = np.arange(ROWS) % 10
     pq.write_table(
         pa.table({"id": range(5), "title": [f"title {i}" for i in range(5)]}), tmp_path / "items.parquet"

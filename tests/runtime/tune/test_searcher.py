@@ -61,7 +61,7 @@ def test_what_is_over_isnt_done_again_and_what_failed_is(tmp_path):
 
 
 class Shown:
-    """Of Tune's trials what a scheduler reads."""
+    """The part of Tune's trials that a scheduler reads."""
 
     def __init__(self, suggestion):
         self.config = suggestion
