@@ -38,3 +38,13 @@ def test_the_last_bit(script, key):
 
 def test_a_step_less(script):
     assert script.differences(curve(script), curve(script)[:2]) == "3 and 2 steps"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_tree_beside_itself(script, tmp_path, monkeypatch, capsys):
+    """One of the six pairs: both curves and the continued run are the same."""
+    monkeypatch.setattr(script, "OBJECTIVES", {"without_plm": script.OBJECTIVES["without_plm"]})
+    monkeypatch.setattr(script, "ENGINES", {"torch": script.ENGINES["torch"]})
+    assert script.compare(script.ROOT, script.ROOT, str(tmp_path)) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["identical", "identical"]
