@@ -34,7 +34,7 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env env-gpu demo demo-full test test-slow check docs site fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
+.PHONY: help env env-gpu demo demo-full test test-ray test-slow coverage nox check docs site fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,17 +63,16 @@ demo: env ## MovieLens-100K through the whole system in minutes, into runs/demo:
 demo-full: env ## the same at full length, into runs/demo-full
 	$(BIN)/clickprompt pipeline --config demo-full --run runs/demo-full
 
-TESTS ?= not slow
-
-test: env $(FETCHED) ## the test suite, without the slow cases
-	$(BIN)/python -m pytest -m "$(TESTS)"
+test: coverage test-ray ## the test suite, without the slow cases
 
 test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
 
-.PHONY: coverage nox
-coverage: env $(FETCHED) ## the tests without Ray, and the lines of the Ray-free core that they leave out
-	$(BIN)/python -m pytest -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
+coverage: env $(FETCHED) ## the tests without Ray, on all cores, and the lines of the Ray-free core that they leave out
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
+
+test-ray: env $(FETCHED) ## the tests that need Ray or a browser, or kill something
+	$(BIN)/python -m pytest -m "not unit and not slow"
 
 nox: env ## the tests without Ray on Python 3.11, 3.12 and 3.13, as far as those are here
 	@$(BIN)/python -m nox --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) nox

@@ -54,6 +54,7 @@ def inputs(tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_command_prints_its_figures(ray_session, inputs, monkeypatch, capfd):
     monkeypatch.setitem(BENCHMARKS, "ingest", functools.partial(measure_ingest, shape=TINY))
     with pytest.raises(SystemExit) as stopped:

@@ -24,6 +24,7 @@ def config(tmp_path_factory):
     return load_config(None, [f"data.path={dataset.uri}", f"plm.path={plm}", *sizes])
 
 
+@pytest.mark.slow
 def test_one_worker_beside_a_bare_loop(ray_session, config):
     figures, [note] = measure_overhead(config, TINY, SHORT)
     assert figures.keys() == {

@@ -31,6 +31,7 @@ def queried() -> set[str]:
     return {name for query in queries for name in re.findall(r"\bray_clickprompt_\w+", query)}
 
 
+@pytest.mark.slow
 def test_the_dashboard_finds_a_live_run(ray_session, tmp_path):
     dataset, plm = write_both(str(tmp_path))
     run, seen = str(tmp_path / "run"), str(tmp_path / "metrics.txt")

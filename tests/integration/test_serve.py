@@ -164,6 +164,7 @@ def test_parity(finetuned, prepared, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_no_request_fails_while_processes_are_killed_and_exports_change(prepared, tmp_path):
     _, _, rows, _, _ = prepared

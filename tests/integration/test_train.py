@@ -265,6 +265,7 @@ def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
         assert (field["against"]["difference"], field["against"]["interval"]) == (0, [0, 0])
 
 
+@pytest.mark.slow
 def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, undisturbed, capsys):
     run = undisturbed[0]
     results = []
