@@ -42,6 +42,14 @@ def unit_tests_start_no_ray(request):
         assert _ray_is_there() == before, "a test that starts a Ray is marked `ray`"
 
 
+@pytest.fixture(autouse=True)
+def denormals_stay_numbers():
+    """What trains flushes them to 0 in its process; here the next test must not find them so."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
 def _ray_is_there() -> bool:
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
