@@ -21,7 +21,7 @@ from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.serve import measure_serve
 from clickprompt.benchmark.shuffle import measure_shuffle
 from clickprompt.benchmark.tokens import measure_tokens
-from clickprompt.config import Config, load_model
+from clickprompt.config import Config, load_settings
 from clickprompt.errors import InputError
 from clickprompt.io.cpus import usable_cores
 
@@ -56,7 +56,7 @@ def run_benchmark(name: str, config: str | None, overrides: Sequence[str], comma
     if name not in BENCHMARKS:
         known = ", ".join(sorted(BENCHMARKS))
         raise InputError(f"benchmark {name!r} is unknown; known benchmarks: {known}")
-    settings = load_model(FaultsConfig if name == "faults" else Config, config, overrides)
+    settings = load_settings(FaultsConfig if name == "faults" else Config, config, overrides)
     figures, notes = BENCHMARKS[name](settings)
     versions = {
         "python": platform.python_version(),

@@ -16,15 +16,7 @@ import numpy as np
 import torch
 
 from clickprompt.benchmark.inputs import benchmark_inputs
-from clickprompt.benchmark.measure import (
-    Arm,
-    Figures,
-    arm,
-    best_gemm_rate,
-    figure,
-    matmul_flops,
-    self_times,
-)
+from clickprompt.benchmark.measure import Arm, Figures, arm, best_gemm_rate, figure, matmul_flops, self_times
 from clickprompt.benchmark.obvious import ObviousPAMLM, row_order_micro_batches
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch

@@ -20,7 +20,7 @@ __all__ = [
     "check_key",
     "dump_config",
     "load_config",
-    "load_model",
+    "load_settings",
     "preset_names",
     "replaced",
     "stored_config",
@@ -48,11 +48,11 @@ def load_config(config: str | None = None, overrides: Iterable[str] = ()) -> Con
     Raises ConfigError for an unknown preset, file, key (the nearest known key is named) or an impossible
     value.
     """
-    return load_model(Config, config, overrides)
+    return load_settings(Config, config, overrides)
 
 
-def load_model(model: type[_Model], config: str | None, overrides: Iterable[str]) -> _Model:
-    """Read the settings of another tool, as `load_config` does for a run."""
+def load_settings(model: type[_Model], config: str | None, overrides: Iterable[str]) -> _Model:
+    """Read the settings of `model`, a tool's own, as `load_config` reads a run's."""
     values = _read(config) if config else {}
     for override in overrides:
         key, separator, text = override.partition("=")

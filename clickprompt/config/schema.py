@@ -73,6 +73,10 @@ class Config(Frozen):
     pipeline: PipelineConfig = PipelineConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    def stage(self, name: str) -> PretrainConfig | FinetuneConfig:
+        """Return the section of a stage: pretrain, or else finetune."""
+        return self.pretrain if name == "pretrain" else self.finetune
+
 
 SPLITS = ("train", "valid", "test")
 

@@ -5,7 +5,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +12,6 @@ import pyarrow.compute as pc
 
 from clickprompt.data.transform.buckets import bucket_names
 from clickprompt.data.transform.row_transform import FieldRule, field_texts
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Intervals", "intervals_of"]
 

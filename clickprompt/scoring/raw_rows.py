@@ -4,9 +4,6 @@
 Shape legend: B rows, F fields, V distinct values of one field in a chunk.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from dataclasses import replace
 

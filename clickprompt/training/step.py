@@ -42,7 +42,7 @@ class StepResult:
 
 def train_step(
     engine: Engine,
-    micro_batches: Sequence[Batch],
+    micro_batches: list[Batch],
     columns: dict[str, np.ndarray],
     *,
     step: int,
@@ -64,7 +64,7 @@ def train_step(
     factor = schedule_factor(step, total_steps, stage)
     set_learning_rates(engine.optimizer, factor)
 
-    engine.begin(list(micro_batches), step)
+    engine.begin(micro_batches, step)
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(micro_batches):
         loss_sum += engine.accumulate(batch, max(targets, 1.0), last=index == len(micro_batches) - 1)
@@ -97,7 +97,7 @@ def train_step(
     )
 
 
-def _counts(objective: Objective, micro_batches: Sequence[Batch]) -> list[float]:
+def _counts(objective: Objective, micro_batches: list[Batch]) -> list[float]:
     """Count [targets, rows, tokens] of the global batch, without padding."""
     counts = [
         torch.stack(

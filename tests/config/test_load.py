@@ -11,7 +11,7 @@ from clickprompt.config import (
     SearchRange,
     dump_config,
     load_config,
-    load_model,
+    load_settings,
     preset_names,
     replaced,
     stored_config,
@@ -294,9 +294,9 @@ def test_a_section_that_was_taken_out_is_left_out_of_what_runs_have_stored(tmp_p
 
 
 def test_the_campaign_s_settings_are_its_own():
-    settings = load_model(FaultsConfig, None, ["number=3", "training.seed=5"])
+    settings = load_settings(FaultsConfig, None, ["number=3", "training.seed=5"])
     assert (settings.number, settings.training.seed) == (3, 5)
     with pytest.raises(
         ConfigError, match=r"unknown config key seed; the nearest known key is training\.seed"
     ):
-        load_model(FaultsConfig, None, ["seed=5"])
+        load_settings(FaultsConfig, None, ["seed=5"])

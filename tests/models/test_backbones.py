@@ -30,7 +30,7 @@ def probability(model: CTRModel, ids: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(GOLDEN).with_suffix("")) for path in FILES])
 def test_reproduces_golden_values(path: Path) -> None:
     arrays = golden_ctr.read(path)
-    model = golden_ctr.load_model(arrays)
+    model = golden_ctr.load_settings(arrays)
     np.testing.assert_allclose(probability(model, arrays["ids"]), arrays["probability"], rtol=0, atol=1e-6)
 
 
@@ -85,7 +85,7 @@ OTHER_SIZES = {  # fields' sizes, embedding size, the file's config
 
 
 def assert_equals_loops(arrays: dict[str, np.ndarray]) -> None:
-    model = golden_ctr.load_model(arrays)
+    model = golden_ctr.load_settings(arrays)
     assert next(model.parameters()).dtype == torch.float64
     ids = torch.from_numpy(arrays["ids"])
     q = model.interaction_vector(ids)

@@ -143,7 +143,7 @@ RUN_BY = {
     "make nox": "noxfile.py",
     "make site": ".ci/run",
     "make test": ".ci/run",
-    "make test-slow": "Makefile",  # what runs test_readme.py
+    "make test-slow": "Makefile",  # what runs test_documentation.py
     "CLICKPROMPT_SCREENSHOTS=FOLDER pytest tests/report/test_browser.py": "tests/report/test_browser.py",
     "apt-get install chromium": ".ci/run",
     "pip freeze": "python -m pip freeze",

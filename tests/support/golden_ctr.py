@@ -75,7 +75,7 @@ def count(weights: Weights, pattern: str) -> int:
     return len({match[1] for key in weights if (match := re.fullmatch(pattern, key))})
 
 
-def load_model(arrays: dict[str, np.ndarray]) -> CTRModel:
+def load_settings(arrays: dict[str, np.ndarray]) -> CTRModel:
     """The model of a golden file, in eval mode, in the file's precision."""
     weights = weights_of(arrays)
     num_fields = len(arrays["vocab_sizes"])

@@ -10,7 +10,6 @@ else comes from the sample. Shape legend: N rows of the sample.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,8 @@ from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.sources.schema import TimeRule
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.buckets import bucket, quantile_edges
-from clickprompt.data.transform.instants import instants
-from clickprompt.data.transform.row_transform import KEY, FieldRule, with_nulls
+from clickprompt.data.transform.instants import day_of, instants
+from clickprompt.data.transform.row_transform import KEY, FieldRule, table_with_nulls, with_nulls
 from clickprompt.data.transform.values import BadValue
 from clickprompt.errors import DataError, InputError
 
@@ -142,7 +141,7 @@ def _time_rule(source: Source) -> TimeRule | None:
 
 
 def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
-    tables = {key: _nulls(table) for key, table in source.tables().items()}
+    tables = {key: table_with_nulls(table) for key, table in source.tables().items()}
     keys = {key: table.column(KEY).combine_chunks() for key, table in tables.items()}
     lost: dict[str, tuple[int, str]] = dict.fromkeys(tables, (0, ""))  # rows, and an example
     chosen = parts[:: -(-len(parts) // _PLACES) or 1]
@@ -203,13 +202,6 @@ def _first(rows: LogRows, count: int) -> LogRows:
     return LogRows(rows.label.slice(0, count), rows.timestamp.slice(0, count), values)
 
 
-def _nulls(table: pa.Table) -> pa.Table:
-    columns = {
-        name: with_nulls(table.column(name).combine_chunks()) for name in table.column_names if name != KEY
-    }
-    return pa.table({KEY: table.column(KEY), **columns})
-
-
 def _splits(sample: _Sample, split_by: str) -> np.ndarray:
     """Return each row's split number [N], as if the sample were the whole log."""
     if split_by == "column":
@@ -268,8 +260,8 @@ def _by_split(
         found[name] = {
             "rows": count,
             "label_rate": float(sample.label[rows].mean()) if count else None,
-            "first": _day(int(sample.times[rows].min())) if dated else None,
-            "last": _day(int(sample.times[rows].max())) if dated else None,
+            "first": day_of(int(sample.times[rows].min())) if dated else None,
+            "last": day_of(int(sample.times[rows].max())) if dated else None,
             "unseen": {field: share for field, share in unseen.items() if share},
         }
     return found
@@ -310,11 +302,4 @@ def _dates_in_files(source: Source, files: FileStatistics) -> dict[str, str]:
         return {}
     if found.null_count:
         return {}
-    return {"first": _day(found[0].as_py()), "last": _day(found[1].as_py())}
-
-
-def _day(microseconds: int) -> str:
-    try:
-        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).date().isoformat()
-    except OverflowError:
-        return f"{microseconds / 1e6:.0f} s"
+    return {"first": day_of(found[0].as_py()), "last": day_of(found[1].as_py())}

@@ -1,8 +1,5 @@
 """Describe one column of a sample: its values, how often they come, and what is odd about them."""
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 import unicodedata
 from collections.abc import Sequence
 from typing import Any

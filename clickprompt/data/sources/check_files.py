@@ -2,9 +2,6 @@
 smallest and the largest value.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,12 +4,8 @@ The draft guesses which files are the log and which are joined to it, what a cli
 is, and which columns are fields. It gives a reason for each guess, where the user can correct it.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -26,12 +22,13 @@ from clickprompt.data.sources.draft_columns import (
     why_not,
 )
 from clickprompt.data.sources.draft_files import FileGroup, group_files
-from clickprompt.data.sources.draft_joins import DraftLog, JoinedTable, join_table
+from clickprompt.data.sources.draft_joins import DraftJoin, DraftLog, join_table
 from clickprompt.data.sources.draft_label import Label, label_candidates
 from clickprompt.data.sources.draft_names import readable, unused
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.leaks import decides_label
 from clickprompt.data.sources.schema import Explode
+from clickprompt.data.transform.instants import day_of
 from clickprompt.data.transform.row_transform import exploded
 from clickprompt.data.transform.values import kind_of
 from clickprompt.errors import InputError
@@ -173,7 +170,7 @@ def _ways_to_split(
 
 
 def _entries(
-    log: DraftLog, label: Label | None, tables: Sequence[JoinedTable], ways: set[str | None]
+    log: DraftLog, label: Label | None, tables: Sequence[DraftJoin], ways: set[str | None]
 ) -> list[_Entry]:
     """List the log's columns in order, each followed by those of the tables that it is the key to."""
     known = {one.name: one for one in log.looks}
@@ -276,7 +273,7 @@ def _time_lines(
         return [f"split: {scalar(split)}   # train, valid or test"]
     if time:
         others = [scalar(name) for name in times if name != time]
-        first, last = (_day(moment) for moment in times[time])
+        first, last = (day_of(moment) for moment in times[time])
         more = f"; other times: {', '.join(others)}" if others else ""
         return [f"timestamp: {scalar(time)}   # {first} to {last} in the sample{more}; the split is by it"]
     unread = [one for one in looks.values() if one.present and looks_like_times(one)]
@@ -291,7 +288,7 @@ def _time_lines(
 
 
 def _role_lines(
-    log: DraftLog, looks: dict[str, Look], label: Label | None, tables: Sequence[JoinedTable]
+    log: DraftLog, looks: dict[str, Look], label: Label | None, tables: Sequence[DraftJoin]
 ) -> list[str]:
     usable = [
         name
@@ -327,7 +324,7 @@ def _role_lines(
     return lines
 
 
-def _table_lines(tables: Sequence[JoinedTable], left: Sequence[str]) -> list[str]:
+def _table_lines(tables: Sequence[DraftJoin], left: Sequence[str]) -> list[str]:
     lines = ["tables:"] if tables else []
     for table in tables:
         data = table.group.data[0]
@@ -347,10 +344,3 @@ def _said(text: str) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _day(microseconds: int) -> str:
-    try:
-        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).date().isoformat()
-    except OverflowError:
-        return f"{microseconds / 1e6:.0f} s"

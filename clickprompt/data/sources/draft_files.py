@@ -2,9 +2,6 @@
 group.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 import csv
 import itertools
 import os

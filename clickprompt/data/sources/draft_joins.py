@@ -11,18 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.prepared.dataset import slug
-from clickprompt.data.sources.draft_columns import (
-    Look,
-    look,
-    times_of,
-)
+from clickprompt.data.sources.draft_columns import Look, look, times_of
 from clickprompt.data.sources.draft_files import FileGroup, read_keys
 from clickprompt.data.sources.draft_label import Label
 from clickprompt.data.sources.draft_names import are_alike
 from clickprompt.data.transform.row_transform import key_texts
 from clickprompt.data.transform.values import BadValue, kind_of
 
-__all__ = ["DraftLog", "JoinedTable", "join_table"]
+__all__ = ["DraftJoin", "DraftLog", "join_table"]
 
 _FEW_KEYS = 5  # distinct values from which it means something that a table has them all
 
@@ -53,7 +49,7 @@ class DraftLog:
 
 
 @dataclass
-class JoinedTable:
+class DraftJoin:
     name: str
     group: FileGroup
     key: str
@@ -62,8 +58,8 @@ class JoinedTable:
 
 
 def join_table(
-    log: DraftLog, group: FileGroup, label: Label | None, tables: Sequence[JoinedTable]
-) -> JoinedTable | None:
+    log: DraftLog, group: FileGroup, label: Label | None, tables: Sequence[DraftJoin]
+) -> DraftJoin | None:
     """Return the join by the pair of columns that fits best, or None."""
     sample = group.sample
     looks = [
@@ -106,7 +102,7 @@ def join_table(
     name, number = slug(group.stem) or "table", 2
     while any(column == name or column.startswith(f"{name}.") for column in columns):
         name, number = f"{slug(group.stem) or 'table'}_{number}", number + 1
-    return JoinedTable(name, group, best[1], best[2], looks)
+    return DraftJoin(name, group, best[1], best[2], looks)
 
 
 def _keys(group: FileGroup, column: str) -> pa.Array | None:

@@ -1,8 +1,5 @@
 """Find the columns of a sample that may say what was clicked, each with a schema rule to read it by."""
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,13 +1,7 @@
 """Turn a schema's options into those with which its files are read."""
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 from clickprompt.data.sources.formats import format_of
-from clickprompt.data.sources.reading import (
-    FileFormat,
-    FilePart,
-)
+from clickprompt.data.sources.reading import FileFormat, FilePart
 from clickprompt.data.sources.schema import FileOptions
 
 __all__ = ["file_format", "nulls_of"]

@@ -10,12 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.sources.file_options import file_format, nulls_of
-from clickprompt.data.sources.reading import (
-    DataFile,
-    FilePart,
-    file_parts,
-    read_rows,
-)
+from clickprompt.data.sources.reading import DataFile, FilePart, file_parts, read_rows
 from clickprompt.data.sources.schema import FieldSchema, JoinedTable
 from clickprompt.data.transform.columns import BadValue
 from clickprompt.data.transform.row_transform import KEY, FieldRule, field_texts, key_texts

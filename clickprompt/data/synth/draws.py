@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickprompt.data.keyed_random import random_uniform
-from clickprompt.data.synth import words as words
 
 __all__ = [
     "choose_share",

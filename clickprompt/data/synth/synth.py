@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared.dataset import slug
-from clickprompt.data.synth import words as words
+from clickprompt.data.synth import words
 from clickprompt.data.synth.bayes import ScoreHistogram
 from clickprompt.data.synth.draws import (
     choose_share,

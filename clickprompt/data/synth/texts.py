@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.keyed_random import random_bits
-from clickprompt.data.synth import words as words
+from clickprompt.data.synth import words
 
 __all__ = [
     "AUTHOR_PIECES",

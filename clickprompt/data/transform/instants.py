@@ -9,6 +9,7 @@ compare files (`conflict`).
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from clickprompt.data.transform.columns import (
 )
 from clickprompt.data.transform.spelling import texts, without_exponent
 
-__all__ = ["Unit", "conflict", "instants", "unit_of"]
+__all__ = ["Unit", "conflict", "day_of", "instants", "unit_of"]
 
 Unit = Literal["s", "ms", "us", "ns"]
 Forms = dict[str, int]  # form → the first row that has it
@@ -309,3 +310,11 @@ def _example(form: str, rows: np.ndarray) -> Forms:
 
 def _filled(values: pa.Array) -> np.ndarray:
     return pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+
+
+def day_of(microseconds: int) -> str:
+    """Return the date of microseconds since 1970, or the seconds if they are beyond every calendar."""
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).date().isoformat()
+    except OverflowError:
+        return f"{microseconds / 1e6:.0f} s"

@@ -44,6 +44,7 @@ __all__ = [
     "exploded",
     "field_texts",
     "key_texts",
+    "table_with_nulls",
     "with_nulls",
 ]
 
@@ -362,3 +363,9 @@ def key_texts(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
 def with_nulls(values: pa.Array) -> pa.Array:
     """Replace a log's own word `unknown` by null: it is the text of id 0, so both mean a missing value."""
     return pc.if_else(pc.equal(values, UNKNOWN), pa.scalar(None, pa.string()), values.cast(pa.string()))
+
+
+def table_with_nulls(table: pa.Table) -> pa.Table:
+    """Apply `with_nulls` to every column of a joined table but its key."""
+    columns = zip(table.column_names, table.columns, strict=True)
+    return pa.table({name: column if name == KEY else with_nulls(column) for name, column in columns})

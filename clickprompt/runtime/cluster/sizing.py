@@ -84,7 +84,7 @@ def size_training(
 
     Raises InputError if the configuration can't work or its dataset's sizes aren't known.
     """
-    stage = config.pretrain if stage_name == "pretrain" else config.finetune
+    stage = config.stage(stage_name)
     objective = stage.objective
     get_backbone(config.ctr.backbone)
     check_batches(stage, config.runtime)

@@ -147,12 +147,7 @@ def follow_job(job_id: str, address: str) -> dict[str, Any]:
             say(line)
         shown = max(shown, len(whole))
         if details.status.is_terminal():
-            return {
-                "job_id": job_id,
-                "status": details.status.value,
-                "exit_code": _exit_code(details),
-                "address": address,
-            }
+            return _ended(details, job_id, address)
         time.sleep(1)
 
 
@@ -169,13 +164,14 @@ def stop_job(job_id: str, address: str) -> dict[str, Any]:
     while True:
         details = _require(client, job_id, address)
         if details.status.is_terminal():
-            return {
-                "job_id": job_id,
-                "status": details.status.value,
-                "exit_code": _exit_code(details),
-                "address": address,
-            }
+            return _ended(details, job_id, address)
         time.sleep(1)
+
+
+def _ended(details: JobDetails, job_id: str, address: str) -> dict[str, Any]:
+    """Return how a job ended."""
+    status, exit_code = details.status.value, _exit_code(details)
+    return {"job_id": job_id, "status": status, "exit_code": exit_code, "address": address}
 
 
 def job_status(job_id: str, address: str) -> dict[str, Any]:

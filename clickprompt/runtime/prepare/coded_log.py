@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 
 from clickprompt.data.sources.raw import Findings, Source
-from clickprompt.data.transform.row_transform import KEY, with_nulls
+from clickprompt.data.transform.row_transform import KEY, table_with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
@@ -45,7 +45,7 @@ class CodedLog:
 
 def joined_tables(source: Source) -> dict[str, pa.Table]:
     """Return key column of the log → the table that rows are joined to."""
-    tables = {key: _nulls(table) for key, table in source.tables().items()}
+    tables = {key: table_with_nulls(table) for key, table in source.tables().items()}
     if source.joins == "left":
         # An empty last row, for log rows whose key the table doesn't have
         tables = {key: pa.concat_tables([table, _no_values(table)]) for key, table in tables.items()}
@@ -79,11 +79,6 @@ def read_log(
             f"{unmatched:,} rows have a key that no table has: they are kept, without the table's values"
         )
     return log, values, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
-
-
-def _nulls(table: pa.Table) -> pa.Table:
-    columns = zip(table.column_names, table.columns, strict=True)
-    return pa.table({name: column if name == KEY else with_nulls(column) for name, column in columns})
 
 
 def _no_values(table: pa.Table) -> pa.Table:

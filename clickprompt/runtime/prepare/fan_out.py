@@ -45,12 +45,12 @@ def each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list
 
 def totals(counting: list[Any]) -> list[np.ndarray]:
     """Sum the tasks' counts, one task at a time; each sum is as long as the longest of its counts."""
-    totals: list[np.ndarray] = []
+    sums: list[np.ndarray] = []
     for task in counting:
         for index, count in enumerate(ray.get(task)):
-            if index == len(totals):
-                totals.append(np.zeros(0, dtype=np.int64))
-            if len(count) > len(totals[index]):
-                totals[index] = np.pad(totals[index], (0, len(count) - len(totals[index])))
-            totals[index][: len(count)] += count
-    return totals
+            if index == len(sums):
+                sums.append(np.zeros(0, dtype=np.int64))
+            if len(count) > len(sums[index]):
+                sums[index] = np.pad(sums[index], (0, len(count) - len(sums[index])))
+            sums[index][: len(count)] += count
+    return sums

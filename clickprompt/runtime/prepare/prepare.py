@@ -5,7 +5,6 @@ holds counts, histograms and the vocabulary. So memory grows with the vocabulary
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clickprompt.config import RuntimeConfig
@@ -13,6 +12,7 @@ from clickprompt.data.prepared.dataset import FORMAT_VERSION, MANIFEST, SPLITS, 
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.template import TEMPLATE
+from clickprompt.data.transform.instants import day_of
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
@@ -220,7 +220,7 @@ def _say_what_was_found(
     """
     for split in SPLITS:
         rows, clicked = sizes[split], clicks[split]
-        dates = f", {' to '.join(map(_day, bounds[split]))}" if source.split == "time" else ""
+        dates = f", {' to '.join(map(day_of, bounds[split]))}" if source.split == "time" else ""
         shares = (
             [(entry["unseen_in_train"].get(split, 0) / rows, entry["name"]) for entry in fields]
             if split != "train"
@@ -243,10 +243,3 @@ def _say_what_was_found(
                 f"warning: {split} has {'clicks' if clicked else 'no clicks'} only: {lacks}; split by hash, "
                 "or prepare more rows"
             )
-
-
-def _day(microseconds: int) -> str:
-    try:
-        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).date().isoformat()
-    except OverflowError:
-        return f"{microseconds / 1e6:.0f} s"

@@ -3,9 +3,6 @@
 The driver is prepare.py. A task that runs a second time, because its worker died, writes the same again.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright doesn't see them
-# pyright: reportAttributeAccessIssue=false
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

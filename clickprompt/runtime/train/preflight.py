@@ -57,7 +57,7 @@ def check_training(
     batch or worker count.
     """
     config = _absolute(config)  # workers run in folders of their own
-    stage = config.pretrain if stage_name == "pretrain" else config.finetune
+    stage = config.stage(stage_name)
     objective = stage.objective
     get_backbone(config.ctr.backbone)
     check_cpus(config.runtime)

@@ -20,7 +20,7 @@ Batches = Iterator[tuple[int, dict[str, np.ndarray]]]
 """(global step, this worker's columns), in order"""
 
 Around = Callable[[Batches, CheckpointWriter, int], tuple[Batches, CheckpointWriter]]
-"""what a benchmark wraps around a worker's loop: (batches, checkpoint writer, rank) → (batches, writer)"""
+"""what a sweep or benchmark wraps around a worker's loop: (batches, checkpoint writer, rank) → both"""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ __all__ = ["WorkerContext"]
 class WorkerContext(Context):
     """The training loop's context in a Ray Train worker; only rank 0 writes files."""
 
+    validation: PoolValidation | None  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(
         self,
         training: TrainingRun,
@@ -40,7 +42,6 @@ class WorkerContext(Context):
         probe: Probe,
     ):
         self.validation = validation
-        self._pool_validation = validation
         self.writer = uploads.writer
         self.keep_every = training.config.runtime.keep_every
         self.scratch = uploads.scratch
@@ -90,7 +91,7 @@ class WorkerContext(Context):
         self._metrics.on_step(
             metrics,
             self._training.order.total_steps,
-            self._pool_validation.lag if self._pool_validation else None,
+            self.validation.lag if self.validation else None,
         )
         self._stepped = time.monotonic()
         if self._engine.rank:
@@ -120,8 +121,8 @@ class WorkerContext(Context):
         log = "".join(self._log).encode()
         state = replace(state)
         exported = None
-        if self._pool_validation and state.validating is not None and self._engine.rank == 0:
-            exported = self._pool_validation.exported
+        if self.validation and state.validating is not None and self._engine.rank == 0:
+            exported = self.validation.exported
 
         def before() -> None:
             """Store what must be there before the checkpoint is complete."""

@@ -12,7 +12,7 @@ from clickprompt.benchmark.faults.commands import Command, make_writable, refusi
 from clickprompt.benchmark.faults.plan import ARMS, plan
 from clickprompt.benchmark.faults.settings import FAULT_KINDS, FaultsConfig
 from clickprompt.benchmark.processes import below, end, gone_within, title
-from clickprompt.config import load_model
+from clickprompt.config import load_settings
 from clickprompt.errors import ConfigError, InputError, RunError
 from tests.support.tiny import write_both
 
@@ -27,7 +27,7 @@ def inputs(tmp_path_factory):
 
 def campaign(inputs, folder, **settings):
     values = [f"run={folder}", *(f"{key}={value}" for key, value in settings.items())]
-    return load_model(FaultsConfig, None, [*inputs, *values])
+    return load_settings(FaultsConfig, None, [*inputs, *values])
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ import yaml
 
 from clickprompt.data.keyed_random import random_uniform
 from clickprompt.data.prepared.dataset import slug
-from clickprompt.data.synth import words as words
+from clickprompt.data.synth import words
 from clickprompt.data.synth.bayes import ScoreHistogram
 from clickprompt.data.synth.synth import (
     _BOOK_FIELDS,
