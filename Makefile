@@ -68,8 +68,8 @@ test: coverage test-ray ## the test suite, without the slow cases
 test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
 
-coverage: env $(FETCHED) ## the tests without Ray, and the lines of the Ray-free core that they leave out
-	$(BIN)/python -m pytest -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
+coverage: env $(FETCHED) ## the tests without Ray, on all cores, and the lines of the Ray-free core that they leave out
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
 
 test-ray: env $(FETCHED) ## the tests that need Ray or a browser, or kill something
 	$(BIN)/python -m pytest -m "not unit and not slow"
