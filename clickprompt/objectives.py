@@ -1,56 +1,117 @@
 """The training objectives: prompt-augmented language modelling (§3.5.1) and the click loss of finetuning with
-the PLM (Eq. 9) and without it (Eq. 10).
+the PLM (Eq. 9) and without it (Eq. 10); and pretraining on ids, beside the first or alone.
 
-An objective's forward returns the *sum* of its losses over a micro-batch. The loop divides by the number of
-targets in the whole global batch, so the gradient is the same however that batch is divided into workers and
-micro-batches.
+An objective has one or several terms. Its forward returns the *sum* of each term's losses over a micro-batch.
+The loop divides it by the number of the term's targets in the whole global batch, so the gradient is the same
+however that batch is divided into workers and micro-batches.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
 
-__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PromptAugmentedLM", "model_inputs"]
+__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PretrainLoss", "build_objective", "model_inputs"]
 
 
 class Objective(Protocol):
     model: ClickPrompt
+    terms: dict[str, float]
+    """name of each loss → its weight in the sum that is minimised"""
 
     def __call__(self, batch: Batch, **options: Any) -> Tensor: ...
 
     def count_targets(self, batch: Batch) -> Tensor: ...
 
 
-class PromptAugmentedLM(nn.Module):
-    """Cross entropy of the target tokens, given the text that the PLM reads and the row's soft prompts.
+class PretrainLoss(nn.Module):
+    """The losses of pretraining; which of them depends on the model's heads.
 
-    The batch decides on the kind (data/collate.py). PA-MLM restores masked tokens from their context. PA-CLM
-    predicts the next token from those before. In denoising the encoder reads a corrupted text and the decoder
-    writes the original.
+    - lm: cross entropy of the target tokens, given the text that the PLM reads and the row's soft prompts.
+      The batch decides on the kind (data/collate.py). PA-MLM restores masked tokens from their context.
+      PA-CLM predicts the next token from those before. In denoising the encoder reads a corrupted text and
+      the decoder writes the original.
+    - ids: from the same q as the prompts, binary cross entropy of a value being a replaced one, or cross
+      entropy of the hidden ids.
+    - text_ids: cross entropy of the hidden ids, given the PLM's hidden states at their values' text (the
+      other direction of FLIP's alignment, Wang et al. 2024).
     """
 
-    def __init__(self, model: ClickPrompt):
+    def __init__(self, model: ClickPrompt, weights: Mapping[str, float] | None = None):
+        """weights: of the terms besides lm; default: 1."""
         super().__init__()
         self.model = model
+        present = {"lm": model.plm, "ids": model.id_head, "text_ids": model.text_id_head}
+        self.terms = {
+            name: (weights or {}).get(name, 1.0) for name, part in present.items() if part is not None
+        }
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the summed loss, a scalar; 0 (with a graph) for a batch without targets."""
-        assert batch.masked_input_ids is not None, "pretraining needs text with targets"
-        assert batch.attention_mask is not None
-        assert batch.mlm_labels is not None
-        target_mask = batch.mlm_labels != IGNORED
-        logits = self.model.masked_lm_logits(
-            batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask, batch.input_ids
+        """Return each term's summed loss, [terms]; 0 (with a graph) for a batch without targets."""
+        q, hidden = self.model.pretraining_states(
+            batch.field_ids, batch.masked_input_ids, batch.attention_mask, batch.input_ids
         )
-        return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
+        losses = {"lm": self._lm, "ids": self._ids, "text_ids": self._text_ids}
+        return torch.stack([losses[name](batch, q, hidden) for name in self.terms])
 
     def count_targets(self, batch: Batch) -> Tensor:
-        return (cast(Tensor, batch.mlm_labels) != IGNORED).sum()
+        """Count each term's targets, [terms]."""
+        targets = {"ids": batch.id_targets, "text_ids": batch.text_id_targets}
+        if batch.mlm_labels is not None:
+            targets["lm"] = batch.mlm_labels != IGNORED
+        return torch.stack([cast(Tensor, targets[name]).sum() for name in self.terms])
+
+    def _lm(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
+        assert batch.mlm_labels is not None, "pretraining needs text with targets"
+        assert hidden is not None
+        assert self.model.plm is not None
+        target_mask = batch.mlm_labels != IGNORED
+        logits = self.model.plm.lm_logits(hidden[target_mask])
+        return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
+
+    def _ids(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
+        assert q is not None
+        assert batch.id_targets is not None, "pretraining on ids needs targets (data/id_corruption.py)"
+        assert batch.true_ids is not None
+        if isinstance(self.model.id_head, ReplacedHead):
+            logits = self.model.id_head(q)
+            if logits.dtype in (torch.bfloat16, torch.float16):
+                logits = logits.float()
+            replaced = (batch.field_ids != batch.true_ids).to(logits.dtype)
+            weight = batch.id_targets.to(logits.dtype)
+            return F.binary_cross_entropy_with_logits(logits, replaced, weight=weight, reduction="sum")
+        rows, fields = torch.nonzero(batch.id_targets, as_tuple=True)
+        return self._restored(cast(Any, self.model.id_head)(q[rows], fields), batch, rows, fields)
+
+    def _text_ids(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
+        assert hidden is not None
+        assert batch.text_id_targets is not None
+        assert batch.value_fields is not None
+        rows, fields = torch.nonzero(batch.text_id_targets, as_tuple=True)
+        states = mean_by_cell(hidden, batch.value_fields, batch.text_id_targets)
+        return self._restored(cast(Any, self.model.text_id_head)(states, fields), batch, rows, fields)
+
+    def _restored(self, vectors: Tensor, batch: Batch, rows: Tensor, fields: Tensor) -> Tensor:
+        assert self.model.ctr is not None
+        assert batch.true_ids is not None
+        assert batch.target_log_q is not None
+        candidates = (batch.candidate_ids, batch.candidate_fields, batch.candidate_log_q)
+        return restoring_loss(
+            vectors,
+            fields,
+            batch.true_ids[rows, fields],
+            batch.target_log_q[rows, fields],
+            cast(tuple[Tensor, Tensor, Tensor], candidates),
+            self.model.ctr.embedding,
+        )
 
 
 class ClickLoss(nn.Module):
@@ -59,16 +120,18 @@ class ClickLoss(nn.Module):
     def __init__(self, model: ClickPrompt):
         super().__init__()
         self.model = model
+        self.terms = {"click": 1.0}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the summed loss, a scalar; rows of weight 0 don't count."""
+        """Return the summed loss, [1]; rows of weight 0 don't count."""
         logits = self.model(*model_inputs(batch)).float()
         return F.binary_cross_entropy_with_logits(
             logits, batch.labels, weight=batch.row_weight, reduction="sum"
-        )
+        ).reshape(1)
 
     def count_targets(self, batch: Batch) -> Tensor:
-        return batch.row_weight.sum()
+        """Count the rows, [1]."""
+        return batch.row_weight.sum().reshape(1)
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -76,8 +139,16 @@ def model_inputs(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
     return batch.field_ids, batch.input_ids, batch.attention_mask
 
 
-OBJECTIVES: dict[str, type[PromptAugmentedLM] | type[ClickLoss]] = {
-    "pretrain": PromptAugmentedLM,
+OBJECTIVES: dict[str, type[PretrainLoss] | type[ClickLoss]] = {
+    "pretrain": PretrainLoss,
+    "pretrain_ids": PretrainLoss,
     "with_plm": ClickLoss,
     "without_plm": ClickLoss,
 }
+
+
+def build_objective(model: ClickPrompt, stage: PretrainConfig | FinetuneConfig) -> Any:
+    """Return what a stage minimises on its model, an Objective and a module."""
+    if isinstance(stage, PretrainConfig):
+        return PretrainLoss(model, {"ids": stage.id_weight, "text_ids": stage.text_id_weight})
+    return ClickLoss(model)

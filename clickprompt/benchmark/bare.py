@@ -25,7 +25,7 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
-from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.objectives import PretrainLoss
 from clickprompt.training.optimizers import build_optimizer, schedule_factor, set_learning_rates
 from clickprompt.training.precision import at_precision
 
@@ -55,7 +55,7 @@ class BareLoop:
         runtime = self.config.runtime
         device = torch.device("cuda" if runtime.gpus_per_worker else "cpu")
         model = build_model(self.config, self.dataset.field_sizes, objective="pretrain").to(device)
-        objective = PromptAugmentedLM(model).train()
+        objective = PretrainLoss(model).train()
         optimizer = build_optimizer(model, stage)
         replica: Any = at_precision(objective, runtime.precision, device)
         if self.num_workers > 1:
@@ -89,7 +89,7 @@ class BareLoop:
             dist.destroy_process_group()
         return [loss.item() for loss in losses]
 
-    def _recorded(self, rank: int, objective: PromptAugmentedLM) -> list[tuple[int, list[Batch], float]]:
+    def _recorded(self, rank: int, objective: PretrainLoss) -> list[tuple[int, list[Batch], float]]:
         """Return (step, this rank's micro-batches, targets of the global batch)."""
         config, stage = self.config, self.config.pretrain
         table = TokenTable.open(self.dataset, load_tokenizer(config.plm.path))

@@ -96,9 +96,9 @@ class OurSteps(Steps):
         targets = self._objective.count_targets(batch).item()
         set_learning_rates(self._engine.optimizer, schedule_factor(self._done, _STEPS, self._stage))
         self._engine.begin([batch], self._done)
-        loss_sum = self._engine.accumulate(batch, targets, last=True)
+        loss_sums = self._engine.accumulate(batch, [targets], last=True)
         self._engine.step()
-        return loss_sum
+        return loss_sums.squeeze(0)
 
 
 class BareSteps(Steps):

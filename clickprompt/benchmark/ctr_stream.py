@@ -113,7 +113,7 @@ class _StepsAlone:
         for step, batch in pace(self._recorded(), rank):
             set_learning_rates(engine.optimizer, schedule_factor(step, total_steps, stage))
             engine.begin([batch], step)
-            engine.accumulate(batch, objective.count_targets(batch).item(), last=True)
+            engine.accumulate(batch, objective.count_targets(batch).tolist(), last=True)
             engine.step()
 
     def _recorded(self) -> list[tuple[int, Batch]]:

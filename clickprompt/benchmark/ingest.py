@@ -32,7 +32,7 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import say
-from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.objectives import PretrainLoss
 from clickprompt.runtime.cluster.connect import check_cpus, connect
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
@@ -166,7 +166,7 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
     }
     stage = replaced(config, share).pretrain
     objective = build_objective(setting, "ours", table.pad_id)
-    assert isinstance(objective, PromptAugmentedLM)
+    assert isinstance(objective, PretrainLoss)
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
 
     def loop(batches: Batches) -> None:

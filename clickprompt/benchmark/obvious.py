@@ -76,9 +76,10 @@ class ObviousPAMLM(nn.Module):
         assert model.plm is not None
         use_torch(model.plm)
         self.model = model
+        self.terms = {"lm": 1.0}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the summed loss, a scalar."""
+        """Return the summed loss, [1]."""
         assert batch.masked_input_ids is not None
         assert batch.attention_mask is not None
         assert batch.mlm_labels is not None
@@ -90,11 +91,11 @@ class ObviousPAMLM(nn.Module):
         logits = self.model.plm.lm_logits(hidden)
         return F.cross_entropy(
             logits.flatten(0, 1), batch.mlm_labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        ).reshape(1)
 
     def count_targets(self, batch: Batch) -> Tensor:
         assert batch.mlm_labels is not None
-        return (batch.mlm_labels != IGNORED).sum()
+        return (batch.mlm_labels != IGNORED).sum().reshape(1)
 
 
 def use_torch(plm: PromptedPLM) -> None:

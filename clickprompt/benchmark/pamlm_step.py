@@ -29,7 +29,7 @@ from clickprompt.errors import ConfigError, RunError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import ClickPrompt, build_model
-from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.objectives import PretrainLoss
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.training.engine import TorchEngine
 
@@ -99,7 +99,7 @@ class Setting:
 
 
 ARMS: dict[str, tuple[Callable[[ClickPrompt], Any], Callable[..., list[Batch]]]] = {
-    "ours": (PromptAugmentedLM, Collator.micro_batches),
+    "ours": (PretrainLoss, Collator.micro_batches),
     "obvious": (ObviousPAMLM, row_order_micro_batches),
 }
 """arm → (model → objective, (collator, columns, micro_batch_size) → micro-batches)"""
@@ -145,7 +145,7 @@ def shaped(config: Config, shape: Shape, folder: str) -> Config:
     return replaced(config, {"data.path": dataset.uri, "plm.path": plm, "plm.random_init": True, **rows})
 
 
-def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PromptAugmentedLM | ObviousPAMLM:
+def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PretrainLoss | ObviousPAMLM:
     """Build the arm's objective; its weights depend only on the setting."""
     plm_config = setting.shape.plm_config(pad_id)
     model = build_model(
@@ -206,7 +206,7 @@ class _Steps:
         micro_batches = self._collate()
         targets = self._targets(micro_batches)
         for index, batch in enumerate(micro_batches):
-            self._engine.accumulate(batch, targets, last=index == len(micro_batches) - 1)
+            self._engine.accumulate(batch, [targets], last=index == len(micro_batches) - 1)
             yield index
         self._engine.step()
 

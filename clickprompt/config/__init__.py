@@ -1,6 +1,14 @@
 """The whole configuration in one place: frozen models, YAML presets and dotted `--set` overrides."""
 
-from clickprompt.config.base import Frozen, LMKind, ObjectiveName, Pooling, Precision
+from clickprompt.config.base import (
+    PRETRAINING,
+    Frozen,
+    IdObjective,
+    LMKind,
+    ObjectiveName,
+    Pooling,
+    Precision,
+)
 from clickprompt.config.load import (
     check_key,
     dump_config,
@@ -26,6 +34,7 @@ from clickprompt.config.stages import (
 from clickprompt.config.sweep import SearchRange, TuneConfig
 
 __all__ = [
+    "PRETRAINING",
     "SPLITS",
     "CTRConfig",
     "Config",
@@ -35,6 +44,7 @@ __all__ = [
     "FinetuneConfig",
     "FinetuneLearningRates",
     "Frozen",
+    "IdObjective",
     "LMKind",
     "LearningRates",
     "MaskingConfig",

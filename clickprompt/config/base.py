@@ -4,10 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Frozen", "LMKind", "ObjectiveName", "Pooling", "Precision"]
+__all__ = ["PRETRAINING", "Frozen", "IdObjective", "LMKind", "ObjectiveName", "Pooling", "Precision"]
 
-ObjectiveName = Literal["pretrain", "with_plm", "without_plm"]
-"""The three losses: prompt-augmented language modelling (§3.5.1), Eq. 9, Eq. 10."""
+ObjectiveName = Literal["pretrain", "pretrain_ids", "with_plm", "without_plm"]
+"""The losses: prompt-augmented language modelling (§3.5.1), pretraining on ids alone, Eq. 9, Eq. 10."""
+
+PRETRAINING: tuple[ObjectiveName, ...] = ("pretrain", "pretrain_ids")
+"""The objectives that leave a model without a click logit."""
+
+IdObjective = Literal["none", "replaced", "masked"]
+"""What pretraining asks of the CTR tower's ids: nothing, to detect replaced ones, to restore hidden ones."""
 
 LMKind = Literal["masked", "causal", "denoising"]
 """What a PLM family pretrains on: PA-MLM for encoders, PA-CLM for decoders, denoising for encoder-decoders.

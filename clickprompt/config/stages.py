@@ -5,9 +5,9 @@ The defaults come from the paper's §4.1.4 and Appendix B.1.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from clickprompt.config.base import Frozen, ObjectiveName
+from clickprompt.config.base import Frozen, IdObjective, ObjectiveName
 from clickprompt.errors import ConfigError
 
 __all__ = [
@@ -33,6 +33,13 @@ class MaskingConfig(Frozen):
         default="tokens",
         description="what is drawn at mask_rate: any token (as in the paper), only tokens of values, "
         "or whole values",
+    )
+    hide_ids: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the masked values whose id is hidden from the CTR tower, too; 0: none, as in "
+        "the paper, where the prompts may give every masked value away",
     )
 
 
@@ -111,7 +118,7 @@ class StageConfig(Frozen):
 
 
 class PretrainConfig(StageConfig):
-    """Pretraining: PA-MLM (§3.5.1)."""
+    """Pretraining: PA-MLM (§3.5.1), objectives on ids (docs/guide/training.md), or both."""
 
     init: str | None = Field(
         default=None,
@@ -120,11 +127,60 @@ class PretrainConfig(StageConfig):
         "matched by value",
     )
     epochs: int = Field(default=20, ge=1, description="number of times each row is seen")
+    with_plm: bool = Field(
+        default=True, description="pretrain CTR model and PLM together; false: the CTR model alone, on ids"
+    )
+    id_objective: IdObjective = Field(
+        default="none",
+        description="what the CTR tower learns about ids besides; replaced: which values of a row were "
+        "replaced by others of their field, drawn by frequency; masked: which values were hidden",
+    )
+    id_rate: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="share of the values, among those whose text isn't masked, that id_objective replaces or "
+        "hides, and that text_id_weight hides",
+    )
+    id_weight: float = Field(default=1.0, gt=0, description="weight of id_objective's loss beside PA-MLM's")
+    text_id_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the loss of restoring a hidden id from the PLM's hidden states at the value's "
+        "text; 0: none",
+    )
+    id_candidates: int = Field(
+        default=4096,
+        ge=2,
+        description="largest number of values among which an id is restored; of a field that has more, so "
+        "many are drawn by frequency in each step (sampled softmax)",
+    )
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "PretrainConfig":
+        if self.with_plm:
+            return self
+        if self.id_objective == "none":
+            raise ValueError(
+                "with_plm=false leaves nothing to learn with id_objective=none; set id_objective to replaced "
+                "or masked"
+            )
+        if self.text_id_weight:
+            raise ValueError(
+                f"text_id_weight={self.text_id_weight} restores ids from text, and with_plm=false reads "
+                "none; set it to 0"
+            )
+        return self
 
     @property
     def objective(self) -> ObjectiveName:
         """What this stage minimises."""
-        return "pretrain"
+        return "pretrain" if self.with_plm else "pretrain_ids"
+
+    @property
+    def reads_ids(self) -> bool:
+        """Whether the CTR tower's ids have an objective of their own."""
+        return self.id_objective != "none" or self.text_id_weight > 0
 
 
 class FinetuneConfig(StageConfig):

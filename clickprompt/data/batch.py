@@ -26,6 +26,15 @@ class Batch:
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
     mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = no target
+    value_fields: Tensor | None = None  # [B, Z] int64, the field whose value a token belongs to, or -1
+    # Pretraining on ids (data/id_corruption.py), where field_ids are what is left of the row's own:
+    true_ids: Tensor | None = None  # [B, F] int64, the row's own ids
+    id_targets: Tensor | None = None  # [B, F] bool, cells of the id objective
+    text_id_targets: Tensor | None = None  # [B, F] bool, cells whose id is restored from their text
+    target_log_q: Tensor | None = None  # [B, F] float32, log Q of true_ids (`Candidates`)
+    candidate_ids: Tensor | None = None  # [C] int64, the ids among which an id is restored
+    candidate_fields: Tensor | None = None  # [C] int64, the field of each, ascending
+    candidate_log_q: Tensor | None = None  # [C] float32
 
     def __len__(self) -> int:
         return len(self.row_ids)

@@ -4,14 +4,16 @@ Shape legend: B rows, F fields, Z tokens of the longest row.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from clickprompt.config import LMKind, MaskingConfig
 from clickprompt.data.batch import Batch
+from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
-from clickprompt.data.text.masking import mask_tokens, next_token_labels, restoring_labels
+from clickprompt.data.text.masking import IGNORED, mask_tokens, next_token_labels, restoring_labels
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 
@@ -33,8 +35,9 @@ class Collator:
     - denoising: corrupted text; all of its tokens are targets, and `mask_scope` says what is corrupted.
 
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
-    id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. A row of weight
-    0 is padding: special tokens only, no targets.
+    id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
+    hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
+    padding: special tokens only, no targets.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Collator:
         max_length: int | None = None,
         seed: int = 0,
         id_dropout: float = 0.0,
+        corruption: IdCorruption | None = None,
     ) -> None:
         """Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -64,16 +68,22 @@ class Collator:
         self.max_length = max_length
         self.seed = seed
         self.id_dropout = id_dropout
+        self.corruption = corruption
 
-    def __call__(self, columns: Mapping[str, np.ndarray], epoch: int = 0) -> Batch:
-        """Return all rows as one batch, in the given order. `epoch` keys the masks and the dropped ids."""
-        return self._collate(columns, self._field_ids(columns), _weight(columns), epoch, slice(None))
+    def __call__(self, columns: Mapping[str, np.ndarray], epoch: int = 0, step: int = 0) -> Batch:
+        """Return all rows as one batch, in the given order. `epoch` keys the masks and the dropped ids,
+        `step` the candidates among which ids are restored.
+        """
+        [batch] = self._batches(
+            columns, self._field_ids(columns), _weight(columns), epoch, step, [slice(None)]
+        )
+        return batch
 
     def micro_batches(
-        self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0
+        self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0, step: int = 0
     ) -> list[Batch]:
         """Return the rows, longest text first, in ⌈B / micro_batch_size⌉ batches, each padded only to its own
-        longest row.
+        longest row; `epoch` and `step` as for a call.
         """
         field_ids, weight = self._field_ids(columns), _weight(columns)
         order = np.arange(len(field_ids))
@@ -82,13 +92,32 @@ class Collator:
             # stable, so that the batches are the same wherever it runs
             order = np.argsort(-lengths, kind="stable")
         starts = range(0, len(order), micro_batch_size)
-        return [
-            self._collate(columns, field_ids, weight, epoch, order[start : start + micro_batch_size])
-            for start in starts
-        ]
+        parts = [order[start : start + micro_batch_size] for start in starts]
+        return self._batches(columns, field_ids, weight, epoch, step, parts)
 
     def _field_ids(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack([np.asarray(columns[column], dtype=np.int64) for column in self.columns], axis=1)
+
+    def _batches(
+        self,
+        columns: Mapping[str, np.ndarray],
+        field_ids: np.ndarray,
+        weight: np.ndarray,
+        epoch: int,
+        step: int,
+        parts: Sequence[slice | np.ndarray],
+    ) -> list[Batch]:
+        """Collate each part of the rows; all have the candidates of the step."""
+        batches = [self._collate(columns, field_ids, weight, epoch, rows) for rows in parts]
+        if self.corruption is None or not self.corruption.restores:
+            return batches
+        found = self.corruption.candidates(step)
+        candidates = {
+            "candidate_ids": torch.from_numpy(found.ids),
+            "candidate_fields": torch.from_numpy(found.fields),
+            "candidate_log_q": torch.from_numpy(found.log_q),
+        }
+        return [replace(batch, **candidates) for batch in batches]
 
     def _collate(
         self,
@@ -111,6 +140,9 @@ class Collator:
         text: dict[str, np.ndarray] = {}
         if self.token_table is not None:
             text = self._text(self.token_table, text_ids, weight > 0, row_ids, epoch)
+        if self.corruption is not None:
+            ids, targets = self._corrupted(self.corruption, ids, text_ids, row_ids, weight > 0, epoch, text)
+            text = text | targets
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),
@@ -118,6 +150,35 @@ class Collator:
             row_weight=torch.from_numpy(weight.copy()),
             **{name: torch.from_numpy(value) for name, value in text.items()},
         )
+
+    def _corrupted(
+        self,
+        corruption: IdCorruption,
+        seen_ids: np.ndarray,
+        true_ids: np.ndarray,
+        row_ids: np.ndarray,
+        real: np.ndarray,
+        epoch: int,
+        text: dict[str, np.ndarray],
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return what the tower sees of the ids [B, F], and the fields of Batch for objectives on ids."""
+        masked = in_text = None
+        if "value_fields" in text:
+            value_fields = text["value_fields"]
+            in_text = _cells(value_fields >= 0, value_fields, true_ids.shape[1])
+            if self.lm == "causal":
+                masked = in_text & corruption.chosen(row_ids, true_ids.shape[1], epoch)
+            else:
+                masked = _cells(text.pop("corrupted"), value_fields, true_ids.shape[1])
+        found = corruption.apply(seen_ids, true_ids, row_ids, real, epoch, masked=masked, in_text=in_text)
+        targets = {
+            "true_ids": true_ids,
+            "id_targets": found.id_targets,
+            "text_id_targets": found.text_id_targets,
+        }
+        if corruption.restores:
+            targets["target_log_q"] = corruption.log_q(true_ids)
+        return found.field_ids, targets
 
     def _text(
         self, table: TokenTable, field_ids: np.ndarray, text: np.ndarray, row_ids: np.ndarray, epoch: int
@@ -128,9 +189,14 @@ class Collator:
         if self.masking is None:
             return plain
         scope = self.masking.mask_scope
-        value_fields = None if scope == "tokens" else table.value_fields(field_ids, text, self.max_length)
+        value_fields = None
+        if scope != "tokens" or self.corruption is not None:
+            value_fields = table.value_fields(field_ids, text, self.max_length)
+        if self.corruption is not None and value_fields is not None:
+            plain["value_fields"] = value_fields
         if self.lm == "causal":
-            labels = next_token_labels(input_ids, attention_mask, table.special_ids, value_fields)
+            targeted = None if scope == "tokens" else value_fields
+            labels = next_token_labels(input_ids, attention_mask, table.special_ids, targeted)
             return {**plain, "masked_input_ids": input_ids, "mlm_labels": labels}
         assert table.mask_id is not None
         masked_input_ids, labels = mask_tokens(
@@ -146,9 +212,19 @@ class Collator:
             scope=scope,
             value_fields=value_fields,
         )
+        if self.corruption is not None:
+            plain["corrupted"] = labels != IGNORED
         if self.lm == "denoising":
             labels = restoring_labels(input_ids, attention_mask, table.special_ids)
         return {**plain, "masked_input_ids": masked_input_ids, "mlm_labels": labels}
+
+
+def _cells(tokens: np.ndarray, value_fields: np.ndarray, num_fields: int) -> np.ndarray:
+    """Return [B, F] bool: the values that have one of the tokens, [B, Z] bool."""
+    cells = np.zeros((len(tokens), num_fields), dtype=bool)
+    rows, positions = np.nonzero(tokens & (value_fields >= 0))
+    cells[rows, value_fields[rows, positions]] = True
+    return cells
 
 
 def _weight(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Check that an export fits a dataset before anything is scored with it."""
 
+from clickprompt.config import PRETRAINING
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -24,7 +25,7 @@ def check_clicks(export: str, dataset: Dataset) -> ExportInfo:
     on.
     """
     info = read_info(export)
-    if info.objective == "pretrain":
+    if info.objective in PRETRAINING:
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
     _check_fields(export, info, dataset)
     return info

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from clickprompt.config import Config, ObjectiveName, Pooling
+from clickprompt.config import PRETRAINING, Config, ObjectiveName, Pooling
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
+from clickprompt.models.id_heads import ReplacedHead, RestoringHead
 from clickprompt.models.layers import linear
 from clickprompt.models.projector import PromptProjector
 
@@ -39,12 +40,16 @@ class ClickPrompt(nn.Module):
         *,
         pooling: Pooling | None = None,
         click_head: bool = True,
+        id_head: nn.Module | None = None,
+        text_id_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.ctr = ctr
         self.plm = plm
         self.prompt_projector: PromptProjector | None = None
         self.click_head: ClickHead | None = None
+        self.id_head = id_head
+        self.text_id_head = text_id_head
         self.ctr_weight: nn.Parameter | None = None  # α of Eq. 9, the weight of the CTR logit
         if plm is None:
             return
@@ -106,12 +111,33 @@ class ClickPrompt(nn.Module):
         `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads.
         """
         assert self.plm is not None, "built without a PLM"
+        _, hidden = self.pretraining_states(field_ids, masked_input_ids, attention_mask, input_ids)
+        assert hidden is not None
+        return self.plm.lm_logits(hidden[target_mask])
+
+    def pretraining_states(
+        self,
+        field_ids: Tensor,
+        masked_input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return what the heads of pretraining read: q [B, Q] if the model has prompts or an objective on
+        ids, and the PLM's hidden states [B, Z, H] if it has one. Arguments as for `masked_lm_logits`.
+        """
+        q = None
+        if self.prompt_projector is not None or self.id_head is not None:
+            assert self.ctr is not None
+            q = self.ctr.interaction_vector(field_ids)
+        if self.plm is None:
+            return q, None
+        assert masked_input_ids is not None, "pretraining needs text with targets"
+        assert attention_mask is not None
         soft_prompts = None
         if self.prompt_projector is not None:
-            assert self.ctr is not None
-            soft_prompts = self._soft_prompts(self.ctr.interaction_vector(field_ids))
-        hidden = self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
-        return self.plm.lm_logits(hidden[target_mask])
+            assert q is not None
+            soft_prompts = self._soft_prompts(q)
+        return q, self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
 
     def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return PromptedPLM.prompt_attention for each row's own prompts: [L, B, Z, K]."""
@@ -158,7 +184,7 @@ def build_model(
 
     Raises ConfigError.
     """
-    pretrain = objective == "pretrain"
+    pretrain = objective in PRETRAINING
     prompt = config.prompt
     if not pretrain and not config.finetune.with_prompts:
         prompt = prompt.model_copy(update={"num_prompts": 0})
@@ -166,12 +192,15 @@ def build_model(
         torch.default_generator.manual_seed(config.seed)
         ctr = (
             CTRModel(field_sizes, config.ctr, prediction=not pretrain)
-            if prompt.num_prompts or not pretrain
+            if prompt.num_prompts or not pretrain or config.pretrain.reads_ids
             else None
         )
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
             return ClickPrompt(ctr, None, 0)
+        if objective == "pretrain_ids":
+            assert ctr is not None
+            return ClickPrompt(ctr, None, 0, id_head=_id_head(ctr, len(field_sizes), config))
         # transformers' models take seconds to import
         from clickprompt.models.plm_loading import load_plm, plm_from_config
 
@@ -180,10 +209,39 @@ def build_model(
         else:
             plm = plm_from_config(plm_config, config.plm, prompt, lm_head=pretrain)
         torch.default_generator.manual_seed(config.seed + 2)
-        model = ClickPrompt(ctr, plm, prompt.num_prompts, pooling=config.plm.pooling, click_head=not pretrain)
+        model = ClickPrompt(
+            ctr,
+            plm,
+            prompt.num_prompts,
+            pooling=config.plm.pooling,
+            click_head=not pretrain,
+            id_head=_id_head(ctr, len(field_sizes), config) if pretrain else None,
+            text_id_head=_text_id_head(ctr, plm, len(field_sizes), config) if pretrain else None,
+        )
     if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
         plm.freeze()
     return model
+
+
+def _id_head(ctr: CTRModel | None, num_fields: int, config: Config) -> nn.Module | None:
+    """Build the head of pretrain.id_objective. Its weights depend on config.seed alone, as all others."""
+    if config.pretrain.id_objective == "none":
+        return None
+    assert ctr is not None
+    torch.default_generator.manual_seed(config.seed + 3)
+    if config.pretrain.id_objective == "replaced":
+        return ReplacedHead(ctr.interaction_dim, num_fields)
+    return RestoringHead(ctr.interaction_dim, num_fields, ctr.embedding.weight.shape[1])
+
+
+def _text_id_head(
+    ctr: CTRModel | None, plm: PromptedPLM, num_fields: int, config: Config
+) -> nn.Module | None:
+    if not config.pretrain.text_id_weight:
+        return None
+    assert ctr is not None
+    torch.default_generator.manual_seed(config.seed + 4)
+    return RestoringHead(plm.hidden_size, num_fields, ctr.embedding.weight.shape[1])
 
 
 def unique_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "PackedEmbedding", "bi_interaction", "gather_rows", "inner_products", "linear"]
+__all__ = ["MLP", "PackedEmbedding", "bi_interaction", "gather_rows", "inner_products", "linear", "starts"]
 
 # A standard deviation of 1 drives softmaxes into denormals, which makes CPU matmuls several times slower
 _EMBEDDING_STD = 0.02
@@ -65,9 +65,17 @@ class PackedEmbedding(nn.Module):
         offsets = torch.tensor([0, *field_sizes[:-1]], dtype=torch.int64).cumsum(0)
         self.register_buffer("offsets", offsets, persistent=False)
 
-    def forward(self, field_ids: Tensor) -> Tensor:
-        """Map field_ids [B, F] int64, each field counted from 0 → field_embeddings [B, F, d]."""
-        return gather_rows(self.weight, field_ids + self.offsets)
+    def forward(self, field_ids: Tensor, fields: Tensor | None = None) -> Tensor:
+        """Map field_ids [B, F] int64, each field counted from 0 → field_embeddings [B, F, d].
+
+        With `fields`, ids of any shape and the field of each → [..., d].
+        """
+        return gather_rows(self.weight, field_ids + starts(self.offsets, fields))
+
+
+def starts(offsets: Tensor, fields: Tensor | None) -> Tensor:
+    """Return where the ids of each column, or of each of the given fields, start in a packed table."""
+    return offsets if fields is None else offsets[fields]
 
 
 class MLP(nn.Module):

@@ -70,6 +70,8 @@ def _model(run: Run) -> str:
         return ""
     backbone, prompts = run.config.get("ctr.backbone"), run.config.get("prompt.num_prompts")
     plm = str(run.config.get("plm.path") or "").rstrip("/").split("/")[-1]
+    if run.objective == "pretrain_ids":
+        return f"{backbone}, on ids ({run.config.get('pretrain.id_objective')})"
     if run.objective == "without_plm":
         return f"{backbone}, {'initialised by ' + _last(run) if _last(run) else 'from scratch'}"
     return f"{backbone} + {plm or 'PLM'}, K = {prompts}" + (

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt.config import stored_config
+from clickprompt.config import PRETRAINING, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
@@ -75,7 +75,7 @@ def open_scorer(
     """
     export = export_of(run_or_folder)
     info = read_info(export)
-    if info.objective == "pretrain":
+    if info.objective in PRETRAINING:
         raise DataError(f"{export}: a pretrained model has no click logit yet; finetune it first")
     if data is None and info.serving and "transform" in info.serving:
         return RawRowScorer(export, served_dataset(export, info), device, most_rows)

@@ -39,6 +39,11 @@ def check_recoverable(export: str, dataset: Dataset) -> ExportInfo:
     another tokenizer.
     """
     info = read_info(export)
+    if info.objective == "pretrain_ids":
+        raise DataError(
+            f"{export}: pretrained on ids alone, so there is no text to restore; finetune it and evaluate "
+            "that"
+        )
     if info.objective != "pretrain" or info.plm is None:
         raise DataError(f"{export}: finetuned, its LM head is gone; evaluate the pretraining run")
     # Imported here because transformers' models take seconds to import

@@ -3,7 +3,7 @@
 It has run on one GPU (tests/training/test_gpu.py), not yet on several over NCCL or with offload to a disk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import deepspeed
@@ -21,6 +21,7 @@ from clickprompt.training.engine import (
     all_reduce_sum,
     buffers_of,
     lazy_embedding,
+    weighted_mean,
     weights_of,
     whole_parameters,
 )
@@ -132,18 +133,19 @@ class DeepSpeedEngine:
         if self._lazy:
             self._lazy.begin(micro_batches, step)
 
-    def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
-        loss_sum = self._engine(batch)
+    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
+        loss_sums = self._engine(batch)
         scale = 1.0
         if self._zero_stage and self._loss_scale:
             self._zero.override_loss_scale(self._loss_scale.factor)
         else:  # without ZeRO there is plain AdamW, which doesn't know the scale
             scale = self._factor
         # DeepSpeed averages over the workers, but the loss is a sum over them
-        self._engine.backward(loss_sum * (scale * self.world_size / num_targets), scale_wrt_gas=False)
+        loss = weighted_mean(loss_sums, self.objective, num_targets, scale * self.world_size)
+        self._engine.backward(loss, scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the micro-batch; only the last one of a step updates
-        return loss_sum.detach()
+        return loss_sums.detach()
 
     def gradient_norm(self) -> Tensor:
         norms = [self._own_norm()]

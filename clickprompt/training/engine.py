@@ -1,6 +1,7 @@
 """The interface through which the loop computes and applies gradients, and its plain torch implementation."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,7 @@ __all__ = [
     "all_reduce_sum",
     "buffers_of",
     "lazy_embedding",
+    "weighted_mean",
     "weights_of",
     "whole_parameters",
 ]
@@ -50,10 +52,11 @@ class Engine(Protocol):
         """Announce all micro-batches of this worker's step `step` (from 0), before its first forward pass."""
         ...
 
-    def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
-        """Run forward and backward on one micro-batch, and return the loss sum, detached.
+    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
+        """Run forward and backward on one micro-batch, and return the loss sum of each term, [terms],
+        detached.
 
-        `num_targets` counts the targets of the whole global batch.
+        `num_targets` counts each term's targets in the whole global batch.
         """
         ...
 
@@ -87,6 +90,19 @@ class Engine(Protocol):
     def load(self, folder: str) -> None:
         """Read back what `save` wrote, with any number of workers and any engine."""
         ...
+
+
+def weighted_mean(
+    loss_sums: Tensor, objective: Objective, num_targets: Sequence[float], scale: float
+) -> Tensor:
+    """Return scale · Σ_terms weight · loss sum / targets, a scalar: what is minimised."""
+    means = [
+        loss_sum * (scale / targets * weight)
+        for loss_sum, targets, weight in zip(
+            loss_sums.unbind(), num_targets, objective.terms.values(), strict=True
+        )
+    ]
+    return means[0] if len(means) == 1 else torch.stack(means).sum()
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
@@ -172,14 +188,14 @@ class TorchEngine:
         if self._lazy:
             self._lazy.begin(micro_batches, step)
 
-    def accumulate(self, batch: Batch, num_targets: float, *, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
         wait = isinstance(self._replica, DistributedDataParallel) and not last
         scale = self._loss_scale.factor if self._loss_scale else 1.0
         with self._replica.no_sync() if wait else contextlib.nullcontext():
-            loss_sum = self._replica(batch)
+            loss_sums = self._replica(batch)
             # DDP averages over the workers, but the loss is a sum over them
-            (loss_sum * (scale * self.world_size / num_targets)).backward()
-        return loss_sum.detach()
+            weighted_mean(loss_sums, self.objective, num_targets, scale * self.world_size).backward()
+        return loss_sums.detach()
 
     def gradient_norm(self) -> Tensor:
         if self._lazy:

@@ -72,6 +72,7 @@ class Context:
         - "step", "loss", "lr_factor", "gradient_norm", and "targets", "rows", "tokens" of all workers;
         - "seconds": this worker's, since its last step or checkpoint; "wait_seconds": the part of these spent
           waiting for data;
+        - "<term>_loss" for each term of an objective that has several (objectives.py);
         - "skipped" if `skip_loss_spikes` is on;
         - "validations" if results of earlier ones were used in this step:
           [{"valid_step", "valid_auc", "valid_log_loss"}].
@@ -107,7 +108,7 @@ def train(
     for step, columns in batches:
         waited = time.perf_counter() - began
         _seed_dropout(seed, step, engine.rank)
-        micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step))
+        micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step), step)
         assert len(micro_batches) == stage.micro_batches(engine.world_size)
 
         result = train_step(
@@ -164,6 +165,8 @@ def _metrics(
         "tokens": result.tokens,
         "wait_seconds": round(waited, 6),
     }
+    if len(result.terms) > 1:
+        metrics |= {f"{name}_loss": loss for name, loss in result.terms.items()}
     if stage.skip_loss_spikes is not None:
         metrics["skipped"] = result.spike
     if validations:

@@ -39,6 +39,10 @@ class Autocast(nn.Module):
     def model(self) -> ClickPrompt:
         return self.objective.model
 
+    @property
+    def terms(self) -> dict[str, float]:
+        return self.objective.terms
+
     def count_targets(self, batch: Batch) -> Tensor:
         return self.objective.count_targets(batch)
 

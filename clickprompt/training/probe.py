@@ -26,16 +26,20 @@ class Probe:
         self._engine = engine
         rows = dataset.read_row_groups("train", [0]).slice(0, _ROWS)
         self._batch = collator(columns_of(rows)).to(engine.device)
-        self._targets = max(float(engine.objective.count_targets(self._batch)), 1.0)
+        self._targets = [max(count, 1.0) for count in engine.objective.count_targets(self._batch).tolist()]
 
     @torch.no_grad()
     def __call__(self) -> float:
         model = self._engine.model
         training = model.training
         model.eval()
-        loss = float(self._engine.objective(self._batch)) / self._targets
+        objective = self._engine.objective
+        sums = objective(self._batch).tolist()
         model.train(training)
-        return loss
+        return sum(
+            weight * total / targets
+            for weight, total, targets in zip(objective.terms.values(), sums, self._targets, strict=True)
+        )
 
     def check(self, state: TrainState, checkpoint: str) -> None:
         """Raise RunError if the engine, restored from `checkpoint`, computes another loss than was saved."""

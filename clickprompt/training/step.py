@@ -24,8 +24,11 @@ class StepResult:
     """What a step did; every number is the same on every worker."""
 
     loss: float
-    """mean over the targets of the global batch"""
+    """mean over the targets of the global batch; of several terms the weighted sum"""
+    terms: dict[str, float]
+    """the loss of each term, before it is weighted"""
     targets: int
+    """of the first term"""
     rows: int
     tokens: int
     lr_factor: float
@@ -60,20 +63,26 @@ def train_step(
 
     Raises NonFiniteError, before anything is applied, if the loss or its gradient isn't finite.
     """
-    targets, rows, tokens = _counts(engine.objective, micro_batches)
+    *targets, rows, tokens = _counts(engine.objective, micro_batches)
+    divisors = [max(count, 1.0) for count in targets]
     factor = schedule_factor(step, total_steps, stage)
     set_learning_rates(engine.optimizer, factor)
 
     engine.begin(micro_batches, step)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
+    loss_sums = torch.zeros(len(targets), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(micro_batches):
-        loss_sum += engine.accumulate(batch, max(targets, 1.0), last=index == len(micro_batches) - 1)
+        loss_sums += engine.accumulate(batch, divisors, last=index == len(micro_batches) - 1)
 
     wished = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
-    totals = all_reduce_sum(torch.cat([loss_sum.reshape(1), wished]))
+    totals = all_reduce_sum(torch.cat([loss_sums, wished]))
     # The step's only wait for the device. It comes before the update, so that NaN never reaches the weights
-    loss_total, *counted, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
-    loss = loss_total / max(targets, 1.0)
+    *totals, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
+    counted = totals[len(targets) :]
+    terms = {
+        name: total / divisor
+        for name, total, divisor in zip(engine.objective.terms, totals, divisors, strict=False)
+    }
+    loss = sum(weight * terms[name] for name, weight in engine.objective.terms.items())
     overflow = engine.may_overflow and not math.isfinite(norm)
     if not overflow:
         refuse_non_finite(step + 1, loss, norm, columns)
@@ -86,7 +95,8 @@ def train_step(
         engine.step()
     return StepResult(
         loss=loss,
-        targets=int(targets),
+        terms=terms,
+        targets=int(targets[0]),
         rows=int(rows),
         tokens=int(tokens),
         lr_factor=factor,
@@ -98,10 +108,13 @@ def train_step(
 
 
 def _counts(objective: Objective, micro_batches: list[Batch]) -> list[float]:
-    """Count [targets, rows, tokens] of the global batch, without padding."""
+    """Count [targets of each term …, rows, tokens] of the global batch, without padding."""
     counts = [
-        torch.stack(
-            [objective.count_targets(batch).double(), batch.row_weight.sum().double(), _tokens(batch)]
+        torch.cat(
+            [
+                objective.count_targets(batch).double(),
+                torch.stack([batch.row_weight.sum().double(), _tokens(batch)]),
+            ]
         )
         for batch in micro_batches
     ]

@@ -154,7 +154,8 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
         raise ConfigError(f"tune.space: the point {shown} comes twice; give each value once")
     pretrain = None
     if wants_pretraining(config):
-        if not full.prompt.num_prompts and not full.finetune.with_plm:
+        has_ctr = full.prompt.num_prompts or full.pretrain.reads_ids
+        if not has_ctr and not full.finetune.with_plm:
             raise ConfigError(
                 f"tune.space: point {number} ({shown}): pretrained without prompts there is no CTR "
                 "tower to finetune without the PLM; use prompt.num_prompts of at least 1, or "

@@ -23,7 +23,7 @@ from clickprompt.evaluation.recovery import (
 from clickprompt.export.format import write_export
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import ClickPrompt, build_model
-from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.objectives import PretrainLoss
 from clickprompt.scoring.recovery import MASK_RATE, Recovery, check_recoverable
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config, write_both
@@ -39,7 +39,7 @@ def prepared(tmp_path_factory):
 
 
 def trained(config, dataset, table, steps=40) -> ClickPrompt:
-    objective = PromptAugmentedLM(build_model(config, dataset.field_sizes, objective="pretrain"))
+    objective = PretrainLoss(build_model(config, dataset.field_sizes, objective="pretrain"))
     with torch.no_grad():  # prompts differ between rows from the start, which spares most of the steps
         objective.model.ctr.embedding.weight.mul_(20)
         for parameter in objective.model.prompt_projector.parameters():

@@ -11,8 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
-from clickprompt.config import Config, FinetuneConfig, replaced
+from clickprompt.config import PRETRAINING, Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
+from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
@@ -20,7 +21,7 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
-from clickprompt.objectives import OBJECTIVES
+from clickprompt.objectives import build_objective
 from clickprompt.training import guards
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
@@ -65,14 +66,17 @@ class Recorder(Context):
 
 def build(config: Config, objective_name: str, engine: str, num_workers: int, total_steps: int | None = None):
     dataset = Dataset.open(config.data.path)
-    stage = config.pretrain if objective_name == "pretrain" else config.finetune
-    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
-    table = (
-        TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name != "without_plm" else None
-    )
+    pretraining = objective_name in PRETRAINING
+    stage = config.pretrain if pretraining else config.finetune
+    model = build_model(config, dataset.field_sizes, objective=objective_name)
+    objective = build_objective(model, stage)
+    table = TokenTable.open(dataset, load_tokenizer(config.plm.path)) if model.plm is not None else None
     masking = config.masking if objective_name == "pretrain" else None
     lm = objective.model.plm.lm_kind if masking else "masked"
-    collator = Collator(dataset.columns, table, masking, lm=lm, seed=config.seed)
+    corruption = (
+        IdCorruption.of(dataset, config.masking, config.pretrain, config.seed) if pretraining else None
+    )
+    collator = Collator(dataset.columns, table, masking, lm=lm, seed=config.seed, corruption=corruption)
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
         built = TorchEngine(

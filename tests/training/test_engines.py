@@ -238,14 +238,14 @@ def test_an_overflow_is_skipped_and_halves_the_loss_scale(config):
     batch = collator(columns_of(dataset.read_row_groups("train", [0])))
     before = engine.weights()
     engine._loss_scale.factor = 2.0**100
-    engine.accumulate(batch, 1.0, last=True)
+    engine.accumulate(batch, [1.0], last=True)
     assert engine.may_overflow
     assert not engine.gradient_norm().isfinite()
     engine.skip()
     assert engine._loss_scale.factor == 2.0**99
     assert all(engine.weights()[name].equal(value) for name, value in before.items())
     engine._loss_scale.factor = 2.0**10
-    engine.accumulate(batch, 1.0, last=True)
+    engine.accumulate(batch, [1.0], last=True)
     engine.step()
     assert not any(
         engine.weights()[name].equal(before[name])

@@ -14,7 +14,7 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
-from clickprompt.objectives import ClickLoss, PromptAugmentedLM
+from clickprompt.objectives import ClickLoss, PretrainLoss
 from clickprompt.training.optimizers import schedule_factor
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
@@ -148,7 +148,7 @@ def test_padding_rows_and_empty_masks_weigh_nothing(config):
     torch.testing.assert_close(click(collator(padded)), click(collator(columns)))
     assert click.count_targets(collator(padded)) == 6
 
-    masked = PromptAugmentedLM(build_model(config, dataset.field_sizes, objective="pretrain"))
+    masked = PretrainLoss(build_model(config, dataset.field_sizes, objective="pretrain"))
     nothing = Collator(dataset.columns, table, config.masking)({**columns, "weight": np.zeros(6, np.float32)})
     loss = masked(nothing)
     loss.backward()

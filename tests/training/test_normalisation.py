@@ -12,8 +12,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from clickprompt.config import Config, replaced
+from clickprompt.config import PRETRAINING, Config, replaced
 from clickprompt.data.collate import Collator
+from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
@@ -28,7 +29,48 @@ CASES = {
     "PA-MLM": ("bert", "pretrain", {}),
     "PA-MLM of whole values": ("bert", "pretrain", {"masking.mask_scope": "field"}),
     "PA-MLM without prompts": ("bert", "pretrain", {"prompt.num_prompts": 0}),
+    "PA-MLM with hidden ids and replaced ones": (
+        "bert",
+        "pretrain",
+        {"masking.hide_ids": 0.5, "masking.mask_rate": 0.3, "pretrain.id_objective": "replaced"},
+    ),
+    "PA-MLM, ids restored from ids and from text": (
+        "bert",
+        "pretrain",
+        {
+            "masking.hide_ids": 1.0,
+            "masking.mask_scope": "field",
+            "pretrain.id_objective": "masked",
+            "pretrain.text_id_weight": 0.5,
+            "pretrain.id_candidates": 4,
+        },
+    ),
+    "replaced ids alone": (
+        "bert",
+        "pretrain_ids",
+        {"pretrain.with_plm": False, "pretrain.id_objective": "replaced"},
+    ),
+    "hidden ids alone": (
+        "bert",
+        "pretrain_ids",
+        {"pretrain.with_plm": False, "pretrain.id_objective": "masked", "pretrain.id_candidates": 4},
+    ),
     "PA-CLM": ("gpt2", "pretrain", {}),
+    "PA-CLM with hidden ids and both alignments": (
+        "gpt2",
+        "pretrain",
+        {
+            "masking.hide_ids": 0.5,
+            "pretrain.id_objective": "masked",
+            "pretrain.text_id_weight": 1.0,
+            "data.id_dropout": 0.1,
+        },
+    ),
+    "denoising with hidden ids and both alignments": (
+        "bart",
+        "pretrain",
+        {"masking.hide_ids": 0.5, "pretrain.id_objective": "masked", "pretrain.text_id_weight": 1.0},
+    ),
     "denoising": ("bart", "pretrain", {}),
     "Eq. 9": ("bert", "with_plm", {}),
     "Eq. 9 with a decoder": ("gpt2", "with_plm", {}),
@@ -53,16 +95,26 @@ def gradients(
     table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
     pretrain = objective_name == "pretrain"
     lm = check_plm(config.plm).lm_kind
-    collator = Collator(dataset.columns, table, config.masking if pretrain else None, lm=lm)
+    collator = Collator(
+        dataset.columns,
+        None if objective_name == "pretrain_ids" else table,
+        config.masking if pretrain else None,
+        lm=lm,
+        id_dropout=config.data.id_dropout,
+        corruption=IdCorruption.of(dataset, config.masking, stage, seed=0)
+        if objective_name in PRETRAINING
+        else None,
+    )
     objective = OBJECTIVES[objective_name](
         build_model(config, dataset.field_sizes, objective=objective_name)
     ).double()
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
-    micro_batches = collator.micro_batches(batches[order.total_steps - 1], micro_batch_size)
+    last = order.total_steps - 1
+    micro_batches = collator.micro_batches(batches[last], micro_batch_size, order.epoch_of(last), last)
     targets = all_reduce_sum(
-        torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum()
-    ).item()
-    assert targets > 0
+        torch.stack([objective.count_targets(batch).double() for batch in micro_batches]).sum(0)
+    ).tolist()
+    assert min(targets) > 0
     for index, batch in enumerate(micro_batches):
         double = replace(batch, labels=batch.labels.double(), row_weight=batch.row_weight.double())
         engine.accumulate(double, targets, last=index == len(micro_batches) - 1)

@@ -220,7 +220,7 @@ def _tokens(
     given: int | None,
 ) -> tuple[int, str]:
     """Return the tokens of a global batch's longest text, and how they are known."""
-    if objective == "without_plm":
+    if objective in ("pretrain_ids", "without_plm"):
         return 0, "none is read"
     limit = config.plm.max_length
     if given is not None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 from ray.util import ActorPool
 
-from clickprompt.config import Config, require_split
+from clickprompt.config import PRETRAINING, Config, require_split
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.attention import AttentionSums, summarise_attention
@@ -192,7 +192,7 @@ def is_pretrained(run: str) -> bool:
 
     Raises DataError if it holds no export.
     """
-    return _described(export_of(storage.native(run)))["objective"] == "pretrain"
+    return _described(export_of(storage.native(run)))["objective"] in PRETRAINING
 
 
 def _predictions_of(run: str, split: str, fingerprint: str) -> pa.Table:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from clickprompt.config import (
+    PRETRAINING,
     Config,
     FinetuneConfig,
     ObjectiveName,
@@ -75,8 +76,10 @@ def check_training(
         dataset.verify()
     if isinstance(stage, FinetuneConfig):
         _check_validation(dataset)
+    else:
+        _check_ids(config)
     plm, truncation = None, None
-    if objective != "without_plm":
+    if objective in ("pretrain", "with_plm"):
         from clickprompt.models.plm_loading import check_plm  # transformers' models take seconds to import
 
         plm = check_plm(config.plm, config.prompt)
@@ -133,6 +136,23 @@ def _check_validation(dataset: Dataset) -> None:
             f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them "
             "clicks, and the best weights are those of the highest validation AUC, which needs both classes; "
             "prepare again with --split hash, or with more rows"
+        )
+
+
+def _check_ids(config: Config) -> None:
+    """Raise ConfigError for settings of ids that would have no effect, or leave the CTR tower untrained."""
+    pretrain, prompted = config.pretrain, config.prompt.num_prompts > 0
+    if config.masking.hide_ids and not (pretrain.with_plm and (prompted or pretrain.id_objective != "none")):
+        raise ConfigError(
+            f"masking.hide_ids={config.masking.hide_ids:g} hides the ids of masked values from the CTR "
+            f"tower, and {'without prompts' if pretrain.with_plm else 'with pretrain.with_plm=false'} "
+            "nothing is restored from them; set it to 0"
+        )
+    if pretrain.text_id_weight and not prompted and pretrain.id_objective == "none":
+        raise ConfigError(
+            f"pretrain.text_id_weight={pretrain.text_id_weight:g} without prompts would train the embeddings "
+            "and leave the rest of the CTR tower untrained; set prompt.num_prompts to at least 1, or "
+            "pretrain.id_objective"
         )
 
 
@@ -214,17 +234,17 @@ def _check_init(
     Returns the export's dataset if that is another one or another version, whose embeddings must then be
     matched by value. Raises InputError.
     """
-    if objective == "pretrain" and info.objective != "pretrain":
+    if objective in PRETRAINING and info.objective not in PRETRAINING:
         raise ConfigError(
             f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining "
             "it started from"
         )
     earlier = stored_config(info.config)
-    has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0
-    if not has_ctr and objective == "without_plm":
+    has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids
+    if not has_ctr and objective in ("without_plm", "pretrain_ids"):
         raise ConfigError(
             f"{what}: pretrained without prompts, so it has no CTR tower to start from; set "
-            "finetune.init=null"
+            f"{what.partition('=')[0]}=null"
         )
     before = None
     if has_ctr:

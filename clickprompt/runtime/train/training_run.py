@@ -47,7 +47,7 @@ class TrainingRun:
 
     @property
     def needs_text(self) -> bool:
-        return self.objective != "without_plm"
+        return self.objective in ("pretrain", "with_plm")
 
     def is_over(self, state: TrainState) -> bool:
         """Whether no step is left: all are done, or validation has stopped the run."""

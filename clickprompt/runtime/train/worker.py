@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
-from clickprompt.config import FinetuneConfig
+from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.collate import Collator
+from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
@@ -20,7 +21,7 @@ from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
-from clickprompt.objectives import OBJECTIVES
+from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.runtime.train.exports import Exports
 from clickprompt.runtime.train.stream import STREAM_NAME, iterate_batches
@@ -53,7 +54,7 @@ def work(
     checkpoint = newest_complete(training.checkpoints)
     state = load_state(checkpoint)
     model = _initial_model(training)
-    engine = _build_engine(training, OBJECTIVES[training.objective](model), num_workers)
+    engine = _build_engine(training, build_objective(model, training.stage), num_workers)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
     collator = build_collator(training, tokenizer)
 
@@ -133,6 +134,11 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         max_length=training.config.plm.max_length,
         seed=training.config.seed,
         id_dropout=training.config.data.id_dropout,
+        corruption=IdCorruption.of(
+            training.dataset, training.config.masking, training.stage, training.config.seed
+        )
+        if isinstance(training.stage, PretrainConfig)
+        else None,
     )
 
 

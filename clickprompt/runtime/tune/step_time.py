@@ -36,7 +36,7 @@ def _timed(training: TrainingRun, threads: int) -> StepTime:
     from clickprompt.data.prepared.dataset import columns_of
     from clickprompt.data.text.template import load_tokenizer
     from clickprompt.models.clickprompt import build_model
-    from clickprompt.objectives import OBJECTIVES, model_inputs
+    from clickprompt.objectives import build_objective, model_inputs
     from clickprompt.runtime.train.worker import build_collator
     from clickprompt.training.engine import TorchEngine
 
@@ -44,7 +44,7 @@ def _timed(training: TrainingRun, threads: int) -> StepTime:
     torch.set_flush_denormal(True)
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
-    objective: Any = OBJECTIVES[training.objective](model)
+    objective: Any = build_objective(model, training.stage)
     runtime, size = training.config.runtime, training.stage.micro_batch_size
     engine = TorchEngine(
         objective,
@@ -72,7 +72,7 @@ def _timed(training: TrainingRun, threads: int) -> StepTime:
         engine.begin(batches, number)
         begin = clock()
         for index, batch in enumerate(batches):
-            engine.accumulate(batch, 1.0, last=index == len(batches) - 1)
+            engine.accumulate(batch, [1.0] * len(objective.terms), last=index == len(batches) - 1)
         accumulated = clock()
         engine.gradient_norm()
         engine.step()

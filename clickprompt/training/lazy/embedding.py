@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from clickprompt.config import StageConfig
 from clickprompt.data.batch import Batch
-from clickprompt.models.layers import PackedEmbedding, gather_rows
+from clickprompt.models.layers import PackedEmbedding, gather_rows, starts
 from clickprompt.models.parameter_groups import rate_and_decay
 from clickprompt.training.lazy.deferred_adamw import DeferredAdamW
 from clickprompt.training.optimizers import schedule_factor
@@ -73,7 +73,7 @@ class LazyEmbedding:
 
         Every worker calls this, with all of its micro-batches.
         """
-        ids = (torch.cat([batch.field_ids for batch in micro_batches]) + self._offsets).flatten()
+        ids = torch.cat([self._read_by(batch) for batch in micro_batches])
         self._rows = _distinct(_gather(ids))
         self._step = step
         self._positions.index_copy_(
@@ -85,6 +85,16 @@ class LazyEmbedding:
         self.leaves = [
             part.detach().contiguous().requires_grad_() for part in weight.split(self._widths, dim=1)
         ]
+
+    def _read_by(self, batch: Batch) -> Tensor:
+        """Return the rows that a batch's forward pass may look up, with repetitions: [n]."""
+        ids = [(batch.field_ids + self._offsets).flatten()]
+        if batch.candidate_ids is not None:
+            assert batch.true_ids is not None
+            assert batch.candidate_fields is not None
+            ids.append((batch.true_ids + self._offsets).flatten())
+            ids.append(batch.candidate_ids + self._offsets[batch.candidate_fields])
+        return torch.cat(ids)
 
     def lookup(self, ids: Tensor, table: int) -> Tensor:
         """Look up the step's rows of a table, any shape → [..., d].
@@ -199,10 +209,10 @@ class _Lookup(nn.Module):
         self._index = index
         self.register_buffer("offsets", offsets, persistent=False)
 
-    def forward(self, field_ids: Tensor) -> Tensor:
-        """field_ids [B, F] int64, each field counting from 0 → field_embeddings [B, F, d]."""
+    def forward(self, field_ids: Tensor, fields: Tensor | None = None) -> Tensor:
+        """Look up as PackedEmbedding does."""
         read = self._tables.lookup if self.training else self._tables.current
-        return read(field_ids + self.offsets, self._index)
+        return read(field_ids + starts(self.offsets, fields), self._index)
 
 
 def _gather(ids: Tensor) -> Tensor:

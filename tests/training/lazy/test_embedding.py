@@ -111,7 +111,7 @@ def overflow(engine, micro_batches):
     ]
     engine.begin(micro_batches, STEPS - 1)
     for index, batch in enumerate(micro_batches):
-        engine.accumulate(batch, 1.0, last=index == len(micro_batches) - 1)
+        engine.accumulate(batch, [1.0], last=index == len(micro_batches) - 1)
     engine._lazy.leaves[0].grad[0, 0] = torch.inf
     engine.step()
     after = (*engine.model.state_dict().values(), engine._lazy._weight, engine._lazy._touched)

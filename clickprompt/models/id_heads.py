@@ -1,0 +1,91 @@
+"""Heads of pretraining on ids: detect replaced values, and restore hidden ones.
+
+Shape legend: B rows, F fields, Z tokens, Q interaction_dim, H hidden size, d embedding size, M cells to be
+restored, C candidates.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clickprompt.models.layers import PackedEmbedding, linear
+
+__all__ = ["ReplacedHead", "RestoringHead", "mean_by_cell", "restoring_loss"]
+
+
+class ReplacedHead(nn.Module):
+    """One logit a field of the value being another than the row's own (replaced feature detection of MAP, Lin
+    et al. 2023): Linear(q), Q → F.
+    """
+
+    def __init__(self, interaction_dim: int, num_fields: int) -> None:
+        super().__init__()
+        self.detection = linear(interaction_dim, num_fields)
+
+    def forward(self, interaction_vector: Tensor) -> Tensor:
+        """q [B, Q] → logits [B, F]."""
+        return self.detection(interaction_vector)
+
+
+class RestoringHead(nn.Module):
+    """A vector a field, whose products with the embeddings of the field's values are the logits of a hidden
+    value: Linear, Q (or H) → F d.
+    """
+
+    def __init__(self, input_dim: int, num_fields: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.num_fields = num_fields
+        self.projection = linear(input_dim, num_fields * embedding_dim)
+
+    def forward(self, states: Tensor, fields: Tensor) -> Tensor:
+        """states [M, Q] and the field of each [M] → [M, d]."""
+        states = states.to(self.projection.weight.dtype)
+        vectors = self.projection(states).unflatten(1, (self.num_fields, -1))
+        return vectors[torch.arange(len(fields), device=fields.device), fields]
+
+
+def mean_by_cell(hidden: Tensor, value_fields: Tensor, cells: Tensor) -> Tensor:
+    """Average the hidden states of the tokens of each cell's value: hidden [B, Z, H], value_fields [B, Z],
+    cells [B, F] bool with M true → [M, H], in row-major order of the cells.
+    """
+    number = torch.full(cells.shape, -1, device=cells.device)
+    number[cells] = torch.arange(int(cells.sum()), device=cells.device)
+    of_token = torch.where(value_fields >= 0, number.gather(1, value_fields.clamp(min=0).long()), -1)
+    tokens = of_token >= 0
+    own = of_token[tokens]  # [T] the cell of each token
+    sums = hidden.new_zeros(int(cells.sum()), hidden.shape[2]).index_add(0, own, hidden[tokens])
+    counts = torch.bincount(own, minlength=len(sums)).clamp(min=1)
+    return sums / counts.unsqueeze(1).to(sums.dtype)
+
+
+def restoring_loss(
+    vectors: Tensor,
+    fields: Tensor,
+    true_ids: Tensor,
+    log_q: Tensor,
+    candidates: tuple[Tensor, Tensor, Tensor],
+    embedding: PackedEmbedding,
+) -> Tensor:
+    """Return the summed cross entropy of M hidden ids, each among its field's candidates and itself:
+
+        −log( e^{v·e_y − log Q_y} / (e^{v·e_y − log Q_y} + Σ_{c ≠ y} e^{v·e_c − log Q_c}) )
+
+    vectors [M, d]; fields, true_ids, log_q [M]; candidates: ids, fields (ascending), log Q, each [C].
+    """
+    ids, of_field, candidate_log_q = candidates
+    rows = embedding(torch.cat([ids, true_ids]), torch.cat([of_field, fields]))
+    among, own = rows[: len(ids)], rows[len(ids) :]
+    vectors = vectors.to(rows.dtype)  # autocast may have lowered it
+    own_logits = (vectors * own).sum(1) - log_q
+    numbers = torch.arange(len(embedding.offsets) + 1, device=of_field.device)
+    bounds = torch.searchsorted(of_field, numbers).tolist()
+    losses = [own_logits.sum() * 0]  # a graph even without targets
+    for field, (start, stop) in enumerate(pairwise(bounds)):
+        cells = torch.nonzero(fields == field).squeeze(1)
+        logits = vectors[cells] @ among[start:stop].T - candidate_log_q[start:stop]
+        itself = true_ids[cells].unsqueeze(1) == ids[start:stop]
+        logits = torch.cat([own_logits[cells].unsqueeze(1), logits.masked_fill(itself, -torch.inf)], dim=1)
+        losses.append(F.cross_entropy(logits, torch.zeros_like(cells), reduction="sum"))
+    return torch.stack(losses).sum()

@@ -1,0 +1,74 @@
+"""The heads of pretraining on ids, against naive loops."""
+
+import math
+
+import torch
+
+from clickprompt.models.id_heads import RestoringHead, mean_by_cell, restoring_loss
+from clickprompt.models.layers import PackedEmbedding
+
+torch.manual_seed(0)
+
+
+def test_states_are_averaged_over_a_values_tokens():
+    hidden = torch.randn(3, 6, 4)
+    value_fields = torch.tensor([[-1, 0, 0, -1, 2, -1], [-1, 1, 2, 2, 2, -1], [0, 0, -1, -1, -1, -1]])
+    cells = torch.tensor([[True, False, True], [False, True, True], [False, False, True]])
+    found = mean_by_cell(hidden, value_fields, cells)
+    expected = []
+    for row, field in torch.nonzero(cells).tolist():
+        own = [hidden[row, z] for z in range(6) if value_fields[row, z] == field]
+        expected.append(torch.stack(own).mean(0) if own else torch.zeros(4))
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_restoring_is_a_softmax_over_candidates_and_the_value_itself():
+    sizes, d = [5, 7, 3], 4
+    embedding = PackedEmbedding(sizes, d).double()
+    torch.nn.init.normal_(embedding.weight)
+    vectors = torch.randn(6, d, dtype=torch.float64)
+    fields = torch.tensor([0, 1, 1, 0, 1, 0])
+    true_ids = torch.tensor([2, 6, 1, 4, 3, 1])
+    log_q = torch.randn(6, dtype=torch.float64)
+    # Field 1's candidates hold a value twice, one of them a target; field 2 has none
+    ids, of_field = torch.tensor([1, 2, 3, 4, 3, 3, 5]), torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    candidate_log_q = torch.randn(7, dtype=torch.float64)
+    found = restoring_loss(vectors, fields, true_ids, log_q, (ids, of_field, candidate_log_q), embedding)
+    table = embedding.weight.detach()
+    starts = [0, 5, 12]
+    expected = 0.0
+    for m in range(6):
+        field, own = int(fields[m]), int(true_ids[m])
+
+        def score(value, q, field=field, m=m):
+            return math.exp(float(vectors[m] @ table[starts[field] + value]) - q)
+
+        numerator = score(own, float(log_q[m]))
+        others = sum(
+            score(int(c), float(q))
+            for c, f, q in zip(ids, of_field, candidate_log_q, strict=True)
+            if f == field and c != own
+        )
+        expected -= math.log(numerator / (numerator + others))
+    torch.testing.assert_close(found.detach(), torch.tensor(expected, dtype=torch.float64))
+    found.backward()
+    assert embedding.weight.grad is not None
+
+
+def test_without_targets_the_loss_is_zero_with_a_graph():
+    embedding = PackedEmbedding([3, 3], 2)
+    head = RestoringHead(5, 2, 2)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    vectors = head(torch.zeros(0, 5), nothing)
+    candidates = (torch.tensor([1, 2]), torch.tensor([0, 1]), torch.zeros(2))
+    loss = restoring_loss(vectors, nothing, nothing, torch.zeros(0), candidates, embedding)
+    loss.backward()
+    assert float(loss) == 0
+    assert head.projection.weight.grad is not None
+
+
+def test_a_cell_gets_its_own_fields_vector():
+    head = RestoringHead(5, 3, 2)
+    states, fields = torch.randn(4, 5), torch.tensor([2, 0, 1, 2])
+    whole = head.projection(states).view(4, 3, 2)
+    torch.testing.assert_close(head(states, fields), torch.stack([whole[m, fields[m]] for m in range(4)]))

@@ -1,0 +1,72 @@
+"""Objectives on ids in training: every engine, the lazy tables and any number of workers give one plain
+process's losses, also across a restart.
+"""
+
+import pytest
+
+from clickprompt.config import replaced
+from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
+from tests.support.tiny import tiny_config, write_both
+
+RATES = "{ctr: 1e-2, projector: 2e-3, plm: 1e-3, heads: 5e-3}"
+OBJECTIVES = {
+    "all with text": (
+        "pretrain",
+        {
+            "masking.hide_ids": 0.5,
+            "masking.mask_rate": 0.3,
+            "pretrain.id_objective": "masked",
+            "pretrain.id_weight": 0.5,
+            "pretrain.text_id_weight": 2.0,
+            "pretrain.id_candidates": 4,
+        },
+    ),
+    "replaced alone": ("pretrain_ids", {"pretrain.with_plm": False, "pretrain.id_objective": "replaced"}),
+    "masked alone": (
+        "pretrain_ids",
+        {"pretrain.with_plm": False, "pretrain.id_objective": "masked", "pretrain.id_candidates": 4},
+    ),
+}
+LAZY = {"pretrain.embedding_optimizer": "lazy"}
+ENGINES = {"torch": {}, "2": {}, "3": {}, "torch, lazy": LAZY, "2, lazy": LAZY}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    dataset, plm = write_both(str(tmp_path_factory.mktemp("ids")))
+    return tiny_config(dataset.uri, plm, pretrain__lr=RATES)
+
+
+@pytest.fixture(scope="module")
+def plain(config):
+    return {
+        name: losses_of(replaced(config, changes), objective=objective)
+        for name, (objective, changes) in OBJECTIVES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def two_workers(config, tmp_path_factory):
+    cases = {}
+    for name, (objective, changes) in OBJECTIVES.items():
+        for engine, more in ENGINES.items():
+            changed = {"changes": {**changes, **more, **SMALL}, "keep": str(tmp_path_factory.mktemp("kept"))}
+            number = engine.split(",")[0]
+            cases[f"{name}, {engine}"] = Case(number, objective, until=5, **changed)
+            cases[f"{name}, {engine}, on"] = Case(number, objective, resume=5, until=10, **changed)
+    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+
+
+# Which value is hidden can't be learned here: the fields of these rows are independent
+@pytest.mark.parametrize("name", ["all with text", "replaced alone"])
+def test_the_objective_is_learned(plain, name):
+    losses = plain[name]
+    assert len(losses) == STEPS
+    assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_workers_with_a_restart_equal_one_plain_process(two_workers, plain, name, engine):
+    found = two_workers[f"{name}, {engine}"] + two_workers[f"{name}, {engine}, on"]
+    assert found == pytest.approx(plain[name][:10], rel=1e-5)
