@@ -196,6 +196,13 @@ class FinetuneConfig(StageConfig):
     init: str | None = Field(
         default=None, description="run (or its export) to start from; datasets as for pretrain.init"
     )
+    label_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the training rows whose labels may be used, drawn by row; for measuring what "
+        "pretraining, which needs no labels, is worth where these are few",
+    )
     epochs: int = Field(default=3, ge=1, description="number of times each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]

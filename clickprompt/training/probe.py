@@ -24,7 +24,7 @@ class Probe:
 
     def __init__(self, engine: Engine, collator: Collator, dataset: Dataset):
         self._engine = engine
-        rows = dataset.read_row_groups("train", [0]).slice(0, _ROWS)
+        rows = dataset.first_rows("train", _ROWS)
         self._batch = collator(columns_of(rows)).to(engine.device)
         self._targets = [max(count, 1.0) for count in engine.objective.count_targets(self._batch).tolist()]
 

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, require_split
+from clickprompt.data.keyed_random import random_uniform
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
@@ -30,6 +32,21 @@ __all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns",
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+_LABELLED = 12  # stream of the keyed generator; data/id_corruption.py has those up to 11
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Which training rows a few-label training has (`Dataset.only_labelled`)."""
+
+    share: float
+    seed: int
+    row_group_counts: tuple[int, ...]
+
+
+def labelled_draws(row_ids: np.ndarray, seed: int) -> np.ndarray:
+    """Return each row's draw in [0, 1)."""
+    return random_uniform(_LABELLED, seed, row_ids)
 
 
 class Dataset:
@@ -37,11 +54,19 @@ class Dataset:
     send to a task.
     """
 
-    def __init__(self, uri: str, manifest: dict[str, Any], *, new_rows: bool = False) -> None:
-        """new_rows: as given by `only_new`."""
+    def __init__(
+        self,
+        uri: str,
+        manifest: dict[str, Any],
+        *,
+        new_rows: bool = False,
+        labelled: LabelledRows | None = None,
+    ) -> None:
+        """new_rows, labelled: as given by `only_new` and `only_labelled`."""
         self.uri = uri
         self.manifest = manifest
         self._new_rows = new_rows
+        self._labelled = labelled
 
     @classmethod
     def open(cls, uri: str, version: int | None = None) -> "Dataset":
@@ -97,6 +122,27 @@ class Dataset:
             )
         return new
 
+    def only_labelled(self, share: float, seed: int) -> "Dataset":
+        """Return the same dataset with only a share of its training rows: those whose draw by (seed, row_id)
+        is below it, so a larger share has all rows of a smaller one.
+
+        The other splits stay whole, and so does the vocabulary. Raises DataError if no row is left.
+        """
+        counts = np.array(
+            [
+                int((labelled_draws(self._row_ids(index), seed) < share).sum())
+                for index in range(len(self.row_group_counts("train")))
+            ],
+            dtype=np.int64,
+        )
+        if not counts.sum():
+            raise DataError(
+                f"{self.uri}: finetune.label_share={share:g} leaves none of {self.counts['train']:,} "
+                "training rows; set a larger share"
+            )
+        labelled = LabelledRows(share, seed, tuple(counts.tolist()))
+        return Dataset(self.uri, self.manifest, new_rows=self._new_rows, labelled=labelled)
+
     @property
     def field_names(self) -> list[str]:
         return [field["name"] for field in self.manifest["fields"]]
@@ -126,7 +172,9 @@ class Dataset:
     @property
     def counts(self) -> dict[str, int]:
         counts = dict(self.manifest["counts"])
-        return counts | {"train": int(self.row_group_counts("train").sum())} if self._new_rows else counts
+        if self._new_rows or self._labelled:
+            counts["train"] = int(self.row_group_counts("train").sum())
+        return counts
 
     @property
     def version(self) -> int:
@@ -140,6 +188,8 @@ class Dataset:
 
     def row_group_counts(self, split: str) -> np.ndarray:
         """Return the rows of each row group of the split, [row groups] int64, in shard order."""
+        if split == "train" and self._labelled:
+            return np.array(self._labelled.row_group_counts, dtype=np.int64)
         return np.array(
             [rows for shard in self._shards(split) for rows in shard["row_groups"]], dtype=np.int64
         )
@@ -160,7 +210,13 @@ class Dataset:
                 if shard not in files:
                     files[shard] = pq.ParquetFile(storage.open_input(self._path(shards[shard])))
                 tables.append(files[shard].read_row_group(int(index - starts[shard]), use_threads=False))
-        return pa.concat_tables(tables) if tables else self._schema().empty_table()
+        return self._kept(split, pa.concat_tables(tables) if tables else self._schema().empty_table())
+
+    def first_rows(self, split: str, number: int) -> pa.Table:
+        """Return the first `number` rows of a split, or all if it has fewer."""
+        enough = int(np.searchsorted(np.cumsum(self.row_group_counts(split)), number)) + 1
+        groups = np.arange(min(enough, len(self.row_group_counts(split))))
+        return self.read_row_groups(split, groups).slice(0, number)
 
     def read_split(self, split: str) -> pa.Table:
         return pa.concat_tables(self.shard_tables(split))
@@ -169,7 +225,10 @@ class Dataset:
         """Yield the split's shards in order, one table in memory at a time, with all columns or the given
         ones.
         """
-        return (read_table(self._path(shard), columns) for shard in self._shards(split))
+        read = None if columns is None else [*dict.fromkeys(["row_id", *columns])]
+        for shard in self._shards(split):
+            table = self._kept(split, read_table(self._path(shard), read))
+            yield table if columns is None else table.select(list(columns))
 
     def vocabulary(self, field: int) -> pa.Table:
         """Return id int32, value string, train_count int64 of one field; row i is id i."""
@@ -204,6 +263,17 @@ class Dataset:
                     f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's "
                     f"{entry['sha256'][:12]}…; run clickprompt prepare again"
                 )
+
+    def _kept(self, split: str, rows: pa.Table) -> pa.Table:
+        """Return those rows of a split that this view has, in their order."""
+        if split != "train" or self._labelled is None:
+            return rows
+        draws = labelled_draws(rows.column("row_id").to_numpy(), self._labelled.seed)
+        return rows.filter(pa.array(draws < self._labelled.share))
+
+    def _row_ids(self, row_group: int) -> np.ndarray:
+        """Return the row ids of a row group of the training split."""
+        return self.read_row_groups("train", [row_group]).column("row_id").to_numpy()
 
     def _shards(self, split: str) -> list[dict[str, Any]]:
         shards = self.manifest["shards"][require_split(split)]

@@ -76,6 +76,8 @@ def check_training(
         dataset.verify()
     if isinstance(stage, FinetuneConfig):
         _check_validation(dataset)
+        if stage.label_share < 1:
+            dataset = dataset.only_labelled(stage.label_share, config.seed)
     else:
         _check_ids(config)
     plm, truncation = None, None

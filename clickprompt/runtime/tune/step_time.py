@@ -56,7 +56,7 @@ def _timed(training: TrainingRun, threads: int) -> StepTime:
     collator = build_collator(
         training, load_tokenizer(training.config.plm.path) if training.needs_text else None
     )
-    rows = training.dataset.read_row_groups("train", [0])
+    rows = training.dataset.first_rows("train", max(size * _MICRO_BATCHES, _SCORED))
     batches = [
         batch.to(device)
         for batch in collator.micro_batches(columns_of(rows.slice(0, size * _MICRO_BATCHES)), size, 0)

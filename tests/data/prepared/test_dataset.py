@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from clickprompt.data.prepared.dataset import FORMAT_VERSION, Dataset
+from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from tests.support.synthetic import FIELDS, write_dataset
@@ -120,3 +121,42 @@ def test_damaged_shard_is_named_when_read(dataset):
             DataError, match=r"valid/part-00000\.parquet: missing or damaged .*run clickprompt prepare again"
         ):
             read()
+
+
+def test_few_labels_are_a_view_of_the_training_rows_alone(dataset):
+    whole = dataset.read_split("train")
+    few, more = (dataset.only_labelled(share, seed=5) for share in (0.1, 0.4))
+    rows = few.read_split("train")
+    assert 20 < len(rows) < 65
+    assert few.counts == dataset.counts | {"train": len(rows)}
+    assert few.row_group_counts("train").sum() == len(rows)
+    ids = whole["row_id"].to_pylist()
+    kept = rows["row_id"].to_pylist()
+    assert kept == [row for row in ids if row in set(kept)]  # in the order of all
+    assert set(kept) <= set(more.read_split("train")["row_id"].to_pylist())
+    assert kept != dataset.only_labelled(0.1, seed=6).read_split("train")["row_id"].to_pylist()
+    for view in (few, pickle.loads(pickle.dumps(few))):
+        groups = [view.read_row_groups("train", [index]) for index in range(11)]
+        assert [len(group) for group in groups] == view.row_group_counts("train").tolist()
+        assert pa.concat_tables(groups).equals(rows)
+        assert view.first_rows("train", 7).equals(rows.slice(0, 7))
+        assert view.first_rows("train", 999).equals(rows)
+    assert pa.concat_tables(few.shard_tables("train", ["label"])).equals(rows.select(["label"]))
+    assert few.read_split("test").equals(dataset.read_split("test"))
+    assert few.fingerprint == dataset.fingerprint
+    with pytest.raises(DataError, match=r"finetune\.label_share=1e-06 leaves none of 400 training rows"):
+        dataset.only_labelled(1e-6, seed=5)
+
+
+def test_an_epoch_of_few_labels_has_each_of_them_once(dataset):
+    few = dataset.only_labelled(0.1, seed=5)
+    sizes = {"global_batch_size": 8, "chunk_batches": 2, "seed": 1, "epochs": 2, "max_steps": None}
+    order = Order.of(few, **sizes)
+    seen = [
+        row
+        for rank in range(2)
+        for _, columns in read_local_batches(few, order, rank=rank, num_workers=2)
+        for row, weight in zip(columns["row_id"], columns["weight"], strict=True)
+        if weight
+    ]
+    assert sorted(seen) == sorted(few.read_split("train")["row_id"].to_pylist() * 2)
