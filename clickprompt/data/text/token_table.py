@@ -54,7 +54,7 @@ class TokenTable:
         has.
         """
         uri = table_uri(dataset, tokenizer)
-        wanted = tokenizer_fingerprint(tokenizer)
+        wanted = tokenizer_fingerprint(tokenizer, dataset.template)
         remedy = f"run clickprompt tokenize {dataset.uri} --plm {tokenizer.name_or_path or 'PATH'}"
         if not storage.exists(storage.join(uri, META)):
             tables = storage.join(dataset.uri, "tokens")
@@ -131,7 +131,7 @@ class TokenTable:
     def assemble(
         self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of the rows' sentences (Eq. 4), padded on the right to the longest of them.
+        """Return the tokens of the rows' sentences, padded on the right to the longest of them.
 
         field_ids [B, F] integers, each field counted from 0; text [B] bool: rows with False get only the
         special tokens, or, if the family puts none around a text, one padding token that is not masked out,
@@ -236,7 +236,8 @@ def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
 
 def table_uri(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
     version = f"-v{dataset.version}" if dataset.version > 1 else ""
-    return storage.join(dataset.uri, "tokens", f"{tokenizer_fingerprint(tokenizer)}{version}")
+    fingerprint = tokenizer_fingerprint(tokenizer, dataset.template)
+    return storage.join(dataset.uri, "tokens", f"{fingerprint}{version}")
 
 
 def array_file(uri: str, name: str) -> str:
