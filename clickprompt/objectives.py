@@ -8,6 +8,7 @@ micro-batches.
 
 from typing import Any, Protocol, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,9 +46,17 @@ class PromptAugmentedLM(nn.Module):
         assert batch.mlm_labels is not None
         target_mask = batch.mlm_labels != IGNORED
         logits = self.model.masked_lm_logits(
-            batch.field_ids, batch.masked_input_ids, batch.attention_mask, target_mask, batch.input_ids
+            batch.field_ids,
+            batch.masked_input_ids,
+            batch.attention_mask,
+            target_mask,
+            batch.input_ids,
+            batch.vocabulary,
         )
-        return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
+        labels = batch.mlm_labels[target_mask]
+        if batch.vocabulary is not None:  # which has every label
+            labels = torch.searchsorted(batch.vocabulary, labels)
+        return F.cross_entropy(logits.float(), labels, reduction="sum")
 
     def count_targets(self, batch: Batch) -> Tensor:
         return (cast(Tensor, batch.mlm_labels) != IGNORED).sum()

@@ -34,6 +34,12 @@ class MaskingConfig(Frozen):
         description="what is drawn at mask_rate: any token (as in the paper), only tokens of values, "
         "or whole values",
     )
+    vocabulary: Literal["model", "dataset"] = Field(
+        default="model",
+        description="tokens that the softmax runs over, and from which random ones are drawn; model: the "
+        "PLM's whole vocabulary (as in the paper); dataset: those that occur in the dataset's texts, which "
+        "takes less time",
+    )
 
 
 class LearningRates(Frozen):

@@ -26,6 +26,7 @@ class Batch:
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
     mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = no target
+    vocabulary: Tensor | None = None  # [V] int64, ascending: the softmax's tokens; None = the PLM's own
 
     def __len__(self) -> int:
         return len(self.row_ids)

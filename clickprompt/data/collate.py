@@ -64,6 +64,8 @@ class Collator:
         self.max_length = max_length
         self.seed = seed
         self.id_dropout = id_dropout
+        by_dataset = masking is not None and masking.vocabulary == "dataset"
+        self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
     def __call__(self, columns: Mapping[str, np.ndarray], epoch: int = 0) -> Batch:
         """Return all rows as one batch, in the given order. `epoch` keys the masks and the dropped ids."""
@@ -111,6 +113,8 @@ class Collator:
         text: dict[str, np.ndarray] = {}
         if self.token_table is not None:
             text = self._text(self.token_table, text_ids, weight > 0, row_ids, epoch)
+            if self._vocabulary is not None:
+                text["vocabulary"] = self._vocabulary
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),
@@ -145,6 +149,7 @@ class Collator:
             vocab_size=table.vocab_size,
             scope=scope,
             value_fields=value_fields,
+            vocabulary=self._vocabulary,
         )
         if self.lm == "denoising":
             labels = restoring_labels(input_ids, attention_mask, table.special_ids)

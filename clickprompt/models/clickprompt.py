@@ -99,11 +99,13 @@ class ClickPrompt(nn.Module):
         attention_mask: Tensor,
         target_mask: Tensor,
         input_ids: Tensor | None = None,
+        vocabulary: Tensor | None = None,
     ) -> Tensor:
         """Compute the LM logits of §3.5.1, before the softmax.
 
         field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order.
-        `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads.
+        `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads;
+        `vocabulary` [V] has the tokens to compute them for (default: all of the PLM's).
         """
         assert self.plm is not None, "built without a PLM"
         soft_prompts = None
@@ -111,7 +113,7 @@ class ClickPrompt(nn.Module):
             assert self.ctr is not None
             soft_prompts = self._soft_prompts(self.ctr.interaction_vector(field_ids))
         hidden = self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
-        return self.plm.lm_logits(hidden[target_mask])
+        return self.plm.lm_logits(hidden[target_mask], vocabulary)
 
     def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return PromptedPLM.prompt_attention for each row's own prompts: [L, B, Z, K]."""

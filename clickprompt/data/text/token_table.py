@@ -3,6 +3,7 @@
 Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all segments.
 """
 
+import functools
 import json
 import os
 import uuid
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ARRAYS", "META", "TokenTable", "array_file", "kept_segments", "table_uri"]
 
 META = "meta.json"
+_TOKENS_AT_ONCE = 1 << 22
 ARRAYS = {"tokens": np.dtype("<i4"), "offsets": np.dtype("<i8"), "value_spans": np.dtype("<i4")}
 """the table's files, each the plain numbers of one array"""
 
@@ -107,6 +109,17 @@ class TokenTable:
     @property
     def vocab_size(self) -> int:
         return self.meta["vocab_size"]
+
+    @functools.cached_property
+    def vocabulary(self) -> np.ndarray:
+        """Return [V] int64, ascending: the tokens of the dataset's texts, special ones left out, which are
+        never a target.
+        """
+        seen = np.zeros(self.vocab_size, dtype=bool)
+        for start in range(0, len(self.tokens), _TOKENS_AT_ONCE):
+            seen[self.tokens[start : start + _TOKENS_AT_ONCE]] = True
+        seen[[token for token in self.special_ids if token < len(seen)]] = False
+        return np.flatnonzero(seen)
 
     @property
     def max_length(self) -> int:

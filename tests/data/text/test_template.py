@@ -14,6 +14,7 @@ import pytest
 from clickprompt.data.prepared.dataset import Dataset, vocabulary_schema
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text import template as text
+from clickprompt.data.text import token_table
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import (
     TEMPLATES,
@@ -305,6 +306,16 @@ def test_token_that_joins_a_values_end_with_the_templates_full_stop_is_the_value
     fields = table.value_fields(field_ids)[0].tolist()
     assert [field for token, field in zip(tokens, fields, strict=True) if token == "unknown."] == [0, 1, 2, 3]
     assert sum(field >= 0 for field in fields) == 4
+
+
+@pytest.mark.parametrize("family", ["wordpiece", "gpt2"])
+def test_vocabulary_is_the_distinct_tokens_without_special_ones(dataset, family, monkeypatch):
+    monkeypatch.setattr(token_table, "_TOKENS_AT_ONCE", 100)
+    table = build_token_table(dataset, FAMILIES[family]())
+    assert family == "gpt2" or set(table.tokens.tolist()) & set(table.special_ids)  # [UNK]
+    expected = np.setdiff1d(np.unique(table.tokens), table.special_ids)
+    np.testing.assert_array_equal(table.vocabulary, expected)
+    assert table.vocabulary.dtype == np.int64
 
 
 def test_value_without_tokens_has_an_empty_span(dataset):
