@@ -74,8 +74,11 @@ class PretrainLoss(nn.Module):
         assert hidden is not None
         assert self.model.plm is not None
         target_mask = batch.mlm_labels != IGNORED
-        logits = self.model.plm.lm_logits(hidden[target_mask])
-        return F.cross_entropy(logits.float(), batch.mlm_labels[target_mask], reduction="sum")
+        logits = self.model.plm.lm_logits(hidden[target_mask], batch.vocabulary)
+        labels = batch.mlm_labels[target_mask]
+        if batch.vocabulary is not None:  # which has every label
+            labels = torch.searchsorted(batch.vocabulary, labels)
+        return F.cross_entropy(logits.float(), labels, reduction="sum")
 
     def _ids(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
         assert q is not None

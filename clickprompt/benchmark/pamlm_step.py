@@ -120,6 +120,11 @@ def measure_pamlm_step(config: Config, shapes: Mapping[str, Shape] = SHAPES) -> 
             f"prompt_injection={prompt.prompt_injection}: pamlm-step measures Eq. 7; use at least 1 "
             "prompt, layerwise, hidden"
         )
+    if config.masking.vocabulary != "model":
+        raise ConfigError(
+            "masking.vocabulary=dataset: pamlm-step compares with a step whose softmax runs over all tokens; "
+            "leave it out"
+        )
     config, dataset = benchmark_inputs(config)
     figures: Figures = {}
     notes = []

@@ -212,5 +212,5 @@ def _sentences(dataset: Dataset, field_ids: Sequence[np.ndarray]) -> list[list[s
     for field, numbers in enumerate(np.concatenate(field_ids).T):
         values = dataset.vocabulary(field).column("value").take(numbers).to_pylist()
         columns.append([value if number else UNKNOWN for value, number in zip(values, numbers, strict=True)])
-    texts = (sentence(dataset.field_names, values) for values in zip(*columns, strict=True))
+    texts = (sentence(dataset.field_names, values, dataset.template) for values in zip(*columns, strict=True))
     return [list(islice(texts, len(batch))) for batch in field_ids]

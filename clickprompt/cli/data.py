@@ -78,6 +78,13 @@ def prepare(
     sample_users: Annotated[
         float | None, typer.Option(help="keep the rows of only this share of the users, such as 0.1")
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="text of a row: sentence (as in the paper: 'name is value.'), or compact ('value;', about "
+            "half the tokens)"
+        ),
+    ] = None,
     append: Annotated[
         bool,
         typer.Option(
@@ -115,7 +122,9 @@ def prepare(
         from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
-        dataset = run_append(source, raw, out, split_by=split, seed=seed, runtime=settings.runtime)
+        dataset = run_append(
+            source, raw, out, split_by=split, seed=seed, template=template, runtime=settings.runtime
+        )
     else:
         from clickprompt.runtime.prepare.prepare import prepare as run_prepare
 
@@ -126,6 +135,7 @@ def prepare(
             split_by=split,
             seed=settings.seed,
             sample_users=sample_users,
+            template=template,
             runtime=settings.runtime,
         )
     counts = {split: dataset.counts[split] for split in SPLITS}

@@ -45,6 +45,9 @@ class PipelineConfig(Frozen):
     raw: str | None = Field(
         default=None, description="folder with the source's raw files; default: fetch them into `downloads`"
     )
+    template: Literal["sentence", "compact"] | None = Field(
+        default=None, description="text of a row, as for `clickprompt prepare`; default: the source's"
+    )
     fetch_plm: str | None = Field(
         default=None, description="PLM that `clickprompt fetch` knows, used as plm.path"
     )

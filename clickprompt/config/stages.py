@@ -41,6 +41,12 @@ class MaskingConfig(Frozen):
         description="share of the masked values whose id is hidden from the CTR tower, too; 0: none, as in "
         "the paper, where the prompts may give every masked value away",
     )
+    vocabulary: Literal["model", "dataset"] = Field(
+        default="model",
+        description="tokens that the softmax runs over, and from which random ones are drawn; model: the "
+        "PLM's whole vocabulary (as in the paper); dataset: those that occur in the dataset's texts, which "
+        "takes less time",
+    )
 
 
 class LearningRates(Frozen):

@@ -69,6 +69,8 @@ class Collator:
         self.seed = seed
         self.id_dropout = id_dropout
         self.corruption = corruption
+        by_dataset = masking is not None and masking.vocabulary == "dataset"
+        self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
     def __call__(self, columns: Mapping[str, np.ndarray], epoch: int = 0, step: int = 0) -> Batch:
         """Return all rows as one batch, in the given order. `epoch` keys the masks and the dropped ids,
@@ -140,6 +142,8 @@ class Collator:
         text: dict[str, np.ndarray] = {}
         if self.token_table is not None:
             text = self._text(self.token_table, text_ids, weight > 0, row_ids, epoch)
+            if self._vocabulary is not None:
+                text["vocabulary"] = self._vocabulary
         if self.corruption is not None:
             ids, targets = self._corrupted(self.corruption, ids, text_ids, row_ids, weight > 0, epoch, text)
             text = text | targets
@@ -211,6 +215,7 @@ class Collator:
             vocab_size=table.vocab_size,
             scope=scope,
             value_fields=value_fields,
+            vocabulary=self._vocabulary,
         )
         if self.corruption is not None:
             plain["corrupted"] = labels != IGNORED

@@ -2,7 +2,7 @@
 
 from clickprompt.config import PRETRAINING
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.template import TEMPLATES, load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.export.format import TOKENIZER_FOLDER, ExportInfo, read_info
@@ -51,9 +51,17 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
     """Return the dataset's token table of the export's tokenizer, or None for a model without a PLM. Raises
-    DataError if there is none.
+    DataError if there is none, or the export was trained on texts by another template.
     """
     if info.plm is None:
         return None
     with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
-        return TokenTable.open(dataset, load_tokenizer(folder))
+        tokenizer = load_tokenizer(folder)
+    for name, template in TEMPLATES.items():
+        trained_on = info.tokenizer_fingerprint == tokenizer_fingerprint(tokenizer, template)
+        if trained_on and template != dataset.template:
+            raise DataError(
+                f"{export}: trained on texts by the template {name}, {dataset.uri} has others "
+                f"({dataset.template}); give a dataset prepared with --template {name}"
+            )
+    return TokenTable.open(dataset, tokenizer)

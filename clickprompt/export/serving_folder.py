@@ -20,7 +20,7 @@ import torch
 
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.segments import find_encoder
-from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.template import TEMPLATE, load_tokenizer
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.latency import time_per_batch
@@ -89,6 +89,8 @@ def export_for_serving(
         for field in dataset.manifest["fields"]
     ]
     serving: dict[str, Any] = {"format": to, "fields": fields, "transform": dataset.manifest["transform"]}
+    if dataset.template != TEMPLATE:
+        serving["template"] = dataset.template
     with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         if graph:
             assert model.ctr is not None

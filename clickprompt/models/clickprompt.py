@@ -104,16 +104,18 @@ class ClickPrompt(nn.Module):
         attention_mask: Tensor,
         target_mask: Tensor,
         input_ids: Tensor | None = None,
+        vocabulary: Tensor | None = None,
     ) -> Tensor:
         """Compute the LM logits of §3.5.1, before the softmax.
 
         field_ids [B, F], the others [B, Z], target_mask bool → [M, V], positions in row-major order.
-        `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads.
+        `input_ids` is the uncorrupted text, which an encoder-decoder's decoder reads;
+        `vocabulary` [V] has the tokens to compute them for (default: all of the PLM's).
         """
         assert self.plm is not None, "built without a PLM"
         _, hidden = self.pretraining_states(field_ids, masked_input_ids, attention_mask, input_ids)
         assert hidden is not None
-        return self.plm.lm_logits(hidden[target_mask])
+        return self.plm.lm_logits(hidden[target_mask], vocabulary)
 
     def pretraining_states(
         self,

@@ -148,10 +148,12 @@ class PromptedPLM(nn.Module):
         # An encoder-decoder returns its decoder's states, and there are no prompts in the decoder's text
         return hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]
 
-    def lm_logits(self, hidden: Tensor) -> Tensor:
-        """Apply the LM head to chosen positions: hidden [M, H] → [M, V]."""
+    def lm_logits(self, hidden: Tensor, vocabulary: Tensor | None = None) -> Tensor:
+        """Apply the LM head to chosen positions: hidden [M, H] → [M, V]; V is the whole vocabulary, or the
+        tokens `vocabulary` [V].
+        """
         assert self.lm_head is not None, "built without its LM head"
-        return self.lm_head(hidden, self.backbone.get_input_embeddings().weight)
+        return self.lm_head(hidden, self.backbone.get_input_embeddings().weight, vocabulary)
 
     def freeze(self) -> None:
         """Stop training the backbone: no gradients, and eval mode (no dropout) from now on."""
@@ -201,10 +203,14 @@ class LMHead(nn.Module):
         else:
             self.register_buffer("bias", bias)
 
-    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
-        """hidden [M, H], input embeddings [V, E] → logits [M, V]."""
+    def forward(self, hidden: Tensor, embeddings: Tensor, vocabulary: Tensor | None = None) -> Tensor:
+        """hidden [M, H], input embeddings [V, E] → logits [M, V], or of the tokens `vocabulary` only."""
         bias = None if self.bias is None else self.bias.flatten()
-        return F.linear(self.transform(hidden), embeddings if self.weight is None else self.weight, bias)
+        matrix = embeddings if self.weight is None else self.weight
+        if vocabulary is not None:
+            matrix = F.embedding(vocabulary, matrix)
+            bias = None if bias is None else bias[vocabulary]
+        return F.linear(self.transform(hidden), matrix, bias)
 
 
 def longest_text(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:

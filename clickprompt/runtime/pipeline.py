@@ -72,7 +72,9 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
         ),
     }
     with connect(config.runtime):
-        tokenize(prepare(config.pipeline.source, raw, data, seed=config.seed), tokenizer)
+        template = config.pipeline.template
+        dataset = prepare(config.pipeline.source, raw, data, seed=config.seed, template=template)
+        tokenize(dataset, tokenizer)
         run_training(config, "pretrain", pretrained)
         trained = []
         for name, (folder, changes) in variants.items():

@@ -96,7 +96,8 @@ def served_dataset(folder: str, info: ExportInfo) -> Dataset:
         {"name": field["name"], "column": field["column"], "file": field["vocabulary"], "size": size}
         for field, size in sizes
     ]
-    return Dataset(folder, {"fields": fields, "transform": info.serving["transform"]})
+    template = {key: info.serving[key] for key in ("template",) if key in info.serving}
+    return Dataset(folder, {"fields": fields, "transform": info.serving["transform"], **template})
 
 
 class RawRowScorer:

@@ -7,7 +7,9 @@ own prompts restore comes from the IDs.
 
 The masks are fixed, whatever a run's own `masking` and `seed` say, so that runs can be compared: each field's
 whole value in every row is masked at a rate of 15%, keyed by (row_id, field), and each of its tokens becomes
-[MASK]. A token is recovered if the largest logit over the vocabulary is its own.
+[MASK]. A token is recovered if the largest logit over the vocabulary is its own. A run whose softmax ran over
+the dataset's tokens only (`masking.vocabulary: dataset`) chooses among those: it never learned to rule out
+others.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, M masked tokens, V vocabulary.
 """
@@ -71,13 +73,16 @@ class Recovery:
         batch_size: int,
         max_length: int | None = None,
         device: torch.device | None = None,
+        vocabulary: np.ndarray | None = None,
     ):
+        """vocabulary: [V] int64, ascending, the tokens to choose from; default: all."""
         self._device = device or torch.device("cpu")
         self._model = model.eval().to(self._device)
         self._dataset = dataset
         self._table = table
         self._batch_size = batch_size
         self._max_length = max_length
+        self._vocabulary = None if vocabulary is None else torch.from_numpy(vocabulary).to(self._device)
         self._seen = [
             dataset.vocabulary(field).column("train_count").to_numpy() > 0
             for field in range(len(dataset.columns))
@@ -92,7 +97,13 @@ class Recovery:
         # A micro-batch of pretraining fitted in memory together with its gradients
         batch_size = config.pretrain.micro_batch_size
         return cls(
-            model, dataset, table, batch_size=batch_size, max_length=config.plm.max_length, device=device
+            model,
+            dataset,
+            table,
+            batch_size=batch_size,
+            max_length=config.plm.max_length,
+            device=device,
+            vocabulary=table.vocabulary if config.masking.vocabulary == "dataset" else None,
         )
 
     @torch.no_grad()
@@ -175,10 +186,12 @@ class Recovery:
             torch.from_numpy(np.tile(part, (len(read), 1))).to(self._device)
             for part in (masked_input_ids, attention_mask, target)
         )
-        logits = self._model.masked_lm_logits(
-            torch.from_numpy(np.concatenate(read)).long().to(self._device), *text
-        )
-        return logits.argmax(-1).view(len(read), -1).cpu().numpy() == labels[target]
+        field_ids = torch.from_numpy(np.concatenate(read)).long().to(self._device)
+        logits = self._model.masked_lm_logits(field_ids, *text, vocabulary=self._vocabulary)
+        chosen = logits.argmax(-1)
+        if self._vocabulary is not None:
+            chosen = self._vocabulary[chosen]
+        return chosen.view(len(read), -1).cpu().numpy() == labels[target]
 
 
 def _other_rows(row_ids: np.ndarray) -> np.ndarray:

@@ -83,6 +83,11 @@ def test_prompts_that_the_baseline_does_not_know(inputs, setting):
         measure_pamlm_step(load_config(None, [*inputs, setting]))
 
 
+def test_a_softmax_over_the_datasets_tokens_has_nothing_to_compare_with(inputs):
+    with pytest.raises(ConfigError, match=r"masking\.vocabulary=dataset: .* leave it out"):
+        measure_pamlm_step(load_config(None, [*inputs, "masking.vocabulary=dataset"]))
+
+
 def test_a_tokenizer_larger_than_the_shape(inputs):
     shape = Shape(2, 16, 2, 24, global_batch_size=8, micro_batch_size=4, repeats=1, vocab_size=20)
     with pytest.raises(ConfigError, match=r"plm\.path=.*a tokenizer of"):

@@ -326,6 +326,41 @@ def test_other_options_sources_places_and_versions_are_refused(two_batches, tmp_
         prepare(path, None, dataset.uri, **SMALL, seed=3)
 
 
+def test_the_template_stays_and_no_other_is_taken(ray_session, tmp_path, capsys):
+    frame, schema = random_log(5)
+    schema["k_core"] = 0
+    half = len(frame) // 2
+    path = write(str(tmp_path / "raw"), frame.iloc[:half], schema, files=2)
+    out = str(tmp_path / "out")
+
+    def command(*options):
+        with pytest.raises(SystemExit) as exit_:
+            main(["prepare", path, "--out", out, *options])
+        return exit_.value.code
+
+    assert command("--template", "compact") == 0
+    dataset = Dataset.open(out)
+    assert (dataset.template, dataset.manifest["options"]["template"]) == ("{value};", "compact")
+    assert Dataset.open(prepare(path, None, out, template="compact", **QUIET).uri).version == 1
+    capsys.readouterr()
+    for options, message in (
+        ([], "with other options; delete it or give another place"),
+        (
+            ["--append", "--template", "sentence"],
+            "prepared with template=compact, not sentence; --append keeps",
+        ),
+        (["--template", "short"], "template 'short' is unknown; known: sentence, compact"),
+    ):
+        assert command(*options) == 2
+        assert [line for line in capsys.readouterr().err.splitlines() if message in line]
+    write(str(tmp_path / "raw"), frame.iloc[half:], schema, files=2, first=2)
+    assert command("--append") == 0
+    dataset = Dataset.open(out)
+    assert (dataset.version, dataset.template) == (2, "{value};")
+    own = write(str(tmp_path / "own"), frame, schema | {"template": "compact"}, files=2)
+    assert prepare(own, None, str(tmp_path / "own-out"), **QUIET).template == "{value};"
+
+
 def test_a_failure_at_the_last_step_leaves_the_old_version(two_batches, monkeypatch):
     path, dataset, add = two_batches
     add()

@@ -400,6 +400,25 @@ def test_lm_logits_are_hugging_faces(tiny, tokens, variant) -> None:
 
 
 @every_variant
+def test_lm_logits_of_some_tokens_are_those_columns(tiny, tokens, variant) -> None:
+    """And gradients reach their rows only."""
+    plm = load_plm(PLMConfig(path=tiny(variant)), NO_PROMPTS).double().eval()
+    assert plm.lm_head is not None
+    input_ids, attention_mask = tokens(SHORT_PADDING)
+    hidden = plm(input_ids, attention_mask)[attention_mask.bool()].detach()
+    some = torch.tensor([2, 5, 6, 31, 49])
+    logits = plm.lm_logits(hidden, some)
+    torch.testing.assert_close(logits, plm.lm_logits(hidden)[:, some], rtol=0, atol=1e-12)
+    logits.logsumexp(-1).sum().backward()
+    matrix = plm.backbone.get_input_embeddings().weight if plm.lm_head.weight is None else plm.lm_head.weight
+    reached = [matrix.grad.abs().sum(1)]
+    if isinstance(plm.lm_head.bias, nn.Parameter):
+        reached.append(plm.lm_head.bias.grad.abs().flatten())
+    for gradient in reached:
+        assert gradient.nonzero().flatten().tolist() == some.tolist()
+
+
+@every_variant
 def test_lm_head_is_tied_where_the_checkpoints_is(tiny, tokens, variant) -> None:
     """Then the vocabulary matrix is no parameter of the head, and there is one of it."""
     plm = load_plm(PLMConfig(path=tiny(variant)))

@@ -9,7 +9,10 @@ import pytest
 
 from clickprompt.data.sources.reading import FileFormat, find_files
 from clickprompt.data.sources.reading import file_parts as parts_of
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError
+from clickprompt.export.checks import check_scorable
 from clickprompt.export.format import export_of
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
@@ -20,9 +23,9 @@ from tests.support.synthetic import write_dataset
 from tests.support.tiny import write_both
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return write_both(str(tmp_path_factory.mktemp("raw-rows")))
+@pytest.fixture(scope="module", params=["sentence", "compact"])
+def prepared(tmp_path_factory, request):
+    return write_both(str(tmp_path_factory.mktemp("raw-rows")), request.param)
 
 
 @pytest.fixture(scope="module", params=["without_plm", "with_plm"])
@@ -104,3 +107,16 @@ def test_what_cannot_score_raw_rows(run, prepared, tmp_path):
         stream.write(b"more")
     with pytest.raises(DataError, match=os.path.basename(vocabulary)):
         open_scorer(run, moved)
+
+
+def test_a_dataset_of_another_template_is_no_place_to_score(tmp_path):
+    dataset, plm = prepared = write_both(str(tmp_path / "one"))
+    other = write_dataset(str(tmp_path / "other"), template="compact")
+    build_token_table(other, load_tokenizer(plm))
+    for name, one in (("sentence", prepared), ("compact", (other, plm))):
+        run = str(tmp_path / name)
+        write_run(run, one, objective="with_plm")
+        assert check_scorable(export_of(run), one[0]).objective == "with_plm"
+        wrong = other if one is prepared else dataset
+        with pytest.raises(DataError, match=f"the template {name}, .* prepared with --template {name}"):
+            check_scorable(export_of(run), wrong)

@@ -2,12 +2,15 @@
 by hand.
 """
 
+import copy
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from clickprompt.cli.main import main
+from clickprompt.config import replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.text.masking import IGNORED, mask_tokens
 from clickprompt.data.text.template import load_tokenizer
@@ -78,6 +81,23 @@ def masks(table, field_ids, row_ids):
     )
 
 
+def test_a_run_of_the_datasets_tokens_chooses_among_them(prepared, tmp_path):
+    """Even where another token's logit is the largest."""
+    dataset, table, config, model = prepared
+    rows = dataset.read_row_groups("train", [0])
+    text = Recovery(model, dataset, table, batch_size=8).score(rows)
+    biased = copy.deepcopy(model)
+    with torch.no_grad():
+        others = np.setdiff1d(np.arange(table.vocab_size), table.vocabulary)
+        biased.plm.lm_head.bias[torch.from_numpy(others)] += 100.0
+    for vocabulary, hits in (("model", 0), ("dataset", sum(text["hits_own"].to_pylist()))):
+        changed = replaced(config, {"masking.vocabulary": vocabulary})
+        export = str(tmp_path / vocabulary)
+        write(export, biased, changed, dataset)
+        assert sum(Recovery.load(export, dataset).score(rows)["hits_own"].to_pylist()) == hits
+    assert hits
+
+
 def test_equals_a_loop_over_single_rows(prepared):
     dataset, table, _, model = prepared
     rows = dataset.read_row_groups("train", [0])
@@ -137,7 +157,7 @@ class KnowsItsPrompts(torch.nn.Module):
         super().__init__()
         self.table, self.prompt_projector = table, torch.nn.Identity()
 
-    def masked_lm_logits(self, field_ids, masked_input_ids, attention_mask, target_mask):
+    def masked_lm_logits(self, field_ids, masked_input_ids, attention_mask, target_mask, vocabulary=None):
         told, _ = self.table.assemble(field_ids.numpy())
         width = masked_input_ids.shape[1]
         told = np.pad(told, ((0, 0), (0, width)))[:, :width]

@@ -31,7 +31,7 @@ def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.
         config=config,
         dataset=dataset,
         tokenizer=tokenizer,
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer) if tokenizer else None,
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer, dataset.template) if tokenizer else None,
         step=1,
     )
     return model

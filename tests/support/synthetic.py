@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from clickprompt.data.prepared.dataset import FORMAT_VERSION, SPLITS, Dataset, shard_schema, vocabulary_schema
 from clickprompt.data.sources.schema import FieldSchema
+from clickprompt.data.text.template import TEMPLATES
 from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.io import storage
 
@@ -18,7 +19,12 @@ WORDS = ("red", "blue", "green", "old", "new", "quiet", "loud", "warm")
 
 
 def write_dataset(
-    folder: str, train_rows: int = 400, row_group_rows: int = 37, other_rows: int = 120, seed: int = 0
+    folder: str,
+    train_rows: int = 400,
+    row_group_rows: int = 37,
+    other_rows: int = 120,
+    seed: int = 0,
+    template: str | None = None,
 ) -> Dataset:
     rng = np.random.default_rng(seed)
     os.makedirs(os.path.join(folder, "vocab"))
@@ -81,5 +87,7 @@ def write_dataset(
             "options": {},
         },
     }
+    if template:
+        manifest["template"] = TEMPLATES[template]
     storage.write_json(os.path.join(folder, "manifest.json"), manifest)
     return Dataset.open(folder)

@@ -72,10 +72,10 @@ def write_plm(folder: str, family: str = "bert") -> str:
     return folder
 
 
-def write_both(folder: str) -> tuple[Dataset, str]:
+def write_both(folder: str, template: str | None = None) -> tuple[Dataset, str]:
     """The synthetic dataset with the token table of a tiny PLM, and that PLM's folder."""
     plm = write_plm(os.path.join(folder, "plm"))
-    dataset = write_dataset(os.path.join(folder, "data"))
+    dataset = write_dataset(os.path.join(folder, "data"), template=template)
     build_token_table(dataset, load_tokenizer(plm))
     return dataset, plm
 

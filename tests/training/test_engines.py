@@ -59,6 +59,9 @@ SKIPPING = {
 }
 
 
+BY_DATASET = {"masking.vocabulary": "dataset"}
+
+
 @pytest.fixture(scope="module")
 def two_workers(config, kept, tmp_path_factory):
     cases = {engine: Case(engine, changes=SMALL, until=5, keep=kept[engine]) for engine in ENGINES}
@@ -69,6 +72,10 @@ def two_workers(config, kept, tmp_path_factory):
     cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ENGINES}
     cases["2, whole batches"] = Case("2", until=5)
     cases["3, recomputed"] = Case("3", changes={"plm.gradient_checkpointing": True}, until=5)
+    cases |= {
+        f"{engine}, dataset's tokens": Case(engine, changes={**SMALL, **BY_DATASET}, until=5)
+        for engine in ("torch", "3")
+    }
     cases["3, with_plm"] = Case("3", "with_plm", steps=10)
     return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
 
@@ -99,6 +106,13 @@ def test_every_engine_has_the_same_gradient_norms_and_drops_the_same_steps(
 @pytest.mark.parametrize("case", ["2, whole batches", "3, recomputed"])
 def test_micro_batches_and_recomputation_change_nothing(two_workers, plain, case):
     assert two_workers[case] == pytest.approx(plain[: len(two_workers[case])], rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "3"])
+def test_the_datasets_tokens_are_the_same_for_all_workers(two_workers, plain, config, engine):
+    alone = losses_of(replaced(config, BY_DATASET), until=5)
+    assert two_workers[f"{engine}, dataset's tokens"] == pytest.approx(alone, rel=1e-5)
+    assert all(one < other - 0.01 for one, other in zip(alone, plain[:5], strict=True))
 
 
 def test_finetuning_and_its_validation_with_divided_parameters(two_workers, config):

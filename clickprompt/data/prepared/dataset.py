@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, require_split
 from clickprompt.data.keyed_random import random_uniform
+from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
@@ -161,6 +162,11 @@ class Dataset:
     def grouped(self) -> bool:
         """Return whether the shards have a column `group`: rows with the same number were shown together."""
         return self.manifest.get("grouped", False)
+
+    @property
+    def template(self) -> str:
+        """Return the text of one field of a row (data/text/template.py)."""
+        return self.manifest.get("template", TEMPLATE)
 
     @property
     def num_features(self) -> int:

@@ -113,6 +113,7 @@ class Source(ABC):
     fields: tuple[str, ...]  # in the order of the text (Eq. 4)
     # default split; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
     split: str = "time"
+    template: str = "sentence"  # default way from a row to its text (data/text/template.py)
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
     item_field: str | None = None  # field that says which item a row is about

@@ -282,6 +282,12 @@ class TableSchema(FileOptions):
         default=None, description="column that says which rows were shown together, for AUC by request"
     )
     k_core: Annotated[int, Field(ge=0)] = 0
+    # The default is left out, so that a schema without a template keeps its fingerprint
+    template: Literal["sentence", "compact"] = Field(
+        default="sentence",
+        description="text of a row; sentence: Eq. 4, 'name is value.' for each field; compact: 'value;'",
+        exclude_if=lambda template: template == "sentence",
+    )
 
     @field_validator("data", mode="before")
     @classmethod

@@ -52,6 +52,7 @@ class Table(Source):
         self.fields = tuple(field.name for field in self.schema.fields)
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
+        self.template = self.schema.template
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.user, self.item = (

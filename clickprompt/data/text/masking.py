@@ -35,13 +35,14 @@ def mask_tokens(
     scope: Literal["tokens", "values", "field"] = "tokens",
     value_fields: np.ndarray | None = None,
     always_mask: bool = False,
+    vocabulary: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Map input_ids, attention_mask [B, Z] and row_ids [B] to masked_input_ids, mlm_labels [B, Z] int64.
 
     At `mask_rate` it draws each token (`scope` tokens), each token of a value (values), or each value as a
     whole (field); the last two need `value_fields` [B, Z] of TokenTable. With `always_mask` every target
     becomes [MASK] instead of 8:1:1, to test recovery. Special tokens are never a target and never drawn as
-    the random token.
+    the random token, which is one of `vocabulary` [V] if that is given.
     """
     special = np.unique(np.asarray(special_ids, dtype=np.int64))
     special = special[special < vocab_size]
@@ -62,9 +63,15 @@ def mask_tokens(
     if not always_mask:
         keys = (seed, epoch, np.asarray(row_ids)[rows], positions)
         kind = random_uniform(_KIND, *keys)
-        drawn = (random_bits(_TOKEN, *keys) % np.uint64(vocab_size - len(special))).astype(np.int64)
-        for token in special:  # ascending, to number the ordinary tokens 0, 1, … and skip the special ones
-            drawn += drawn >= token
+        choices = vocab_size - len(special) if vocabulary is None else len(vocabulary)
+        drawn = (random_bits(_TOKEN, *keys) % np.uint64(choices)).astype(np.int64)
+        if vocabulary is not None:
+            drawn = vocabulary[drawn]
+        else:
+            for (
+                token
+            ) in special:  # ascending, to number the ordinary tokens 0, 1, … and skip the special ones
+                drawn += drawn >= token
         masked_input_ids[rows, positions] = np.where(
             kind < 0.8, mask_id, np.where(kind < 0.9, drawn, original)
         )

@@ -1,4 +1,5 @@
-"""Tokenize values once instead of rows: a sentence is a join of "field is value." segments (Eq. 4).
+"""Tokenize values once instead of rows: a sentence is a join of one segment per field, such as "field is
+value." (Eq. 4); the dataset says by which template.
 
 This needs the tokens of the segments, each with its leading separator, to join to the tokens of the sentence,
 as byte-level BPE and WordPiece do. SentencePiece puts a dummy separator before every text, so its segments
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.text.template import SEPARATOR, TEMPLATE, UNKNOWN, segment, sentence, tokenizer_json
+from clickprompt.data.text.template import SEPARATOR, UNKNOWN, segment, sentence, tokenizer_json
 from clickprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "SegmentEncoder", "find_encoder"]
 
+_DUMMY = "▁"  # SentencePiece's separator
 _VALUES_PER_CALL = 8192
 _SAMPLED_ROWS = 256
 
@@ -52,6 +54,7 @@ class SegmentEncoder:
         self._dataset = dataset
         self._json = tokenizer
         self._backend = _plain_backend(tokenizer)
+        self._dummy = self._backend.token_to_id(_DUMMY)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SegmentEncoder, (self._dataset, self._json, self.separated)
@@ -75,8 +78,9 @@ class SegmentEncoder:
 
     def segments(self, field: int, values: Sequence[str]) -> Encoded:
         name, first = self._dataset.field_names[field], field == 0 or not self.separated
+        template = self._dataset.template
         encodings = self._backend.encode_batch(
-            [segment(name, value, first) for value in values], add_special_tokens=False
+            [segment(name, value, first, template) for value in values], add_special_tokens=False
         )
         lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
         tokens = np.fromiter(
@@ -86,12 +90,18 @@ class SegmentEncoder:
         )
         flat = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
         characters = np.fromiter(flat, dtype=np.int64, count=2 * len(tokens)).reshape(-1, 2)
-        begin = len(segment(name, "", first).removesuffix(TEMPLATE.partition("{value}")[2]))
+        begin = len(segment(name, "", first, template).removesuffix(template.partition("{value}")[2]))
         end = begin + np.repeat([len(value) for value in values], lengths)
         # the tokens whose characters overlap the value's
-        hits = np.flatnonzero(
+        overlap = (
             (characters[:, 0] < end) & (characters[:, 1] > begin) & (characters[:, 0] < characters[:, 1])
         )
+        if field and not self.separated:
+            # A separator that the tokenizer has put before the segment has the first character's place, which
+            # is the value's if the template begins with it
+            starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+            overlap[starts[tokens[starts] == self._dummy]] = False
+        hits = np.flatnonzero(overlap)
         spans = np.zeros((len(values), 2), dtype=np.int32)
         found, first_hits = np.unique(np.repeat(np.arange(len(values)), lengths)[hits], return_index=True)
         bases = (np.cumsum(lengths) - lengths)[found]
@@ -121,7 +131,7 @@ def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Segm
     for field in range(len(dataset.columns)):
         vocabulary = dataset.vocabulary(field).column("value")
         columns.append([vocabulary[int(i)].as_py() if i else UNKNOWN for i in field_ids[:, field]])
-    texts = [sentence(dataset.field_names, values) for values in zip(*columns, strict=True)]
+    texts = [sentence(dataset.field_names, values, dataset.template) for values in zip(*columns, strict=True)]
     failed = None
     for separated in (True, False):
         encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer), separated)

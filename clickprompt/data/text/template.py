@@ -1,4 +1,4 @@
-"""The text of a row (Eq. 4), and the tokenizers that read it."""
+"""The text of a row (Eq. 4, or a shorter one), and the tokenizers that read it."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SEPARATOR",
     "TEMPLATE",
+    "TEMPLATES",
     "UNKNOWN",
     "encode",
     "load_tokenizer",
@@ -25,21 +26,28 @@ __all__ = [
 ]
 
 TEMPLATE = "{name} is {value}."
+TEMPLATES = {
+    "sentence": TEMPLATE,  # Eq. 4
+    # Values and separators only. Values themselves rarely have a semicolon, no word piece of the supported
+    # families ends in one, and every family has a token for it
+    "compact": "{value};",
+}
+"""name → what a dataset's manifest holds: the text of one field"""
 SEPARATOR = " "
 UNKNOWN = "unknown"  # the text of id 0
 # part of the fingerprint, so that token tables of another format are not found
 _TABLE_FORMAT = 4
 
 
-def segment(name: str, value: str, first: bool) -> str:
-    """Return one field's part of Eq. 4, with the separator that joins it to the part before."""
-    return ("" if first else SEPARATOR) + TEMPLATE.format(name=name, value=value)
+def segment(name: str, value: str, first: bool, template: str = TEMPLATE) -> str:
+    """Return one field's part of the text, with the separator that joins it to the part before."""
+    return ("" if first else SEPARATOR) + template.format(name=name, value=value)
 
 
-def sentence(names: Sequence[str], values: Sequence[str]) -> str:
-    """Return the text of one row (Eq. 4)."""
+def sentence(names: Sequence[str], values: Sequence[str], template: str = TEMPLATE) -> str:
+    """Return the text of one row: Eq. 4, unless another template is given."""
     return "".join(
-        segment(name, value, index == 0)
+        segment(name, value, index == 0, template)
         for index, (name, value) in enumerate(zip(names, values, strict=True))
     )
 

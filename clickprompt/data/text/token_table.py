@@ -3,6 +3,7 @@
 Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all segments.
 """
 
+import functools
 import json
 import os
 import uuid
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ARRAYS", "META", "TokenTable", "array_file", "kept_segments", "table_uri"]
 
 META = "meta.json"
+_TOKENS_AT_ONCE = 1 << 22
 ARRAYS = {"tokens": np.dtype("<i4"), "offsets": np.dtype("<i8"), "value_spans": np.dtype("<i4")}
 """the table's files, each the plain numbers of one array"""
 
@@ -54,7 +56,7 @@ class TokenTable:
         has.
         """
         uri = table_uri(dataset, tokenizer)
-        wanted = tokenizer_fingerprint(tokenizer)
+        wanted = tokenizer_fingerprint(tokenizer, dataset.template)
         remedy = f"run clickprompt tokenize {dataset.uri} --plm {tokenizer.name_or_path or 'PATH'}"
         if not storage.exists(storage.join(uri, META)):
             tables = storage.join(dataset.uri, "tokens")
@@ -108,6 +110,17 @@ class TokenTable:
     def vocab_size(self) -> int:
         return self.meta["vocab_size"]
 
+    @functools.cached_property
+    def vocabulary(self) -> np.ndarray:
+        """Return [V] int64, ascending: the tokens of the dataset's texts, special ones left out, which are
+        never a target.
+        """
+        seen = np.zeros(self.vocab_size, dtype=bool)
+        for start in range(0, len(self.tokens), _TOKENS_AT_ONCE):
+            seen[self.tokens[start : start + _TOKENS_AT_ONCE]] = True
+        seen[[token for token in self.special_ids if token < len(seen)]] = False
+        return np.flatnonzero(seen)
+
     @property
     def max_length(self) -> int:
         """Return the tokens of the longest row that the vocabularies allow, special tokens included."""
@@ -131,7 +144,7 @@ class TokenTable:
     def assemble(
         self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of the rows' sentences (Eq. 4), padded on the right to the longest of them.
+        """Return the tokens of the rows' sentences, padded on the right to the longest of them.
 
         field_ids [B, F] integers, each field counted from 0; text [B] bool: rows with False get only the
         special tokens, or, if the family puts none around a text, one padding token that is not masked out,
@@ -236,7 +249,8 @@ def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
 
 def table_uri(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
     version = f"-v{dataset.version}" if dataset.version > 1 else ""
-    return storage.join(dataset.uri, "tokens", f"{tokenizer_fingerprint(tokenizer)}{version}")
+    fingerprint = tokenizer_fingerprint(tokenizer, dataset.template)
+    return storage.join(dataset.uri, "tokens", f"{fingerprint}{version}")
 
 
 def array_file(uri: str, name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.segments import Encoded, SegmentEncoder, find_encoder
-from clickprompt.data.text.template import TEMPLATE, special_ids, surrounding, tokenizer_fingerprint
+from clickprompt.data.text.template import special_ids, surrounding, tokenizer_fingerprint
 from clickprompt.data.text.token_table import ARRAYS, META, TokenTable, array_file, table_uri
 from clickprompt.io import storage
 from clickprompt.io.folders import new_folder
@@ -44,10 +44,10 @@ def build_token_table(
     with new_folder(uri) as target:
         longest = _write_arrays(target, dataset, encoder, encode_all)
         meta = {
-            "fingerprint": tokenizer_fingerprint(tokenizer),
+            "fingerprint": tokenizer_fingerprint(tokenizer, dataset.template),
             "dataset": dataset.fingerprint,
             "tokenizer": type(tokenizer).__name__,
-            "template": TEMPLATE,
+            "template": dataset.template,
             "field_sizes": dataset.field_sizes,
             "prefix": prefix,
             "suffix": suffix,

@@ -46,6 +46,7 @@ def append(
     *,
     split_by: str | None = None,
     seed: int | None = None,
+    template: str | None = None,
     rows_per_shard: int | None = None,
     row_group_rows: int | None = None,
     runtime: RuntimeConfig | None = None,
@@ -73,6 +74,7 @@ def append(
     given = {
         "split": split_by,
         "seed": seed,
+        "template": template,
         "rows_per_shard": rows_per_shard,
         "row_group_rows": row_group_rows,
     }
@@ -119,10 +121,11 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
             f"{uri}: was not prepared by {source_name} as it is now; --append needs the same schema, data "
             "patterns included"
         )
+    options = {"template": "sentence", **manifest["options"]}  # the default isn't stored
     for name, value in given.items():
-        if value is not None and value != manifest["options"][name]:
+        if value is not None and value != options[name]:
             raise InputError(
-                f"{uri}: was prepared with {name}={manifest['options'][name]}, not {value}; --append keeps "
+                f"{uri}: was prepared with {name}={options[name]}, not {value}; --append keeps "
                 "it, leave it out"
             )
     if "sample_users" in manifest["options"]:

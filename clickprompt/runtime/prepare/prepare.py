@@ -11,7 +11,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
-from clickprompt.data.text.template import TEMPLATE
+from clickprompt.data.text.template import TEMPLATE, TEMPLATES
 from clickprompt.data.transform.instants import day_of
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
@@ -42,6 +42,7 @@ def prepare(
     split_by: str | None = None,
     seed: int = 0,
     sample_users: float | None = None,
+    template: str | None = None,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
     runtime: RuntimeConfig | None = None,
@@ -55,6 +56,8 @@ def prepare(
 
     With `sample_users`, a share between 0 and 1, only the rows of that share of users are kept, before
     k-core; the seed decides which users.
+
+    `template` is a name of TEMPLATES, how a row becomes text; without it the source's is used.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
@@ -89,6 +92,11 @@ def prepare(
                 f"sample_users={sample_users}: must be above 0 and below 1; for all users leave it out"
             )
         options["sample_users"] = sample_users
+    template = template or source.template
+    if template not in TEMPLATES:
+        raise InputError(f"template {template!r} is unknown; known: {', '.join(TEMPLATES)}")
+    if TEMPLATES[template] != TEMPLATE:
+        options["template"] = template
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
         progress(f"{out_uri} is prepared already")
@@ -194,7 +202,7 @@ def _write_files(
         ),
         "roles": source.roles(),
         "grouped": source.grouped,
-        "template": TEMPLATE,
+        "template": TEMPLATES[options.get("template", "sentence")],
         "fields": described,
         "num_features": sum(field.facts["features"] for field in fields),
         "counts": sizes,

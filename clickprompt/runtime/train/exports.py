@@ -41,7 +41,7 @@ class Exports:
                 config=self._training.config,
                 dataset=self._training.dataset,
                 tokenizer=self._tokenizer,
-                tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer)
+                tokenizer_fingerprint=tokenizer_fingerprint(self._tokenizer, self._training.dataset.template)
                 if self._tokenizer is not None
                 else None,
                 step=step,

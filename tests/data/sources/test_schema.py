@@ -138,3 +138,14 @@ def test_mistakes_are_one_line(tmp_path, change, said):
         load(tmp_path, PLAIN.replace(*change))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_is_part_of_the_schema_only_where_it_is_given(tmp_path):
+    """So that a log that was prepared before has the same fingerprint."""
+    plain, given, compact = (
+        load(tmp_path, PLAIN + line) for line in ("", "template: sentence\n", "template: compact\n")
+    )
+    assert "template" not in plain.model_dump_json()
+    assert plain.model_dump_json() == given.model_dump_json() != compact.model_dump_json()
+    with pytest.raises(ConfigError, match="template: Input should be 'sentence' or 'compact'"):
+        load(tmp_path, PLAIN + "template: short\n")

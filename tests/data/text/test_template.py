@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.data.prepared.dataset import vocabulary_schema
+from clickprompt.data.prepared.dataset import Dataset, vocabulary_schema
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text import template as text
+from clickprompt.data.text import token_table
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import (
+    TEMPLATES,
     encode,
     load_tokenizer,
     segment,
@@ -117,7 +119,14 @@ def values_of(dataset, field_ids):
 
 
 def texts_of(dataset, field_ids):
-    return [sentence(dataset.field_names, values) for values in values_of(dataset, field_ids)]
+    return [
+        sentence(dataset.field_names, values, dataset.template) for values in values_of(dataset, field_ids)
+    ]
+
+
+def by_template(dataset, name):
+    """The same rows, as prepared with --template."""
+    return Dataset(dataset.uri, dataset.manifest | {"template": TEMPLATES[name]})
 
 
 def value_fields_by_offsets(dataset, tokenizer, field_ids):
@@ -129,11 +138,12 @@ def value_fields_by_offsets(dataset, tokenizer, field_ids):
     backend.encode_special_tokens = True
     result = []
     for values in values_of(dataset, field_ids):
-        whole = sentence(dataset.field_names, values)
+        whole = sentence(dataset.field_names, values, dataset.template)
         fields = [-1] * len(whole)
         end = 0
         for field, (name, value) in enumerate(zip(dataset.field_names, values, strict=True)):
-            begin = end + len(f"{' ' if field else ''}{name} is ")
+            before = f"{name} is " if dataset.template == TEMPLATES["sentence"] else ""
+            begin = end + len(f"{' ' if field else ''}{before}")
             end = begin + len(value) + 1
             assert whole[begin : end - 1] == value
             fields[begin : end - 1] = [field] * len(value)
@@ -175,8 +185,19 @@ def test_sentence_is_eq_4():
     )
 
 
+def test_compact_text_is_values_and_separators():
+    assert sentence(["User ID", "Gender"], ["1", "female"], TEMPLATES["compact"]) == "1; female;"
+
+
+def test_manifest_without_a_template_means_eq_4(dataset):
+    manifest = {key: value for key, value in dataset.manifest.items() if key != "template"}
+    assert Dataset(dataset.uri, manifest).template == TEMPLATES["sentence"] == "{name} is {value}."
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family):
+def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family, template):
+    dataset = by_template(dataset, template)
     tokenizer = FAMILIES[family]()
     table = build_token_table(dataset, tokenizer)
     field_ids = comparable_pairs(dataset, family)
@@ -192,10 +213,12 @@ def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family):
     assert table.max_length >= lengths.max()
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_segments_of_random_values_join_to_the_sentence(dataset, family):
+def test_segments_of_random_values_join_to_the_sentence(dataset, family, template):
+    dataset = by_template(dataset, template)
     rng = np.random.default_rng(5)
-    alphabet = [*" ▁.,'a1sÉ日\u0301\u00a0\t\n-", "  ", "is ", "User ID", " Gender is", "red 7", "…", "ﬁ"]
+    alphabet = [*" ▁.,;'a1sÉ日\u0301\u00a0\t\n-", "  ", "is ", "User ID", " Gender is", "red 7", "…", "ﬁ"]
     names = dataset.field_names
     rows = [["".join(rng.choice(alphabet, rng.integers(0, 7))) for _ in names] for _ in range(500)]
     tokenizer = FAMILIES[family]()
@@ -203,7 +226,8 @@ def test_segments_of_random_values_join_to_the_sentence(dataset, family):
     encoded = [encoder.segments(field, values) for field, values in enumerate(zip(*rows, strict=True))]
     columns = [np.split(one.tokens, np.cumsum(one.lengths)[:-1]) for one in encoded]
     joined = [np.concatenate(parts).tolist() for parts in zip(*columns, strict=True)]
-    assert joined == encode(tokenizer, [sentence(names, values) for values in rows], special_tokens=False)
+    texts = [sentence(names, values, dataset.template) for values in rows]
+    assert joined == encode(tokenizer, texts, special_tokens=False)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "split_at_spaces"])
@@ -244,8 +268,10 @@ def test_rows_without_text_are_special_tokens_only(dataset):
     assert table.assemble(field_ids[:0])[0].shape[0] == 0
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_value_fields_equal_the_tokenizers_offsets_on_whole_sentences(dataset, family):
+def test_value_fields_equal_the_tokenizers_offsets_on_whole_sentences(dataset, family, template):
+    dataset = by_template(dataset, template)
     assert_value_fields_are_the_offsets(dataset, FAMILIES[family](), comparable_pairs(dataset, family))
 
 
@@ -280,6 +306,16 @@ def test_token_that_joins_a_values_end_with_the_templates_full_stop_is_the_value
     fields = table.value_fields(field_ids)[0].tolist()
     assert [field for token, field in zip(tokens, fields, strict=True) if token == "unknown."] == [0, 1, 2, 3]
     assert sum(field >= 0 for field in fields) == 4
+
+
+@pytest.mark.parametrize("family", ["wordpiece", "gpt2"])
+def test_vocabulary_is_the_distinct_tokens_without_special_ones(dataset, family, monkeypatch):
+    monkeypatch.setattr(token_table, "_TOKENS_AT_ONCE", 100)
+    table = build_token_table(dataset, FAMILIES[family]())
+    assert family == "gpt2" or set(table.tokens.tolist()) & set(table.special_ids)  # [UNK]
+    expected = np.setdiff1d(np.unique(table.tokens), table.special_ids)
+    np.testing.assert_array_equal(table.vocabulary, expected)
+    assert table.vocabulary.dtype == np.int64
 
 
 def test_value_without_tokens_has_an_empty_span(dataset):
@@ -424,6 +460,17 @@ def test_table_of_another_tokenizer_is_named(dataset):
         TokenTable.open(dataset, byte_level_bpe())
 
 
+def test_tables_of_two_templates_are_two(dataset):
+    tables = {name: build_token_table(by_template(dataset, name), wordpiece()) for name in TEMPLATES}
+    assert len(os.listdir(os.path.join(dataset.uri, "tokens"))) == 2
+    for name, table in tables.items():
+        assert table.meta["template"] == TEMPLATES[name]
+        assert TokenTable.open(by_template(dataset, name), wordpiece()).uri == table.uri
+    shutil.rmtree(tables["compact"].uri)
+    with pytest.raises(DataError, match="has only token tables of other tokenizers"):
+        TokenTable.open(by_template(dataset, "compact"), wordpiece())
+
+
 def test_table_of_an_older_format_is_not_found(dataset, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr(text, "_TABLE_FORMAT", 1)
@@ -470,8 +517,10 @@ def test_damaged_table_is_refused(dataset):
             stream.write(whole)
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_separator_is_left_out_only_where_the_tokenizer_adds_its_own(dataset, family):
+def test_separator_is_left_out_only_where_the_tokenizer_adds_its_own(dataset, family, template):
+    dataset = by_template(dataset, template)
     tokenizer = FAMILIES[family]()
     assert find_encoder(dataset, tokenizer).separated == (family != "sentencepiece_doubling")
 
