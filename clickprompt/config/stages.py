@@ -140,6 +140,22 @@ class FinetuneConfig(StageConfig):
     init: str | None = Field(
         default=None, description="run (or its export) to start from; datasets as for pretrain.init"
     )
+    init_parts: Literal["all", "tables", "tower"] = Field(
+        default="all",
+        description="what init gives the CTR tower; tables: its embedding tables only; tower: all but those; "
+        "PLM, projector and heads are taken over in each case",
+    )
+    init_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="standard deviation to which each field's embeddings from init are scaled "
+        "(training/init_parts.py); fresh ones have 0.02; default: as they are",
+    )
+    init_unseen: Literal["own", "mean", "unknown"] = Field(
+        default="own",
+        description="embeddings from init of values that no training row had; own: as they are; "
+        "mean: the mean of the field's others; unknown: that of the unknown id 0",
+    )
     epochs: int = Field(default=3, ge=1, description="number of times each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -28,10 +28,11 @@ from clickprompt.runtime.train.training_run import Around, Batches, TrainingRun
 from clickprompt.runtime.train.uploads import Uploads
 from clickprompt.runtime.train.validation import PoolValidation
 from clickprompt.runtime.train.worker_context import WorkerContext
-from clickprompt.training.carry_over import carry_rows, match_values, tables_of, values_of
+from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import CheckpointWriter, TrainState, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
+from clickprompt.training.init_parts import start_weights
 from clickprompt.training.loop import train
 from clickprompt.training.probe import Probe
 
@@ -176,9 +177,7 @@ def _initial_model(training: TrainingRun) -> ClickPrompt:
     model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
     if training.init:
         weights = load_weights(training.init)
-        if training.earlier is not None:
-            rows, _ = match_values(values_of(training.earlier), values_of(training.dataset))
-            weights = carry_rows(weights, tables_of(model), rows)
+        weights = start_weights(weights, tables_of(model), training.dataset, training.earlier, training.stage)
         load_matching(model, weights)
     return model
 
