@@ -7,8 +7,9 @@ order, for each table and each field with n trained rows (train_count > 0) of wi
              trained rows
     unseen   mean: the rows with train_count 0 ← the mean of the trained rows; unknown: ← the field's row 0
 
-Row 0 is the unknown id, not a value: `unseen` leaves it as it is. A field without a trained row stays as it is,
-and `scale` leaves one whose σ is 0. Sums are numpy's in float64, one thread, so that all workers get the same bits.
+Row 0 is the unknown id, not a value: `unseen` leaves it as it is. A field without a trained row stays as it
+is, and `scale` leaves one whose σ is 0. Sums are numpy's in float64, on one thread: all workers get the same
+bits.
 """
 
 from collections.abc import Collection, Sequence

@@ -62,7 +62,7 @@ def train_step(
     """
     targets, rows, tokens = _counts(engine.objective, micro_batches)
     factor = schedule_factor(step, total_steps, stage)
-    set_learning_rates(engine.optimizer, factor)
+    set_learning_rates(engine.optimizer, step, total_steps, stage)
 
     engine.begin(micro_batches, step)
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)

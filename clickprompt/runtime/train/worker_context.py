@@ -146,7 +146,8 @@ class WorkerContext(Context):
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Write `<run>/export` and return the outcome on rank 0, None elsewhere.
 
-        The export has the weights with the best validation AUC, or the last ones if nothing was validated.
+        The export has the weights of the best validation (`finetune.stop_on`), or the last ones if nothing
+        was validated.
         """
         self.close()
         # Every rank takes part: the engine may have divided the weights among them
@@ -157,7 +158,13 @@ class WorkerContext(Context):
             self._exports.write(weights, state.step, final=True)
         else:
             self._exports.finish(state.best_step)
-        return {**asdict(state), "last_loss": json.loads(self._log[-1])["loss"] if self._log else None}
+        stage = self._training.stage
+        stop_on = stage.stop_on if isinstance(stage, FinetuneConfig) else None
+        return {
+            **asdict(state),
+            "stop_on": stop_on,
+            "last_loss": json.loads(self._log[-1])["loss"] if self._log else None,
+        }
 
 
 def _log_before(run: str, step: int) -> list[str]:
