@@ -222,12 +222,13 @@ def test_averaged_weights_survive_a_stop_a_lost_checkpoint_and_a_killed_worker(r
 
 def kill_a_worker(run: str, step: int, killed: list[int]) -> None:
     """SIGKILL of the training worker, once there is a checkpoint of that step or later."""
-    while load_state(newest_complete(os.path.join(run, "checkpoints"))).step < step:
+    while not killed and not os.path.exists(os.path.join(run, "result.json")):
+        if load_state(newest_complete(os.path.join(run, "checkpoints"))).step >= step:
+            children = psutil.Process().children(recursive=True)
+            for worker in [child for child in children if "TrainWorker" in title(child)]:
+                os.kill(worker.pid, signal.SIGKILL)
+                killed.append(worker.pid)
         time.sleep(0.02)
-    children = psutil.Process().children(recursive=True)
-    [worker] = [child for child in children if "RayTrainWorker" in title(child)]
-    os.kill(worker.pid, signal.SIGKILL)
-    killed.append(worker.pid)
 
 
 def at(run: str, step: int) -> str:

@@ -216,7 +216,7 @@ def test_snapshots_are_averaged_and_kept_as_long_as_a_checkpoint_needs_them(conf
     ):
         exports.averaged({"w": torch.ones(2)}, 8)
     exports.prune(TrainState(step=99))
-    assert left() == ([], 0) or not os.path.exists(tmp_path / "validations")
+    assert not os.path.exists(tmp_path / "validations")
 
 
 @pytest.mark.parametrize(
