@@ -12,6 +12,7 @@ is, and `scale` leaves one whose σ is 0. Sums are numpy's in float64, on one th
 bits.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -26,6 +27,8 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.training.carry_over import carry_rows, match_values, values_of
 
 __all__ = ["chosen_parts", "deviations", "prepare_tables", "start_weights", "trained_rows"]
+
+_BLOCK_ROWS = 2**16  # rows that are widened to float64 at a time
 
 Parts = Literal["all", "tables", "tower"]
 Unseen = Literal["own", "mean", "unknown"]
@@ -110,7 +113,7 @@ def deviations(table: Tensor, trained: Sequence[NDArray[np.bool_]]) -> list[floa
     values = table.detach().numpy()
     bounds = _bounds([len(of_field) for of_field in trained])
     return [
-        _deviation(values[begin:end][of_field])
+        _deviation(values[begin:end], of_field)
         for (begin, end), of_field in zip(pairwise(bounds), trained, strict=True)
     ]
 
@@ -122,7 +125,7 @@ def _prepared(
     bounds = _bounds([len(of_field) for of_field in trained])
     for (begin, end), of_field in zip(pairwise(bounds), trained, strict=True):
         rows = values[begin:end]  # a view
-        found = _deviation(rows[of_field])
+        found = _deviation(rows, of_field)
         if found is None:
             continue
         if scale is not None and found > 0:
@@ -136,8 +139,19 @@ def _prepared(
     return torch.from_numpy(values)
 
 
-def _deviation(rows: NDArray[np.float32]) -> float | None:
-    return float(rows.std(dtype=np.float64)) if len(rows) else None
+def _deviation(rows: NDArray[np.float32], trained: NDArray[np.bool_]) -> float | None:
+    """Compute σ of a field's rows in blocks: a float64 copy of all might not fit."""
+    count = int(trained.sum()) * rows.shape[1]
+    if not count:
+        return None
+    starts = range(0, len(rows), _BLOCK_ROWS)
+
+    def block(start: int) -> NDArray[np.float64]:
+        chosen = slice(start, start + _BLOCK_ROWS)
+        return rows[chosen][trained[chosen]].astype(np.float64)
+
+    mean = sum(block(start).sum() for start in starts) / count
+    return math.sqrt(sum(np.square(block(start) - mean).sum() for start in starts) / count)
 
 
 def _bounds(sizes: Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ from clickprompt.config import CTRConfig, FinetuneConfig, PretrainConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.io import storage
 from clickprompt.models.ctr import CTRModel
+from clickprompt.training import init_parts
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.init_parts import (
     chosen_parts,
@@ -92,6 +93,14 @@ def test_scale_then_unseen_equal_a_loop(seed, scale, unseen):
                 assert sigma is None
             elif scale is not None and tensor.shape[1] > 1:
                 assert sigma == pytest.approx(scale)
+
+
+def test_blocks_of_rows_make_no_difference(monkeypatch):
+    table, trained = torch.randn(103, 3), [np.arange(103) % 3 > 0]
+    [whole] = deviations(table, trained)
+    monkeypatch.setattr(init_parts, "_BLOCK_ROWS", 10)
+    assert deviations(table, trained) == [pytest.approx(whole, rel=1e-12)]
+    assert whole == pytest.approx(table[trained[0]].std(correction=0).item(), rel=1e-6)
 
 
 def test_equal_entries_have_no_scale():

@@ -31,7 +31,7 @@ class Exports:
         self._plm = plm
         self._tokenizer = tokenizer
         self._folder = storage.join(training.run, "validations")
-        self._final = storage.join(training.run, "export")
+        self.final = storage.join(training.run, "export")
 
     def at(self, step: int) -> str:
         return storage.join(self._folder, checkpoint_name(step))
@@ -39,7 +39,7 @@ class Exports:
     def write(self, weights: dict[str, torch.Tensor], step: int, *, final: bool = False) -> None:
         storage.patiently(
             lambda: write_export(
-                self._final if final else self.at(step),
+                self.final if final else self.at(step),
                 weights,
                 plm=self._plm,
                 objective=self._training.objective,
@@ -84,9 +84,9 @@ class Exports:
         best = self.at(best_step)
         if storage.patiently(lambda: storage.exists(best)):
             with storage.local_copy(best) as folder:
-                storage.patiently(lambda: publish(folder, self._final))
+                storage.patiently(lambda: publish(folder, self.final))
         # Both are as they should be if a run that was killed right after publishing goes on
-        elif not storage.patiently(lambda: storage.exists(self._final)):
+        elif not storage.patiently(lambda: storage.exists(self.final)):
             raise missing(best)
         self._delete(self._training.order.total_steps, self._needed_by("kept"))
 

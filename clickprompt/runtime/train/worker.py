@@ -19,7 +19,7 @@ from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
-from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
+from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.runtime.train.exports import Exports
@@ -32,8 +32,9 @@ from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import CheckpointWriter, TrainState, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
-from clickprompt.training.init_parts import start_weights
+from clickprompt.training.init_parts import start_weights, trained_rows
 from clickprompt.training.loop import train
+from clickprompt.training.norms import Norms
 from clickprompt.training.probe import Probe
 
 __all__ = ["build_collator", "work"]
@@ -53,7 +54,7 @@ def work(
 
     checkpoint = newest_complete(training.checkpoints)
     state = load_state(checkpoint)
-    model = _initial_model(training)
+    model, norms = _initial_model(training)
     engine = _build_engine(training, OBJECTIVES[training.objective](model), num_workers)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
     collator = build_collator(training, tokenizer)
@@ -82,7 +83,9 @@ def work(
         scratch_folder("checkpoints") as scratch,
         Uploads(training.run, training.config.runtime.keep_every, scratch, writer) as uploads,
     ):
-        surroundings = WorkerContext(training, engine, status, exports, validation, state, uploads, probe)
+        surroundings = WorkerContext(
+            training, engine, status, exports, validation, state, uploads, probe, norms
+        )
         try:
             train(
                 engine,
@@ -172,14 +175,23 @@ def _saved(error: NonFiniteError, training: TrainingRun, state: TrainState) -> R
     )
 
 
-def _initial_model(training: TrainingRun) -> ClickPrompt:
-    """Build the run's model, with the weights of the export it starts from, if any."""
+def _initial_model(training: TrainingRun) -> tuple[ClickPrompt, Norms | None]:
+    """Build the run's model, with the weights of the export it starts from, if any.
+
+    On rank 0, also measure the CTR tower, if there is one.
+    """
     model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
+    tables, norms = tables_of(model), None
+    if tables and ray.train.get_context().get_world_rank() == 0:
+        trained = trained_rows(training.dataset)
+        norms = Norms(unique_tensors(model), tables, training.dataset.field_names, trained)
     if training.init:
         weights = load_weights(training.init)
-        weights = start_weights(weights, tables_of(model), training.dataset, training.earlier, training.stage)
+        weights = start_weights(weights, tables, training.dataset, training.earlier, training.stage)
         load_matching(model, weights)
-    return model
+        if norms is not None:
+            norms.begin(unique_tensors(model))
+    return model, norms
 
 
 def _build_engine(training: TrainingRun, objective: Any, num_workers: int) -> Engine:
