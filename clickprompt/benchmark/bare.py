@@ -26,7 +26,7 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import PretrainLoss
-from clickprompt.training.optimizers import build_optimizer, schedule_factor, set_learning_rates
+from clickprompt.training.optimizers import build_optimizer, set_learning_rates
 from clickprompt.training.precision import at_precision
 
 __all__ = ["BareLoop"]
@@ -73,7 +73,7 @@ class BareLoop:
                     >> 1
                 )
             )
-            set_learning_rates(optimizer, schedule_factor(step, self.order.total_steps, stage))
+            set_learning_rates(optimizer, step, self.order.total_steps, stage)
             loss = torch.zeros((), device=device)
             for index, batch in enumerate(batch.to(device) for batch in micro_batches):
                 waits = self.num_workers > 1 and index < len(micro_batches) - 1

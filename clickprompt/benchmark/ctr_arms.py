@@ -19,7 +19,7 @@ from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+from clickprompt.training.optimizers import set_learning_rates
 
 __all__ = ["BareSteps", "OurSteps", "Shape", "Steps", "made_up_batches"]
 
@@ -94,7 +94,7 @@ class OurSteps(Steps):
 
     def _step(self, batch: Batch) -> Tensor:
         targets = self._objective.count_targets(batch).item()
-        set_learning_rates(self._engine.optimizer, schedule_factor(self._done, _STEPS, self._stage))
+        set_learning_rates(self._engine.optimizer, self._done, _STEPS, self._stage)
         self._engine.begin([batch], self._done)
         loss_sums = self._engine.accumulate(batch, [targets], last=True)
         self._engine.step()

@@ -28,7 +28,7 @@ from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.engine import TorchEngine
-from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+from clickprompt.training.optimizers import set_learning_rates
 
 __all__ = ["measure_ctr_stream"]
 
@@ -111,7 +111,7 @@ class _StepsAlone:
         total_steps = training.order.total_steps
         engine = TorchEngine(objective, stage, device=torch.device("cpu"), total_steps=total_steps)
         for step, batch in pace(self._recorded(), rank):
-            set_learning_rates(engine.optimizer, schedule_factor(step, total_steps, stage))
+            set_learning_rates(engine.optimizer, step, total_steps, stage)
             engine.begin([batch], step)
             engine.accumulate(batch, objective.count_targets(batch).tolist(), last=True)
             engine.step()

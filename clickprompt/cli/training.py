@@ -32,11 +32,14 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
     from clickprompt.runtime.train.train import run_training
 
     result = run_training(config, stage, run)
-    auc = (
-        f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}"
-        if result.get("best_auc") is not None
-        else ""
-    )
+    auc = ""
+    if result.get("best_auc") is not None:
+        auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}"
+    if result.get("best_log_loss") is not None:
+        auc = (
+            f", best valid log loss {result['best_log_loss']:.4f} (AUC {result['best_auc']:.4f}) "
+            f"at step {result['best_step']}"
+        )
     loss = f", last loss {result['last_loss']:.4f}" if result.get("last_loss") is not None else ""
     finish(
         as_json,

@@ -74,6 +74,12 @@ class CTRConfig(Frozen):
         lt=1,
         description="dropout of the deep part and of AutoInt's attention; FM and FiGNN have neither",
     )
+    embedding_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="dropout of the entries of the embeddings that the backbone reads; not of linear terms",
+    )
     structure: Literal["parallel", "stacked"] = Field(
         default="parallel", description="DCN, DCNv2: cross network beside the deep part or below it"
     )

@@ -53,6 +53,9 @@ class LearningRates(Frozen):
     """One learning rate per parameter group; `plm: 0` freezes the PLM and puts it in eval mode."""
 
     ctr: float = Field(default=5e-5, gt=0, description="embeddings and CTR tower")
+    tables: float | None = Field(
+        default=None, ge=0, description="embeddings and linear terms of the CTR tower; default: lr.ctr"
+    )
     projector: float = Field(default=5e-5, gt=0, description="prompt projector")
     plm: float = Field(default=5e-5, ge=0, description="PLM; 0: frozen")
     heads: float = Field(
@@ -81,7 +84,21 @@ class StageConfig(Frozen):
     )
     lr: LearningRates = LearningRates()
     weight_decay: float = Field(default=0.01, ge=0, description="weight decay; biases and norms have none")
-    decay_embeddings: bool = Field(default=True, description="apply weight_decay to the CTR embeddings too")
+    tables_weight_decay: float | None = Field(
+        default=None,
+        ge=0,
+        description="weight decay of the CTR tower's embeddings and linear terms; default: weight_decay",
+    )
+    plm_weight_decay: float | None = Field(
+        default=None, ge=0, description="weight decay of the PLM; default: weight_decay"
+    )
+    plm_layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor on the PLM's learning rate from each layer to the one below it; below the first "
+        "layer are the embeddings",
+    )
     embedding_optimizer: Literal["dense", "lazy"] = Field(
         default="dense",
         description="optimizer of the CTR embeddings; dense: AdamW on whole tables; lazy: AdamW on the "
@@ -209,9 +226,32 @@ class FinetuneConfig(StageConfig):
         description="share of the training rows whose labels may be used, drawn by row; for measuring what "
         "pretraining, which needs no labels, is worth where these are few",
     )
+    init_parts: Literal["all", "tables", "tower"] = Field(
+        default="all",
+        description="what init gives the CTR tower; tables: its embedding tables only; tower: all but those; "
+        "PLM, projector and heads are taken over in each case",
+    )
+    init_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="standard deviation to which each field's embeddings from init are scaled "
+        "(training/init_parts.py); fresh ones have 0.02; default: as they are",
+    )
+    init_unseen: Literal["own", "mean", "unknown"] = Field(
+        default="own",
+        description="embeddings from init of values that no training row had; own: as they are; "
+        "mean: the mean of the field's others; unknown: that of the unknown id 0",
+    )
     epochs: int = Field(default=3, ge=1, description="number of times each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
+    freeze_tables: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps, at the start, in which the CTR tower's embeddings and linear terms "
+        "don't move",
+    )
     validate_every: int = Field(
         default=200,
         ge=1,
@@ -222,8 +262,18 @@ class FinetuneConfig(StageConfig):
     patience: int = Field(
         default=3,
         ge=1,
-        description="stop after this many validations without a better AUC, which shows validate_every steps "
-        "after the last of them",
+        description="stop after this many validations without a better AUC (stop_on), which shows "
+        "validate_every steps after the last of them",
+    )
+    stop_on: Literal["auc", "log_loss"] = Field(
+        default="auc",
+        description="figure of the validation split that decides which weights are best, and patience",
+    )
+    average_validations: int = Field(
+        default=1,
+        ge=1,
+        description="number of validations whose weights are averaged: what is scored, and may be exported, "
+        "is the mean of a validation's weights and those of the ones before it; training goes on without it",
     )
 
     @property

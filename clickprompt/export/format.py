@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from clickprompt.config import Config, ObjectiveName, replaced, stored_config
@@ -232,8 +233,11 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     return model.eval(), info
 
 
-def load_weights(uri: str) -> dict[str, torch.Tensor]:
-    """Load the tensors of an export by name, to start another model from."""
+def load_weights(uri: str, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Load the tensors of an export by name, those whose names begin with `prefix`."""
     info = read_info(uri)
-    with storage.local_copy(uri) as folder:
-        return load_file(os.path.join(folder, _weights_file(info.files)))
+    with (
+        storage.local_copy(uri) as folder,
+        safe_open(os.path.join(folder, _weights_file(info.files)), "pt") as file,
+    ):
+        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118

@@ -5,6 +5,7 @@ Shape legend: B rows, F fields, Q interaction_dim.
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickprompt.config import CTRConfig
@@ -25,6 +26,7 @@ class CTRModel(nn.Module):
         super().__init__()
         backbone = get_backbone(config.backbone)
         self.embedding = PackedEmbedding(field_sizes, backbone.embedding_width(config))
+        self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(len(field_sizes), config)
         self.prediction = self.backbone.build_prediction() if prediction else None
         self.linear_terms = (
@@ -37,7 +39,10 @@ class CTRModel(nn.Module):
 
     def interaction_vector(self, field_ids: Tensor) -> Tensor:
         """Eq. 5: field_ids [B, F] → q [B, Q]."""
-        return self.backbone(self.embedding(field_ids))
+        field_embeddings = self.embedding(field_ids)
+        if self.embedding_dropout:
+            field_embeddings = F.dropout(field_embeddings, self.embedding_dropout, self.training)
+        return self.backbone(field_embeddings)
 
     def logits(self, field_ids: Tensor, interaction_vector: Tensor) -> Tensor:
         """ŷ^CTR of Eq. 9: field_ids [B, F] and their q [B, Q] → ctr_logits [B]."""

@@ -1,12 +1,14 @@
 """Derive each parameter's group, learning rate and weight decay; this is the only place that does."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from clickprompt.config import StageConfig
+from clickprompt.config import FinetuneConfig, StageConfig
+from clickprompt.models.clickprompt import ClickPrompt
 
-__all__ = ["GROUPS", "group_of", "parameter_groups", "rate_and_decay", "trainable_by_group"]
+__all__ = ["GROUPS", "Settings", "group_of", "parameter_groups", "settings_of", "trainable_by_group"]
 
 GROUPS = ("ctr", "projector", "plm", "heads")
 """The groups with a learning rate of their own, the fields of `LearningRates`"""
@@ -16,6 +18,8 @@ _PREFIXES = {
     "plm.backbone.": "plm",
     "plm.lm_head.": "heads",
     "click_head.": "heads",
+    "id_head.": "heads",
+    "text_id_head.": "heads",
 }
 _TABLES = ("ctr.embedding.", "ctr.linear_terms.")
 
@@ -25,15 +29,36 @@ def group_of(name: str) -> str:
     return next((group for prefix, group in _PREFIXES.items() if name.startswith(prefix)), "ctr")
 
 
-def rate_and_decay(name: str, ndim: int, stage: StageConfig) -> tuple[float, float]:
-    """Return the peak learning rate and weight decay of a parameter with `ndim` dimensions.
+@dataclass(frozen=True)
+class Settings:
+    """How the optimizer treats a parameter."""
 
-    Biases, norms and ctr_weight never decay; the CTR embeddings and linear terms do unless
-    `decay_embeddings` is off.
+    rate: float
+    """peak learning rate"""
+    decay: float
+    """weight decay"""
+    frozen: float
+    """share of the steps, at the start, in which the rate is 0"""
+
+
+def settings_of(name: str, ndim: int, stage: StageConfig, layers_above: int = 0) -> Settings:
+    """Return the settings of a ClickPrompt parameter with `ndim` dimensions.
+
+    Biases, norms and ctr_weight never decay. layers_above: for a parameter of the PLM, what
+    PromptedPLM.layers_above says; its rate is lr.plm · plm_layer_decay^layers_above.
     """
+    group = group_of(name)
+    table = name.startswith(_TABLES)
+    rate, decay, frozen = getattr(stage.lr, group), stage.weight_decay, 0.0
+    if table:
+        rate = rate if stage.lr.tables is None else stage.lr.tables
+        decay = decay if stage.tables_weight_decay is None else stage.tables_weight_decay
+        frozen = stage.freeze_tables if isinstance(stage, FinetuneConfig) else 0.0
+    elif group == "plm":
+        rate *= stage.plm_layer_decay**layers_above
+        decay = decay if stage.plm_weight_decay is None else stage.plm_weight_decay
     is_matrix = ndim > 1 and not name.endswith("bias")  # the projector's biases are stacked
-    decays = is_matrix and (stage.decay_embeddings or not name.startswith(_TABLES))
-    return getattr(stage.lr, group_of(name)), stage.weight_decay if decays else 0.0
+    return Settings(rate, decay if is_matrix else 0.0, frozen)
 
 
 def trainable_by_group(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -45,25 +70,28 @@ def trainable_by_group(model: nn.Module) -> dict[str, list[tuple[str, nn.Paramet
     return groups
 
 
-def parameter_groups(model: nn.Module, stage: StageConfig) -> list[dict[str, Any]]:
-    """Return the trainable parameters for an optimizer: "params", "weight_decay", "name", "base_lr".
+def parameter_groups(model: ClickPrompt, stage: StageConfig) -> list[dict[str, Any]]:
+    """Return the trainable parameters for an optimizer: "params", "weight_decay", "name", "base_lr" and
+    "frozen".
 
-    A group has up to two entries: the parameters that decay, then those that don't.
+    A group has an entry for each of its settings: those that decay, then those that don't, each in the order
+    of their first parameters.
     """
+    above = model.plm.layers_above() if model.plm is not None else {}
     groups = []
     for group, parameters in trainable_by_group(model).items():
-        by_decay: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        by_settings: dict[Settings, list[nn.Parameter]] = {}
         for name, parameter in parameters:
-            _, decay = rate_and_decay(name, parameter.ndim, stage)
-            by_decay[decay > 0].append(parameter)
-        for decays, members in by_decay.items():
-            if members:
-                groups.append(
-                    {
-                        "params": members,
-                        "weight_decay": stage.weight_decay if decays else 0.0,
-                        "name": group,
-                        "base_lr": getattr(stage.lr, group),
-                    }
-                )
+            settings = settings_of(name, parameter.ndim, stage, above.get(parameter, 0))
+            by_settings.setdefault(settings, []).append(parameter)
+        for settings in sorted(by_settings, key=lambda settings: settings.decay == 0):
+            groups.append(
+                {
+                    "params": by_settings[settings],
+                    "weight_decay": settings.decay,
+                    "name": group,
+                    "base_lr": settings.rate,
+                    "frozen": settings.frozen,
+                }
+            )
     return groups

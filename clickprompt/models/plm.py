@@ -176,6 +176,19 @@ class PromptedPLM(nn.Module):
                 layer.training = mode
         return self
 
+    def layers_above(self) -> dict[nn.Parameter, int]:
+        """Count, for each parameter of the backbone, the layers between it and the output.
+
+        L − 1 − l in layer l, 0 in the norm behind the last layer, L in what is outside of the layers: the
+        embeddings and their norm.
+        """
+        above = dict.fromkeys(self.backbone.parameters(), self.num_layers)
+        for layer, module in enumerate(self.layers):
+            above |= dict.fromkeys(module.parameters(), self.num_layers - 1 - layer)
+        if self.family.final_norm is not None:
+            above |= dict.fromkeys(self.backbone.get_submodule(self.family.final_norm).parameters(), 0)
+        return above
+
     def config_dict(self) -> dict[str, Any]:
         """Return the architecture as JSON values, for `plm_from_config`."""
         values = json.loads(self.config.to_json_string(use_diff=False))

@@ -44,6 +44,8 @@ class PLMFamily:
     """(backbone, layer) → the rotary embedding's factor on a key at position 0, where it rotates nothing; for
     YaRN it isn't 1
     """
+    final_norm: str | None = None
+    """path of the norm on the last layer's output, below the backbone"""
     lm_bias: str | None = None
     """path of a bias on the logits that isn't the output layer's own"""
     max_tokens: Callable[[Any], int] = lambda config: config.max_position_embeddings
@@ -113,6 +115,7 @@ _LLAMA = {
     "head_dim": "head_dim",
     "key_value": _separate("k_proj", "v_proj"),
     "input_norm": "input_layernorm",
+    "final_norm": "norm",
     "rotary_scale": lambda backbone, layer: backbone.rotary_emb.attention_scaling,
     "lm_transform": lambda model: nn.Identity(),
     "gated": True,
@@ -160,6 +163,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         head_dim="head_dim",
         key_value=_modernbert_key_value,
         input_norm="attn_norm",
+        final_norm="final_norm",
         rotary_scale=lambda backbone, layer: getattr(
             backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"
         ),
@@ -174,6 +178,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         head_dim="head_dim",
         key_value=_gpt2_key_value,
         input_norm="ln_1",
+        final_norm="ln_f",
         lm_transform=lambda model: nn.Identity(),
         config_changes={"use_cache": False},
     ),

@@ -9,6 +9,7 @@ from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.report import evaluated, prompts, settings, training
 from clickprompt.report.compared import check_same_rows, compare_predictions, compared
+from clickprompt.report.norms import norms
 from clickprompt.report.page import markdown, page
 from clickprompt.report.run import Run, read_runs
 from clickprompt.report.sweep import sweep
@@ -43,6 +44,7 @@ def make_report(
         training.summary(runs, split),
         compared(found, base_run, note),
         training.curves(runs),
+        norms(runs),
         evaluated.calibration(runs),
         evaluated.long_tail(runs),
         evaluated.cold_start(runs),

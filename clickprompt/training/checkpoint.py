@@ -69,6 +69,7 @@ class TrainState:
     mean_gradient_norm: float = 0.0  # this and norms_seen are the state of training/guards.py
     norms_seen: int = 0
     probe_loss: float | None = None  # training/probe.py
+    best_log_loss: float | None = None  # of the best weights, if the log loss decides; else left out of files
 
 
 def checkpoint_name(step: int) -> str:
@@ -90,7 +91,10 @@ def seal(folder: str, state: TrainState, *, rank: int, num_workers: int) -> None
         dist.all_gather_object(gathered, checksums)
     if rank:
         return
-    storage.write_json(os.path.join(folder, _STATE), {"num_workers": num_workers, **asdict(state)})
+    values = asdict(state)
+    if state.best_log_loss is None:
+        del values["best_log_loss"]
+    storage.write_json(os.path.join(folder, _STATE), {"num_workers": num_workers, **values})
     files = {name: checksum for part in gathered for name, checksum in part.items()}
     files[_STATE] = storage.sha256(os.path.join(folder, _STATE))
     storage.write_json(os.path.join(folder, _MANIFEST), {"files": files})

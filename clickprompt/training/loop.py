@@ -7,7 +7,7 @@ results and passes requests to it.
 import tempfile
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class Validation(Protocol):
 
     every: int
     patience: int
+    stop_on: Literal["auc", "log_loss"]
+    """the figure that decides which weights are best"""
 
     def begin(self, step: int) -> None:
         """Begin to score the weights as they are after `step`; called by every worker."""
@@ -215,13 +217,21 @@ def _use(validation: Validation, state: TrainState) -> dict[str, Any]:
     scores = validation.result()
     step = state.validating
     state.validating = None
-    if state.best_auc is None or scores["valid_auc"] > state.best_auc:
+    if _is_best(scores, state, validation):
         state.best_auc = scores["valid_auc"]
+        if validation.stop_on == "log_loss":
+            state.best_log_loss = scores["valid_log_loss"]
         state.best_step = step
         state.stale_validations = 0
     else:
         state.stale_validations += 1
     return {"valid_step": step, **scores}
+
+
+def _is_best(scores: dict[str, float], state: TrainState, validation: Validation) -> bool:
+    if validation.stop_on == "log_loss":
+        return state.best_log_loss is None or scores["valid_log_loss"] < state.best_log_loss
+    return state.best_auc is None or scores["valid_auc"] > state.best_auc
 
 
 def _checkpoint(engine: Engine, state: TrainState, context: Context) -> None:

@@ -1,4 +1,4 @@
-"""AdamW over four learning-rate groups, and the schedule as a function of the step.
+"""AdamW over groups with learning rates of their own, and the schedule as a function of the step.
 
 The learning rate at a step is computed, never stored: a resumed run needs no scheduler state.
 """
@@ -11,7 +11,7 @@ from clickprompt.config import StageConfig
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.parameter_groups import parameter_groups
 
-__all__ = ["build_optimizer", "schedule_factor", "set_learning_rates"]
+__all__ = ["build_optimizer", "rate_at", "schedule_factor", "set_learning_rates"]
 
 
 def build_optimizer(model: ClickPrompt, stage: StageConfig) -> AdamW:
@@ -34,7 +34,16 @@ def schedule_factor(step: int, total_steps: int, stage: StageConfig) -> float:
     return (total_steps - step) / max(total_steps - warmup, 1)
 
 
-def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
-    """Set every group to its peak rate times `factor`."""
+def rate_at(rate: float, frozen: float, step: int, total_steps: int, stage: StageConfig) -> float:
+    """Return the learning rate at `step` of what has the peak rate `rate` and stays frozen (rate 0) over the
+    first ⌈frozen · total_steps⌉ steps.
+    """
+    if step < math.ceil(frozen * total_steps):
+        return 0.0
+    return rate * schedule_factor(step, total_steps, stage)
+
+
+def set_learning_rates(optimizer: Optimizer, step: int, total_steps: int, stage: StageConfig) -> None:
+    """Set every group's learning rate to that of `step` (from 0)."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        group["lr"] = rate_at(group["base_lr"], group["frozen"], step, total_steps, stage)

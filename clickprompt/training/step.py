@@ -66,7 +66,7 @@ def train_step(
     *targets, rows, tokens = _counts(engine.objective, micro_batches)
     divisors = [max(count, 1.0) for count in targets]
     factor = schedule_factor(step, total_steps, stage)
-    set_learning_rates(engine.optimizer, factor)
+    set_learning_rates(engine.optimizer, step, total_steps, stage)
 
     engine.begin(micro_batches, step)
     loss_sums = torch.zeros(len(targets), dtype=torch.float64, device=engine.device)

@@ -29,7 +29,8 @@ def test_defaults_are_the_papers():
     config = load_config()
     assert config == Config()
     assert (config.pretrain.epochs, config.pretrain.global_batch_size) == (20, 1024)  # §4.1.4
-    assert {rate for _, rate in config.pretrain.lr} == {5e-5}
+    assert {rate for name, rate in config.pretrain.lr if name != "tables"} == {5e-5}
+    assert config.pretrain.lr.tables is config.finetune.lr.tables is None
     assert (
         config.finetune.lr.ctr,
         config.finetune.lr.projector,

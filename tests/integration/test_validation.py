@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -19,6 +20,7 @@ from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
 from tests.support.in_process import InProcessValidation
+from tests.support.killing import title
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
 from tests.support.watched_training import Watching
@@ -156,6 +158,77 @@ def killed_then_stopped(run, settings):
         run_training(settings, "finetune", run)
     thread.join()
     return seen
+
+
+def test_averaged_weights_survive_a_stop_a_lost_checkpoint_and_a_killed_worker(ray_session, config, tmp_path):
+    """The mean of three validations' weights, chosen by log loss: as by hand, and the same bits however often
+    the run is interrupted.
+    """
+    settings = replaced(
+        config,
+        {
+            "finetune.average_validations": 3,
+            "finetune.stop_on": "log_loss",
+            "finetune.max_steps": 9 * EVERY + 2,
+            "finetune.patience": 99,
+            "finetune.lr.ctr": 0.01,
+        },
+    )
+    weights, scores = {}, {}
+
+    class Averaging(InProcessValidation):
+        def begin(self, step):
+            own = self._engine.weights()
+            before = list(weights.values())[-2:]
+            weights[step] = own
+            mean = {name: sum([*(w[name] for w in before), own[name]]) / (len(before) + 1) for name in own}
+            engine = self._engine
+            self._engine = SimpleNamespace(weights=lambda: mean, rank=0, device=engine.device)
+            super().begin(step)
+            self._engine = engine
+            scores[step] = (self.result(), mean)
+
+    run_in_process(settings, "without_plm", Watching([]), Averaging)
+    best = min(scores, key=lambda step: scores[step][0]["valid_log_loss"])
+    assert best >= 3 * EVERY
+
+    undisturbed, disturbed = str(tmp_path / "undisturbed"), str(tmp_path / "disturbed")
+    result = run_training(settings, "finetune", undisturbed)
+    assert (result["stop_on"], result["best_step"]) == ("log_loss", best)
+    assert result["best_log_loss"] == pytest.approx(scores[best][0]["valid_log_loss"], rel=1e-4)
+    assert result["best_auc"] == pytest.approx(scores[best][0]["valid_auc"], rel=1e-4)
+    found = load_weights(export_of(undisturbed))
+    for name, tensor in scores[best][1].items():
+        np.testing.assert_allclose(found[name].numpy(), tensor.numpy(), rtol=1e-3, atol=1e-4)
+
+    with pytest.raises(StoppedError):
+        run_training(settings, "finetune", disturbed, watch=lambda seen: seen.get("step", 0) > 2 * EVERY)
+    # As after a kill -9: files of validations that are newer than the checkpoint which is left
+    newest = newest_complete(os.path.join(disturbed, "checkpoints"))
+    storage.delete_tree(newest)
+    assert newest_complete(os.path.join(disturbed, "checkpoints")) < newest
+    killed = []
+    thread = threading.Thread(target=kill_a_worker, args=(disturbed, 3 * EVERY, killed), daemon=True)
+    thread.start()
+    again = run_training(settings, "finetune", disturbed)
+    thread.join()
+    assert killed
+    same = ("step", "best_step", "best_auc", "best_log_loss", "stopped", "last_loss")
+    assert {key: again[key] for key in same} == {key: result[key] for key in same}
+    for name, tensor in load_weights(export_of(disturbed)).items():
+        assert tensor.equal(found[name]), name
+    assert not os.path.exists(os.path.join(disturbed, "validations"))
+
+
+def kill_a_worker(run: str, step: int, killed: list[int]) -> None:
+    """SIGKILL of the training worker, once there is a checkpoint of that step or later."""
+    while not killed and not os.path.exists(os.path.join(run, "result.json")):
+        if load_state(newest_complete(os.path.join(run, "checkpoints"))).step >= step:
+            children = psutil.Process().children(recursive=True)
+            for worker in [child for child in children if "TrainWorker" in title(child)]:
+                os.kill(worker.pid, signal.SIGKILL)
+                killed.append(worker.pid)
+        time.sleep(0.02)
 
 
 def at(run: str, step: int) -> str:

@@ -61,6 +61,7 @@ def test_every_section_is_there_and_the_file_stands_alone(page, folders):
         "Runs",
         "Comparison",
         "Learning curves",
+        "Size of the weights",
         "Calibration",
         "Long tail",
         "Cold start",
@@ -74,6 +75,22 @@ def test_every_section_is_there_and_the_file_stands_alone(page, folders):
     assert "@import" not in text
     assert len(text) < 2_000_000
     assert sum(title in text for title in result["sections"]) == len(result["sections"])
+
+
+def test_weights_stand_beside_fresh_ones(page, folders):
+    [header, *rows] = csvs(page[1])["weights-beside-fresh-ones"]
+    assert header == ["run", "weights", "fresh", "start", "end", "start / fresh", "end / fresh"]
+    found = {
+        row[1]: [float(cell) if cell else None for cell in row[2:]] for row in rows if row[0] == "dcnv2-0"
+    }
+    assert found == {
+        f"{made.FIELDS[0]}, embedding": pytest.approx([0.02, 0.1, 0.12, 5, 6]),
+        f"{made.FIELDS[1]}, embedding": [None] * 5,
+        **{f"{name}, embedding": pytest.approx([0.02, 0.02, 0.05, 1, 2.5]) for name in made.FIELDS[2:]},
+        f"{made.FIELDS[0]}, linear term": pytest.approx([0.02, 0.1, 0.12, 5, 6]),
+        "backbone.deep.linears.0.weight": pytest.approx([0.25, 0.5, 0.75, 2, 3]),
+    }
+    assert len(rows) == (len(folders) - 1) * len(found)
 
 
 def test_by_default_it_is_in_the_first_runs_folder_and_json_says_where(capsys, folders, tmp_path):

@@ -22,6 +22,9 @@ def attacked(tmp_path, dataset) -> list[str]:
     evaluation["cold_start"] = {ATTACK: evaluation["cold_start"]["none"]}
     evaluation["by_value"] = {ATTACK: [{"value": ATTACK, "rows": 3, "clicks": 1, "auc": 0.5}]}
     storage.write_json(f"{run}/evaluation-test.json", evaluation)
+    trained = storage.read_json(f"{run}/result.json")
+    trained["norms"]["tables"][ATTACK] = {ATTACK: {"fresh": 0.02, "start": ATTACK, "end": 0.5}}
+    storage.write_json(f"{run}/result.json", trained)
     made.write_sweep(sweep)
     table = pq.read_table(f"{sweep}/trials.parquet")
     names = [ATTACK if name == "finetune.lr.plm" else name for name in table.column_names]

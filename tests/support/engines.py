@@ -23,6 +23,7 @@ from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import build_objective
 from clickprompt.training import guards
+from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
@@ -141,8 +142,12 @@ def record(
         recorder.validation = InProcessValidation(built, collator, dataset, config, objective)
     options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder}
     train(built, collator, order, islice(batches, (until or steps) - resume), **options)
-    fresh = parameter_groups(build_model(config, dataset.field_sizes, objective=objective), stage)
-    rates = [(group["name"], group["base_lr"], group["weight_decay"]) for group in fresh]
+    fresh = build_model(config, dataset.field_sizes, objective=objective)
+    for name, parameter in fresh.named_parameters():
+        if stage.embedding_optimizer == "lazy" and name in tables_of(fresh):
+            parameter.requires_grad_(False)
+    groups = parameter_groups(fresh, stage)
+    rates = [(group["name"], group["base_lr"], group["weight_decay"]) for group in groups]
     assert [
         (group["name"], group["base_lr"], group["weight_decay"]) for group in built.optimizer.param_groups
     ] == rates

@@ -14,6 +14,7 @@ from clickprompt.training.engine import all_reduce_sum
 class InProcessValidation:
     def __init__(self, engine, collator, dataset, config, objective):
         self.every, self.patience = config.finetune.validate_every, config.finetune.patience
+        self.stop_on = config.finetune.stop_on
         self._engine, self._rows = engine, collator(columns_of(dataset.read_split("valid")), epoch=0)
         self._build = lambda: build_model(config, dataset.field_sizes, objective=objective)
 

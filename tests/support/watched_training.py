@@ -16,17 +16,21 @@ from clickprompt.training.loop import Context, train
 
 
 class Watching(Context):
-    """A loop context that remembers, and a validation with the scores of a script."""
+    """A loop context that remembers, and a validation with the scores of a script: AUCs, or pairs of AUC and
+    log loss.
+    """
 
-    def __init__(self, scores, every=2, patience=2):
-        self.every, self.patience, self._scores = every, patience, iter(scores)
+    def __init__(self, scores, every=2, patience=2, stop_on="auc"):
+        self.every, self.patience, self.stop_on, self._scores = every, patience, stop_on, iter(scores)
         self.begun, self.steps = [], []
 
     def begin(self, step):
         self.begun.append(step)
 
     def result(self):
-        return {"valid_auc": next(self._scores), "valid_log_loss": 0.5}
+        scores = next(self._scores)
+        valid_auc, valid_log_loss = scores if isinstance(scores, tuple) else (scores, 0.5)
+        return {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
 
     def on_step(self, metrics):
         self.steps.append(metrics)

@@ -13,7 +13,7 @@ from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
-from clickprompt.objectives import PromptAugmentedLM
+from clickprompt.objectives import PretrainLoss
 from tests.support.tiny import tiny_config, write_both, write_plm
 
 KINDS = {"bert": "masked", "gpt2": "causal", "bart": "denoising"}
@@ -39,7 +39,7 @@ def made(folder, dataset, request):
     collator = Collator(dataset.columns, table, config.masking, lm=KINDS[request.param])
     rows = dataset.read_split("train").slice(0, 12)
     return (
-        PromptAugmentedLM(model),
+        PretrainLoss(model),
         collator,
         table,
         {name: rows[name].to_numpy() for name in rows.column_names},

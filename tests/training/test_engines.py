@@ -60,6 +60,18 @@ SKIPPING = {
 
 
 BY_DATASET = {"masking.vocabulary": "dataset"}
+# with what follows, the tables move from the eighth step on
+OPTIONS = {
+    "finetune.lr": {"ctr": 1e-2, "tables": 3e-2, "projector": 2e-3, "plm": 1e-3, "heads": 5e-3},
+    "finetune.tables_weight_decay": 0.3,
+    "finetune.plm_weight_decay": 0.1,
+    "finetune.plm_layer_decay": 0.5,
+    "finetune.freeze_tables": 0.35,
+}
+OPTED = dict.fromkeys(("torch", "2", "3"), SMALL | OPTIONS)
+OPTED |= {
+    f"{engine}, lazy": OPTED[engine] | {"finetune.embedding_optimizer": "lazy"} for engine in ("torch", "2")
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +82,11 @@ def two_workers(config, kept, tmp_path_factory):
         for engine in ENGINES
     }
     cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ENGINES}
+    for name, changes in OPTED.items():
+        folder = f"{kept['torch']}, options, {name}"
+        first = Case(name.split(",")[0], "with_plm", changes=changes, until=4, keep=folder)
+        cases[f"{name}, options"] = first
+        cases[f"{name}, options, on"] = replace(first, resume=4, until=12)
     cases["2, whole batches"] = Case("2", until=5)
     cases["3, recomputed"] = Case("3", changes={"plm.gradient_checkpointing": True}, until=5)
     cases |= {
@@ -83,6 +100,17 @@ def two_workers(config, kept, tmp_path_factory):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_workers_equal_one_plain_process(two_workers, plain, engine):
     assert two_workers[engine] + two_workers[f"{engine}, on"] == pytest.approx(plain[:10], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTED)
+def test_rates_decays_and_frozen_tables_are_those_of_one_plain_process(two_workers, config, name):
+    expected = losses_of(replaced(config, OPTIONS), objective="with_plm", until=12)
+    found = two_workers[f"{name}, options"] + two_workers[f"{name}, options, on"]
+    assert found == pytest.approx(expected, rel=1e-5)
+    without = {**OPTIONS, "finetune.freeze_tables": 0.0}
+    assert losses_of(replaced(config, without), objective="with_plm", until=12) != pytest.approx(
+        expected, rel=1e-3
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import ClickLoss, PretrainLoss
+from clickprompt.training.checkpoint import TrainState, load_state, seal
 from clickprompt.training.optimizers import schedule_factor
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
@@ -46,6 +48,31 @@ def test_best_validation_is_chosen_and_patience_ends_the_run(config):
         True,
         None,
     )
+
+
+def test_the_log_loss_decides_where_asked(config):
+    """Its best is another one than the AUC's, and patience counts from it."""
+    script = [(0.5, 0.6), (0.9, 0.7), (0.6, 0.4), (0.95, 0.4), (0.96, 0.5), (0.99, 0.1)]
+    watching = Watching(script, stop_on="log_loss")
+    _, state = run(config, "without_plm", watching)
+    assert watching.begun == [2, 4, 6, 8, 10]
+    assert (state.step, state.best_step, state.best_auc, state.best_log_loss, state.stopped) == (
+        12,
+        6,
+        0.6,
+        0.4,
+        True,
+    )
+
+
+def test_the_state_names_the_best_log_loss_only_where_it_decides(tmp_path):
+    for best in (None, 0.25):
+        state = TrainState(step=3, best_auc=0.5, best_step=2, best_log_loss=best)
+        folder = tmp_path / f"step-{best}"
+        folder.mkdir()
+        seal(str(folder), state, rank=0, num_workers=1)
+        assert ("best_log_loss" in storage.read_json(str(folder / "trainer.json"))) == (best is not None)
+        assert load_state(str(folder)) == state
 
 
 def test_the_last_weights_are_always_validated(config):

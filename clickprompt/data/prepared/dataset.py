@@ -240,6 +240,13 @@ class Dataset:
         """Return id int32, value string, train_count int64 of one field; row i is id i."""
         return read_table(self._path(self.manifest["fields"][field]))
 
+    def train_counts(self) -> list[np.ndarray]:
+        """Return, for each field, the number of training rows with each id, [size] int64."""
+        return [
+            read_table(self._path(field), ["train_count"])["train_count"].to_numpy()
+            for field in self.manifest["fields"]
+        ]
+
     def vocabulary_pieces(self, field: int) -> int:
         """Return the number of pieces in which one field's vocabulary can be read."""
         path = self._path(self.manifest["fields"][field])

@@ -250,7 +250,7 @@ def _check_init(
         )
     before = None
     if has_ctr:
-        _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout"})
+        _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout", "embedding_dropout"})
         before = _trained_on(what, info, dataset)
     if plm is None or info.plm is None:
         return before

@@ -193,6 +193,7 @@ def _watched(
     It runs in a thread: in the main one, Ray Train would handle Ctrl-C itself and end the workers at once.
     """
     fitted: Future[ray.train.Result] = Future()
+    said: set[str] = set()
 
     def fit() -> None:
         try:
@@ -203,7 +204,7 @@ def _watched(
     with Task(os.path.basename(training.run.rstrip("/")), training.order.total_steps) as task:
         threading.Thread(target=fit, daemon=True).start()
         while not wait([fitted], timeout=0.5).done:
-            metrics: Any = ray.get(status.read.remote(bool(signals)))
+            metrics = _told(ray.get(status.read.remote(bool(signals))), said)
             if watch is not None and not signals and watch(metrics or {}):
                 signals.append(signal.SIGTERM)
             if signals and metrics is None:
@@ -217,4 +218,17 @@ def _watched(
                     else ""
                 )
                 task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
-        return fitted.result()
+        result = fitted.result()
+        _told(ray.get(status.read.remote(bool(signals))), said)
+        return result
+
+
+def _told(metrics: dict[str, Any] | None, said: set[str]) -> dict[str, Any] | None:
+    """Say a worker's notes, each once, and return its metrics without them."""
+    if metrics is None:
+        return None
+    for note in metrics.get("notes", ()):
+        if note not in said:
+            say(note)
+            said.add(note)
+    return {name: value for name, value in metrics.items() if name != "notes"}

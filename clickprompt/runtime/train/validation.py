@@ -72,6 +72,7 @@ class PoolValidation:
         assert isinstance(training.stage, FinetuneConfig)
         self.every = training.stage.validate_every
         self.patience = training.stage.patience
+        self.stop_on = training.stage.stop_on
         self._training = training
         self._engine = engine
         self._exports = exports
@@ -110,7 +111,7 @@ class PoolValidation:
             nonlocal weights
             try:
                 if weights is not None:
-                    self._exports.write(weights, step)
+                    self._exports.write(self._exports.averaged(weights, step), step)
                     weights = None
                 exported.set_result(None)
                 found = self._score(step)

@@ -20,7 +20,7 @@ from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
-from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
+from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.runtime.train.exports import Exports
@@ -29,11 +29,13 @@ from clickprompt.runtime.train.training_run import Around, Batches, TrainingRun
 from clickprompt.runtime.train.uploads import Uploads
 from clickprompt.runtime.train.validation import PoolValidation
 from clickprompt.runtime.train.worker_context import WorkerContext
-from clickprompt.training.carry_over import carry_rows, match_values, tables_of, values_of
+from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import CheckpointWriter, TrainState, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
+from clickprompt.training.init_parts import start_weights, trained_rows
 from clickprompt.training.loop import train
+from clickprompt.training.norms import Norms
 from clickprompt.training.probe import Probe
 
 __all__ = ["build_collator", "work"]
@@ -53,7 +55,7 @@ def work(
 
     checkpoint = newest_complete(training.checkpoints)
     state = load_state(checkpoint)
-    model = _initial_model(training)
+    model, norms = _initial_model(training)
     engine = _build_engine(training, build_objective(model, training.stage), num_workers)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
     collator = build_collator(training, tokenizer)
@@ -82,7 +84,9 @@ def work(
         scratch_folder("checkpoints") as scratch,
         Uploads(training.run, training.config.runtime.keep_every, scratch, writer) as uploads,
     ):
-        surroundings = WorkerContext(training, engine, status, exports, validation, state, uploads, probe)
+        surroundings = WorkerContext(
+            training, engine, status, exports, validation, state, uploads, probe, norms
+        )
         try:
             train(
                 engine,
@@ -177,16 +181,23 @@ def _saved(error: NonFiniteError, training: TrainingRun, state: TrainState) -> R
     )
 
 
-def _initial_model(training: TrainingRun) -> ClickPrompt:
-    """Build the run's model, with the weights of the export it starts from, if any."""
+def _initial_model(training: TrainingRun) -> tuple[ClickPrompt, Norms | None]:
+    """Build the run's model, with the weights of the export it starts from, if any.
+
+    On rank 0, also measure the CTR tower, if there is one.
+    """
     model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
+    tables, norms = tables_of(model), None
+    if tables and ray.train.get_context().get_world_rank() == 0:
+        trained = trained_rows(training.dataset)
+        norms = Norms(unique_tensors(model), tables, training.dataset.field_names, trained)
     if training.init:
         weights = load_weights(training.init)
-        if training.earlier is not None:
-            rows, _ = match_values(values_of(training.earlier), values_of(training.dataset))
-            weights = carry_rows(weights, tables_of(model), rows)
+        weights = start_weights(weights, tables, training.dataset, training.earlier, training.stage)
         load_matching(model, weights)
-    return model
+        if norms is not None:
+            norms.begin(unique_tensors(model))
+    return model, norms
 
 
 def _build_engine(training: TrainingRun, objective: Any, num_workers: int) -> Engine:

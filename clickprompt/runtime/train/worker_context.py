@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from clickprompt.config import FinetuneConfig
+from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.runtime import compat
 from clickprompt.runtime.observe.prometheus import RunMetrics
@@ -20,6 +21,7 @@ from clickprompt.runtime.train.validation import PoolValidation
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import Engine
 from clickprompt.training.loop import Context
+from clickprompt.training.norms import Norms, far_from_fresh
 from clickprompt.training.probe import Probe
 
 __all__ = ["WorkerContext"]
@@ -40,6 +42,7 @@ class WorkerContext(Context):
         state: TrainState,
         uploads: Uploads,
         probe: Probe,
+        norms: Norms | None = None,
     ):
         self.validation = validation
         self.writer = uploads.writer
@@ -51,8 +54,12 @@ class WorkerContext(Context):
         self._status = status
         self._exports = exports
         self._uploads = uploads
+        self._norms = norms
+        init = training.stage.init if isinstance(training.stage, FinetuneConfig) else None
+        far = far_from_fresh(init, norms) if init and norms else None
+        self._notes = {"notes": [far]} if far else {}
         self._posted = time.monotonic()
-        self._reply: Any = status.post.remote({}) if engine.rank == 0 else None
+        self._reply: Any = status.post.remote(self._notes) if engine.rank == 0 else None
         self._latest: dict[str, Any] = {}
         self._stop = False
         self._preemption: Any = None
@@ -105,7 +112,7 @@ class WorkerContext(Context):
             self._posted = now
             self._stop = bool(ray.get(self._reply))
             known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
-            self._reply = self._status.post.remote({**self._latest, **known})
+            self._reply = self._status.post.remote({**self._latest, **known, **self._notes})
 
     def seconds_per_step(self) -> float | None:
         """Mean time of a step since this process's first one, including checkpoints and waits for validation.
@@ -146,7 +153,8 @@ class WorkerContext(Context):
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Write `<run>/export` and return the outcome on rank 0, None elsewhere.
 
-        The export has the weights with the best validation AUC, or the last ones if nothing was validated.
+        The export has the weights of the best validation (`finetune.stop_on`), or the last ones if nothing
+        was validated.
         """
         self.close()
         # Every rank takes part: the engine may have divided the weights among them
@@ -157,7 +165,19 @@ class WorkerContext(Context):
             self._exports.write(weights, state.step, final=True)
         else:
             self._exports.finish(state.best_step)
-        return {**asdict(state), "last_loss": json.loads(self._log[-1])["loss"] if self._log else None}
+        norms = None
+        if self._norms is not None:
+            norms = self._norms.end(
+                weights or storage.patiently(lambda: load_weights(self._exports.final, "ctr."))
+            )
+        stage = self._training.stage
+        stop_on = stage.stop_on if isinstance(stage, FinetuneConfig) else None
+        return {
+            **asdict(state),
+            "stop_on": stop_on,
+            "norms": norms,
+            "last_loss": json.loads(self._log[-1])["loss"] if self._log else None,
+        }
 
 
 def _log_before(run: str, step: int) -> list[str]:

@@ -101,7 +101,7 @@ class Trials(Searcher):
             return
         outcome = self._over(trial)
         if outcome is None and self._halving and trial.name in self._halving.stopped:
-            best = max(result["validations"], key=lambda found: found["valid_auc"])
+            best = _best(result["validations"], trial.point.config.finetune.stop_on)
             facts = {"valid_auc": best["valid_auc"], "best_step": best["valid_step"], "steps": result["step"]}
             facts |= {
                 "seconds": round(time.monotonic() - started, 1),
@@ -191,6 +191,13 @@ class Trials(Searcher):
         found = [self.outcomes[name]["valid_auc"] for name in trials if name in self.outcomes]
         known = [auc for auc in found if auc is not None]
         return sum(known) / len(known) if known else None, len(found) == len(trials)
+
+
+def _best(validations: list[dict[str, Any]], stop_on: str) -> dict[str, Any]:
+    """Return the validation whose weights a run would export that ends here."""
+    if stop_on == "log_loss":
+        return min(validations, key=lambda found: found["valid_log_loss"])
+    return max(validations, key=lambda found: found["valid_auc"])
 
 
 def _outcome(trial: Trial, status: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from clickprompt.config import StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.layers import PackedEmbedding, gather_rows, starts
-from clickprompt.models.parameter_groups import rate_and_decay
+from clickprompt.models.parameter_groups import settings_of
 from clickprompt.training.lazy.deferred_adamw import DeferredAdamW
-from clickprompt.training.optimizers import schedule_factor
+from clickprompt.training.optimizers import rate_at
 
 __all__ = ["LazyEmbedding"]
 
@@ -60,9 +60,9 @@ class LazyEmbedding:
         self._positions = torch.full_like(self._touched, -1)  # positions of the step's rows in the leaves
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._state: tuple[Tensor, Tensor, Tensor] | None = None  # weight and moments of the step's rows
-        [(rate, decay)] = {rate_and_decay(name, 2, stage) for name in self._names}  # one for all tables
-        rates = [rate * schedule_factor(step, total_steps, stage) for step in range(total_steps)]
-        self._adamw = DeferredAdamW(rates, decay, device)
+        [own] = {settings_of(name, 2, stage) for name in self._names}  # one for all tables
+        rates = [rate_at(own.rate, own.frozen, step, total_steps, stage) for step in range(total_steps)]
+        self._adamw = DeferredAdamW(rates, own.decay, device)
         for index, (name, table) in enumerate(tables.items()):
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, _Lookup(self, index, table.offsets))

@@ -186,6 +186,39 @@ def test_exports_that_nothing_asks_for_are_deleted(config, tmp_path):
     assert not os.path.exists(tmp_path / "validations")
 
 
+def test_snapshots_are_averaged_and_kept_as_long_as_a_checkpoint_needs_them(config, tmp_path):
+    averaging = replaced(config, {"finetune.average_validations": 3})  # validates every 4 steps
+    training, engine, exports = prepared(averaging, tmp_path)
+    weights = {step: {"w": torch.full((2,), float(step))} for step in (4, 8, 12, 16, 18)}
+    means = {step: exports.averaged(dict(own), step)["w"][0].item() for step, own in weights.items()}
+    assert means == pytest.approx({4: 4, 8: 6, 12: 8, 16: 12, 18: (18 + 16 + 12) / 3})
+    for step in (4, 8, 12, 16):
+        exports.write(engine.weights(), step)
+    storage.write_bytes(exports.at(4) + ".safetensors.tmp-0123abcd", b"of a killed worker")
+
+    def left():
+        names = sorted(os.listdir(tmp_path / "validations"))
+        return [int(name[5:13]) for name in names if name.endswith(".safetensors")], len(names)
+
+    for folder, step in (("checkpoints", 9), ("kept", 4)):
+        state = {"num_workers": 1, "step": step, "best_step": None, "validating": None}
+        storage.write_json(storage.join(training.run, folder, f"step-{step:08d}", "trainer.json"), state)
+    exports.prune(TrainState(step=17, best_step=16, validating=None))
+    assert left() == ([4, 8, 12, 16, 18], 6), "all, and one export"
+    storage.delete_tree(storage.join(training.run, "kept"))
+    exports.prune(TrainState(step=17, best_step=16, validating=None))
+    assert left() == ([4, 8, 12, 16, 18], 6), "the checkpoint of step 9 is averaged with 4 and 8"
+    storage.delete_tree(storage.join(training.run, "checkpoints"))
+    exports.prune(TrainState(step=17, best_step=16, validating=None))
+    assert left() == ([12, 16, 18], 4)
+    with pytest.raises(
+        DataError, match=r"step-00000004\.safetensors: not there, .* copy a run's validations/"
+    ):
+        exports.averaged({"w": torch.ones(2)}, 8)
+    exports.prune(TrainState(step=99))
+    assert not os.path.exists(tmp_path / "validations")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -56,6 +57,7 @@ def run(
     resume=None,
     validate=False,
     after=None,
+    until=None,
 ):
     """Losses, and the engine at the end; `after` is called with it and the last step's micro-batches."""
     torch.set_flush_denormal(True)
@@ -94,7 +96,7 @@ def run(
         "context": recorder,
     }
     recorder.validation = validation
-    train(built, collator, order, batches, **options)
+    train(built, collator, order, islice(batches, (until or STEPS) - (resume or 0)), **options)
     if after:
         [(_, columns)] = read_local_batches(
             dataset, order, rank=rank, num_workers=num_workers, start_step=STEPS - 1
@@ -173,6 +175,64 @@ def test_losses_and_weights_are_those_of_dense_adamw(config, case):
         assert (weights[name] - dense_weights[name]).norm() < (
             0.03 if case == "pretrain" else 1e-3
         ) * moved, name
+
+
+# The tables move from the tenth step on
+OPTIONS = {
+    "finetune.lr": {"ctr": 0.003, "tables": 0.02, "projector": 0.001, "plm": 0.001, "heads": 0.001},
+    "finetune.tables_weight_decay": 0.3,
+    "finetune.freeze_tables": 0.3,
+    "ctr.backbone": "deepfm",
+}
+
+
+def test_rate_decay_and_freeze_of_the_tables_are_those_of_dense_adamw(config, tmp_path):
+    settings = replaced(config, OPTIONS | {"finetune.checkpoint_every": 9})
+    expected, dense = run(settings, "without_plm")
+    found, engine = run(lazy(settings), "without_plm", keep=str(tmp_path))
+    assert found == pytest.approx(expected, rel=1e-5)
+    sizes = Dataset.open(config.data.path).field_sizes
+    start = unique_tensors(build_model(settings, sizes, objective="without_plm"))
+    for name in ("ctr.embedding.weight", "ctr.linear_terms.weight"):
+        weights, dense_weights = engine.weights()[name], dense.weights()[name]
+        moved = (dense_weights - start[name]).norm()
+        assert moved > 0.05
+        assert (weights - dense_weights).norm() < 1e-3 * moved, name
+        for off in (
+            {"finetune.lr.tables": None},
+            {"finetune.tables_weight_decay": None},
+            {"finetune.freeze_tables": 0},
+        ):
+            own = run(replaced(lazy(settings), off), "without_plm")[1].weights()[name]
+            assert (own - weights).norm() > 0.01 * moved, off
+
+    for kept, still in ((9, True), (18, False)):
+        _, other = run(lazy(settings), "without_plm", keep=str(tmp_path), resume=kept, until=kept)
+        for name in ("ctr.embedding.weight", "ctr.linear_terms.weight"):
+            assert other.weights()[name].equal(start[name]) == still, (name, kept)
+    rest, resumed = run(lazy(settings), "without_plm", keep=str(tmp_path), resume=9)
+    assert rest == found[9:]
+    for name, tensor in resumed.weights().items():
+        assert tensor.equal(engine.weights()[name]), name
+
+
+def test_dense_tables_stay_as_long_as_they_are_frozen(config, tmp_path):
+    settings = replaced(config, OPTIONS | {"finetune.checkpoint_every": 9})
+    run(settings, "without_plm", keep=str(tmp_path))
+    sizes = Dataset.open(config.data.path).field_sizes
+    start = unique_tensors(build_model(settings, sizes, objective="without_plm"))
+    for kept, still in ((9, True), (18, False)):
+        _, other = run(settings, "without_plm", keep=str(tmp_path), resume=kept, until=kept)
+        for name, tensor in other.weights().items():
+            table = name.startswith(("ctr.embedding", "ctr.linear_terms"))
+            assert tensor.equal(start[name]) == (still and table), (name, kept)
+
+
+def test_dropout_of_embeddings_is_the_same_for_lazy_tables(config):
+    settings = replaced(config, {"ctr.embedding_dropout": 0.3})
+    expected, _ = run(settings, "without_plm")
+    assert run(lazy(settings), "without_plm")[0] == pytest.approx(expected, rel=1e-5)
+    assert run(config, "without_plm")[0] != pytest.approx(expected, rel=1e-3)
 
 
 def test_clipping_clips(config):
