@@ -37,8 +37,9 @@ def summary(runs: Sequence[Run], split: str) -> Section:
     shown = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
     table = Table([columns[place] for place in shown], [[row[place] for place in shown] for row in rows])
     facts = [f"{run.name}: {run.uri}" for run in runs]
-    note = "valid AUC: the best; ECE: expected calibration error, bins of about equally many rows" + _data(
-        runs
+    note = (
+        "valid AUC: of the best weights; ECE: expected calibration error, bins of about equally many rows"
+        + _data(runs)
     )
     return Section("Runs", blocks=[Block("Summary", table, note=note)], texts=[("Folders", "\n".join(facts))])
 

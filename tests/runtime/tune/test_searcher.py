@@ -105,6 +105,23 @@ def test_a_stopped_trial_keeps_its_best_and_its_place_among_the_rungs(tmp_path):
     assert again.rungs.goes_on(2, 2, 0.75)
 
 
+@pytest.mark.parametrize(("stop_on", "step", "auc"), [("auc", 4, 0.79), ("log_loss", 8, 0.6)])
+def test_what_a_stopped_trial_reaches_is_of_the_weights_that_it_would_export(tmp_path, stop_on, step, auc):
+    space = {"finetune.lr.plm": [0, 1e-4]}
+    config = replaced(searched(space, pretrain=False, scheduler="asha"), {"finetune.stop_on": stop_on})
+    halving = Halving(Rungs(grace=1, factor=2, apart=1))
+    trials = begun(config, tmp_path, halving)
+    trials.suggest("0")
+    found = [
+        {"valid_step": 4, "valid_auc": 0.79, "valid_log_loss": 0.6},
+        {"valid_step": 8, "valid_auc": 0.6, "valid_log_loss": 0.4},
+    ]
+    halving.stopped.add("trial-000")
+    trials.on_trial_complete("0", {"validations": found, "step": 9, "seconds_per_step": 0.2})
+    outcome = trials.outcomes["trial-000"]
+    assert (outcome["status"], outcome["valid_auc"], outcome["best_step"]) == ("stopped", auc, step)
+
+
 @pytest.mark.parametrize("seeds", [(), (0, 1)])
 def test_tpe_learns_from_means_and_goes_on_with_the_points_it_has_drawn(tmp_path, seeds):
     space = {"ctr.dropout": {"low": 0, "high": 0.9}, "prompt.num_prompts": {"low": 1, "high": 9, "int": True}}

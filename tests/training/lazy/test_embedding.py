@@ -228,6 +228,19 @@ def test_dense_tables_stay_as_long_as_they_are_frozen(config, tmp_path):
             assert tensor.equal(start[name]) == (still and table), (name, kept)
 
 
+@pytest.mark.parametrize("optimizer", ["dense", "lazy"])
+def test_tables_of_rate_0_stay_as_they_are(config, optimizer):
+    settings = replaced(
+        config, {"finetune.lr.tables": 0, "finetune.embedding_optimizer": optimizer, "ctr.backbone": "deepfm"}
+    )
+    sizes = Dataset.open(config.data.path).field_sizes
+    start = unique_tensors(build_model(settings, sizes, objective="without_plm"))
+    _, engine = run(settings, "without_plm")
+    for name, tensor in engine.weights().items():
+        table = name.startswith(("ctr.embedding", "ctr.linear_terms"))
+        assert tensor.equal(start[name]) == table, name
+
+
 def test_dropout_of_embeddings_is_the_same_for_lazy_tables(config):
     settings = replaced(config, {"ctr.embedding_dropout": 0.3})
     expected, _ = run(settings, "without_plm")
