@@ -81,7 +81,12 @@ class ClickPrompt(nn.Module):
         assert input_ids is not None, "this model reads text"
         assert attention_mask is not None
         assert self.click_head is not None, "built without its click head"
-        hidden = self.plm(input_ids, attention_mask, self._soft_prompts(interaction_vector))
+        soft_prompts = self._soft_prompts(interaction_vector)
+        if self.pooling == "cls" and self.plm.chooses_positions:
+            first = input_ids.new_zeros((len(input_ids), 1))
+            hidden = self.plm(input_ids, attention_mask, soft_prompts, positions=first)
+        else:
+            hidden = self.plm(input_ids, attention_mask, soft_prompts)
         return ctr_logits, self.click_head(_pool(hidden, attention_mask, self.pooling))
 
     def joined(self, ctr_logits: Tensor, plm_logits: Tensor | None) -> Tensor:
@@ -112,8 +117,10 @@ class ClickPrompt(nn.Module):
         if self.prompt_projector is not None:
             assert self.ctr is not None
             soft_prompts = self._soft_prompts(self.ctr.interaction_vector(field_ids))
-        hidden = self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
-        return self.plm.lm_logits(hidden[target_mask], vocabulary)
+        hidden = self.plm.target_states(
+            masked_input_ids, attention_mask, soft_prompts, input_ids, target_mask
+        )
+        return self.plm.lm_logits(hidden, vocabulary)
 
     def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return PromptedPLM.prompt_attention for each row's own prompts: [L, B, Z, K]."""
