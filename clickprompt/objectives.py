@@ -17,7 +17,7 @@ from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
-from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
+from clickprompt.models.id_heads import ReplacedHead, cells_of_tokens, mean_by_cell, restoring_loss
 
 __all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PretrainLoss", "build_objective", "model_inputs"]
 
@@ -56,11 +56,28 @@ class PretrainLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return each term's summed loss, [terms]; 0 (with a graph) for a batch without targets."""
-        q, hidden = self.model.pretraining_states(
-            batch.field_ids, batch.masked_input_ids, batch.attention_mask, batch.input_ids
+        if self.model.plm is None:
+            q, _ = self.model.pretraining_states(batch.field_ids)
+            return self._ids(batch, q).reshape(1)
+        assert batch.mlm_labels is not None, "pretraining needs text with targets"
+        read = targets = batch.mlm_labels != IGNORED
+        cells = None
+        if self.model.text_id_head is not None:
+            assert batch.value_fields is not None
+            assert batch.text_id_targets is not None
+            cells = cells_of_tokens(batch.value_fields, batch.text_id_targets)
+            read = targets | (cells >= 0)
+        q, states = self.model.pretraining_states(
+            batch.field_ids, batch.masked_input_ids, batch.attention_mask, read, batch.input_ids
         )
-        losses = {"lm": self._lm, "ids": self._ids, "text_ids": self._text_ids}
-        return torch.stack([losses[name](batch, q, hidden) for name in self.terms])
+        assert states is not None
+        losses = [self._lm(batch, states if cells is None else states[targets[read]])]
+        if self.model.id_head is not None:
+            losses.append(self._ids(batch, q))
+        if cells is not None:
+            found = cells[read] >= 0
+            losses.append(self._text_ids(batch, states[found], cells[read][found]))
+        return torch.stack(losses)
 
     def count_targets(self, batch: Batch) -> Tensor:
         """Count each term's targets, [terms]."""
@@ -69,18 +86,17 @@ class PretrainLoss(nn.Module):
             targets["lm"] = batch.mlm_labels != IGNORED
         return torch.stack([cast(Tensor, targets[name]).sum() for name in self.terms])
 
-    def _lm(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
-        assert batch.mlm_labels is not None, "pretraining needs text with targets"
-        assert hidden is not None
+    def _lm(self, batch: Batch, states: Tensor) -> Tensor:
+        """states [M, H]: those of the targets."""
+        assert batch.mlm_labels is not None
         assert self.model.plm is not None
-        target_mask = batch.mlm_labels != IGNORED
-        logits = self.model.plm.lm_logits(hidden[target_mask], batch.vocabulary)
-        labels = batch.mlm_labels[target_mask]
+        logits = self.model.plm.lm_logits(states, batch.vocabulary)
+        labels = batch.mlm_labels[batch.mlm_labels != IGNORED]
         if batch.vocabulary is not None:  # which has every label
             labels = torch.searchsorted(batch.vocabulary, labels)
         return F.cross_entropy(logits.float(), labels, reduction="sum")
 
-    def _ids(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
+    def _ids(self, batch: Batch, q: Tensor | None) -> Tensor:
         assert q is not None
         assert batch.id_targets is not None, "pretraining on ids needs targets (data/id_corruption.py)"
         assert batch.true_ids is not None
@@ -94,13 +110,12 @@ class PretrainLoss(nn.Module):
         rows, fields = torch.nonzero(batch.id_targets, as_tuple=True)
         return self._restored(cast(Any, self.model.id_head)(q[rows], fields), batch, rows, fields)
 
-    def _text_ids(self, batch: Batch, q: Tensor | None, hidden: Tensor | None) -> Tensor:
-        assert hidden is not None
+    def _text_ids(self, batch: Batch, states: Tensor, cells: Tensor) -> Tensor:
+        """states [T, H]: those of the tokens of cells to be restored; cells [T]: the cell of each."""
         assert batch.text_id_targets is not None
-        assert batch.value_fields is not None
         rows, fields = torch.nonzero(batch.text_id_targets, as_tuple=True)
-        states = mean_by_cell(hidden, batch.value_fields, batch.text_id_targets)
-        return self._restored(cast(Any, self.model.text_id_head)(states, fields), batch, rows, fields)
+        means = mean_by_cell(states, cells, len(rows))
+        return self._restored(cast(Any, self.model.text_id_head)(means, fields), batch, rows, fields)
 
     def _restored(self, vectors: Tensor, batch: Batch, rows: Tensor, fields: Tensor) -> Tensor:
         assert self.model.ctr is not None

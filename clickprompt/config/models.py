@@ -133,6 +133,12 @@ class PLMConfig(Frozen):
     attn_implementation: Literal["sdpa", "eager", "flash"] = Field(
         default="sdpa", description="attention kernel; flash needs the flash-attn package"
     )
+    last_layer: Literal["full", "targets"] = Field(
+        default="full",
+        description="positions at which the last layer is computed; targets: those whose states are used, "
+        "which are the targets of pretraining, and the first token with pooling cls (equal up to rounding; "
+        "BERT, RoBERTa, DistilBERT and ELECTRA without flash attention, the others compute all)",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory, more time"
     )

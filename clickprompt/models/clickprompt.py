@@ -86,7 +86,12 @@ class ClickPrompt(nn.Module):
         assert input_ids is not None, "this model reads text"
         assert attention_mask is not None
         assert self.click_head is not None, "built without its click head"
-        hidden = self.plm(input_ids, attention_mask, self._soft_prompts(interaction_vector))
+        soft_prompts = self._soft_prompts(interaction_vector)
+        if self.pooling == "cls" and self.plm.chooses_positions:
+            first = input_ids.new_zeros((len(input_ids), 1))
+            hidden = self.plm(input_ids, attention_mask, soft_prompts, positions=first)
+        else:
+            hidden = self.plm(input_ids, attention_mask, soft_prompts)
         return ctr_logits, self.click_head(_pool(hidden, attention_mask, self.pooling))
 
     def joined(self, ctr_logits: Tensor, plm_logits: Tensor | None) -> Tensor:
@@ -113,19 +118,23 @@ class ClickPrompt(nn.Module):
         `vocabulary` [V] has the tokens to compute them for (default: all of the PLM's).
         """
         assert self.plm is not None, "built without a PLM"
-        _, hidden = self.pretraining_states(field_ids, masked_input_ids, attention_mask, input_ids)
+        _, hidden = self.pretraining_states(
+            field_ids, masked_input_ids, attention_mask, target_mask, input_ids
+        )
         assert hidden is not None
-        return self.plm.lm_logits(hidden[target_mask], vocabulary)
+        return self.plm.lm_logits(hidden, vocabulary)
 
     def pretraining_states(
         self,
         field_ids: Tensor,
         masked_input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        read_mask: Tensor | None = None,
         input_ids: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return what the heads of pretraining read: q [B, Q] if the model has prompts or an objective on
-        ids, and the PLM's hidden states [B, Z, H] if it has one. Arguments as for `masked_lm_logits`.
+        ids, and, if it has a PLM, its hidden states where `read_mask` is true, [M, H] in row-major order.
+        Arguments as for `masked_lm_logits`.
         """
         q = None
         if self.prompt_projector is not None or self.id_head is not None:
@@ -135,11 +144,12 @@ class ClickPrompt(nn.Module):
             return q, None
         assert masked_input_ids is not None, "pretraining needs text with targets"
         assert attention_mask is not None
+        assert read_mask is not None
         soft_prompts = None
         if self.prompt_projector is not None:
             assert q is not None
             soft_prompts = self._soft_prompts(q)
-        return q, self.plm(masked_input_ids, attention_mask, soft_prompts, input_ids)
+        return q, self.plm.target_states(masked_input_ids, attention_mask, soft_prompts, input_ids, read_mask)
 
     def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return PromptedPLM.prompt_attention for each row's own prompts: [L, B, Z, K]."""

@@ -1,7 +1,7 @@
 """Heads of pretraining on ids: detect replaced values, and restore hidden ones.
 
-Shape legend: B rows, F fields, Z tokens, Q interaction_dim, H hidden size, d embedding size, M cells to be
-restored, C candidates.
+Shape legend: B rows, F fields, Z tokens of a row, T tokens read, Q interaction_dim, H hidden size,
+d embedding size, M cells to be restored, C candidates.
 """
 
 from itertools import pairwise
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clickprompt.models.layers import PackedEmbedding, linear
 
-__all__ = ["ReplacedHead", "RestoringHead", "mean_by_cell", "restoring_loss"]
+__all__ = ["ReplacedHead", "RestoringHead", "cells_of_tokens", "mean_by_cell", "restoring_loss"]
 
 
 class ReplacedHead(nn.Module):
@@ -46,17 +46,19 @@ class RestoringHead(nn.Module):
         return vectors[torch.arange(len(fields), device=fields.device), fields]
 
 
-def mean_by_cell(hidden: Tensor, value_fields: Tensor, cells: Tensor) -> Tensor:
-    """Average the hidden states of the tokens of each cell's value: hidden [B, Z, H], value_fields [B, Z],
-    cells [B, F] bool with M true → [M, H], in row-major order of the cells.
+def cells_of_tokens(value_fields: Tensor, cells: Tensor) -> Tensor:
+    """Number the true cells in row-major order and return the number of each token's cell, or -1:
+    value_fields [B, Z], cells [B, F] bool → [B, Z] int64.
     """
     number = torch.full(cells.shape, -1, device=cells.device)
     number[cells] = torch.arange(int(cells.sum()), device=cells.device)
-    of_token = torch.where(value_fields >= 0, number.gather(1, value_fields.clamp(min=0).long()), -1)
-    tokens = of_token >= 0
-    own = of_token[tokens]  # [T] the cell of each token
-    sums = hidden.new_zeros(int(cells.sum()), hidden.shape[2]).index_add(0, own, hidden[tokens])
-    counts = torch.bincount(own, minlength=len(sums)).clamp(min=1)
+    return torch.where(value_fields >= 0, number.gather(1, value_fields.clamp(min=0).long()), -1)
+
+
+def mean_by_cell(states: Tensor, cells: Tensor, num_cells: int) -> Tensor:
+    """Average the states of each cell's tokens: states [T, H], cells [T] → [num_cells, H]."""
+    sums = states.new_zeros(num_cells, states.shape[1]).index_add(0, cells, states)
+    counts = torch.bincount(cells, minlength=num_cells).clamp(min=1)
     return sums / counts.unsqueeze(1).to(sums.dtype)
 
 

@@ -16,7 +16,7 @@ from clickprompt.config import PromptConfig
 from clickprompt.errors import DataError
 from clickprompt.models.plm_dropout import use_cpu_dropout
 from clickprompt.models.plm_families import PLMFamily
-from clickprompt.models.plm_fusion import ATTENTION, PromptFusion
+from clickprompt.models.plm_fusion import ATTENTION, PromptFusion, take_positions
 
 __all__ = ["PromptedPLM", "longest_text"]
 
@@ -32,8 +32,17 @@ class PromptedPLM(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, family: PLMFamily, prompt: PromptConfig, *, lm_head: bool = True
+        self,
+        model: PreTrainedModel,
+        family: PLMFamily,
+        prompt: PromptConfig,
+        *,
+        lm_head: bool = True,
+        chooses_positions: bool = False,
     ) -> None:
+        """chooses_positions: whether the last layer is computed only where its states are used; the model's
+        attention is then one of ATTENTION.
+        """
         super().__init__()
         self.config: Any = model.config
         self.backbone: Any = model.get_submodule(family.backbone)
@@ -55,6 +64,9 @@ class PromptedPLM(nn.Module):
             layer.get_submodule(family.self_attention): (index, layer)
             for index, layer in enumerate(self.layers)
         }
+        self.chooses_positions = chooses_positions
+        if chooses_positions:
+            self.layers[-1].register_forward_pre_hook(take_positions, with_kwargs=True)
 
     @property
     def prompt_shape(self) -> tuple[int, int]:
@@ -74,12 +86,14 @@ class PromptedPLM(nn.Module):
         attention_mask: Tensor,
         soft_prompts: Tensor | None = None,
         decoder_text: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """input_ids, attention_mask [B, Z], soft_prompts [B, layers, K, width] → hidden states of the text
         [B, Z, H], with (layers, width) = prompt_shape.
 
         An encoder-decoder gives its decoder's hidden states; the decoder reads `decoder_text` [B, Z]
         (default: input_ids) shifted right by one. Without prompts this is the plain Hugging Face model.
+        With `positions` [B, T] (needs `chooses_positions`) → their hidden states only, [B, T, H].
         Raises DataError for a text longer than the position table.
         """
         if input_ids.shape[1] > self.max_tokens:
@@ -93,11 +107,27 @@ class PromptedPLM(nn.Module):
             start = text.new_full((len(text), 1), self.config.decoder_start_token_id)
             inputs["decoder_input_ids"] = torch.cat([start, text[:, :-1]], dim=1)
         if soft_prompts is None or not soft_prompts.shape[2]:
-            return self.backbone(**inputs).last_hidden_state
+            return self._plain(inputs, positions)
         soft_prompts = soft_prompts.to(self.backbone.dtype)
         if self.input_only:
-            return self._after_prompts(inputs, soft_prompts[:, 0])
-        return self._fused(inputs, self._fusion(soft_prompts))
+            return self._after_prompts(inputs, soft_prompts[:, 0], positions)
+        return self._fused(inputs, self._fusion(soft_prompts, positions=positions))
+
+    def target_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        soft_prompts: Tensor | None,
+        decoder_text: Tensor | None,
+        target_mask: Tensor,
+    ) -> Tensor:
+        """Return the hidden states of the targets in row-major order, [M, H]; target_mask [B, Z] bool, the
+        others as for `forward`.
+        """
+        if not self.chooses_positions:
+            return self(input_ids, attention_mask, soft_prompts, decoder_text)[target_mask]
+        positions, chosen = _target_positions(target_mask)
+        return self(input_ids, attention_mask, soft_prompts, decoder_text, positions)[chosen]
 
     def prompt_attention(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> Tensor:
         """Return each text position's attention weights on the K prompts, averaged over the heads:
@@ -116,24 +146,46 @@ class PromptedPLM(nn.Module):
         assert fusion.weights is not None
         return torch.stack([fusion.weights[layer].mean(1) for layer in range(self.num_layers)])
 
-    def _fusion(self, soft_prompts: Tensor, weights: dict[int, Tensor] | None = None) -> PromptFusion:
-        assert soft_prompts.shape[1] == self.num_layers, (
+    def _fusion(
+        self,
+        soft_prompts: Tensor | None,
+        weights: dict[int, Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> PromptFusion:
+        assert soft_prompts is None or soft_prompts.shape[1] == self.num_layers, (
             f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
         )
         return PromptFusion(
-            soft_prompts, self._layer_of, self.family, self.backbone, self._raw_prompts, weights=weights
+            soft_prompts,
+            self._layer_of,
+            self.family,
+            self.backbone,
+            self._raw_prompts,
+            weights=weights,
+            positions=positions,
         )
+
+    def _plain(self, inputs: dict[str, Any], positions: Tensor | None) -> Tensor:
+        """Run the backbone without prompts beside its layers; without positions it is Hugging Face's own."""
+        if positions is None:
+            return self.backbone(**inputs).last_hidden_state
+        return self._fused(inputs, self._fusion(None, positions=positions))
 
     def _fused(self, inputs: dict[str, Any], fusion: PromptFusion) -> Tensor:
         hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
         # Prompts travel as a keyword argument that every module must pass on. If one stops doing so, it must
         # not go unnoticed
-        assert len(fusion.reached) == self.num_layers, (
+        assert fusion.soft_prompts is None or len(fusion.reached) == self.num_layers, (
             f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
+        )
+        assert fusion.positions is None or hidden.shape[:2] == fusion.positions.shape, (
+            f"{self.config.model_type}: the last layer was computed at {hidden.shape[1]} positions"
         )
         return hidden
 
-    def _after_prompts(self, inputs: dict[str, Any], prompts: Tensor) -> Tensor:
+    def _after_prompts(
+        self, inputs: dict[str, Any], prompts: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
         """Run the backbone with prompts [B, K, E] before the text's embeddings (`prompt_depth: input`).
 
         From there on the prompts are ordinary positions.
@@ -141,12 +193,10 @@ class PromptedPLM(nn.Module):
         num_prompts = prompts.shape[1]
         embeddings = self.backbone.get_input_embeddings()(inputs.pop("input_ids"))
         attention_mask = F.pad(inputs.pop("attention_mask"), (num_prompts, 0), value=1)
-        hidden = self.backbone(
-            inputs_embeds=torch.cat([prompts, embeddings], dim=1), attention_mask=attention_mask, **inputs
-        )
-        hidden = hidden.last_hidden_state
+        inputs |= {"inputs_embeds": torch.cat([prompts, embeddings], dim=1), "attention_mask": attention_mask}
+        hidden = self._plain(inputs, None if positions is None else positions + num_prompts)
         # An encoder-decoder returns its decoder's states, and there are no prompts in the decoder's text
-        return hidden if self.lm_kind == "denoising" else hidden[:, num_prompts:]
+        return hidden if self.lm_kind == "denoising" or positions is not None else hidden[:, num_prompts:]
 
     def lm_logits(self, hidden: Tensor, vocabulary: Tensor | None = None) -> Tensor:
         """Apply the LM head to chosen positions: hidden [M, H] → [M, V]; V is the whole vocabulary, or the
@@ -224,6 +274,16 @@ class LMHead(nn.Module):
             matrix = F.embedding(vocabulary, matrix)
             bias = None if bias is None else bias[vocabulary]
         return F.linear(self.transform(hidden), matrix, bias)
+
+
+def _target_positions(target_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Map target_mask [B, Z] to positions [B, T] int64, each row's targets in order and then others, and
+    [B, T] bool: which of them are targets. T is the most targets of a row, at least 1.
+    """
+    counts = target_mask.sum(1, keepdim=True)
+    most = max(int(counts.max()), 1) if len(counts) else 1
+    positions = torch.argsort(target_mask.logical_not().byte(), dim=1, stable=True)[:, :most]
+    return positions, torch.arange(most, device=counts.device) < counts
 
 
 def longest_text(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:

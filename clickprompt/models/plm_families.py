@@ -52,10 +52,19 @@ class PLMFamily:
     """config → longest text that the position table holds"""
     depth: tuple[str, ...] = ("num_hidden_layers",)
     """config keys with the number of layers of each stack"""
+    rotary: bool = False
+    """whether keys and queries depend on their positions"""
     gated: bool = False
     """whether the MLP multiplies two maps of its input (SwiGLU, GeGLU)"""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     """config values that training here needs"""
+
+    @property
+    def chooses_positions(self) -> bool:
+        """Whether the last layer can be computed at some positions only: each sees all others, and its place
+        is known to the embeddings alone.
+        """
+        return self.lm_kind == "masked" and not self.rotary
 
     @property
     def auto_class(self) -> Any:
@@ -118,6 +127,7 @@ _LLAMA = {
     "final_norm": "norm",
     "rotary_scale": lambda backbone, layer: backbone.rotary_emb.attention_scaling,
     "lm_transform": lambda model: nn.Identity(),
+    "rotary": True,
     "gated": True,
     "config_changes": {"use_cache": False},
 }
@@ -168,6 +178,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
             backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"
         ),
         lm_transform=lambda model: model.head,
+        rotary=True,
         gated=True,
     ),
     "gpt2": PLMFamily(

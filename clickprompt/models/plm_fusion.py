@@ -4,13 +4,16 @@ Prompts never run through a layer as positions. Eq. 7 drops a layer's outputs at
 matter only as what the text positions attend to: the layer's own keys and values of the prompts. These are
 prepended where the attention function is called.
 
-Shape legend: B rows, A heads, Z tokens, L layers, K prompts, W width of a prompt, C width of all keys (or
-values) of a layer.
+The same place lets the last layer be computed at some positions only (`plm.last_layer`): the layer is called
+with their states, and its attention gets the keys and values of the whole text here.
+
+Shape legend: B rows, A heads, Z tokens, T chosen ones, H hidden size, L layers, K prompts per layer, W width
+of a prompt, C width of all keys (or values) of a layer.
 """
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +26,7 @@ from transformers.masking_utils import eager_mask
 from clickprompt.models.plm_dropout import sdpa_attention
 from clickprompt.models.plm_families import PLMFamily
 
-__all__ = ["ATTENTION", "PLAIN_ATTENTION", "PromptFusion"]
+__all__ = ["ATTENTION", "PLAIN_ATTENTION", "PromptFusion", "take_positions"]
 
 ATTENTION = {"sdpa": "clickprompt_sdpa", "eager": "clickprompt_eager", "flash": "flash_attention_2"}
 """plm.attn_implementation → the name registered with transformers"""
@@ -41,7 +44,7 @@ class PromptFusion:
     (non-reentrant checkpointing keeps its arguments).
     """
 
-    soft_prompts: Tensor  # [B, L, K, W]
+    soft_prompts: Tensor | None  # [B, L, K, W]
     layer_of: Mapping[nn.Module, tuple[int, nn.Module]]  # self-attention → (prompt index, its layer)
     family: PLMFamily
     backbone: nn.Module
@@ -49,6 +52,24 @@ class PromptFusion:
     reached: set[int] = field(default_factory=set)  # prompt indices that an attention function has asked for
     # If it is a dict, eager attention stores the prompts' weights [B, A, Z, K] in it, by layer
     weights: dict[int, Tensor] | None = None
+    positions: Tensor | None = None  # [B, T] int64: where the last layer is computed; None: everywhere
+    whole: Tensor | None = None  # [B, Z, H]: the last layer's input at all positions, in that layer only
+
+    def attended(
+        self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return keys, values and mask of all that the queries attend to: the text, with the prompts before
+        it.
+        """
+        if self.whole is not None:
+            assert self.positions is not None
+            key, value = self._project(module, self.layer_of[module][1], self.whole)
+            if mask is not None:  # [B or 1, 1, Z, Z] → [B, 1, T, Z]
+                rows = self.positions[:, None, :, None].expand(-1, -1, -1, mask.shape[-1])
+                mask = mask.expand(len(rows), -1, -1, -1).gather(2, rows)
+        if self.soft_prompts is not None:
+            key, value, mask = self.prepend(module, key, value, mask)
+        return key, value, mask
 
     def prepend(
         self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None
@@ -58,6 +79,7 @@ class PromptFusion:
         The mask is additive, [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's, [B, Z] → [B, K + Z]. It
         is extended so that every position sees the prompts.
         """
+        assert self.soft_prompts is not None
         index, layer = self.layer_of[module]
         self.reached.add(index)
         prompt_key, prompt_value = self._key_value(module, layer, self.soft_prompts[:, index])
@@ -70,19 +92,21 @@ class PromptFusion:
         )
 
     def _key_value(self, module: Any, layer: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Map prompts [B, K, W] to keys and values, both [B, A, K, C/A].
-
-        In a rotary embedding the prompts are at position 0.
-        """
-        heads = (*prompts.shape[:2], -1, getattr(module, self.family.head_dim))
+        """Map prompts [B, K, W] to keys and values, both [B, A, K, C/A]."""
         if self.raw:
+            heads = (*prompts.shape[:2], -1, getattr(module, self.family.head_dim))
             key, value = (half.reshape(heads).transpose(1, 2) for half in prompts.chunk(2, dim=-1))
             return key, value
-        states = (
-            prompts
-            if self.family.input_norm is None
-            else layer.get_submodule(self.family.input_norm)(prompts)
-        )
+        return self._project(module, layer, prompts)
+
+    def _project(self, module: Any, layer: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Map hidden states [B, K, H] to the layer's own keys and values of them, both [B, A, K, C/A].
+
+        In a rotary embedding they are at position 0.
+        """
+        heads = (*states.shape[:2], -1, getattr(module, self.family.head_dim))
+        if self.family.input_norm is not None:
+            states = layer.get_submodule(self.family.input_norm)(states)
         key, value = self.family.key_value(module, states)
         key, value = key.reshape(heads), value.reshape(heads)
         if self.family.key_norm is not None:
@@ -102,15 +126,32 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if prompt_fusion is None or module not in prompt_fusion.layer_of:
             return attend(module, query, key, value, attention_mask, **kwargs)
-        key, value, attention_mask = prompt_fusion.prepend(module, key, value, attention_mask)
+        key, value, attention_mask = prompt_fusion.attended(module, key, value, attention_mask)
         output, weights = attend(module, query, key, value, attention_mask, **kwargs)
         if prompt_fusion.weights is not None:
+            assert prompt_fusion.soft_prompts is not None
             layer, _ = prompt_fusion.layer_of[module]
             num_prompts = prompt_fusion.soft_prompts.shape[2]
             prompt_fusion.weights[layer] = weights[..., :num_prompts]
         return output, weights
 
     return attention
+
+
+def take_positions(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Forward pre-hook of the last layer: replace its input [B, Z, H] by that of the fusion's positions,
+    [B, T, H].
+
+    It runs before a checkpointed layer's forward, which is recomputed with the arguments that it returns.
+    """
+    fusion: PromptFusion | None = kwargs.get("prompt_fusion")
+    if fusion is None or fusion.positions is None:
+        return None
+    hidden, *others = args
+    chosen = hidden.gather(1, fusion.positions[..., None].expand(-1, -1, hidden.shape[-1]))
+    return (chosen, *others), {**kwargs, "prompt_fusion": replace(fusion, whole=hidden)}
 
 
 def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -82,7 +82,7 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
             model, info = family.auto_class.from_pretrained(
                 path,
                 config=hf_config,
-                attn_implementation=_attention(config, prompt),
+                attn_implementation=_attention(config, family, prompt),
                 dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
@@ -121,7 +121,9 @@ def plm_from_config(
 def _prompted(
     model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool
 ) -> PromptedPLM:
-    plm = PromptedPLM(model, family, prompt, lm_head=lm_head)
+    plm = PromptedPLM(
+        model, family, prompt, lm_head=lm_head, chooses_positions=_chooses_positions(config, family)
+    )
     if config.gradient_checkpointing:
         # Reentrant checkpointing would go back through the projector once per layer, but the projector's
         # graph is gone after the first time
@@ -134,14 +136,22 @@ def _from_config(
 ) -> PreTrainedModel:
     with _quiet():
         return family.auto_class.from_config(
-            hf_config, attn_implementation=_attention(config, prompt), dtype=getattr(torch, config.dtype)
+            hf_config,
+            attn_implementation=_attention(config, family, prompt),
+            dtype=getattr(torch, config.dtype),
         )
 
 
-def _attention(config: PLMConfig, prompt: PromptConfig) -> str:
+def _attention(config: PLMConfig, family: PLMFamily, prompt: PromptConfig) -> str:
     """Return the name of `attn_implementation` in transformers."""
-    names = ATTENTION if _is_layerwise(prompt) else PLAIN_ATTENTION
-    return names[config.attn_implementation]
+    ours = _is_layerwise(prompt) or _chooses_positions(config, family)
+    return (ATTENTION if ours else PLAIN_ATTENTION)[config.attn_implementation]
+
+
+def _chooses_positions(config: PLMConfig, family: PLMFamily) -> bool:
+    return (
+        config.last_layer == "targets" and family.chooses_positions and config.attn_implementation != "flash"
+    )
 
 
 def _is_layerwise(prompt: PromptConfig) -> bool:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from clickprompt.models.id_heads import RestoringHead, mean_by_cell, restoring_loss
+from clickprompt.models.id_heads import RestoringHead, cells_of_tokens, mean_by_cell, restoring_loss
 from clickprompt.models.layers import PackedEmbedding
 
 torch.manual_seed(0)
@@ -14,7 +14,8 @@ def test_states_are_averaged_over_a_values_tokens():
     hidden = torch.randn(3, 6, 4)
     value_fields = torch.tensor([[-1, 0, 0, -1, 2, -1], [-1, 1, 2, 2, 2, -1], [0, 0, -1, -1, -1, -1]])
     cells = torch.tensor([[True, False, True], [False, True, True], [False, False, True]])
-    found = mean_by_cell(hidden, value_fields, cells)
+    tokens = cells_of_tokens(value_fields, cells)
+    found = mean_by_cell(hidden[tokens >= 0], tokens[tokens >= 0], int(cells.sum()))
     expected = []
     for row, field in torch.nonzero(cells).tolist():
         own = [hidden[row, z] for z in range(6) if value_fields[row, z] == field]

@@ -93,6 +93,11 @@ def two_workers(config, kept, tmp_path_factory):
         f"{engine}, dataset's tokens": Case(engine, changes={**SMALL, **BY_DATASET}, until=5)
         for engine in ("torch", "3")
     }
+    chosen = {"plm.last_layer": "targets"}
+    cases["3, last layer at targets"] = Case("3", changes={**SMALL, **chosen}, until=5)
+    cases["2, the same recomputed"] = Case(
+        "2", changes={"plm.gradient_checkpointing": True, **chosen}, until=5
+    )
     cases["3, with_plm"] = Case("3", "with_plm", steps=10)
     return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
 
@@ -131,8 +136,10 @@ def test_every_engine_has_the_same_gradient_norms_and_drops_the_same_steps(
     assert two_workers[name] == pytest.approx(plain_skipping.losses, rel=1e-5)
 
 
-@pytest.mark.parametrize("case", ["2, whole batches", "3, recomputed"])
-def test_micro_batches_and_recomputation_change_nothing(two_workers, plain, case):
+@pytest.mark.parametrize(
+    "case", ["2, whole batches", "3, recomputed", "3, last layer at targets", "2, the same recomputed"]
+)
+def test_micro_batches_recomputation_and_chosen_positions_change_nothing(two_workers, plain, case):
     assert two_workers[case] == pytest.approx(plain[: len(two_workers[case])], rel=1e-5)
 
 

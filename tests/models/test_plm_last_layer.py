@@ -1,0 +1,187 @@
+"""`plm.last_layer: targets`: the states at the targets, and every gradient, are those of the whole layer."""
+
+import copy
+
+import pytest
+import torch
+
+from clickprompt.config import PLMConfig, PromptConfig
+from clickprompt.data.collate import Collator
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.models.clickprompt import build_model
+from clickprompt.models.plm import _target_positions
+from clickprompt.models.plm_loading import load_plm
+from clickprompt.objectives import ClickLoss, PromptAugmentedLM
+from tests.models.test_plm import random_prompts
+from tests.support.tiny import tiny_config, write_both
+from tests.support.tiny_plms import VARIANTS
+
+SUPPORTED = [
+    name for name, (family, _) in VARIANTS.items() if family in ("bert", "roberta", "distilbert", "electra")
+]
+PROMPTS = {
+    "layerwise": PromptConfig(num_prompts=2),
+    "key_value": PromptConfig(num_prompts=2, prompt_injection="key_value"),
+    "input": PromptConfig(num_prompts=2, prompt_depth="input"),
+    "none": PromptConfig(num_prompts=0),
+}
+PADDINGS = {"unpadded": [9, 9, 9, 9], "padded": [4, 9, 6, 3]}
+
+
+def targets_of(attention_mask):
+    """Of different numbers, none in the third row."""
+    generator = torch.Generator().manual_seed(3)
+    targets = (torch.rand(attention_mask.shape, generator=generator) < 0.4) & attention_mask.bool()
+    targets[2] = False
+    targets[0, 3] = True
+    return targets
+
+
+def states_and_gradients(plm, states):
+    """`states` [M, H] and the gradients of a fixed random function of them."""
+    plm.zero_grad()
+    coefficients = torch.randn(states.shape, dtype=states.dtype, generator=torch.Generator().manual_seed(1))
+    (states * coefficients).sum().backward()
+    return states.detach(), {
+        name: torch.zeros_like(one) if one.grad is None else one.grad.clone()
+        for name, one in plm.named_parameters()
+    }
+
+
+def both(path, prompt, **settings):
+    for last_layer in ("full", "targets"):
+        config = PLMConfig(path=path, last_layer=last_layer, **settings)
+        plm = load_plm(config, prompt, lm_head=False).double().train()
+        assert plm.chooses_positions == (last_layer == "targets")
+        yield plm
+
+
+def assert_close(found, expected, of=""):
+    scale = expected.abs().max().clamp(min=1e-3)
+    assert (found - expected).abs().max() <= 1e-10 * scale, of
+
+
+@pytest.mark.parametrize("variant", SUPPORTED)
+@pytest.mark.parametrize("depth", PROMPTS)
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_states_at_targets_and_gradients_are_those_of_the_whole_layer(
+    tiny, tokens, variant, depth, padding, attention
+):
+    input_ids, attention_mask = tokens(PADDINGS[padding])
+    targets = targets_of(attention_mask)
+    results = []
+    for plm in both(tiny(variant), PROMPTS[depth], attn_implementation=attention):
+        prompts = None if depth == "none" else random_prompts(plm, len(input_ids))
+        seen = []
+        plm.layers[-1].register_forward_hook(
+            lambda module, args, output, seen=seen: seen.append(output.shape[1])
+        )
+        states = plm.target_states(input_ids, attention_mask, prompts, None, targets)
+        results.append((*states_and_gradients(plm, states), None if prompts is None else prompts.grad))
+        results[-1] += (seen,)
+    (whole, gradients, of_prompts, widths), (chosen, ours, of_ours, narrow) = results
+    assert widths == [9 + 2 * (depth == "input")]
+    assert narrow == [int(targets.sum(1).max())]
+    assert narrow < widths
+    assert_close(chosen, whole)
+    assert ours.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert_close(ours[name], gradient, name)
+    if of_prompts is not None:
+        assert of_prompts.abs().max() > 1e-6
+        assert_close(of_ours, of_prompts)
+
+
+@pytest.mark.parametrize("depth", PROMPTS)
+def test_recomputation_changes_nothing(tiny, tokens, depth):
+    """Two forward passes before the backward passes: nothing is kept on modules."""
+    input_ids, attention_mask = tokens(PADDINGS["padded"])
+    first = targets_of(attention_mask)
+    second = first.flip(0) & attention_mask.bool()
+    results = []
+    for plm in both(tiny("bert"), PROMPTS[depth], gradient_checkpointing=True):
+        prompts = None if depth == "none" else random_prompts(plm, len(input_ids))
+        states = [plm.target_states(input_ids, attention_mask, prompts, None, one) for one in (first, second)]
+        results.append(states_and_gradients(plm, torch.cat(states)))
+    assert_close(results[1][0], results[0][0])
+    for name, gradient in results[0][1].items():
+        assert_close(results[1][1][name], gradient, name)
+
+
+def test_a_batch_without_targets_gives_zero_gradients(tiny, tokens):
+    input_ids, attention_mask = tokens([4, 9])
+    *_, plm = both(tiny("bert"), PROMPTS["layerwise"])
+    nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
+    states = plm.target_states(input_ids, attention_mask, random_prompts(plm, 2), None, nothing)
+    assert states.shape == (0, plm.hidden_size)
+    _, gradients = states_and_gradients(plm, states)
+    assert not any(gradient.any() for gradient in gradients.values())
+
+
+def test_positions_are_each_rows_targets_in_order():
+    targets = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
+    positions, chosen = _target_positions(targets)
+    assert chosen.tolist() == [[True, True], [True, False], [False, False]]
+    assert positions[chosen].tolist() == [1, 3, 3]
+    assert _target_positions(targets[:0])[0].shape == (0, 1)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in SUPPORTED])
+def test_other_families_compute_the_whole_layer(tiny, tokens, variant):
+    input_ids, attention_mask = tokens([9, 9])
+    states = []
+    for last_layer in ("full", "targets"):
+        plm = load_plm(PLMConfig(path=tiny(variant), last_layer=last_layer), PROMPTS["none"], lm_head=False)
+        assert not plm.chooses_positions
+        states.append(plm.eval()(input_ids, attention_mask))
+    assert torch.equal(*states)
+
+
+def test_can_be_copied(tiny, tokens):
+    input_ids, attention_mask = tokens([4, 9])
+    *_, plm = both(tiny("bert"), PROMPTS["layerwise"])
+    prompts, positions = random_prompts(plm, 2), torch.tensor([[1], [2]])
+    expected = plm(input_ids, attention_mask, prompts, positions=positions)
+    assert torch.equal(copy.deepcopy(plm)(input_ids, attention_mask, prompts, positions=positions), expected)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_both(str(tmp_path_factory.mktemp("last-layer")))
+
+
+@pytest.mark.parametrize("depth", PROMPTS)
+@pytest.mark.parametrize("objective", ["pretrain", "with_plm"])
+def test_both_losses_and_their_gradients(prepared, depth, objective):
+    """Of the whole model in float32: equal to 1e-6."""
+    dataset, path = prepared
+    rows = dataset.read_split("train").slice(0, 24)
+    columns = {name: rows[name].to_numpy() for name in rows.column_names}
+    changes = {f"prompt__{key}": value for key, value in PROMPTS[depth].model_dump().items()}
+    results = []
+    for last_layer in ("full", "targets"):
+        config = tiny_config(dataset.uri, path, plm__last_layer=last_layer, **changes)
+        model = build_model(config, dataset.field_sizes, objective=objective)
+        seen = []
+        model.plm.layers[-1].register_forward_hook(
+            lambda module, args, output, seen=seen: seen.append(output.shape[1])
+        )
+        pretrain = objective == "pretrain"
+        table = TokenTable.open(dataset, load_tokenizer(path))
+        batch = Collator(dataset.columns, table, config.masking if pretrain else None)(columns)
+        loss = (PromptAugmentedLM if pretrain else ClickLoss)(model)(batch)
+        loss.backward()
+        results.append((loss.item(), {name: one.grad for name, one in model.named_parameters()}, seen))
+    (whole, gradients, [width]), (chosen, ours, [narrow]) = results
+    assert narrow < width
+    assert pretrain or narrow == 1
+    assert chosen == pytest.approx(whole, rel=1e-6)
+    # Some gradients, such as those of keys' biases, are rounding alone
+    largest = max(gradient.norm() for gradient in gradients.values() if gradient is not None)
+    for name, gradient in gradients.items():
+        if gradient is None or ours[name] is None:
+            assert gradient is ours[name] is None, name
+            continue
+        assert (ours[name] - gradient).norm() <= 1e-6 * largest, name
