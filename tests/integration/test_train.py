@@ -209,7 +209,13 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     ] == [len(labels)] * 2
 
     report = make_report([run, undisturbed[0]])
-    assert report["sections"][:5] == ["Runs", "Learning curves", "Calibration", "Long tail", "Cold start"]
+    shown = ["Runs", "Learning curves", "Size of the weights", "Calibration", "Long tail", "Cold start"]
+    assert report["sections"][:6] == shown
+    pretrained = storage.read_json(os.path.join(undisturbed[0], "result.json"))["norms"]
+    for table, fields in result["norms"]["tables"].items():
+        assert len(fields) == 4
+        ended = {name: found["end"] for name, found in pretrained["tables"][table].items()}
+        assert {name: found["start"] for name, found in fields.items()} == ended
     text = storage.read_bytes(f"{run}/report.html").decode()
     assert f">{torch.__version__}<" in text, "as result.json has it"
     assert f"{scores['auc']:.4f}" in text
