@@ -29,9 +29,8 @@ __all__ = [
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# Stored runs may hold these sections; their tools have settings of their own now
-# (benchmark/faults/settings.py).
-_TAKEN_OUT = ("faults",)
+# Stored runs may hold this section; its tool has settings of its own now (benchmark/faults/settings.py)
+_TAKEN_OUT = "faults"
 
 
 def preset_names() -> list[str]:
@@ -64,7 +63,7 @@ def load_settings(model: type[_Model], config: str | None, overrides: Iterable[s
 
 def stored_config(values: Mapping[str, Any]) -> Config:
     """Return the configuration that a run or an export has stored."""
-    return Config.model_validate({name: value for name, value in values.items() if name not in _TAKEN_OUT})
+    return Config.model_validate(_as_now(values))
 
 
 def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -122,7 +121,19 @@ def _read(config: str) -> dict[str, Any]:
         raise ConfigError(
             f"--config {config}: the top level must be a mapping of sections, such as 'prompt:'"
         )
-    return {name: value for name, value in values.items() if name not in _TAKEN_OUT}
+    return _as_now(values)
+
+
+def _as_now(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run or a file has stored, without the section that was taken out, and with a stage's
+    `decay_embeddings: false` as the `tables_weight_decay: 0` that it means.
+    """
+    now = {name: value for name, value in values.items() if name != _TAKEN_OUT}
+    for name in ("pretrain", "finetune"):
+        if isinstance(now.get(name), dict) and "decay_embeddings" in now[name]:
+            stage = dict(now[name])
+            now[name] = stage if stage.pop("decay_embeddings") else {**stage, "tables_weight_decay": 0.0}
+    return now
 
 
 def _parse_value(override: str, text: str) -> Any:

@@ -286,6 +286,7 @@ def test_sections_can_be_built_in_python():
 def test_a_section_that_was_taken_out_is_left_out_of_what_runs_have_stored(tmp_path):
     """A run or an export from before is read; whoever sets the key today is told."""
     values = {**yaml.safe_load(dump_config(Config())), "faults": {"number": 3}}
+    values["pretrain"]["decay_embeddings"] = True
     assert stored_config(values) == Config()
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -301,3 +302,9 @@ def test_the_campaign_s_settings_are_its_own():
         ConfigError, match=r"unknown config key seed; the nearest known key is training\.seed"
     ):
         load_settings(FaultsConfig, None, ["seed=5"])
+
+
+def test_a_stored_run_whose_embeddings_did_not_decay():
+    values = yaml.safe_load(dump_config(Config()))
+    values["finetune"]["decay_embeddings"] = False
+    assert stored_config(values) == replaced(Config(), {"finetune.tables_weight_decay": 0.0})
