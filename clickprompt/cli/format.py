@@ -10,6 +10,7 @@ __all__ = [
     "check_table",
     "comparison",
     "job_line",
+    "outcomes_table",
     "recovery_table",
     "seeds_table",
     "slices_table",
@@ -136,6 +137,24 @@ def job_line(job: dict[str, Any]) -> str:
     status = job["status"].lower() + (f" ({job['exit_code']})" if job["exit_code"] else "")
     line = f"{job['job_id']:<28}  {status:<16}{began:<18}{seconds:>8.0f} s  "
     return f"{line}{job['job'] or '–'}  {job['run'] or ''}".rstrip()
+
+
+def outcomes_table(result: dict[str, Any]) -> str:
+    """Format what the pipeline ends with: one line per model, what they show, and what they don't."""
+    lines = [
+        f"{'model':<25}{'best step':>12}{'test AUC':>10}{'95% by user':>18}{'difference':>12}"
+        f"{'95%, paired by user':>21}{'p':>9}"
+    ]
+    for row in result["rows"]:
+        interval = "–" if row["interval"] is None else "[{:+.4f}, {:+.4f}]".format(*row["interval"])
+        gain = "–" if row["difference"] is None else f"{row['difference']:+.4f}"
+        p_value = "–" if row["p_value"] is None else f"{row['p_value']:.2g}"
+        steps = f"{row['best_step']} of {row['steps']}"
+        auc = "undefined" if row["auc"] is None else f"{row['auc']:.4f}"
+        lines.append(
+            f"{row['model']:<25}{steps:>12}{auc:>10}{_interval(row):>18}{gain:>12}{interval:>21}{p_value:>9}"
+        )
+    return "\n".join([*lines, result["conclusion"], *([result["notice"]] if result["notice"] else [])])
 
 
 def seeds_table(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clickprompt.cli.format import sweep_table
+from clickprompt.cli.format import outcomes_table, sweep_table
 from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish
 from clickprompt.config import Config, load_config
 from clickprompt.io.progress import say
@@ -85,24 +85,11 @@ def tune(
 def pipeline(
     run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Run everything: fetch, prepare, pretrain, finetune in three ways, evaluate, and print the table of
-    results.
+    """Run everything: fetch, prepare, pretrain, finetune in three ways, evaluate, and print what pretraining
+    was worth.
     """
     settings = load_config(config, overrides or [])
     from clickprompt.runtime.pipeline import run_pipeline
 
     result = run_pipeline(settings, run)
-    lines = [
-        f"{'model':<26}{'steps':>7}{'test AUC':>10}{'log loss':>10}{'Rel.Impr':>10}{'ms/batch of 128':>17}"
-    ]
-    for row in result["rows"]:
-        gain, auc = row["relative_improvement"], row["test_auc"]
-        improvement = "–" if gain is None else f"{gain:+.2%}"
-        test_auc = "undefined" if auc is None else f"{auc:.4f}"
-        lines.append(
-            f"{row['model']:<26}{row['steps']:>7}{test_auc:>10}{row['test_log_loss']:>10.4f}{improvement:>10}{row['ms_per_batch_128']:>17.2f}"
-        )
-    if result["notice"]:
-        lines.append(result["notice"])
-    lines += [f"{row['model']}: {row['run']}" for row in result["rows"]]
-    finish(as_json, result, "\n".join([*lines, f"everything: {run}; report: {result['report']}"]))
+    finish(as_json, result, f"{outcomes_table(result)}\neverything: {run}; report: {result['report']}")

@@ -45,6 +45,10 @@ class PipelineConfig(Frozen):
     raw: str | None = Field(
         default=None, description="folder with the source's raw files; default: fetch them into `downloads`"
     )
+    split: Literal["time", "hash"] | None = Field(
+        default=None,
+        description="how rows are split 8:1:1, as for `clickprompt prepare`; default: the source's",
+    )
     template: Literal["sentence", "compact"] | None = Field(
         default=None, description="text of a row, as for `clickprompt prepare`; default: the source's"
     )
@@ -52,12 +56,9 @@ class PipelineConfig(Frozen):
         default=None, description="PLM that `clickprompt fetch` knows, used as plm.path"
     )
     downloads: str = Field(default="data", description="folder for what is fetched")
-    with_plm_steps: int | None = Field(
-        default=None,
-        ge=1,
-        description="number of steps after which the finetuning with the PLM, the costly one, ends",
+    notice: str | None = Field(
+        default=None, description="what the run doesn't show: printed below its table, and in its report"
     )
-    notice: str | None = Field(default=None, description="text printed before the run and below its table")
 
 
 class Config(Frozen):

@@ -1,6 +1,7 @@
 """`clickprompt report`: read the runs, put the sections together, write the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from clickprompt.io import storage
 from clickprompt.report import evaluated, prompts, settings, training
 from clickprompt.report.compared import check_same_rows, compare_predictions, compared
 from clickprompt.report.norms import norms
+from clickprompt.report.opening import conclusion, opening, outcomes
 from clickprompt.report.page import markdown, page
 from clickprompt.report.run import Run, read_runs
 from clickprompt.report.sweep import sweep
@@ -24,12 +26,17 @@ def make_report(
     base: str | None = None,
     split: str = "test",
     data: str | None = None,
+    models: Mapping[str, str] | None = None,
+    caveat: str | None = None,
 ) -> dict[str, Any]:
     """Write the report on the runs to `out` (default: report.html in the first one's folder), whole or not at
     all.
 
     `base` is the run that the others are compared with (default: the first evaluated one); `data` is where
-    its dataset has moved to. Returns {"report", "runs", "base", "sections", "comparisons", "markdown"}.
+    its dataset has moved to. With `models`, names by the address of evaluated runs, the report opens with one
+    table of these, what it shows, and `caveat`, what it doesn't. Returns {"report", "runs", "base",
+    "sections", "comparisons", "markdown"}, and with `models` "outcomes", the lines of that table, and
+    "conclusion".
     Raises InputError for no runs, a base that isn't among them, what `read_runs` refuses, and runs of
     different test sets.
     """
@@ -40,7 +47,10 @@ def make_report(
     check_same_rows(runs, base_run, split)
     found, note = compare_predictions(runs, base_run, split, data)
     sweeps = [run for run in runs if run.trials is not None]
+    lines = outcomes(runs, found, models or {})
+    shows = conclusion(lines) if lines else ""
     sections = [
+        opening(lines, f"{shows} {caveat or ''}".strip(), split) if lines else None,
         training.summary(runs, split),
         compared(found, base_run, note),
         training.curves(runs),
@@ -81,6 +91,7 @@ def make_report(
             for one in found
         ],
         "markdown": markdown(shown),
+        **({"outcomes": [asdict(line) for line in lines], "conclusion": shows} if lines else {}),
     }
 
 

@@ -12,7 +12,6 @@ from clickprompt.data.sources.fetch import fetch
 from clickprompt.data.sources.registry import require_source
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError
-from clickprompt.evaluation.metrics import relative_improvement
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
@@ -31,8 +30,8 @@ __all__ = ["run_pipeline"]
 def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     """Run all stages that aren't complete; write `<run>/result.json` and return its content.
 
-    That is {"rows": one per model of the final table, "run", "notice", "counts", "report"}. Raises
-    InputError, before anything starts, if the configuration can't work.
+    That is {"rows": one per model of the final table (report/opening.py), "conclusion", "run", "notice",
+    "counts", "report"}. Raises InputError, before anything starts, if the configuration can't work.
     """
     run = storage.native(run)
     require_source(config.pipeline.source)
@@ -51,8 +50,6 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     if storage.exists(result_path):
         say(f"pipeline: {run} is already complete")
         return storage.read_json(result_path)
-    if config.pipeline.notice:
-        say(config.pipeline.notice)
 
     raw = config.pipeline.raw or _fetch(config.pipeline.source, config)
     plm_path = _fetch(config.pipeline.fetch_plm, config) if config.pipeline.fetch_plm else config.plm.path
@@ -62,18 +59,17 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     variants = {
         f"{config.ctr.backbone} from scratch": ("scratch", {"with_plm": False, "init": None}),
         "ClickPrompt without PLM": ("without-plm", {"with_plm": False, "init": pretrained}),
-        "ClickPrompt with PLM": (
-            "with-plm",
-            {
-                "with_plm": True,
-                "init": pretrained,
-                "max_steps": config.pipeline.with_plm_steps or config.finetune.max_steps,
-            },
-        ),
+        "ClickPrompt with PLM": ("with-plm", {"with_plm": True, "init": pretrained}),
     }
     with connect(config.runtime):
-        template = config.pipeline.template
-        dataset = prepare(config.pipeline.source, raw, data, seed=config.seed, template=template)
+        dataset = prepare(
+            config.pipeline.source,
+            raw,
+            data,
+            split_by=config.pipeline.split,
+            seed=config.seed,
+            template=config.pipeline.template,
+        )
         tokenize(dataset, tokenizer)
         run_training(config, "pretrain", pretrained)
         trained = []
@@ -82,27 +78,23 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
             settings = replaced(config, {f"finetune.{key}": value for key, value in changes.items()})
             trained.append(run_training(settings, "finetune", storage.join(run, folder)))
         scores = _scores([result["run"] for result in trained], config)
-    rows = [
-        {
-            "model": name,
-            "steps": result["step"],
-            "test_auc": score["auc"],
-            "test_log_loss": score["log_loss"],
-            "relative_improvement": relative_improvement(score["auc"], scores[0]["auc"]),
-            "ms_per_batch_128": score["ms_per_batch"],
-            "run": result["run"],
-        }
-        for name, result, score in zip(variants, trained, scores, strict=True)
-    ]
+    runs = [result["run"] for result in trained]
     report = make_report(
-        [*(result["run"] for result in trained), pretrained], storage.join(run, "report.html")
-    )["report"]
+        [*runs, pretrained],
+        storage.join(run, "report.html"),
+        models=dict(zip(runs, variants, strict=True)),
+        caveat=config.pipeline.notice,
+    )
     result = {
-        "rows": rows,
+        "rows": [
+            {**line, "ms_per_batch_128": score["ms_per_batch"]}
+            for line, score in zip(report["outcomes"], scores, strict=True)
+        ],
+        "conclusion": report["conclusion"],
         "run": run,
         "notice": config.pipeline.notice,
         "counts": Dataset.open(data).counts,
-        "report": report,
+        "report": report["report"],
     }
     storage.write_json(result_path, result)
     return result

@@ -40,7 +40,7 @@ SHORTER = [
         ("pipeline",),
         [
             *("--set", "plm.num_layers=1", "--set", "pretrain.max_steps=1", "--set", "finetune.max_steps=2"),
-            *("--set", "pipeline.with_plm_steps=1", "--set", "pipeline.raw=data/movielens-100k"),
+            *("--set", "pipeline.raw=data/movielens-100k"),
         ],
     ),
     (("submit",), ["--set", "pretrain.max_steps=2"]),

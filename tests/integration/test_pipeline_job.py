@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from clickprompt.data.text.template import TEMPLATES
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
 from tests.support.clusters import ROOT, lines
@@ -25,7 +26,7 @@ plm: {{path: {plm}, random_init: true, max_length: 64}}
 pretrain: {{max_steps: 6, global_batch_size: 64, micro_batch_size: 32, checkpoint_every: 1000}}
 finetune:
   {{epochs: 1, global_batch_size: 64, micro_batch_size: 32, validate_every: 600, checkpoint_every: 100}}
-pipeline: {{source: movielens-100k, raw: {raw}, with_plm_steps: 4}}
+pipeline: {{source: movielens-100k, raw: {raw}, split: hash, template: compact}}
 runtime: {{num_workers: 2}}
 """
 RAY_JOB = ["-m", "ray.scripts.scripts", "job"]
@@ -79,14 +80,23 @@ def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):
     check(other)
     rows = [storage.read_json(os.path.join(run_of, "result.json"))["rows"] for run_of in (folder, other)]
     for one, two in zip(*rows, strict=True):  # what a stop changes is nothing
-        assert one["test_auc"] == pytest.approx(two["test_auc"], rel=1e-5), one["model"]
+        assert one["auc"] == pytest.approx(two["auc"], rel=1e-5), one["model"]
 
 
 def check(folder: str) -> None:
     result = storage.read_json(os.path.join(folder, "result.json"))
-    assert [row["steps"] for row in result["rows"]] == [STEPS, STEPS, 4]
+    assert [row["steps"] for row in result["rows"]] == [STEPS] * 3
+    assert [row["model"] for row in result["rows"]] == [
+        "dcnv2 from scratch",
+        "ClickPrompt without PLM",
+        "ClickPrompt with PLM",
+    ]
+    assert [row["p_value"] is None for row in result["rows"]] == [True, False, False]
     assert [
         json.loads(line)["step"] for line in lines(os.path.join(folder, "scratch", "metrics.jsonl"))
     ] == list(range(1, STEPS + 1))
     assert result["report"] == os.path.join(folder, "report.html")
-    assert "ClickPrompt" in storage.read_bytes(result["report"]).decode()
+    page = storage.read_bytes(result["report"]).decode()
+    assert page.index(result["conclusion"]) < page.index("Summary")
+    manifest = storage.read_json(os.path.join(folder, "data", "manifest.json"))
+    assert (manifest["split"], manifest["template"]) == ("hash", TEMPLATES["compact"])

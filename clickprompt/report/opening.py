@@ -1,0 +1,116 @@
+"""The table that a pipeline ends with: what pretraining was worth, and whether that is more than chance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clickprompt.report.compared import Comparison
+from clickprompt.report.page import Block, Section
+from clickprompt.report.run import Run, finite
+from clickprompt.report.table import Column, Table, auc, count, interval_of, p_value, signed
+
+__all__ = ["Outcome", "conclusion", "opening", "outcomes"]
+
+_CERTAIN = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table."""
+
+    model: str
+    run: str
+    rows: int | None
+    """training rows, whose labels it has seen"""
+    steps: int | None
+    best_step: int | None
+    """step whose weights validation chose; before the last one unless the model was still improving"""
+    auc: float | None
+    """None if all rows are of one class"""
+    auc_interval: Sequence[float] | None
+    """95%, rows clustered by user"""
+    log_loss: float | None
+    difference: float | None
+    """AUC less the first line's; None in the first line"""
+    interval: Sequence[float] | None
+    """95% of the difference; paired, by user"""
+    p_value: float | None
+    """of the difference, two-sided; paired, by user"""
+
+
+def outcomes(runs: Sequence[Run], found: Sequence[Comparison], names: Mapping[str, str]) -> list[Outcome]:
+    """Return the lines of the runs in `names` (address → name), in the runs' order.
+
+    found: their comparisons with the first of them; none if there are too many rows to compare. If all rows
+    belong to one user, the tests are DeLong's.
+    """
+    figures = {one.run.uri: one.figures or {} for one in found}
+    return [_outcome(run, figures.get(run.uri, {}), names[run.uri]) for run in runs if run.uri in names]
+
+
+def _outcome(run: Run, figures: Mapping[str, Any], name: str) -> Outcome:
+    test = figures.get("user_bootstrap") or figures.get("delong") or {}
+    scores = run.evaluation or {}
+    return Outcome(
+        model=name,
+        run=run.uri,
+        rows=run.result.get("rows"),
+        steps=run.result.get("step"),
+        best_step=run.result.get("best_step"),
+        auc=finite(scores.get("auc")),
+        auc_interval=scores.get("auc_interval"),
+        log_loss=finite(scores.get("log_loss")),
+        difference=test.get("difference"),
+        interval=test.get("interval"),
+        p_value=test.get("p_value"),
+    )
+
+
+def conclusion(lines: Sequence[Outcome]) -> str:
+    """Say in one sentence what the lines show, and what of it chance could have made as well."""
+    base, others = lines[0], [line for line in lines[1:] if line.difference is not None]
+    if not others:
+        return "No difference was tested: the test rows are of one class, or too many to sort in memory."
+    labels = "Against" if base.rows is None else f"With the same {base.rows:,} labelled rows, against"
+    return f"{labels} {base.model}: {'; '.join(map(_verdict, others))}."
+
+
+def _verdict(line: Outcome) -> str:
+    assert line.difference is not None
+    assert line.p_value is not None
+    what = "more than chance explains" if line.p_value <= _CERTAIN else "which chance alone may explain"
+    return f"{line.model} {signed(line.difference)} AUC, {what}"
+
+
+def opening(lines: Sequence[Outcome], text: str, split: str) -> Section:
+    """Show the lines, with `text` above them."""
+    columns = [
+        Column("model"),
+        Column("labelled rows", count),
+        Column("best step", count),
+        Column("of steps", count),
+        Column(f"{split} AUC", auc, "undefined"),
+        Column("95% by user", interval_of(auc), interval=True),
+        Column("difference", signed),
+        Column("95% of the difference", interval_of(signed), interval=True),
+        Column("p", p_value),
+    ]
+    rows = [
+        [
+            line.model,
+            line.rows,
+            line.best_step,
+            line.steps,
+            line.auc,
+            line.auc_interval,
+            line.difference,
+            line.interval,
+            line.p_value,
+        ]
+        for line in lines
+    ]
+    note = (
+        f"the same {split} rows for all; differences are paired, and whole users are drawn (bootstrap); "
+        "best step: chosen by validation"
+    )
+    return Section("Result", text, [Block("What pretraining was worth", Table(columns, rows), note=note)])
