@@ -350,8 +350,8 @@ def score(
 
 
 def compare(runs: list[Run], dataset: Dataset, work: str) -> list[Run]:
-    """Return each arm beside the one from scratch: means over the seeds, paired t-test (Holm's correction over the
-    arms), bootstrap by user on the first seed, and the AUC of users and items that training never saw.
+    """Return each arm beside the one from scratch: means over the seeds, paired t-test (Holm's correction
+    over the arms), bootstrap by user on the first seed, and the AUC of users that training has and hasn't.
     """
     table = dataset.read_split("test")
     labels, users = table["label"].to_numpy(), table[dataset.columns[0]].to_numpy()
