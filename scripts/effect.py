@@ -1,7 +1,7 @@
 """Measure what pretraining is worth: the same finetunings from scratch and from each kind of pretraining.
 
-    python scripts/effect.py run STUDY.yaml --data DATASET --out RUNS.jsonl --work FOLDER [--plm FOLDER]
-    python scripts/effect.py table RUNS.jsonl --data DATASET --work FOLDER
+    python scripts/effect.py STUDY.yaml --data DATASET --out RUNS.jsonl --work FOLDER [--plm FOLDER]
+    python scripts/effect_table.py RUNS.jsonl --data DATASET --work FOLDER
 
 A study names arms, and tries (changes of settings, the same for every arm). On the first seed every arm runs
 every try, and the one with the best validation AUC is kept; with it every seed has its own pretraining and
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -32,10 +33,10 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.evaluation.significance import paired_t_test, user_bootstrap
 from clickprompt.io.environment import environment
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
 from clickprompt.objectives import build_objective, model_inputs
+from clickprompt.training.averaging import mean_with, steps_before, write_snapshot
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import TrainState, load_state
 from clickprompt.training.engine import TorchEngine
@@ -47,24 +48,16 @@ Run = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run what RUNS.jsonl doesn't have yet")
-    run.add_argument("study")
-    run.add_argument("--plm", help="the PLM of arms that have one")
-    run.add_argument("--seeds", type=int, default=5)
-    run.add_argument("--threads", type=int, default=1)
-    run.add_argument("--device", default="cpu", help="cpu or cuda")
-    run.add_argument("--minutes", type=float, help="stop after so many; the same command goes on")
-    table = commands.add_parser("table", help="print the comparison as JSON")
-    table.add_argument("runs")
-    for command in (run, table):
-        command.add_argument("--data", required=True, help="prepared dataset")
-        command.add_argument("--work", required=True, help="folder for weights and logits")
-    run.add_argument("--out", required=True, help="RUNS.jsonl")
+    parser.add_argument("study", help="YAML file: arms, tries and the settings that all share")
+    parser.add_argument("--data", required=True, help="prepared dataset")
+    parser.add_argument("--out", required=True, help="RUNS.jsonl")
+    parser.add_argument("--work", required=True, help="folder for weights and logits")
+    parser.add_argument("--plm", help="the PLM of arms that have one")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--minutes", type=float, help="stop after so many; the same command goes on")
     given = parser.parse_args()
-    if given.command == "table":
-        print(json.dumps(compare(read(given.runs), Dataset.open(given.data), given.work), indent=1))
-        return
     torch.set_num_threads(given.threads)
     torch.set_flush_denormal(True)
     os.makedirs(given.work, exist_ok=True)
@@ -177,12 +170,9 @@ def run_piece(config: Config, piece: Run, place: Place) -> Run:
     if piece["test"]:
         labels, logits = score(model, collator_of(config, dataset, config.finetune), dataset, "test")
         found |= {"test_auc": auc(labels, logits), "test_log_loss": log_loss(labels, logits)}
-        np.save(logits_path(place.work, piece), logits)
+        found["logits"] = f"{piece['label_share']}-{piece['arm']}-{piece['seed']}.npy".replace(" ", "_")
+        np.save(os.path.join(place.work, found["logits"]), logits)
     return found
-
-
-def logits_path(work: str, piece: Run) -> str:
-    return os.path.join(work, f"{piece['label_share']}-{piece['arm']}-{piece['seed']}.npy".replace(" ", "_"))
 
 
 def collator_of(config: Config, dataset: Dataset, stage: PretrainConfig | FinetuneConfig) -> Collator:
@@ -294,38 +284,57 @@ def finetune(
         load_matching(model, start_weights(pretrained, tables_of(model), dataset, None, stage))
     engine = engine_of(config, model, stage, order, device)
     collator = collator_of(config, dataset, stage)
-    context = Context()
-    context.validation = validation = InProcess(engine, collator, dataset, stage)
-    train(
-        engine,
-        collator,
-        order,
-        read_local_batches(labelled, order),
-        stage=stage,
-        seed=config.seed,
-        state=TrainState(),
-        context=context,
-    )
-    load_matching(model, validation.weights)
-    return model.eval(), validation
+    context, scored = Context(), build_model(config, dataset.field_sizes, objective=stage.objective)
+    with tempfile.TemporaryDirectory() as folder:
+        validation = InProcess(engine, scored.to(device), collator, dataset, stage, folder)
+        context.validation = validation
+        train(
+            engine,
+            collator,
+            order,
+            read_local_batches(labelled, order),
+            stage=stage,
+            seed=config.seed,
+            state=TrainState(),
+            context=context,
+        )
+    load_matching(scored, validation.weights)
+    return scored, validation
 
 
 class InProcess:
     """The loop's validation, scored at once by this process."""
 
-    def __init__(self, engine: TorchEngine, collator: Collator, dataset: Dataset, stage: FinetuneConfig):
+    def __init__(
+        self,
+        engine: TorchEngine,
+        scored: ClickPrompt,
+        collator: Collator,
+        dataset: Dataset,
+        stage: FinetuneConfig,
+        folder: str,
+    ):
         self.every, self.patience, self.stop_on = stage.validate_every, stage.patience, stage.stop_on
         self.best: tuple[float, float, int] = (0.0, 0.0, 0)
         self.seen: list[tuple[int, float, float]] = []
         self.weights: dict[str, torch.Tensor] = {}
-        self._engine, self._collator, self._dataset = engine, collator, dataset
+        self._engine, self._scored, self._collator, self._dataset = engine, scored, collator, dataset
+        self._number, self._folder = stage.average_validations, folder
 
     def begin(self, step: int) -> None:
-        labels, logits = score(self._engine.model, self._collator, self._dataset, "valid")
+        now = self._engine.weights()
+        write_snapshot(self._snapshot(step), now)
+        earlier = [self._snapshot(past) for past in steps_before(step, self.every, self._number)]
+        weights = mean_with(now, earlier)
+        load_matching(self._scored, weights)
+        labels, logits = score(self._scored, self._collator, self._dataset, "valid")
         found = auc(labels, logits), log_loss(labels, logits)
         self.seen.append((step, *found))
         if found[0] > self.best[0]:
-            self.best, self.weights = (*found, step), self._engine.weights()
+            self.best, self.weights = (*found, step), weights
+
+    def _snapshot(self, step: int) -> str:
+        return os.path.join(self._folder, f"{step}.safetensors")
 
     def result(self) -> dict[str, float]:
         _, valid_auc, valid_log_loss = self.seen[-1]
@@ -337,7 +346,7 @@ def score(
     model: ClickPrompt, collator: Collator, dataset: Dataset, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels and logits of a split's rows, in order."""
-    training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     model.eval()
     columns, labels, logits = columns_of(dataset.read_split(split)), [], []
     plain = Collator(collator.columns, collator.token_table, max_length=collator.max_length)
@@ -345,54 +354,7 @@ def score(
         batch = plain({name: values[start : start + 4096] for name, values in columns.items()})
         labels.append(batch.labels.numpy())
         logits.append(model(*model_inputs(batch.to(device))).float().cpu().numpy())
-    model.train(training)
     return np.concatenate(labels), np.concatenate(logits)
-
-
-def compare(runs: list[Run], dataset: Dataset, work: str) -> list[Run]:
-    """Return each arm beside the one from scratch: means over the seeds, paired t-test (Holm's correction
-    over the arms), bootstrap by user on the first seed, and the AUC of users that training has and hasn't.
-    """
-    table = dataset.read_split("test")
-    labels, users = table["label"].to_numpy(), table[dataset.columns[0]].to_numpy()
-    seen = dataset.vocabulary(0)["train_count"].to_numpy()[users] > 0
-    rows = []
-    for share in dict.fromkeys(run["label_share"] for run in runs):
-        tested = [run for run in runs if run["test"] and run["label_share"] == share]
-        arms = list(dict.fromkeys(run["arm"] for run in tested))
-        by_seed = {arm: {run["seed"]: run for run in tested if run["arm"] == arm} for arm in arms}
-        scratch = next(run["arm"] for run in tested if run["config"]["finetune"]["init"] is None)
-        base = by_seed[scratch]
-        found = []
-        for arm in arms:
-            seeds = sorted(base.keys() & by_seed[arm].keys())
-            own, other = ([of[seed]["test_auc"] for seed in seeds] for of in (by_seed[arm], base))
-            logits = [np.load(logits_path(work, by_seed[arm][seed])) for seed in seeds]
-            row = {"label_share": share, "arm": arm, "seeds": len(seeds), "test_auc": float(np.mean(own))}
-            row["sd"] = float(np.std(own, ddof=1)) if len(own) > 1 else None
-            row["test_log_loss"] = float(np.mean([by_seed[arm][seed]["test_log_loss"] for seed in seeds]))
-            row["valid_auc"] = float(np.mean([by_seed[arm][seed]["valid_auc"] for seed in seeds]))
-            row["users_seen"] = float(np.mean([auc(labels[seen], z[seen]) for z in logits]))
-            if not seen.all():
-                row["users_never_seen"] = float(np.mean([auc(labels[~seen], z[~seen]) for z in logits]))
-            if arm != scratch:
-                row["relative_improvement"] = float(np.mean(own) / np.mean(other) - 1)
-                if len(seeds) > 1:
-                    row["t_test"] = paired_t_test(own, other)._asdict()
-                first = np.load(logits_path(work, base[seeds[0]]))
-                row["bootstrap"] = user_bootstrap(users, labels, logits[0], first)._asdict()
-            found.append(row)
-        holm([row for row in found if "t_test" in row])
-        rows += found
-    return rows
-
-
-def holm(rows: list[Run]) -> None:
-    """Add Holm's adjusted p-values (Holm 1979)."""
-    adjusted = 0.0
-    for rank, row in enumerate(sorted(rows, key=lambda row: row["t_test"]["p_value"])):
-        adjusted = max(adjusted, min(1.0, row["t_test"]["p_value"] * (len(rows) - rank)))
-        row["holm_p_value"] = adjusted
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import yaml
 from clickprompt.evaluation.metrics import auc
 from tests.support.tiny import write_both
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "effect.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 STUDY = {
     "label_shares": [0.5],
     "base": {
@@ -37,7 +37,7 @@ STUDY = {
             "lr": {"ctr": 1e-2},
         },
     },
-    "tries": [{"finetune.epochs": 1}, {"finetune.epochs": 3}],
+    "tries": [{"finetune.epochs": 1}, {"finetune.epochs": 3, "finetune.average_validations": 3}],
     "arms": {
         "scratch": {},
         "ids": {"pretrain": {"pretrain.with_plm": False, "pretrain.id_objective": "replaced"}},
@@ -54,14 +54,13 @@ def place(tmp_path_factory):
     return folder, dataset, plm
 
 
-def call(place, *arguments):
+def call(place, script, *arguments):
     folder, dataset, plm = place
     where = ["--data", dataset.uri, "--work", str(folder / "work")]
-    if arguments[0] == "run":
+    if script == "effect.py":
         where += ["--plm", plm, "--out", str(folder / "runs.jsonl"), "--seeds", "2"]
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments, *where], check=True, capture_output=True, text=True
-    ).stdout
+    command = [sys.executable, str(SCRIPTS / script), *arguments, *where]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def lines(place):
@@ -72,10 +71,10 @@ def lines(place):
 def test_runs_once_goes_on_and_is_compared(place):
     folder, dataset, _ = place
     study = str(folder / "study.yaml")
-    said = call(place, "run", study, "--minutes", "1e-9")
+    said = call(place, "effect.py", study, "--minutes", "1e-9")
     assert "time is up" in said
     assert lines(place) == []
-    call(place, "run", study)
+    call(place, "effect.py", study)
     runs = lines(place)
     keys = [(run["arm"], run["try"], run["seed"], run["test"]) for run in runs]
     assert len(set(keys)) == len(keys) == 3 * (2 + 2)
@@ -84,11 +83,13 @@ def test_runs_once_goes_on_and_is_compared(place):
         best = max((run for run in own if not run["test"]), key=lambda run: run["valid_auc"])
         assert {run["try"] for run in own if run["test"]} == {best["try"]}
         assert all(run["test_auc"] is None for run in own if not run["test"])
-    assert call(place, "run", study) == ""
+    assert call(place, "effect.py", study) == ""
     assert lines(place) == runs
 
     labels = dataset.read_split("test")["label"].to_numpy()
-    table = {row["arm"]: row for row in json.loads(call(place, "table", str(folder / "runs.jsonl")))}
+    table = {
+        row["arm"]: row for row in json.loads(call(place, "effect_table.py", str(folder / "runs.jsonl")))
+    }
     for arm, row in table.items():
         own = [run for run in runs if run["arm"] == arm and run["test"]]
         logits = [np.load(folder / "work" / f"0.5-{arm}-{seed}.npy".replace(" ", "_")) for seed in (0, 1)]
@@ -106,7 +107,7 @@ def test_a_pretraining_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch)
 
     import torch
 
-    spec = importlib.util.spec_from_file_location("effect", SCRIPT)
+    spec = importlib.util.spec_from_file_location("effect", SCRIPTS / "effect.py")
     assert spec is not None
     assert spec.loader is not None
     effect = importlib.util.module_from_spec(spec)
