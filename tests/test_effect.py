@@ -2,6 +2,7 @@
 table compares what was run.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from clickprompt.evaluation.metrics import auc
@@ -63,6 +65,15 @@ def call(place, script, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def script():
+    spec = importlib.util.spec_from_file_location("effect", SCRIPTS / "effect.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def lines(place):
     path = place[0] / "runs.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -103,15 +114,7 @@ def test_runs_once_goes_on_and_is_compared(place):
 
 def test_a_pretraining_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch):
     """The weights are those of one that wasn't interrupted, to the bit."""
-    import importlib.util
-
-    import torch
-
-    spec = importlib.util.spec_from_file_location("effect", SCRIPTS / "effect.py")
-    assert spec is not None
-    assert spec.loader is not None
-    effect = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(effect)
+    effect = script()
     _, dataset, plm = place
     piece = {"label_share": 0.5, "arm": "with PLM", "try": 0, "seed": 3, "test": True}
     config = effect.configured(STUDY, piece, dataset.uri, plm)
@@ -127,3 +130,14 @@ def test_a_pretraining_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch)
     again = effect.pretrain(config, dataset, effect.Place(str(cut), torch.device("cpu"), None))
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("study", sorted((SCRIPTS / "effect").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_can_be_configured(study):
+    """Its keys are known, its arms begin with the one from scratch, and all have something to learn."""
+    effect, values = script(), yaml.safe_load(study.read_text())
+    for index in range(len(values["tries"])):
+        pieces = [{"label_share": 0.5, "arm": arm, "try": index, "seed": 1} for arm in values["arms"]]
+        configs = [effect.configured(values, piece, "data", "plm") for piece in pieces]
+        assert [config.finetune.init is None for config in configs] == [True] + [False] * (len(configs) - 1)
+        assert all(config.pretrain.micro_batches(1) for config in configs)
