@@ -20,6 +20,7 @@ from clickprompt.benchmark.overhead import measure_overhead, measure_scaling
 from clickprompt.benchmark.pamlm_step import measure_pamlm_step
 from clickprompt.benchmark.serve import measure_serve
 from clickprompt.benchmark.shuffle import measure_shuffle
+from clickprompt.benchmark.step_options import measure_step_options
 from clickprompt.benchmark.tokens import measure_tokens
 from clickprompt.config import Config, load_settings
 from clickprompt.errors import InputError
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Any], tuple[Figures, list[str]]]] = {
     "scaling": measure_scaling,
     "serve": measure_serve,
     "shuffle": measure_shuffle,
+    "step-options": measure_step_options,
     "tokens": measure_tokens,
 }
 """name → function that measures it and returns figures, and remarks in words"""

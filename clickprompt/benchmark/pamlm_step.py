@@ -37,8 +37,10 @@ __all__ = [
     "SHAPES",
     "Setting",
     "Shape",
+    "Steps",
     "build_objective",
     "check_vocabulary",
+    "interleaved_steps",
     "measure_pamlm_step",
     "require_same",
     "shaped",
@@ -159,7 +161,7 @@ def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PretrainLos
     return ARMS[arm_name][0](model).train()
 
 
-class _Steps:
+class Steps:
     """One arm, in its process."""
 
     def __init__(self, setting: Setting, arm_name: str) -> None:
@@ -262,7 +264,7 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
     check_vocabulary(name, setting)
     with contextlib.ExitStack() as stack:
         arms = {
-            which: stack.enter_context(arm(f"{name}, {which}", THREADS, _Steps, setting, which))
+            which: stack.enter_context(arm(f"{name}, {which}", THREADS, Steps, setting, which))
             for which in ARMS
         }
         losses = {which: one.call("loss") for which, one in arms.items()}
@@ -270,7 +272,7 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
         say(f"{name}: loss {losses['ours']:.4f} in both arms; timing {setting.shape.repeats} pairs of steps")
         flops = arms["ours"].call("flops")  # also the first step, which is slower
         arms["obvious"].call("step")
-        seconds = _interleaved_steps(arms, setting.shape.repeats)
+        seconds = interleaved_steps(arms, setting.shape.repeats)
         memory = {which: one.call("peak_memory") / 2**30 for which, one in arms.items()}
         rate = arms["ours"].call("gemm_rate")
         profile = arms["ours"].call("profile")
@@ -288,7 +290,7 @@ def _measure(name: str, setting: Setting) -> tuple[Figures, str]:
     return figures, _note(name, figures[f"gemm_fraction_{name}"]["median"], flops / rate, profile)
 
 
-def _interleaved_steps(arms: Mapping[str, Arm], repeats: int) -> dict[str, list[float]]:
+def interleaved_steps(arms: Mapping[str, Arm], repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each arm's steps. The arms take turns after every micro-batch: a step takes so
     long that other work on the machine could hit only one arm's.
     """

@@ -124,7 +124,7 @@ def _read(config: str) -> dict[str, Any]:
     return _as_now(values)
 
 
-def _as_now(values: dict[str, Any]) -> dict[str, Any]:
+def _as_now(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run or a file has stored, without the section that was taken out, and with a stage's
     `decay_embeddings: false` as the `tables_weight_decay: 0` that it means.
     """

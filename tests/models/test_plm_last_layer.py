@@ -13,7 +13,6 @@ from clickprompt.models.clickprompt import build_model
 from clickprompt.models.plm import _target_positions
 from clickprompt.models.plm_loading import load_plm
 from clickprompt.objectives import ClickLoss, PromptAugmentedLM
-from tests.models.test_plm import random_prompts
 from tests.support.tiny import tiny_config, write_both
 from tests.support.tiny_plms import VARIANTS
 
@@ -27,6 +26,12 @@ PROMPTS = {
     "none": PromptConfig(num_prompts=0),
 }
 PADDINGS = {"unpadded": [9, 9, 9, 9], "padded": [4, 9, 6, 3]}
+
+
+def random_prompts(plm, rows):
+    layers, width = plm.prompt_shape
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(rows, layers, 2, width, generator=generator).to(plm.backbone.dtype).requires_grad_()
 
 
 def targets_of(attention_mask):

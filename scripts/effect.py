@@ -1,0 +1,361 @@
+"""Measure what pretraining is worth: the same finetunings from scratch and from each kind of pretraining.
+
+    python scripts/effect.py STUDY.yaml --data DATASET --out RUNS.jsonl --work FOLDER [--plm FOLDER]
+    python scripts/effect_table.py RUNS.jsonl --data DATASET --work FOLDER
+
+A study names arms, and tries (changes of settings, the same for every arm). On the first seed every arm runs
+every try, and the one with the best validation AUC is kept; with it every seed has its own pretraining and
+finetuning, and only then is the test split scored, once. Everything runs in this process, by the loop, the
+models and the data that `clickprompt pretrain` and `finetune` use, with one worker. Each run is one line of
+RUNS.jsonl; what is there isn't run again, and a pretraining goes on from its newest checkpoint.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from clickprompt.config import Config, FinetuneConfig, PretrainConfig, load_config, replaced
+from clickprompt.data.collate import Collator
+from clickprompt.data.id_corruption import IdCorruption
+from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.evaluation.metrics import auc, log_loss
+from clickprompt.io.environment import environment
+from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
+from clickprompt.objectives import build_objective, model_inputs
+from clickprompt.training.averaging import mean_with, steps_before, write_snapshot
+from clickprompt.training.carry_over import tables_of
+from clickprompt.training.checkpoint import TrainState, load_state
+from clickprompt.training.engine import TorchEngine
+from clickprompt.training.init_parts import start_weights
+from clickprompt.training.loop import Context, train
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="YAML file: arms, tries and the settings that all share")
+    parser.add_argument("--data", required=True, help="prepared dataset")
+    parser.add_argument("--out", required=True, help="RUNS.jsonl")
+    parser.add_argument("--work", required=True, help="folder for weights and logits")
+    parser.add_argument("--plm", help="the PLM of arms that have one")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--minutes", type=float, help="stop after so many; the same command goes on")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.set_flush_denormal(True)
+    os.makedirs(given.work, exist_ok=True)
+    with open(given.study) as stream:
+        study = yaml.safe_load(stream)
+    place = Place(given.work, torch.device(given.device), given.minutes)
+    for piece in pieces(study, given.seeds, given.out):
+        try:
+            found = run_piece(configured(study, piece, given.data, given.plm), piece, place)
+        except TimeIsUpError:
+            print("time is up; the same command goes on", flush=True)
+            break
+        with open(given.out, "a") as stream:
+            stream.write(json.dumps({**piece, **found}) + "\n")
+        print(json.dumps({**piece, **{key: found[key] for key in ("valid_auc", "test_auc")}}), flush=True)
+
+
+class TimeIsUpError(Exception):
+    """The minutes are over, before a run or within a pretraining, which has left its checkpoint."""
+
+
+class Place:
+    """Where runs compute and keep what they need, and until when."""
+
+    def __init__(self, work: str, device: torch.device, minutes: float | None):
+        self.work, self.device = work, device
+        self._end = time.monotonic() + 60 * minutes if minutes else None
+
+    def time_is_up(self) -> bool:
+        return self._end is not None and time.monotonic() > self._end
+
+    def check(self) -> None:
+        if self.time_is_up():
+            raise TimeIsUpError
+
+
+def read(path: str) -> list[Run]:
+    if not os.path.exists(path):
+        return []
+    with open(path) as stream:
+        return [json.loads(line) for line in stream]
+
+
+def pieces(study: Run, seeds: int, out: str) -> Iterator[Run]:
+    """Yield the runs that are missing: each arm's tries, then its best one on every seed, the arms taking
+    turns.
+    """
+    number = len(study["tries"])
+    for share in study["label_shares"]:
+        for arm in study["arms"]:
+            for index in range(number):
+                if not done(out, share, arm, index, 0):
+                    yield {"label_share": share, "arm": arm, "try": index, "seed": 0, "test": False}
+        for seed in range(seeds):
+            for arm in study["arms"]:
+                tried = [done(out, share, arm, index, 0) for index in range(number)]
+                best = max(range(number), key=lambda index: tried[index]["valid_auc"])
+                if not done(out, share, arm, best, seed, test=True):
+                    yield {"label_share": share, "arm": arm, "try": best, "seed": seed, "test": True}
+
+
+def done(out: str, share: float, arm: str, index: int, seed: int, test: bool = False) -> Run:
+    """Return the line of a run, or {}."""
+    wanted = (share, arm, index, seed, test)
+    keys = ("label_share", "arm", "try", "seed", "test")
+    return next((run for run in read(out) if tuple(run[key] for key in keys) == wanted), {})
+
+
+def configured(study: Run, piece: Run, data: str, plm: str | None) -> Config:
+    arm = study["arms"][piece["arm"]]
+    changes = {
+        **flat(study["base"]),
+        **arm.get("pretrain", {}),
+        **arm.get("finetune", {}),
+        **study["tries"][piece["try"]],
+        "seed": piece["seed"],
+        "data.path": data,
+        "plm.path": plm,
+        "finetune.label_share": piece["label_share"],
+    }
+    if "pretrain" in arm:  # what _weights replaces by the pretraining's tensors
+        changes["finetune.init"] = "pretrained"
+    return replaced(load_config(None), changes)
+
+
+def flat(values: Run, prefix: str = "") -> Run:
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def run_piece(config: Config, piece: Run, place: Place) -> Run:
+    """Pretrain (unless that was done), finetune and score. Raises TimeIsUpError."""
+    place.check()
+    dataset = Dataset.open(str(config.data.path))
+    started = time.monotonic()
+    pretrained = pretrain(config, dataset, place) if config.finetune.init else None
+    place.check()
+    seconds = time.monotonic() - started
+    labelled = dataset
+    if config.finetune.label_share < 1:
+        labelled = dataset.only_labelled(config.finetune.label_share, config.seed)
+    model, validation = finetune(config, dataset, labelled, pretrained, place.device)
+    valid_auc, valid_log_loss, step = validation.best
+    found = {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss, "best_step": step}
+    found |= {"validations": validation.seen, "pretrain_seconds": round(seconds, 1)}
+    found["seconds"] = round(time.monotonic() - started, 1)
+    found |= {"test_auc": None, "config": config.model_dump(mode="json"), "environment": environment()}
+    if piece["test"]:
+        labels, logits = score(model, collator_of(config, dataset, config.finetune), dataset, "test")
+        found |= {"test_auc": auc(labels, logits), "test_log_loss": log_loss(labels, logits)}
+        found["logits"] = f"{piece['label_share']}-{piece['arm']}-{piece['seed']}.npy".replace(" ", "_")
+        np.save(os.path.join(place.work, found["logits"]), logits)
+    return found
+
+
+def collator_of(config: Config, dataset: Dataset, stage: PretrainConfig | FinetuneConfig) -> Collator:
+    tokens = None
+    pretraining = isinstance(stage, PretrainConfig)
+    if stage.with_plm:
+        tokens = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    return Collator(
+        dataset.columns,
+        tokens,
+        config.masking if pretraining and tokens else None,
+        max_length=config.plm.max_length,
+        seed=config.seed,
+        id_dropout=config.data.id_dropout,
+        corruption=IdCorruption.of(dataset, config.masking, stage, config.seed) if pretraining else None,
+    )
+
+
+def order_of(config: Config, dataset: Dataset, stage: PretrainConfig | FinetuneConfig) -> Order:
+    return Order.of(
+        dataset,
+        global_batch_size=stage.global_batch_size,
+        chunk_batches=config.data.chunk_batches,
+        seed=config.seed,
+        epochs=stage.epochs,
+        max_steps=stage.max_steps,
+    )
+
+
+def pretrain(config: Config, dataset: Dataset, place: Place) -> dict[str, torch.Tensor]:
+    """Return the pretrained weights, from an earlier run of this if there is one. Raises TimeIsUpError."""
+    own = config.model_dump(mode="json", exclude={"finetune", "tune", "pipeline", "runtime", "evaluate"})
+    path = os.path.join(place.work, hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16])
+    weights, stage = f"{path}.safetensors", config.pretrain
+    if os.path.exists(weights):
+        return load_file(weights)
+    order = order_of(config, dataset, stage)
+    model = build_model(config, dataset.field_sizes, objective=stage.objective)
+    engine = engine_of(config, model, stage, order, place.device)
+    state = TrainState()
+    if os.path.exists(path):
+        state = load_state(path)
+        engine.load(path)
+    state = train(
+        engine,
+        collator_of(config, dataset, stage),
+        order,
+        read_local_batches(dataset, order, start_step=state.step),
+        stage=stage,
+        seed=config.seed,
+        state=state,
+        context=Kept(path, order.total_steps, place),
+    )
+    if state.step < order.total_steps:
+        raise TimeIsUpError
+    save_file(engine.weights(), f"{weights}.tmp")
+    os.replace(f"{weights}.tmp", weights)
+    shutil.rmtree(path, ignore_errors=True)
+    return load_file(weights)
+
+
+class Kept(Context):
+    """Keep the newest checkpoint in a folder, and say every 200 steps how far the training is."""
+
+    def __init__(self, path: str, total_steps: int, place: Place):
+        self._path, self._total, self._place = path, total_steps, place
+
+    def wishes(self) -> tuple[bool, bool]:
+        return False, self._place.time_is_up()
+
+    def on_step(self, metrics: dict[str, Any]) -> None:
+        if metrics["step"] % 200 == 0:
+            print(f"  pretraining {metrics['step']}/{self._total}, loss {metrics['loss']:.4f}", flush=True)
+
+    def on_checkpoint(self, folder: str, state: TrainState) -> None:
+        shutil.copytree(folder, f"{self._path}.tmp", dirs_exist_ok=True)
+        shutil.rmtree(self._path, ignore_errors=True)
+        os.replace(f"{self._path}.tmp", self._path)
+
+
+def engine_of(
+    config: Config,
+    model: ClickPrompt,
+    stage: PretrainConfig | FinetuneConfig,
+    order: Order,
+    device: torch.device,
+) -> TorchEngine:
+    return TorchEngine(
+        build_objective(model, stage),
+        stage,
+        device=device,
+        precision=config.runtime.precision,
+        total_steps=order.total_steps,
+    )
+
+
+def finetune(
+    config: Config,
+    dataset: Dataset,
+    labelled: Dataset,
+    pretrained: dict[str, torch.Tensor] | None,
+    device: torch.device,
+) -> tuple[ClickPrompt, "InProcess"]:
+    """Return the model with its best weights, and the validation that chose them."""
+    stage = config.finetune
+    order = order_of(config, labelled, stage)
+    model = build_model(config, dataset.field_sizes, objective=stage.objective)
+    if pretrained is not None:
+        load_matching(model, start_weights(pretrained, tables_of(model), dataset, None, stage))
+    engine = engine_of(config, model, stage, order, device)
+    collator = collator_of(config, dataset, stage)
+    context, scored = Context(), build_model(config, dataset.field_sizes, objective=stage.objective)
+    with tempfile.TemporaryDirectory() as folder:
+        validation = InProcess(engine, scored.to(device), collator, dataset, stage, folder)
+        context.validation = validation
+        train(
+            engine,
+            collator,
+            order,
+            read_local_batches(labelled, order),
+            stage=stage,
+            seed=config.seed,
+            state=TrainState(),
+            context=context,
+        )
+    load_matching(scored, validation.weights)
+    return scored, validation
+
+
+class InProcess:
+    """The loop's validation, scored at once by this process."""
+
+    def __init__(
+        self,
+        engine: TorchEngine,
+        scored: ClickPrompt,
+        collator: Collator,
+        dataset: Dataset,
+        stage: FinetuneConfig,
+        folder: str,
+    ):
+        self.every, self.patience, self.stop_on = stage.validate_every, stage.patience, stage.stop_on
+        self.best: tuple[float, float, int] = (0.0, 0.0, 0)
+        self.seen: list[tuple[int, float, float]] = []
+        self.weights: dict[str, torch.Tensor] = {}
+        self._engine, self._scored, self._collator, self._dataset = engine, scored, collator, dataset
+        self._number, self._folder = stage.average_validations, folder
+
+    def begin(self, step: int) -> None:
+        now = self._engine.weights()
+        write_snapshot(self._snapshot(step), now)
+        earlier = [self._snapshot(past) for past in steps_before(step, self.every, self._number)]
+        weights = mean_with(now, earlier)
+        load_matching(self._scored, weights)
+        labels, logits = score(self._scored, self._collator, self._dataset, "valid")
+        found = auc(labels, logits), log_loss(labels, logits)
+        self.seen.append((step, *found))
+        if found[0] > self.best[0]:
+            self.best, self.weights = (*found, step), weights
+
+    def _snapshot(self, step: int) -> str:
+        return os.path.join(self._folder, f"{step}.safetensors")
+
+    def result(self) -> dict[str, float]:
+        _, valid_auc, valid_log_loss = self.seen[-1]
+        return {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
+
+
+@torch.no_grad()
+def score(
+    model: ClickPrompt, collator: Collator, dataset: Dataset, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels and logits of a split's rows, in order."""
+    device = next(model.parameters()).device
+    model.eval()
+    columns, labels, logits = columns_of(dataset.read_split(split)), [], []
+    plain = Collator(collator.columns, collator.token_table, max_length=collator.max_length)
+    for start in range(0, len(columns["label"]), 4096):
+        batch = plain({name: values[start : start + 4096] for name, values in columns.items()})
+        labels.append(batch.labels.numpy())
+        logits.append(model(*model_inputs(batch.to(device))).float().cpu().numpy())
+    return np.concatenate(labels), np.concatenate(logits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""scripts/effect.py on a small log: every arm gets its tries and seeds once, whatever interrupts it, and the
+table compares what was run.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from clickprompt.evaluation.metrics import auc
+from tests.support.tiny import write_both
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+STUDY = {
+    "label_shares": [0.5],
+    "base": {
+        "ctr": {"embedding_dim": 4, "hidden_dim": 8, "num_layers": 1},
+        "plm": {"random_init": True},
+        "prompt": {"num_prompts": 1},
+        "pretrain": {
+            "global_batch_size": 64,
+            "micro_batch_size": 64,
+            "epochs": 2,
+            "checkpoint_every": 2,
+            "lr": {"ctr": 1e-2, "heads": 1e-2},
+        },
+        "finetune": {
+            "with_plm": False,
+            "global_batch_size": 64,
+            "micro_batch_size": 64,
+            "validate_every": 2,
+            "lr": {"ctr": 1e-2},
+        },
+    },
+    "tries": [{"finetune.epochs": 1}, {"finetune.epochs": 3, "finetune.average_validations": 3}],
+    "arms": {
+        "scratch": {},
+        "ids": {"pretrain": {"pretrain.with_plm": False, "pretrain.id_objective": "replaced"}},
+        "with PLM": {"pretrain": {"masking.hide_ids": 1.0}, "finetune": {"finetune.with_plm": True}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("effect")
+    dataset, plm = write_both(str(folder))
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    return folder, dataset, plm
+
+
+def call(place, script, *arguments):
+    folder, dataset, plm = place
+    where = ["--data", dataset.uri, "--work", str(folder / "work")]
+    if script == "effect.py":
+        where += ["--plm", plm, "--out", str(folder / "runs.jsonl"), "--seeds", "2"]
+    command = [sys.executable, str(SCRIPTS / script), *arguments, *where]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("effect", SCRIPTS / "effect.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def lines(place):
+    path = place[0] / "runs.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_runs_once_goes_on_and_is_compared(place):
+    folder, dataset, _ = place
+    study = str(folder / "study.yaml")
+    said = call(place, "effect.py", study, "--minutes", "1e-9")
+    assert "time is up" in said
+    assert lines(place) == []
+    call(place, "effect.py", study)
+    runs = lines(place)
+    keys = [(run["arm"], run["try"], run["seed"], run["test"]) for run in runs]
+    assert len(set(keys)) == len(keys) == 3 * (2 + 2)
+    for arm in STUDY["arms"]:
+        own = [run for run in runs if run["arm"] == arm]
+        best = max((run for run in own if not run["test"]), key=lambda run: run["valid_auc"])
+        assert {run["try"] for run in own if run["test"]} == {best["try"]}
+        assert all(run["test_auc"] is None for run in own if not run["test"])
+    assert call(place, "effect.py", study) == ""
+    assert lines(place) == runs
+
+    labels = dataset.read_split("test")["label"].to_numpy()
+    table = {
+        row["arm"]: row for row in json.loads(call(place, "effect_table.py", str(folder / "runs.jsonl")))
+    }
+    for arm, row in table.items():
+        own = [run for run in runs if run["arm"] == arm and run["test"]]
+        logits = [np.load(folder / "work" / f"0.5-{arm}-{seed}.npy".replace(" ", "_")) for seed in (0, 1)]
+        assert [auc(labels, found) for found in logits] == [run["test_auc"] for run in own]
+        assert row["test_auc"] == pytest.approx(np.mean([run["test_auc"] for run in own]))
+        assert ("t_test" in row) == (arm != "scratch")
+    tested = [row for row in table.values() if "t_test" in row]
+    values = sorted((row["t_test"]["p_value"], row["holm_p_value"]) for row in tested)
+    assert values[0][1] == pytest.approx(min(1, 2 * values[0][0]))
+
+
+def test_a_pretraining_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch):
+    """The weights are those of one that wasn't interrupted, to the bit."""
+    effect = script()
+    _, dataset, plm = place
+    piece = {"label_share": 0.5, "arm": "with PLM", "try": 0, "seed": 3, "test": True}
+    config = effect.configured(STUDY, piece, dataset.uri, plm)
+    whole = effect.pretrain(config, dataset, effect.Place(str(tmp_path), torch.device("cpu"), None))
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    place_of_cut = effect.Place(str(cut), torch.device("cpu"), None)
+    asked = []
+    monkeypatch.setattr(place_of_cut, "time_is_up", lambda: asked.append(1) or len(asked) == 5)
+    with pytest.raises(effect.TimeIsUpError):
+        effect.pretrain(config, dataset, place_of_cut)
+    assert [name for name in os.listdir(cut) if not name.endswith(".safetensors")]
+    again = effect.pretrain(config, dataset, effect.Place(str(cut), torch.device("cpu"), None))
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("study", sorted((SCRIPTS / "effect").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_can_be_configured(study):
+    """Its keys are known, its arms begin with the one from scratch, and all have something to learn."""
+    effect, values = script(), yaml.safe_load(study.read_text())
+    for index in range(len(values["tries"])):
+        pieces = [{"label_share": 0.5, "arm": arm, "try": index, "seed": 1} for arm in values["arms"]]
+        configs = [effect.configured(values, piece, "data", "plm") for piece in pieces]
+        assert [config.finetune.init is None for config in configs] == [True] + [False] * (len(configs) - 1)
+        assert all(config.pretrain.micro_batches(1) for config in configs)
