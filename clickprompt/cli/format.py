@@ -142,8 +142,8 @@ def job_line(job: dict[str, Any]) -> str:
 def outcomes_table(result: dict[str, Any]) -> str:
     """Format what the pipeline ends with: one line per model, what they show, and what they don't."""
     lines = [
-        f"{'model':<25}{'best step':>12}{'test AUC':>10}{'95% by user':>18}{'difference':>12}"
-        f"{'95%, paired by user':>21}{'p':>9}"
+        f"{'model':<25}{'best step':>11}{'test AUC':>10}{'95% by user':>18}{'difference':>12}"
+        f"{'95%, paired by user':>21}{'p':>7}"
     ]
     for row in result["rows"]:
         interval = "–" if row["interval"] is None else "[{:+.4f}, {:+.4f}]".format(*row["interval"])
@@ -152,7 +152,7 @@ def outcomes_table(result: dict[str, Any]) -> str:
         steps = f"{row['best_step']} of {row['steps']}"
         auc = "undefined" if row["auc"] is None else f"{row['auc']:.4f}"
         lines.append(
-            f"{row['model']:<25}{steps:>12}{auc:>10}{_interval(row):>18}{gain:>12}{interval:>21}{p_value:>9}"
+            f"{row['model']:<25}{steps:>11}{auc:>10}{_interval(row):>18}{gain:>12}{interval:>21}{p_value:>7}"
         )
     return "\n".join([*lines, result["conclusion"], *([result["notice"]] if result["notice"] else [])])
 

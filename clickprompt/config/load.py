@@ -31,6 +31,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 # Stored runs may hold this section; its tool has settings of its own now (benchmark/faults/settings.py)
 _TAKEN_OUT = "faults"
+_KEY_TAKEN_OUT = "with_plm_steps"  # of pipeline: a stage's own max_steps has it
 
 
 def preset_names() -> list[str]:
@@ -125,10 +126,12 @@ def _read(config: str) -> dict[str, Any]:
 
 
 def _as_now(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run or a file has stored, without the section that was taken out, and with a stage's
-    `decay_embeddings: false` as the `tables_weight_decay: 0` that it means.
+    """Return what a run or a file has stored, without the section and the key that were taken out, and with
+    a stage's `decay_embeddings: false` as the `tables_weight_decay: 0` that it means.
     """
     now = {name: value for name, value in values.items() if name != _TAKEN_OUT}
+    if isinstance(now.get("pipeline"), dict):
+        now["pipeline"] = {key: value for key, value in now["pipeline"].items() if key != _KEY_TAKEN_OUT}
     for name in ("pretrain", "finetune"):
         if isinstance(now.get(name), dict) and "decay_embeddings" in now[name]:
             stage = dict(now[name])

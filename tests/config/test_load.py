@@ -287,12 +287,15 @@ def test_a_section_that_was_taken_out_is_left_out_of_what_runs_have_stored(tmp_p
     """A run or an export from before is read; whoever sets the key today is told."""
     values = {**yaml.safe_load(dump_config(Config())), "faults": {"number": 3}}
     values["pretrain"]["decay_embeddings"] = True
+    values["pipeline"]["with_plm_steps"] = 6
     assert stored_config(values) == Config()
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(values))
     assert load_config(str(path)) == Config()
     with pytest.raises(ConfigError, match=r"unknown config key faults"):
         load_config(None, ["faults.number=3"])
+    with pytest.raises(ConfigError, match=r"unknown config key pipeline\.with_plm_steps"):
+        load_config(None, ["pipeline.with_plm_steps=6"])
 
 
 def test_the_campaign_s_settings_are_its_own():
