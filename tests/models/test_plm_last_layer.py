@@ -12,7 +12,7 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.plm import _target_positions
 from clickprompt.models.plm_loading import load_plm
-from clickprompt.objectives import ClickLoss, PromptAugmentedLM
+from clickprompt.objectives import ClickLoss, PretrainLoss
 from tests.support.tiny import tiny_config, write_both
 from tests.support.tiny_plms import VARIANTS
 
@@ -176,7 +176,7 @@ def test_both_losses_and_their_gradients(prepared, depth, objective):
         pretrain = objective == "pretrain"
         table = TokenTable.open(dataset, load_tokenizer(path))
         batch = Collator(dataset.columns, table, config.masking if pretrain else None)(columns)
-        loss = (PromptAugmentedLM if pretrain else ClickLoss)(model)(batch)
+        loss = (PretrainLoss if pretrain else ClickLoss)(model)(batch)
         loss.backward()
         results.append((loss.item(), {name: one.grad for name, one in model.named_parameters()}, seen))
     (whole, gradients, [width]), (chosen, ours, [narrow]) = results
