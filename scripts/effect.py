@@ -166,7 +166,9 @@ def run_piece(config: Config, piece: Run, place: Place) -> Run:
     found = {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss, "best_step": step}
     found |= {"validations": validation.seen, "pretrain_seconds": round(seconds, 1)}
     found["seconds"] = round(time.monotonic() - started, 1)
-    found |= {"test_auc": None, "config": config.model_dump(mode="json"), "environment": environment()}
+    shown = replaced(config, {"data.path": None, "plm.path": None})  # a machine's paths say nothing elsewhere
+    found |= {"test_auc": None, "config": shown.model_dump(mode="json"), "environment": environment()}
+    found["dataset"] = dataset.fingerprint
     if piece["test"]:
         labels, logits = score(model, collator_of(config, dataset, config.finetune), dataset, "test")
         found |= {"test_auc": auc(labels, logits), "test_log_loss": log_loss(labels, logits)}
