@@ -242,7 +242,7 @@ def benchmark(
         str,
         typer.Argument(
             help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, "
-            "overhead, pamlm-step, scaling, serve, shuffle, tokens"
+            "overhead, pamlm-step, scaling, serve, shuffle, step-options, tokens"
         ),
     ],
     config: ConfigOption = None,

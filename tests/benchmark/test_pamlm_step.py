@@ -105,7 +105,7 @@ def test_unknown_name_lists_the_known(capsys):
 
 
 def test_help_names_every_benchmark(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         main(["benchmark", "--help"])
     assert f"what to measure: {', '.join(sorted(BENCHMARKS))}" in capsys.readouterr().out
