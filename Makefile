@@ -57,10 +57,10 @@ $(STAMP): $(CONSTRAINTS) pyproject.toml
 		$${index:+--extra-index-url "$$index"} -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: env ## MovieLens-100K through the whole system in minutes, into runs/demo: a smoke run
+demo: env ## what pretraining is worth on MovieLens-100K with a tenth of its labels, in minutes, into runs/demo
 	$(BIN)/clickprompt pipeline --config demo --run runs/demo
 
-demo-full: env ## the same at full length, into runs/demo-full
+demo-full: env ## the same with all six layers of MiniLM-L6, in hours, into runs/demo-full
 	$(BIN)/clickprompt pipeline --config demo-full --run runs/demo-full
 
 test: coverage test-ray ## the test suite, without the slow cases

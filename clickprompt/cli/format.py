@@ -1,5 +1,6 @@
 """Text tables for people: what the commands print of a result's figures."""
 
+import textwrap
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 _METRICS = ("auc", "log_loss")
+_WIDTH = 106  # of a text below a table, in characters
 _ONE_CLASS = "undefined (all rows are of one class)"
 
 
@@ -154,7 +156,8 @@ def outcomes_table(result: dict[str, Any]) -> str:
         lines.append(
             f"{row['model']:<25}{steps:>11}{auc:>10}{_interval(row):>18}{gain:>12}{interval:>21}{p_value:>7}"
         )
-    return "\n".join([*lines, result["conclusion"], *([result["notice"]] if result["notice"] else [])])
+    texts = [result["conclusion"], *([result["notice"]] if result["notice"] else [])]
+    return "\n".join([*lines, *(textwrap.fill(text, _WIDTH) for text in texts)])
 
 
 def seeds_table(result: dict[str, Any]) -> str:
