@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, require_split
-from clickprompt.data.keyed_random import random_uniform
+from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
@@ -33,21 +32,6 @@ __all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns",
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-_LABELLED = 12  # stream of the keyed generator; data/id_corruption.py has those up to 11
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Which training rows a few-label training has (`Dataset.only_labelled`)."""
-
-    share: float
-    seed: int
-    row_group_counts: tuple[int, ...]
-
-
-def labelled_draws(row_ids: np.ndarray, seed: int) -> np.ndarray:
-    """Return each row's draw in [0, 1)."""
-    return random_uniform(_LABELLED, seed, row_ids)
 
 
 class Dataset:

@@ -113,17 +113,8 @@ def check_training(
     if run is not None:
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None
-    return TrainingRun(
-        config,
-        stage,
-        storage.native(run or ""),
-        dataset,
-        order,
-        init,
-        earlier,
-        lm_kind,
-        truncation,
-    )
+    path = storage.native(run or "")
+    return TrainingRun(config, stage, path, dataset, order, init, earlier, lm_kind, truncation)
 
 
 def _check_validation(dataset: Dataset) -> None:
