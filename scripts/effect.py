@@ -25,20 +25,21 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from clickprompt.config import Config, FinetuneConfig, PretrainConfig, load_config, replaced
+from clickprompt.config import Config, FinetuneConfig, load_config, replaced
 from clickprompt.data.collate import Collator
-from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset, columns_of
-from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.prepared.order import read_local_batches
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.io.environment import environment
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
 from clickprompt.objectives import build_objective, model_inputs
+from clickprompt.runtime.train.preflight import check_training
+from clickprompt.runtime.train.training_run import TrainingRun
+from clickprompt.runtime.train.worker import build_collator
 from clickprompt.training.averaging import mean_with, steps_before, write_snapshot
 from clickprompt.training.carry_over import tables_of
-from clickprompt.training.checkpoint import TrainState, load_state
+from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state, newest_complete
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.init_parts import start_weights
 from clickprompt.training.loop import Context, train
@@ -137,6 +138,7 @@ def configured(study: Run, piece: Run, data: str, plm: str | None) -> Config:
         "data.path": data,
         "plm.path": plm,
         "finetune.label_share": piece["label_share"],
+        "runtime.num_workers": 1,
     }
     if "pretrain" in arm:  # what _weights replaces by the pretraining's tensors
         changes["finetune.init"] = "pretrained"
@@ -153,82 +155,56 @@ def flat(values: Run, prefix: str = "") -> Run:
 def run_piece(config: Config, piece: Run, place: Place) -> Run:
     """Pretrain (unless that was done), finetune and score. Raises TimeIsUpError."""
     place.check()
-    dataset = Dataset.open(str(config.data.path))
     started = time.monotonic()
-    pretrained = pretrain(config, dataset, place) if config.finetune.init else None
+    pretrained = pretrain(config, place) if config.finetune.init else None
     place.check()
     seconds = time.monotonic() - started
-    labelled = dataset
-    if config.finetune.label_share < 1:
-        labelled = dataset.only_labelled(config.finetune.label_share, config.seed)
-    model, validation = finetune(config, dataset, labelled, pretrained, place.device)
-    valid_auc, valid_log_loss, step = validation.best
-    found = {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss, "best_step": step}
-    found |= {"validations": validation.seen, "pretrain_seconds": round(seconds, 1)}
-    found["seconds"] = round(time.monotonic() - started, 1)
+    model, collator, state, validations = finetune(config, pretrained, place)
+    found: Run = {"best_step": state.best_step, "validations": validations}
+    found |= next(each for each in validations if each["valid_step"] == state.best_step)
+    found |= {"pretrain_seconds": round(seconds, 1), "seconds": round(time.monotonic() - started, 1)}
     shown = replaced(config, {"data.path": None, "plm.path": None})  # a machine's paths say nothing elsewhere
     found |= {"test_auc": None, "config": shown.model_dump(mode="json"), "environment": environment()}
+    dataset = Dataset.open(str(config.data.path))
     found["dataset"] = dataset.fingerprint
     if piece["test"]:
-        labels, logits = score(model, collator_of(config, dataset, config.finetune), dataset, "test")
+        labels, logits = score(model, collator, dataset, "test")
         found |= {"test_auc": auc(labels, logits), "test_log_loss": log_loss(labels, logits)}
         found["logits"] = f"{piece['label_share']}-{piece['arm']}-{piece['seed']}.npy".replace(" ", "_")
         np.save(os.path.join(place.work, found["logits"]), logits)
     return found
 
 
-def collator_of(config: Config, dataset: Dataset, stage: PretrainConfig | FinetuneConfig) -> Collator:
-    tokens = None
-    pretraining = isinstance(stage, PretrainConfig)
-    if stage.with_plm:
-        tokens = TokenTable.open(dataset, load_tokenizer(config.plm.path))
-    return Collator(
-        dataset.columns,
-        tokens,
-        config.masking if pretraining and tokens else None,
-        max_length=config.plm.max_length,
-        seed=config.seed,
-        id_dropout=config.data.id_dropout,
-        corruption=IdCorruption.of(dataset, config.masking, stage, config.seed) if pretraining else None,
+def begin(config: Config, stage_name: str, place: Place) -> tuple[TrainingRun, TorchEngine, Collator]:
+    """Check a stage as the product does, and build what its one worker has."""
+    training = check_training(config, stage_name, again=True)
+    model = build_model(config, training.dataset.field_sizes, objective=training.objective)
+    engine = TorchEngine(
+        build_objective(model, training.stage),
+        training.stage,
+        device=place.device,
+        precision=config.runtime.precision,
+        total_steps=training.order.total_steps,
     )
+    tokenizer = load_tokenizer(config.plm.path) if training.needs_text else None
+    return training, engine, build_collator(training, tokenizer)
 
 
-def order_of(config: Config, dataset: Dataset, stage: PretrainConfig | FinetuneConfig) -> Order:
-    return Order.of(
-        dataset,
-        global_batch_size=stage.global_batch_size,
-        chunk_batches=config.data.chunk_batches,
-        seed=config.seed,
-        epochs=stage.epochs,
-        max_steps=stage.max_steps,
-    )
-
-
-def pretrain(config: Config, dataset: Dataset, place: Place) -> dict[str, torch.Tensor]:
+def pretrain(config: Config, place: Place) -> dict[str, torch.Tensor]:
     """Return the pretrained weights, from an earlier run of this if there is one. Raises TimeIsUpError."""
     own = config.model_dump(mode="json", exclude={"finetune", "tune", "pipeline", "runtime", "evaluate"})
     path = os.path.join(place.work, hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16])
-    weights, stage = f"{path}.safetensors", config.pretrain
+    weights = f"{path}.safetensors"
     if os.path.exists(weights):
         return load_file(weights)
-    order = order_of(config, dataset, stage)
-    model = build_model(config, dataset.field_sizes, objective=stage.objective)
-    engine = engine_of(config, model, stage, order, place.device)
-    state = TrainState()
-    if os.path.exists(path):
-        state = load_state(path)
-        engine.load(path)
-    state = train(
-        engine,
-        collator_of(config, dataset, stage),
-        order,
-        read_local_batches(dataset, order, start_step=state.step),
-        stage=stage,
-        seed=config.seed,
-        state=state,
-        context=Kept(path, order.total_steps, place),
-    )
-    if state.step < order.total_steps:
+    training, engine, collator = begin(config, "pretrain", place)
+    checkpoint = newest_complete(path)
+    state = load_state(checkpoint)
+    if checkpoint:
+        engine.load(checkpoint)
+    context = Kept(path, training.order.total_steps, place)
+    state = run_loop(training, engine, collator, state, context)
+    if state.step < training.order.total_steps:
         raise TimeIsUpError
     save_file(engine.weights(), f"{weights}.tmp")
     os.replace(f"{weights}.tmp", weights)
@@ -237,7 +213,7 @@ def pretrain(config: Config, dataset: Dataset, place: Place) -> dict[str, torch.
 
 
 class Kept(Context):
-    """Keep the newest checkpoint in a folder, and say every 200 steps how far the training is."""
+    """Keep the newest checkpoint below a folder, and say every 200 steps how far the training is."""
 
     def __init__(self, path: str, total_steps: int, place: Place):
         self._path, self._total, self._place = path, total_steps, place
@@ -250,97 +226,84 @@ class Kept(Context):
             print(f"  pretraining {metrics['step']}/{self._total}, loss {metrics['loss']:.4f}", flush=True)
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
-        shutil.copytree(folder, f"{self._path}.tmp", dirs_exist_ok=True)
-        shutil.rmtree(self._path, ignore_errors=True)
-        os.replace(f"{self._path}.tmp", self._path)
+        before = newest_complete(self._path)
+        shutil.copytree(folder, os.path.join(self._path, checkpoint_name(state.step)), dirs_exist_ok=True)
+        if before:
+            shutil.rmtree(before)
 
 
-def engine_of(
-    config: Config,
-    model: ClickPrompt,
-    stage: PretrainConfig | FinetuneConfig,
-    order: Order,
-    device: torch.device,
-) -> TorchEngine:
-    return TorchEngine(
-        build_objective(model, stage),
-        stage,
-        device=device,
-        precision=config.runtime.precision,
-        total_steps=order.total_steps,
+def run_loop(
+    training: TrainingRun, engine: TorchEngine, collator: Collator, state: TrainState, context: Context
+) -> TrainState:
+    return train(
+        engine,
+        collator,
+        training.order,
+        read_local_batches(training.dataset, training.order, start_step=state.step),
+        stage=training.stage,
+        seed=training.config.seed,
+        state=state,
+        context=context,
     )
 
 
 def finetune(
-    config: Config,
-    dataset: Dataset,
-    labelled: Dataset,
-    pretrained: dict[str, torch.Tensor] | None,
-    device: torch.device,
-) -> tuple[ClickPrompt, "InProcess"]:
-    """Return the model with its best weights, and the validation that chose them."""
-    stage = config.finetune
-    order = order_of(config, labelled, stage)
-    model = build_model(config, dataset.field_sizes, objective=stage.objective)
+    config: Config, pretrained: dict[str, torch.Tensor] | None, place: Place
+) -> tuple[ClickPrompt, Collator, TrainState, list[Run]]:
+    """Return the model with the weights that validation chose, its collator, the loop's state and all
+    validations.
+    """
+    training, engine, collator = begin(replaced(config, {"finetune.init": None}), "finetune", place)
+    assert isinstance(training.stage, FinetuneConfig)
     if pretrained is not None:
-        load_matching(model, start_weights(pretrained, tables_of(model), dataset, None, stage))
-    engine = engine_of(config, model, stage, order, device)
-    collator = collator_of(config, dataset, stage)
-    context, scored = Context(), build_model(config, dataset.field_sizes, objective=stage.objective)
+        tables = tables_of(engine.model)
+        load_matching(engine.model, start_weights(pretrained, tables, training.dataset, None, training.stage))
+    model = build_model(config, training.dataset.field_sizes, objective=training.objective).to(place.device)
     with tempfile.TemporaryDirectory() as folder:
-        validation = InProcess(engine, scored.to(device), collator, dataset, stage, folder)
+        context = Context()
+        validation = InProcess(engine, model, collator, training, folder)
         context.validation = validation
-        train(
-            engine,
-            collator,
-            order,
-            read_local_batches(labelled, order),
-            stage=stage,
-            seed=config.seed,
-            state=TrainState(),
-            context=context,
-        )
-    load_matching(scored, validation.weights)
-    return scored, validation
+        state = run_loop(training, engine, collator, TrainState(), context)
+        assert state.best_step is not None
+        load_matching(model, load_file(validation.scored(state.best_step)))
+    return model, collator, state, validation.seen
 
 
 class InProcess:
-    """The loop's validation, scored at once by this process."""
+    """The loop's validation, scored at once by this process, on the mean of the last
+    `average_validations` weights.
+    """
 
     def __init__(
-        self,
-        engine: TorchEngine,
-        scored: ClickPrompt,
-        collator: Collator,
-        dataset: Dataset,
-        stage: FinetuneConfig,
-        folder: str,
+        self, engine: TorchEngine, model: ClickPrompt, collator: Collator, training: TrainingRun, folder: str
     ):
+        stage = training.stage
+        assert isinstance(stage, FinetuneConfig)
         self.every, self.patience, self.stop_on = stage.validate_every, stage.patience, stage.stop_on
-        self.best: tuple[float, float, int] = (0.0, 0.0, 0)
-        self.seen: list[tuple[int, float, float]] = []
-        self.weights: dict[str, torch.Tensor] = {}
-        self._engine, self._scored, self._collator, self._dataset = engine, scored, collator, dataset
-        self._number, self._folder = stage.average_validations, folder
+        self.seen: list[Run] = []
+        self._engine, self._model, self._collator, self._dataset = engine, model, collator, training.dataset
+        self._before = stage.average_validations - 1
+        self._folder = folder
 
     def begin(self, step: int) -> None:
         now = self._engine.weights()
         write_snapshot(self._snapshot(step), now)
-        earlier = [self._snapshot(past) for past in steps_before(step, self.every, self._number)]
-        weights = mean_with(now, earlier)
-        load_matching(self._scored, weights)
-        labels, logits = score(self._scored, self._collator, self._dataset, "valid")
-        found = auc(labels, logits), log_loss(labels, logits)
-        self.seen.append((step, *found))
-        if found[0] > self.best[0]:
-            self.best, self.weights = (*found, step), weights
+        earlier = [self._snapshot(past) for past in steps_before(step, self.every, self._before)]
+        save_file(mean_with(now, earlier), self.scored(step))
+        load_matching(self._model, load_file(self.scored(step)))
+        labels, logits = score(self._model, self._collator, self._dataset, "valid")
+        found = {"valid_auc": auc(labels, logits), "valid_log_loss": log_loss(labels, logits)}
+        self.seen.append({"valid_step": step, **found})
+
+    def result(self) -> dict[str, float]:
+        return {name: self.seen[-1][name] for name in ("valid_auc", "valid_log_loss")}
+
+    def scored(self, step: int) -> str:
+        """Return the file of the weights that were scored after `step`."""
+        return os.path.join(self._folder, f"{step}-scored.safetensors")
 
     def _snapshot(self, step: int) -> str:
         return os.path.join(self._folder, f"{step}.safetensors")
-
-    def result(self) -> dict[str, float]:
-        _, valid_auc, valid_log_loss = self.seen[-1]
-        return {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
 
 
 @torch.no_grad()

@@ -118,16 +118,16 @@ def test_a_pretraining_goes_on_from_its_checkpoint(place, tmp_path, monkeypatch)
     _, dataset, plm = place
     piece = {"label_share": 0.5, "arm": "with PLM", "try": 0, "seed": 3, "test": True}
     config = effect.configured(STUDY, piece, dataset.uri, plm)
-    whole = effect.pretrain(config, dataset, effect.Place(str(tmp_path), torch.device("cpu"), None))
+    whole = effect.pretrain(config, effect.Place(str(tmp_path), torch.device("cpu"), None))
     cut = tmp_path / "cut"
     cut.mkdir()
     place_of_cut = effect.Place(str(cut), torch.device("cpu"), None)
     asked = []
     monkeypatch.setattr(place_of_cut, "time_is_up", lambda: asked.append(1) or len(asked) == 5)
     with pytest.raises(effect.TimeIsUpError):
-        effect.pretrain(config, dataset, place_of_cut)
+        effect.pretrain(config, place_of_cut)
     assert [name for name in os.listdir(cut) if not name.endswith(".safetensors")]
-    again = effect.pretrain(config, dataset, effect.Place(str(cut), torch.device("cpu"), None))
+    again = effect.pretrain(config, effect.Place(str(cut), torch.device("cpu"), None))
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
@@ -141,3 +141,28 @@ def test_every_study_can_be_configured(study):
         configs = [effect.configured(values, piece, "data", "plm") for piece in pieces]
         assert [config.finetune.init is None for config in configs] == [True] + [False] * (len(configs) - 1)
         assert all(config.pretrain.micro_batches(1) for config in configs)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_scored_is_the_mean_of_so_many_validations(place, tmp_path, number):
+    effect, (_, dataset, _) = script(), place
+    piece = {"label_share": 0.5, "arm": "scratch", "try": 0, "seed": 1, "test": False}
+    config = effect.configured(STUDY, piece, dataset.uri, None)
+    config = effect.replaced(config, {"finetune.average_validations": number})
+    here = effect.Place(str(tmp_path), torch.device("cpu"), None)
+    training, engine, collator = effect.begin(config, "finetune", here)
+    model = effect.build_model(config, dataset.field_sizes, objective=training.objective)
+    validation = effect.InProcess(engine, model, collator, training, str(tmp_path))
+    weights = []
+    for step in (2, 4, 6):
+        with torch.no_grad():
+            for parameter in engine.model.parameters():
+                parameter += 0.01 * step
+        weights.append(engine.weights())
+        validation.begin(step)
+    found = effect.load_file(validation.scored(6))
+    for name, tensor in found.items():
+        own = torch.stack([each[name] for each in weights[-number:]])
+        torch.testing.assert_close(tensor, own.mean(0), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
+    assert [each["valid_step"] for each in validation.seen] == [2, 4, 6]

@@ -18,7 +18,7 @@ import torch
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Arm, Figures, arm, best_gemm_rate, figure, matmul_flops, self_times
 from clickprompt.benchmark.obvious import ObviousPAMLM, row_order_micro_batches
-from clickprompt.config import Config, replaced
+from clickprompt.config import Config, StageConfig, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
@@ -40,6 +40,7 @@ __all__ = [
     "Steps",
     "build_objective",
     "check_vocabulary",
+    "endless_batches",
     "interleaved_steps",
     "measure_pamlm_step",
     "require_same",
@@ -161,6 +162,19 @@ def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PretrainLos
     return ARMS[arm_name][0](model).train()
 
 
+def endless_batches(config: Config, dataset: Dataset, stage: StageConfig) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the columns of global batches, in a run's order, for longer than any benchmark takes."""
+    order = Order.of(
+        dataset,
+        global_batch_size=stage.global_batch_size,
+        chunk_batches=config.data.chunk_batches,
+        seed=config.seed,
+        epochs=1000,
+        max_steps=None,
+    )
+    return (columns for _, columns in read_local_batches(dataset, order))
+
+
 class Steps:
     """One arm, in its process."""
 
@@ -174,16 +188,8 @@ class Steps:
         self._micro_batches = ARMS[arm_name][1]
         self._objective = build_objective(setting, arm_name, table.pad_id)
         self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
-        order = Order.of(
-            dataset,
-            global_batch_size=self._stage.global_batch_size,
-            chunk_batches=config.data.chunk_batches,
-            seed=config.seed,
-            epochs=1000,  # never ends
-            max_steps=None,
-        )
         self._running: Iterator[int] | None = None
-        self._batches = (columns for _, columns in read_local_batches(dataset, order))
+        self._batches = endless_batches(config, dataset, self._stage)
 
     @torch.no_grad()
     def loss(self) -> float:

@@ -20,11 +20,10 @@ import numpy as np
 import torch
 
 from clickprompt.benchmark.measure import Figures, arm, figure
-from clickprompt.benchmark.pamlm_step import Steps, interleaved_steps, require_same
+from clickprompt.benchmark.pamlm_step import Steps, endless_batches, interleaved_steps, require_same
 from clickprompt.config import Config, ObjectiveName, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.sources.fetch import fetch
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -159,16 +158,8 @@ class _OptionSteps(Steps):
         model = build_model(config, dataset.field_sizes, objective=objective)
         self._objective = OBJECTIVES[objective](model).train()
         self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
-        order = Order.of(
-            dataset,
-            global_batch_size=self._stage.global_batch_size,
-            chunk_batches=config.data.chunk_batches,
-            seed=config.seed,
-            epochs=1000,  # never ends
-            max_steps=None,
-        )
         self._running = None
-        self._batches = (columns for _, columns in read_local_batches(dataset, order))
+        self._batches = endless_batches(config, dataset, self._stage)
 
     def advance(self) -> tuple[float, bool]:
         """Return the processor's seconds of the next part of a step, and whether that was the step's last."""

@@ -72,6 +72,9 @@ class IdCorruption:
         self._num_candidates = pretrain.id_candidates
         self._counts = [np.concatenate([[0], count[1:]]) for count in counts]  # id 0 is never drawn
         self._cumulative = [np.cumsum(count, dtype=np.float64) for count in self._counts]
+        occurring = [np.flatnonzero(count) for count in self._counts]
+        # all candidates of a field that has few values; None: they are drawn
+        self._all = [ids if len(ids) <= pretrain.id_candidates else None for ids in occurring]
 
     @classmethod
     def of(
@@ -80,11 +83,7 @@ class IdCorruption:
         """Build the draws of a run on `dataset`; None if its settings leave all ids as they are."""
         if not pretrain.reads_ids and not (pretrain.with_plm and masking.hide_ids):
             return None
-        counts = [
-            dataset.vocabulary(field).column("train_count").to_numpy()
-            for field in range(len(dataset.columns))
-        ]
-        return cls(counts, masking, pretrain, seed)
+        return cls(dataset.train_counts(), masking, pretrain, seed)
 
     def chosen(self, row_ids: np.ndarray, num_fields: int, epoch: int) -> np.ndarray:
         """Return the values that count as masked where the text hides none of them (PA-CLM), drawn at
@@ -135,9 +134,8 @@ class IdCorruption:
         A field's id may come twice.
         """
         ids, fields, log_q = [], [], []
-        for field, counts in enumerate(self._counts):
-            chosen = np.flatnonzero(counts)
-            if len(chosen) > self._num_candidates:
+        for field, chosen in enumerate(self._all):
+            if chosen is None:
                 draws = random_uniform(_CANDIDATE, self._seed, step, field, np.arange(self._num_candidates))
                 chosen = self._drawn(field, draws)
             ids.append(chosen)
@@ -152,10 +150,9 @@ class IdCorruption:
         )
 
     def _log_q(self, field: int, ids: np.ndarray) -> np.ndarray:
-        counts = self._counts[field]
-        if np.count_nonzero(counts) <= self._num_candidates:
+        if self._all[field] is not None:
             return np.zeros(len(ids), dtype=np.float32)
-        share = np.maximum(counts[ids], 1) / self._cumulative[field][-1]
+        share = np.maximum(self._counts[field][ids], 1) / self._cumulative[field][-1]
         return np.log(share * self._num_candidates).astype(np.float32)
 
     def _replacements(self, keys: tuple[int | np.ndarray, ...]) -> np.ndarray:

@@ -240,4 +240,5 @@ def load_weights(uri: str, prefix: str = "") -> dict[str, torch.Tensor]:
         storage.local_copy(uri) as folder,
         safe_open(os.path.join(folder, _weights_file(info.files)), "pt") as file,
     ):
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+        names = file.keys()  # an open file is no mapping, so it can't be iterated itself
+        return {name: file.get_tensor(name) for name in names if name.startswith(prefix)}

@@ -102,7 +102,7 @@ def weighted_mean(
             loss_sums.unbind(), num_targets, objective.terms.values(), strict=True
         )
     ]
-    return means[0] if len(means) == 1 else torch.stack(means).sum()
+    return torch.stack(means).sum()
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:

@@ -77,10 +77,10 @@ def train_step(
     totals = all_reduce_sum(torch.cat([loss_sums, wished]))
     # The step's only wait for the device. It comes before the update, so that NaN never reaches the weights
     *totals, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
-    counted = totals[len(targets) :]
+    losses, counted = totals[: len(targets)], totals[len(targets) :]
     terms = {
         name: total / divisor
-        for name, total, divisor in zip(engine.objective.terms, totals, divisors, strict=False)
+        for name, total, divisor in zip(engine.objective.terms, losses, divisors, strict=True)
     }
     loss = sum(weight * terms[name] for name, weight in engine.objective.terms.items())
     overflow = engine.may_overflow and not math.isfinite(norm)

@@ -215,10 +215,12 @@ class Dataset:
         """Yield the split's shards in order, one table in memory at a time, with all columns or the given
         ones.
         """
-        read = None if columns is None else [*dict.fromkeys(["row_id", *columns])]
+        read = columns
+        if self._labelled and columns is not None:
+            read = [*dict.fromkeys(["row_id", *columns])]
         for shard in self._shards(split):
             table = self._kept(split, read_table(self._path(shard), read))
-            yield table if columns is None else table.select(list(columns))
+            yield table if read is columns else table.select(list(columns or ()))
 
     def vocabulary(self, field: int) -> pa.Table:
         """Return id int32, value string, train_count int64 of one field; row i is id i."""
