@@ -121,13 +121,18 @@ class PretrainLoss(nn.Module):
         assert self.model.ctr is not None
         assert batch.true_ids is not None
         assert batch.target_log_q is not None
-        candidates = (batch.candidate_ids, batch.candidate_fields, batch.candidate_log_q)
+        candidates = (
+            batch.candidate_ids,
+            batch.candidate_fields,
+            batch.candidate_log_q,
+            batch.complete_fields,
+        )
         return restoring_loss(
             vectors,
             fields,
             batch.true_ids[rows, fields],
             batch.target_log_q[rows, fields],
-            cast(tuple[Tensor, Tensor, Tensor], candidates),
+            cast(tuple[Tensor, Tensor, Tensor, Tensor], candidates),
             self.model.ctr.embedding,
         )
 

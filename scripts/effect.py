@@ -3,7 +3,8 @@
     python scripts/effect.py STUDY.yaml --data DATASET --out RUNS.jsonl --work FOLDER [--plm FOLDER]
     python scripts/effect_table.py RUNS.jsonl --data DATASET --work FOLDER
 
-A study names arms, and tries (changes of settings, the same for every arm). On the first seed every arm runs
+A study names shares of labels (each with settings of its own, as how often to validate), arms, and tries
+(changes of settings, the same for every arm). On the first seed every arm runs
 every try, and the one with the best validation AUC is kept; with it every seed has its own pretraining and
 finetuning, and only then is the test split scored, once. Everything runs in this process, by the loop, the
 models and the data that `clickprompt pretrain` and `finetune` use, with one worker. Each run is one line of
@@ -131,6 +132,7 @@ def configured(study: Run, piece: Run, data: str, plm: str | None) -> Config:
     arm = study["arms"][piece["arm"]]
     changes = {
         **flat(study["base"]),
+        **study["label_shares"][piece["label_share"]],
         **arm.get("pretrain", {}),
         **arm.get("finetune", {}),
         **study["tries"][piece["try"]],

@@ -19,7 +19,7 @@ from tests.support.tiny import write_both
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 STUDY = {
-    "label_shares": [0.5],
+    "label_shares": {0.5: {"finetune.validate_every": 2}},
     "base": {
         "ctr": {"embedding_dim": 4, "hidden_dim": 8, "num_layers": 1},
         "plm": {"random_init": True},
@@ -35,7 +35,6 @@ STUDY = {
             "with_plm": False,
             "global_batch_size": 64,
             "micro_batch_size": 64,
-            "validate_every": 2,
             "lr": {"ctr": 1e-2},
         },
     },

@@ -35,6 +35,7 @@ class Batch:
     candidate_ids: Tensor | None = None  # [C] int64, the ids among which an id is restored
     candidate_fields: Tensor | None = None  # [C] int64, the field of each, ascending
     candidate_log_q: Tensor | None = None  # [C] float32
+    complete_fields: Tensor | None = None  # [F] bool, the candidates are all ids of the field
     vocabulary: Tensor | None = None  # [V] int64, ascending: the softmax's tokens; None = the PLM's own
 
     def __len__(self) -> int:

@@ -118,6 +118,7 @@ class Collator:
             "candidate_ids": torch.from_numpy(found.ids),
             "candidate_fields": torch.from_numpy(found.fields),
             "candidate_log_q": torch.from_numpy(found.log_q),
+            "complete_fields": torch.from_numpy(found.complete),
         }
         return [replace(batch, **candidates) for batch in batches]
 

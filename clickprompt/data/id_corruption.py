@@ -43,6 +43,7 @@ class Candidates:
     ids: np.ndarray  # [C] int64
     fields: np.ndarray  # [C] int64, ascending
     log_q: np.ndarray  # [C] float32
+    complete: np.ndarray  # [F] bool: all values of the field that training has, in order
 
 
 class IdCorruption:
@@ -141,7 +142,8 @@ class IdCorruption:
             ids.append(chosen)
             fields.append(np.full(len(chosen), field))
             log_q.append(self._log_q(field, chosen))
-        return Candidates(np.concatenate(ids), np.concatenate(fields), np.concatenate(log_q))
+        complete = np.array([chosen is not None for chosen in self._all])
+        return Candidates(np.concatenate(ids), np.concatenate(fields), np.concatenate(log_q), complete)
 
     def log_q(self, true_ids: np.ndarray) -> np.ndarray:
         """Return log Q of each id, [B, F] float32."""

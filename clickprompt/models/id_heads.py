@@ -4,8 +4,6 @@ Shape legend: B rows, F fields, Z tokens of a row, T tokens read, Q interaction_
 d embedding size, M cells to be restored, C candidates.
 """
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,27 +65,34 @@ def restoring_loss(
     fields: Tensor,
     true_ids: Tensor,
     log_q: Tensor,
-    candidates: tuple[Tensor, Tensor, Tensor],
+    candidates: tuple[Tensor, Tensor, Tensor, Tensor],
     embedding: PackedEmbedding,
 ) -> Tensor:
     """Return the summed cross entropy of M hidden ids, each among its field's candidates and itself:
 
         −log( e^{v·e_y − log Q_y} / (e^{v·e_y − log Q_y} + Σ_{c ≠ y} e^{v·e_c − log Q_c}) )
 
-    vectors [M, d]; fields, true_ids, log_q [M]; candidates: ids, fields (ascending), log Q, each [C].
+    vectors [M, d]; fields, true_ids, log_q [M]; candidates: ids, fields (ascending), log Q, each [C], and
+    whether they are all ids of a field, in order and with log Q 0, [F] bool.
     """
-    ids, of_field, candidate_log_q = candidates
-    rows = embedding(torch.cat([ids, true_ids]), torch.cat([of_field, fields]))
-    among, own = rows[: len(ids)], rows[len(ids) :]
+    ids, of_field, candidate_log_q, complete = candidates
+    drawn = ~complete[fields]
+    rows = embedding(torch.cat([ids, true_ids[drawn]]), torch.cat([of_field, fields[drawn]]))
     vectors = vectors.to(rows.dtype)  # autocast may have lowered it
-    own_logits = (vectors * own).sum(1) - log_q
-    numbers = torch.arange(len(embedding.offsets) + 1, device=of_field.device)
-    bounds = torch.searchsorted(of_field, numbers).tolist()
-    losses = [own_logits.sum() * 0]  # a graph even without targets
-    for field, (start, stop) in enumerate(pairwise(bounds)):
+    numbers = torch.bincount(of_field, minlength=len(complete)).tolist()
+    *among, own = rows.split([*numbers, int(drawn.sum())])
+    own_logits = (vectors[drawn] * own).sum(1) - log_q[drawn]
+    own_logits = torch.zeros_like(log_q, dtype=rows.dtype).masked_scatter(drawn, own_logits)
+    losses = [vectors[:0].sum() + rows[:0].sum()]  # a graph even without targets
+    parts = zip(among, ids.split(numbers), candidate_log_q.split(numbers), complete.tolist(), strict=True)
+    for field, (embedded, part, part_log_q, whole) in enumerate(parts):
         cells = torch.nonzero(fields == field).squeeze(1)
-        logits = vectors[cells] @ among[start:stop].T - candidate_log_q[start:stop]
-        itself = true_ids[cells].unsqueeze(1) == ids[start:stop]
-        logits = torch.cat([own_logits[cells].unsqueeze(1), logits.masked_fill(itself, -torch.inf)], dim=1)
-        losses.append(F.cross_entropy(logits, torch.zeros_like(cells), reduction="sum"))
+        logits = vectors[cells] @ embedded.T
+        if whole:  # a quarter faster than the general case below
+            target = torch.searchsorted(part, true_ids[cells])
+        else:
+            itself = true_ids[cells].unsqueeze(1) == part
+            others = (logits - part_log_q).masked_fill(itself, -torch.inf)
+            logits, target = torch.cat([own_logits[cells].unsqueeze(1), others], dim=1), torch.zeros_like(cells)
+        losses.append(F.cross_entropy(logits, target, reduction="sum"))
     return torch.stack(losses).sum()

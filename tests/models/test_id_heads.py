@@ -30,11 +30,13 @@ def test_restoring_is_a_softmax_over_candidates_and_the_value_itself():
     vectors = torch.randn(6, d, dtype=torch.float64)
     fields = torch.tensor([0, 1, 1, 0, 1, 0])
     true_ids = torch.tensor([2, 6, 1, 4, 3, 1])
-    log_q = torch.randn(6, dtype=torch.float64)
-    # Field 1's candidates hold a value twice, one of them a target; field 2 has none
+    complete = torch.tensor([True, False, False])
+    log_q = torch.randn(6, dtype=torch.float64) * ~complete[fields]
+    # Field 0 has all its values; field 1's hold a value twice, one of them a target; field 2 has none
     ids, of_field = torch.tensor([1, 2, 3, 4, 3, 3, 5]), torch.tensor([0, 0, 0, 0, 1, 1, 1])
-    candidate_log_q = torch.randn(7, dtype=torch.float64)
-    found = restoring_loss(vectors, fields, true_ids, log_q, (ids, of_field, candidate_log_q), embedding)
+    candidate_log_q = torch.randn(7, dtype=torch.float64) * ~complete[of_field]
+    candidates = (ids, of_field, candidate_log_q, complete)
+    found = restoring_loss(vectors, fields, true_ids, log_q, candidates, embedding)
     table = embedding.weight.detach()
     starts = [0, 5, 12]
     expected = 0.0
@@ -61,7 +63,7 @@ def test_without_targets_the_loss_is_zero_with_a_graph():
     head = RestoringHead(5, 2, 2)
     nothing = torch.zeros(0, dtype=torch.int64)
     vectors = head(torch.zeros(0, 5), nothing)
-    candidates = (torch.tensor([1, 2]), torch.tensor([0, 1]), torch.zeros(2))
+    candidates = (torch.tensor([1, 2]), torch.tensor([0, 1]), torch.zeros(2), torch.tensor([True, False]))
     loss = restoring_loss(vectors, nothing, nothing, torch.zeros(0), candidates, embedding)
     loss.backward()
     assert float(loss) == 0
