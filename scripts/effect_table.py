@@ -4,21 +4,29 @@
 
 Prints JSON: for each share of labels and each arm the means over the seeds, and beside the arm from scratch
 the relative improvement, a paired t-test over the seeds with Holm's correction over the arms, and a paired
-bootstrap by user of the first seed's test rows.
+bootstrap by user of the first seed's test rows. The AUC of users and items that training never saw, of the
+rarest tenth of the others, and of the rest. Where an arm is
+finetuned with the PLM, there is a row of what two models give by themselves: the mean of the logits of two
+seeds from scratch.
 """
 
 import argparse
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from clickprompt.config import EvaluateConfig
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.evaluation.metrics import auc
+from clickprompt.evaluation.figures import check_fields
+from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.significance import paired_t_test, user_bootstrap
+from clickprompt.evaluation.slices import judged, tail_ids
 
 Run = dict[str, Any]
+TWO = "two models from scratch"
 
 
 def main() -> None:
@@ -33,41 +41,83 @@ def main() -> None:
 
 
 def compare(runs: list[Run], dataset: Dataset, work: str) -> list[Run]:
-    """Return each arm beside the one from scratch: means over the seeds, paired t-test (Holm's correction
-    over the arms), bootstrap by user on the first seed, and the AUC of users that training has and hasn't.
-    """
-    table = dataset.read_split("test")
-    labels, users = table["label"].to_numpy(), table[dataset.columns[0]].to_numpy()
-    seen = dataset.vocabulary(0)["train_count"].to_numpy()[users] > 0
+    """Return a row for each share of labels and each arm."""
+    subsets = Subsets(dataset)
     rows = []
     for share in dict.fromkeys(run["label_share"] for run in runs):
         tested = [run for run in runs if run["test"] and run["label_share"] == share]
-        arms = list(dict.fromkeys(run["arm"] for run in tested))
-        by_seed = {arm: {run["seed"]: run for run in tested if run["arm"] == arm} for arm in arms}
+        logits: dict[str, dict[int, np.ndarray]] = {}  # arm → seed → logits [N]
+        for run in tested:
+            logits.setdefault(run["arm"], {})[run["seed"]] = np.load(os.path.join(work, run["logits"]))
         scratch = next(run["arm"] for run in tested if run["config"]["finetune"]["init"] is None)
-        base = by_seed[scratch]
-        found = []
-        for arm in arms:
-            seeds = sorted(base.keys() & by_seed[arm].keys())
-            own, other = ([of[seed]["test_auc"] for seed in seeds] for of in (by_seed[arm], base))
-            logits = [np.load(os.path.join(work, by_seed[arm][seed]["logits"])) for seed in seeds]
-            row = {"label_share": share, "arm": arm, "seeds": len(seeds), "test_auc": float(np.mean(own))}
-            row["sd"] = float(np.std(own, ddof=1)) if len(own) > 1 else None
-            row["test_log_loss"] = float(np.mean([by_seed[arm][seed]["test_log_loss"] for seed in seeds]))
-            row["valid_auc"] = float(np.mean([by_seed[arm][seed]["valid_auc"] for seed in seeds]))
-            row["users_seen"] = float(np.mean([auc(labels[seen], z[seen]) for z in logits]))
-            if not seen.all():
-                row["users_never_seen"] = float(np.mean([auc(labels[~seen], z[~seen]) for z in logits]))
-            if arm != scratch:
-                row["relative_improvement"] = float(np.mean(own) / np.mean(other) - 1)
-                if len(seeds) > 1:
-                    row["t_test"] = paired_t_test(own, other)._asdict()
-                first = np.load(os.path.join(work, base[seeds[0]]["logits"]))
-                row["bootstrap"] = user_bootstrap(users, labels, logits[0], first)._asdict()
-            found.append(row)
+        if len(logits[scratch]) > 1 and any(run["config"]["finetune"]["with_plm"] for run in tested):
+            logits[TWO] = two_models(logits[scratch])
+        found = [
+            {"label_share": share, "arm": arm, **beside(logits[scratch], own, subsets, arm != scratch)}
+            for arm, own in logits.items()
+        ]
+        for row in found:
+            own = [run for run in tested if run["arm"] == row["arm"]]
+            if own:
+                row["valid_auc"] = float(np.mean([run["valid_auc"] for run in own]))
+                row["try"] = own[0]["try"]
         holm([row for row in found if "t_test" in row])
         rows += found
     return rows
+
+
+def two_models(scratch: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Return for each seed the mean of its logits and the next seed's."""
+    seeds = sorted(scratch)
+    return {
+        seed: (scratch[seed] + scratch[other]) / 2
+        for seed, other in zip(seeds, seeds[1:] + seeds[:1], strict=True)
+    }
+
+
+class Subsets:
+    """The test rows, and which of them are of users and items that training never saw, of the rarest tenth of
+    those that it saw, and of none of these.
+    """
+
+    def __init__(self, dataset: Dataset):
+        table = dataset.read_split("test")
+        self.labels = table["label"].to_numpy()
+        fields = dict(zip(("user", "item"), check_fields(dataset, EvaluateConfig()), strict=True))
+        self.rows: dict[str, np.ndarray] = {}  # name → [N] bool
+        for name, field in fields.items():
+            ids, counts = table[dataset.columns[field]].to_numpy(), dataset.train_counts()[field]
+            if name == "user":
+                self.users = ids
+            self.rows[f"{name} never seen"] = counts[ids] == 0
+            self.rows[f"rare {name}"] = tail_ids(counts, 0.1, "seen")[ids]
+        self.rows["warm"] = ~np.any(list(self.rows.values()), axis=0)
+
+    def auc(self, name: str, logits: Iterable[np.ndarray]) -> float | None:
+        """Return the mean AUC of a subset, None where it has fewer than ten rows of a class."""
+        rows = self.rows[name]
+        if not judged(int(rows.sum()), int(self.labels[rows].sum())):
+            return None
+        return float(np.mean([auc(self.labels[rows], each[rows]) for each in logits]))
+
+
+def beside(base: dict[int, np.ndarray], own: dict[int, np.ndarray], subsets: Subsets, differs: bool) -> Run:
+    """Return an arm's figures, from the logits of each seed, and what it differs from the base by."""
+    labels = subsets.labels
+    seeds = sorted(base.keys() & own.keys())
+    aucs, others = ([auc(labels, of[seed]) for seed in seeds] for of in (own, base))
+    row: Run = {"seeds": len(seeds), "test_auc": float(np.mean(aucs))}
+    row["sd"] = float(np.std(aucs, ddof=1)) if len(seeds) > 1 else None
+    row["test_log_loss"] = float(np.mean([log_loss(labels, own[seed]) for seed in seeds]))
+    row["subsets"] = {name: subsets.auc(name, own.values()) for name in subsets.rows}
+    if not differs:
+        return row
+    row["relative_improvement"] = float(np.mean(aucs) / np.mean(others) - 1)
+    if len(seeds) > 1:
+        row["t_test"] = paired_t_test(aucs, others)._asdict()
+    first = seeds[0]
+    row["bootstrap"] = user_bootstrap(subsets.users, labels, own[first], base[first])._asdict()
+    return row
 
 
 def holm(rows: list[Run]) -> None:
