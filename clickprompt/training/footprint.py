@@ -32,6 +32,11 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
     prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their
               gradients
     LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
+    id heads  12 B r C, for the share r of the values that are restored and C candidates of all fields: all
+              values, or id_candidates a field
+
+What `masking.vocabulary: dataset` and `plm.last_layer: targets` save isn't subtracted, so with them the
+activations are an upper bound.
 
 With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
 
@@ -49,6 +54,7 @@ from torch import nn
 
 from clickprompt.config import Config, StageConfig
 from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.id_heads import RestoringHead
 from clickprompt.models.layers import PackedEmbedding
 from clickprompt.models.parameter_groups import group_of
 
@@ -153,6 +159,7 @@ def footprint(
 
 def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int, num_targets: float) -> int:
     """Bytes of a micro-batch's activations, as in this file's docstring."""
+    restored = _restored_bytes(model, config, rows)
     plm = model.plm
     if plm is None:  # only the CTR tower: what each of its maps reads and returns
         width = sum(
@@ -160,7 +167,7 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
             for name, parameter in model.named_parameters()
             if name.startswith("ctr.backbone.")
         )
-        return rows * 8 * width
+        return rows * 8 * width + restored
     low = config.runtime.precision != "fp32"
     size = 2 if low else 4
     hidden, heads = plm.hidden_size, plm.config.num_attention_heads
@@ -175,7 +182,22 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
         layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
     )
     head = rows * num_targets * plm.vocab_size * (8 + size) if plm.lm_head is not None else 0
-    return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head)
+    return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head) + restored
+
+
+def _restored_bytes(model: ClickPrompt, config: Config, rows: int) -> int:
+    """Bytes of the logits of hidden ids, their log-probabilities and gradients."""
+    masking, pretrain = config.masking, config.pretrain
+    masked = masking.mask_rate if pretrain.with_plm else 0.0
+    corrupted = pretrain.id_rate * (1 - masked)
+    shares = {"id_head": corrupted + masking.hide_ids * masked, "text_id_head": corrupted}
+    restored = sum(share for name, share in shares.items() if isinstance(getattr(model, name), RestoringHead))
+    if not restored:
+        return 0
+    assert model.ctr is not None
+    values, head = len(model.ctr.embedding.weight), model.id_head or model.text_id_head
+    assert isinstance(head, RestoringHead)
+    return int(12 * rows * restored * min(values, head.num_fields * pretrain.id_candidates))
 
 
 def _moments(

@@ -2,13 +2,17 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 
 from clickprompt.benchmark.pamlm_step import SHAPES
 from clickprompt.config import load_config, replaced
+from clickprompt.data.collate import Collator
+from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
+from clickprompt.objectives import build_objective
 from clickprompt.training.footprint import activation_bytes, count_parameters, footprint, model_states
 from tests.support.synthetic import FIELDS
 from tests.support.tiny import tiny_config, write_plm
@@ -142,3 +146,45 @@ def test_offloaded_state_leaves_the_gpu(tmp_path):
     there = footprint(model, config, config.pretrain, 16, 2)
     gone = footprint(model, replaced(config, {"runtime.offload": "cpu"}), config.pretrain, 16, 2)
     assert there.optimizer == gone.offloaded > 0 == gone.optimizer
+
+
+@pytest.mark.parametrize(("candidates", "widths"), [(4096, (3000, 2000)), (100, (100, 101))])
+def test_restoring_ids_keeps_no_more_than_its_share(candidates, widths):
+    """Beside the logits and log-probabilities that autograd really keeps."""
+    sizes, rows, rate = [3001, 2001], 256, 0.5
+    config = replaced(
+        load_config(None),
+        {
+            "pretrain.with_plm": False,
+            "pretrain.id_objective": "masked",
+            "pretrain.id_rate": rate,
+            "pretrain.id_candidates": candidates,
+            "ctr.embedding_dim": 8,
+        },
+    )
+    plain = on_meta(replaced(config, {"pretrain.id_objective": "replaced"}), sizes, "pretrain_ids")
+    model = on_meta(config, sizes, "pretrain_ids")
+    estimated = activation_bytes(model, config, rows, 0, 0) - activation_bytes(plain, config, rows, 0, 0)
+    assert estimated == 12 * rows * rate * min(5002, 2 * candidates)
+
+    model = build_model(config, sizes, objective="pretrain_ids")
+    counts = [np.ones(size, dtype=np.int64) for size in sizes]
+    corruption = IdCorruption(counts, config.masking, config.pretrain, seed=0)
+    generator = np.random.default_rng(0)
+    columns = {
+        "row_id": np.arange(rows),
+        "label": np.zeros(rows),
+        **{name: generator.integers(1, size, rows) for name, size in zip("ab", sizes, strict=True)},
+    }
+    of_logits = {}
+
+    def keep(tensor):
+        if tensor.ndim == 2 and tensor.is_floating_point() and tensor.shape[1] in widths:
+            of_logits[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    batch = Collator("ab", corruption=corruption)(columns)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = build_objective(model, config.pretrain)(batch)
+    assert loss.requires_grad
+    assert estimated / 4 < sum(of_logits.values()) <= estimated
