@@ -1,13 +1,13 @@
 """Compare the arms of a study that scripts/effect.py has run.
 
-    python scripts/effect_table.py RUNS.jsonl --data DATASET --work FOLDER
+    python scripts/effect_table.py RUNS.jsonl --data DATASET --work FOLDER [--page]
 
-Prints JSON: for each share of labels and each arm the means over the seeds, and beside the arm from scratch
-the relative improvement, a paired t-test over the seeds with Holm's correction over the arms, and a paired
-bootstrap by user of the first seed's test rows. The AUC of users and items that training never saw, of the
-rarest tenth of the others, and of the rest. Where an arm is
-finetuned with the PLM, there is a row of what two models give by themselves: the mean of the logits of two
-seeds from scratch.
+Prints JSON, or with --page the two tables of docs/results/pretraining.md and what its JSON has of them: for
+each share of labels and each arm the means over the seeds, and beside the arm from scratch the relative
+improvement, a paired t-test over the seeds with Holm's correction over the arms, and a paired bootstrap by
+user of the first seed's test rows. The AUC of users and items that training never saw, of the rarest tenth of
+the others, and of the rest. Where an arm is finetuned with the PLM, there is a row of what two models give by
+themselves: the mean of the logits of two seeds from scratch.
 """
 
 import argparse
@@ -34,10 +34,17 @@ def main() -> None:
     parser.add_argument("runs", help="what effect.py wrote with --out")
     parser.add_argument("--data", required=True, help="the study's prepared dataset")
     parser.add_argument("--work", required=True, help="effect.py's --work, which has the logits")
+    parser.add_argument("--page", action="store_true", help="print tables in Markdown and their numbers")
     given = parser.parse_args()
     with open(given.runs) as stream:
         runs = [json.loads(line) for line in stream]
-    print(json.dumps(compare(runs, Dataset.open(given.data), given.work), indent=1))
+    rows = compare(runs, Dataset.open(given.data), given.work)
+    if not given.page:
+        print(json.dumps(rows, indent=1))
+        return
+    for columns, cells in (effects(rows), by_subset(rows)):
+        print(markdown(columns, cells))
+        print(json.dumps({"columns": columns, "rows": cells}) + "\n")
 
 
 def compare(runs: list[Run], dataset: Dataset, work: str) -> list[Run]:
@@ -118,6 +125,73 @@ def beside(base: dict[int, np.ndarray], own: dict[int, np.ndarray], subsets: Sub
     first = seeds[0]
     row["bootstrap"] = user_bootstrap(subsets.users, labels, own[first], base[first])._asdict()
     return row
+
+
+Cells = list[list[Any]]
+
+
+def effects(rows: list[Run]) -> tuple[list[str], Cells]:
+    """Return the page's first table: what each arm reaches, beside the one from scratch."""
+    columns = [
+        "labels",
+        "arm",
+        "test AUC",
+        "sd",
+        "log loss",
+        "Rel.Impr",
+        "p (Holm)",
+        "bootstrap by user, seed 0",
+    ]
+    cells: Cells = []
+    for row in rows:
+        better, boot = row.get("relative_improvement"), row.get("bootstrap")
+        p_value = row.get("holm_p_value")
+        cells.append(
+            [
+                percent(row["label_share"]),
+                row["arm"],
+                *(
+                    None if row[key] is None else round(row[key], 4)
+                    for key in ("test_auc", "sd", "test_log_loss")
+                ),
+                None if better is None else percent(better, sign=True),
+                None
+                if p_value is None
+                else f"{p_value:.3f}"[1:]
+                if 0.001 <= p_value < 1
+                else f"{p_value:.1g}",
+                None if boot is None else [round(bound, 4) for bound in boot["interval"]],
+            ]
+        )
+    return columns, cells
+
+
+def by_subset(rows: list[Run]) -> tuple[list[str], Cells]:
+    """Return the page's second table: AUC by how well training knew the user and the item."""
+    names = list(rows[0]["subsets"])
+    cells: Cells = []
+    for row in rows:
+        found = [row["subsets"][name] for name in names]
+        shown = [None if value is None else round(value, 4) for value in found]
+        cells.append([percent(row["label_share"]), row["arm"], *shown])
+    return ["labels", "arm", *names], cells
+
+
+def percent(share: float, sign: bool = False) -> str:
+    return f"{100 * share:+.2f}%".replace("-", "−") if sign else f"{100 * share:g}%"
+
+
+def markdown(columns: list[str], cells: Cells) -> str:
+    lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in cells)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def shown(cell: Any) -> str:
+    if isinstance(cell, list):
+        return f"[{', '.join(shown(each) for each in cell)}]"
+    if isinstance(cell, float):
+        return f"{cell:.4f}".replace("-0.", "−.").removeprefix("0")
+    return "" if cell is None else str(cell)
 
 
 def holm(rows: list[Run]) -> None:
