@@ -93,6 +93,9 @@ def restoring_loss(
         else:
             itself = true_ids[cells].unsqueeze(1) == part
             others = (logits - part_log_q).masked_fill(itself, -torch.inf)
-            logits, target = torch.cat([own_logits[cells].unsqueeze(1), others], dim=1), torch.zeros_like(cells)
+            logits, target = (
+                torch.cat([own_logits[cells].unsqueeze(1), others], dim=1),
+                torch.zeros_like(cells),
+            )
         losses.append(F.cross_entropy(logits, target, reduction="sum"))
     return torch.stack(losses).sum()
