@@ -39,7 +39,7 @@ class Collator:
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
-    padding: special tokens only, no targets.
+    padding: no field's tokens, no targets.
 
     If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
     one more masked field, of the `label_share` of the rows whose labels finetuning may use (drawn by `seed`);
@@ -223,7 +223,8 @@ class Collator:
         assert table.mask_id is not None
         masked_input_ids, targets = mask_tokens(
             input_ids,
-            attention_mask,
+            attention_mask
+            * text[:, None],  # padding rows have no targets, and the click's words if there is one
             row_ids,
             seed=self.seed,
             epoch=epoch,

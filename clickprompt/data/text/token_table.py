@@ -173,9 +173,9 @@ class TokenTable:
         """Return the tokens of the rows' sentences, padded on the right to the longest of them.
 
         field_ids [B, F] integers, each field counted from 0; text [B] bool: rows with False get only the
-        special tokens, or, if the family puts none around a text, one padding token that is not masked out,
-        because attention over nothing is undefined. Returns input_ids [B, Z] int64 and attention_mask [B, Z]
-        int64 (1 = token).
+        special tokens (and the click's), or, if the family puts none around a text, one padding token that is
+        not masked out, because attention over nothing is undefined. Returns input_ids [B, Z] int64 and
+        attention_mask [B, Z] int64 (1 = token).
         """
         cells = self._cells(field_ids)
         counts = self._counts(cells, text, max_length)
