@@ -229,7 +229,8 @@ class FinetuneConfig(StageConfig):
         gt=0,
         le=1,
         description="share of the training rows whose labels may be used, drawn by row; for measuring what "
-        "pretraining, which needs no labels, is worth where these are few",
+        "pretraining, which needs no labels (and with plm.click_text reads the same share's), is worth where "
+        "these are few",
     )
     init_parts: Literal["all", "tables", "tower"] = Field(
         default="all",

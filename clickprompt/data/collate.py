@@ -223,8 +223,7 @@ class Collator:
         assert table.mask_id is not None
         masked_input_ids, targets = mask_tokens(
             input_ids,
-            attention_mask
-            * text[:, None],  # padding rows have no targets, and the click's words if there is one
+            attention_mask * text[:, None],  # padding has no targets, also where it has the click's words
             row_ids,
             seed=self.seed,
             epoch=epoch,
