@@ -166,7 +166,7 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
         others = {point.pretrain for point in before}
         pretrain = shared[0].pretrain if shared else f"pretrain-{len(others):02d}"
     point = Point(number, normal, pretrain, full)
-    if pretrain:
+    if pretrain and full.plm.click_text:
         for seed in config.tune.seeds or (full.seed,):
             where = f"tune.space: point {number} ({shown})"
             check_labels(where, pretrain_config(config, point), replaced(full, {"seed": seed}))
