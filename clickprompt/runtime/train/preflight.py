@@ -230,7 +230,7 @@ def _check_init(
     """
     if objective in PRETRAINING and info.objective not in PRETRAINING:
         raise ConfigError(
-            f"{what}: a finetuning, which has no language model's head to go on with, or one for clicks alone; "
+            f"{what}: a finetuning, which has no language model's head to go on with, or one for clicks; "
             "give the pretraining it started from"
         )
     earlier = stored_config(info.config)
