@@ -36,6 +36,7 @@ class PretrainLoss(nn.Module):
     """The losses of pretraining; which of them depends on the model's heads.
 
     - lm: cross entropy of the target tokens, given the text that the PLM reads and the row's soft prompts.
+      With plm.click_text the row's click is one of them.
       The batch decides on the kind (data/collate.py). PA-MLM restores masked tokens from their context.
       PA-CLM predicts the next token from those before. In denoising the encoder reads a corrupted text and
       the decoder writes the original.
@@ -157,9 +158,9 @@ class ClickLoss(nn.Module):
         return batch.row_weight.sum().reshape(1)
 
 
-def model_inputs(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
     """Return what the model's forward takes from a batch."""
-    return batch.field_ids, batch.input_ids, batch.attention_mask
+    return batch.field_ids, batch.input_ids, batch.attention_mask, batch.click_positions, batch.click_answers
 
 
 OBJECTIVES: dict[str, type[PretrainLoss] | type[ClickLoss]] = {

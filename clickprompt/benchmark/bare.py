@@ -22,8 +22,8 @@ from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import PretrainLoss
 from clickprompt.training.optimizers import build_optimizer, set_learning_rates
@@ -92,7 +92,7 @@ class BareLoop:
     def _recorded(self, rank: int, objective: PretrainLoss) -> list[tuple[int, list[Batch], float]]:
         """Return (step, this rank's micro-batches, targets of the global batch)."""
         config, stage = self.config, self.config.pretrain
-        table = TokenTable.open(self.dataset, load_tokenizer(config.plm.path))
+        table = open_model_table(self.dataset, load_tokenizer(config.plm.path), config.plm)
         collator = Collator(
             self.dataset.columns,
             table,
@@ -100,6 +100,7 @@ class BareLoop:
             max_length=config.plm.max_length,
             seed=config.seed,
             id_dropout=config.data.id_dropout,
+            label_share=config.finetune.label_share,
         )
         recorded = []
         batches = read_local_batches(self.dataset, self.order, rank=rank, num_workers=self.num_workers)

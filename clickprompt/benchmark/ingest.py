@@ -27,8 +27,8 @@ from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objec
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import say
@@ -150,7 +150,7 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
     config, dataset = setting.config, setting.dataset
     workers = config.runtime.max_workers
     torch.set_flush_denormal(True)
-    table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
     collator = Collator(
         dataset.columns,
         table,

@@ -23,6 +23,7 @@ from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, RunError
@@ -180,7 +181,7 @@ class Steps:
 
     def __init__(self, setting: Setting, arm_name: str) -> None:
         config, dataset = setting.config, setting.dataset
-        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         self._stage = config.pretrain
         self._collator = Collator(
             dataset.columns, table, config.masking, seed=config.seed, max_length=config.plm.max_length

@@ -25,8 +25,8 @@ from clickprompt.config import Config, ObjectiveName, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.fetch import fetch
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.clickprompt import build_model
@@ -90,7 +90,7 @@ def measure_options(
     figures: Figures = {}
     notes = []
     for template, dataset in datasets.items():
-        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         rows = dataset.read_row_groups("train", [0])
         lengths = table.lengths(np.stack([rows[column].to_numpy() for column in dataset.columns], axis=1))
         figures[f"tokens_a_row_{template}"] = figure([float(lengths.mean())], "tokens")
@@ -145,7 +145,7 @@ class _OptionSteps(Steps):
     """One arm, in its process."""
 
     def __init__(self, config: Config, dataset: Dataset, objective: ObjectiveName) -> None:
-        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         self._stage = config.stage(objective)
         self._collator = Collator(
             dataset.columns,

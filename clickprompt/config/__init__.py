@@ -9,6 +9,7 @@ from clickprompt.config.base import (
     Pooling,
     Precision,
 )
+from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
     dump_config,
@@ -60,6 +61,7 @@ __all__ = [
     "StageConfig",
     "TuneConfig",
     "check_key",
+    "check_labels",
     "dump_config",
     "load_config",
     "load_settings",

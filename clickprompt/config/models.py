@@ -136,8 +136,9 @@ class PLMConfig(Frozen):
     last_layer: Literal["full", "targets"] = Field(
         default="full",
         description="positions at which the last layer is computed; targets: those whose states are used, "
-        "which are the targets of pretraining, and the first token with pooling cls (equal up to rounding; "
-        "BERT, RoBERTa, DistilBERT and ELECTRA without flash attention, the others compute all)",
+        "which are the targets of pretraining, the first token with pooling cls, and the click's [MASK] with "
+        "click_text (equal up to rounding; BERT, RoBERTa, DistilBERT and ELECTRA without flash attention, "
+        "the others compute all)",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory, more time"
@@ -152,6 +153,21 @@ class PLMConfig(Frozen):
         description="most tokens of a text; a longer one loses whole fields, the longest first, the "
         "last field last",
     )
+    click_text: bool = Field(
+        default=False,
+        description="the text ends with the click as one more field (Clicked is yes.), which pretraining "
+        "masks at mask_rate, in the training rows of finetune.label_share; finetuning's PLM logit is the LM "
+        "head's for yes less that for no at its [MASK], in place of Eq. 8's; masked language models only",
+    )
+
+    @model_validator(mode="after")
+    def _one_reading(self) -> "PLMConfig":
+        if self.click_text and self.pooling is not None:
+            raise ValueError(
+                f"pooling={self.pooling} is the click head's, and with click_text=true the LM head reads the "
+                "click's [MASK] instead; leave one of them out"
+            )
+        return self
 
 
 class PromptConfig(Frozen):

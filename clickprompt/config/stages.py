@@ -59,7 +59,10 @@ class LearningRates(Frozen):
     projector: float = Field(default=5e-5, gt=0, description="prompt projector")
     plm: float = Field(default=5e-5, ge=0, description="PLM; 0: frozen")
     heads: float = Field(
-        default=5e-5, gt=0, description="LM head's own parameters in pretraining; click head in finetuning"
+        default=5e-5,
+        gt=0,
+        description="LM head's own parameters in pretraining; click head in finetuning (with plm.click_text "
+        "the LM head's)",
     )
 
 
@@ -68,7 +71,9 @@ class FinetuneLearningRates(LearningRates):
 
     ctr: float = Field(default=1e-3, gt=0, description="embeddings and CTR tower")
     projector: float = Field(default=1e-3, gt=0, description="prompt projector")
-    heads: float = Field(default=1e-3, gt=0, description="click head")
+    heads: float = Field(
+        default=1e-3, gt=0, description="click head; with plm.click_text the LM head's own parameters"
+    )
 
 
 class StageConfig(Frozen):
@@ -224,7 +229,8 @@ class FinetuneConfig(StageConfig):
         gt=0,
         le=1,
         description="share of the training rows whose labels may be used, drawn by row; for measuring what "
-        "pretraining, which needs no labels, is worth where these are few",
+        "pretraining, which needs no labels (and with plm.click_text reads the same share's), is worth where "
+        "these are few",
     )
     init_parts: Literal["all", "tables", "tower"] = Field(
         default="all",

@@ -22,10 +22,12 @@ class Batch:
     field_ids: Tensor  # [B, F] int64, counted from 0 in each field (0 = unknown)
     labels: Tensor  # [B] float32, 0 or 1
     row_weight: Tensor  # [B] float32, 0 or 1
-    input_ids: Tensor | None = None  # [B, Z] int64, the uncorrupted text
+    input_ids: Tensor | None = None  # [B, Z] int64, the uncorrupted text; [MASK] for the click
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
     mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = no target
+    click_positions: Tensor | None = None  # [B] int64, where the text has [MASK] for the click
+    click_answers: Tensor | None = None  # [2] int64, the tokens of no and yes
     value_fields: Tensor | None = None  # [B, Z] int64, the field whose value a token belongs to, or -1
     # Pretraining on ids (data/id_corruption.py), where field_ids are what is left of the row's own:
     true_ids: Tensor | None = None  # [B, F] int64, the row's own ids

@@ -13,6 +13,8 @@ from clickprompt.config import LMKind, MaskingConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
+from clickprompt.data.prepared.labelled import labelled_draws
+from clickprompt.data.text.click_text import write_clicks
 from clickprompt.data.text.masking import IGNORED, mask_tokens, next_token_labels, restoring_labels
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
@@ -37,7 +39,11 @@ class Collator:
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
-    padding: special tokens only, no targets.
+    padding: no field's tokens, no targets.
+
+    If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
+    one more masked field, of the `label_share` of the rows whose labels finetuning may use (drawn by `seed`);
+    the others keep [MASK].
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Collator:
         seed: int = 0,
         id_dropout: float = 0.0,
         corruption: IdCorruption | None = None,
+        label_share: float = 1.0,
     ) -> None:
         """Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -69,6 +76,7 @@ class Collator:
         self.seed = seed
         self.id_dropout = id_dropout
         self.corruption = corruption
+        self.label_share = label_share
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -142,7 +150,7 @@ class Collator:
             ids = np.where(drop, 0, ids)
         text: dict[str, np.ndarray] = {}
         if self.token_table is not None:
-            text = self._text(self.token_table, text_ids, weight > 0, row_ids, epoch)
+            text = self._text(self.token_table, text_ids, weight > 0, row_ids, labels, epoch)
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
         if self.corruption is not None:
@@ -186,12 +194,21 @@ class Collator:
         return found.field_ids, targets
 
     def _text(
-        self, table: TokenTable, field_ids: np.ndarray, text: np.ndarray, row_ids: np.ndarray, epoch: int
+        self,
+        table: TokenTable,
+        field_ids: np.ndarray,
+        text: np.ndarray,
+        row_ids: np.ndarray,
+        labels: np.ndarray,
+        epoch: int,
     ) -> dict[str, np.ndarray]:
-        """Return the text fields of Batch, each [B, Z]."""
+        """Return the text fields of Batch."""
         input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
         plain = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.masking is None:
+            if table.click is not None:
+                plain["click_positions"] = table.click_positions(attention_mask)
+                plain["click_answers"] = np.array(table.click.answers)
             return plain
         scope = self.masking.mask_scope
         value_fields = None
@@ -201,12 +218,12 @@ class Collator:
             plain["value_fields"] = value_fields
         if self.lm == "causal":
             targeted = None if scope == "tokens" else value_fields
-            labels = next_token_labels(input_ids, attention_mask, table.special_ids, targeted)
-            return {**plain, "masked_input_ids": input_ids, "mlm_labels": labels}
+            targets = next_token_labels(input_ids, attention_mask, table.special_ids, targeted)
+            return {**plain, "masked_input_ids": input_ids, "mlm_labels": targets}
         assert table.mask_id is not None
-        masked_input_ids, labels = mask_tokens(
+        masked_input_ids, targets = mask_tokens(
             input_ids,
-            attention_mask,
+            attention_mask * text[:, None],  # padding has no targets, also where it has the click's words
             row_ids,
             seed=self.seed,
             epoch=epoch,
@@ -219,10 +236,23 @@ class Collator:
             vocabulary=self._vocabulary,
         )
         if self.corruption is not None:
-            plain["corrupted"] = labels != IGNORED
+            plain["corrupted"] = targets != IGNORED
         if self.lm == "denoising":
-            labels = restoring_labels(input_ids, attention_mask, table.special_ids)
-        return {**plain, "masked_input_ids": masked_input_ids, "mlm_labels": labels}
+            targets = restoring_labels(input_ids, attention_mask, table.special_ids)
+        if table.click is not None:
+            assert self.lm == "masked", "plm_loading.py refuses the click in other models' texts"
+            write_clicks(
+                masked_input_ids,
+                targets,
+                table.click_positions(attention_mask),
+                np.array(table.click.answers)[labels.astype(np.int64)],
+                row_ids,
+                text & (labelled_draws(row_ids, self.seed) < self.label_share),
+                seed=self.seed,
+                epoch=epoch,
+                mask_rate=self.masking.mask_rate,
+            )
+        return {**plain, "masked_input_ids": masked_input_ids, "mlm_labels": targets}
 
 
 def _cells(tokens: np.ndarray, value_fields: np.ndarray, num_fields: int) -> np.ndarray:

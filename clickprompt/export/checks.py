@@ -1,7 +1,8 @@
 """Check that an export fits a dataset before anything is scored with it."""
 
-from clickprompt.config import PRETRAINING
+from clickprompt.config import PRETRAINING, stored_config
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
@@ -50,7 +51,7 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
 
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:
-    """Return the dataset's token table of the export's tokenizer, or None for a model without a PLM. Raises
+    """Return the dataset's token table as the export's model reads it, or None for one without a PLM. Raises
     DataError if there is none, or the export was trained on texts by another template.
     """
     if info.plm is None:
@@ -64,4 +65,4 @@ def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable |
                 f"{export}: trained on texts by the template {name}, {dataset.uri} has others "
                 f"({dataset.template}); give a dataset prepared with --template {name}"
             )
-    return TokenTable.open(dataset, tokenizer)
+    return open_model_table(dataset, tokenizer, stored_config(info.config).plm)

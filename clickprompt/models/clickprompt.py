@@ -40,9 +40,13 @@ class ClickPrompt(nn.Module):
         *,
         pooling: Pooling | None = None,
         click_head: bool = True,
+        click_text: bool = False,
         id_head: nn.Module | None = None,
         text_id_head: nn.Module | None = None,
     ) -> None:
+        """click_head: the model gives click logits; click_text: its PLM does by its LM head, not by Eq. 8's
+        MLP, from a text that ends with the click (data/text/click_text.py).
+        """
         super().__init__()
         self.ctr = ctr
         self.plm = plm
@@ -50,6 +54,7 @@ class ClickPrompt(nn.Module):
         self.click_head: ClickHead | None = None
         self.id_head = id_head
         self.text_id_head = text_id_head
+        self.click_text = click_text and click_head
         self.ctr_weight: nn.Parameter | None = None  # α of Eq. 9, the weight of the CTR logit
         if plm is None:
             return
@@ -61,21 +66,25 @@ class ClickPrompt(nn.Module):
                 ctr.interaction_dim, layers, num_prompts, plm.hidden_size, width
             )
         if click_head:
-            self.click_head = ClickHead(plm.hidden_size)
+            if not click_text:
+                self.click_head = ClickHead(plm.hidden_size)
             if num_prompts:
                 # Shape [1], as DeepSpeed can't broadcast a 0-dim tensor
                 self.ctr_weight = nn.Parameter(torch.tensor([0.5]))
 
-    def forward(
-        self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, field_ids: Tensor, *text: Tensor | None) -> Tensor:
         """Compute Eq. 9, or Eq. 10 without a PLM, before the sigmoid: field_ids [B, F], input_ids and
-        attention_mask [B, Z] → [B].
+        attention_mask [B, Z] → [B]; with `click_text` also click_positions [B] and click_answers [2] (Batch).
         """
-        return self.joined(*self.tower_logits(field_ids, input_ids, attention_mask))
+        return self.joined(*self.tower_logits(field_ids, *text))
 
     def tower_logits(
-        self, field_ids: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        field_ids: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        click_positions: Tensor | None = None,
+        click_answers: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (ctr_logits [B], plm_logits [B] or None without a PLM); arguments as for `forward`."""
         assert self.ctr is not None, "built without a CTR tower"
@@ -85,8 +94,21 @@ class ClickPrompt(nn.Module):
             return ctr_logits, None
         assert input_ids is not None, "this model reads text"
         assert attention_mask is not None
-        assert self.click_head is not None, "built without its click head"
         soft_prompts = self._soft_prompts(interaction_vector)
+        if self.click_text:
+            assert click_positions is not None, "the text lacks the click; open_model_table adds it"
+            assert click_answers is not None
+            if self.plm.chooses_positions:
+                hidden = self.plm(
+                    input_ids, attention_mask, soft_prompts, positions=click_positions.unsqueeze(1)
+                )
+                states = hidden[:, 0]
+            else:
+                hidden = self.plm(input_ids, attention_mask, soft_prompts)
+                states = hidden[torch.arange(len(hidden), device=hidden.device), click_positions]
+            return ctr_logits, self.plm.answer_logits(states, click_answers)
+        assert click_positions is None, "the text ends with the click, which this model doesn't read"
+        assert self.click_head is not None, "built without its click head"
         if self.pooling == "cls" and self.plm.chooses_positions:
             first = input_ids.new_zeros((len(input_ids), 1))
             hidden = self.plm(input_ids, attention_mask, soft_prompts, positions=first)
@@ -187,9 +209,9 @@ def build_model(
     """Build the model that one objective trains, without parameters that would get no gradient.
 
     Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has
-    no LM head, Eq. 10 has no PLM. If the PLM's learning rate is 0, it is frozen. The weights depend on
-    config.seed alone (those of the CTR tower whether or not there is a PLM), so every process gets the same;
-    torch's random state is left as it was.
+    no LM head (with plm.click_text: no click head), Eq. 10 has no PLM. If the PLM's learning rate is 0, it is
+    frozen. The weights depend on config.seed alone (those of the CTR tower whether or not there is a PLM), so
+    every process gets the same; torch's random state is left as it was.
 
     plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
     plm.path: for an export, whose tensors are loaded next.
@@ -216,10 +238,11 @@ def build_model(
         # transformers' models take seconds to import
         from clickprompt.models.plm_loading import load_plm, plm_from_config
 
+        lm_head = pretrain or config.plm.click_text
         if plm_config is None:
-            plm = load_plm(config.plm, prompt, lm_head=pretrain)
+            plm = load_plm(config.plm, prompt, lm_head=lm_head)
         else:
-            plm = plm_from_config(plm_config, config.plm, prompt, lm_head=pretrain)
+            plm = plm_from_config(plm_config, config.plm, prompt, lm_head=lm_head)
         torch.default_generator.manual_seed(config.seed + 2)
         model = ClickPrompt(
             ctr,
@@ -227,6 +250,7 @@ def build_model(
             prompt.num_prompts,
             pooling=config.plm.pooling,
             click_head=not pretrain,
+            click_text=config.plm.click_text,
             id_head=_id_head(ctr, len(field_sizes), config) if pretrain else None,
             text_id_head=_text_id_head(ctr, plm, len(field_sizes), config) if pretrain else None,
         )

@@ -205,6 +205,14 @@ class PromptedPLM(nn.Module):
         assert self.lm_head is not None, "built without its LM head"
         return self.lm_head(hidden, self.backbone.get_input_embeddings().weight, vocabulary)
 
+    def answer_logits(self, hidden: Tensor, answers: Tensor) -> Tensor:
+        """Return the LM head's logit of the second of the tokens `answers` [2] less that of the first: hidden
+        [M, H] → [M].
+        """
+        assert self.lm_head is not None, "built without its LM head"
+        embeddings = self.backbone.get_input_embeddings().weight
+        return self.lm_head(hidden, embeddings, answers, contrast=True).squeeze(-1)
+
     def freeze(self) -> None:
         """Stop training the backbone: no gradients, and eval mode (no dropout) from now on."""
         self.frozen = True
@@ -266,13 +274,22 @@ class LMHead(nn.Module):
         else:
             self.register_buffer("bias", bias)
 
-    def forward(self, hidden: Tensor, embeddings: Tensor, vocabulary: Tensor | None = None) -> Tensor:
-        """hidden [M, H], input embeddings [V, E] → logits [M, V], or of the tokens `vocabulary` only."""
+    def forward(
+        self, hidden: Tensor, embeddings: Tensor, vocabulary: Tensor | None = None, *, contrast: bool = False
+    ) -> Tensor:
+        """hidden [M, H], input embeddings [V, E] → logits [M, V], or of the tokens `vocabulary` only.
+
+        contrast: the logits of all but the first of `vocabulary`, each less the first's. The difference is
+        taken of the weights: that of two products would lose digits in lower precision.
+        """
         bias = None if self.bias is None else self.bias.flatten()
         matrix = embeddings if self.weight is None else self.weight
         if vocabulary is not None:
             matrix = F.embedding(vocabulary, matrix)
             bias = None if bias is None else bias[vocabulary]
+        if contrast:
+            matrix = matrix[1:] - matrix[:1]
+            bias = None if bias is None else bias[1:] - bias[:1]
         return F.linear(self.transform(hidden), matrix, bias)
 
 

@@ -177,6 +177,11 @@ def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedCon
             f"plm.pooling=cls: the first token of a {hf_config.model_type} sees no other; use last or mean, "
             "or leave it out"
         )
+    if config.click_text and family.lm_kind != "masked":
+        raise ConfigError(
+            f"plm.click_text=true: a {hf_config.model_type} ({family.lm_kind} language modelling) fills in "
+            "no [MASK]; use a masked language model such as BERT, or leave it out"
+        )
     return hf_config, family
 
 

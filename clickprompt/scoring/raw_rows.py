@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt.config import PRETRAINING, stored_config
+from clickprompt.config import PRETRAINING, PLMConfig, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
+from clickprompt.data.text.model_table import click_text_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
@@ -120,9 +121,7 @@ class RawRowScorer:
         if self._model.plm is not None:
             with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
                 separated = (info.serving or {}).get("separated")
-                self._texts = _Texts(
-                    dataset, folder, config.plm.max_length or self._model.plm.max_tokens, separated
-                )
+                self._texts = _Texts(dataset, folder, config.plm, self._model.plm.max_tokens, separated)
 
     def score(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> tuple[np.ndarray, Transformed]:
         """Return float32 logits, [B], of rows with the transform's columns, in their order. Raises BadValue
@@ -171,11 +170,15 @@ class _Texts:
     table.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer: str, max_length: int, separated: bool | None) -> None:
-        """`separated`: how segments join, if that is known already (data/text/segments.py)."""
+    def __init__(
+        self, dataset: Dataset, tokenizer: str, config: PLMConfig, max_tokens: int, separated: bool | None
+    ) -> None:
+        """max_tokens: what the PLM reads at most; separated: how segments join, if that is known already
+        (data/text/segments.py).
+        """
         loaded = load_tokenizer(tokenizer)
         self._columns = dataset.columns
-        self._max_length = max_length
+        self._max_length = config.max_length or max_tokens
         known = separated is not None
         self._encoder = (
             SegmentEncoder(dataset, tokenizer_json(loaded), separated)
@@ -190,6 +193,7 @@ class _Texts:
             "special_ids": special,
             "all_special_ids": sorted(loaded.all_special_ids),
         }
+        self._click = click_text_of(dataset, loaded, config)
 
     def batches(
         self,
@@ -214,7 +218,12 @@ class _Texts:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "value_spans")
         )
         table = TokenTable(
-            "", {**self._meta, "field_sizes": sizes, "max_length": longest}, tokens, offsets, spans
+            "",
+            {**self._meta, "field_sizes": sizes, "max_length": longest},
+            tokens,
+            offsets,
+            spans,
+            self._click,
         )
         return Collator(self._columns, table, max_length=self._max_length).micro_batches(
             columns | own, batch_size

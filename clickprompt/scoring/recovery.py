@@ -47,7 +47,7 @@ def check_recoverable(export: str, dataset: Dataset) -> ExportInfo:
             "that"
         )
     if info.objective != "pretrain" or info.plm is None:
-        raise DataError(f"{export}: finetuned, its LM head is gone; evaluate the pretraining run")
+        raise DataError(f"{export}: finetuned, so it restores no values now; evaluate the pretraining run")
     # Imported here because transformers' models take seconds to import
     from clickprompt.models.plm_families import get_family
 

@@ -181,7 +181,8 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     held = (
         layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
     )
-    head = rows * num_targets * plm.vocab_size * (8 + size) if plm.lm_head is not None else 0
+    restores = plm.lm_head is not None and not model.click_text
+    head = rows * num_targets * plm.vocab_size * (8 + size) if restores else 0
     return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head) + restored
 
 
@@ -238,7 +239,12 @@ def _matrix_elements(model: ClickPrompt, config: Config) -> int:
     if model.plm is not None and config.plm.gradient_checkpointing:  # layers are cast again in recomputation
         embeddings |= {id(parameter) for layer in model.plm.layers for parameter in layer.parameters()}
     elements = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings)
-    if model.plm is not None and model.plm.lm_head is not None and model.plm.lm_head.weight is None:
+    if (
+        model.plm is not None
+        and model.plm.lm_head is not None
+        and model.plm.lm_head.weight is None
+        and not model.click_text  # which multiplies by two of its rows
+    ):
         elements += model.plm.backbone.get_input_embeddings().weight.numel()
     return elements
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clickprompt.config import Config, SearchRange, TuneConfig, check_key, replaced, value_of
+from clickprompt.config import Config, SearchRange, TuneConfig, check_key, check_labels, replaced, value_of
 from clickprompt.errors import ConfigError
 
 __all__ = [
@@ -165,7 +165,12 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
         shared = [point for point in before if {key: point.values[key] for key in own} == own]
         others = {point.pretrain for point in before}
         pretrain = shared[0].pretrain if shared else f"pretrain-{len(others):02d}"
-    return Point(number, normal, pretrain, full)
+    point = Point(number, normal, pretrain, full)
+    if pretrain and full.plm.click_text:
+        for seed in config.tune.seeds or (full.seed,):
+            where = f"tune.space: point {number} ({shown})"
+            check_labels(where, pretrain_config(config, point), replaced(full, {"seed": seed}))
+    return point
 
 
 def pretrain_config(config: Config, point: Point) -> Config:

@@ -6,6 +6,7 @@ import torch
 
 from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
@@ -14,12 +15,12 @@ from clickprompt.export.format import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.scoring.attention import PromptAttention, check_prompted
 from clickprompt.training.engine import weights_of
-from tests.support.tiny import tiny_config, write_both
+from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    dataset, plm = write_both(str(tmp_path_factory.mktemp("attention")))
+    dataset, plm = write_both(str(tmp_path_factory.mktemp("attention")), more_words=CLICK_WORDS)
     config = tiny_config(
         dataset.uri,
         plm,
@@ -126,6 +127,20 @@ def test_of_an_export_that_was_trained_with_another_attention(made, model, tmp_p
         model, dataset, TokenTable.open(dataset, load_tokenizer(plm)), batch_size=5
     ).score(rows)
     np.testing.assert_array_equal(PromptAttention.load(export, dataset).score(rows).weights, alone.weights)
+
+
+@pytest.mark.parametrize("objective", ["pretrain", "with_plm"])
+def test_of_a_run_whose_text_ends_with_the_click(made, tmp_path, objective):
+    dataset, plm, config = made
+    config = replaced(config, {"plm.click_text": True})
+    model = build_model(config, dataset.field_sizes, objective=objective).eval()
+    export = write(str(tmp_path / "export"), model, made, config, objective)
+    rows, tokenizer = dataset.read_split("test").slice(0, 12), load_tokenizer(plm)
+    found = PromptAttention.load(export, dataset).score(rows).weights
+    for click in (True, False):
+        table = open_model_table(dataset, tokenizer, replaced(config, {"plm.click_text": click}).plm)
+        expected = PromptAttention(model, dataset, table, batch_size=5).score(rows).weights
+        assert np.array_equal(found, expected) == click
 
 
 @pytest.mark.parametrize(

@@ -20,18 +20,27 @@ from clickprompt.scoring.raw_rows import check_columns, open_scorer, score_part
 from clickprompt.scoring.rows import RowScorer
 from tests.support.finetuned import write_run
 from tests.support.synthetic import write_dataset
-from tests.support.tiny import write_both
+from tests.support.tiny import CLICK_WORDS, write_both
 
 
 @pytest.fixture(scope="module", params=["sentence", "compact"])
 def prepared(tmp_path_factory, request):
-    return write_both(str(tmp_path_factory.mktemp("raw-rows")), request.param)
+    return write_both(str(tmp_path_factory.mktemp("raw-rows")), request.param, CLICK_WORDS)
 
 
-@pytest.fixture(scope="module", params=["without_plm", "with_plm"])
+RUNS = {
+    "without_plm": {},
+    "with_plm": {},
+    "with_plm, click_text": {"plm__click_text": True, "plm__last_layer": "targets"},
+    "with_plm, click_text, cut": {"plm__click_text": True, "plm__max_length": 18},
+}
+
+
+@pytest.fixture(scope="module", params=RUNS)
 def run(prepared, request, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("run") / "run")
-    write_run(folder, prepared, objective=request.param, finetune__eval_batch_size=16)
+    objective = request.param.partition(",")[0]
+    write_run(folder, prepared, objective=objective, finetune__eval_batch_size=16, **RUNS[request.param])
     return folder
 
 

@@ -13,6 +13,7 @@ from clickprompt.cli.main import main
 from clickprompt.config import replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.text.masking import IGNORED, mask_tokens
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
@@ -29,7 +30,7 @@ from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.objectives import PretrainLoss
 from clickprompt.scoring.recovery import MASK_RATE, Recovery, check_recoverable
 from clickprompt.training.engine import weights_of
-from tests.support.tiny import tiny_config, write_both
+from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +308,31 @@ def test_an_export_reads_as_the_model_it_was_written_from(prepared, tmp_path):
     rows = dataset.read_split("valid")
     expected = ordered(Recovery(model, dataset, table, batch_size=16).score(rows))
     assert ordered(Recovery.load(export, dataset).score(rows)).equals(expected)
+
+
+def test_a_run_that_learned_the_click_reads_its_mask_at_the_end(tmp_path, monkeypatch):
+    dataset, plm = write_both(str(tmp_path / "both"), more_words=CLICK_WORDS)
+    config = tiny_config(dataset.uri, plm, plm__click_text=True, masking__vocabulary="dataset")
+    model = build_model(config, dataset.field_sizes, objective="pretrain").eval()
+    export = str(tmp_path / "export")
+    write(export, model, config, dataset)
+    table = open_model_table(dataset, load_tokenizer(plm), config.plm)
+    ends, seen = [*table.click.tokens, *table.meta["suffix"]], []
+    logits = ClickPrompt.masked_lm_logits
+
+    def noting(self, field_ids, masked_input_ids, attention_mask, *more, **options):
+        for tokens, mask in zip(masked_input_ids, attention_mask, strict=True):
+            seen.append(tokens[mask == 1].tolist())
+        return logits(self, field_ids, masked_input_ids, attention_mask, *more, **options)
+
+    monkeypatch.setattr(ClickPrompt, "masked_lm_logits", noting)
+    rows = dataset.read_split("valid")
+    lines = ordered(Recovery.load(export, dataset).score(rows))
+    assert len(seen) > 100
+    assert all(tokens[-len(ends) :] == ends for tokens in seen)
+    assert set(lines["field"].to_pylist()) == set(dataset.field_names)
+    of_model = Recovery(model, dataset, table, batch_size=16, vocabulary=table.vocabulary)
+    assert ordered(of_model.score(rows)).equals(lines)
 
 
 def test_only_masked_language_models(prepared, tmp_path):

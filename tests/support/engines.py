@@ -16,8 +16,8 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
@@ -71,13 +71,23 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
     stage = config.pretrain if pretraining else config.finetune
     model = build_model(config, dataset.field_sizes, objective=objective_name)
     objective = build_objective(model, stage)
-    table = TokenTable.open(dataset, load_tokenizer(config.plm.path)) if model.plm is not None else None
+    table = None
+    if model.plm is not None:
+        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
     masking = config.masking if objective_name == "pretrain" else None
     lm = objective.model.plm.lm_kind if masking else "masked"
     corruption = (
         IdCorruption.of(dataset, config.masking, config.pretrain, config.seed) if pretraining else None
     )
-    collator = Collator(dataset.columns, table, masking, lm=lm, seed=config.seed, corruption=corruption)
+    collator = Collator(
+        dataset.columns,
+        table,
+        masking,
+        lm=lm,
+        seed=config.seed,
+        corruption=corruption,
+        label_share=config.finetune.label_share,
+    )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
         built = TorchEngine(

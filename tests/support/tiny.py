@@ -45,7 +45,11 @@ def _plm_config(family: str, vocab_size: int):
     )
 
 
-def write_plm(folder: str, family: str = "bert") -> str:
+CLICK_WORDS = ("clicked", "yes", "no")
+"""what a tokenizer must know besides for `plm.click_text`"""
+
+
+def write_plm(folder: str, family: str = "bert", more_words: tuple[str, ...] = ()) -> str:
     """config.json and tokenizer of a PLM without dropout; no weights: for `plm.random_init`. All families get
     the same tokenizer.
     """
@@ -63,6 +67,7 @@ def write_plm(folder: str, family: str = "bert") -> str:
         *words,
         *digits,
         *(f"##{digit}" for digit in digits),
+        *more_words,
     ]
     path = os.path.join(folder, "vocab.txt")
     with open(path, "w") as stream:
@@ -72,9 +77,11 @@ def write_plm(folder: str, family: str = "bert") -> str:
     return folder
 
 
-def write_both(folder: str, template: str | None = None) -> tuple[Dataset, str]:
+def write_both(
+    folder: str, template: str | None = None, more_words: tuple[str, ...] = ()
+) -> tuple[Dataset, str]:
     """The synthetic dataset with the token table of a tiny PLM, and that PLM's folder."""
-    plm = write_plm(os.path.join(folder, "plm"))
+    plm = write_plm(os.path.join(folder, "plm"), more_words=more_words)
     dataset = write_dataset(os.path.join(folder, "data"), template=template)
     build_token_table(dataset, load_tokenizer(plm))
     return dataset, plm

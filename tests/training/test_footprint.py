@@ -128,6 +128,20 @@ def test_activations_grow_with_rows_and_layers(tmp_path, family):
     )
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_clicks_logit_needs_no_logits_of_the_vocabulary(tmp_path, precision):
+    config = tiny_config("", write_plm(str(tmp_path / "plm")), runtime__precision=precision)
+    found = []
+    for click_text in (False, True):
+        changed = replaced(config, {"plm.click_text": click_text})
+        model = on_meta(changed, [30, 3, 41], "with_plm")
+        found.append(footprint(model, changed, changed.finetune, 16, 2))
+    plain, by_head = found
+    assert by_head.activations == plain.activations
+    # An H × H matrix each, which autocast casts
+    assert by_head.copies == plain.copies - (2 * 32 if precision == "bf16" else 0)
+
+
 def test_lazy_tables_are_whole_on_every_worker(tmp_path):
     plm = write_plm(str(tmp_path / "plm"))
     config = tiny_config("", plm, pretrain__embedding_optimizer="lazy", runtime__num_workers=2)

@@ -1,14 +1,16 @@
-"""Objectives on ids in training: every engine, the lazy tables and any number of workers give one plain
-process's losses, also across a restart.
+"""Objectives on ids, and the click in the text, in training: every engine, the lazy tables and any number of
+workers give one plain process's losses, also across a restart.
 """
 
 import pytest
 
 from clickprompt.config import replaced
 from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
-from tests.support.tiny import tiny_config, write_both
+from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 
 RATES = "{ctr: 1e-2, projector: 2e-3, plm: 1e-3, heads: 5e-3}"
+# Restarted at a checkpoint, and without validations, whose losses would come between
+BY_LM_HEAD = {"plm.click_text": True, "finetune.checkpoint_every": 5, "finetune.validate_every": 100}
 OBJECTIVES = {
     "all with text": (
         "pretrain",
@@ -26,14 +28,25 @@ OBJECTIVES = {
         "pretrain_ids",
         {"pretrain.with_plm": False, "pretrain.id_objective": "masked", "pretrain.id_candidates": 4},
     ),
+    "text with clicks": (
+        "pretrain",
+        {
+            "plm.click_text": True,
+            "finetune.label_share": 0.5,
+            "masking.mask_rate": 0.3,
+            "masking.vocabulary": "dataset",
+        },
+    ),
+    "clicks by the LM head": ("with_plm", BY_LM_HEAD),
+    "clicks by the LM head of a frozen PLM": ("with_plm", {**BY_LM_HEAD, "finetune.lr.plm": 0}),
 }
-LAZY = {"pretrain.embedding_optimizer": "lazy"}
+LAZY = {"pretrain.embedding_optimizer": "lazy", "finetune.embedding_optimizer": "lazy"}
 ENGINES = {"torch": {}, "2": {}, "3": {}, "torch, lazy": LAZY, "2, lazy": LAZY}
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    dataset, plm = write_both(str(tmp_path_factory.mktemp("ids")))
+    dataset, plm = write_both(str(tmp_path_factory.mktemp("ids")), more_words=CLICK_WORDS)
     return tiny_config(dataset.uri, plm, pretrain__lr=RATES)
 
 
@@ -58,7 +71,7 @@ def two_workers(config, tmp_path_factory):
 
 
 # Which value is hidden can't be learned here: the fields of these rows are independent
-@pytest.mark.parametrize("name", ["all with text", "replaced alone"])
+@pytest.mark.parametrize("name", ["all with text", "replaced alone", "text with clicks"])
 def test_the_objective_is_learned(plain, name):
     losses = plain[name]
     assert len(losses) == STEPS

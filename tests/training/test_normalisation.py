@@ -17,13 +17,13 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.plm_loading import check_plm
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.engine import TorchEngine, all_reduce_sum
-from tests.support.tiny import tiny_config, write_both, write_plm
+from tests.support.tiny import CLICK_WORDS, tiny_config, write_both, write_plm
 
 CASES = {
     "PA-MLM": ("bert", "pretrain", {}),
@@ -55,6 +55,18 @@ CASES = {
         "pretrain_ids",
         {"pretrain.with_plm": False, "pretrain.id_objective": "masked", "pretrain.id_candidates": 4},
     ),
+    "PA-MLM with half of the clicks": (
+        "bert",
+        "pretrain",
+        {
+            "plm.click_text": True,
+            "finetune.label_share": 0.5,
+            "masking.mask_rate": 0.4,
+            "masking.vocabulary": "dataset",
+            "masking.hide_ids": 1.0,
+            "pretrain.text_id_weight": 0.5,
+        },
+    ),
     "PA-CLM": ("gpt2", "pretrain", {}),
     "PA-CLM with hidden ids and both alignments": (
         "gpt2",
@@ -73,6 +85,7 @@ CASES = {
     ),
     "denoising": ("bart", "pretrain", {}),
     "Eq. 9": ("bert", "with_plm", {}),
+    "Eq. 9 by the LM head": ("bert", "with_plm", {"plm.click_text": True, "plm.last_layer": "targets"}),
     "Eq. 9 with a decoder": ("gpt2", "with_plm", {}),
     "Eq. 9 with an encoder-decoder": ("bart", "with_plm", {"prompt.prompt_depth": "input"}),
     "Eq. 10": ("bert", "without_plm", {"ctr.backbone": "xdeepfm"}),
@@ -92,7 +105,7 @@ def gradients(
     # The last batch of an epoch: the 400 training rows fill 16 of 24 rows, so there is padding too
     order = Order.of(dataset, global_batch_size=ROWS, chunk_batches=4, seed=0, epochs=1, max_steps=None)
     batches = dict(read_local_batches(dataset, order, rank=rank, num_workers=num_workers))
-    table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+    table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
     pretrain = objective_name == "pretrain"
     lm = check_plm(config.plm).lm_kind
     collator = Collator(
@@ -104,6 +117,7 @@ def gradients(
         corruption=IdCorruption.of(dataset, config.masking, stage, seed=0)
         if objective_name in PRETRAINING
         else None,
+        label_share=config.finetune.label_share,
     )
     objective = OBJECTIVES[objective_name](
         build_model(config, dataset.field_sizes, objective=objective_name)
@@ -142,9 +156,9 @@ def _worker(rank, num_workers, port, config, out):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("normalisation")
-    dataset, plm = write_both(str(folder))
+    dataset, plm = write_both(str(folder), more_words=CLICK_WORDS)
     for family in ("bert", "gpt2", "bart"):
-        write_plm(f"{plm}-{family}", family)
+        write_plm(f"{plm}-{family}", family, CLICK_WORDS)
     return tiny_config(dataset.uri, plm)
 
 

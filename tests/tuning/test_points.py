@@ -143,6 +143,17 @@ def test_spaces_that_are_refused(space, settings, reason):
         ),
         ({"finetune.lr.plm": [0, 0.0]}, {}, "the point finetune.lr.plm=0.0 comes twice"),
         ({"prompt.num_prompts": [0]}, {"finetune__with_plm": False}, "there is no CTR tower to finetune"),
+        (
+            {"finetune.label_share": [1.0, 0.1]},
+            {"plm__click_text": True},
+            "point 1 (finetune.label_share=0.1): pretrained with plm.click_text on the clicks of "
+            "finetune.label_share=1 of the rows, drawn by seed=0, and here only 0.1",
+        ),
+        (
+            {"finetune.lr.plm": [0]},
+            {"plm__click_text": True, "finetune__label_share": 0.1, "tune__seeds": [0, 1]},
+            "drawn by seed=0, and here only 0.1, drawn by seed=1, may be used; pretrain with this seed",
+        ),
         ({"runtime.num_workers": [[1, 2]]}, {}, "a sweep's trials share the cluster; give one number"),
     ],
 )
@@ -150,3 +161,13 @@ def test_points_that_are_refused(space, settings, reason):
     with pytest.raises(ConfigError) as error:
         points_of(searched(space, **settings))
     assert reason in str(error.value)
+
+
+def test_a_pretraining_on_clicks_is_shared_where_it_reads_no_more_than_a_trial_may():
+    few = {"plm__click_text": True, "finetune__label_share": 0.1}
+    for space, settings in (
+        ({"finetune.label_share": [0.1, 0.5]}, few),
+        ({"seed": [0, 1], "finetune.lr.plm": [0, 1e-4]}, few),  # each seed has a pretraining of its own
+        ({"finetune.lr.plm": [0]}, {"plm__click_text": True, "tune__seeds": [0, 1]}),
+    ):
+        assert points_of(searched(space, **settings))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.click_text import ClickText
 from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError
 from clickprompt.io import storage
@@ -35,20 +36,31 @@ class TokenTable:
     0 (unknown); `value_spans` [sum of field sizes, 2] int32: where the value's tokens start and stop, counted
     from the segment's first token. With a `max_length`, rows that are longer lose whole segments
     (`kept_segments`); a segment that becomes the first one this way keeps its leading separator.
+
+    `click`: the texts end with the click (`with_click`). Its segment stands before the family's closing
+    tokens and is treated as they are: it is never lost, and belongs to no field.
     """
 
     def __init__(
-        self, uri: str, meta: dict[str, Any], tokens: np.ndarray, offsets: np.ndarray, value_spans: np.ndarray
+        self,
+        uri: str,
+        meta: dict[str, Any],
+        tokens: np.ndarray,
+        offsets: np.ndarray,
+        value_spans: np.ndarray,
+        click: ClickText | None = None,
     ) -> None:
         self.uri = uri
         self.meta = meta
         self.tokens = tokens
         self.offsets = offsets
         self.value_spans = value_spans
+        self.click = click
         self._sizes = np.array(meta["field_sizes"], dtype=np.int64)
         self._bases = np.cumsum(self._sizes) - self._sizes
         self._prefix = np.array(meta["prefix"], dtype=np.int64)
-        self._suffix = np.array(meta["suffix"], dtype=np.int64)
+        segment = click.tokens if click is not None else ()
+        self._suffix = np.array([*segment, *meta["suffix"]], dtype=np.int64)
 
     @classmethod
     def open(cls, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> "TokenTable":
@@ -87,7 +99,11 @@ class TokenTable:
         return table
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load, (self.uri,)
+        return _load, (self.uri, self.click)
+
+    def with_click(self, click: ClickText) -> "TokenTable":
+        """Return the same table for texts that end with the click."""
+        return TokenTable(self.uri, self.meta, self.tokens, self.offsets, self.value_spans, click)
 
     @property
     def mask_id(self) -> int | None:
@@ -118,13 +134,25 @@ class TokenTable:
         seen = np.zeros(self.vocab_size, dtype=bool)
         for start in range(0, len(self.tokens), _TOKENS_AT_ONCE):
             seen[self.tokens[start : start + _TOKENS_AT_ONCE]] = True
+        if self.click is not None:
+            seen[[*self.click.tokens, *self.click.answers]] = True
         seen[[token for token in self.special_ids if token < len(seen)]] = False
         return np.flatnonzero(seen)
 
     @property
     def max_length(self) -> int:
         """Return the tokens of the longest row that the vocabularies allow, special tokens included."""
-        return self.meta["max_length"]
+        return self.meta["max_length"] + (len(self.click.tokens) if self.click is not None else 0)
+
+    @property
+    def fixed_length(self) -> int:
+        """Return the tokens of a row without any field."""
+        return len(self._prefix) + len(self._suffix)
+
+    def click_positions(self, attention_mask: np.ndarray) -> np.ndarray:
+        """Return [B] int64: where the rows of `assemble` have [MASK] for the click."""
+        assert self.click is not None
+        return attention_mask.sum(axis=1) - len(self._suffix) + self.click.place
 
     def segment_lengths(self, field_ids: np.ndarray) -> np.ndarray:
         """Return [B, F] int64: tokens of each cell's segment."""
@@ -133,9 +161,7 @@ class TokenTable:
 
     def kept(self, field_ids: np.ndarray, max_length: int) -> np.ndarray:
         """Return [B, F] bool: the segments of each row that stay under `max_length`."""
-        return kept_segments(
-            self.segment_lengths(field_ids), max_length - len(self._prefix) - len(self._suffix)
-        )
+        return kept_segments(self.segment_lengths(field_ids), max_length - self.fixed_length)
 
     def lengths(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
         """Return [B] int64: tokens of each row, the family's special tokens included."""
@@ -147,9 +173,9 @@ class TokenTable:
         """Return the tokens of the rows' sentences, padded on the right to the longest of them.
 
         field_ids [B, F] integers, each field counted from 0; text [B] bool: rows with False get only the
-        special tokens, or, if the family puts none around a text, one padding token that is not masked out,
-        because attention over nothing is undefined. Returns input_ids [B, Z] int64 and attention_mask [B, Z]
-        int64 (1 = token).
+        special tokens (and the click's), or, if the family puts none around a text, one padding token that is
+        not masked out, because attention over nothing is undefined. Returns input_ids [B, Z] int64 and
+        attention_mask [B, Z] int64 (1 = token).
         """
         cells = self._cells(field_ids)
         counts = self._counts(cells, text, max_length)
@@ -194,7 +220,7 @@ class TokenTable:
         """Return [B] int64: tokens of rows with `counts` [B, F] tokens per segment; at least the one token of
         `assemble`.
         """
-        return np.maximum(counts.sum(axis=1) + len(self._prefix) + len(self._suffix), 1)
+        return np.maximum(counts.sum(axis=1) + self.fixed_length, 1)
 
     def _text_positions(self, counts: np.ndarray, width: int) -> np.ndarray:
         """Return [B, Z] bool: the places of the segments' tokens. Read row by row, left to right, they are
@@ -207,7 +233,7 @@ class TokenTable:
         """Return [B, F] int64: tokens that each segment puts into its row."""
         counts = self.offsets[cells + 1] - self.offsets[cells]
         if max_length is not None and max_length < self.max_length:
-            counts *= kept_segments(counts, max_length - len(self._prefix) - len(self._suffix))
+            counts *= kept_segments(counts, max_length - self.fixed_length)
         if text is not None:
             counts *= np.asarray(text, dtype=np.int64)[:, None]
         return counts
@@ -257,7 +283,7 @@ def array_file(uri: str, name: str) -> str:
     return storage.join(uri, f"{name}.bin")
 
 
-def _load(uri: str) -> TokenTable:
+def _load(uri: str, click: ClickText | None = None) -> TokenTable:
     """Map the arrays instead of reading them, so that all processes of a machine share the pages that they
     use.
     """
@@ -279,7 +305,7 @@ def _load(uri: str) -> TokenTable:
             f"{uri}: the token table's files don't belong together; delete this folder and run "
             "clickprompt tokenize again"
         )
-    return TokenTable(uri, meta, **arrays)
+    return TokenTable(uri, meta, **arrays, click=click)
 
 
 def _fetched(uri: str, meta: dict[str, Any]) -> str:

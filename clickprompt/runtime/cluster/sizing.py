@@ -14,8 +14,8 @@ import torch
 
 from clickprompt.config import Config, ObjectiveName, load_config, replaced
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.models.backbones import get_backbone
@@ -227,7 +227,7 @@ def _tokens(
         return min(given, limit or given), "as given"
     if dataset is not None:
         try:
-            table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+            table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         except DataError:  # not tokenized yet
             return min(_TOKENS, limit or _TOKENS), "assumed, until there is a token table"
         columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, global_batch_size))

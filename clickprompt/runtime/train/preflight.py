@@ -17,6 +17,7 @@ from clickprompt.config import (
     ObjectiveName,
     RuntimeConfig,
     StageConfig,
+    check_labels,
     dump_config,
     load_config,
     replaced,
@@ -27,8 +28,8 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.lengths import check_lengths
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_info
 from clickprompt.io import storage
@@ -90,7 +91,7 @@ def check_training(
                 f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision "
                 "or engine=torch"
             )
-        table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
+        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         if objective == "pretrain":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
@@ -229,10 +230,12 @@ def _check_init(
     """
     if objective in PRETRAINING and info.objective not in PRETRAINING:
         raise ConfigError(
-            f"{what}: a finetuning, which has no language model's head to go on with; give the pretraining "
-            "it started from"
+            f"{what}: a finetuning, which has no language model's head to go on with, or one for clicks; "
+            "give the pretraining it started from"
         )
     earlier = stored_config(info.config)
+    if info.objective == "pretrain":
+        check_labels(what, earlier, config)
     has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids
     if not has_ctr and objective in ("without_plm", "pretrain_ids"):
         raise ConfigError(

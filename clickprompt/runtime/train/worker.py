@@ -13,8 +13,8 @@ from ray.train.torch import get_device
 from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
+from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError, RunError
 from clickprompt.export.format import load_weights
 from clickprompt.io import storage
@@ -132,7 +132,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
     """Build the collator for the run's objective; `tokenizer` is None for a run without a PLM."""
     return Collator(
         training.dataset.columns,
-        TokenTable.open(training.dataset, tokenizer) if tokenizer is not None else None,
+        open_model_table(training.dataset, tokenizer, training.config.plm) if tokenizer is not None else None,
         training.config.masking if training.objective == "pretrain" else None,
         lm=training.lm_kind or "masked",
         max_length=training.config.plm.max_length,
@@ -143,6 +143,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         )
         if isinstance(training.stage, PretrainConfig)
         else None,
+        label_share=training.config.finetune.label_share,
     )
 
 

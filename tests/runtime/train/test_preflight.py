@@ -15,7 +15,7 @@ from clickprompt.export.format import write_export
 from clickprompt.models.clickprompt import build_model
 from clickprompt.runtime.train.preflight import check_training, claim
 from clickprompt.training.engine import weights_of
-from tests.support.tiny import tiny_config, write_both
+from tests.support.tiny import CLICK_WORDS, tiny_config, write_both, write_plm
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +172,56 @@ def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) 
     check_training(replaced(config, {"finetune.init": without}), "finetune")
     settings = replaced(config, {"finetune.init": without, "finetune.with_plm": False})
     refused(settings, "finetune", "pretrained without prompts, so it has no CTR tower")
+
+
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "causal"), ("bart", "denoising")])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_click_in_the_text_of_other_kinds(config, tmp_path, family, kind, stage) -> None:
+    plm = write_plm(str(tmp_path / family), family, CLICK_WORDS)
+    changed = replaced(config, {"plm.path": plm, "plm.click_text": True})
+    refused(changed, stage, rf"plm\.click_text=true: a {family} \({kind} language modelling\) fills in no")
+    alone = {"finetune.with_plm": False, "pretrain.with_plm": False, "pretrain.id_objective": "replaced"}
+    check_training(replaced(changed, alone), stage)
+
+
+def test_a_tokenizer_that_cannot_write_the_click(config) -> None:
+    changed = replaced(config, {"plm.click_text": True})
+    refused(changed, "pretrain", r"plm\.click_text=true: .* yes and no must be a token each.*use another PLM")
+
+
+def test_labels_that_a_pretraining_has_read(tmp_path) -> None:
+    """A finetuning on few labels starts from no pretraining that has read others."""
+    dataset, plm = write_both(str(tmp_path / "both"), more_words=CLICK_WORDS)
+    config = tiny_config(dataset.uri, plm, plm__click_text=True, finetune__label_share=0.5)
+    init = str(tmp_path / "pretrained")
+    model = build_model(config, dataset.field_sizes, objective="pretrain")
+    write_export(
+        init,
+        weights_of(model),
+        plm=model.plm.config_dict(),
+        objective="pretrain",
+        config=config,
+        dataset=dataset,
+        tokenizer=load_tokenizer(plm),
+        tokenizer_fingerprint=None,
+        step=1,
+    )
+    start = replaced(config, {"finetune.init": init, "pretrain.init": init})
+    for fits in ({}, {"finetune.label_share": 0.7}, {"finetune.label_share": 1.0, "seed": 1}):
+        check_training(replaced(start, fits), "finetune")
+    message = (
+        r"finetune\.init=.*: pretrained with plm\.click_text on the clicks of finetune\.label_share=0\.5 of "
+    )
+    for others in (
+        {"finetune.label_share": 0.4},
+        {"seed": 1},
+        {"finetune.label_share": 0.4, "finetune.with_plm": False},
+        {"finetune.label_share": 0.4, "plm.click_text": False},
+    ):
+        refused(replaced(start, others), "finetune", message)
+    refused(
+        replaced(start, {"finetune.label_share": 0.4}), "pretrain", r"pretrain\.init=.*pretrained with plm"
+    )
 
 
 def test_deepspeed_keeps_one_type_of_weights(config) -> None:
