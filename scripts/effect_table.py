@@ -135,6 +135,7 @@ def effects(rows: list[Run]) -> tuple[list[str], Cells]:
     columns = [
         "labels",
         "arm",
+        "seeds",
         "test AUC",
         "sd",
         "log loss",
@@ -150,6 +151,7 @@ def effects(rows: list[Run]) -> tuple[list[str], Cells]:
             [
                 percent(row["label_share"]),
                 row["arm"],
+                row["seeds"],
                 *(
                     None if row[key] is None else round(row[key], 4)
                     for key in ("test_auc", "sd", "test_log_loss")

@@ -29,6 +29,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-seri
 .dashed { stroke-dasharray: 6 4; }
 .reference { stroke: #737b86; stroke-dasharray: 5 3; }
 """
+PA_MLM = "PA-MLM as in the paper"
 COLOURS = {BLUE: "#3b82c4", ORANGE: "#d9722a", GREY: "#8a929c", GREEN: "#2f9e77", PURPLE: "#a267a0"}
 
 
@@ -302,6 +303,34 @@ def daily() -> str:
     )
 
 
+def pretraining() -> str:
+    """Test AUC by data and share of labels: from scratch, from ids and, where it was measured, PA-MLM."""
+    colours = {"scratch": GREY, "ids masked, tables": BLUE, "ids masked": BLUE, PA_MLM: ORANGE}
+    cells: dict[str, list[Mark]] = {}
+    for data, result in (
+        ("MovieLens-1M", "few-effects"),
+        ("MovieLens-1M", "all-effects"),
+        ("MovieLens-100K", "small-effects"),
+        ("Book-Crossing", "books-effects"),
+    ):
+        for labels, arm, _, auc, *_ in rows_of("pretraining", result):
+            if arm in colours:
+                cells.setdefault(f"{data}, {labels} of the labels", []).append(Mark(colours[arm], auc))
+    values = [mark.value for marks in cells.values() for mark in marks]
+    low, high = math.floor(50 * min(values)) / 50, math.ceil(50 * max(values)) / 50
+    return horizontal(
+        "Test AUC from scratch and pretrained",
+        list(cells.items()),
+        axis="test AUC, mean of the seeds",
+        ends=(low, high),
+        ticks=[(value / 50, f".{2 * value}") for value in range(round(50 * low), round(50 * high) + 1)],
+        left=250.0,
+        right=40.0,
+        dots=True,
+        names=[(GREY, "from scratch"), (BLUE, "hidden ids restored"), (ORANGE, "PA-MLM as in the paper")],
+    )
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     "movielens-auc": movielens_auc,
     "recovery": recovery,
@@ -310,6 +339,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "scale": scale,
     "reading-memory": reading_memory,
     "daily": daily,
+    "pretraining": pretraining,
 }
 
 
