@@ -6,7 +6,8 @@
 A study names shares of labels (each with settings of its own, as how often to validate), arms, and tries
 (changes of settings, the same for every arm). On the first seed every arm runs
 every try, and the one with the best validation AUC is kept; with it every seed has its own pretraining and
-finetuning, and only then is the test split scored, once. Everything runs in this process, by the loop, the
+finetuning, and only then is the test split scored, once. (An arm may begin from other fresh weights: what two
+models of one kind differ by, and what their mean gives.) Everything runs in this process, by the loop, the
 models and the data that `clickprompt pretrain` and `finetune` use, with one worker. Each run is one line of
 RUNS.jsonl; what is there isn't run again, and a pretraining goes on from its newest checkpoint.
 """
@@ -68,7 +69,8 @@ def main() -> None:
     place = Place(given.work, torch.device(given.device), given.minutes)
     for piece in pieces(study, given.seeds, given.out):
         try:
-            found = run_piece(configured(study, piece, given.data, given.plm), piece, place)
+            weights = study["arms"][piece["arm"]].get("weights", 0)
+            found = run_piece(configured(study, piece, given.data, given.plm), piece, place, weights)
         except TimeIsUpError:
             print("time is up; the same command goes on", flush=True)
             break
@@ -154,15 +156,19 @@ def flat(values: Run, prefix: str = "") -> Run:
     return found
 
 
-def run_piece(config: Config, piece: Run, place: Place) -> Run:
-    """Pretrain (unless that was done), finetune and score. Raises TimeIsUpError."""
+def run_piece(config: Config, piece: Run, place: Place, weights: int = 0) -> Run:
+    """Pretrain (unless that was done), finetune and score. Raises TimeIsUpError.
+
+    weights: added to the seed of finetuning's fresh weights, and to nothing else: the rows, their order and
+    the labels stay.
+    """
     place.check()
     started = time.monotonic()
     pretrained = pretrain(config, place) if config.finetune.init else None
     place.check()
     seconds = time.monotonic() - started
-    model, collator, state, validations = finetune(config, pretrained, place)
-    found: Run = {"best_step": state.best_step, "validations": validations}
+    model, collator, state, validations = finetune(config, pretrained, place, weights)
+    found: Run = {"best_step": state.best_step, "validations": validations, "weights": weights}
     found |= next(each for each in validations if each["valid_step"] == state.best_step)
     found |= {"pretrain_seconds": round(seconds, 1), "seconds": round(time.monotonic() - started, 1)}
     shown = replaced(config, {"data.path": None, "plm.path": None})  # a machine's paths say nothing elsewhere
@@ -177,10 +183,13 @@ def run_piece(config: Config, piece: Run, place: Place) -> Run:
     return found
 
 
-def begin(config: Config, stage_name: str, place: Place) -> tuple[TrainingRun, TorchEngine, Collator]:
+def begin(
+    config: Config, stage_name: str, place: Place, weights: int = 0
+) -> tuple[TrainingRun, TorchEngine, Collator]:
     """Check a stage as the product does, and build what its one worker has."""
     training = check_training(config, stage_name, again=True)
-    model = build_model(config, training.dataset.field_sizes, objective=training.objective)
+    seeded = replaced(config, {"seed": config.seed + weights})
+    model = build_model(seeded, training.dataset.field_sizes, objective=training.objective)
     engine = TorchEngine(
         build_objective(model, training.stage),
         training.stage,
@@ -250,12 +259,12 @@ def run_loop(
 
 
 def finetune(
-    config: Config, pretrained: dict[str, torch.Tensor] | None, place: Place
+    config: Config, pretrained: dict[str, torch.Tensor] | None, place: Place, weights: int = 0
 ) -> tuple[ClickPrompt, Collator, TrainState, list[Run]]:
     """Return the model with the weights that validation chose, its collator, the loop's state and all
     validations.
     """
-    training, engine, collator = begin(replaced(config, {"finetune.init": None}), "finetune", place)
+    training, engine, collator = begin(replaced(config, {"finetune.init": None}), "finetune", place, weights)
     assert isinstance(training.stage, FinetuneConfig)
     if pretrained is not None:
         tables = tables_of(engine.model)

@@ -4,10 +4,11 @@
 
 Prints JSON, or with --page the two tables of docs/results/pretraining.md and what its JSON has of them: for
 each share of labels and each arm the means over the seeds, and beside the arm from scratch the relative
-improvement, a paired t-test over the seeds with Holm's correction over the arms, and a paired bootstrap by
-user of the first seed's test rows. The AUC of users and items that training never saw, of the rarest tenth of
-the others, and of the rest. Where an arm is finetuned with the PLM, there is a row of what two models give by
-themselves: the mean of the logits of two seeds from scratch.
+improvement, a paired t-test over the seeds with Holm's correction over the arms that pretrain, and a paired
+bootstrap by user of the first seed's test rows. The AUC of users and items that training never saw, of the
+rarest tenth of the others, and of the rest. Where the study has a second arm from scratch (other weights),
+there is a row of what two models give by themselves: the mean of both arms' logits, which had the same rows
+and labels.
 """
 
 import argparse
@@ -51,14 +52,19 @@ def compare(runs: list[Run], dataset: Dataset, work: str) -> list[Run]:
     """Return a row for each share of labels and each arm."""
     subsets = Subsets(dataset)
     rows = []
-    for share in dict.fromkeys(run["label_share"] for run in runs):
+    for share in dict.fromkeys(run["label_share"] for run in runs if run["test"]):
         tested = [run for run in runs if run["test"] and run["label_share"] == share]
         logits: dict[str, dict[int, np.ndarray]] = {}  # arm → seed → logits [N]
         for run in tested:
             logits.setdefault(run["arm"], {})[run["seed"]] = np.load(os.path.join(work, run["logits"]))
-        scratch = next(run["arm"] for run in tested if run["config"]["finetune"]["init"] is None)
-        if len(logits[scratch]) > 1 and any(run["config"]["finetune"]["with_plm"] for run in tested):
-            logits[TWO] = two_models(logits[scratch])
+        fresh = [run for run in tested if run["config"]["finetune"]["init"] is None]
+        scratch = next(run["arm"] for run in fresh if not run.get("weights"))
+        again = next((run["arm"] for run in fresh if run.get("weights")), None)
+        if again is not None:
+            logits[TWO] = {
+                seed: (logits[scratch][seed] + logits[again][seed]) / 2
+                for seed in logits[scratch].keys() & logits[again].keys()
+            }
         found = [
             {"label_share": share, "arm": arm, **beside(logits[scratch], own, subsets, arm != scratch)}
             for arm, own in logits.items()
@@ -68,18 +74,9 @@ def compare(runs: list[Run], dataset: Dataset, work: str) -> list[Run]:
             if own:
                 row["valid_auc"] = float(np.mean([run["valid_auc"] for run in own]))
                 row["try"] = own[0]["try"]
-        holm([row for row in found if "t_test" in row])
+        holm([row for row in found if "t_test" in row and row["arm"] not in (again, TWO)])
         rows += found
     return rows
-
-
-def two_models(scratch: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Return for each seed the mean of its logits and the next seed's."""
-    seeds = sorted(scratch)
-    return {
-        seed: (scratch[seed] + scratch[other]) / 2
-        for seed, other in zip(seeds, seeds[1:] + seeds[:1], strict=True)
-    }
 
 
 class Subsets:
@@ -161,7 +158,7 @@ def effects(rows: list[Run]) -> tuple[list[str], Cells]:
                 if p_value is None
                 else f"{p_value:.3f}"[1:]
                 if 0.001 <= p_value < 1
-                else f"{p_value:.1g}",
+                else f"{p_value:.1g}".removeprefix("0"),
                 None if boot is None else [round(bound, 4) for bound in boot["interval"]],
             ]
         )

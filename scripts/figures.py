@@ -311,7 +311,6 @@ def pretraining() -> str:
         ("MovieLens-1M", "few-effects"),
         ("MovieLens-1M", "all-effects"),
         ("MovieLens-100K", "small-effects"),
-        ("Book-Crossing", "books-effects"),
     ):
         for labels, arm, _, auc, *_ in rows_of("pretraining", result):
             if arm in colours:

@@ -15,9 +15,10 @@ import pytest
 import torch
 import yaml
 
-from clickprompt.config import EvaluateConfig
+from clickprompt.config import EvaluateConfig, load_config
 from clickprompt.evaluation.figures import check_fields
 from clickprompt.evaluation.metrics import auc
+from tests.support.page_numbers import numbers, numbers_of
 from tests.support.tiny import write_both
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -44,6 +45,7 @@ STUDY = {
     "tries": [{"finetune.epochs": 1}, {"finetune.epochs": 3, "finetune.average_validations": 3}],
     "arms": {
         "scratch": {},
+        "again": {"weights": 100},
         "ids": {"pretrain": {"pretrain.with_plm": False, "pretrain.id_objective": "replaced"}},
         "with PLM": {"pretrain": {"masking.hide_ids": 1.0}, "finetune": {"finetune.with_plm": True}},
     },
@@ -90,7 +92,7 @@ def test_runs_once_goes_on_and_is_compared(place):
     call(place, "effect.py", study)
     runs = lines(place)
     keys = [(run["arm"], run["try"], run["seed"], run["test"]) for run in runs]
-    assert len(set(keys)) == len(keys) == 3 * (2 + 2)
+    assert len(set(keys)) == len(keys) == 4 * (2 + 2)
     for arm in STUDY["arms"]:
         own = [run for run in runs if run["arm"] == arm]
         best = max((run for run in own if not run["test"]), key=lambda run: run["valid_auc"])
@@ -105,7 +107,10 @@ def test_runs_once_goes_on_and_is_compared(place):
     }
     scratch, mean = (table[arm] for arm in ("scratch", "two models from scratch"))
     first, second = (np.load(folder / "work" / f"0.5-scratch-{seed}.npy") for seed in (0, 1))
-    assert mean["test_auc"] == pytest.approx(auc(labels, (first + second) / 2))
+    others = [np.load(folder / "work" / f"0.5-again-{seed}.npy") for seed in (0, 1)]
+    pairs = [(first + others[0]) / 2, (second + others[1]) / 2]
+    assert not np.allclose(first, others[0], atol=1e-4)
+    assert mean["test_auc"] == pytest.approx(np.mean([auc(labels, pair) for pair in pairs]))
     table_of = dataset.read_split("test")
     user, item = check_fields(dataset, EvaluateConfig())
     rare, seen = np.zeros(len(labels), dtype=bool), np.ones(len(labels), dtype=bool)
@@ -126,7 +131,18 @@ def test_runs_once_goes_on_and_is_compared(place):
         assert [auc(labels, found) for found in logits] == [run["test_auc"] for run in own]
         assert row["test_auc"] == pytest.approx(np.mean([run["test_auc"] for run in own]))
         assert ("t_test" in row) == (arm != "scratch")
-    tested = [row for row in table.values() if "t_test" in row]
+    page = call(place, "effect_table.py", str(folder / "runs.jsonl"), "--page").split("\n\n")
+    for part in page[:2]:
+        *shown, values = part.strip().splitlines()
+        cells = json.loads(values)
+        assert [line.split("|")[2].strip() for line in shown[2:]] == [row[1] for row in cells["rows"]]
+        for line, row in zip(shown[2:], cells["rows"], strict=True):
+            assert len(row) == len(cells["columns"]) == line.count("|") - 1
+            assert numbers(line) == numbers_of(row)
+    aucs = {row[1]: row[3] for row in json.loads(page[0].splitlines()[-1])["rows"]}
+    assert aucs == {arm: round(row["test_auc"], 4) for arm, row in table.items()}
+    tested = [row for row in table.values() if "holm_p_value" in row]
+    assert {row["arm"] for row in tested} == {"ids", "with PLM"}
     values = sorted((row["t_test"]["p_value"], row["holm_p_value"]) for row in tested)
     assert values[0][1] == pytest.approx(min(1, len(tested) * values[0][0]))
 
@@ -158,8 +174,20 @@ def test_every_study_can_be_configured(study):
     for share, index in itertools.product(values["label_shares"], range(len(values["tries"]))):
         pieces = [{"label_share": share, "arm": arm, "try": index, "seed": 1} for arm in values["arms"]]
         configs = [effect.configured(values, piece, "data", "plm") for piece in pieces]
-        assert [config.finetune.init is None for config in configs] == [True] + [False] * (len(configs) - 1)
+        scratch = ["pretrain" not in arm for arm in values["arms"].values()]
+        assert scratch[0]
+        assert [config.finetune.init is None for config in configs] == scratch
         assert all(config.pretrain.micro_batches(1) for config in configs)
+
+
+def test_the_preset_is_what_the_study_chose():
+    study = yaml.safe_load((SCRIPTS / "effect" / "movielens-1m.yaml").read_text())
+    piece = {"label_share": 0.1, "arm": "ids masked, tables", "try": 4, "seed": 0}
+    config = script().configured(study, piece, "data", None).model_dump()
+    preset = load_config("movielens-1m-few-labels").model_dump()
+    config["finetune"]["init"] = None
+    for section in ("ctr", "masking", "pretrain", "finetune"):
+        assert preset[section] == config[section]
 
 
 @pytest.mark.parametrize("number", [1, 2])

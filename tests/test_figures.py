@@ -9,24 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.page_numbers import numbers, numbers_of
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = sorted(page.stem for page in RESULTS.glob("*.md") if page.stem != "index")
-_NUMBER = re.compile(r"(?<![\w.])[−+-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e-?\d+)?")
-
-
-def numbers(text: str) -> set[float]:
-    """The numbers in a text: 1,024 and −.0059 too."""
-    return {float(found.replace(",", "").replace("−", "-")) for found in _NUMBER.findall(text)}
-
-
-def numbers_of(value) -> set[float]:
-    """The numbers anywhere in a JSON value, its texts included."""
-    if isinstance(value, list):
-        return set().union(*map(numbers_of, value))
-    if isinstance(value, str):
-        return numbers(value)
-    return set() if value is None else {float(value)}
 
 
 def table_rows(page: str) -> list[str]:
