@@ -3,16 +3,16 @@
 Run `python -m clickprompt.config.reference > docs/config.md`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib import resources
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 
 from clickprompt.config import Config, preset_names
+from clickprompt.config.describe import default_words, leaves, sections, type_words
 
-__all__ = ["config_reference"]
+__all__ = ["config_reference", "presets", "section_meaning"]
 
 
 def config_reference() -> str:
@@ -23,90 +23,38 @@ def config_reference() -> str:
         "Made by `make docs` from the models in `clickprompt/config/`; don't edit it. A configuration "
         "is a YAML file or a preset",
         "(`--config`), with `--set KEY=VALUE` on top. An unknown key is refused, and the nearest "
-        "known one is named.",
+        "known one is named. `null` is YAML's word for no value.",
+        "`clickprompt config KEY` prints what stands here about a key, or about a section's keys.",
     ]
-    top = [(name, field) for name, field in Config.model_fields.items() if not _section(field)]
-    lines += ["", "## The whole", "", *_table("", top)]
-    for name, model in _sections(Config, ""):
-        lines += ["", f"## {name}", "", " ".join((model.__doc__ or "").split()), ""]
-        lines += _table(
-            f"{name}.",
-            [
-                (key, field)
-                for key, field in model.model_fields.items()
-                if not _section(field) and not field.exclude
-            ],
-        )
+    lines += ["", "## The whole", "", *_table(leaves(Config))]
+    for name, model in sections(Config):
+        lines += ["", f"## {name}", "", section_meaning(model), "", *_table(leaves(model, f"{name}."))]
     lines += ["", "## Presets", "", "| `--config` | what it is |", "| --- | --- |"]
-    lines += [f"| `{name}` | {_cell(_preset_comment(name))} |" for name in preset_names()]
+    lines += [f"| `{name}` | {_cell(comment)} |" for name, comment in presets().items()]
     return "\n".join([*lines, ""])
 
 
-def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, field in model.model_fields.items():
-        if section := _section(field):
-            yield f"{prefix}{name}", section
-            yield from _sections(section, f"{prefix}{name}.")
-
-
-def _section(field: Any) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
-def _table(prefix: str, fields: list[tuple[str, Any]]) -> list[str]:
+def _table(fields: Iterable[tuple[str, Any]]) -> list[str]:
     rows = [
-        f"| `{prefix}{name}` | {_type(field)} | {_default(field.default)} | "
+        f"| `{name}` | {_cell(type_words(field))} | {_default(field.default)} | "
         f"{_cell(field.description or '')} |"
         for name, field in fields
     ]
     return ["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows] if rows else []
 
 
-def _type(field: Any) -> str:
-    """Return the annotation as a reader of YAML would say it, with its bounds."""
-    bounds = [
-        f"{sign} {getattr(rule, name):g}"
-        for rule in field.metadata
-        for name, sign in _BOUNDS.items()
-        if hasattr(rule, name)
-    ]
-    kinds = [kind for kind in _choices(field.annotation) if kind is not NoneType]
-    text = " or ".join(dict.fromkeys(map(_kind, kinds))) + (f" {', '.join(bounds)}" if bounds else "")
-    return _cell(f"{text} or none" if NoneType in _choices(field.annotation) else text)
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
-
-
-def _kind(kind: Any) -> str:
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return _kind(parts[0])
-    if origin is Literal:
-        return ", ".join(f"`{part}`" for part in parts)
-    if origin is tuple:
-        return f"list: {_kind(parts[0])}" if parts[-1] is ... else f"[{', '.join(map(_kind, parts))}]"
-    if origin is dict:
-        return "key → " + " or ".join(map(_kind, _choices(parts[1])))
-    if origin is list:
-        return "list"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return f"{{{', '.join(kind.model_fields)}}}"
-    return _WORDS[kind]
-
-
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-
-
 def _default(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"`{list(value) if isinstance(value, tuple) else value}`"
+    return default_words(value) if value is None or isinstance(value, bool) else f"`{default_words(value)}`"
+
+
+def presets() -> dict[str, str]:
+    """Return every preset's name → the comment that it begins with."""
+    return {name: _preset_comment(name) for name in preset_names()}
+
+
+def section_meaning(model: type[BaseModel]) -> str:
+    """Return what a section is about, in one line."""
+    return " ".join((model.__doc__ or "").split())
 
 
 def _preset_comment(name: str) -> str:
