@@ -64,6 +64,17 @@ def type_words(field: Any) -> str:
     return f"{text} or null" if NoneType in choices(field.annotation) else text
 
 
+def words_of(kind: Any) -> list[str]:
+    """Return the words that a key takes, if it takes nothing else."""
+    if kind is bool:
+        return ["true", "false"]
+    parts = [part for part in choices(kind) if part is not NoneType]
+    if any(get_origin(part) is not Literal for part in parts):
+        return []
+    words = [str(word) for part in parts for word in get_args(part)]
+    return [*words, "null"] if NoneType in choices(kind) else words
+
+
 def default_words(value: Any) -> str:
     """Return a default as YAML has it."""
     if value is None or isinstance(value, bool):

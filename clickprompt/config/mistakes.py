@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from clickprompt.config.describe import choices, dotted_keys, kind_words, type_words
+from clickprompt.config.describe import choices, dotted_keys, kind_words, type_words, words_of
 from clickprompt.errors import ConfigError
 
 __all__ = ["enumerated", "mistakes_of", "section_mistake", "unknown_key", "validated"]
@@ -184,23 +184,14 @@ def _text(place: _Place, item: Any) -> str:
 
 def _asked(place: _Place) -> str:
     """Return what a key takes, to follow "give"."""
-    if words := _words_of(place.kind):
-        words += ["null"] if NoneType in choices(place.kind) else []
+    if words := words_of(place.kind):
         return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
     return f"a {place.words}" if place.words.startswith(("whole number", "number", "list")) else place.words
 
 
-def _words_of(kind: Any) -> list[str]:
-    """Return the words that a key takes, if it takes nothing else."""
-    parts = [part for part in choices(kind) if part is not NoneType]
-    if any(get_origin(part) is not Literal for part in parts):
-        return []
-    return [str(word) for part in parts for word in get_args(part)]
-
-
 def _meant(kind: Any, value: Any) -> str:
     """Return a question about the nearest of the words that a key takes, if one is near."""
-    near = difflib.get_close_matches(str(value).lower(), _words_of(kind), n=1)
+    near = difflib.get_close_matches(str(value).lower(), words_of(kind), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -1,18 +1,21 @@
-"""Print docs/config.md, every configuration key, from the models that check it.
+"""Print docs/config.md, every configuration key, from the models that check it; `clickprompt config` and
+`clickprompt presets` have their texts from here too.
 
 Run `python -m clickprompt.config.reference > docs/config.md`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
 from pydantic import BaseModel
 
 from clickprompt.config import Config, preset_names
-from clickprompt.config.describe import default_words, leaves, sections, type_words
+from clickprompt.config.describe import default_words, dotted_keys, leaves, sections, type_words, words_of
+from clickprompt.config.mistakes import enumerated, unknown_key
+from clickprompt.errors import ConfigError
 
-__all__ = ["config_reference", "presets", "section_meaning"]
+__all__ = ["config_reference", "entries", "explained", "presets", "section_meaning"]
 
 
 def config_reference() -> str:
@@ -45,6 +48,49 @@ def _table(fields: Iterable[tuple[str, Any]]) -> list[str]:
 
 def _default(value: Any) -> str:
     return default_words(value) if value is None or isinstance(value, bool) else f"`{default_words(value)}`"
+
+
+def entries(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return what is known of every key below `model` (`explained` says of what)."""
+    return [
+        _entry(key, field)
+        for name, section in [("", model), *sections(model)]
+        for key, field in leaves(section, f"{name}." if name else "")
+    ]
+
+
+def explained(wanted: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the sections (`section`, `meaning`) and keys (`key`, `type`, `allowed` words if it takes nothing
+    else, `default`, `meaning`) that are `wanted`; all of a section's, if it is one; without any, the sections
+    and the keys beside them.
+
+    Raises ConfigError, which names the nearest key, for one that is unknown.
+    """
+    about = dict(sections(Config))
+    known = entries(Config)
+    if unknown := [key for key in wanted if key not in dotted_keys(Config)]:
+        raise ConfigError(enumerated([unknown_key(key, Config, "config key") for key in unknown]))
+    named = [name for name in about if any(f"{name}.".startswith(f"{key}.") for key in wanted or about)]
+    keys = [
+        entry
+        for entry in known
+        if any(f"{entry['key']}.".startswith(f"{key}.") for key in wanted)
+        or (not wanted and "." not in entry["key"])
+    ]
+    return {
+        "sections": [{"section": name, "meaning": section_meaning(about[name])} for name in named],
+        "keys": keys,
+    }
+
+
+def _entry(key: str, field: Any) -> dict[str, Any]:
+    return {
+        "key": key,
+        "type": type_words(field).replace("`", ""),
+        "allowed": words_of(field.annotation) or None,
+        "default": list(field.default) if isinstance(field.default, tuple) else field.default,
+        "meaning": field.description or "",
+    }
 
 
 def presets() -> dict[str, str]:
