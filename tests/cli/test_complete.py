@@ -53,6 +53,16 @@ def test_a_yaml_file_is_a_configuration(tmp_path, monkeypatch):
     assert bash("clickprompt pretrain --config dem") == ["demo", "demo-full", "demon.yaml"]
 
 
+def test_it_installs_itself(tmp_path):
+    """Into the home folder, for the shell that the command was typed in."""
+    program = f'{sys.executable} -c "{PROGRAM}" --install-completion'
+    subprocess.run(
+        ["bash", "-c", f"{program}; true"], env={**os.environ, "HOME": str(tmp_path)}, check=True, text=True
+    )
+    assert ".bash_completions/clickprompt.sh" in (tmp_path / ".bashrc").read_text()
+    assert "_CLICKPROMPT_COMPLETE" in (tmp_path / ".bash_completions" / "clickprompt.sh").read_text()
+
+
 def test_zsh_and_fish():
     line = "clickprompt pretrain --config paper"
     zsh = asked("zsh", line, _TYPER_COMPLETE_ARGS=line)
