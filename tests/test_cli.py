@@ -59,7 +59,7 @@ def test_unknown_config_key_names_the_nearest(capsys, run):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("prompt.num_prompts=-1", ["prompt.num_prompts=-1", "greater than or equal to 0"]),
+        ("prompt.num_prompts=-1", ["prompt.num_prompts=-1", "give a whole number ≥ 0"]),
         ("pretrain.global_batch_size=25", ["global_batch_size=25", "12 × 1", "24 or 36"]),
         ("runtime.num_workers=64", ["runtime.num_workers=64", "logical CPUs", "use at most"]),
         ("ctr.backbone=dcn9", ["dcn9", "dcnv2"]),

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from clickprompt.cli.complete import config_files
 from clickprompt.cli.format import job_line
+from clickprompt.cli.help import JobGroup
 from clickprompt.cli.options import (
     AddressOption,
     ConfigOption,
@@ -14,8 +16,8 @@ from clickprompt.cli.options import (
     SetOption,
     app,
     finish,
+    load_config,
 )
-from clickprompt.config import load_config
 from clickprompt.errors import InputError
 
 
@@ -83,7 +85,7 @@ def submit(
         raise typer.Exit(result["exit_code"])
 
 
-job_app = typer.Typer(no_args_is_help=True, help="List, inspect and stop jobs on a cluster.")
+job_app = typer.Typer(cls=JobGroup, no_args_is_help=True, help="List, inspect and stop jobs on a cluster.")
 app.add_typer(job_app, name="job")
 
 
@@ -170,6 +172,7 @@ def doctor(
             "--plan",
             metavar="CONFIG",
             help="estimate instead what a training run of this YAML file or preset will need",
+            autocompletion=config_files,
         ),
     ] = None,
     stage: Annotated[
@@ -209,7 +212,7 @@ def doctor(
     if plan is not None:
         if config is not None:
             raise InputError(f"--plan {plan} --config {config}: two configurations; give one")
-        settings = load_config(plan, overrides or [])
+        settings = load_config(plan, overrides)
         if stage not in (None, "pretrain", "finetune"):
             raise InputError(f"--stage {stage}: give pretrain or finetune")
         from clickprompt.runtime.cluster.sizing import plan_table, size_training
@@ -224,7 +227,7 @@ def doctor(
             "--stage, --rows, --fields, --features, --tokens, --step-seconds and --measured go with --plan "
             "CONFIG"
         )
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.runtime.cluster.doctor import examine
 
     findings = examine(settings)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from clickprompt.cli.following import after_preparing, after_tokenizing
 from clickprompt.cli.format import check_table
-from clickprompt.cli.options import ConfigOption, JsonOption, SetOption, app, finish
-from clickprompt.config import load_config
+from clickprompt.cli.options import ConfigOption, JsonOption, SetOption, app, finish, load_config
 from clickprompt.errors import InputError
 from clickprompt.io.progress import say
 
@@ -99,7 +99,7 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Turn a raw log into a prepared dataset: Parquet shards, vocabulary and manifest."""
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     if check:
         from clickprompt.data.sources.check import check_source
         from clickprompt.data.sources.registry import get_source
@@ -150,7 +150,10 @@ def prepare(
     result["fingerprint"] = dataset.fingerprint
     rows = f"{' / '.join(f'{count:,}' for count in counts.values())} rows ({' / '.join(counts)})"
     finish(
-        as_json, result, f"{rows}, {fields} fields, {features:,} features: {out}, version {dataset.version}"
+        as_json,
+        result,
+        f"{rows}, {fields} fields, {features:,} features: {out}, version {dataset.version}",
+        then=after_preparing(out),
     )
 
 
@@ -178,7 +181,7 @@ def synth(
     """Generate a synthetic log from a known click model, so that the best possible AUC is known, and the
     schema to prepare it with.
     """
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.runtime.prepare.synth import synth as run_synth
 
     facts = run_synth(name, out, rows, seed=settings.seed, runtime=settings.runtime)
@@ -202,7 +205,7 @@ def tokenize(
     as_json: JsonOption = False,
 ) -> None:
     """Build the token table of a prepared dataset for one PLM's tokenizer."""
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.data.prepared.dataset import Dataset
     from clickprompt.data.text.template import load_tokenizer
     from clickprompt.runtime.prepare.tokenize import tokenize as run_tokenize
@@ -217,4 +220,4 @@ def tokenize(
     figures = (
         f"{len(table.offsets) - 1:,} values, {len(table.tokens):,} tokens, rows of up to {table.max_length}"
     )
-    finish(as_json, facts, f"token table: {table.uri} ({figures})")
+    finish(as_json, facts, f"token table: {table.uri} ({figures})", then=after_tokenizing(dataset, plm))

@@ -5,35 +5,59 @@ failed) or 2 (bad input, explained in one line). torch and ray are imported only
 that --help and mistakes answer at once.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from clickprompt.cli import cluster, data, results, serving, training
+from clickprompt.cli import cluster, data, results, serving, settings, training
+from clickprompt.cli.help import Command
 from clickprompt.cli.options import app
 from clickprompt.errors import ClickPromptError
 from clickprompt.io.progress import say
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = (data, training, results, serving, cluster)
-"""Modules with commands, in the order of --help. Importing a module registers its commands."""
+COMMANDS = (data, training, results, serving, cluster, settings)
+"""Modules with commands. Importing a module registers its commands; examples.py has their order in --help."""
+
+for _commands in (app, cluster.job_app):
+    for _command in _commands.registered_commands:
+        _command.cls = Command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        given = list(arguments) if arguments is not None else None
+        status = app(args=given, prog_name="clickprompt", standalone_mode=False)
     except ClickPromptError as error:
-        say(f"error: {error}")
-        sys.exit(error.exit_code)
+        _fail(as_json, str(error), error.exit_code)
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
         usage = getattr(error, "exit_code", None)
         if usage is None or not hasattr(error, "format_message"):
+            if as_json:
+                _print_error(f"{type(error).__name__}: {error}")
             raise
-        say(f"error: {error.format_message()}")  # pyright: ignore[reportAttributeAccessIssue] - click's UsageError
-        sys.exit(usage)
+        message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue] - click's UsageError
+        if message.startswith("Usage: "):  # of a command line without a command: its help
+            print(message)
+            sys.exit(usage)
+        command = getattr(getattr(error, "ctx", None), "command_path", "clickprompt")
+        _fail(as_json, f"{message.rstrip('.')}; see {command} -h", usage)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(as_json: bool, message: str, status: int) -> None:
+    if as_json:
+        _print_error(message)
+    say(f"error: {message}")
+    sys.exit(status)
+
+
+def _print_error(message: str) -> None:
+    print(json.dumps({"error": message}), flush=True)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from clickprompt.cli.following import after_evaluating
 from clickprompt.cli.format import (
     attention_table,
     comparison,
@@ -12,8 +13,16 @@ from clickprompt.cli.format import (
     slices_table,
     split_line,
 )
-from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, SplitOption, app, finish
-from clickprompt.config import load_config
+from clickprompt.cli.options import (
+    ConfigOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+    SplitOption,
+    app,
+    finish,
+    load_config,
+)
 from clickprompt.errors import InputError
 from clickprompt.io.progress import say
 
@@ -40,17 +49,19 @@ def evaluate(
     """Score a split. A finetuned run gets predictions, AUC, log loss and milliseconds per batch; a pretrained
     run, the share of masked values recovered per field.
     """
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.runtime.score.evaluate import evaluate as run_evaluate
     from clickprompt.runtime.score.evaluate import evaluate_attention, evaluate_recovery, is_pretrained
 
     if attention is not None:
         result = evaluate_attention(run, split, attention, config=settings, data=data)
-        finish(as_json, result, f"{attention_table(result)}\n{split}: {result['attention']}")
+        text = f"{attention_table(result)}\n{split}: {result['attention']}"
+        finish(as_json, result, text, then=after_evaluating(run, predicts=False))
         return
     if is_pretrained(run):
         result = evaluate_recovery(run, split, config=settings, data=data, against=against)
-        finish(as_json, result, f"{recovery_table(result)}\n{split}: {result['recovery']}")
+        text = f"{recovery_table(result)}\n{split}: {result['recovery']}"
+        finish(as_json, result, text, then=after_evaluating(run, predicts=False))
         return
     if against and is_pretrained(against):
         raise InputError(
@@ -59,7 +70,8 @@ def evaluate(
         )
     [result] = run_evaluate([run], split, config=settings, data=data, against=against)
     compared = f"{comparison(result)}\n" if against else ""
-    finish(as_json, result, f"{slices_table(result)}\n{compared}{split_line(result)}")
+    text = f"{slices_table(result)}\n{compared}{split_line(result)}"
+    finish(as_json, result, text, then=after_evaluating(run, predicts=True))
 
 
 @app.command()
@@ -138,7 +150,7 @@ def predict(
     """Score new raw rows with a finetuned run. A value that is not in the dataset counts as unknown, but a
     model with a PLM still reads its text.
     """
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.runtime.score.predict import predict as run_predict
 
     result = run_predict(run, rows, to, keep=keep or [], runtime=settings.runtime, data=data)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish
-from clickprompt.config import load_config
+from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish, load_config
 from clickprompt.errors import InputError
 
 
@@ -84,7 +83,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Answer POST /predict with logits and probabilities of raw rows, until Ctrl-C or SIGTERM."""
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     if missing := [
         name for name in ("fastapi", "starlette", "uvicorn") if importlib.util.find_spec(name) is None
     ]:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from clickprompt.cli.following import after_finetuning, after_pretraining
 from clickprompt.cli.format import outcomes_table, sweep_table
-from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish
-from clickprompt.config import Config, load_config
+from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish, load_config
 from clickprompt.io.progress import say
 
 
@@ -15,7 +15,7 @@ def pretrain(
     run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
     """Pretrain: PA-MLM trains the CTR model and the PLM together (§3.5.1)."""
-    _train(load_config(config, overrides or []), "pretrain", run, as_json)
+    _train("pretrain", run, config, overrides, as_json)
 
 
 @app.command()
@@ -25,13 +25,14 @@ def finetune(
     """Finetune for click prediction, with the PLM (Eq. 9) or without it (Eq. 10, --set
     finetune.with_plm=false).
     """
-    _train(load_config(config, overrides or []), "finetune", run, as_json)
+    _train("finetune", run, config, overrides, as_json)
 
 
-def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
+def _train(stage: str, run: str, config: str | None, overrides: list[str] | None, as_json: bool) -> None:
+    settings = load_config(config, overrides)
     from clickprompt.runtime.train.train import run_training
 
-    result = run_training(config, stage, run)
+    result = run_training(settings, stage, run)
     auc = ""
     if result.get("best_auc") is not None:
         auc = f", best valid AUC {result['best_auc']:.4f} at step {result['best_step']}"
@@ -45,6 +46,7 @@ def _train(config: Config, stage: str, run: str, as_json: bool) -> None:
         as_json,
         result,
         f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}",
+        then=after_finetuning(run) if stage == "finetune" else after_pretraining(run, config, overrides),
     )
 
 
@@ -62,7 +64,7 @@ def tune(
     """Search over any configuration keys (tune.space). Each pretraining runs once; the finetunings build on
     it.
     """
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.runtime.tune.tune import run_tune
 
     result = run_tune(settings, run, yes=yes)
@@ -88,7 +90,7 @@ def pipeline(
     """Run everything: fetch, prepare, pretrain, finetune in three ways, evaluate, and print what pretraining
     was worth.
     """
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides)
     from clickprompt.runtime.pipeline import run_pipeline
 
     result = run_pipeline(settings, run)

@@ -4,14 +4,15 @@ it.
 Nothing here imports torch or ray, so a mistake is reported in well under a second.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from clickprompt.config.describe import section_of
+from clickprompt.config.mistakes import section_mistake, unknown_key, validated
 from clickprompt.config.schema import Config
 from clickprompt.errors import ConfigError
 from clickprompt.io import storage
@@ -54,17 +55,20 @@ def load_config(config: str | None = None, overrides: Iterable[str] = ()) -> Con
 def load_settings(model: type[_Model], config: str | None, overrides: Iterable[str]) -> _Model:
     """Read the settings of `model`, a tool's own, as `load_config` reads a run's."""
     values = _read(config) if config else {}
+    mistakes = []
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"--set {override}: expected key=value, such as --set prompt.num_prompts=3")
-        _assign(values, key.strip(), _parse_value(override, text))
-    return _validate(values, model)
+        try:
+            _override(values, override)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    return validated(model, values, mistakes)
 
 
 def stored_config(values: Mapping[str, Any]) -> Config:
-    """Return the configuration that a run or an export has stored."""
-    return Config.model_validate(_as_now(values))
+    """Return the configuration that a run or an export has stored. Raises ConfigError for one that this
+    version doesn't know.
+    """
+    return validated(Config, _as_now(values))
 
 
 def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -74,14 +78,23 @@ def replaced(config: Config, changes: Mapping[str, Any]) -> Config:
     values = config.model_dump()
     for key, value in changes.items():
         _assign(values, key, value)
-    return _validate(values, Config)
+    return validated(Config, values)
 
 
 def check_key(dotted: str) -> None:
     """Raise ConfigError, which names the nearest key, unless `dotted` is a key that has a value."""
-    nested: dict[str, Any] = {}
-    _assign(nested, dotted, None)
-    _check_keys(nested, Config, Config)
+    model: type[BaseModel] = Config
+    names = dotted.split(".")
+    for depth, name in enumerate(names, 1):
+        field, above = model.model_fields.get(name), ".".join(names[:depth])
+        if field is None:
+            raise ConfigError(unknown_key(above, Config, "config key"))
+        section = section_of(field)
+        if section is None:
+            return  # what is below a value is its own
+        if depth == len(names):
+            raise ConfigError(section_mistake(dotted, dotted, section))
+        model = section
 
 
 def value_of(config: Config, dotted: str) -> Any:
@@ -95,14 +108,6 @@ def value_of(config: Config, dotted: str) -> Any:
 def dump_config(config: Config) -> str:
     """Return the resolved configuration as YAML; `load_config` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _validate(values: dict[str, Any], model: type[_Model]) -> _Model:
-    _check_keys(values, model, model)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_describe(error)) from error
 
 
 def _read(config: str) -> dict[str, Any]:
@@ -139,6 +144,13 @@ def _as_now(values: Mapping[str, Any]) -> dict[str, Any]:
     return now
 
 
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: expected key=value, such as --set prompt.num_prompts=3")
+    _assign(values, key.strip(), _parse_value(override, text))
+
+
 def _parse_value(override: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
@@ -154,41 +166,3 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
             raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section")
         values = below
     values[last] = value
-
-
-def _check_keys(
-    values: dict[str, Any], model: type[BaseModel], root: type[BaseModel], prefix: str = ""
-) -> None:
-    """Refuse an unknown key and name the nearest known one, which pydantic would not do."""
-    for key, value in values.items():
-        field = model.model_fields.get(str(key))
-        if field is None:
-            known = _dotted_keys(root)
-            near = difflib.get_close_matches(f"{prefix}{key}".lower(), known, n=1, cutoff=0.0)
-            raise ConfigError(f"unknown config key {prefix}{key}; the nearest known key is {near[0]}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            if not isinstance(value, dict):
-                example = f"{prefix}{key}.{next(iter(field.annotation.model_fields))}"
-                raise ConfigError(
-                    f"{prefix}{key}={value!r}: this is a section; set one of its keys, such as {example}"
-                )
-            _check_keys(value, field.annotation, root, f"{prefix}{key}.")
-
-
-def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(f"{prefix}{name}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _dotted_keys(field.annotation, f"{prefix}{name}.")
-    return keys
-
-
-def _describe(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in item["loc"])
-        value = "" if isinstance(item["input"], BaseModel | dict) else f"={item['input']!r}"
-        lines.append(f"{where}{value}: {message[0].lower()}{message[1:]}")
-    return "; ".join(lines)

@@ -104,8 +104,7 @@ def test_unknown_name_lists_the_known(capsys):
     )
 
 
-def test_help_names_every_benchmark(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_help_names_every_benchmark(capsys):
     with pytest.raises(SystemExit):
         main(["benchmark", "--help"])
-    assert f"what to measure: {', '.join(sorted(BENCHMARKS))}" in capsys.readouterr().out
+    assert f"what to measure: {', '.join(sorted(BENCHMARKS))}" in " ".join(capsys.readouterr().out.split())

@@ -141,18 +141,18 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("prompt.num_prompts=-1", "prompt.num_prompts=-1: input should be greater than or equal to 0"),
-        ("prompt.num_prompts=many", "prompt.num_prompts='many': input should be a valid integer"),
-        ("prompt.num_prompts=1.5", "prompt.num_prompts=1.5: input should be a valid integer"),
-        ("seed=", "seed=None: input should be a valid integer"),
-        ("masking.mask_rate=0", "masking.mask_rate=0: input should be greater than 0"),
-        ("pretrain.lr.plm=-1e-5", "pretrain.lr.plm='-1e-5': input should be greater than or equal to 0"),
-        ("pretrain.lr.plm=.nan", "pretrain.lr.plm=nan: input should be a finite number"),
-        ("pretrain.max_grad_norm=.inf", "pretrain.max_grad_norm=inf: input should be a finite number"),
-        ("pretrain.warmup_ratio=1", "pretrain.warmup_ratio=1: input should be less than 1"),
-        ("finetune.epochs=0", "finetune.epochs=0: input should be greater than or equal to 1"),
-        ("runtime.engine=horovod", "runtime.engine='horovod': input should be 'torch' or 'deepspeed'"),
-        ("runtime.zero_stage=4", "runtime.zero_stage=4: input should be 0, 1, 2 or 3"),
+        ("prompt.num_prompts=-1", "prompt.num_prompts=-1: give a whole number ≥ 0"),
+        ("prompt.num_prompts=many", "prompt.num_prompts='many': give a whole number ≥ 0"),
+        ("prompt.num_prompts=1.5", "prompt.num_prompts=1.5: give a whole number ≥ 0"),
+        ("seed=", "seed=null: give a whole number ≥ 0"),
+        ("masking.mask_rate=0", "masking.mask_rate=0: give a number > 0, < 1"),
+        ("pretrain.lr.plm=-1e-5", "pretrain.lr.plm='-1e-5': give a number ≥ 0"),
+        ("pretrain.lr.plm=.nan", "pretrain.lr.plm=nan: give a finite number ≥ 0"),
+        ("pretrain.max_grad_norm=.inf", "pretrain.max_grad_norm=inf: give a finite number > 0"),
+        ("pretrain.warmup_ratio=1", "pretrain.warmup_ratio=1: give a number ≥ 0, < 1"),
+        ("finetune.epochs=0", "finetune.epochs=0: give a whole number ≥ 1"),
+        ("runtime.engine=horovod", "runtime.engine='horovod': give torch or deepspeed"),
+        ("runtime.zero_stage=4", "runtime.zero_stage=4: give 0, 1, 2 or 3"),
         ("runtime.num_workers=0", "runtime.num_workers=0: give a number of workers from 1 up, or [min, max]"),
         (
             "runtime.num_workers=[4, 2]",
@@ -164,12 +164,15 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path):
         ),
         (
             "runtime.num_workers=true",
-            "runtime.num_workers=True: give a number of workers from 1 up, or [min, max]",
+            "runtime.num_workers=true: give a number of workers from 1 up, or [min, max]",
         ),
-        ("runtime.precision=tf32", "runtime.precision='tf32': input should be 'fp32', 'bf16' or 'fp16'"),
+        ("runtime.precision=tf32", "runtime.precision='tf32': give fp32, bf16 or fp16"),
         ("ctr.num_heads=5", "ctr: attention_dim=32 is not a multiple of num_heads=5; make it one"),
-        ("ctr.hidden_dims=[256, 0]", "ctr.hidden_dims.1=0: input should be greater than 0"),
-        ("ctr.hidden_dims=[]", "ctr.hidden_dims=[]: tuple should have at least 1 item"),
+        (
+            "ctr.hidden_dims=[256, 0]",
+            "ctr.hidden_dims=[256, 0]: give a list: whole number > 0, not empty or null",
+        ),
+        ("ctr.hidden_dims=[]", "ctr.hidden_dims=[]: give a list: whole number > 0, not empty or null"),
         ("ctr.fgcnn.channels=[6, 8]", "ctr.fgcnn: channels has 2 values, kernel_heights 4; give as many"),
         ("ctr.fgcnn=3", "ctr.fgcnn=3: this is a section; set one of its keys, such as ctr.fgcnn.channels"),
         ("tune.space.seed=[]", "tune: space.seed is empty; give at least one value"),
@@ -205,7 +208,9 @@ def test_widths_of_the_deep_part():
 
 
 def test_every_mistake_is_named_at_once():
-    with pytest.raises(ConfigError, match=r"prompt\.num_prompts=-1: .*; pretrain\.epochs=0: "):
+    with pytest.raises(
+        ConfigError, match=r"^2 mistakes: \(1\) prompt\.num_prompts=-1: .*; \(2\) pretrain\.epochs=0: "
+    ):
         load_config(None, ["prompt.num_prompts=-1", "pretrain.epochs=0"])
 
 
@@ -220,7 +225,7 @@ def test_an_override_below_a_value_is_refused():
         ("prompt: [", r"run\.yaml: not valid YAML"),
         (b"\xff\xfe\x00", r"run\.yaml: not valid YAML"),
         ("- 1\n", "the top level must be a mapping of sections"),
-        ("prompt:\n", "prompt=None: this is a section; set one of its keys"),
+        ("prompt:\n", "prompt=null: this is a section; set one of its keys"),
     ],
 )
 def test_a_file_that_is_no_configuration(tmp_path, content, message):
@@ -249,7 +254,7 @@ def test_replaced_changes_a_copy():
     assert changed.finetune.lr.ctr == config.finetune.lr.ctr
     assert config == load_config(None, ["seed=7"])
     assert replaced(changed, {}) == changed
-    with pytest.raises(ConfigError, match=r"prompt\.num_prompts=-1: input should be greater"):
+    with pytest.raises(ConfigError, match=r"prompt\.num_prompts=-1: give a whole number"):
         replaced(config, {"prompt.num_prompts": -1})
     with pytest.raises(ConfigError, match=r"unknown config key prompt\.k; the nearest known key is prompt"):
         replaced(config, {"prompt.k": 3})

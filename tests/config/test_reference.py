@@ -33,7 +33,7 @@ def test_every_key_and_preset_is_in_it():
 def test_a_row_says_type_bounds_default_and_meaning():
     text = config_reference()
     assert "| `prompt.num_prompts` | whole number ≥ 0 | `5` | K, the number of prompts per layer" in text
-    assert "| `data.version` | whole number ≥ 1 or none | none |" in text
+    assert "| `data.version` | whole number ≥ 1 or null | null |" in text
     assert "| `ctr.structure` | `parallel`, `stacked` | `parallel` |" in text
-    assert "| `tune.seeds` | list: whole number | `[]` |" in text
+    assert "| `tune.seeds` | list: whole number ≥ 0 | `[]` |" in text
     assert "| `runtime.num_workers` | whole number or [whole number, whole number] | `1` |" in text

@@ -85,6 +85,7 @@ RUN_BY = {
     "--run runs/dnn-$seed; "
     f"{_CLI} evaluate --run runs/dnn-$seed; done; "
     f"{_CLI} compare runs/dnn-0 runs/dnn-1 --against runs/dcnv2-0 --against runs/dcnv2-1",
+    "clickprompt config KEY": f"{_CLI} config pretrain.lr",
     "clickprompt doctor": f"{_CLI} doctor",
     "clickprompt doctor --plan": "tests/test_docs.py",
     "clickprompt doctor --plan CONFIG": "tests/test_docs.py",

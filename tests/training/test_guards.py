@@ -131,5 +131,5 @@ def test_minutes_count_from_the_last_checkpoint(config, tmp_path, monkeypatch):
     ["finetune.lr.ctr=0", "pretrain.lr.heads=0", "pretrain.lr.plm=-1e-5", "finetune.lr.projector=-1"],
 )
 def test_a_rate_that_trains_nothing_is_refused(setting):
-    with pytest.raises(ConfigError, match=r"lr\.\w+=.*: input should be greater than"):
+    with pytest.raises(ConfigError, match=r"lr\.\w+=.*: give a number [>≥] 0"):
         load_config(None, [setting])

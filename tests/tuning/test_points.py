@@ -113,7 +113,7 @@ def test_a_space_can_be_written_as_sections():
             {},
             "unknown config key prompt.num_promts; the nearest known key is prompt.num_prompts",
         ),
-        ({"finetune.lr": [1e-3]}, {}, "finetune.lr=None: this is a section; set one of its keys"),
+        ({"finetune.lr": [1e-3]}, {}, "finetune.lr: this is a section; set one of its keys"),
         ({"evaluate.user": ["a"]}, {}, "tune.space.evaluate.user: no trained model depends on it"),
         ({"tune.num_samples": [1]}, {}, "no trained model depends on it"),
         ({"runtime.address": ["auto"]}, {}, "no trained model depends on it"),
@@ -132,10 +132,10 @@ def test_spaces_that_are_refused(space, settings, reason):
         (
             {"prompt.num_prompts": [1, -1]},
             {},
-            "point 1 (prompt.num_prompts=-1): prompt.num_prompts=-1: input should be greater",
+            "point 1 (prompt.num_prompts=-1): prompt.num_prompts=-1: give a whole number",
         ),
-        ({"finetune.lr.plm": [0, "fast"]}, {}, "finetune.lr.plm='fast': input should be a valid number"),
-        ({"finetune.lr.ctr": [0]}, {}, "finetune.lr.ctr=0: input should be greater than 0"),
+        ({"finetune.lr.plm": [0, "fast"]}, {}, "finetune.lr.plm='fast': give a number ≥ 0"),
+        ({"finetune.lr.ctr": [0]}, {}, "finetune.lr.ctr=0: give a number > 0"),
         (
             {"prompt.prompt_depth": ["input"], "prompt.prompt_injection": ["hidden", "key_value"]},
             {},

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
@@ -368,7 +369,7 @@ for _tag, _expression, _first in (
 
 
 def load_schema(uri: str) -> TableSchema:
-    """Read a schema. Raises ConfigError naming the file, the key and the rule."""
+    """Read a schema. Raises ConfigError naming the file and every mistake: the key, the value, the rule."""
     try:
         content = yaml.load(storage.read_bytes(uri).decode(), Loader=_PlainYaml)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -378,7 +379,4 @@ def load_schema(uri: str) -> TableSchema:
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{uri}: {f'{where}: ' if where else ''}{message}") from error
+        raise ConfigError(f"{uri}: {enumerated(mistakes_of(error, TableSchema, content))}") from error

@@ -6,6 +6,7 @@ Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all seg
 import functools
 import json
 import os
+import shlex
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ class TokenTable:
         """
         uri = table_uri(dataset, tokenizer)
         wanted = tokenizer_fingerprint(tokenizer, dataset.template)
-        remedy = f"run clickprompt tokenize {dataset.uri} --plm {tokenizer.name_or_path or 'PATH'}"
+        words = ["clickprompt", "tokenize", dataset.uri, "--plm", tokenizer.name_or_path or "PLM"]
+        remedy = f"run {shlex.join(words)} first"
         if not storage.exists(storage.join(uri, META)):
             tables = storage.join(dataset.uri, "tokens")
             present = [
@@ -79,22 +81,24 @@ class TokenTable:
             ]
             if any(name.split("-v")[0] == wanted for name in present):
                 raise DataError(
-                    f"{dataset.uri}: version {dataset.version} has no token table yet, an earlier one "
-                    f"has; {remedy}"
+                    f"{dataset.uri}: {remedy}; version {dataset.version} has no token table yet, an earlier "
+                    "one has"
                 )
             described = ", ".join(
                 f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present
             )
             has = (
-                f"has only token tables of other tokenizers or an older clickprompt ({described})"
+                f"has only token tables of other tokenizers or an older clickprompt: {described}"
                 if present
-                else "has no token table"
+                else "has no token table yet"
             )
-            raise DataError(f"{dataset.uri}: {has}, not of {type(tokenizer).__name__} {wanted}; {remedy}")
+            raise DataError(
+                f"{dataset.uri}: {remedy}; the dataset {has} (wanted: {type(tokenizer).__name__} {wanted})"
+            )
         table = _load(uri)
         if table.meta["fingerprint"] != wanted or table.meta["dataset"] != dataset.fingerprint:
             raise DataError(
-                f"{uri}: the token table is of another tokenizer or dataset; delete this folder and {remedy}"
+                f"{uri}: delete this folder and {remedy}; its token table is of another tokenizer or dataset"
             )
         return table
 
@@ -302,8 +306,8 @@ def _load(uri: str, click: ClickText | None = None) -> TokenTable:
             ) from error
     if arrays["offsets"][-1] != len(arrays["tokens"]):
         raise DataError(
-            f"{uri}: the token table's files don't belong together; delete this folder and run "
-            "clickprompt tokenize again"
+            f"{uri}: delete this folder and run clickprompt tokenize again; the token table's files don't "
+            "belong together"
         )
     return TokenTable(uri, meta, **arrays, click=click)
 

@@ -271,7 +271,8 @@ def test_without_a_label_the_draft_says_what_to_fill_in_and_prepare_refuses_it(t
     with pytest.raises(SystemExit) as ended:
         main(["prepare", "schema.yaml", "--out", "made"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: schema.yaml: label: Field required"
+    said = capsys.readouterr().err.strip()
+    assert said == "error: schema.yaml: label is missing; give {column, positive_from, positive, …}"
 
 
 def test_the_command_prints_what_prepare_takes(movielens, monkeypatch, capsys):

@@ -124,13 +124,13 @@ def test_a_column_of_times_alone_or_with_its_unit(tmp_path):
         (("{name: A, column: a}", '{name: A, "\\ud800": a}'), "holds half a surrogate pair"),
         (
             ("{name: A, column: a}", "{name: A, column: a, kind: numeric, quantiles: 1000000000000}"),
-            "less than or equal to 10000",
+            "give a whole number ≥ 2, ≤ 10000",
         ),
         (
             ("{name: A, column: a}", "{name: A, column: a, kind: numeric, log: 1.000001}"),
-            "greater than or equal to 1.01",
+            "give a number ≥ 1.01",
         ),
-        (("{column: y}", "{column: ''}"), "label.column: String should have at least 1 character"),
+        (("{column: y}", "{column: ''}"), "label.column='': give text, not empty"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, change, said):
@@ -147,5 +147,5 @@ def test_a_template_is_part_of_the_schema_only_where_it_is_given(tmp_path):
     )
     assert "template" not in plain.model_dump_json()
     assert plain.model_dump_json() == given.model_dump_json() != compact.model_dump_json()
-    with pytest.raises(ConfigError, match="template: Input should be 'sentence' or 'compact'"):
+    with pytest.raises(ConfigError, match="template='short': give sentence or compact"):
         load(tmp_path, PLAIN + "template: short\n")

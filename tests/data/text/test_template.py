@@ -445,7 +445,8 @@ def test_fingerprint_survives_saving_and_use_but_not_another_text(tmp_path):
 
 def test_table_of_another_tokenizer_is_named(dataset):
     with pytest.raises(
-        DataError, match=rf"has no token table.*; run clickprompt tokenize {dataset.uri} --plm"
+        DataError,
+        match=rf"^{dataset.uri}: run clickprompt tokenize {dataset.uri} --plm \S+ first; .*has no token ",
     ):
         TokenTable.open(dataset, wordpiece())
     build_token_table(dataset, wordpiece())
@@ -453,8 +454,8 @@ def test_table_of_another_tokenizer_is_named(dataset):
     with pytest.raises(
         DataError,
         match=(
-            rf"has only token tables of other tokenizers or an older clickprompt \(\S+ "
-            rf"{present}\).*run clickprompt tokenize"
+            rf"^{dataset.uri}: run clickprompt tokenize {dataset.uri} --plm \S+ first; .*has only token "
+            rf"tables of other tokenizers or an older clickprompt: \S+ {present} "
         ),
     ):
         TokenTable.open(dataset, byte_level_bpe())
