@@ -184,12 +184,19 @@ def run_piece(config: Config, piece: Run, place: Place, weights: int = 0) -> Run
 
 
 def begin(
-    config: Config, stage_name: str, place: Place, weights: int = 0
+    config: Config,
+    stage_name: str,
+    place: Place,
+    weights: int = 0,
+    pretrained: dict[str, torch.Tensor] | None = None,
 ) -> tuple[TrainingRun, TorchEngine, Collator]:
     """Check a stage as the product does, and build what its one worker has."""
     training = check_training(config, stage_name, again=True)
     seeded = replaced(config, {"seed": config.seed + weights})
     model = build_model(seeded, training.dataset.field_sizes, objective=training.objective)
+    if pretrained is not None:
+        start = start_weights(pretrained, tables_of(model), training.dataset, None, training.stage)
+        load_matching(model, start)
     engine = TorchEngine(
         build_objective(model, training.stage),
         training.stage,
@@ -264,11 +271,10 @@ def finetune(
     """Return the model with the weights that validation chose, its collator, the loop's state and all
     validations.
     """
-    training, engine, collator = begin(replaced(config, {"finetune.init": None}), "finetune", place, weights)
+    training, engine, collator = begin(
+        replaced(config, {"finetune.init": None}), "finetune", place, weights, pretrained
+    )
     assert isinstance(training.stage, FinetuneConfig)
-    if pretrained is not None:
-        tables = tables_of(engine.model)
-        load_matching(engine.model, start_weights(pretrained, tables, training.dataset, None, training.stage))
     model = build_model(config, training.dataset.field_sizes, objective=training.objective).to(place.device)
     with tempfile.TemporaryDirectory() as folder:
         context = Context()

@@ -190,6 +190,22 @@ def test_the_preset_is_what_the_study_chose():
         assert preset[section] == config[section]
 
 
+def test_lazy_tables_start_and_end_as_dense_ones(place, tmp_path):
+    effect, (_, dataset, _) = script(), place
+    found = []
+    for optimizer in ("dense", "lazy"):
+        stages = {f"{stage}.embedding_optimizer": optimizer for stage in ("pretrain", "finetune")}
+        study = {**STUDY, "base": {**STUDY["base"], **stages}}
+        piece = {"label_share": 0.5, "arm": "ids", "try": 1, "seed": 0, "test": True}
+        config = effect.configured(study, piece, dataset.uri, None)
+        here = effect.Place(str(tmp_path / optimizer), torch.device("cpu"), None)
+        (tmp_path / optimizer).mkdir()
+        effect.run_piece(config, piece, here)
+        found.append(np.load(tmp_path / optimizer / "0.5-ids-0.npy"))
+    np.testing.assert_allclose(*found, atol=1e-4)
+    assert np.abs(found[0]).max() > 1e-3
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_what_is_scored_is_the_mean_of_so_many_validations(place, tmp_path, number):
     effect, (_, dataset, _) = script(), place
