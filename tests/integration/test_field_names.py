@@ -77,7 +77,7 @@ def test_every_cell_is_the_logs(ray_session, tmp_path, names):
         (["😀", "🎉"], "the fields '😀' and '🎉' differ in signs and cases only"),
         (["a", "a"], "two fields have the name 'a'"),
         (["a\nb", "c"], "is not a name for a field"),
-        (["", "c"], "at least 1 character"),
+        (["", "c"], "give text, not empty"),
         (["  ", "c"], "is not a name for a field"),
     ],
 )
