@@ -1,5 +1,7 @@
 """Commands run in this process."""
 
+import json
+
 import pytest
 import ray
 
@@ -13,9 +15,12 @@ def fails(capsys, *arguments: str) -> str:
         main(arguments)
     output = capsys.readouterr()
     assert stopped.value.code == 2, output
-    assert output.out == ""
     lines = output.err.strip().splitlines()
     assert len(lines) == 1, output.err
     assert lines[0].startswith("error: ")
+    if "--json" in arguments:  # a program that reads stdout sees it too
+        assert json.loads(output.out) == {"error": lines[0].removeprefix("error: ")}
+    else:
+        assert output.out == ""
     assert ray.is_initialized() == started
     return lines[0]
