@@ -25,6 +25,8 @@ from clickprompt.evaluation.figures import check_fields
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.significance import paired_t_test, user_bootstrap
 from clickprompt.evaluation.slices import judged, tail_ids
+from clickprompt.report.table import p_value as as_p_value
+from clickprompt.report.table import signed_percent
 
 Run = dict[str, Any]
 TWO = "two models from scratch"
@@ -146,19 +148,15 @@ def effects(rows: list[Run]) -> tuple[list[str], Cells]:
         p_value = row.get("holm_p_value")
         cells.append(
             [
-                percent(row["label_share"]),
+                f"{row['label_share']:.0%}",
                 row["arm"],
                 row["seeds"],
                 *(
                     None if row[key] is None else round(row[key], 4)
                     for key in ("test_auc", "sd", "test_log_loss")
                 ),
-                None if better is None else percent(better, sign=True),
-                None
-                if p_value is None
-                else f"{p_value:.3f}"[1:]
-                if 0.001 <= p_value < 1
-                else f"{p_value:.1g}".removeprefix("0"),
+                None if better is None else signed_percent(better).replace("-", "−"),
+                None if p_value is None else as_p_value(p_value),
                 None if boot is None else [round(bound, 4) for bound in boot["interval"]],
             ]
         )
@@ -172,12 +170,8 @@ def by_subset(rows: list[Run]) -> tuple[list[str], Cells]:
     for row in rows:
         found = [row["subsets"][name] for name in names]
         shown = [None if value is None else round(value, 4) for value in found]
-        cells.append([percent(row["label_share"]), row["arm"], *shown])
+        cells.append([f"{row['label_share']:.0%}", row["arm"], *shown])
     return ["labels", "arm", *names], cells
-
-
-def percent(share: float, sign: bool = False) -> str:
-    return f"{100 * share:+.2f}%".replace("-", "−") if sign else f"{100 * share:g}%"
 
 
 def markdown(columns: list[str], cells: Cells) -> str:

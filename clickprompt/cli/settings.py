@@ -1,6 +1,5 @@
 """Commands about the configuration: presets, config."""
 
-import json
 import re
 import textwrap
 from typing import Annotated, Any
@@ -50,11 +49,9 @@ def config_(
 
 
 def _about(entry: dict[str, Any]) -> str:
-    return f"{entry['meaning']}\n{entry['type']}; default: {_yaml(entry['default'])}"
+    from clickprompt.config.describe import default_words
 
-
-def _yaml(default: Any) -> str:
-    return default if isinstance(default, str) else json.dumps(default)
+    return f"{entry['meaning']}\n{entry['type']}; default: {default_words(entry['default'])}"
 
 
 def _indented(text: str) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "section_of",
     "sections",
     "type_words",
+    "words_of",
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from clickprompt.config.describe import choices, dotted_keys, kind_words, type_words, words_of
+from clickprompt.config.describe import choices, default_words, dotted_keys, kind_words, type_words, words_of
 from clickprompt.errors import ConfigError
 
 __all__ = ["enumerated", "mistakes_of", "section_mistake", "unknown_key", "validated"]
@@ -203,7 +203,7 @@ def _shown(value: Any) -> str:
 
 def _yaml(value: Any, depth: int) -> str:
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return default_words(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_yaml(one, depth - 1) for one in value) if depth else '…'}]"
     if isinstance(value, dict):
