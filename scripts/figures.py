@@ -312,9 +312,11 @@ def pretraining() -> str:
         ("MovieLens-1M", "all-effects"),
         ("MovieLens-100K", "small-effects"),
     ):
-        for labels, arm, _, auc, *_ in rows_of("pretraining", result):
-            if arm in colours:
-                cells.setdefault(f"{data}, {labels} of the labels", []).append(Mark(colours[arm], auc))
+        rows = [row for row in rows_of("pretraining", result) if row[1] in colours]
+        for labels, arm, _, auc, *_ in sorted(rows, key=lambda row: float(row[0].rstrip("%"))):
+            name = f"{data}, {labels} of the labels"
+            # a line of its own, because its dot would hide the one from scratch
+            cells.setdefault("the same" if arm == PA_MLM else name, []).append(Mark(colours[arm], auc))
     values = [mark.value for marks in cells.values() for mark in marks]
     low, high = math.floor(50 * min(values)) / 50, math.ceil(50 * max(values)) / 50
     return horizontal(
