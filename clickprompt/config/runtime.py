@@ -18,6 +18,11 @@ class RuntimeConfig(Frozen):
         default="local",
         description="'local': an embedded Ray that belongs to this command; 'auto' or host:port: a cluster",
     )
+    use_ray: Literal["auto", "always", "never"] = Field(
+        default="always",
+        description="auto: work in the command's own process where one worker on this machine was asked for, "
+        "and on Ray otherwise; never: refuse what needs Ray",
+    )
     num_workers: int | tuple[int, int] = Field(
         default=1,
         description="number of training workers; [min, max]: as many as the cluster has room for, "

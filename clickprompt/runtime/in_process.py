@@ -1,0 +1,38 @@
+"""Decide whether a command needs Ray, or can work in its own process.
+
+Ray brings several processes, several machines, and the restart of what has died. A run of one worker on this
+machine needs none of it, and starts in a few seconds instead of a minute.
+"""
+
+import ray
+
+from clickprompt.config import RuntimeConfig
+from clickprompt.errors import ConfigError
+
+__all__ = ["in_process", "why_ray"]
+
+
+def in_process(runtime: RuntimeConfig) -> bool:
+    """Return whether to work in this process: always or never as runtime.use_ray says, or as it fits.
+
+    Raises ConfigError if Ray is needed and runtime.use_ray forbids it.
+    """
+    if runtime.use_ray == "always":
+        return False
+    why = why_ray(runtime)
+    if why and runtime.use_ray == "never":
+        raise ConfigError(f"runtime.use_ray=never: {why}, which needs Ray; leave runtime.use_ray out")
+    return why is None
+
+
+def why_ray(runtime: RuntimeConfig) -> str | None:
+    """Return the setting for which Ray is needed, in words, or None if this process is enough."""
+    if ray.is_initialized():
+        return "this command is already connected to a Ray"
+    if runtime.address != "local":
+        return f"runtime.address={runtime.address} is a cluster"
+    if runtime.num_workers != 1:
+        return f"runtime.num_workers={runtime.num_workers}: several training workers"
+    if runtime.evaluation_actors > 1:
+        return f"runtime.evaluation_actors={runtime.evaluation_actors}: several scoring workers"
+    return None
