@@ -6,6 +6,7 @@ from collections.abc import Iterable
 __all__ = [
     "after_evaluating",
     "after_finetuning",
+    "after_pipeline",
     "after_preparing",
     "after_pretraining",
     "after_tokenizing",
@@ -35,6 +36,11 @@ def after_pretraining(run: str, config: str | None, overrides: Iterable[str] | N
 def after_finetuning(run: str) -> str:
     """Return how to score the run on the test split."""
     return _line("evaluate", "--run", run)
+
+
+def after_pipeline(run: str) -> str:
+    """Return how to score new rows with the best of a pipeline's models."""
+    return _line("predict", "--run", run, "--rows", "FILE")
 
 
 def after_evaluating(run: str, *, predicts: bool) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clickprompt.cli.following import after_finetuning, after_pretraining
+from clickprompt.cli.following import after_finetuning, after_pipeline, after_pretraining
 from clickprompt.cli.format import outcomes_table, sweep_table
 from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish, load_config
 from clickprompt.io.progress import say
@@ -85,13 +85,34 @@ def tune(
 
 @app.command()
 def pipeline(
-    run: RunOption, config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False
+    run: RunOption,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SOURCE]",
+            help="YAML file that describes your own log (clickprompt init), or a known log's name; default: "
+            "pipeline.source",
+        ),
+    ] = None,
+    raw: Annotated[
+        str | None, typer.Option("--raw", help="folder with a known log's raw files; default: fetch them")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", help="time in which all should end: fewer steps where it is short"),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run everything: fetch, prepare, pretrain, finetune in three ways, evaluate, and print what pretraining
-    was worth.
+    """Run everything: prepare, pretrain, finetune in three ways, evaluate, and print what pretraining was
+    worth. With SOURCE and no --config, by the preset own-log.
     """
-    settings = load_config(config, overrides)
-    from clickprompt.runtime.pipeline import run_pipeline
+    given = {"source": source, "raw": raw, "minutes": minutes}
+    options = [f"pipeline.{name}={value}" for name, value in given.items() if value is not None]
+    settings = load_config(config or ("own-log" if source else None), [*options, *(overrides or [])])
+    from clickprompt.runtime.pipeline.pipeline import run_pipeline
 
     result = run_pipeline(settings, run)
-    finish(as_json, result, f"{outcomes_table(result)}\neverything: {run}; report: {result['report']}")
+    text = f"{outcomes_table(result)}\neverything: {run}; report: {result['report']}"
+    finish(as_json, result, text, then=after_pipeline(run))

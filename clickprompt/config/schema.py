@@ -41,9 +41,20 @@ class DataConfig(Frozen):
 class PipelineConfig(Frozen):
     """What `clickprompt pipeline` runs on: which log, and which PLM."""
 
-    source: str = Field(default="movielens-100k", description="source, as for `clickprompt prepare`")
+    source: str = Field(
+        default="movielens-100k",
+        description="source, as for `clickprompt prepare`: a known log's name, or a YAML file",
+    )
     raw: str | None = Field(
-        default=None, description="folder with the source's raw files; default: fetch them into `downloads`"
+        default=None,
+        description="folder with the source's raw files; default: fetch them into `downloads`; a YAML file "
+        "names its own",
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="time in which all should end, by the time that a step takes: max_steps and "
+        "validate_every are set to fit; default: as they are configured",
     )
     split: Literal["time", "hash"] | None = Field(
         default=None,
@@ -53,7 +64,7 @@ class PipelineConfig(Frozen):
         default=None, description="text of a row, as for `clickprompt prepare`; default: the source's"
     )
     fetch_plm: str | None = Field(
-        default=None, description="PLM that `clickprompt fetch` knows, used as plm.path"
+        default=None, description="PLM that `clickprompt fetch` knows, used where plm.path is not set"
     )
     downloads: str = Field(default="data", description="folder for what is fetched")
     notice: str | None = Field(

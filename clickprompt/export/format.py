@@ -161,10 +161,17 @@ def dataset_of(config: dict[str, Any], uri: str | None = None) -> Dataset:
 
 
 def export_of(run_or_export: str) -> str:
-    """Return the export below a run, or the folder itself if it is one. Raises DataError if there is none."""
+    """Return the export below a run (of a pipeline: its best model's), or the folder itself if it is one.
+
+    Raises DataError if there is none.
+    """
     for candidate in (storage.join(run_or_export, "export"), run_or_export):
         if storage.exists(storage.join(candidate, INFO)):
             return candidate
+    result = storage.join(run_or_export, "result.json")
+    best = storage.read_json(result).get("best") if storage.exists(result) else None
+    if isinstance(best, str):
+        return storage.join(run_or_export, best, "export")
     raise DataError(
         f"{run_or_export}: holds no export; give a finished run (or its export folder), or run the "
         "training first"

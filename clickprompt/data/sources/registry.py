@@ -11,7 +11,7 @@ from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.table import Table
 from clickprompt.errors import InputError
 
-__all__ = ["SOURCES", "get_source", "require_source"]
+__all__ = ["SOURCES", "get_source", "is_schema", "require_source"]
 
 _SCHEMA = (".yaml", ".yml")
 
@@ -24,7 +24,7 @@ def get_source(name: str, raw_dir: str | None) -> Source:
     """Return the raw log of a known source in `raw_dir`, or the one that a YAML file describes. Raises
     InputError, or ConfigError for a bad file.
     """
-    if name.endswith(_SCHEMA):
+    if is_schema(name):
         if raw_dir:
             raise InputError(f"--raw {raw_dir}: {name} says itself where its log is; leave --raw out")
         return Table(name)
@@ -34,9 +34,14 @@ def get_source(name: str, raw_dir: str | None) -> Source:
     return SOURCES[name](raw_dir)
 
 
+def is_schema(name: str) -> bool:
+    """Return whether the name is that of a YAML file that describes a log."""
+    return name.endswith(_SCHEMA)
+
+
 def require_source(name: str) -> None:
     """Raises InputError for an unknown name."""
-    if name not in SOURCES and not name.endswith(_SCHEMA):
+    if name not in SOURCES and not is_schema(name):
         raise InputError(
             f"source {name!r} is unknown; known sources: {', '.join(sorted(SOURCES))}, or a YAML file "
             "that describes your own log"
