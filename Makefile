@@ -94,13 +94,13 @@ site: $(STAMP) ## the documentation as a site, into site/; a broken link or anch
 	$(BIN)/mkdocs build --strict
 
 fetch-ml100k: env
-	$(BIN)/clickprompt fetch movielens-100k --to data/movielens-100k
+	$(BIN)/clickprompt fetch movielens-100k --out data/movielens-100k
 
 fetch-bookcrossing: env
-	$(BIN)/clickprompt fetch bookcrossing --to data/bookcrossing
+	$(BIN)/clickprompt fetch bookcrossing --out data/bookcrossing
 
 fetch-minilm: env
-	$(BIN)/clickprompt fetch minilm-l6 --to data/minilm-l6
+	$(BIN)/clickprompt fetch minilm-l6 --out data/minilm-l6
 
 fetch-gpt2-bpe: env
-	$(BIN)/clickprompt fetch gpt2-bpe --to data/gpt2-bpe
+	$(BIN)/clickprompt fetch gpt2-bpe --out data/gpt2-bpe

@@ -7,7 +7,15 @@ exit status 1.
 
 import re
 
-__all__ = ["ClickPromptError", "ConfigError", "DataError", "InputError", "RunError", "StoppedError"]
+__all__ = [
+    "ClickPromptError",
+    "ConfigError",
+    "DataError",
+    "InputError",
+    "MissingTokensError",
+    "RunError",
+    "StoppedError",
+]
 
 
 class ClickPromptError(Exception):
@@ -34,6 +42,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """A raw file, prepared dataset, token table, export or checkpoint that can't be used."""
+
+
+class MissingTokensError(DataError):
+    """A prepared dataset without the token table of the tokenizer that is to read it."""
 
 
 class RunError(ClickPromptError):

@@ -47,12 +47,12 @@ def test_the_command_line_takes_it(words):
     command = typer.main.get_command(app).commands[name]
     context = command.make_context(name, arguments)
     if name == "submit":  # the rest is the job's
-        job = typer.main.get_command(app).commands[context.params["job"]]
-        context = job.make_context(context.params["job"], list(context.args))
+        job = typer.main.get_command(app).commands[context.params["command"]]
+        context = job.make_context(context.params["command"], list(context.args))
     overrides = [
         setting for setting in context.params.get("overrides") or [] if not PLACEHOLDER.search(setting)
     ]
-    given = context.params.get("plan") or context.params.get("config")
+    given = context.params.get("config")
     load_config(None if given and given.endswith(".yaml") else given, overrides)
 
 
@@ -66,7 +66,7 @@ def test_plans_are_made(tmp_path, capsys):
     storage.write_json(str(tmp_path / "config.json"), SHAPES["roberta_base"].plm_config(1))
     run = tmp_path / "run.yaml"
     run.write_text(f"plm: {{path: {tmp_path}}}\n")
-    plans = [words for words in clickprompt_commands() if "--plan" in words]
+    plans = [words for words in clickprompt_commands() if words[0] == "plan"]
     assert len(plans) >= 3
     printed = ""
     for words in plans:

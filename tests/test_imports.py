@@ -26,7 +26,7 @@ ORDER = [
     {"runtime"},
     {"benchmark"},
     {"cli"},
-    {"jobs"},
+    {"jobs", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 

@@ -1,5 +1,5 @@
 """`clickprompt benchmark memory`: a worker's peak memory at each ZeRO stage with RoBERTa-base's shape, beside
-what `doctor --plan` says.
+what `plan` says.
 
 The model's states in it follow ZeRO's own formula (training/footprint.py), without activations, copies and
 libraries.
@@ -55,7 +55,7 @@ def measure_memory(
         planned = plans[stage]["worker_bytes"]
         states = sum(planned[name] for name in ("weights", "gradients", "optimizer", "lazy_tables"))
         figures[f"states_zero{stage}"] = figure([states / 2**30], "GiB, by the formula")
-        figures[f"plan_zero{stage}"] = figure([planned["total"] / 2**30], "GiB, by doctor --plan")
+        figures[f"plan_zero{stage}"] = figure([planned["total"] / 2**30], "GiB, by plan")
     num_parameters = next(iter(plans.values()))["parameters"]["total"]
     return figures, [
         f"{num_parameters / 1e6:.0f}M parameters in fp32, {num_workers} workers, "

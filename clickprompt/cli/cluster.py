@@ -1,4 +1,4 @@
-"""Commands about machines: submit, job, doctor, benchmark."""
+"""Commands about machines: submit, job, doctor, plan, benchmark."""
 
 import shlex
 from typing import Annotated
@@ -18,17 +18,17 @@ from clickprompt.cli.options import (
     finish,
     load_config,
 )
+from clickprompt.cli.renamed import check_spelling
 from clickprompt.errors import InputError
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
-    job: Annotated[
+    command: Annotated[
         str,
         typer.Argument(
-            help="command of jobs/: benchmark, compare, evaluate, export, finetune, pipeline, predict, "
-            "prepare, pretrain, report, synth, tokenize, tune"
+            metavar="COMMAND", help="any command but those about jobs, such as pretrain or evaluate"
         ),
     ],
     address: AddressOption,
@@ -42,7 +42,7 @@ def submit(
         bool,
         typer.Option(
             "--install",
-            help="send this checkout and the versions installed here along; default: the image has them",
+            help="send this clickprompt and the versions installed here along; default: the image has them",
         ),
     ] = False,
     env: Annotated[
@@ -76,10 +76,20 @@ def submit(
     amounts = {
         name: _amount(name, amount) for name, amount in _pairs("--entrypoint-resource", resources).items()
     }
+    known = {name: taken.params for name, taken in context.parent.command.commands.items()}  # pyright: ignore
+    if command not in known or command in ("submit", "job"):
+        raise InputError(
+            f"submit {command}: no such command; known: "
+            f"{', '.join(sorted(name for name in known if name not in ('submit', 'job')))}"
+        )
+    arguments = list(context.args)
+    check_spelling([command, *arguments])
+    if any("--set" in parameter.opts for parameter in known[command]):
+        arguments += ["--set", "runtime.address=auto"]
     from clickprompt.runtime.cluster.submit import Submission, submit_job
 
     how = Submission(job_id, install, _pairs("--env", env), _pairs("--metadata", metadata), cpus, amounts)
-    result = submit_job(job, address, context.args, how, wait=wait)
+    result = submit_job(command, address, arguments, how, wait=wait)
     finish(as_json, result, f"{result['status'].lower()}: job {result['job_id']} on {address}")
     if result["exit_code"]:
         raise typer.Exit(result["exit_code"])
@@ -163,70 +173,8 @@ def _amount(name: str, text: str) -> float:
 
 
 @app.command()
-def doctor(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    plan: Annotated[
-        str | None,
-        typer.Option(
-            "--plan",
-            metavar="CONFIG",
-            help="estimate instead what a training run of this YAML file or preset will need",
-            autocompletion=config_files,
-        ),
-    ] = None,
-    stage: Annotated[
-        str | None,
-        typer.Option(help="with --plan: pretrain or finetune; default: pretrain if a PLM is configured"),
-    ] = None,
-    rows: Annotated[
-        int | None, typer.Option(help="with --plan: training rows, instead of the dataset's")
-    ] = None,
-    fields: Annotated[int | None, typer.Option(help="with --plan: fields, instead of the dataset's")] = None,
-    features: Annotated[
-        int | None, typer.Option(help="with --plan: feature values, instead of the dataset's")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(help="with --plan: tokens of a long text, instead of the dataset's")
-    ] = None,
-    step_seconds: Annotated[
-        float | None, typer.Option(help="with --plan: seconds per step, to estimate the hours")
-    ] = None,
-    measured: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="with --plan: run of the same stage whose step time is used"),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Report versions, CPUs, GPUs, memory, storage and credentials: what will and won't run here. With
-    --plan: the parameters, memory and steps of a training run.
-    """
-    about_plan = {
-        "rows": rows,
-        "fields": fields,
-        "features": features,
-        "tokens": tokens,
-        "step_seconds": step_seconds,
-        "measured": measured,
-    }
-    if plan is not None:
-        if config is not None:
-            raise InputError(f"--plan {plan} --config {config}: two configurations; give one")
-        settings = load_config(plan, overrides)
-        if stage not in (None, "pretrain", "finetune"):
-            raise InputError(f"--stage {stage}: give pretrain or finetune")
-        from clickprompt.runtime.cluster.sizing import plan_table, size_training
-
-        found = size_training(
-            settings, stage or ("pretrain" if settings.plm.path else "finetune"), **about_plan
-        )
-        finish(as_json, found, plan_table(found))
-        return
-    if stage or any(value is not None for value in about_plan.values()):
-        raise InputError(
-            "--stage, --rows, --fields, --features, --tokens, --step-seconds and --measured go with --plan "
-            "CONFIG"
-        )
+def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Report versions, CPUs, GPUs, memory, storage and credentials: what will and won't run here."""
     settings = load_config(config, overrides)
     from clickprompt.runtime.cluster.doctor import examine
 
@@ -237,6 +185,53 @@ def doctor(
     finish(as_json, {"ok": not failed, "findings": findings}, "\n".join(lines))
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="YAML file of a training run, or a preset", autocompletion=config_files
+        ),
+    ],
+    stage: Annotated[
+        str | None, typer.Option(help="pretrain or finetune; default: pretrain if a PLM is configured")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="training rows, instead of the dataset's")] = None,
+    fields: Annotated[int | None, typer.Option(help="fields, instead of the dataset's")] = None,
+    features: Annotated[int | None, typer.Option(help="feature values, instead of the dataset's")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="tokens of a long text, instead of the dataset's")
+    ] = None,
+    step_seconds: Annotated[
+        float | None, typer.Option(help="seconds per step, to estimate the hours")
+    ] = None,
+    measured: Annotated[
+        str | None, typer.Option(metavar="RUN", help="run of the same stage whose step time is used")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate a training run before there is a cluster, a dataset or a weight: parameters, memory, steps,
+    and hours.
+    """
+    settings = load_config(config, overrides)
+    if stage not in (None, "pretrain", "finetune"):
+        raise InputError(f"--stage {stage}: give pretrain or finetune")
+    from clickprompt.runtime.cluster.sizing import plan_table, size_training
+
+    found = size_training(
+        settings,
+        stage or ("pretrain" if settings.plm.path else "finetune"),
+        rows=rows,
+        fields=fields,
+        features=features,
+        tokens=tokens,
+        step_seconds=step_seconds,
+        measured=measured,
+    )
+    finish(as_json, found, plan_table(found))
 
 
 @app.command()

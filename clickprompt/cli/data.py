@@ -15,13 +15,13 @@ from clickprompt.io.progress import say
 @app.command()
 def fetch(
     name: str,
-    to: Annotated[str, typer.Option("--to", help="folder to download into")],
+    out: Annotated[str, typer.Option("--out", help="folder to download into")],
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a public data set or PLM weights and verify the checksum."""
     from clickprompt.data.sources.fetch import fetch as run_fetch
 
-    result = run_fetch(name, to)
+    result = run_fetch(name, out)
     finish(
         as_json,
         {"name": name, "path": result.path, "origin": result.origin},

@@ -5,16 +5,16 @@ __all__ = ["EXAMPLES", "GROUPS"]
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("fetch", "init", "prepare", "tokenize", "synth"),
     "Training": ("pretrain", "finetune", "tune", "pipeline"),
-    "What came out": ("evaluate", "compare", "report", "predict"),
+    "What came out": ("evaluate", "recovery", "attention", "compare", "report", "predict"),
     "To a server": ("export", "serve"),
-    "Clusters and machines": ("submit", "job", "doctor", "benchmark"),
+    "Clusters and machines": ("submit", "job", "doctor", "plan", "benchmark"),
     "Settings": ("presets", "config"),
 }
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "fetch": (
-        "clickprompt fetch movielens-100k --to data/movielens-100k",
-        "clickprompt fetch minilm-l6 --to data/minilm-l6",
+        "clickprompt fetch movielens-100k --out data/movielens-100k",
+        "clickprompt fetch minilm-l6 --out data/minilm-l6",
     ),
     "init": ("clickprompt init ratings.csv movies.csv --out log.yaml",),
     "prepare": (
@@ -33,19 +33,25 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "tune": ("clickprompt tune --config sweep.yaml --run runs/sweep",),
     "pipeline": (
+        "clickprompt pipeline log.yaml --run runs/first",
         "clickprompt pipeline --config demo --run runs/demo",
-        "clickprompt pipeline --config demo --set finetune.epochs=1 --run runs/demo",
+        "clickprompt pipeline bookcrossing --minutes 30 --run runs/books",
     ),
     "evaluate": (
         "clickprompt evaluate --run runs/finetuned",
         "clickprompt evaluate --run runs/finetuned --against runs/scratch --split valid",
     ),
+    "recovery": ("clickprompt recovery --run runs/pretrained",),
+    "attention": ("clickprompt attention --run runs/pretrained --rows 2000",),
     "compare": ("clickprompt compare a0 a1 --against b0 --against b1",),
     "report": ("clickprompt report runs/finetuned runs/scratch --out report.html",),
-    "predict": ("clickprompt predict --run runs/best --rows new.csv --to clicks",),
+    "predict": (
+        "clickprompt predict --run runs/first --rows new.csv",
+        "clickprompt predict --run runs/best --rows 'new/*.parquet' --out clicks",
+    ),
     "export": (
         "clickprompt export --run runs/finetuned --out export",
-        "clickprompt export --run runs/finetuned --to onnx --out export",
+        "clickprompt export --run runs/finetuned --format onnx --out export",
     ),
     "serve": ("clickprompt serve --run runs/finetuned --port 8000",),
     "submit": (
@@ -57,7 +63,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "job status": ("clickprompt job status JOB --address http://HEAD:8265",),
     "job logs": ("clickprompt job logs JOB --follow --address http://HEAD:8265",),
     "job stop": ("clickprompt job stop JOB --address http://HEAD:8265",),
-    "doctor": ("clickprompt doctor", "clickprompt doctor --plan run.yaml --step-seconds 0.5"),
+    "doctor": ("clickprompt doctor",),
+    "plan": (
+        "clickprompt plan run.yaml --step-seconds 0.5",
+        "clickprompt plan movielens-1m-dcnv2 --rows 50000000",
+    ),
     "benchmark": ("clickprompt benchmark tokens",),
     "presets": ("clickprompt presets",),
     "config": ("clickprompt config pretrain.lr prompt.num_prompts", "clickprompt config pretrain"),

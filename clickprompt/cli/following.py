@@ -45,7 +45,7 @@ def after_pipeline(run: str) -> str:
 
 def after_evaluating(run: str, *, predicts: bool) -> str:
     """Return how to see the figures, and how to score new rows with a run that `predicts` clicks."""
-    new_rows = ["--run", run, "--rows", "FILE", "--to", "FOLDER"]
+    new_rows = ["--run", run, "--rows", "FILE"]
     report = _line("report", run)
     return f"{report}, or for new rows {_line('predict', *new_rows)}" if predicts else report
 

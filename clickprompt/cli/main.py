@@ -14,6 +14,7 @@ import typer
 from clickprompt.cli import cluster, data, results, serving, settings, training
 from clickprompt.cli.help import Command
 from clickprompt.cli.options import app
+from clickprompt.cli.renamed import check_spelling
 from clickprompt.errors import ClickPromptError
 from clickprompt.io.progress import say
 
@@ -29,9 +30,10 @@ for _commands in (app, cluster.job_app):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
     try:
-        given = list(arguments) if arguments is not None else None
+        check_spelling(given)
         status = app(args=given, prog_name="clickprompt", standalone_mode=False)
     except ClickPromptError as error:
         _fail(as_json, str(error), error.exit_code)

@@ -29,6 +29,7 @@ __all__ = [
     "app",
     "finish",
     "load_config",
+    "load_run_config",
 ]
 
 
@@ -105,6 +106,19 @@ def load_config(config: str | None, overrides: Iterable[str] | None) -> "Config"
     """Read the settings of `--config` and `--set`."""
     from clickprompt import config as configuration
 
+    return configuration.load_config(config, overrides or [])
+
+
+def load_run_config(run: str, config: str | None, overrides: Iterable[str] | None) -> "Config":
+    """Read the settings of a command on a finished run: its own, unless `--config` gives others, changed by
+    `--set`. Only where to work, `runtime.address`, is this command's.
+    """
+    from clickprompt import config as configuration
+    from clickprompt.io import storage
+
+    own = storage.join(storage.native(run), "config.yaml")
+    if config is None and storage.exists(own):
+        return configuration.load_config(own, ["runtime.address=local", *(overrides or [])])
     return configuration.load_config(config, overrides or [])
 
 

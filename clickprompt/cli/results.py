@@ -1,5 +1,6 @@
-"""Commands that measure and use a trained run: evaluate, compare, report, predict."""
+"""Commands that measure and use a trained run: evaluate, recovery, attention, compare, report, predict."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -21,57 +22,83 @@ from clickprompt.cli.options import (
     SplitOption,
     app,
     finish,
-    load_config,
+    load_run_config,
 )
 from clickprompt.errors import InputError
 from clickprompt.io.progress import say
+
+DataOption = Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")]
 
 
 @app.command()
 def evaluate(
     run: RunOption,
     split: SplitOption = "test",
-    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
+    data: DataOption = None,
     against: Annotated[
-        str | None, typer.Option(help="run of the same kind, already evaluated, to compare this one with")
-    ] = None,
-    attention: Annotated[
-        int | None,
-        typer.Option(
-            help="measure attention instead: what the PLM reads from the prompts where a field is "
-            "masked, averaged over this many rows"
-        ),
+        str | None, typer.Option(help="finetuned run, already evaluated, to compare this one with")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a split. A finetuned run gets predictions, AUC, log loss and milliseconds per batch; a pretrained
-    run, the share of masked values recovered per field.
-    """
-    settings = load_config(config, overrides)
+    """Score a split with a finetuned run: predictions, AUC, log loss, and milliseconds per batch."""
+    settings = load_run_config(run, config, overrides)
     from clickprompt.runtime.score.evaluate import evaluate as run_evaluate
-    from clickprompt.runtime.score.evaluate import evaluate_attention, evaluate_recovery, is_pretrained
+    from clickprompt.runtime.score.evaluate import is_pretrained
 
-    if attention is not None:
-        result = evaluate_attention(run, split, attention, config=settings, data=data)
-        text = f"{attention_table(result)}\n{split}: {result['attention']}"
-        finish(as_json, result, text, then=after_evaluating(run, predicts=False))
-        return
-    if is_pretrained(run):
-        result = evaluate_recovery(run, split, config=settings, data=data, against=against)
-        text = f"{recovery_table(result)}\n{split}: {result['recovery']}"
-        finish(as_json, result, text, then=after_evaluating(run, predicts=False))
-        return
-    if against and is_pretrained(against):
-        raise InputError(
-            f"--against {against}: a pretraining run, and {run} is finetuned; give one that predicts "
-            "clicks, too"
-        )
+    for option, given in (("--run", run), ("--against", against)):
+        if given and is_pretrained(given):
+            raise InputError(
+                f"{option} {given}: a pretraining run, which predicts no clicks; clickprompt recovery --run "
+                f"{given} shows what it restores"
+            )
     [result] = run_evaluate([run], split, config=settings, data=data, against=against)
     compared = f"{comparison(result)}\n" if against else ""
     text = f"{slices_table(result)}\n{compared}{split_line(result)}"
     finish(as_json, result, text, then=after_evaluating(run, predicts=True))
+
+
+@app.command()
+def recovery(
+    run: RunOption,
+    split: SplitOption = "test",
+    data: DataOption = None,
+    against: Annotated[
+        str | None, typer.Option(help="pretraining run, already measured, to compare this one with")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a pretraining run restores: the share of masked values recovered per field, with a row's
+    own prompts, with another row's, and without.
+    """
+    settings = load_run_config(run, config, overrides)
+    from clickprompt.runtime.score.evaluate import evaluate_recovery
+
+    result = evaluate_recovery(run, split, config=settings, data=data, against=against)
+    text = f"{recovery_table(result)}\n{split}: {result['recovery']}"
+    finish(as_json, result, text, then=after_evaluating(run, predicts=False))
+
+
+@app.command()
+def attention(
+    run: RunOption,
+    rows: Annotated[int, typer.Option("--rows", help="number of rows to average over")] = 1000,
+    split: SplitOption = "test",
+    data: DataOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what the PLM reads from the prompts where a field is masked (Table 7)."""
+    settings = load_run_config(run, config, overrides)
+    from clickprompt.runtime.score.evaluate import evaluate_attention
+
+    result = evaluate_attention(run, split, rows, config=settings, data=data)
+    text = f"{attention_table(result)}\n{split}: {result['attention']}"
+    finish(as_json, result, text, then=after_evaluating(run, predicts=False))
 
 
 @app.command()
@@ -110,7 +137,7 @@ def report(
         typer.Option("--base", help="run that the others are compared with; default: the first"),
     ] = None,
     split: SplitOption = "test",
-    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
+    data: DataOption = None,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="print the tables in Markdown, too")
     ] = False,
@@ -138,11 +165,17 @@ def predict(
             "--rows", help="Parquet, CSV or JSON-lines files or patterns, local or URIs; repeatable"
         ),
     ],
-    to: Annotated[str, typer.Option("--to", help="folder or URI of the predictions")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            help="folder or URI of the predictions; default: scored/NAME OF THE FIRST FILE in the run",
+        ),
+    ] = None,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="column to copy into the predictions; repeatable")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
+    data: DataOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -150,10 +183,13 @@ def predict(
     """Score new raw rows with a finetuned run. A value that is not in the dataset counts as unknown, but a
     model with a PLM still reads its text.
     """
-    settings = load_config(config, overrides)
+    settings = load_run_config(run, config, overrides)
+    from clickprompt.io import storage
     from clickprompt.runtime.score.predict import predict as run_predict
 
-    result = run_predict(run, rows, to, keep=keep or [], runtime=settings.runtime, data=data)
+    stem = re.split(r"[/\\]", rows[0].rstrip("/"))[-1].partition(".")[0]
+    out = out or storage.join(run, "scored", re.sub(r"[^\w-]+", "_", stem) or "rows")
+    result = run_predict(run, rows, out, keep=keep or [], runtime=settings.runtime, data=data)
     unknown = ", ".join(f"{name} {share:.1%}" for name, share in result["unknown"].items() if share) or "none"
     figures = f"{result['rows']:,} rows of {result['files']} files, {result['rows_per_second']:,.0f} rows/s"
-    finish(as_json, result, f"missing or not seen before: {unknown}\n{figures}: {to}")
+    finish(as_json, result, f"missing or not seen before: {unknown}\n{figures}: {out}")

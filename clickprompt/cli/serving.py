@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish, load_config
+from clickprompt.cli.options import (
+    ConfigOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+    app,
+    finish,
+    load_run_config,
+)
 from clickprompt.errors import InputError
 
 
@@ -17,7 +25,9 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to", help="format: safetensors, or the CTR model alone as a graph: onnx, torch-export"
+            "--format",
+            metavar="FORMAT",
+            help="safetensors, or the CTR model alone as a graph: onnx, torch-export",
         ),
     ] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
@@ -30,11 +40,10 @@ def export(
     """Export what a server needs from a finetuned run: model, configuration, tokenizer and vocabulary,
     without pickles.
     """
-    from clickprompt.export.serving_folder import FORMATS, export_for_serving
+    from clickprompt.export.serving_folder import export_for_serving
 
     if not out:
-        meant = "" if to in FORMATS else f", such as --out {to} (--to is the format: {', '.join(FORMATS)})"
-        raise InputError(f"--out is missing: give the folder or URI to write{meant}")
+        raise InputError("--out is missing: give the folder or URI to write")
     result = export_for_serving(run, out, to, data, raw=raw)
     lines = [f"{result['objective']}, {result['parameters']:,} parameters, {to}: {out}"]
     if times := result.get("ms_per_batch"):
@@ -83,7 +92,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Answer POST /predict with logits and probabilities of raw rows, until Ctrl-C or SIGTERM."""
-    settings = load_config(config, overrides)
+    settings = load_run_config(run, config, overrides)
     if missing := [
         name for name in ("fastapi", "starlette", "uvicorn") if importlib.util.find_spec(name) is None
     ]:

@@ -44,7 +44,7 @@ def read_recovery(uri: str) -> pa.Table:
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
         raise DataError(
-            f"{uri}: no recovery files (*.parquet) in this folder; run `clickprompt evaluate` on that "
+            f"{uri}: no recovery files (*.parquet) in this folder; run `clickprompt recovery` on that "
             "pretraining run first"
         )
     try:

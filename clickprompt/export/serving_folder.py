@@ -57,11 +57,11 @@ def export_for_serving(
     """
     if to not in FORMATS:
         raise InputError(
-            f"--to {to}: no such format; known formats: {', '.join(FORMATS)}; the folder to write "
+            f"--out {to}: no such format; known formats: {', '.join(FORMATS)}; the folder to write "
             "goes with --out"
         )
     if raw and to != "onnx":
-        raise InputError(f"--raw goes with --to onnx; {to} has no look-ups, so leave --raw out")
+        raise InputError(f"--raw goes with --format onnx; {to} has no look-ups, so leave --raw out")
     graph = GRAPHS.get(to)
     if graph:
         graph.require()
@@ -79,7 +79,7 @@ def export_for_serving(
     if graph and info.objective != "without_plm":
         raise DataError(
             f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned "
-            "with finetune.with_plm=false, or use --to safetensors"
+            "with finetune.with_plm=false, or use --format safetensors"
         )
     transform = RowTransform.of_dataset(dataset) if raw else None
     if transform:
@@ -164,7 +164,7 @@ def _write_graph(
                 raise RunError(
                     f"{graph.file}: a logit differs by {largest:.2g} from the trained model's in a "
                     f"batch of {len(logits)} rows (at most {_TOLERANCE:g}); nothing was written, use "
-                    "another --to"
+                    "another --format"
                 )
             difference = max(difference, largest)
     checked = len(field_ids) if transform else len(field_ids) - 1

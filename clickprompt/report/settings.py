@@ -106,14 +106,14 @@ def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
             what = f"calibration, long tail, cold start, AUC by value and latency of {run.name}"
             commands.append((what, f"clickprompt evaluate --run {run.uri}{wanted}"))
     commands += [
-        (f"masked values restored by {run.name}", f"clickprompt evaluate --run {run.uri}{wanted}")
+        (f"masked values restored by {run.name}", f"clickprompt recovery --run {run.uri}{wanted}")
         for run in pretrained
         if not run.recovery
     ]
     commands += [
         (
             f"prompt attention of {run.name} (masked language models)",
-            f"clickprompt evaluate --run {run.uri}{wanted} --attention 1000",
+            f"clickprompt attention --run {run.uri}{wanted} --rows 1000",
         )
         for run in prompted
         if not run.attention

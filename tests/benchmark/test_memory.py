@@ -1,4 +1,4 @@
-"""The figures on a shape small enough for a test, and what `doctor --plan` says beside a run large enough to
+"""The figures on a shape small enough for a test, and what `plan` says beside a run large enough to
 be measured by.
 """
 

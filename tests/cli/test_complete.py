@@ -33,7 +33,7 @@ def bash(line: str) -> list[str]:
         ("clickprompt job st", ["status", "stop"]),
         ("clickprompt pretrain --c", ["--config"]),
         ("clickprompt pretrain --config dem", ["demo", "demo-full"]),
-        ("clickprompt doctor --plan paper", ["paper-grid", "paper-grid-small"]),
+        ("clickprompt plan paper", ["paper-grid", "paper-grid-small"]),
         ("clickprompt pretrain --set masking.mask_", ["masking.mask_rate=", "masking.mask_scope="]),
         ("clickprompt pretrain --set runtime.eng", ["runtime.engine=torch", "runtime.engine=deepspeed"]),
         ("clickprompt pretrain --set prompt.num_pr", ["prompt.num_prompts=", "prompt.num_prompts=5"]),

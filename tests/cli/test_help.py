@@ -53,9 +53,9 @@ def test_an_example_is_taken(example):
         command = command.commands[name]
     context = command.make_context(name, arguments)
     if name == "submit":
-        job = context.params["job"]
+        job = context.params["command"]
         context = WHOLE.commands[job].make_context(job, list(context.args))  # pyright: ignore[reportAttributeAccessIssue]
-    given = context.params.get("config") or context.params.get("plan")
+    given = context.params.get("config")
     load_config(None if given and given.endswith(".yaml") else given, context.params.get("overrides") or [])
 
 
@@ -68,7 +68,7 @@ def test_a_command_s_help_ends_with_its_examples_and_fits_80_columns(capsys, com
     for example in EXAMPLES[command]:
         assert f"  $ {example}\n" in f"{said}\n"
     named = {name for name in preset_names() if name in text and name not in " ".join(EXAMPLES[command])}
-    assert named <= {"movielens-1m", "bookcrossing"}  # which are sources, too
+    assert named <= {"movielens-1m", "bookcrossing", "own-log"}  # two are sources, too; one is a default
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -42,7 +42,7 @@ def test_so_is_a_failed_run_and_a_bug(capsys, monkeypatch, error, status):
     def failing(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(results, "load_config", failing)
+    monkeypatch.setattr(results, "load_run_config", failing)
     with pytest.raises(SystemExit if status else KeyError) as stopped:
         main(["evaluate", "--run", "r", "--json"])
     assert getattr(stopped.value, "code", None) == status

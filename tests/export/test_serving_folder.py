@@ -92,7 +92,7 @@ def test_onnx_that_takes_raw_rows(prepared, tmp_path, capsys):
     run, out = str(tmp_path / "run"), str(tmp_path / "served")
     model = write_run(run, prepared)
     with pytest.raises(SystemExit) as stopped:
-        main(["export", "--run", run, "--to", "onnx", "--raw", "--out", out])
+        main(["export", "--run", run, "--format", "onnx", "--raw", "--out", out])
     assert stopped.value.code == 0
     assert "logits of 512 drawn rows" in capsys.readouterr().out
     with open(os.path.join(out, "export.json")) as stream:
@@ -211,11 +211,11 @@ def test_a_graph_is_no_export_to_score_with(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--to", "FOLDER"], "--out is missing.*such as --out FOLDER"),
+        (["--to", "FOLDER"], "export --to is now --format.*--out is the place"),
         ([], "--out is missing"),
-        (["--to", "tflite", "--out", "{out}"], "tflite.*safetensors, onnx, torch-export"),
-        (["--to", "torch-export", "--raw", "--out", "{out}"], "--raw goes with --to onnx"),
-        (["--to", "onnx", "--out", "{out}"], "pip install onnx onnxscript onnxruntime"),
+        (["--format", "tflite", "--out", "{out}"], "tflite.*safetensors, onnx, torch-export"),
+        (["--format", "torch-export", "--raw", "--out", "{out}"], "--raw goes with --format onnx"),
+        (["--format", "onnx", "--out", "{out}"], "pip install onnx onnxscript onnxruntime"),
     ],
 )
 def test_bad_options(prepared, tmp_path, capsys, monkeypatch, options, said):
@@ -243,7 +243,7 @@ def test_bad_options(prepared, tmp_path, capsys, monkeypatch, options, said):
 def test_the_command_says_how_fast_and_how_equal(prepared, tmp_path, capsys):
     write_run(str(tmp_path / "run"), prepared)
     with pytest.raises(SystemExit) as stopped:
-        main(["export", "--run", str(tmp_path / "run"), "--to", "onnx", "--out", str(tmp_path / "served")])
+        main(["export", "--run", f"{tmp_path}/run", "--format", "onnx", "--out", f"{tmp_path}/served"])
     output = capsys.readouterr()
     assert stopped.value.code == 0
     assert "ms per batch of 128, one thread, median: exported " in output.out

@@ -37,6 +37,13 @@ SHORTER = [
     ),
     (("pretrain",), ["--set", "pretrain.max_steps=2"]),
     (
+        ("pipeline", "log.yaml"),
+        [
+            *("--set", "pipeline.minutes=null", "--set", "pretrain.max_steps=1"),
+            *("--set", "finetune.max_steps=2"),
+        ],
+    ),
+    (
         ("pipeline",),
         [
             *("--set", "plm.num_layers=1", "--set", "pretrain.max_steps=1", "--set", "finetune.max_steps=2"),

@@ -227,9 +227,9 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     assert len(os.listdir(os.path.join(served, "vocab"))) == len(dataset.field_names)
 
 
-def evaluated(capsys, *arguments: str) -> tuple[int, str]:
+def measured(capsys, command: str, *arguments: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", "--split", "valid", "--set", "runtime.evaluation_actors=2", *arguments])
+        main([command, "--split", "valid", "--set", "runtime.evaluation_actors=2", *arguments])
     output = capsys.readouterr()
     assert stopped.value.code in (0, 2), f"exit status {stopped.value.code}: {output.err}"
     return stopped.value.code, output.err if stopped.value.code else output.out
@@ -238,12 +238,12 @@ def evaluated(capsys, *arguments: str) -> tuple[int, str]:
 def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
     """What the actors wrote is what one process recovers; the table and --against say the same."""
     run = undisturbed[0]
-    code, line = evaluated(capsys, "--run", run, "--against", run)
+    code, line = measured(capsys, "recovery", "--run", run, "--against", run)
     assert code == 2, "compared with a run that wasn't evaluated"
-    assert "run `clickprompt evaluate`" in line
+    assert "run `clickprompt recovery`" in line
     assert not os.path.exists(os.path.join(run, "recovery"))
 
-    code, table = evaluated(capsys, "--run", run)
+    code, table = measured(capsys, "recovery", "--run", run)
     assert code == 0
     result = storage.read_json(os.path.join(run, "recovery-valid.json"))
     dataset = Dataset.open(load_export(export_of(run))[1].config["data"]["path"])
@@ -265,7 +265,7 @@ def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
             == sum(lines.filter(pc.field("field") == name)["hits_own"].to_pylist()) / field["targets"]
         )
 
-    code, line = evaluated(capsys, "--run", run, "--against", run, "--json")
+    code, line = measured(capsys, "recovery", "--run", run, "--against", run, "--json")
     assert code == 0
     for field in json.loads(line)["fields"].values():
         assert (field["against"]["difference"], field["against"]["interval"]) == (0, [0, 0])
@@ -276,11 +276,12 @@ def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, u
     run = undisturbed[0]
     results = []
     for actors in (1, 2):
-        code, line = evaluated(
+        code, line = measured(
             capsys,
+            "attention",
             "--run",
             run,
-            "--attention",
+            "--rows",
             "70",
             "--json",
             "--set",
@@ -300,5 +301,5 @@ def test_attention_over_the_prompts_whatever_the_number_of_actors(ray_session, u
         f"{score:.2f}<" in storage.read_bytes(report["report"]).decode()
         for score in results[0]["fields"]["Gender"]["scores"]
     )
-    code, line = evaluated(capsys, "--run", run, "--attention", "0")
+    code, line = measured(capsys, "attention", "--run", run, "--rows", "0")
     assert (code, "give a number of rows from 1 up" in line) == (2, True)

@@ -290,7 +290,7 @@ def test_compare_is_paired():
 
 def test_files(tmp_path):
     folder = str(tmp_path / "recovery")
-    with pytest.raises(DataError, match="clickprompt evaluate"):
+    with pytest.raises(DataError, match="clickprompt recovery"):
         read_recovery(folder)
     write_recovery(f"{folder}/part-00001.parquet", lines_of(*BY_HAND[:1]))
     write_recovery(f"{folder}/part-00000.parquet", lines_of(*reversed(BY_HAND[1:])))

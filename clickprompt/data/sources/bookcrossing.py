@@ -39,7 +39,7 @@ _COLUMNS = {
         "Image-URL-L",
     ),
 }
-_WHERE = "run clickprompt fetch bookcrossing --to DIR, or unpack BX-CSV-Dump.zip there"
+_WHERE = "run clickprompt fetch bookcrossing --out DIR, or unpack BX-CSV-Dump.zip there"
 
 
 class BookCrossing(Source):

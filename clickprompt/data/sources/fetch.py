@@ -105,7 +105,7 @@ def fetch(name: str, to: str, progress: Callable[[str], None] = lambda line: Non
     if name not in DOWNLOADS:
         raise InputError(f"download {name!r} is unknown; known downloads: {', '.join(sorted(DOWNLOADS))}")
     if "://" in to:
-        raise InputError(f"--to {to}: must be a local folder; copy it to other storage afterwards")
+        raise InputError(f"--out {to}: must be a local folder; copy it to other storage afterwards")
     target = storage.resolve(to)[1]
     if existing := _existing(name, target):
         return existing
@@ -137,7 +137,7 @@ def _existing(name: str, target: str) -> Fetched | None:
     )
     if found.get("name") != name or not complete:
         raise InputError(
-            f"--to {target}: there is something other than a complete {name} here; delete it or give "
+            f"--format {target}: there is something other than a complete {name} here; delete it or give "
             "another folder"
         )
     return Fetched(target, found["origin"], tuple(sorted(files)))

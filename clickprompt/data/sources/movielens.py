@@ -267,7 +267,7 @@ class MovieLens100K(_MovieLens):
 
     name = "movielens-100k"
     where_to_get = (
-        "run clickprompt fetch movielens-100k --to DIR, or get ml-100k.zip from "
+        "run clickprompt fetch movielens-100k --out DIR, or get ml-100k.zip from "
         "https://grouplens.org/datasets/movielens/100k/"
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.click_text import ClickText
 from clickprompt.data.text.template import tokenizer_fingerprint
-from clickprompt.errors import DataError
+from clickprompt.errors import DataError, MissingTokensError
 from clickprompt.io import storage
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class TokenTable:
 
     @classmethod
     def open(cls, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> "TokenTable":
-        """Open the table. Raises DataError if `dataset` has none for this tokenizer, naming those that it
-        has.
+        """Open the table.
+
+        Raises MissingTokensError if `dataset` has none for this tokenizer, naming those that it has, and
+        DataError for one that isn't the dataset's.
         """
         uri = table_uri(dataset, tokenizer)
         wanted = tokenizer_fingerprint(tokenizer, dataset.template)
@@ -80,7 +82,7 @@ class TokenTable:
                 if storage.exists(storage.join(tables, name, META))
             ]
             if any(name.split("-v")[0] == wanted for name in present):
-                raise DataError(
+                raise MissingTokensError(
                     f"{dataset.uri}: {remedy}; version {dataset.version} has no token table yet, an earlier "
                     "one has"
                 )
@@ -92,7 +94,7 @@ class TokenTable:
                 if present
                 else "has no token table yet"
             )
-            raise DataError(
+            raise MissingTokensError(
                 f"{dataset.uri}: {remedy}; the dataset {has} (wanted: {type(tokenizer).__name__} {wanted})"
             )
         table = _load(uri)

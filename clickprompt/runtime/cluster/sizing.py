@@ -1,4 +1,4 @@
-"""Compute what a training run will need, before there is a cluster or dataset (`clickprompt doctor --plan`).
+"""Compute what a training run will need, before there is a cluster or dataset (`clickprompt plan`).
 
 The model is built on torch's meta device: its parameters are counted exactly, but take no memory. Memory is
 estimated by training/footprint.py.

@@ -1,4 +1,4 @@
-"""Submit, follow, stop and list the entry points in jobs/ by the Ray Jobs API.
+"""Submit, follow, stop and list commands as jobs by the Ray Jobs API.
 
 It works as `ray job` does, but sends the needed files and returns exit statuses. Ray reads the cluster's
 token from RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH.
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _PACKAGE = os.path.dirname(os.path.abspath(clickprompt.__file__))
-_JOBS = os.path.join(os.path.dirname(_PACKAGE), "jobs")
 _GRACE = "120"  # seconds that a stopped job has for its checkpoint; Ray's own default is 3
 _PATIENCE = 60.0  # seconds that the job server may be unreachable while a job is followed
 
@@ -48,7 +47,7 @@ class Submission:
 
     job_id: str | None = None
     install: bool = False
-    """whether to send this checkout's package and install the versions installed here, for a cluster whose
+    """whether to send the package and install the versions installed here, for a cluster whose
     image doesn't have them
     """
     env: Mapping[str, str] = field(default_factory=dict)
@@ -59,25 +58,17 @@ class Submission:
 
 
 def submit_job(
-    job: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True
+    command: str, address: str, arguments: Sequence[str], how: Submission = Submission(), *, wait: bool = True
 ) -> dict[str, Any]:
-    """Submit jobs/<job>.py (or <job>_job.py); with `wait`, follow its log until it ends.
+    """Submit `python -m clickprompt COMMAND ARGUMENTS`; with `wait`, follow its log until it ends.
 
     Returns {"job_id", "status", "exit_code", "address"}. A file given as --config travels with the job.
 
-    Raises InputError for an unknown job, an unreachable address, a wrong token or an id that is taken.
+    Raises InputError for an unreachable address, a wrong token or an id that is taken.
     """
-    files = sorted(name for name in os.listdir(_JOBS) if name.endswith(".py")) if os.path.isdir(_JOBS) else []
-    known = {name.removesuffix(".py").removesuffix("_job"): name for name in files}
-    if job not in known:
-        raise InputError(
-            f"submit {job}: no such job; jobs/ of this checkout has: "
-            f"{', '.join(known) or 'nothing (submit from a checkout)'}"
-        )
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="clickprompt-job-") as folder:
-        shutil.copy(os.path.join(_JOBS, known[job]), folder)
-        entrypoint = shlex.join(["python", known[job], *_carried(arguments, folder)])
+        entrypoint = shlex.join(["python", "-m", "clickprompt", command, *_carried(arguments, folder)])
         environment: dict[str, Any] = {
             "working_dir": folder,
             "env_vars": {
@@ -98,7 +89,7 @@ def submit_job(
                     runtime_env=environment,
                     metadata={
                         "clickprompt": clickprompt.__version__,
-                        "job": job,
+                        "job": command,
                         **_run_of(arguments),
                         **how.metadata,
                     },

@@ -154,7 +154,7 @@ def evaluate_attention(
     """
     require_split(split)
     if rows < 1:
-        raise InputError(f"--attention {rows}: give a number of rows from 1 up")
+        raise InputError(f"--rows {rows}: give a number of rows from 1 up")
     runtime = (config or Config()).runtime
     run = storage.native(run)
     export = export_of(run)

@@ -26,10 +26,10 @@ from clickprompt.runtime.cluster.connect import connect, kept_free, storage_opti
 from clickprompt.runtime.cluster.placement import check_groups, group_selector
 from clickprompt.runtime.observe.status_actor import StatusActor
 from clickprompt.runtime.train.entry import train_worker
-from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.resume import clear_checkpoints
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.train.stream import STREAM_NAME, StepStream
+from clickprompt.runtime.train.tokens import check_with_tokens
 from clickprompt.runtime.train.trainer import Trainer
 from clickprompt.runtime.train.training_run import Around, TrainingRun
 from clickprompt.runtime.train.validation import evaluation_pool
@@ -50,7 +50,7 @@ def run_training(
     watch: called twice a second with what is known of the latest step ({} before the first); if it returns
     True, the run stops as after a signal.
     """
-    training = check_training(config, stage_name, run)
+    training = check_with_tokens(config, stage_name, run)
     run = training.run
     result_path = storage.join(run, "result.json")
     if storage.exists(result_path):

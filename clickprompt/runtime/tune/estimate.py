@@ -9,7 +9,7 @@ from clickprompt.config import Config
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import check_cpus
-from clickprompt.runtime.train.preflight import check_training
+from clickprompt.runtime.train.tokens import check_with_tokens
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.runtime.tune.searcher import Trials
 from clickprompt.runtime.tune.step_time import time_step
@@ -97,9 +97,9 @@ def estimate_sweep(config: Config, points: list[Point]) -> SweepEstimate:
     finetunings, pretrainings = {}, {}
     for point in points:
         check_cpus(point.config.runtime, runs=config.tune.max_concurrent_trials)
-        finetunings[point.number] = check_training(point.config, "finetune", again=True)
+        finetunings[point.number] = check_with_tokens(point.config, "finetune", again=True)
         if point.pretrain and point.pretrain not in pretrainings:
-            pretrainings[point.pretrain] = check_training(
+            pretrainings[point.pretrain] = check_with_tokens(
                 pretrain_config(config, point), "pretrain", again=True
             )
     num_points, num_pretrainings = len(points), len(pretrainings)

@@ -28,7 +28,7 @@ from clickprompt.runtime.cluster.connect import (
     embedded_cpus,
     storage_options,
 )
-from clickprompt.runtime.train.preflight import begun_with, check_training, claim
+from clickprompt.runtime.train.preflight import begun_with, claim
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.tune.estimate import SweepEstimate, estimate_sweep, measure
 from clickprompt.runtime.tune.searcher import Halving, Trials
@@ -95,7 +95,7 @@ def _checked(config: Config, run: str, yes: bool) -> Config:
     check_cpus(config.runtime, runs=config.tune.max_concurrent_trials)
     if config.data.path and config.data.version is None:
         config = replaced(config, {"data.version": begun_with(run, config.data.path)})
-    config = check_training(config, "pretrain" if wants_pretraining(config) else "finetune").config
+    config = check_with_tokens(config, "pretrain" if wants_pretraining(config) else "finetune").config
     if storage.exists(storage.join(run, "config.yaml")):
         claim(run, config, _FREE)  # raises before what another sweep has left there is read
     return config

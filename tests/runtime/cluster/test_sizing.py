@@ -1,4 +1,4 @@
-"""`doctor --plan`: the counts are the built model's, sizes come from wherever they can be known, hours from
+"""`plan`: the counts are the built model's, sizes come from wherever they can be known, hours from
 measured steps only.
 """
 
