@@ -87,14 +87,12 @@ RUN_BY = {
     f"{_CLI} compare runs/dnn-0 runs/dnn-1 --against runs/dcnv2-0 --against runs/dcnv2-1",
     "clickprompt config KEY": f"{_CLI} config pretrain.lr",
     "clickprompt doctor": f"{_CLI} doctor",
-    "clickprompt plan": "tests/test_docs.py",
     "clickprompt plan CONFIG": "tests/test_docs.py",
     "clickprompt plan goodreads-roberta-large": "tests/test_docs.py",
     "clickprompt plan run.yaml --rows 50000000 --fields 20 --features 8000000 --tokens 180": "tests/test_docs.py",
     "clickprompt plan goodreads-roberta-large --rows 2000000000 --fields 40 --features 1000000000 --tokens 250 "
     "--set pretrain.epochs=1": "tests/test_docs.py",
     "clickprompt evaluate --against": f"{_CLI} evaluate --run runs/dcnv2-0 --against runs/dcnv2-1",
-    "clickprompt recovery": "block: recovery --config",
     "clickprompt recovery --run PRETRAIN [--against RUN]": "block: --against runs/recovery-none",
     "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against "
     "runs/dcnv2-1",

@@ -30,6 +30,7 @@ from clickprompt.runtime.cluster.connect import (
 )
 from clickprompt.runtime.train.preflight import begun_with, claim
 from clickprompt.runtime.train.stopping import stop_signals
+from clickprompt.runtime.train.tokens import check_with_tokens
 from clickprompt.runtime.tune.estimate import SweepEstimate, estimate_sweep, measure
 from clickprompt.runtime.tune.searcher import Halving, Trials
 from clickprompt.runtime.tune.tpe import check_optuna
