@@ -20,6 +20,7 @@ from clickprompt.errors import ConfigError
 from clickprompt.models.plm import PromptedPLM, longest_text
 from clickprompt.models.plm_families import PLMFamily, get_family
 from clickprompt.models.plm_fusion import ATTENTION, PLAIN_ATTENTION
+from clickprompt.models.plm_shapes import SHAPES
 
 __all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_from_config"]
 
@@ -199,6 +200,8 @@ def _config_values(config: PLMConfig) -> dict[str, Any]:
             f"plm.path={config.path}: no such folder; give a hub name, or a local folder with config.json "
             "and weights"
         )
+    elif config.random_init and path in SHAPES and not _cached(path, "config.json"):
+        return SHAPES[path]
     else:
         file = _hub_config(path)
     try:
