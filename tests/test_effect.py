@@ -180,14 +180,25 @@ def test_every_study_can_be_configured(study):
         assert all(config.pretrain.micro_batches(1) for config in configs)
 
 
-def test_the_preset_is_what_the_study_chose():
-    study = yaml.safe_load((SCRIPTS / "effect" / "movielens-1m.yaml").read_text())
-    piece = {"label_share": 0.1, "arm": "ids masked, tables", "try": 4, "seed": 0}
-    config = script().configured(study, piece, "data", None).model_dump()
-    preset = load_config("movielens-1m-few-labels").model_dump()
-    config["finetune"]["init"] = None
-    for section in ("ctr", "masking", "pretrain", "finetune"):
-        assert preset[section] == config[section]
+@pytest.mark.parametrize(
+    ("preset", "study", "piece"),
+    [
+        ("few-labels", "movielens-1m", {"label_share": 0.1, "arm": "ids masked, tables", "try": 4}),
+        ("dcnv2-averaged", "movielens-1m-all", {"label_share": 1.0, "arm": "scratch", "try": 2}),
+    ],
+)
+def test_the_preset_is_what_the_study_chose(preset, study, piece):
+    study = yaml.safe_load((SCRIPTS / "effect" / f"{study}.yaml").read_text())
+    config = script().configured(study, {**piece, "seed": 0}, "data", None)
+    wanted = config.model_dump()
+    wanted["finetune"] |= {"init": None}
+    found = load_config(f"movielens-1m-{preset}").model_dump()
+    found["finetune"]["checkpoint_every"] = config.finetune.checkpoint_every  # changes no result
+    stages = (
+        ["finetune"] if "pretrain" not in study["arms"][piece["arm"]] else ["masking", "pretrain", "finetune"]
+    )
+    for section in ("ctr", *stages):
+        assert found[section] == wanted[section]
 
 
 def test_lazy_tables_start_and_end_as_dense_ones(place, tmp_path):
