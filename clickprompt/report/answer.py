@@ -108,7 +108,7 @@ def answer(
         )
     cautions += _of_runs(runs, split, called)
     sentence = (
-        _compared(claims, called(base))
+        _compared(claims, called(base)) + _labels(base)
         if claims
         else _alone(runs, found, base, split, note, click_rate, called)
     )
@@ -170,6 +170,12 @@ def _alone(
     )
     alone = "There is no other model to compare with."
     return f"{called(base)}: {shown}, log loss {auc(loss)}{rows}{beside}. {alone}"
+
+
+def _labels(base: Run) -> str:
+    """Say how many labels all have seen, if those are a share only."""
+    rows, share = finite(base.result.get("rows")), finite(base.config.get("finetune.label_share"))
+    return f" Each has seen the same {count(rows)} labels." if rows and share and share < 1 else ""
 
 
 def _unlike(run: Run, base: Run, called: Any) -> str | None:

@@ -109,6 +109,13 @@ def test_different_labelled_rows_can_not_be_compared(folders, copied, tmp_path):
     ]
 
 
+def test_a_share_of_the_labels_is_said(copied, tmp_path):
+    few = {"result": {"rows": 5790}, "config": [("label_share: 1.0", "label_share: 0.1")]}
+    runs = [copied("dcnv2-0", "scratch", **few), copied("prompted-0", "pretrained", **few)]
+    answer = make_report(runs, str(tmp_path / "report.html"))["answer"]
+    assert answer.endswith("(bootstrap by user). Each has seen the same 5,790 labels.")
+
+
 def test_smoke_runs_and_notices_are_named_once(folders, copied, tmp_path):
     changes = [("notice: null", "notice: 'Not shown: the paper''s setting'")]
     runs = [

@@ -4,6 +4,7 @@ import html
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from clickprompt.io import storage
 from clickprompt.report.charts import Bar, Value
 from clickprompt.report.dots import dots, ladder
 from clickprompt.report.ends import ends
+from clickprompt.report.evaluated import latency
 from clickprompt.report.make import make_report
+from clickprompt.report.run import read_runs
 from clickprompt.report.table import p_value, share
 from clickprompt.report.training import smoothed
 
@@ -66,12 +69,14 @@ def test_names_of_curves_do_not_collide_and_stand_where_they_end(seed):
         assert abs(y - end_y) < 13 * len(curves)
 
 
-def test_latency_has_a_logarithmic_axis():
-    groups = [Bar(name, "", [Value(0, value, "")]) for name, value in (("a", 1.0), ("b", 10.0), ("c", 1e4))]
-    drawn = ladder("Latency", groups, 536, axis="ms", log=True)
+def test_latency_has_a_logarithmic_axis(folders):
+    [run] = read_runs([folders["dcnv2-0"]], "test")
+    runs = [replace(run, evaluation={"ms_per_batch": ms, "batch": 128}) for ms in (1.0, 10.0, 1e4)]
+    drawn = latency(runs).blocks[0].chart(536)
     a, b, c = (float(place) for place in re.findall(r'<circle cx="([\d.]+)"', drawn))
     assert (b - a) * 3 == pytest.approx(c - b, abs=0.3)
-    assert ">1,000<" in drawn
+    for text in ("1.00 ms", "10.0 ms", "10,000 ms", "1,000"):
+        assert f">{text}<" in drawn
     close = ladder("Latency", [Bar("a", "", [Value(0, 4.1, "", (4.1, 4.6))])], 536, axis="ms", log=True)
     texts = [float(text) for text in re.findall(r">([\d.]+)</text>", close)]
     assert len(texts) >= 3
@@ -85,13 +90,49 @@ def test_a_dot_has_its_interval_and_chance_is_on_the_axis(draw):
     ]
     drawn = draw("AUC", groups, 536, axis="AUC", base=0.5)
     [(at, height)] = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
-    [(low, high)] = re.findall(
-        rf'<line y1="{height}" y2="{height}" class="s0 whisker" x1="([\d.]+)" x2="([\d.]+)"', drawn
-    ) or re.findall(
-        rf'<line x1="([\d.]+)" x2="([\d.]+)" y1="{height}" y2="{height}" class="s0 whisker"', drawn
-    )
+    [whisker] = re.findall(r'<line[^>]*class="s0 whisker"[^>]*>', drawn)
+    low, high, *heights = (re.search(rf'{end}="([\d.]+)"', whisker)[1] for end in ("x1", "x2", "y1", "y2"))
+    assert heights == [height, height]
     assert (float(at) - float(low)) * 2 == pytest.approx(float(high) - float(at), abs=0.3)
     assert ">0.5<" in drawn or ">0.50<" in drawn
+
+
+def test_reliability_is_one_square_of_dots_without_bins_of_few_rows(folders, tmp_path):
+    names = ("dcnv2-0", "prompted-0")
+    out = str(tmp_path / "report.html")
+    make_report([folders[name] for name in names], out)
+    page = storage.read_bytes(out).decode()
+    section = page[page.index('id="calibration"') : page.index('id="long-tail"')]
+    assert section.count('role="img" aria-label="Reliability"') == 2, "wide and narrow"
+    drawn = section[section.index('role="img" aria-label="Reliability"') :].split("</svg>")[0]
+    tips = re.findall(r'<circle[^>]*data-tip="([^"]+)"', drawn)
+    for name in names:
+        curve = storage.read_json(f"{folders[name]}/evaluation-test.json")["calibration"]["equal_mass"][
+            "curve"
+        ]
+        assert min(bin_["rows"] for bin_ in curve) < 50
+        rows = [int(re.search(r"of ([\d,]+) rows", tip)[1]) for tip in tips if tip.startswith(f"{name}:")]
+        assert sum(rows) == sum(bin_["rows"] for bin_ in curve)
+        assert min(rows) >= 50
+    assert drawn.count("whisker") == len(tips)
+    assert 'class="s0 line"' not in drawn
+    [line] = re.findall(r'<line[^>]*class="diagonal"[^>]*>', drawn)
+    diagonal = [re.search(rf'{end}="([\d.]+)"', line)[1] for end in ("x1", "x2", "y1", "y2")]
+    left, right, bottom, top = map(float, diagonal)
+    assert right - left == pytest.approx(bottom - top)
+
+
+def test_delong_is_folded_away_and_tables_of_the_paper_are_called_so(folders, tmp_path):
+    out = str(tmp_path / "report.html")
+    make_report([folders[name] for name in ("dcnv2-0", "prompted-0", "pretrain")], out)
+    page = html.unescape(storage.read_bytes(out).decode())
+    unfolded = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert "p by DeLong" in page
+    assert "p by DeLong" not in unfolded
+    assert "p by user" in unfolded
+    tables = re.findall(r".{12}Table \d", page, flags=re.DOTALL)
+    assert len(tables) >= 4
+    assert [text for text in tables if not text.startswith("the paper's ")] == []
 
 
 def test_every_figure_has_a_real_minus_sign(folders, tmp_path):
