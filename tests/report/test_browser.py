@@ -23,6 +23,7 @@ pytestmark = [
     ),
 ]
 
+UNFOLD = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
 OUTSIDE = """[...document.querySelectorAll('body *')]
     .filter((each) => !each.closest('.scroll, pre, #tip') && each.getBoundingClientRect().right > innerWidth + 1)
     .map((each) => each.outerHTML.slice(0, 100))"""
@@ -118,7 +119,7 @@ def opened(chromium):
 )
 def test_no_error_no_request_no_overflow(opened, report, tmp_path, width, scheme):
     page, complaints, requests = opened(report, width, scheme)
-    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    page.evaluate(UNFOLD)
     page.screenshot(
         path=os.environ.get("CLICKPROMPT_SCREENSHOTS", str(tmp_path)) + f"/{width}-{scheme}.png",
         full_page=True,
@@ -217,6 +218,22 @@ def test_what_a_mark_stands_for(opened, report):
     mark.hover(force=True)
     assert page.locator("#tip").is_visible()
     assert page.locator("#tip").inner_text() == mark.get_attribute("data-tip")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_names_of_runs_fit(opened, folders, tmp_path, width):
+    names = [f"{name}-with-all-layers_and_a_very_long_name_of_its_own" for name in ("dcnv2-0", "prompted-0")]
+    for name in names:
+        shutil.copytree(folders[name.split("-with")[0]], tmp_path / name)
+    make_report([str(tmp_path / name) for name in names], str(tmp_path / "report.html"))
+    page, complaints, _ = opened((tmp_path / "report.html").as_uri(), width)
+    for row in page.locator("#runs + .grid2 table").first.locator("tr").all():
+        cell = row.locator("th, td").nth(2).bounding_box()
+        assert cell["x"] + cell["width"] <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(UNFOLD)
+    assert [page.evaluate(script) for script in (OUTSIDE, BEYOND, CUT_OFF, OVERLAPPING)] == [[]] * 4
+    assert complaints == []
 
 
 @pytest.mark.parametrize("width", [1280, 400])

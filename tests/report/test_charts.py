@@ -69,6 +69,18 @@ def test_names_of_curves_do_not_collide_and_stand_where_they_end(seed):
         assert abs(y - end_y) < 13 * len(curves)
 
 
+def test_names_that_would_collide_are_moved_apart_evenly():
+    def heights(*ends_at):
+        curves = [(f"c{number}", number, [(48.0, 30.0), (380.0, at)]) for number, at in enumerate(ends_at)]
+        return [y - 3.5 for _, _, y in sorted(boxes(ends(curves, 380, 24, 202)))]
+
+    assert heights(100.0, 100.0, 100.0) == [87, 100, 113]
+    assert heights(60.0, 100.0, 140.0) == [60, 100, 140]
+    assert heights(90.0, 100.0) == pytest.approx([88.5, 101.5])
+    assert heights(202.0, 201.0) == pytest.approx([202, 189])
+    assert heights(24.0, 25.0) == pytest.approx([24, 37])
+
+
 def test_latency_has_a_logarithmic_axis(folders):
     [run] = read_runs([folders["dcnv2-0"]], "test")
     runs = [replace(run, evaluation={"ms_per_batch": ms, "batch": 128}) for ms in (1.0, 10.0, 1e4)]
