@@ -62,8 +62,11 @@ document.addEventListener("keydown", (event) => {
   next.setAttribute("tabindex", "0");
   next.focus();
 });
-document.addEventListener("focusin", (event) => {
-  const mark = marked(event.target), box = event.target.getBoundingClientRect();
-  say(mark, box.left, box.bottom + 10, box.top - 10);
-});
+const sayFocused = () => {
+  const focused = document.activeElement, box = focused.getBoundingClientRect();
+  if (marksOf.has(focused)) say(focused, box.left, box.bottom + 10, box.top - 10);
+};
+document.addEventListener("focusin", sayFocused);
 document.addEventListener("focusout", () => { tip.hidden = true; });
+// A focused mark scrolls into view
+addEventListener("scroll", () => { if (!tip.hidden) sayFocused(); }, { passive: true });

@@ -54,6 +54,11 @@ OVERLAPPING = """[...document.querySelectorAll('svg[aria-label]')].flatMap((svg)
         .filter((other) => !apart(one, other))
         .map((other) => svg.getAttribute('aria-label') + ': ' + one[0] + ' / ' + other[0]));
 })"""
+BESIDE = """() => {  // the tip is in view, just below or above the focused mark, once that has scrolled there
+    const [tip, mark] = [document.getElementById('tip'), document.activeElement].map((each) => each.getBoundingClientRect());
+    const apart = Math.max(tip.top - mark.bottom, mark.top - tip.bottom);
+    return tip.top >= 0 && tip.bottom <= innerHeight && apart >= 0 && apart < 20;
+}"""
 LOWEST_CONTRAST = """() => {  // of the texts' colours against the page's, by WCAG's formula
     const part = (c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     const light = (text) => {
@@ -262,6 +267,7 @@ def test_marks_are_reached_by_keyboard(opened, report, width):
         focused = page.evaluate("document.activeElement.getAttribute('data-tip')")
         assert page.locator("#tip").inner_text() == focused
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.wait_for_function(BESIDE)
         tip = page.locator("#tip").bounding_box()
         assert tip["x"] >= 0
         assert tip["x"] + tip["width"] <= width
