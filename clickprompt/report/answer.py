@@ -217,10 +217,10 @@ def _of_runs(runs: Sequence[Run], split: str, called: Any) -> list[str]:
     if without := [called(run) for run in finetuned if run.number in ended and not run.evaluation]:
         cautions.append(f"Not evaluated on {split}: {', '.join(without)}.")
     for run in finetuned:
-        rows, step, batch = finite(run.result.get("rows")), finite(run.result.get("step")), _batch(run)
-        if run.evaluation and rows and step and batch and step * batch < rows:
-            seen = f"{count(step * batch)} of {count(rows)} labelled rows"
-            cautions.append(f"{called(run)} is a smoke run: it saw {seen}, and none twice.")
+        rows, steps, batch = finite(run.result.get("rows")), _steps(run), _batch(run)
+        if run.evaluation and rows and steps and batch and steps * batch < rows:
+            seen = f"{count(steps * batch)} of {count(rows)} labelled rows"
+            cautions.append(f"{called(run)} is a smoke run: it was to see {seen} once.")
     return cautions
 
 

@@ -157,7 +157,8 @@ def _values(name: str, runs: Sequence[Run]) -> Block:
     among = len({row[0] for row in rows})
     note = f"the {len(groups)} most frequent of {among:,} values" if among > len(groups) > 0 else ""
     if not groups:
-        note = "no value has ten clicks and ten other rows"
+        large = any(judged(row[2], row[3]) for row in rows)
+        note = "left out for so many rows" if large else "no value has ten clicks and ten other rows"
     return Block(title, Table(columns, rows), chart, note, legend(members), in_markdown=False, folded=True)
 
 

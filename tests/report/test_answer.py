@@ -126,10 +126,12 @@ def test_smoke_runs_and_notices_are_named_once(folders, copied, tmp_path):
     result = make_report(runs, str(tmp_path / "report.html"), caveat=notice)
     assert result["answer"].startswith("smoke-b is better than smoke-a")
     assert result["cautions"] == [
-        "smoke-a is a smoke run: it saw 256 of 400 labelled rows, and none twice.",
-        "smoke-b is a smoke run: it saw 256 of 400 labelled rows, and none twice.",
+        "smoke-a is a smoke run: it was to see 256 of 400 labelled rows once.",
+        "smoke-b is a smoke run: it was to see 256 of 400 labelled rows once.",
         "Not shown: the paper's setting.",
     ]
+    stopped = copied("prompted-0", "stopped-early", result={"step": 1})
+    assert make_report([folders["dcnv2-0"], stopped], str(tmp_path / "r.html"))["cautions"] == []
 
 
 def test_runs_without_an_end_or_an_evaluation_are_named(folders, copied, dataset, tmp_path):

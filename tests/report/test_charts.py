@@ -13,7 +13,7 @@ from clickprompt.io import storage
 from clickprompt.report.charts import Bar, Value
 from clickprompt.report.dots import dots, ladder
 from clickprompt.report.ends import ends
-from clickprompt.report.evaluated import latency
+from clickprompt.report.evaluated import by_value, latency
 from clickprompt.report.make import make_report
 from clickprompt.report.run import read_runs
 from clickprompt.report.table import p_value, share
@@ -132,6 +132,20 @@ def test_reliability_is_one_square_of_dots_without_bins_of_few_rows(folders, tmp
     diagonal = [re.search(rf'{end}="([\d.]+)"', line)[1] for end in ("x1", "x2", "y1", "y2")]
     left, right, bottom, top = map(float, diagonal)
     assert right - left == pytest.approx(bottom - top)
+
+
+def test_auc_by_value_that_was_left_out_is_said_to_be(folders):
+    [run] = read_runs([folders["dcnv2-0"]], "test")
+    values = run.evaluation["by_value"]["Gender"]
+
+    def note(**changes):
+        found = [{**of_value, "auc": None, "auc_interval": None, **changes} for of_value in values]
+        [block] = by_value([replace(run, evaluation={"by_value": {"Gender": found}})]).blocks
+        assert block.chart is None
+        return block.note
+
+    assert note() == "left out for so many rows"
+    assert note(clicks=9) == "no value has ten clicks and ten other rows"
 
 
 def test_delong_is_folded_away_and_tables_of_the_paper_are_called_so(folders, tmp_path):
