@@ -4,6 +4,7 @@ Both come from sums per bin of the predicted probability, which add up over shar
 upper edge), the last one closed.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "equal_mass_edges",
     "equal_width_edges",
     "expected_calibration_error",
+    "joined_bins",
     "reliability_curve",
 ]
 
@@ -85,18 +87,50 @@ def reliability_curve(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> 
         edges[:-1].tolist(), edges[1:].tolist(), sums.tolist(), strict=True
     ):
         if rows:
-            rate = clicks / rows
-            middle, half = (
-                rate + _Z**2 / (2 * rows),
-                _Z * np.sqrt(rate * (1 - rate) / rows + (_Z / (2 * rows)) ** 2),
-            )
-            interval = (
-                max(0.0, float((middle - half) / (1 + _Z**2 / rows))),
-                min(1.0, float((middle + half) / (1 + _Z**2 / rows))),
-            )
             line = {"lower": lower, "upper": upper, "rows": int(rows), "prediction": predicted / rows}
-            curve.append({**line, "click_rate": rate, "interval": interval})
+            curve.append({**line, "click_rate": clicks / rows, "interval": _wilson(clicks / rows, rows)})
     return curve
+
+
+def joined_bins(curve: Sequence[Mapping[str, Any]], fewest: int) -> list[dict[str, Any]]:
+    """Join neighbouring bins of a reliability curve, from the left, until each has at least `fewest` rows;
+    what is left over at the right joins the last. Of too few rows in all there are no bins.
+
+    curve: as `reliability_curve` returns it, and so is the result.
+    """
+    groups: list[list[Mapping[str, Any]]] = [[]]
+    for line in curve:
+        if sum(one["rows"] for one in groups[-1]) >= fewest:
+            groups.append([])
+        groups[-1].append(line)
+    if len(groups) > 1 and sum(one["rows"] for one in groups[-1]) < fewest:
+        rest = groups.pop()
+        groups[-1] += rest
+    joined = []
+    for group in groups:
+        rows = sum(one["rows"] for one in group)
+        if rows < max(fewest, 1):
+            continue
+        predicted, clicked = (
+            sum(one["rows"] * one[key] for one in group) / rows for key in ("prediction", "click_rate")
+        )
+        line = {"lower": group[0]["lower"], "upper": group[-1]["upper"], "rows": rows}
+        joined.append(
+            {**line, "prediction": predicted, "click_rate": clicked, "interval": _wilson(clicked, rows)}
+        )
+    return joined
+
+
+def _wilson(rate: float, rows: float) -> tuple[float, float]:
+    """95% interval of a share (Wilson 1927)."""
+    middle, half = (
+        rate + _Z**2 / (2 * rows),
+        _Z * np.sqrt(rate * (1 - rate) / rows + (_Z / (2 * rows)) ** 2),
+    )
+    return (
+        max(0.0, float((middle - half) / (1 + _Z**2 / rows))),
+        min(1.0, float((middle + half) / (1 + _Z**2 / rows))),
+    )
 
 
 def _probability(logits: NDArray) -> NDArray[np.float64]:

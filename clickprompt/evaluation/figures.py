@@ -97,7 +97,7 @@ def split_figures(
     Returns {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc", "auc_by_request" (GAUC of
     requests, if the log has groups), "calibration", "long_tail", "cold_start", "by_value"}. The last has,
     field by field, each value's rows, clicks and AUC, if the field has at most `_MANY` values. Intervals are
-    95%, by user (`auc_interval`).
+    95%, by user (`auc_interval`); by row for the values of the user's own field, each of which is one user.
 
     base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in
     the subsets of the long tail. If all rows are of one class, no AUC is defined: those of the split, their
@@ -154,7 +154,9 @@ def split_figures(
         "cold_start": {name: figures_of(labels, logits, ids[user], rows) for name, rows in cold.items()},
         "by_value": {
             name: _named(
-                auc_by_value(ids[name], labels, logits),
+                auc_by_value(
+                    ids[name], labels, logits, clusters=np.arange(len(labels)) if name == user else ids[user]
+                ),
                 dataset.vocabulary(dataset.field_names.index(name))["value"],
             )
             for name in _with_few_values(dataset)

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clickprompt.errors import DataError
 from clickprompt.evaluation.metrics import checked, run_starts
+from clickprompt.evaluation.significance import auc_interval
 
 __all__ = ["Gauc", "auc_by_value", "gauc"]
 
@@ -45,17 +46,35 @@ def gauc(users: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Gauc:
     )
 
 
-def auc_by_value(values: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
-    """Return {"value", "rows", "clicks", "auc"} for each value of a field, in the values' order; AUC is None
-    if a value has one class only.
+def auc_by_value(
+    values: ArrayLike, labels: ArrayLike, scores: ArrayLike, clusters: ArrayLike | None = None
+) -> list[dict[str, Any]]:
+    """Return {"value", "rows", "clicks", "auc", "auc_interval"} for each value of a field, in the values'
+    order; AUC and interval are None if a value has one class only.
 
-    values: [N]. labels: [N], 0 or 1. scores: [N], finite. Raises DataError as `metrics.auc` does, one class
-    excepted.
+    values: [N]. labels: [N], 0 or 1. scores: [N], finite. clusters: [N], ids of what makes rows depend on
+    each other, such as users, by which the interval is taken (`auc_interval`); default: no intervals. Raises
+    DataError as `metrics.auc` does, one class excepted.
     """
-    columns = zip(*(column.tolist() for column in _by_group(values, labels, scores)), strict=True)
-    return [
+    figures = [
         {"value": value, "rows": rows, "clicks": clicks, "auc": auc if 0 < clicks < rows else None}
-        for value, rows, clicks, auc in columns
+        for value, rows, clicks, auc in zip(
+            *(column.tolist() for column in _by_group(values, labels, scores)), strict=True
+        )
+    ]
+    if clusters is None:
+        return [{**of_value, "auc_interval": None} for of_value in figures]
+    order = np.argsort(np.asarray(values), kind="stable")
+    of_rows = [np.asarray(column)[order] for column in (clusters, labels, scores)]
+    ends = np.cumsum([of_value["rows"] for of_value in figures])
+    return [
+        {
+            **of_value,
+            "auc_interval": None
+            if of_value["auc"] is None
+            else auc_interval(*(column[end - of_value["rows"] : end] for column in of_rows)),
+        }
+        for of_value, end in zip(figures, ends.tolist(), strict=True)
     ]
 
 

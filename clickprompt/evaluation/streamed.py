@@ -188,6 +188,7 @@ def _by_value(sums: NDArray[np.int64], vocabulary: pa.Table) -> list[dict[str, A
             "rows": int(sums[number, 0]),
             "clicks": int(sums[number, 1]),
             "auc": None,
+            "auc_interval": None,
         }
         for number in np.flatnonzero(sums[:, 0]).tolist()
     ]

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clickprompt.report.svg import LETTER, Scale, cut, element, frame, label, svg
+from clickprompt.report.ends import ends
+from clickprompt.report.svg import COLOURS, LETTER, Scale, colour, cut, element, frame, label, svg
+from clickprompt.report.table import minus
 
-__all__ = ["Axis", "Bar", "Line", "Value", "axis_of", "bars", "colour", "heatmap", "parallel", "xy"]
+__all__ = ["Axis", "Bar", "Line", "Value", "axis_of", "bars", "heatmap", "parallel", "xy"]
 
-_COLOURS = 6  # classes of the style sheet: s0, s1, …
 _DASHES = (None, "6 3", "2 3")
 
 
-def colour(number: int) -> str:
-    return f"s{number % _COLOURS}"
-
-
 def _dash(number: int) -> str | None:
-    return _DASHES[number // _COLOURS % len(_DASHES)]
+    return _DASHES[number // COLOURS % len(_DASHES)]
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class Line:
     """intervals of y, each drawn as a whisker"""
     dots: Sequence[tuple[float, float]] = ()
     """pale points, not joined"""
+    behind: Sequence[tuple[float, float]] = ()
+    """pale points, joined: what the line smooths"""
     marked: bool = False
     """whether every point gets a dot"""
     tips: Sequence[str] = ()
@@ -46,50 +45,35 @@ def xy(
     x_label: str,
     y_label: str,
     x_ticks: Sequence[tuple[float, str]] | None = None,
-    square: bool = False,
-    strip: Sequence[Sequence[tuple[float, float, float]]] = (),
     height: float = 240,
 ) -> str:
-    """Draw lines over x, named at their ends if there is room. square: both axes from 0 to 1, with the
-    diagonal. strip: below, per line, bars (from x, to x, height as a share of 1), such as how many rows a bin
-    has.
-    """
-    named = len(lines) > 1 and width > 450 and not square
-    right = min(160.0, max(len(line.name) for line in lines) * 7.0 + 10) if named else 12.0
-    below = 14.0 * len(strip) + 8 if strip else 0.0
-    everywhere = [point for line in lines for point in (*line.points, *line.dots)]
-    ends = [end for line in lines for interval in line.intervals if interval for end in interval]
-    bottom = height - 38 - below
-    if square:
-        x, y = Scale(0, 1, 48, width - right), Scale(0, 1, bottom, 24)
-    else:
-        xs = [place for place, _ in everywhere] + [place for place, _ in x_ticks or ()]
-        room = 0.06 * (max(xs) - min(xs)) if x_ticks is not None else 0.0
-        x = Scale(min(xs) - room, max(xs) + room, 48, width - right)
-        y = Scale.around([value for _, value in everywhere] + ends, bottom, 24)
+    """Draw lines over x, named at their ends if there are several and there is room."""
+    named = len(lines) > 1 and width > 450
+    names = [cut(line.name, 22) for line in lines]
+    right = max(map(len, names)) * 6.8 + 22 if named else 12.0
+    everywhere = [point for line in lines for point in (*line.points, *line.dots, *line.behind)]
+    reached = [end for line in lines for interval in line.intervals if interval for end in interval]
+    xs = [place for place, _ in everywhere] + [place for place, _ in x_ticks or ()]
+    room = 0.06 * (max(xs) - min(xs)) if x_ticks is not None else 0.0
+    x = Scale(min(xs) - room, max(xs) + room, 48, width - right)
+    y = Scale.around([value for _, value in everywhere] + reached, height - 38, 24)
     parts = [frame(x, y, x_label, y_label, x_ticks)]
-    if square:
-        parts.append(element("line", x1=x(0), y1=y(0), x2=x(1), y2=y(1), class_="diagonal"))
-    for line in lines:
-        parts.append(_drawn(line, x, y))
+    parts += [
+        element("path", d=_path(line.behind, x, y), class_=f"{colour(line.number)} behind")
+        for line in lines
+        if len(line.behind) > 1
+    ]
+    parts += [_drawn(line, x, y) for line in lines]
     if named:
-        parts += _names(lines, x, y)
-    for place, (line, line_bars) in enumerate(zip(lines, strip, strict=False)):
-        base = height - 8 - 14.0 * (len(strip) - 1 - place)
-        for start, end, share in line_bars:
-            tall = max(0.5, 12 * share) if share else 0.0
-            wide = max(0.5, x(end) - x(start) - 1)
-            parts.append(
-                element(
-                    "rect",
-                    x=x(start) + 0.5,
-                    y=base - tall,
-                    width=wide,
-                    height=tall,
-                    class_=f"{colour(line.number)} fill",
-                )
-            )
+        drawn = [[(x(at), y(value)) for at, value in line.points] for line in lines]
+        parts += ends(
+            list(zip(names, (line.number for line in lines), drawn, strict=True)), x.end, y.end, y.start
+        )
     return svg(width, height, title, "".join(parts), "")
+
+
+def _path(points: Sequence[tuple[float, float]], x: Scale, y: Scale) -> str:
+    return "M" + "L".join(f"{x(at):.1f},{y(value):.1f}" for at, value in points)
 
 
 def _drawn(line: Line, x: Scale, y: Scale) -> str:
@@ -105,7 +89,7 @@ def _drawn(line: Line, x: Scale, y: Scale) -> str:
                 )
             )
     if len(line.points) > 1:
-        path = "M" + "L".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line.points)
+        path = _path(line.points, x, y)
         parts.append(element("path", d=path, class_=f"{name} line", stroke_dasharray=_dash(line.number)))
     for place, (at, value) in enumerate(line.points):
         tip = line.tips[place] if place < len(line.tips) else None
@@ -116,21 +100,6 @@ def _drawn(line: Line, x: Scale, y: Scale) -> str:
                 element("circle", cx=x(at), cy=y(value), r=5.0, class_=f"{name} touch", data_tip=tip)
             )
     return "".join(parts)
-
-
-def _names(lines: Sequence[Line], x: Scale, y: Scale) -> list[str]:
-    """Place the names at the right ends, moved apart where they would overlap."""
-    places = sorted(
-        ((y(line.points[-1][1]), line) for line in lines if line.points), key=lambda place: place[0]
-    )
-    spread: list[float] = []
-    for height, _ in places:
-        spread.append(max(height, spread[-1] + 13) if spread else height)
-    overflow = max(0.0, spread[-1] - y.start) if spread else 0.0
-    return [
-        label(x.end + 6, at - overflow + 3.5, cut(line.name, 22), class_=f"{colour(line.number)} text")
-        for at, (_, line) in zip(spread, places, strict=True)
-    ]
 
 
 @dataclass(frozen=True)
@@ -156,31 +125,24 @@ class Bar:
 def bars(title: str, groups: Sequence[Bar], width: float, *, base: float, axis: str) -> str:
     """Draw horizontal bars from `base`, each with its figure. An undefined figure is a word without a bar."""
     defined = [value for group in groups for value in group.values if value.value is not None]
-    ends = [end for value in defined for end in (value.value, *(value.interval or ())) if end is not None]
+    ends = [value.value for value in defined if value.value is not None]
     longest = max(len(value.shown) for group in groups for value in group.values)
     left = longest * LETTER + 8 if min([*ends, base]) < base else 14.0
     x = Scale.around(ends, left, width - longest * LETTER - 14, keep=[base])
     parts, top = [], 20.0
+    ticks = x.ticks(max(2, int((x.end - x.start) / 60)))
     for group in groups:
-        parts.append(
-            label(2, top, cut(group.name, (width - len(group.note) * 5.6) / LETTER), class_="strong over")
-        )
-        parts.append(label(width - 2, top, group.note, anchor="end", class_="over"))
-        for value in group.values:
-            parts.append(_bar(value, x, base, top + 6))
-            top += 17
-        top += 24
-    bottom = top - 16
-    grid = [
-        element("line", x1=x(value), x2=x(value), y1=6, y2=bottom, class_="grid") for value, _ in x.ticks(5)
-    ]
-    grid += [
-        label(x(value), bottom + 14, text, anchor="middle")
-        for value, text in x.ticks(max(2, int((x.end - x.start) / 60)))
-    ]
-    grid.append(element("line", x1=x(base), x2=x(base), y1=6, y2=bottom, class_="axis"))
+        parts.append(label(2, top, cut(group.name, (width - len(group.note) * 5.6) / 6.8), class_="strong"))
+        parts.append(label(width - 2, top, group.note, anchor="end"))
+        bottom = top + 8 + 17 * len(group.values)
+        for place, kind in (*((tick, "grid") for tick, _ in ticks), (base, "axis")):
+            parts.append(element("line", x1=x(place), x2=x(place), y1=top + 4, y2=bottom, class_=kind))
+        parts += [_bar(value, x, base, top + 6 + 17 * number) for number, value in enumerate(group.values)]
+        top = bottom + 18
+    bottom = top - 18
+    parts += [label(x(value), bottom + 14, text, anchor="middle") for value, text in ticks]
     parts.append(label((x.start + x.end) / 2, bottom + 30, axis, anchor="middle", class_="named"))
-    return svg(width, bottom + 38, title, "".join([*grid, *parts]), "")
+    return svg(width, bottom + 38, title, "".join(parts), "")
 
 
 def _bar(value: Value, x: Scale, base: float, top: float) -> str:
@@ -191,16 +153,8 @@ def _bar(value: Value, x: Scale, base: float, top: float) -> str:
     drawn = element(
         "rect", x=low, y=top, width=max(high - low, 1.0), height=13, class_=name, data_tip=value.tip or None
     )
-    edges = [low, high]
-    if value.interval:
-        ends = [x(end) for end in value.interval]
-        drawn += "".join(
-            element("line", x1=ends[0], x2=ends[1], y1=top + 6.5, y2=top + 6.5, class_=name)
-            for name in ("edge", "error")
-        )
-        edges += ends
     after = value.value >= base
-    place = max(edges) + 5 if after else min(edges) - 5
+    place = high + 5 if after else low - 5
     return drawn + label(place, top + 10.5, value.shown, anchor=None if after else "end", class_="figure")
 
 
@@ -289,13 +243,14 @@ def axis_of(name: str, values: Sequence[Any]) -> Axis:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
     if not numbers or len(distinct) <= 8:
         ticks = [
-            (float(place), f"{value:g}" if numbers else str(value)) for place, value in enumerate(distinct)
+            (float(place), minus(f"{value:g}") if numbers else str(value))
+            for place, value in enumerate(distinct)
         ]
         return Axis(name, {value: float(place) for place, value in enumerate(distinct)}, ticks)
     logs = distinct[0] > 0 and distinct[-1] / distinct[0] >= 50
     places = {value: math.log10(value) if logs else float(value) for value in distinct}
     scale = Scale(min(places.values()), max(places.values()), 0, 1)
-    ticks = [(place, f"{10**place:.2g}" if logs else text) for place, text in scale.ticks(4)]
+    ticks = [(place, minus(f"{10**place:.2g}") if logs else text) for place, text in scale.ticks(4)]
     return Axis(name, places, ticks)
 
 

@@ -16,7 +16,8 @@ from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.evaluation.significance import paired_t_test
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.report.charts import Bar, Value, bars
+from clickprompt.report.charts import Bar, Value
+from clickprompt.report.dots import ladder
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run, same_but_for_the_seed
 from clickprompt.report.table import (
@@ -31,7 +32,7 @@ from clickprompt.report.table import (
     signed_percent,
 )
 
-__all__ = ["Comparison", "check_same_rows", "compare_predictions", "compared"]
+__all__ = ["Comparison", "OverSeeds", "check_same_rows", "compare_predictions", "compared", "over_seeds"]
 
 _MOST_ROWS = 20_000_000  # the same limit as for `evaluate`, which also sorts in memory
 
@@ -116,85 +117,105 @@ def _users(base: Run, predictions: pa.Table, split: str, data: str | None) -> tu
 def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | None:
     if not found:
         return Section("Comparison", note) if note else None
-    differences = interval_of(signed)
-    columns = [
-        Column("run"),
-        Column("AUC", auc, "undefined"),
-        Column("log loss", auc),
-        Column("Rel.Impr", signed_percent),
-        Column("difference in AUC", signed),
-    ]
-    columns += [Column("95% by user", differences, interval=True), Column("p by user", p_value)]
-    columns += [Column("95% by DeLong", differences, interval=True), Column("p by DeLong", p_value)]
-    rows, drawn = [], []
-    for one in found:
-        if one.figures is None:
-            rows.append(
-                [
-                    f"{one.run.name} (base)",
-                    one.auc,
-                    one.log_loss,
-                    None if one.auc is None else 0.0,
-                    *[None] * 5,
-                ]
-            )
-            continue
-        if one.auc is None or found[0].auc is None:  # one class: only the log loss can be compared
-            rows.append([one.run.name, one.auc, one.log_loss, *[None] * 6])
-            continue
-        by_user, by_row = one.figures["user_bootstrap"] or {}, one.figures["delong"]
-        tests = [by_user.get("interval"), by_user.get("p_value"), by_row["interval"], by_row["p_value"]]
-        rows.append(
-            [
-                one.run.name,
-                one.auc,
-                one.log_loss,
-                relative_improvement(one.auc, found[0].auc),
-                one.auc - found[0].auc,
-                *tests,
-            ]
-        )
-        interval = by_user.get("interval") or by_row["interval"]
-        tip = f"{one.run.name}: {signed(one.auc - found[0].auc)} {differences(interval)}"
-        drawn.append(
-            Bar(
-                one.run.name,
-                "",
-                [
-                    Value(
-                        one.run.number,
-                        one.auc - found[0].auc,
-                        signed(one.auc - found[0].auc),
-                        interval,
-                        tip=tip,
-                    )
-                ],
-            )
-        )
-    title = f"Against {base.name}"
+    by_user = any((one.figures or {}).get("user_bootstrap") for one in found)
     intro = (
-        "Rel.Impr is AUC / AUC of the base − 1 (Table 2). The bootstrap draws whole users, whose rows are "
-        "not independent; DeLong's test "
-        f"takes rows as independent, so its intervals are too narrow where users have many. {note}"
+        "Rel.Impr is AUC / AUC of the base − 1 (the paper's Table 2). The bootstrap draws whole users, whose "
+        "rows are not independent; DeLong's test takes rows as independent, so its intervals are too narrow "
+        f"where users have many. {note}"
     )
-    kind = "bootstrap by user" if note.startswith("Users") else "DeLong"
-    blocks = [
-        Block(title, Table(columns, rows), note="the same test rows for all"),
-    ]
-    if drawn:
+    blocks = [_against(found, base, "user_bootstrap" if by_user else "delong")]
+    if drawn := _drawn(found):
+        title, axis = f"Difference in AUC from {base.name}", "difference in AUC"
+        columns = [Column("run"), Column(axis, signed)]
+        table = Table(columns, [[bar.name, bar.values[0].value] for bar in drawn])
+        kind = "bootstrap by user" if by_user else "DeLong"
         blocks.append(
             Block(
-                f"Difference in AUC from {base.name}",
-                Table([columns[0], columns[4]], [[row[0], row[4]] for row in rows[1:]]),
-                lambda width: bars("Difference in AUC", drawn, width, base=0.0, axis="difference in AUC"),
+                title,
+                table,
+                lambda width: ladder(title, drawn, width, base=0.0, axis=axis),
                 f"lines are 95% intervals ({kind})",
                 in_markdown=False,
             )
         )
-    return Section("Comparison", intro, [*blocks, *_over_seeds(found, base)])
+    if by_user and len(found) > 1:
+        blocks.append(_by_delong(found, base))
+    return Section("Comparison", intro, [*blocks, *_seeds_table(found, base)])
 
 
-def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
+def _against(found: Sequence[Comparison], base: Run, test: str) -> Block:
+    """Make the table of all runs; test: "user_bootstrap" or "delong"."""
+    what = "by user" if test == "user_bootstrap" else "by DeLong"
+    columns = [Column("run"), Column("AUC", auc, "undefined"), Column("log loss", auc)]
+    columns += [Column("Rel.Impr", signed_percent), Column("difference in AUC", signed)]
+    columns += [Column(f"95% {what}", interval_of(signed), interval=True), Column(f"p {what}", p_value)]
+    rows = []
+    for one in found:
+        name = one.run.name if one.figures else f"{one.run.name} (base)"
+        line: list[Any] = [name, one.auc, one.log_loss]
+        if one.auc is None or found[0].auc is None:  # one class: only the log loss can be compared
+            rows.append([*line, *[None] * 4])
+        elif one.figures is None:
+            rows.append([*line, 0.0, *[None] * 3])
+        else:
+            figures = one.figures[test] or {}
+            gain = relative_improvement(one.auc, found[0].auc)
+            difference = one.auc - found[0].auc
+            rows.append([*line, gain, difference, figures.get("interval"), figures.get("p_value")])
+    draws = next(
+        (
+            figures["resamples"]
+            for one in found
+            if (figures := (one.figures or {}).get("user_bootstrap")) and figures.get("resamples")
+        ),
+        None,
+    )
+    note = "the same test rows for all"
+    if test == "user_bootstrap" and draws:
+        note += f"; with {draws:,} draws no p is below {2 / (draws + 1):.3f}"
+    return Block(f"Against {base.name}", Table(columns, rows), note=note)
+
+
+def _by_delong(found: Sequence[Comparison], base: Run) -> Block:
+    columns = [Column("run"), Column("difference in AUC", signed)]
+    columns += [Column("95% by DeLong", interval_of(signed), interval=True), Column("p by DeLong", p_value)]
+    rows = [
+        [one.run.name, test["difference"], test["interval"], test["p_value"]]
+        for one in found
+        if (test := (one.figures or {}).get("delong"))
+    ]
+    title = f"DeLong's test against {base.name}"
+    return Block(title, Table(columns, rows), note="as if rows were independent", folded=True, full=True)
+
+
+def _drawn(found: Sequence[Comparison]) -> list[Bar]:
+    drawn, base_auc = [], found[0].auc
+    for one in found[1:]:
+        if one.auc is None or base_auc is None or one.figures is None:
+            continue
+        difference = one.auc - base_auc
+        interval = (one.figures["user_bootstrap"] or one.figures["delong"])["interval"]
+        shown = signed(difference)
+        tip = f"{one.run.name}: {shown} {interval_of(signed)(interval)}"
+        drawn.append(Bar(one.run.name, shown, [Value(one.run.number, difference, shown, interval, tip=tip)]))
+    return drawn
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """One configuration against the base's, over the seeds that both have."""
+
+    members: list[Comparison]
+    bases: list[Comparison]
+    mean: float
+    base_mean: float
+    t: float | None
+    """None if all seeds differ by the same; so are the next two"""
+    p_value: float | None
+    interval: tuple[float, float] | None
+
+
+def over_seeds(found: Sequence[Comparison], base: Run) -> list[OverSeeds]:
     """Make the paired t-test of every configuration that shares two or more seeds with the base's."""
     groups: dict[str, dict[str, Comparison]] = defaultdict(dict)
     for one in found:
@@ -202,16 +223,7 @@ def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
             groups[same_but_for_the_seed(one.run)].setdefault(str(one.run.config["seed"]), one)
     base_key = same_but_for_the_seed(base)
     bases = groups.get(base_key, {})
-    columns = [
-        Column("runs"),
-        Column("against"),
-        Column("seeds", count),
-        Column("mean AUC", auc),
-        Column("mean of base", auc),
-    ]
-    columns += [Column("Rel.Impr", signed_percent), Column("t", number), Column("p", p_value)]
-    columns.append(Column("95% of the difference", interval_of(signed), interval=True))
-    rows = []
+    tests = []
     for key, members in groups.items():
         seeds = sorted(set(members) & set(bases))
         if key == base_key or len(seeds) < 2:
@@ -219,13 +231,26 @@ def _over_seeds(found: Sequence[Comparison], base: Run) -> list[Block]:
         values, base_values = (
             [value for seed in seeds if (value := of[seed].auc) is not None] for of in (members, bases)
         )
-        mean, base_mean = float(np.mean(values)), float(np.mean(base_values))
-        names = [", ".join(of[seed].run.name for seed in seeds) for of in (members, bases)]
         try:
             test = paired_t_test(values, base_values)
-            tested = [test.t, test.p_value, test.interval]
+            tested = (test.t, test.p_value, test.interval)
         except InputError:  # all seeds differ by the same: t is undefined
-            tested = [None, None, None]
-        rows.append([*names, len(seeds), mean, base_mean, relative_improvement(mean, base_mean), *tested])
+            tested = (None, None, None)
+        ours, theirs = ([of[seed] for seed in seeds] for of in (members, bases))
+        tests.append(OverSeeds(ours, theirs, float(np.mean(values)), float(np.mean(base_values)), *tested))
+    return tests
+
+
+def _seeds_table(found: Sequence[Comparison], base: Run) -> list[Block]:
+    columns = [Column("runs"), Column("against"), Column("seeds", count)]
+    columns += [Column("mean AUC", auc), Column("mean of base", auc)]
+    columns += [Column("Rel.Impr", signed_percent), Column("t", number), Column("p", p_value)]
+    columns.append(Column("95% of the difference", interval_of(signed), interval=True))
+    rows = []
+    for test in over_seeds(found, base):
+        names = [", ".join(one.run.name for one in side) for side in (test.members, test.bases)]
+        gain = relative_improvement(test.mean, test.base_mean)
+        figures = [test.mean, test.base_mean, gain, test.t, test.p_value, test.interval]
+        rows.append([*names, len(test.members), *figures])
     note = "configurations that differ in more than the seed, paired seed by seed: Student's paired t-test"
     return [Block("Over seeds", Table(columns, rows), note=note)] if rows else []

@@ -1,97 +1,24 @@
-"""What `evaluate` found about finetuned runs: calibration, the long tail, cold start, AUC by value,
-latency.
-"""
+"""What `evaluate` found about finetuned runs: the long tail, cold start, AUC by value, latency."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from clickprompt.report.charts import Bar, Line, Value, bars, xy
+from clickprompt.evaluation.slices import judged
+from clickprompt.report.charts import Bar, Value
+from clickprompt.report.dots import dots, ladder
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run, finite
-from clickprompt.report.table import Column, Table, auc, count, interval_of, number
+from clickprompt.report.table import Column, Table, auc, count, interval_of, signed_percent
 from clickprompt.report.training import legend
 
-__all__ = ["by_value", "calibration", "cold_start", "latency", "long_tail"]
+__all__ = ["by_value", "cold_start", "latency", "long_tail"]
 
 _READINGS = {
     "seen": "the rarest values that occur in training",
     "with_unseen": "the same, and the values that never do",
 }
 UNDEFINED = "undefined"
-
-
-def calibration(runs: Sequence[Run]) -> Section | None:
-    blocks = []
-    for bins, shape in (
-        ("equal_width", "15 bins of equal width"),
-        ("equal_mass", "15 bins of about equally many rows"),
-    ):
-        found = [(run, (run.evaluation or {}).get("calibration", {}).get(bins)) for run in runs]
-        if members := [(run, figures) for run, figures in found if figures and figures.get("curve")]:
-            blocks.append(_reliability(f"Reliability, {shape.removeprefix('15 ')}", shape, members))
-    intro = (
-        "Of the rows predicted at 30%, are 30% clicked? Whiskers are Wilson's 95% intervals, which "
-        "treat rows as independent of each other."
-    )
-    return Section("Calibration", intro, blocks) if blocks else None
-
-
-def _reliability(title: str, shape: str, members: Sequence[tuple[Run, dict[str, Any]]]) -> Block:
-    columns = [
-        Column("run"),
-        Column("from", number),
-        Column("to", number),
-        Column("rows", count),
-        Column("mean prediction", auc),
-    ]
-    columns += [Column("share of clicks", auc), Column("95% interval", interval_of(auc), interval=True)]
-    rows, lines, strips = [], [], []
-    for run, figures in members:
-        curve = figures["curve"]
-        rows += [
-            [
-                run.name,
-                *(bin_[key] for key in ("lower", "upper", "rows", "prediction", "click_rate")),
-                tuple(bin_["interval"]),
-            ]
-            for bin_ in curve
-        ]
-        points = [(bin_["prediction"], bin_["click_rate"]) for bin_ in curve]
-        tips = [
-            f"{run.name}: predicted {x:.3f}, clicked {y:.3f} of {bin_['rows']:,} rows"
-            for (x, y), bin_ in zip(points, curve, strict=True)
-        ]
-        lines.append(
-            Line(
-                run.name,
-                run.number,
-                points,
-                [tuple(bin_["interval"]) for bin_ in curve],
-                marked=True,
-                tips=tips,
-            )
-        )
-        most = max(bin_["rows"] for bin_ in curve)
-        strips.append([(bin_["lower"], bin_["upper"], bin_["rows"] / most) for bin_ in curve])
-    errors = ", ".join(f"{run.name} {figures['error']:.4f}" for run, figures in members)
-    note = f"{shape}; below: each bin's rows. Expected calibration error: {errors}"
-
-    def chart(width: float) -> str:
-        height = min(width * 0.8, 360) + 14 * len(strips)
-        return xy(
-            title,
-            lines,
-            width,
-            x_label="predicted",
-            y_label="clicked",
-            square=True,
-            strip=strips,
-            height=height,
-        )
-
-    return Block(
-        title, Table(columns, rows), chart, note, legend([run for run, _ in members]), in_markdown=False
-    )
+_MOST_VALUES = 12  # values of a field that are drawn; the table has all
 
 
 def long_tail(runs: Sequence[Run]) -> Section | None:
@@ -103,8 +30,7 @@ def long_tail(runs: Sequence[Run]) -> Section | None:
     share = f"{first['share']:.0%}"
     intro = (
         f"Rows by whether their {user} and their {item} are among the rarest {share} in training "
-        "(Table 6), in two readings of what the paper leaves open. Bars begin at 0.5, which is "
-        "chance."
+        "(the paper's Table 6), in two readings of what the paper leaves open. An AUC of 0.5 is chance."
     )
     blocks = []
     for reading, meaning in _READINGS.items():
@@ -144,7 +70,7 @@ def cold_start(runs: Sequence[Run]) -> Section | None:
 def _subsets(
     title: str, what: str, groups: Sequence[tuple[str, Sequence[tuple[Run, dict[str, Any]]]]]
 ) -> Block:
-    """Make a bar for each run and subset. An AUC without enough rows of both classes is called undefined."""
+    """Make a dot for each run and subset. An AUC without enough rows of both classes is called undefined."""
     columns = [
         Column(what),
         Column("run"),
@@ -155,7 +81,7 @@ def _subsets(
     columns += [
         Column("95% interval", interval_of(auc), interval=True),
         Column("log loss", auc),
-        Column("Rel.Impr", lambda v: f"{v:+.2%}"),
+        Column("Rel.Impr", signed_percent),
     ]
     rows, drawn = [], []
     for name, members in groups:
@@ -186,7 +112,7 @@ def _subsets(
     runs = list({run.number: run for _, members in groups for run, _ in members}.values())
     note = "lines are 95% intervals" if any(row[5] for row in rows) else ""
     chart = (
-        (lambda width: bars(title, drawn, width, base=0.5, axis="AUC"))
+        (lambda width: dots(title, drawn, width, base=0.5, axis="AUC"))
         if any(row[4] is not None for row in rows)
         else None
     )
@@ -194,69 +120,74 @@ def _subsets(
 
 
 def by_value(runs: Sequence[Run]) -> Section | None:
-    """Make tables to unfold, one for each field."""
+    """Draw the most frequent values of each field; the tables have all."""
     names = dict.fromkeys(name for run in runs for name in (run.evaluation or {}).get("by_value") or {})
-    columns = [
-        Column("value"),
-        Column("run"),
-        Column("rows", count),
-        Column("clicks", count),
-        Column("AUC", auc, UNDEFINED),
-    ]
-    blocks = []
-    for name in names:
-        rows = [
-            [
-                str(found["value"]) if found["value"] is not None else "unknown",
-                run.name,
-                found["rows"],
-                found["clicks"],
-                finite(found["auc"]),
-            ]
-            for run in runs
-            for found in ((run.evaluation or {}).get("by_value") or {}).get(name, ())
-        ]
-        rows.sort(key=lambda row: (-row[2], row[0]))
-        blocks.append(Block(f"AUC by {name}", Table(columns, rows), in_markdown=False, folded=True))
-    intro = "Of every field of at most 1,000 values, the most frequent values first."
+    blocks = [_values(name, runs) for name in names]
+    intro = (
+        "Of every field of at most 1,000 values, the most frequent values first. Lines are 95% intervals: by "
+        "user, and by row where each value is one user."
+    )
     return Section("AUC by value", intro, blocks) if blocks else None
 
 
+def _values(name: str, runs: Sequence[Run]) -> Block:
+    columns = [Column("value"), Column("run"), Column("rows", count), Column("clicks", count)]
+    columns += [
+        Column("AUC", auc, UNDEFINED),
+        Column("95% interval", interval_of(auc), interval=True),
+    ]
+    members = [run for run in runs if ((run.evaluation or {}).get("by_value") or {}).get(name)]
+    rows, drawn = [], {}
+    for run in members:
+        for found in (run.evaluation or {})["by_value"][name]:
+            shown = str(found["value"]) if found["value"] is not None else "unknown"
+            value, ends = finite(found["auc"]), found.get("auc_interval")
+            interval = (float(ends[0]), float(ends[1])) if ends else None
+            rows.append([shown, run.name, found["rows"], found["clicks"], value, interval])
+            if value is not None and judged(found["rows"], found["clicks"]):
+                tip = f"{shown}, {run.name}: {auc(value)}"
+                tip += f" {interval_of(auc)(interval)}" if interval else ""
+                bar = drawn.setdefault(shown, (found["rows"], []))
+                bar[1].append(Value(run.number, value, auc(value), interval, tip=tip))
+    rows.sort(key=lambda row: (-row[2], row[0]))
+    chosen = sorted(drawn.items(), key=lambda pair: (-pair[1][0], pair[0]))[:_MOST_VALUES]
+    groups = [Bar(shown, f"{count(number)} rows", values) for shown, (number, values) in chosen]
+    title = f"AUC by {name}"
+    chart = (lambda width: ladder(title, groups, width, base=0.5, axis="AUC")) if groups else None
+    among = len({row[0] for row in rows})
+    note = f"the {len(groups)} most frequent of {among:,} values" if among > len(groups) > 0 else ""
+    if not groups:
+        large = any(judged(row[2], row[3]) for row in rows)
+        note = "left out for so many rows" if large else "no value has ten clicks and ten other rows"
+    return Block(title, Table(columns, rows), chart, note, legend(members), in_markdown=False, folded=True)
+
+
 def latency(runs: Sequence[Run]) -> Section | None:
-    found = [run for run in runs if finite((run.evaluation or {}).get("ms_per_batch")) is not None]
+    found = [run for run in runs if (finite((run.evaluation or {}).get("ms_per_batch")) or 0) > 0]
     if not found:
         return None
     batch = {(run.evaluation or {}).get("batch") for run in found}
     rows, drawn = [], []
     for run in found:
         figures = run.evaluation or {}
-        median, p99 = finite(figures["ms_per_batch"]), finite(figures.get("ms_per_batch_p99"))
+        median, p99 = finite(figures["ms_per_batch"]) or 0.0, finite(figures.get("ms_per_batch_p99"))
         rows.append([run.name, run.objective, figures.get("batch"), median, p99])
-        shown = f"{median:.2f} ms" + (f" (p99 {p99:.2f})" if p99 is not None else "")
-        drawn.append(
-            Bar(
-                run.name,
-                "",
-                [
-                    Value(
-                        run.number, median, shown, (median or 0, p99) if p99 is not None else None, tip=shown
-                    )
-                ],
-            )
-        )
-    columns = [
-        Column("run"),
-        Column("objective"),
-        Column("batch", count),
-        Column("median ms", lambda value: f"{value:.2f}"),
-    ]
-    table = Table([*columns, Column("p99 ms", lambda value: f"{value:.2f}")], rows)
+        interval = (median, p99) if p99 is not None else None
+        tip = f"{run.name}: median {_ms(median)} ms" + (f", p99 {_ms(p99)} ms" if p99 is not None else "")
+        value = Value(run.number, median, _ms(median), interval, tip=tip)
+        drawn.append(Bar(run.name, f"{_ms(median)} ms", [value]))
+    columns = [Column("run"), Column("objective"), Column("batch", count)]
+    table = Table([*columns, Column("median ms", _ms), Column("p99 ms", _ms)], rows)
     size = f"a batch of {batch.pop()} rows" if len(batch) == 1 else "a batch"
-    note = f"milliseconds for {size}, one thread, median; the line ends at the 99th percentile (Table 8)"
-    title = "Inference latency"
-    return Section(
-        "Latency",
-        blocks=[
-            Block(title, table, lambda width: bars(title, drawn, width, base=0.0, axis="ms per batch"), note)
-        ],
+    note = (
+        f"milliseconds for {size}, one thread: the median, and a line to the 99th percentile "
+        "(the paper's Table 8)"
     )
+    title, axis = "Inference latency", "ms per batch, logarithmic"
+    chart = (lambda width: ladder(title, drawn, width, axis=axis, log=True)) if drawn else None
+    return Section("Latency", blocks=[Block(title, table, chart, note)])
+
+
+def _ms(value: float) -> str:
+    """Format milliseconds with three or more figures."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -9,10 +9,14 @@ import clickprompt
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.report import evaluated, prompts, settings, training
+from clickprompt.report.answer import answer
+from clickprompt.report.calibrated import calibration
 from clickprompt.report.compared import check_same_rows, compare_predictions, compared
+from clickprompt.report.data import click_rate_of, data_section, dataset_of
 from clickprompt.report.norms import norms
-from clickprompt.report.opening import conclusion, opening, outcomes
+from clickprompt.report.opening import opening, outcomes
 from clickprompt.report.page import markdown, page
+from clickprompt.report.places import Places
 from clickprompt.report.run import Run, read_runs
 from clickprompt.report.sweep import sweep
 
@@ -33,10 +37,11 @@ def make_report(
     all.
 
     `base` is the run that the others are compared with (default: the first evaluated one); `data` is where
-    its dataset has moved to. With `models`, names by the address of evaluated runs, the report opens with one
-    table of these, what it shows, and `caveat`, what it doesn't. Returns {"report", "runs", "base",
-    "sections", "comparisons", "markdown"}, and with `models` "outcomes", the lines of that table, and
-    "conclusion".
+    its dataset has moved to. The report opens with the answer (report/answer.py), to which `caveat` adds what
+    the runs don't show, and with `models`, names by the address of evaluated runs, with a table of these.
+    Returns {"report", "runs", "base", "sections", "answer", "cautions", "click_rate_only", "comparisons",
+    "markdown"}, and with `models` "outcomes", the lines of that table, and "conclusion", answer and cautions
+    without the caveat.
     Raises InputError for no runs, a base that isn't among them, what `read_runs` refuses, and runs of
     different test sets.
     """
@@ -47,25 +52,33 @@ def make_report(
     check_same_rows(runs, base_run, split)
     found, note = compare_predictions(runs, base_run, split, data)
     sweeps = [run for run in runs if run.trials is not None]
+    place = storage.native(out or storage.join(runs[0].uri, "report.html"))
+    dataset = dataset_of(runs, base_run, data)
+    places = Places(place, runs, [dataset.uri] if dataset else [storage.native(data)] if data else [])
+    click_rate = click_rate_of(dataset, split)
     lines = outcomes(runs, found, models or {})
-    shows = conclusion(lines) if lines else ""
+    note = places.text(note)
+    said = answer(
+        runs, found, base_run, split, click_rate=click_rate, names=models or {}, note=note, caveat=caveat
+    )
     sections = [
-        opening(lines, f"{shows} {caveat or ''}".strip(), split) if lines else None,
-        training.summary(runs, split),
+        opening(said, lines, split, click_rate),
+        training.summary(runs, split, places, click_rate),
+        data_section(dataset, places),
         compared(found, base_run, note),
         training.curves(runs),
         norms(runs),
-        evaluated.calibration(runs),
+        calibration(runs, click_rate),
         evaluated.long_tail(runs),
         evaluated.cold_start(runs),
         evaluated.by_value(runs),
         evaluated.latency(runs),
         prompts.attention(runs),
         prompts.recovery(runs),
-        *(sweep(run, f"Sweep {run.name}" if len(sweeps) > 1 else "Sweep") for run in sweeps),
-        settings.configurations(runs),
+        *(sweep(run, f"Sweep {run.name}" if len(sweeps) > 1 else "Sweep", places) for run in sweeps),
+        settings.configurations(runs, places),
         settings.environment(runs),
-        settings.missing(runs, split, bool(found)),
+        settings.missing(runs, split, bool(found), places),
     ]
     shown = [section for section in sections if section is not None]
     made = (
@@ -74,13 +87,15 @@ def make_report(
     )
     title = f"ClickPrompt: {runs[0].name}" + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
     subtitle = f"{', '.join(run.name for run in runs)}; {split} split"
-    place = out or storage.join(runs[0].uri, "report.html")
     storage.write_bytes(place, page(title, subtitle, shown, made).encode())
     return {
-        "report": storage.native(place),
+        "report": place,
         "runs": [run.uri for run in runs],
         "base": base_run.uri,
         "sections": [section.title for section in shown],
+        "answer": said.sentence,
+        "cautions": [*said.cautions, *said.notices],
+        "click_rate_only": click_rate,
         "comparisons": [
             {
                 "run": one.run.uri,
@@ -91,7 +106,7 @@ def make_report(
             for one in found
         ],
         "markdown": markdown(shown),
-        **({"outcomes": [asdict(line) for line in lines], "conclusion": shows} if lines else {}),
+        **({"outcomes": [asdict(line) for line in lines], "conclusion": str(said)} if lines else {}),
     }
 
 

@@ -25,7 +25,10 @@ def norms(runs: Sequence[Run]) -> Section | None:
         "embeddings by field: standard deviation over the values that training rows have; matrices: root "
         "mean square; start: with what finetune.init gave; end: of the export"
     )
-    return Section("Size of the weights", blocks=[Block("Weights beside fresh ones", table, note=note)])
+    return Section(
+        "Size of the weights",
+        blocks=[Block("Weights beside fresh ones", table, note=note, folded=True, full=True)],
+    )
 
 
 def _figures(found: Any) -> Iterator[tuple[str, dict[str, Any]]]:

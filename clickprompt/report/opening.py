@@ -1,17 +1,16 @@
-"""The table that a pipeline ends with: what pretraining was worth, and whether that is more than chance."""
+"""What a report opens with: the answer and, for a pipeline, the table of what pretraining was worth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clickprompt.report.answer import Answer
 from clickprompt.report.compared import Comparison
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run, finite
 from clickprompt.report.table import Column, Table, auc, count, interval_of, p_value, signed
 
-__all__ = ["Outcome", "conclusion", "opening", "outcomes"]
-
-_CERTAIN = 0.05
+__all__ = ["Outcome", "opening", "outcomes"]
 
 
 @dataclass(frozen=True)
@@ -66,51 +65,42 @@ def _outcome(run: Run, figures: Mapping[str, Any], name: str) -> Outcome:
     )
 
 
-def conclusion(lines: Sequence[Outcome]) -> str:
-    """Say in one sentence what the lines show, and what of it chance could have made as well."""
-    base, others = lines[0], [line for line in lines[1:] if line.difference is not None]
-    if not others:
-        return "No difference was tested: the test rows are of one class, or too many to sort in memory."
-    labels = "Against" if base.rows is None else f"With the same {base.rows:,} labelled rows, against"
-    return f"{labels} {base.model}: {'; '.join(map(_verdict, others))}."
-
-
-def _verdict(line: Outcome) -> str:
-    assert line.difference is not None
-    assert line.p_value is not None
-    what = "more than chance explains" if line.p_value <= _CERTAIN else "which chance alone may explain"
-    return f"{line.model} {signed(line.difference)} AUC, {what}"
-
-
-def opening(lines: Sequence[Outcome], text: str, split: str) -> Section:
-    """Show the lines, with `text` above them."""
+def opening(
+    said: Answer, lines: Sequence[Outcome], split: str, click_rate: Mapping[str, Any] | None
+) -> Section:
+    """Show the answer and, for a pipeline, the lines below it. click_rate: figures of `click_rate_only`."""
     columns = [
         Column("model"),
-        Column("labelled rows", count),
-        Column("best step", count),
-        Column("of steps", count),
-        Column(f"{split} AUC", auc, "undefined"),
+        Column("AUC", auc, "undefined"),
+        Column("log loss", auc),
         Column("95% by user", interval_of(auc), interval=True),
         Column("difference", signed),
         Column("95% of the difference", interval_of(signed), interval=True),
         Column("p", p_value),
+        Column("labelled rows", count),
+        Column("best step", count),
+        Column("of steps", count),
     ]
     rows = [
         [
             line.model,
-            line.rows,
-            line.best_step,
-            line.steps,
             line.auc,
+            line.log_loss,
             line.auc_interval,
             line.difference,
             line.interval,
             line.p_value,
+            line.rows,
+            line.best_step,
+            line.steps,
         ]
         for line in lines
     ]
+    if rows and click_rate:
+        rows.append(["click rate only", click_rate["auc"], click_rate["log_loss"], *[None] * 7])
     note = (
-        f"the same {split} rows for all; differences are paired, and whole users are drawn (bootstrap); "
-        "best step: chosen by validation"
+        f"the same {split} rows for all; differences are in AUC and paired, and whole users are drawn "
+        "(bootstrap); best step: chosen by validation"
     )
-    return Section("Result", text, [Block("What pretraining was worth", Table(columns, rows), note=note)])
+    blocks = [Block("What pretraining was worth", Table(columns, rows), note=note)] if rows else []
+    return Section("Result", blocks=blocks, lead=said.sentence, points=[*said.cautions, *said.notices])

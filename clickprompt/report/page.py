@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
 
-from clickprompt.report.charts import colour
+from clickprompt.report.svg import colour
 from clickprompt.report.table import Table, plain
 
 __all__ = ["Block", "Section", "markdown", "page"]
@@ -35,7 +35,9 @@ class Block:
     full: bool = False
     """whether it is as wide as the page"""
     folded: bool = False
-    """whether the table has to be unfolded"""
+    """whether the table has to be unfolded though there is no chart"""
+    half: bool = False
+    """whether a table without a chart is as wide as a chart"""
 
     def html(self) -> str:
         note = f"<span>{escape(self.note)}</span>" if self.note else ""
@@ -45,18 +47,21 @@ class Block:
             f'<a class="csv" download="{_slug(self.title)}.csv" href="{self.table.csv_address()}" '
             f'aria-label="Download as CSV: {escape(self.title)}">CSV</a>'
         )
-        if self.chart is None and not self.folded:
-            return f'<figure class="block full">{caption}{table}<div class="under">{link}</div></figure>'
-        drawn = ""
+        size = " full" if self.full or not (self.half or self.folded or self.chart) else ""
+        shown = ""
         if self.chart is not None:
             wide, narrow = self.chart(2 * _WIDE + 36 if self.full else _WIDE), self.chart(_NARROW)
             legend = _legend(self.legend, "legend narrow" if self.named else "legend")
-            drawn = f'{legend}<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+            shown = f'{legend}<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+        elif not self.folded:
+            shown = table
         behind = (
             f"<details><summary>Table<span hidden> of {escape(self.title)}</span></summary>{table}</details>"
+            if shown != table
+            else ""
         )
-        full = " full" if self.full else ""
-        return f'<figure class="block{full}">{caption}{drawn}<div class="under">{link}{behind}</div></figure>'
+        under = f'<div class="under">{link}{behind}</div>'
+        return f'<figure class="block{size}">{caption}<div>{shown}{under}</div></figure>'
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,15 @@ class Section:
     """(summary, preformatted text), folded"""
     commands: Sequence[tuple[str, str]] = field(default=())
     """(purpose, command)"""
+    lead: str = ""
+    """what the whole report says, in large letters above everything"""
+    points: Sequence[str] = ()
+    """sentences below it, one a line"""
 
     def html(self) -> str:
-        intro = f"<p>{escape(self.intro)}</p>" if self.intro else ""
+        intro = f'<p class="lead">{escape(self.lead)}</p>' if self.lead else ""
+        intro += "".join(f'<p class="point">{escape(point)}</p>' for point in self.points)
+        intro += f"<p>{escape(self.intro)}</p>" if self.intro else ""
         blocks = (
             f'<div class="grid2">{"".join(block.html() for block in self.blocks)}</div>'
             if self.blocks
@@ -90,8 +101,8 @@ class Section:
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> str:
-    """Return the whole file. Its policy allows only the one script and the one style sheet whose SHA-256 it
-    names, and loads nothing.
+    """Return the whole file, which opens with the section that has a lead. Its policy allows only the one
+    script and the one style sheet whose SHA-256 it names, and loads nothing.
     """
     style, script = (
         resources.files("clickprompt.report").joinpath(name).read_text() for name in ("page.css", "page.js")
@@ -100,8 +111,9 @@ def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> s
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+    first, rest = [one for one in sections if one.lead], [one for one in sections if not one.lead]
     links = "".join(
-        f'<li><a href="#{_slug(section.title)}">{escape(section.title)}</a></li>' for section in sections
+        f'<li><a href="#{_slug(section.title)}">{escape(section.title)}</a></li>' for section in rest
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -112,8 +124,10 @@ def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> s
         '<body><header><div class="column"><div><h1>ClickPrompt report</h1>'
         f'<div class="soft">{escape(subtitle)}</div></div>'
         f'<button id="theme" type="button" hidden>Dark</button></div></header>\n'
-        f'<div class="column"><nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>'
-        + "\n".join(section.html() for section in sections)
+        '<div class="column"><main>'
+        + "\n".join(section.html() for section in first)
+        + f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
+        + "\n".join(section.html() for section in rest)
         + f'</main>\n<footer class="soft">{escape(made)}</footer></div>\n'
         f'<div id="tip" role="status" hidden></div>\n<script>{script}</script></body></html>\n'
     )
@@ -124,7 +138,8 @@ def markdown(sections: Sequence[Section]) -> str:
     parts = []
     for section in sections:
         tables = [block for block in section.blocks if block.in_markdown]
-        parts += [f"## {plain(section.title)}\n"] if tables else []
+        parts += [f"## {plain(section.title)}\n"] if tables or section.lead else []
+        parts += [f"{plain(text)}\n" for text in (section.lead, *section.points) if text]
         parts += [
             f"{plain(block.title)}{note}\n\n{block.table.markdown()}\n"
             for block in tables

@@ -63,12 +63,12 @@ def _attention_of(run: Run, found: dict[str, Any]) -> list[Block]:
     last, all_layers, on_prompts = (
         f"{what}: {run.name}" for what in ("Last layer", "All layers", "Attention on prompts at all")
     )
-    return [
+    blocks = [
         Block(
             last,
             last_table,
             lambda w: heatmap(last, names, numbers, scores, w, show=two),
-            f"{of_run}; columns are the prompts (Table 7)",
+            f"{of_run}; columns are the prompts (the paper's Table 7)",
         ),
         Block(
             on_prompts,
@@ -78,15 +78,19 @@ def _attention_of(run: Run, found: dict[str, Any]) -> list[Block]:
             ),
             f"{of_run}; columns are the layers",
         ),
-        Block(
-            all_layers,
-            all_table,
-            lambda w: heatmap(all_layers, names, numbers * layers, every, w, show=two, groups=groups),
-            f"{of_run}; columns are the prompts of each layer",
-            in_markdown=False,
-            full=True,
-        ),
     ]
+    if layers > 1:
+        blocks.append(
+            Block(
+                all_layers,
+                all_table,
+                lambda w: heatmap(all_layers, names, numbers * layers, every, w, show=two, groups=groups),
+                f"{of_run}; columns are the prompts of each layer",
+                in_markdown=False,
+                full=True,
+            )
+        )
+    return blocks
 
 
 def recovery(runs: Sequence[Run]) -> Section | None:

@@ -1,12 +1,14 @@
 """How the runs' configurations differ, and what they ran on."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from clickprompt.io.environment import environment as machine
 from clickprompt.report.page import Block, Section
+from clickprompt.report.places import Places
 from clickprompt.report.run import Run
-from clickprompt.report.table import Column, Table
+from clickprompt.report.table import Column, Table, minus
 
 __all__ = ["configurations", "environment", "missing"]
 
@@ -19,7 +21,7 @@ _UNUSED = {
 }
 
 
-def configurations(runs: Sequence[Run]) -> Section | None:
+def configurations(runs: Sequence[Run], places: Places) -> Section | None:
     described = [run for run in runs if run.config]
     if not described:
         return None
@@ -33,8 +35,11 @@ def configurations(runs: Sequence[Run]) -> Section | None:
     ]
     keys = dict.fromkeys(key for config in used for key in config)
     different = [key for key in keys if len({repr(config[key]) for config in used if key in config}) > 1]
-    rows = [[key, *(_text(config[key]) if key in config else None for config in used)] for key in different]
-    table = Table([Column("key"), *(Column(run.name, _cut) for run in described)], rows)
+    rows = [
+        [key, *(_text(places.value(config[key])) if key in config else None for config in used)]
+        for key in different
+    ]
+    table = Table([Column("key"), *(Column(run.name, _shown) for run in described)], rows)
     blocks = (
         [
             Block(
@@ -51,7 +56,7 @@ def configurations(runs: Sequence[Run]) -> Section | None:
         "Configuration",
         intro,
         blocks,
-        texts=[(f"config.yaml of {run.name}", run.config_text) for run in described],
+        texts=[(f"config.yaml of {run.name}", places.config(run.config_text)) for run in described],
     )
 
 
@@ -59,8 +64,12 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _cut(text: str) -> str:
-    """Return the end of a long path, which is the part that differs; the CSV has all of it."""
+def _shown(text: str) -> str:
+    """Return a figure with a real minus sign, and the end of a long path, which is the part that differs; the
+    CSV has all of it.
+    """
+    if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text):
+        return minus(text)
     return f"…{text[-30:]}" if len(text) > 32 and "/" in text else text
 
 
@@ -89,8 +98,8 @@ def environment(runs: Sequence[Run]) -> Section:
     return Section("Environment", intro, [block])
 
 
-def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
-    """List what the report could also show, and the commands that make it."""
+def missing(runs: Sequence[Run], split: str, compared: bool, places: Places) -> Section | None:
+    """List what the report could also show, and the commands that make it, from the report's folder."""
     trained = [run for run in runs if run.stage != "sweep"]
     finetuned = [run for run in trained if run.objective in ("with_plm", "without_plm")]
     pretrained = [run for run in trained if run.objective == "pretrain"]
@@ -104,31 +113,35 @@ def missing(runs: Sequence[Run], split: str, compared: bool) -> Section | None:
     for run in finetuned:
         if not run.evaluation or not run.evaluation.get("long_tail"):
             what = f"calibration, long tail, cold start, AUC by value and latency of {run.name}"
-            commands.append((what, f"clickprompt evaluate --run {run.uri}{wanted}"))
+            commands.append((what, f"clickprompt evaluate --run {places.of(run.uri)}{wanted}"))
     commands += [
-        (f"masked values restored by {run.name}", f"clickprompt recovery --run {run.uri}{wanted}")
+        (f"masked values restored by {run.name}", f"clickprompt recovery --run {places.of(run.uri)}{wanted}")
         for run in pretrained
         if not run.recovery
     ]
     commands += [
         (
             f"prompt attention of {run.name} (masked language models)",
-            f"clickprompt attention --run {run.uri}{wanted} --rows 1000",
+            f"clickprompt attention --run {places.of(run.uri)}{wanted} --rows 1000",
         )
         for run in prompted
         if not run.attention
     ]
     if not compared and finetuned:
-        others = "RUN" if len(finetuned) < 2 else " ".join(run.uri for run in finetuned[1:])
+        first = places.of(finetuned[0].uri)
+        others = "RUN" if len(finetuned) < 2 else " ".join(places.of(run.uri) for run in finetuned[1:])
         commands.append(
-            ("a comparison, once all are evaluated", f"clickprompt report {finetuned[0].uri} {others}")
+            (
+                "a comparison, once all are evaluated",
+                f"clickprompt report {first} {others}",
+            )
         )
     if all(run.trials is None for run in runs):
         commands.append(("a sweep", "clickprompt tune --run SWEEP, then clickprompt report SWEEP"))
     return (
         Section(
             "Not shown",
-            "Figures that these runs don't have yet, and the commands that make them.",
+            "Figures that these runs don't have yet, and the commands that make them, in this file's folder.",
             commands=commands,
         )
         if commands

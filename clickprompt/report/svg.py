@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["LETTER", "Scale", "cut", "element", "frame", "label", "svg"]
+from clickprompt.report.table import minus
 
+__all__ = ["COLOURS", "LETTER", "Scale", "colour", "cut", "element", "frame", "label", "svg"]
+
+COLOURS = 6  # classes of the style sheet: s0, s1, …
 LETTER = 6.1  # mean width of a letter at 11 units, the size of labels in charts
+
+
+def colour(number: int) -> str:
+    return f"s{number % COLOURS}"
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,14 @@ class Scale:
         """Return at most about so many round figures, with their labels."""
         span = self.high - self.low
         if not span > 0:
-            return [(self.low, f"{self.low:g}")]
+            return [(self.low, minus(f"{self.low:g}"))]
         step = 10 ** math.floor(math.log10(span / most))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most)
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(place * step, f"{place * step + 0.0:,.{decimals}f}") for place in range(first, last + 1)]
+        return [
+            (place * step, minus(f"{place * step + 0.0:,.{decimals}f}")) for place in range(first, last + 1)
+        ]
 
 
 def element(tag: str, content: str = "", **attributes: object) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 from clickprompt.report.charts import Axis, Bar, Line, Value, axis_of, bars, parallel, xy
 from clickprompt.report.page import Block, Section
+from clickprompt.report.places import Places
 from clickprompt.report.run import Run, finite
-from clickprompt.report.table import Column, Table, auc, count, number, percent
+from clickprompt.report.table import Column, Table, auc, count, minus, number, percent
 
 __all__ = ["importance", "points_of", "searched_keys", "sweep"]
 
@@ -82,8 +83,14 @@ def _grouped(points: Sequence[tuple[float, Any]]) -> list[list[float]]:
     return list(groups.values())
 
 
-def sweep(run: Run, title: str) -> Section | None:
-    trials = run.trials or []
+def sweep(run: Run, title: str, places: Places) -> Section | None:
+    trials = [
+        {
+            key: (places.text if key == "error" else places.value)(value) if isinstance(value, str) else value
+            for key, value in trial.items()
+        }
+        for trial in run.trials or []
+    ]
     keys = searched_keys(trials)
     if not trials:
         return None
@@ -105,7 +112,9 @@ def sweep(run: Run, title: str) -> Section | None:
         title,
         intro,
         blocks,
-        texts=[("best.yaml, ready for --config", run.best_text)] if run.best_text else [],
+        texts=[("best.yaml (the file itself is ready for --config)", places.config(run.best_text))]
+        if run.best_text
+        else [],
     )
 
 
@@ -141,7 +150,8 @@ def _best(points: Sequence[list[dict[str, Any]]], keys: Sequence[str]) -> Block:
 
 
 def _setting(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return minus(f"{value:g}" if isinstance(value, float) else str(value)) if number else str(value)
 
 
 def _coordinates(trials: Sequence[dict[str, Any]], keys: Sequence[str]) -> Block:

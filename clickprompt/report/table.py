@@ -17,41 +17,53 @@ __all__ = [
     "auc",
     "count",
     "interval_of",
+    "minus",
     "number",
     "p_value",
     "percent",
     "plain",
+    "share",
     "signed",
     "signed_percent",
 ]
 
 
+def minus(text: str) -> str:
+    """Return a figure's text with real minus signs, U+2212."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def auc(value: float) -> str:
-    return f"{value:.4f}"
+    return minus(f"{value:.4f}")
 
 
 def signed(value: float) -> str:
-    return f"{value:+.4f}"
+    return minus(f"{value:+.4f}")
 
 
 def percent(value: float) -> str:
-    return f"{value:.1%}"
+    return minus(f"{value:.1%}")
+
+
+def share(value: float) -> str:
+    """Format a share that may be 0, or next to it."""
+    return "0" if not value else "< 0.1%" if 0 < value < 0.0005 else percent(value)
 
 
 def signed_percent(value: float) -> str:
-    return f"{value:+.2%}"
+    return minus(f"{value:+.2%}")
 
 
 def count(value: float) -> str:
-    return f"{value:,.0f}"
+    return minus(f"{value:,.0f}")
 
 
 def number(value: float) -> str:
-    return f"{value:.4g}"
+    return minus(f"{value:.4g}")
 
 
 def p_value(value: float) -> str:
-    return "<1e-12" if value < 1e-12 else f"{value:.2g}"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def interval_of(show: Callable[[float], str]) -> Callable[[Sequence[float]], str]:
@@ -97,7 +109,7 @@ class Table:
         body = ""
         for row in self.rows[: self.shown]:
             first, *cells = map(escape, self._texts(row))
-            named = f'<th scope="row"{sides[0]}>{first}</th>'
+            named = f'<th scope="row"{sides[0]}><span class="name">{first}</span></th>'
             others = (f"<td{side}>{cell}</td>" for side, cell in zip(sides[1:], cells, strict=True))
             body += f"<tr>{named}{''.join(others)}</tr>"
         hidden = len(self.rows) > self.shown

@@ -1,14 +1,15 @@
 """What was run, and how training went."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clickprompt.report.charts import Line, xy
 from clickprompt.report.page import Block, Section
+from clickprompt.report.places import Places
 from clickprompt.report.run import Run, finite
-from clickprompt.report.table import Column, Table, auc, count, interval_of, number
+from clickprompt.report.table import Column, Table, auc, count, interval_of, number, percent
 
-__all__ = ["curves", "legend", "summary"]
+__all__ = ["curves", "legend", "smoothed", "summary"]
 
 _POINTS = 200  # most points of a curve
 
@@ -17,36 +18,53 @@ def legend(runs: Sequence[Run]) -> list[tuple[str, int]]:
     return [(run.name, run.number) for run in runs] if len(runs) > 1 else []
 
 
-def summary(runs: Sequence[Run], split: str) -> Section:
-    columns = [
-        Column("run"),
-        Column("stage"),
-        Column("model"),
-        Column("seed"),
-        Column("steps", count),
-        Column("valid AUC", auc),
-        Column("at step", count),
-        Column(f"{split} AUC", auc),
-        Column("95% by user", interval_of(auc), interval=True),
-        Column("log loss", auc),
-        Column("GAUC", auc),
-        Column("ECE", auc),
-        Column("minutes", lambda value: f"{value:,.1f}"),
-    ]
-    rows = [_summary_line(run) for run in runs]
+def summary(runs: Sequence[Run], split: str, places: Places, click_rate: Mapping[str, Any] | None) -> Section:
+    """Show the runs' figures, with those of `click_rate_only` below them, and how they were trained."""
+    blocks = []
+    scored = [run for run in runs if run.evaluation]
+    if scored:
+        columns = [Column("run"), Column("AUC", auc, "undefined"), Column("log loss", auc)]
+        columns += [Column("95% by user", interval_of(auc), interval=True)]
+        columns += [Column("GAUC", auc), Column("ECE", auc), Column("rows", count)]
+        rows = [_scores(run) for run in scored]
+        if click_rate:
+            error = click_rate["calibration_error"]
+            rows.append(
+                ["click rate only", *(click_rate[key] for key in ("auc", "log_loss")), None, None, error]
+            )
+            rows[-1].append(None)
+        note = "GAUC: mean of the users' AUCs, by rows; ECE: expected calibration error"
+        if click_rate:
+            rate = percent(click_rate["prediction"])
+            note += f"; click rate only: {rate}, that of the training rows, predicted for every row"
+        blocks.append(Block(f"Scores on {split}", Table(columns, rows), note=note))
+    columns = [Column("run"), Column("stage"), Column("model"), Column("seed"), Column("steps", count)]
+    columns += [Column("of steps", count), Column("best step", count), Column("validation AUC", auc)]
+    columns.append(Column("minutes", lambda value: f"{value:,.1f}"))
+    rows = [_training(run) for run in runs]
     shown = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
     table = Table([columns[place] for place in shown], [[row[place] for place in shown] for row in rows])
-    facts = [f"{run.name}: {run.uri}" for run in runs]
-    note = (
-        "valid AUC: of the best weights; ECE: expected calibration error, bins of about equally many rows"
-        + _data(runs)
-    )
-    return Section("Runs", blocks=[Block("Summary", table, note=note)], texts=[("Folders", "\n".join(facts))])
+    blocks.append(Block("Training", table))
+    folders = "\n".join(f"{run.name}: {places.of(run.uri)}" for run in runs)
+    return Section("Runs", blocks=blocks, texts=[("Folders, from that of this file", folders)])
 
 
-def _summary_line(run: Run) -> list[Any]:
-    found, result = run.evaluation or {}, run.result
+def _scores(run: Run) -> list[Any]:
+    found = run.evaluation or {}
     calibration = (found.get("calibration") or {}).get("equal_mass") or {}
+    return [
+        run.name,
+        finite(found.get("auc")),
+        finite(found.get("log_loss")),
+        found.get("auc_interval"),
+        finite((found.get("gauc") or {}).get("value")),
+        finite(calibration.get("error")),
+        found.get("rows"),
+    ]
+
+
+def _training(run: Run) -> list[Any]:
+    result = run.result
     seconds = finite(result.get("seconds"))
     return [
         run.name,
@@ -54,13 +72,9 @@ def _summary_line(run: Run) -> list[Any]:
         _model(run) or None,
         str(run.config["seed"]) if "seed" in run.config else None,
         result.get("step") or (run.steps[-1]["step"] if run.steps else None),
-        finite(result.get("best_auc") if run.trials is None else (result.get("best") or {}).get("valid_auc")),
+        result.get("planned_steps"),
         result.get("best_step"),
-        finite(found.get("auc")),
-        found.get("auc_interval"),
-        finite(found.get("log_loss")),
-        finite((found.get("gauc") or {}).get("value")),
-        finite(calibration.get("error")),
+        finite(result.get("best_auc") if run.trials is None else (result.get("best") or {}).get("valid_auc")),
         seconds / 60 if seconds is not None else None,
     ]
 
@@ -88,16 +102,6 @@ def _last(run: Run) -> str:
     )
 
 
-def _data(runs: Sequence[Run]) -> str:
-    """Describe the dataset, if it is the same for all."""
-    sets = [run.result.get("dataset") or {} for run in runs]
-    first = sets[0]
-    if not first or any(found.get("fingerprint") != first.get("fingerprint") for found in sets):
-        return ""
-    fingerprint = str(first.get("fingerprint"))[:12]
-    return f"; dataset {first.get('path')}, version {first.get('version')}, fingerprint {fingerprint}"
-
-
 def curves(runs: Sequence[Run]) -> Section | None:
     blocks = []
     stages = {
@@ -113,8 +117,8 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 
 def _losses(stage: str, runs: Sequence[Run]) -> Block:
-    """Draw the losses. A point is the mean over a window of steps, so that no average lags behind and the
-    page doesn't grow with the run.
+    """Draw the losses. A point is the mean over a window of steps, so that the page doesn't grow with the
+    run; the line smooths the points, which stand behind it.
     """
     columns = [Column("run"), Column("first step", count), Column("last step", count), Column("loss", number)]
     columns += [Column("learning-rate factor", number), Column("gradient norm", number)]
@@ -128,13 +132,32 @@ def _losses(stage: str, runs: Sequence[Run]) -> Block:
             rows.append([run.name, steps[0]["step"], steps[-1]["step"], *means])
             if means[0] is not None:
                 points.append(((steps[0]["step"] + steps[-1]["step"]) / 2, means[0]))
-        tips = [f"{run.name}, step {step:,.0f}: loss {loss:.4g}" for step, loss in points]
-        lines.append(Line(run.name, run.number, points, tips=tips))
-    note = "every step" if window == 1 else f"a point is the mean of {window} consecutive steps"
+        tips = [f"{run.name}, step {step:,.0f}: loss {number(loss)}" for step, loss in points]
+        smooth = smoothed([loss for _, loss in points])
+        drawn = [(step, loss) for (step, _), loss in zip(points, smooth, strict=True)]
+        behind = points if smooth != [loss for _, loss in points] else []
+        lines.append(Line(run.name, run.number, drawn, behind=behind, tips=tips))
+    note = "every step" if window == 1 else f"means of {window} steps"
+    note += "; strong: smoothed" if any(line.behind for line in lines) else ""
     title = f"Loss of {stage}" if stage != "training" else "Loss"
-    drawn = [line for line in lines if line.points]
-    chart = (lambda width: xy(title, drawn, width, x_label="step", y_label="loss")) if drawn else None
+    drawn_lines = [line for line in lines if line.points]
+    chart = (
+        (lambda width: xy(title, drawn_lines, width, x_label="step", y_label="loss")) if drawn_lines else None
+    )
     return Block(title, Table(columns, rows), chart, note, legend(runs), in_markdown=False, named=True)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return the moving mean over a twentieth of the points, centred, so that it doesn't lag behind. Near the
+    first point the window narrows to it, because losses begin steeply; the last points have what is left of
+    it. Fewer than forty points are left as they are.
+    """
+    half = len(values) // 40
+    return [
+        sum(values[place - min(half, place) : place + min(half, place) + 1])
+        / len(values[place - min(half, place) : place + min(half, place) + 1])
+        for place in range(len(values))
+    ]
 
 
 def _mean(steps: Sequence[dict[str, Any]], key: str) -> float | None:
@@ -148,7 +171,7 @@ def _validations(runs: Sequence[Run]) -> Block:
     lines = []
     for run in runs:
         points = [(float(step), value) for step, value in run.validations if finite(value) is not None]
-        tips = [f"{run.name}, step {step:,.0f}: validation AUC {value:.4f}" for step, value in points]
+        tips = [f"{run.name}, step {step:,.0f}: validation AUC {auc(value)}" for step, value in points]
         lines.append(Line(run.name, run.number, points, marked=True, tips=tips))
     lines = [line for line in lines if line.points]
     chart = (

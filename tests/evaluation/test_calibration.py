@@ -15,6 +15,7 @@ from clickprompt.evaluation.calibration import (
     equal_mass_edges,
     equal_width_edges,
     expected_calibration_error,
+    joined_bins,
     reliability_curve,
 )
 
@@ -114,3 +115,23 @@ def test_unusable_rows_are_refused():
         calibration_sums([0, 1], [1.0], equal_width_edges())
     with pytest.raises(DataError, match="row 1 has logit nan"):
         calibration_sums([0, 1], [1.0, np.nan], equal_width_edges())
+
+
+@pytest.mark.parametrize("fewest", [1, 50, 333, 1200])
+def test_joined_bins_are_those_of_the_rows_in_them(fewest):
+    labels, logits = made_up(rows=1000)
+    edges = equal_width_edges()
+    curve = reliability_curve(calibration_sums(labels, logits, edges), edges)
+    assert min(line["rows"] for line in curve) < 50
+    joined = joined_bins(curve, fewest)
+    assert [line["rows"] >= fewest for line in joined] == [True] * len(joined)
+    assert sum(line["rows"] for line in joined) == (1000 if fewest <= 1000 else 0)
+    if fewest == 1:
+        assert len(joined) == len(curve)
+    kept = np.array([line["lower"] for line in joined] + [joined[-1]["upper"]] if joined else [])
+    again = reliability_curve(calibration_sums(labels, logits, kept), kept) if joined else []
+    for line, expected in zip(joined, again, strict=True):
+        assert line["rows"] == expected["rows"]
+        for key in ("prediction", "click_rate", "interval"):
+            assert line[key] == pytest.approx(expected[key])
+    assert joined_bins([], 50) == []

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from clickprompt.errors import DataError
 from clickprompt.evaluation.group_auc import auc_by_value, gauc
 from clickprompt.evaluation.metrics import auc
+from clickprompt.evaluation.significance import auc_interval
 
 
 def naive(groups, labels, scores):
@@ -52,6 +53,18 @@ def test_equal_a_loop_over_the_groups(decimals, names):
     assert (found.users_left_out, found.rows_left_out) == (len(expected) - len(counted), 600 - found.rows)
 
 
+def test_intervals_are_those_of_each_values_rows():
+    groups, labels, scores = a_case(5, 8, ["a", "b", "c", "d", "rare", "rarer"])
+    users = np.random.default_rng(6).integers(0, 40, len(labels))
+    table = auc_by_value(groups, labels, scores, clusters=users)
+    for line in table:
+        mine = groups == line["value"]
+        expected = auc_interval(users[mine], labels[mine], scores[mine]) if line["auc"] is not None else None
+        assert line["auc_interval"] == (None if expected is None else pytest.approx(expected))
+    assert sum(line["auc_interval"] is not None for line in table) >= 4
+    assert [{**line, "auc_interval": None} for line in table] == auc_by_value(groups, labels, scores)
+
+
 def test_one_group_is_the_whole():
     _, labels, scores = a_case(2, 1, [0])
     assert gauc(np.zeros(600), labels, scores).value == auc(labels, scores)
@@ -68,8 +81,8 @@ def test_users_of_one_class_are_left_out_and_never_a_half():
     assert gauc([1, 2], [0, 1], [1.0, 2.0]) == (None, 0, 0, 2, 2)
     assert gauc([], [], []) == (None, 0, 0, 0, 0)
     assert auc_by_value([1, 2], [0, 1], [1.0, 2.0]) == [
-        {"value": 1, "rows": 1, "clicks": 0, "auc": None},
-        {"value": 2, "rows": 1, "clicks": 1, "auc": None},
+        {"value": 1, "rows": 1, "clicks": 0, "auc": None, "auc_interval": None},
+        {"value": 2, "rows": 1, "clicks": 1, "auc": None, "auc_interval": None},
     ]
     assert auc_by_value([], [], []) == []
 

@@ -86,7 +86,8 @@ def test_equal_to_the_exact_figures_within_the_bounds(predicted, monkeypatch, at
     for name, subset in found["cold_start"].items():
         same_figures(subset, exact["cold_start"][name])
     assert found["by_value"] == {
-        name: [{**of, "auc": None} for of in values] for name, values in exact["by_value"].items()
+        name: [{**of, "auc": None, "auc_interval": None} for of in values]
+        for name, values in exact["by_value"].items()
     }
 
 

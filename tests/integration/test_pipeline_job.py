@@ -2,6 +2,7 @@
 half-way, then submitted again.
 """
 
+import html
 import json
 import os
 import time
@@ -96,7 +97,7 @@ def check(folder: str) -> None:
         json.loads(line)["step"] for line in lines(os.path.join(folder, "scratch", "metrics.jsonl"))
     ] == list(range(1, STEPS + 1))
     assert result["report"] == os.path.join(folder, "report.html")
-    page = storage.read_bytes(result["report"]).decode()
-    assert page.index(result["conclusion"]) < page.index("Summary")
+    page = html.unescape(storage.read_bytes(result["report"]).decode())
+    assert page.index(result["conclusion"].split(". ")[0]) < page.index('id="runs"')
     manifest = storage.read_json(os.path.join(folder, "data", "manifest.json"))
     assert (manifest["split"], manifest["template"]) == ("hash", TEMPLATES["compact"])

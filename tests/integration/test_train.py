@@ -209,8 +209,8 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     ] == [len(labels)] * 2
 
     report = make_report([run, undisturbed[0]])
-    shown = ["Runs", "Learning curves", "Size of the weights", "Calibration", "Long tail", "Cold start"]
-    assert report["sections"][:6] == shown
+    shown = ["Result", "Runs", "Data", "Learning curves", "Size of the weights"]
+    assert report["sections"][:8] == [*shown, "Calibration", "Long tail", "Cold start"]
     pretrained = storage.read_json(os.path.join(undisturbed[0], "result.json"))["norms"]
     for table, fields in result["norms"]["tables"].items():
         assert len(fields) == 4

@@ -23,13 +23,21 @@ pytestmark = [
     ),
 ]
 
+UNFOLD = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
 OUTSIDE = """[...document.querySelectorAll('body *')]
     .filter((each) => !each.closest('.scroll, pre, #tip') && each.getBoundingClientRect().right > innerWidth + 1)
     .map((each) => each.outerHTML.slice(0, 100))"""
 SIZES = """[...document.querySelectorAll('svg text')]
     .filter((each) => each.getBoundingClientRect().height > 0)
     .map((each) => each.getCTM().a * 11)"""
-CUT_OFF = """[...document.querySelectorAll('svg[role=img]')].flatMap((svg) => {
+BEYOND = """[...document.querySelectorAll('main *, header *, footer *')].flatMap((each) => {
+    const inside = each.parentElement.closest('figure, section, header, footer');
+    if (!inside || each.closest('.scroll *, pre, svg *, [hidden]')) return [];
+    const [own, box] = [each.getBoundingClientRect(), inside.getBoundingClientRect()];
+    const beyond = own.width && (own.left < box.left - 1 || own.right > box.right + 1 || own.bottom > box.bottom + 1);
+    return beyond ? [inside.id + inside.textContent.slice(0, 40) + ': ' + each.outerHTML.slice(0, 100)] : [];
+})"""
+CUT_OFF = """[...document.querySelectorAll('svg[aria-label]')].flatMap((svg) => {
     const box = svg.getBoundingClientRect();
     const outside = (own) => own.left < box.left - 1 || own.right > box.right + 1 || own.top < box.top - 1 || own.bottom > box.bottom + 2;
     return [...svg.querySelectorAll('text')]
@@ -37,7 +45,7 @@ CUT_OFF = """[...document.querySelectorAll('svg[role=img]')].flatMap((svg) => {
         .filter(([, own]) => own.width && outside(own))
         .map(([text]) => svg.getAttribute('aria-label') + ': ' + text);
 })"""
-OVERLAPPING = """[...document.querySelectorAll('svg[role=img]')].flatMap((svg) => {
+OVERLAPPING = """[...document.querySelectorAll('svg[aria-label]')].flatMap((svg) => {
     const apart = ([, a], [, b]) => a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 4 || b.bottom <= a.top + 4;
     const texts = [...svg.querySelectorAll('text')]
         .map((text) => [text.textContent, text.getBoundingClientRect()])
@@ -46,6 +54,11 @@ OVERLAPPING = """[...document.querySelectorAll('svg[role=img]')].flatMap((svg) =
         .filter((other) => !apart(one, other))
         .map((other) => svg.getAttribute('aria-label') + ': ' + one[0] + ' / ' + other[0]));
 })"""
+BESIDE = """() => {  // the tip is in view, just below or above the focused mark, once that has scrolled there
+    const [tip, mark] = [document.getElementById('tip'), document.activeElement].map((each) => each.getBoundingClientRect());
+    const apart = Math.max(tip.top - mark.bottom, mark.top - tip.bottom);
+    return tip.top >= 0 && tip.bottom <= innerHeight && apart >= 0 && apart < 20;
+}"""
 LOWEST_CONTRAST = """() => {  // of the texts' colours against the page's, by WCAG's formula
     const part = (c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     const light = (text) => {
@@ -111,7 +124,7 @@ def opened(chromium):
 )
 def test_no_error_no_request_no_overflow(opened, report, tmp_path, width, scheme):
     page, complaints, requests = opened(report, width, scheme)
-    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    page.evaluate(UNFOLD)
     page.screenshot(
         path=os.environ.get("CLICKPROMPT_SCREENSHOTS", str(tmp_path)) + f"/{width}-{scheme}.png",
         full_page=True,
@@ -120,7 +133,23 @@ def test_no_error_no_request_no_overflow(opened, report, tmp_path, width, scheme
     assert [url for url in requests if not url.startswith("data:")] == [report]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate(BEYOND) == []
     assert min(page.evaluate(SIZES)) > (6.5 if width == 800 else 9.5), "text of charts is too small to read"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_answer_comes_first_and_scores_stand_beside_the_runs(opened, report, width):
+    page, _, _ = opened(report, width)
+    lead = page.locator("main p").first
+    assert "is better than" in lead.inner_text()
+    assert lead.bounding_box()["y"] < 250
+    scores = page.locator("#runs + .grid2 table").first
+    assert scores.locator("thead th").all_inner_texts()[:3] == ["run", "AUC", "log loss"]
+    for row in scores.locator("tr").all():
+        cell = row.locator("th, td").nth(2).bounding_box()
+        assert cell["x"] + cell["width"] <= width
+    for name in scores.locator(".name").all():
+        assert name.bounding_box()["height"] < 90
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -196,6 +225,65 @@ def test_what_a_mark_stands_for(opened, report):
     assert page.locator("#tip").inner_text() == mark.get_attribute("data-tip")
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_names_of_runs_fit(opened, folders, tmp_path, width):
+    names = [f"{name}-with-all-layers_and_a_very_long_name_of_its_own" for name in ("dcnv2-0", "prompted-0")]
+    for name in names:
+        shutil.copytree(folders[name.split("-with")[0]], tmp_path / name)
+    make_report([str(tmp_path / name) for name in names], str(tmp_path / "report.html"))
+    page, complaints, _ = opened((tmp_path / "report.html").as_uri(), width)
+    for row in page.locator("#runs + .grid2 table").first.locator("tr").all():
+        cell = row.locator("th, td").nth(2).bounding_box()
+        assert cell["x"] + cell["width"] <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(UNFOLD)
+    assert [page.evaluate(script) for script in (OUTSIDE, BEYOND, CUT_OFF, OVERLAPPING)] == [[]] * 4
+    assert complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_marks_are_reached_by_keyboard(opened, report, width):
+    page, complaints, _ = opened(report, width)
+    charts = page.evaluate(
+        "[...document.querySelectorAll('svg[aria-label]')].filter((each) => each.querySelector('[data-tip]') && "
+        "each.getBoundingClientRect().width).map((each) => each.getAttribute('aria-label'))"
+    )
+    reached = []
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        at = page.evaluate(
+            "[document.activeElement.tagName, document.activeElement.closest('svg')?.getAttribute('aria-label')]"
+        )
+        if at[0] == "BODY":
+            break
+        reached += at[1:] if at[1] else []
+    assert reached == charts, "each chart is one stop"
+    assert len(charts) > 15
+
+    marks = page.locator("#auc-by-value ~ .grid2 svg[aria-label]:visible").first.locator("[data-tip]")
+    marks.first.focus()
+    seen = []
+    for _ in range(marks.count() + 1):
+        focused = page.evaluate("document.activeElement.getAttribute('data-tip')")
+        assert page.locator("#tip").inner_text() == focused
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.wait_for_function(BESIDE)
+        tip = page.locator("#tip").bounding_box()
+        assert tip["x"] >= 0
+        assert tip["x"] + tip["width"] <= width
+        seen.append(focused)
+        page.keyboard.press("ArrowRight")
+    assert seen[:-1] == [mark.get_attribute("data-tip") for mark in marks.all()]
+    page.keyboard.press("Home")
+    assert page.evaluate("document.activeElement.getAttribute('data-tip')") == seen[0]
+    page.keyboard.press("Escape")
+    assert not page.locator("#tip").is_visible()
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    assert not page.locator("#tip").is_visible()
+    assert complaints == []
+
+
 def test_a_script_in_a_runs_names_is_inert(opened, dataset, tmp_path):
     attacked(tmp_path, dataset)
     page, complaints, requests = opened((tmp_path / "attacked.html").as_uri())
@@ -208,6 +296,6 @@ def test_a_script_in_a_runs_names_is_inert(opened, dataset, tmp_path):
 
 def test_even_without_scripts_the_report_is_whole(opened, report):
     page, _, _ = opened(report, java_script_enabled=False)
-    assert page.locator("svg[role=img]").first.is_visible()
+    assert page.locator(".wide svg[role=img]").first.is_visible()
     assert not page.locator("#theme").is_visible()
     assert page.locator("#tip").count() == 1

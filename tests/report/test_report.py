@@ -58,7 +58,9 @@ def page(folders, tmp_path_factory):
 def test_every_section_is_there_and_the_file_stands_alone(page, folders):
     result, text = page
     expected = [
+        "Result",
         "Runs",
+        "Data",
         "Comparison",
         "Learning curves",
         "Size of the weights",
@@ -101,7 +103,7 @@ def test_by_default_it_is_in_the_first_runs_folder_and_json_says_where(capsys, f
     assert result["report"] == f"{folder}/report.html"
     assert result["runs"] == [folder]
     assert result["comparisons"] == []
-    assert result["markdown"].startswith("## Runs")
+    assert result["markdown"].startswith("## Result")
     assert [name for name in os.listdir(folder) if "report" in name] == ["report.html"], (
         "nothing half-written"
     )
@@ -152,7 +154,7 @@ def test_a_curves_points_are_means_of_steps(page, folders):
             statistics.fmean(step["loss"] for step in steps if first <= step["step"] <= last)
         )
     assert [int(row[1]) for row in rows] == list(range(1, 501, 3))
-    assert "the mean of 3 consecutive steps" in page[1]
+    assert "means of 3 steps; strong: smoothed" in page[1]
 
 
 def test_a_subset_without_both_classes_is_called_undefined(folders, tmp_path):
@@ -187,7 +189,7 @@ def test_an_older_evaluation_shows_what_it_has_and_says_what_is_missing(folders,
     assert "Long tail" not in result["sections"]
     assert "Latency" in result["sections"]
     text = html.unescape(storage.read_bytes(result["report"]).decode())
-    assert f"clickprompt evaluate --run {folder}<" in text
+    assert "clickprompt evaluate --run .<" in text
     assert f"{evaluation['auc']:.4f}" in text
 
 
@@ -350,7 +352,7 @@ def test_a_searched_key_may_be_of_any_kind(tmp_path):
     assert "AUC along plm.max_length" in text
     assert "AUC along finetune.lr.ctr" in text
     assert "AUC along plm.attn" in text
-    assert "best.yaml, ready for --config" in text
+    assert "best.yaml (the file itself is ready for --config)" in text
 
 
 def test_a_sweep_of_one_trial_or_none_that_finished(tmp_path):
@@ -472,7 +474,7 @@ def test_ticks_are_few_round_and_inside(low, high):
     ticks = Scale(low, high, 0, 100).ticks(5)
     assert 2 <= len(ticks) <= 6
     assert all(low - 1e-9 <= value <= high + 1e-9 for value, _ in ticks)
-    assert [float(text.replace(",", "")) for _, text in ticks] == [
+    assert [float(text.replace(",", "").replace("−", "-")) for _, text in ticks] == [
         pytest.approx(value, abs=1e-12) for value, _ in ticks
     ]
     assert len({text for _, text in ticks}) == len(ticks)

@@ -21,7 +21,17 @@ from clickprompt.io import storage
 FIELDS = ("User ID", "Gender", "Movie ID", "Film genre")
 
 
-def write_training(run: str, dataset: Dataset, stage: str, *, steps: int = 450, **settings: object) -> None:
+def write_training(
+    run: str,
+    dataset: Dataset,
+    stage: str,
+    *,
+    steps: int = 450,
+    planned: int | None = None,
+    rows: int | None = None,
+    **settings: object,
+) -> None:
+    """planned: number of steps, if it stopped before; rows: labelled ones, if not all."""
     rng = np.random.default_rng(steps)
     options = [
         f"data.path={dataset.uri}",
@@ -53,7 +63,8 @@ def write_training(run: str, dataset: Dataset, stage: str, *, steps: int = 450, 
         "run": run,
         "dataset": {"path": dataset.uri, "version": 1, "fingerprint": dataset.fingerprint},
         "step": steps,
-        "planned_steps": steps,
+        "planned_steps": planned or steps,
+        "rows": rows or dataset.counts["train"],
         "best_auc": validations[best] if best else None,
         "best_step": best,
         "seconds": 224.1,

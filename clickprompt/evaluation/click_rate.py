@@ -1,0 +1,29 @@
+"""The click rate alone: what a model has to beat."""
+
+import math
+from typing import Any
+
+__all__ = ["click_rate_only"]
+
+
+def click_rate_only(train_rows: int, train_clicks: int, rows: int, clicks: int) -> dict[str, Any]:
+    """Return the figures of predicting the training click rate p for every one of `rows`, `clicks` of which
+    are clicked, at a rate of r:
+
+    - "prediction": p = train_clicks / train_rows;
+    - "auc": ½, since all rows are tied; None if all are of one class;
+    - "log_loss": −r log p − (1 − r) log(1 − p), which is infinite if p is 0 or 1 and r is not;
+    - "calibration_error": |p − r|, whatever the bins, because all predictions fall into one of them.
+    """
+    prediction, rate = train_clicks / train_rows, clicks / rows
+    terms = [
+        share * math.log(predicted) if predicted else -math.inf
+        for share, predicted in ((rate, prediction), (1 - rate, 1 - prediction))
+        if share
+    ]
+    return {
+        "prediction": prediction,
+        "auc": 0.5 if 0 < clicks < rows else None,
+        "log_loss": 0.0 - sum(terms),
+        "calibration_error": abs(prediction - rate),
+    }
