@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from clickprompt.cli.main import main
-from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
 from tests.support.commands import fails
 from tests.support.tiny import write_both
@@ -103,18 +102,6 @@ def test_empty_split(capsys, run):
     manifest["counts"]["valid"] = 0
     storage.write_json(path, manifest)
     assert "the valid split is empty" in fails(capsys, *pretrain(*run))
-
-
-def test_tokenizer_other_than_the_tables(capsys, run, tmp_path):
-    data, plm, folder = run
-    other = str(tmp_path / "other")
-    shutil.copytree(plm, other)
-    tokenizer = load_tokenizer(other)
-    tokenizer.add_tokens(["extraordinary"])
-    tokenizer.save_pretrained(other)
-    line = fails(capsys, *pretrain(data, other, folder))
-    assert "clickprompt tokenize" in line
-    assert not os.path.exists(folder)
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
