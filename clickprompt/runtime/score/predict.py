@@ -26,8 +26,10 @@ from clickprompt.scoring.raw_rows import RawRowScorer, check_columns, score_part
 
 __all__ = ["predict"]
 
-MOST_BYTES = {False: 100 << 20, True: 10 << 20}
-"""up to which one process scores, without and with a PLM; to be measured"""
+MOST_BYTES = {False: 512_000_000, True: 2_000_000}
+"""bytes of files that this process scores with runtime.use_ray=auto, without and with a PLM: as long as
+MOST_ROWS of evaluate.py takes, at 50 bytes a row.
+"""
 
 
 def predict(

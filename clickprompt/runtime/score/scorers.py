@@ -1,6 +1,7 @@
 """Give work to a scorer in this process, or to a pool of them on Ray; what they write is the same."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -67,6 +68,7 @@ def scorers(
             f"runtime.gpus_per_evaluation_actor={runtime.evaluation_gpus:g}: this machine has no GPU that "
             "torch can use; set runtime.gpus_per_evaluation_actor=0"
         )
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as on Ray, see runtime/cluster/connect.py
     threads = torch.get_num_threads()
     torch.set_flush_denormal(False)  # a training in this process flushes them; scores must not depend on it
     try:
