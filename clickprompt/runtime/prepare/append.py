@@ -25,8 +25,9 @@ from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.prepare.coded_log import joined_tables, read_log
+from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
+from clickprompt.runtime.prepare.prepare import MOST_BYTES
 from clickprompt.runtime.prepare.splits import cut_by_split, rows_per_code, write_shards
 from clickprompt.runtime.prepare.vocabulary import (
     FieldValues,
@@ -94,8 +95,10 @@ def append(
         with storage.user_errors(out_uri):  # fails before the work starts if the place can't be written
             filesystem.create_dir(path, recursive=True)
         progress(f"appending {len(new)} raw files to version {dataset.version}")
-        with connect(runtime or RuntimeConfig()):
-            manifest = _write_files(dataset, source, folder, progress)
+        with fan_out(
+            runtime or RuntimeConfig(), sum(new.values()), MOST_BYTES, "bytes of new raw files"
+        ) as work:
+            manifest = _write_files(work, dataset, source, folder, progress)
         manifest["raw_files"] = dataset.manifest["raw_files"] | new | source.table_files()
         if Dataset.open(out_uri).fingerprint != dataset.fingerprint:
             raise InputError(
@@ -155,7 +158,7 @@ def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
 
 
 def _write_files(
-    dataset: Dataset, source: Source, folder: str, progress: Callable[[str], None]
+    work: FanOut, dataset: Dataset, source: Source, folder: str, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     """Write everything but the manifests; return how the new version's manifest differs from the old one.
 
@@ -166,13 +169,13 @@ def _write_files(
     stage = storage.join(uri, "staging")
     tables = joined_tables(source)
     log, values, statistics = read_log(
-        source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
+        work, source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
     )
-    sizes, starts = cut_by_split(log, options, progress)
+    sizes, starts = cut_by_split(work, log, options, progress)
     lengths = {key: len(table) for key, table in tables.items()} | {
         name: len(found) for name, found in values.items()
     }
-    rows = rows_per_code(log, starts, options, lengths)
+    rows = rows_per_code(work, log, starts, options, lengths)
     fields = []
     codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
     for number, (name, column) in enumerate(zip(source.fields, dataset.columns, strict=True)):
@@ -183,7 +186,9 @@ def _write_files(
             dataset, number, of_codes, chosen, rows[key], source.min_count(name)
         )
         fields.append(field)
-    shards, bounds, clicks = write_shards(log, starts, sizes, options, stage, uri, codes, dataset.columns)
+    shards, bounds, clicks = write_shards(
+        work, log, starts, sizes, options, stage, uri, codes, dataset.columns
+    )
     described = write_vocabularies(uri, fields, progress)
     storage.delete_tree(stage)
     storage.delete_half_written(uri)  # a task whose worker was killed may have left something

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from clickprompt.data.sources.raw import Findings, Source
 from clickprompt.data.transform.row_transform import KEY, table_with_nulls
@@ -14,7 +13,7 @@ from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.prepare import tasks
-from clickprompt.runtime.prepare.fan_out import each, totals
+from clickprompt.runtime.prepare.fan_out import FanOut, totals
 
 __all__ = ["CodedLog", "drop_repeats", "joined_tables", "k_core", "read_log", "sample_users"]
 
@@ -53,6 +52,7 @@ def joined_tables(source: Source) -> dict[str, pa.Table]:
 
 
 def read_log(
+    work: FanOut,
     source: Source,
     tables: dict[str, pa.Table],
     options: dict[str, Any],
@@ -65,8 +65,8 @@ def read_log(
 
     Raises DataError, as `prepare` does, for raw files that can't be read.
     """
-    parsed, raw_rows, labelled, findings = _parse(source, stage, first_row_id, progress)
-    log, values, unmatched = _encode(source, tables, parsed, options, stage)
+    parsed, raw_rows, labelled, findings = _parse(work, source, stage, first_row_id, progress)
+    log, values, unmatched = _encode(work, source, tables, parsed, options, stage)
     dropped = {
         "label_dropped": raw_rows - labelled,
         "unmatched_dropped": labelled - log.rows,
@@ -86,16 +86,16 @@ def _no_values(table: pa.Table) -> pa.Table:
 
 
 def _parse(
-    source: Source, stage: str, first_row_id: int = 0, progress: Callable[[str], None] = say
+    work: FanOut, source: Source, stage: str, first_row_id: int = 0, progress: Callable[[str], None] = say
 ) -> tuple[list[tasks.Parsed], int, int, Findings]:
     """Parse the log; return the parsed files, the numbers of rows read and kept by the label rule, and
     findings.
     """
     parts = source.parts()
-    # Tasks, not a Ray Data read: Ray Data wraps an exception so that its cause, one clear line, is lost
-    read = each(
-        lambda item: tasks.read_part.remote(source, item[1], f"{stage}/parsed/{item[0]:06d}"),
-        enumerate(parts),
+    # Not a Ray Data read: Ray Data wraps an exception so that its cause, one clear line, is lost
+    read = work.each(
+        tasks.read_part,
+        ((source, part, f"{stage}/parsed/{number:06d}") for number, part in enumerate(parts)),
         "reading the raw log",
     )
     findings = Findings()
@@ -115,6 +115,7 @@ def _parse(
 
 
 def _encode(
+    work: FanOut,
     source: Source,
     tables: dict[str, pa.Table],
     parsed: list[tasks.Parsed],
@@ -136,9 +137,9 @@ def _encode(
     known = {key: table.column(KEY).combine_chunks().drop_null() for key, table in tables.items()}
     lengths = {name: len(known[name]) if name in known else None for name in names}
     uris = [file.uri for file in parsed]
-    merged = each(
-        lambda item: tasks.merge_column.remote(uris, item[0], item[1], known.get(item[1]), stage),
-        enumerate(names),
+    merged = work.each(
+        tasks.merge_column,
+        ((uris, place, name, known.get(name), stage) for place, name in enumerate(names)),
         "numbering the values of columns",
     )
     values = {
@@ -147,11 +148,12 @@ def _encode(
         if found is not None and name not in unnamed
     }
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
-    encoded = each(
-        lambda item: tasks.encode_file.remote(
-            source, item[0], item[1], lengths, options, stage, files[item[0]]
+    encoded = work.each(
+        tasks.encode_file,
+        (
+            (source, number, file, lengths, options, stage, to)
+            for number, (file, to) in enumerate(zip(parsed, files, strict=True))
         ),
-        enumerate(parsed),
         "encoding the rows",
     )
     stats, unmatched = zip(*encoded, strict=True)
@@ -165,13 +167,11 @@ def _encode(
     return log, values, sum(unmatched)
 
 
-def sample_users(source: Source, log: CodedLog, options: dict[str, Any]) -> CodedLog:
+def sample_users(work: FanOut, source: Source, log: CodedLog, options: dict[str, Any]) -> CodedLog:
     """Keep the rows of a random share of the users."""
-    found = each(
-        lambda file: tasks.of_sampled_users.remote(
-            file, source.user, options["sample_users"], options["seed"]
-        ),
-        log.files,
+    found = work.each(
+        tasks.of_sampled_users,
+        ((file, source.user, options["sample_users"], options["seed"]) for file in log.files),
         "sampling users",
     )
     return CodedLog.of(
@@ -182,25 +182,25 @@ def sample_users(source: Source, log: CodedLog, options: dict[str, Any]) -> Code
     )
 
 
-def drop_repeats(source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
+def drop_repeats(work: FanOut, source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
     """Keep only the latest of the rows with the same user and item (of equal times, the last)."""
     buckets = -(-log.rows // _ROWS_PER_BUCKET)
-    found = each(
-        lambda bucket: tasks.repeats.remote(source, log.files, bucket, buckets),
-        range(buckets),
+    found = work.each(
+        tasks.repeats,
+        ((source, log.files, bucket, buckets) for bucket in range(buckets)),
         "looking for repeated rows",
     )
     repeats = np.sort(np.concatenate(found))
     progress(f"{len(repeats):,} rows are of a user and an item that come again later: dropped")
-    dropped = ray.put(repeats)
+    dropped = work.share(repeats)
     return CodedLog.of(
         log.files,
-        each(lambda file: tasks.without.remote(file, dropped), log.files, "dropping repeated rows"),
+        work.each(tasks.without, ((file, dropped) for file in log.files), "dropping repeated rows"),
         "",
     )
 
 
-def k_core(source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
+def k_core(work: FanOut, source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:
     """Drop users and items with fewer than k rows until there are none.
 
     The result is a fixed point, which doesn't depend on the order of dropping.
@@ -209,17 +209,17 @@ def k_core(source: Source, log: CodedLog, progress: Callable[[str], None]) -> Co
     rounds = 0
     while True:
         rounds += 1
-        counts = totals([tasks.counts.remote(file, source.user, source.item, keep) for file in log.files])
+        counts = totals(work, tasks.counts, ((file, source.user, source.item, keep) for file in log.files))
         enough = [count >= source.k_core for count in counts]
         if all(((count == 0) | good).all() for count, good in zip(counts, enough, strict=True)):
             break
         keep = enough
     if keep is None:
         return log
-    kept = ray.put(keep)
-    found = each(
-        lambda file: tasks.within.remote(file, source.user, source.item, kept),
-        log.files,
+    kept = work.share(keep)
+    found = work.each(
+        tasks.within,
+        ((file, source.user, source.item, kept) for file in log.files),
         f"cutting to the {source.k_core}-core",
     )
     smaller = CodedLog.of(

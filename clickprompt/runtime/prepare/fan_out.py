@@ -1,53 +1,77 @@
-"""Run many tasks of one kind on Ray, a few at a time, and return their results in order."""
+"""Run a function on many files or columns, in this process or by tasks on Ray, with the same results."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import ray
 
+from clickprompt.config import RuntimeConfig
 from clickprompt.io.progress import Task
+from clickprompt.runtime.by_size import here, terminated_in_order
 
-__all__ = ["each", "totals"]
+__all__ = ["FanOut", "InProcess", "fan_out", "totals"]
 
-
-def each(submit: Callable[[Any], Any], items: Iterable[Any], doing: str) -> list[Any]:
-    """Return the results of the tasks that `submit` starts, one for each item, in the items' order.
-
-    A failure is raised once the few tasks in flight have ended. They aren't ended by ray.cancel, because it
-    can take the driver down with it (ray 2.60, "Tried to complete task that was not pending").
-    """
-    items = list(items)
-    in_flight: dict[Any, int] = {}
-    results: dict[int, Any] = {}
-    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-    def collect(until: int) -> None:
-        while len(in_flight) > until:
-            [done], _ = ray.wait(list(in_flight))
-            results[in_flight.pop(done)] = ray.get(done)
-            task.update(len(results))
-
-    with Task(doing, len(items)) as task:
-        task.update(0)
-        try:
-            for index, item in enumerate(items):
-                in_flight[submit(item)] = index
-                collect(until=window - 1)
-            collect(until=0)
-        except BaseException:
-            # Tasks that still run would write into a folder that is being deleted
-            if in_flight:
-                ray.wait(list(in_flight), num_returns=len(in_flight))
-            raise
-    return [results[index] for index in range(len(items))]
+_T = TypeVar("_T")
 
 
-def totals(counting: list[Any]) -> list[np.ndarray]:
-    """Sum the tasks' counts, one task at a time; each sum is as long as the longest of its counts."""
+class FanOut(Protocol):
+    """Who runs the functions. A call is a tuple of arguments."""
+
+    def share(self, value: _T) -> _T:
+        """Return what to give as an argument for a large value that many calls have in common."""
+        ...
+
+    def each(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], doing: str) -> list[Any]:
+        """Return the results of all calls in their order, and show progress."""
+        ...
+
+    def in_turn(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield the results in the order of the calls, so that not all of them are in memory at once."""
+        ...
+
+
+class InProcess:
+    """One call after the other in this process: it holds the rows of one file, as a task does."""
+
+    def share(self, value: _T) -> _T:
+        return value
+
+    def each(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], doing: str) -> list[Any]:
+        calls, results = list(calls), []
+        with Task(doing, len(calls)) as task:
+            task.update(0)
+            for result in self.in_turn(function, calls):
+                results.append(result)
+                task.update(len(results))
+        return results
+
+    def in_turn(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        return (function(*call) for call in calls)
+
+
+@contextlib.contextmanager
+def fan_out(runtime: RuntimeConfig, amount: int, most: int, of_what: str) -> Iterator[FanOut]:
+    """Yield who works: this process up to `most` of an amount of work (`by_size.here`), or Ray's CPUs."""
+    if here(runtime, amount, most, of_what):
+        with terminated_in_order():
+            yield InProcess()
+        return
+    # Ray takes seconds to import
+    from clickprompt.runtime.cluster.connect import connect
+    from clickprompt.runtime.prepare.fan_out_on_ray import on_ray
+
+    with connect(runtime), on_ray() as work:
+        yield work
+
+
+def totals(
+    work: FanOut, function: Callable[..., list[np.ndarray]], calls: Iterable[tuple[Any, ...]]
+) -> list[np.ndarray]:
+    """Sum the counts that the calls return; each sum is as long as the longest of its counts."""
     sums: list[np.ndarray] = []
-    for task in counting:
-        for index, count in enumerate(ray.get(task)):
+    for counts in work.in_turn(function, calls):
+        for index, count in enumerate(counts):
             if index == len(sums):
                 sums.append(np.zeros(0, dtype=np.int64))
             if len(count) > len(sums[index]):

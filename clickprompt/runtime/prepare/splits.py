@@ -4,43 +4,48 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import ray
 
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
-from clickprompt.runtime.prepare.fan_out import each, totals
+from clickprompt.runtime.prepare.fan_out import FanOut, totals
 
 __all__ = ["cut_by_split", "rows_per_code", "write_shards"]
 
 
 def cut_by_split(
-    log: CodedLog, options: dict[str, Any], progress: Callable[[str], None]
+    work: FanOut, log: CodedLog, options: dict[str, Any], progress: Callable[[str], None]
 ) -> tuple[dict[str, int], list[tuple[int, int]]]:
     """Return the rows per split, and the (split_key, row_id) where valid and test begin."""
-    sizes = _column_sizes(log) if options["split"] == "column" else split_sizes(log.rows)
+    sizes = _column_sizes(work, log) if options["split"] == "column" else split_sizes(log.rows)
     progress(
         f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / "
         f"{sizes['test']:,}"
     )
     ends = (sizes["train"], sizes["train"] + sizes["valid"])
-    return sizes, [_kth(log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
+    return sizes, [_kth(work, log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
 
 
 def rows_per_code(
-    log: CodedLog, starts: list[tuple[int, int]], options: dict[str, Any], lengths: dict[str, int]
+    work: FanOut,
+    log: CodedLog,
+    starts: list[tuple[int, int]],
+    options: dict[str, Any],
+    lengths: dict[str, int],
 ) -> dict[str, np.ndarray]:
     """Count each code's rows: [splits, codes] int64 per log column, which has `lengths` codes."""
     ordering = (starts, log.first_key, options["seed"])
     totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
-    for counting in [tasks.rows_per_code.remote(file, list(lengths), ordering) for file in log.files]:
-        for total, (splits, codes, rows) in zip(totals.values(), ray.get(counting), strict=True):
+    calls = ((file, list(lengths), ordering) for file in log.files)
+    for counted in work.in_turn(tasks.rows_per_code, calls):
+        for total, (splits, codes, rows) in zip(totals.values(), counted, strict=True):
             total[splits, codes] += rows
     return totals
 
 
 def write_shards(
+    work: FanOut,
     log: CodedLog,
     starts: list[tuple[int, int]],
     sizes: dict[str, int],
@@ -55,14 +60,15 @@ def write_shards(
     Returns, by split, the shards' manifest entries, the first and last timestamp (not for a split without
     rows), and the clicks.
     """
-    pieces, num_shards = _sort_into_shards(log, starts, sizes, options, stage)
-    codes_ref = ray.put(codes)
+    pieces, num_shards = _sort_into_shards(work, log, starts, sizes, options, stage)
+    shared = work.share(codes)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
-    done = each(
-        lambda item: tasks.write_shard.remote(
-            pieces, item[0], item[1], uri, codes_ref, columns, options["row_group_rows"]
+    done = work.each(
+        tasks.write_shard,
+        (
+            (pieces, index, name, uri, shared, columns, options["row_group_rows"])
+            for index, name in enumerate(names)
         ),
-        enumerate(names),
         "writing shards",
     )
     shards: dict[str, list[dict[str, Any]]] = {}
@@ -82,28 +88,30 @@ def write_shards(
     return shards, bounds, clicks
 
 
-def _column_sizes(log: CodedLog) -> dict[str, int]:
+def _column_sizes(work: FanOut, log: CodedLog) -> dict[str, int]:
     """Count the rows per split when the split key is the split's number."""
-    counts = totals([tasks.histogram.remote(file, "split_key", 0, 1, None) for file in log.files])[0]
+    counts = totals(work, tasks.histogram, ((file, "split_key", 0, 1, None) for file in log.files))[0]
     return {split: int(counts[number]) for number, split in enumerate(SPLITS)}
 
 
-def _kth(log: CodedLog, k: int) -> tuple[int, int]:
+def _kth(work: FanOut, log: CodedLog, k: int) -> tuple[int, int]:
     """Return (split_key, row_id) of the row with k rows before it in that order.
 
     It is found by refining histograms, so no rows come to the driver.
     """
-    key, k = _refine(log.files, k, "split_key", log.first_key, log.last_key, None)
-    row_id, _ = _refine(log.files, k, "row_id", 0, log.last_row_id, key)
+    key, k = _refine(work, log.files, k, "split_key", log.first_key, log.last_key, None)
+    row_id, _ = _refine(work, log.files, k, "row_id", 0, log.last_row_id, key)
     return key, row_id
 
 
-def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int | None) -> tuple[int, int]:
+def _refine(
+    work: FanOut, files: list[str], k: int, column: str, low: int, high: int, key: int | None
+) -> tuple[int, int]:
     """Return the value of `column` at rank k (from 0), and the remaining rank among equal values."""
     while low < high:
         width = -(-(high - low + 1) // tasks.BINS)
         before = np.cumsum(
-            totals([tasks.histogram.remote(file, column, low, width, key) for file in files])[0]
+            totals(work, tasks.histogram, ((file, column, low, width, key) for file in files))[0]
         )
         index = int(np.searchsorted(before, k, side="right"))
         k -= int(before[index - 1]) if index else 0
@@ -112,7 +120,12 @@ def _refine(files: list[str], k: int, column: str, low: int, high: int, key: int
 
 
 def _sort_into_shards(
-    log: CodedLog, starts: list[tuple[int, int]], sizes: dict[str, int], options: dict[str, Any], stage: str
+    work: FanOut,
+    log: CodedLog,
+    starts: list[tuple[int, int]],
+    sizes: dict[str, int],
+    options: dict[str, Any],
+    stage: str,
 ) -> tuple[list[str], dict[str, int]]:
     """Write files with one record batch per shard, in the order train, valid, test; also return the number of
     shards per split.
@@ -134,7 +147,7 @@ def _sort_into_shards(
     ]
     widths = [-(-(high - low + 1) // tasks.BINS) for low, high in spans]
     lows = [low for low, _ in spans]
-    histograms = totals([tasks.order_histograms.remote(file, ordering, lows, widths) for file in log.files])
+    histograms = totals(work, tasks.order_histograms, ((file, ordering, lows, widths) for file in log.files))
     boundaries: list[int] = []
     num_shards = {}
     for split, (low, _), width, histogram in zip(SPLITS, spans, widths, histograms, strict=True):
@@ -150,9 +163,12 @@ def _sort_into_shards(
         ends = ends[before[ends] < sizes[split]]
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
-    pieces = each(
-        lambda item: tasks.cut.remote(item[1], ordering, boundaries, f"{stage}/sorted/{item[0]:06d}.arrow"),
-        enumerate(log.files),
+    pieces = work.each(
+        tasks.cut,
+        (
+            (file, ordering, boundaries, f"{stage}/sorted/{number:06d}.arrow")
+            for number, file in enumerate(log.files)
+        ),
         "cutting into shards",
     )
     storage.delete_tree(storage.join(stage, "coded"))

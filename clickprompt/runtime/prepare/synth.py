@@ -1,15 +1,12 @@
-"""Write synthetic logs of any length (data/synth/synth.py), with one Ray task per file.
+"""Write synthetic logs of any length (data/synth/synth.py), one task per file.
 
 The driver sees histograms and which users and items occur, never rows.
 """
 
-from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 import numpy as np
-import ray
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.synth.bayes import ScoreHistogram
@@ -18,12 +15,13 @@ from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import Task, say
-from clickprompt.runtime.cluster.connect import connect
+from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 
 __all__ = ["synth"]
 
 FORMAT_VERSION = 1
 _FACTS = "synth.json"
+_MOST_ROWS = 10_000_000  # one process writes them in the seconds that Ray takes to start
 
 
 def synth(
@@ -55,8 +53,8 @@ def synth(
         progress(f"{out_uri} is there already")
         return existing
     with new_folder(out_uri) as work_uri:
-        with connect(runtime or RuntimeConfig()):
-            facts = identity | _write_files(log, work_uri, rows, progress)
+        with fan_out(runtime or RuntimeConfig(), rows, _MOST_ROWS, "rows") as work:
+            facts = identity | _write_files(work, log, work_uri, rows, progress)
         storage.write_bytes(storage.join(work_uri, "schema.yaml"), log.schema_yaml().encode())
         storage.write_json(storage.join(work_uri, _FACTS), facts)
     return facts
@@ -80,39 +78,26 @@ def _existing(uri: str, identity: dict[str, Any], progress: Callable[[str], None
     return facts
 
 
-def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], None]) -> dict[str, Any]:
+def _write_files(
+    work: FanOut, log: GoodReads, uri: str, rows: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Write the log's files, and return the facts about all of them."""
     scores, files, clicks, times = ScoreHistogram.empty(), [], 0, []
     seen_users = np.zeros(log.max_users(rows), dtype=np.bool_)
     seen_books = np.zeros(log.max_books(rows), dtype=np.bool_)
-    in_flight: deque[Any] = deque()
-    window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    try:
-        with Task(f"writing {rows:,} rows", rows) as task:
-            task.update(0)
-            numbers = iter(range(log.num_parts(rows)))
-            while True:
-                in_flight.extend(
-                    _write_part.remote(log, uri, number, rows)
-                    for number in islice(numbers, window - len(in_flight))
-                )
-                if not in_flight:
-                    break
-                # In order, so that sums of floats don't depend on which task was first
-                part: Part = ray.get(in_flight[0])
-                in_flight.popleft()
-                scores.add(part.scores)
-                seen_users[part.users] = True
-                seen_books[part.books] = True
-                files.append(part.entry)
-                clicks += part.clicks
-                times += part.timestamps
-                task.update(scores.rows)
-    except BaseException:
-        # Tasks that still run would write into a folder that is being deleted. Not ray.cancel: see fan_out.py
-        if in_flight:
-            ray.wait(list(in_flight), num_returns=len(in_flight))
-        raise
+    with Task(f"writing {rows:,} rows", rows) as task:
+        task.update(0)
+        part: Part
+        # In order, so that sums of floats don't depend on which task was first
+        calls = ((log, uri, number, rows) for number in range(log.num_parts(rows)))
+        for part in work.in_turn(_write_part, calls):
+            scores.add(part.scores)
+            seen_users[part.users] = True
+            seen_books[part.books] = True
+            files.append(part.entry)
+            clicks += part.clicks
+            times += part.timestamps
+            task.update(scores.rows)
     progress("counting the fields' values")
     sizes = log.field_sizes(int(seen_users.sum()), np.flatnonzero(seen_books))
     auc, auc_error = scores.auc()
@@ -131,6 +116,5 @@ def _write_files(log: GoodReads, uri: str, rows: int, progress: Callable[[str], 
     }
 
 
-@ray.remote
 def _write_part(log: GoodReads, uri: str, number: int, rows: int) -> Part:
     return log.write_part(uri, number, rows)

@@ -1,6 +1,7 @@
-"""The Ray tasks of `prepare`: each handles one file of the log, one column's values or one shard.
+"""The tasks of `prepare`: each handles one file of the log, one column's values or one shard.
 
-The driver is prepare.py. A task that runs a second time, because its worker died, writes the same again.
+prepare.py has them run (fan_out.py). A task that runs a second time, because its worker died, writes the same
+again.
 """
 
 import io
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared import staging
@@ -47,7 +47,6 @@ class Parsed:
     first_row_id: int
 
 
-@ray.remote
 def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, list[str], Findings]:
     """Read a part; return the numbers of rows read and kept by the label rule, the kept rows' files, and
     findings.
@@ -94,7 +93,6 @@ def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None
             )
 
 
-@ray.remote
 def merge_column(
     files: list[str], place: int, name: str, known: pa.Array | None, stage: str
 ) -> pa.Array | None:
@@ -116,7 +114,6 @@ def _codes_file(stage: str, place: int, number: int) -> str:
     return f"{stage}/codes/{place:02d}-{number:06d}"
 
 
-@ray.remote
 def encode_file(
     source: Source,
     number: int,
@@ -180,7 +177,6 @@ def _write_coded(uri: str, table: pa.Table) -> Stats | None:
     return len(table), clicks, int(key.min()), int(key.max()), int(table.column("row_id")[-1].as_py())
 
 
-@ray.remote
 def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | None:
     rows = staging.read_rows(file)
     return _write_coded(
@@ -189,7 +185,6 @@ def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | N
     )
 
 
-@ray.remote
 def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.ndarray:
     """Return the row_ids to drop among the users of one bucket."""
     columns = []
@@ -204,13 +199,11 @@ def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.n
     return row_id[order][:-1][again]
 
 
-@ray.remote
 def without(file: str, dropped: np.ndarray) -> Stats | None:
     rows = staging.read_rows(file)
     return _write_coded(file, rows.filter(pa.array(~np.isin(rows.column("row_id").to_numpy(), dropped))))
 
 
-@ray.remote
 def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> list[np.ndarray]:
     """Count the rows per code of the user and item columns, among rows where both are kept."""
     users, items = staging.read_columns(file, log_column(user), log_column(item))
@@ -223,7 +216,6 @@ def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> li
     ]
 
 
-@ray.remote
 def within(file: str, user: str, item: str, keep: list[np.ndarray]) -> Stats | None:
     rows = staging.read_rows(file)
     users, items = (rows.column(log_column(name)).to_numpy() for name in (user, item))
@@ -235,7 +227,6 @@ def _hash(stream: int, seed: int, row_ids: np.ndarray) -> np.ndarray:
     return (random_bits(stream, seed, row_ids) % np.uint64(SPAN)).astype(np.int64)
 
 
-@ray.remote
 def histogram(file: str, column: str, low: int, width: int, key: int | None) -> list[np.ndarray]:
     """Count rows per bin of `width` from `low` on; with `key`, only rows of that split_key."""
     values, keys = staging.read_columns(file, column, "split_key")
@@ -268,7 +259,6 @@ def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
     return split * SPAN + np.where(split == 0, _hash(_ORDER, seed, row_id), key - first_key)
 
 
-@ray.remote
 def rows_per_code(
     file: str, names: list[str], ordering: Ordering
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -284,13 +274,11 @@ def rows_per_code(
     return [(pairs % len(SPLITS), pairs // len(SPLITS), rows) for pairs, rows in found]
 
 
-@ray.remote
 def order_histograms(file: str, ordering: Ordering, lows: list[int], widths: list[int]) -> list[np.ndarray]:
     order = _order(staging.read_columns(file, "split_key", "row_id"), ordering)
     return [bin_counts(order, low, width) for low, width in zip(lows, widths, strict=True)]
 
 
-@ray.remote
 def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
     """Rewrite the file's rows with one record batch per shard; shard i begins at boundaries[i]."""
     rows = staging.read_rows(file)
@@ -309,7 +297,6 @@ def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
     return to
 
 
-@ray.remote
 def write_shard(
     pieces: list[str],
     index: int,

@@ -1,18 +1,17 @@
-"""Evaluate runs by an actor pool.
+"""Evaluate runs, in this process or by an actor pool.
 
-Actors score row groups and write the results to files; the figures are computed from these.
+Scorers score row groups and write the results to files; the figures are computed from these.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.util import ActorPool
 
-from clickprompt.config import PRETRAINING, Config, require_split
+from clickprompt.config import PRETRAINING, Config, RuntimeConfig, require_split
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.attention import AttentionSums, summarise_attention
@@ -23,12 +22,20 @@ from clickprompt.export.checks import check_scorable
 from clickprompt.export.format import ExportInfo, dataset_of, export_of, weights_checksum
 from clickprompt.io import storage
 from clickprompt.io.progress import Task
-from clickprompt.runtime.cluster.connect import connect
-from clickprompt.runtime.score.pool import score_groups, start_scorers
+from clickprompt.runtime.score.scorer import Scorer
+from clickprompt.runtime.score.scorers import Scorers, scorers
 from clickprompt.scoring.attention import check_prompted
 from clickprompt.scoring.recovery import MASK_RATE, check_recoverable
 
 __all__ = ["evaluate", "evaluate_attention", "evaluate_recovery", "is_pretrained"]
+
+MOST_ROWS = {False: 10_000_000, True: 30_000}
+"""rows that this process scores with runtime.use_ray=auto, without and with a PLM.
+
+One scorer is as fast in this process as on Ray, which brings only that a killed one starts again. So the
+limit is where Ray's start is less than a tenth of the work: some 5 to 10 minutes, at 30,000 rows/s without a
+PLM and 50 to 100 with MiniLM, on one thread.
+"""
 
 
 def evaluate(
@@ -65,13 +72,13 @@ def evaluate(
     base = _predictions_of(against, split, _described(exports[0])["dataset_fingerprint"]) if against else None
     infos = [check_scorable(export, dataset) for export in exports]
     folders = [storage.join(run, "predictions", split) for run in runs]
-    with connect(runtime):
-        actors = start_scorers(runtime, dataset, num_cpus=1)
+    rows = dataset.counts[split] * len(runs)
+    with _scorers(runtime, dataset, rows, with_plm=any(info.plm is not None for info in infos)) as work:
         seconds = [
-            _each_group(actors, lambda actor: actor.score, *of_run, dataset, split)
+            _each_group(work, "score", *of_run, dataset, split)
             for of_run in zip(exports, folders, strict=True)
         ]
-        latency = ray.get(actors[0].time.remote(exports, split))
+        latency = work.call("time", exports, split)
     results = [
         {
             "run": run,
@@ -114,15 +121,8 @@ def evaluate_recovery(
     info = check_recoverable(export, dataset)
     other = _recovery_of(against, split, info) if against else None
     folder = _recovery_folder(run, split)
-    with connect(runtime):
-        _each_group(
-            start_scorers(runtime, dataset, num_cpus=1),
-            lambda actor: actor.recover,
-            export,
-            folder,
-            dataset,
-            split,
-        )
+    with _scorers(runtime, dataset, dataset.counts[split], with_plm=True) as work:
+        _each_group(work, "recover", export, folder, dataset, split)
     table = read_recovery(folder)
     figures = summarise_recovery(table)
     if other is not None:
@@ -166,19 +166,20 @@ def evaluate_attention(
         if missing > 0:
             groups.append((group, min(missing, count)))
             missing -= count
-    with connect(runtime):
-        pool = ActorPool(start_scorers(runtime, dataset, num_cpus=1))
-        with Task(f"attention of {os.path.basename(run)}", sum(taken for _, taken in groups)) as task:
-            found: list[AttentionSums] = []
-            sums: Any
-            for sums in pool.map(lambda actor, item: actor.attend.remote(export, split, *item), groups):
-                found.append(sums)
-                task.update(sum(taken for _, taken in groups[: len(found)]))
+    taken = sum(count for _, count in groups)
+    with (
+        _scorers(runtime, dataset, taken, with_plm=True) as work,
+        Task(f"attention of {os.path.basename(run)}", taken) as task,
+    ):
+        found: list[AttentionSums] = []
+        for sums in work.each("attend", ((export, split, *item) for item in groups), in_order=True):
+            found.append(sums)
+            task.update(sum(count for _, count in groups[: len(found)]))
     result = {
         "run": run,
         "split": split,
         "objective": info.objective,
-        "rows": sum(taken for _, taken in groups),
+        "rows": taken,
         "num_prompts": info.config["prompt"]["num_prompts"],
         "fields": summarise_attention(sum(found[1:], found[0]), dataset.field_names),
     }
@@ -237,18 +238,22 @@ def _described(export: str) -> dict[str, Any]:
     return storage.read_json(storage.join(export, "export.json"))
 
 
-def _each_group(
-    actors: list[Any], method: Callable[[Any], Any], export: str, folder: str, dataset: Dataset, split: str
-) -> float:
+def _scorers(
+    runtime: RuntimeConfig, dataset: Dataset, rows: int, *, with_plm: bool
+) -> AbstractContextManager[Scorers]:
+    most, of_what = MOST_ROWS[with_plm], f"rows to score {'with' if with_plm else 'without'} a PLM"
+    return scorers(runtime, Scorer, (dataset,), amount=rows, most=most, of_what=of_what)
+
+
+def _each_group(work: Scorers, method: str, export: str, folder: str, dataset: Dataset, split: str) -> float:
     """Run `method` on every row group of the split, writing into `folder`; return the seconds that took."""
     storage.delete_tree(folder)
     started, done = time.monotonic(), 0
+    groups = range(len(dataset.row_group_counts(split)))
     with Task(
         f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split]
     ) as task:
-        for rows in score_groups(
-            actors, method, export, folder, split, range(len(dataset.row_group_counts(split)))
-        ):
+        for rows in work.each(method, ((export, split, group, folder) for group in groups), in_order=False):
             done += rows
             task.update(done)
     storage.delete_half_written(folder)  # an actor that was killed may have left something

@@ -1,30 +1,17 @@
-"""The evaluation pool: actors that hold a trained model and score row groups."""
+"""The evaluation pool: actors that hold a trained model and score with it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import ray
-import torch
 from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.evaluation.attention import AttentionSums
-from clickprompt.evaluation.latency import time_per_batch
-from clickprompt.evaluation.predictions import part_uri, write_predictions
-from clickprompt.evaluation.recovery import write_recovery
-from clickprompt.export.format import weights_checksum
-from clickprompt.io import storage
 from clickprompt.runtime.cluster.placement import group_selector
-from clickprompt.scoring.attention import PromptAttention
-from clickprompt.scoring.recovery import Recovery
-from clickprompt.scoring.rows import RowScorer
+from clickprompt.runtime.score.scorer import Scorer
 
-__all__ = ["actor_options", "score_groups", "start_scorers"]
-
-_Model = TypeVar("_Model", RowScorer, Recovery, PromptAttention)
-LATENCY_BATCH = 128  # rows, as in Table 8
+__all__ = ["ActorScorers", "score_groups", "start_scorers"]
 
 
 def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
@@ -32,21 +19,7 @@ def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) 
 
     An actor that is killed is started again and repeats its row group.
     """
-    options = actor_options(runtime, num_cpus)
-    return [Scorer.options(**options).remote(dataset) for _ in range(runtime.evaluation_actors)]
-
-
-def actor_options(runtime: RuntimeConfig, num_cpus: float) -> dict[str, Any]:
-    """Return the options of a scoring actor: resources, nodes, and that it is started again."""
-    options: dict[str, Any] = {
-        "num_cpus": num_cpus,
-        "num_gpus": runtime.evaluation_gpus,
-        "max_restarts": -1,
-        "max_task_retries": 3,
-    }
-    if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
-        options["label_selector"] = group_selector(runtime, "data")
-    return options
+    return _start(runtime, Scorer, (dataset, "cuda" if runtime.evaluation_gpus else "cpu"), num_cpus)
 
 
 def score_groups(
@@ -58,72 +31,41 @@ def score_groups(
     groups: Iterable[int],
 ) -> Iterator[int]:
     """Run a method of the actors, `score` or `recover`, on the row groups; yield each one's rows."""
-    # Each actor is listed twice, so it has its next row group already when it finishes one
-    pool = ActorPool([*actors, *actors])
-    scored: Any = pool.map_unordered(
+    scored: Any = _pool(actors).map_unordered(
         lambda actor, group: method(actor).remote(export, split, group, folder), list(groups)
     )
     yield from scored
 
 
-@ray.remote
-class Scorer:
-    """An actor that holds one model at a time and scores row groups with it."""
+class ActorScorers:
+    """The pool as `Scorers` (scorers.py): actors of `kind`, made with `arguments`, on one CPU each."""
 
-    def __init__(self, dataset: Dataset):
-        torch.set_num_threads(1)  # as many actors as cores share the machine
-        self._dataset = dataset
-        self._loaded: tuple[str, Any] | None = None
+    def __init__(self, runtime: RuntimeConfig, kind: type, arguments: tuple[Any, ...]) -> None:
+        self._actors = _start(runtime, kind, arguments, num_cpus=1)
 
-    def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """Return (group, labels [N], logits [N]) of a row group; retry if storage refuses."""
-        rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
-        scores = storage.patiently(lambda: self._held(RowScorer, export)).score(rows)
-        return group, scores.labels, scores.logits
+    def call(self, method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(self._actors[0], method).remote(*arguments))
 
-    def score(self, export: str, split: str, group: int, folder: str) -> int:
-        rows = self._dataset.read_row_groups(split, [group])
-        write_predictions(part_uri(folder, group), self._held(RowScorer, export).score(rows))
-        return len(rows)
+    def each(self, method: str, calls: Iterable[tuple[Any, ...]], *, in_order: bool) -> Iterator[Any]:
+        pool = _pool(self._actors)
+        spread = pool.map if in_order else pool.map_unordered
+        results: Any = spread(lambda actor, call: getattr(actor, method).remote(*call), list(calls))
+        yield from results
 
-    def recover(self, export: str, split: str, group: int, folder: str) -> int:
-        rows = self._dataset.read_row_groups(split, [group])
-        write_recovery(part_uri(folder, group), self._held(Recovery.load, export).score(rows))
-        return len(rows)
 
-    def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
-        """Sum the attention on the prompts over the row group's first `rows` rows."""
-        return self._held(PromptAttention.load, export).score(
-            self._dataset.read_row_groups(split, [group]).slice(0, rows)
-        )
+def _start(runtime: RuntimeConfig, kind: type, arguments: tuple[Any, ...], num_cpus: float) -> list[Any]:
+    options: dict[str, Any] = {
+        "num_cpus": num_cpus,
+        "num_gpus": runtime.evaluation_gpus,
+        "max_restarts": -1,
+        "max_task_retries": 3,
+    }
+    if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
+        options["label_selector"] = group_selector(runtime, "data")
+    actor: Any = ray.remote(kind)
+    return [actor.options(**options).remote(*arguments) for _ in range(runtime.evaluation_actors)]
 
-    def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
-        rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
-        calls = {}
-        for export in exports:
-            # A single model is kept for scoring; only timing holds several models at once
-            scorer = self._held(RowScorer, export) if len(exports) == 1 else self._load(RowScorer, export)
-            batch = scorer.batch(rows)
-            calls[export] = lambda scorer=scorer, batch=batch: scorer.run(batch)
-        times = time_per_batch(calls)
-        return [
-            {
-                "ms_per_batch": times[export]["median"],
-                "ms_per_batch_p99": times[export]["p99"],
-                "batch": len(rows),
-            }
-            for export in exports
-        ]
 
-    def _held(self, load: Callable[..., _Model], export: str) -> _Model:
-        # The export's name isn't enough: a run that goes back a few steps writes the same name again
-        key = f"{load.__qualname__} {weights_checksum(export)}"
-        if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # frees the old model first, so that there is never room needed for two
-            self._loaded = key, self._load(load, export)
-        return self._loaded[1]
-
-    def _load(self, load: Callable[..., _Model], export: str) -> _Model:
-        # An actor without a GPU of its own sees those of others (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO in
-        # runtime/cluster/connect.py)
-        return load(export, self._dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+def _pool(actors: list[Any]) -> ActorPool:
+    # Each actor is listed twice, so it has its next call already when it finishes one
+    return ActorPool([*actors, *actors])

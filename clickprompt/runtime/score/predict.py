@@ -1,6 +1,6 @@
-"""Score new raw rows by an actor pool.
+"""Score new raw rows, in this process or by an actor pool.
 
-Each actor scores one part of a file at a time, so the result doesn't depend on the number of actors.
+A scorer scores one part of a file at a time, so the result doesn't depend on how many there are.
 """
 
 import time
@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import ray
 import torch
-from ray.util import ActorPool
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
@@ -23,11 +21,15 @@ from clickprompt.export.format import dataset_of, export_of, read_info
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import Task
-from clickprompt.runtime.cluster.connect import connect
-from clickprompt.runtime.score.pool import actor_options
+from clickprompt.runtime.score.scorers import scorers
 from clickprompt.scoring.raw_rows import RawRowScorer, check_columns, score_part
 
 __all__ = ["predict"]
+
+MOST_BYTES = {False: 512_000_000, True: 2_000_000}
+"""bytes of files that this process scores with runtime.use_ray=auto, without and with a PLM: as long as
+MOST_ROWS of evaluate.py takes, at 50 bytes a row.
+"""
 
 
 def predict(
@@ -56,7 +58,8 @@ def predict(
             raise InputError(f"--keep {name}: the predictions have a column of that name; rename yours")
     keep = list(dict.fromkeys(keep))
     export = export_of(storage.native(run))
-    dataset = dataset_of(read_info(export).config, data)
+    info = read_info(export)
+    dataset = dataset_of(info.config, data)
     dataset.verify([])
     check_clicks(export, dataset)
     transform = RowTransform.of_dataset(dataset)
@@ -67,17 +70,16 @@ def predict(
     for file in files:
         check_columns(file, transform, keep)
     parts = [part for file in files for part in file_parts(file, how)]
-    with new_folder(to) as work, connect(runtime):
-        options = actor_options(runtime, num_cpus=1)
-        actors = [
-            RawScorer.options(**options).remote(export, dataset) for _ in range(runtime.evaluation_actors)
-        ]
-        jobs = [(part, f"{work}/part-{index:05d}.parquet") for index, part in enumerate(parts)]
+    amount, most = sum(file.size for file in files), MOST_BYTES[info.plm is not None]
+    of_what = f"bytes of rows to score {'without' if info.plm is None else 'with'} a PLM"
+    with (
+        new_folder(to) as folder,
+        scorers(runtime, RawScorer, (export, dataset), amount=amount, most=most, of_what=of_what) as work,
+    ):
+        calls = ((part, keep, f"{folder}/part-{index:05d}.parquet") for index, part in enumerate(parts))
         done, known, started = 0, np.zeros(len(dataset.columns), dtype=np.int64), time.monotonic()
         with Task(f"scoring {len(files)} files, in parts", len(parts)) as task:
-            scored: Any = ActorPool(actors).map_unordered(
-                lambda actor, job: actor.score.remote(job[0], keep, job[1]), jobs
-            )
+            scored = work.each("score", calls, in_order=False)
             for finished, (count, of_fields) in enumerate(scored, start=1):
                 done += count
                 known += of_fields
@@ -95,13 +97,12 @@ def predict(
     }
 
 
-@ray.remote
 class RawScorer:
-    """An actor that holds one model and scores parts of files with it."""
+    """Holds one model and scores parts of files with it, on one thread."""
 
-    def __init__(self, export: str, dataset: Dataset):
+    def __init__(self, export: str, dataset: Dataset, device: str):
         torch.set_num_threads(1)  # as many actors as cores share the machine
-        self._scorer = RawRowScorer(export, dataset, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+        self._scorer = RawRowScorer(export, dataset, torch.device(device))
 
     def score(self, part: FilePart, keep: list[str], uri: str) -> tuple[int, list[int]]:
         return score_part(self._scorer, part, keep, uri)

@@ -1,0 +1,84 @@
+"""Hold a trained model and score row groups with it, in whatever process that is."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.evaluation.attention import AttentionSums
+from clickprompt.evaluation.latency import time_per_batch
+from clickprompt.evaluation.predictions import part_uri, write_predictions
+from clickprompt.evaluation.recovery import write_recovery
+from clickprompt.export.format import weights_checksum
+from clickprompt.io import storage
+from clickprompt.scoring.attention import PromptAttention
+from clickprompt.scoring.recovery import Recovery
+from clickprompt.scoring.rows import RowScorer
+
+__all__ = ["Scorer"]
+
+_Model = TypeVar("_Model", RowScorer, Recovery, PromptAttention)
+LATENCY_BATCH = 128  # rows, as in Table 8
+
+
+class Scorer:
+    """Holds one model at a time and scores row groups with it, on one thread."""
+
+    def __init__(self, dataset: Dataset, device: str):
+        torch.set_num_threads(1)  # as many actors as cores share the machine
+        self._dataset = dataset
+        self._device = torch.device(device)
+        self._loaded: tuple[str, Any] | None = None
+
+    def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Return (group, labels [N], logits [N]) of a row group; retry if storage refuses."""
+        rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
+        scores = storage.patiently(lambda: self._held(RowScorer, export)).score(rows)
+        return group, scores.labels, scores.logits
+
+    def score(self, export: str, split: str, group: int, folder: str) -> int:
+        rows = self._dataset.read_row_groups(split, [group])
+        write_predictions(part_uri(folder, group), self._held(RowScorer, export).score(rows))
+        return len(rows)
+
+    def recover(self, export: str, split: str, group: int, folder: str) -> int:
+        rows = self._dataset.read_row_groups(split, [group])
+        write_recovery(part_uri(folder, group), self._held(Recovery.load, export).score(rows))
+        return len(rows)
+
+    def attend(self, export: str, split: str, group: int, rows: int) -> AttentionSums:
+        """Sum the attention on the prompts over the row group's first `rows` rows."""
+        return self._held(PromptAttention.load, export).score(
+            self._dataset.read_row_groups(split, [group]).slice(0, rows)
+        )
+
+    def time(self, exports: list[str], split: str) -> list[dict[str, float]]:
+        rows = self._dataset.read_row_groups(split, [0]).slice(0, LATENCY_BATCH)
+        calls = {}
+        for export in exports:
+            # A single model is kept for scoring; only timing holds several models at once
+            scorer = self._held(RowScorer, export) if len(exports) == 1 else self._load(RowScorer, export)
+            batch = scorer.batch(rows)
+            calls[export] = lambda scorer=scorer, batch=batch: scorer.run(batch)
+        times = time_per_batch(calls)
+        return [
+            {
+                "ms_per_batch": times[export]["median"],
+                "ms_per_batch_p99": times[export]["p99"],
+                "batch": len(rows),
+            }
+            for export in exports
+        ]
+
+    def _held(self, load: Callable[..., _Model], export: str) -> _Model:
+        # The export's name isn't enough: a run that goes back a few steps writes the same name again
+        key = f"{load.__qualname__} {weights_checksum(export)}"
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # frees the old model first, so that there is never room needed for two
+            self._loaded = key, self._load(load, export)
+        return self._loaded[1]
+
+    def _load(self, load: Callable[..., _Model], export: str) -> _Model:
+        return load(export, self._dataset, self._device)
