@@ -4,12 +4,12 @@ Ray brings several processes, several machines, and the restart of what has died
 machine needs none of it, and starts in a few seconds instead of a minute.
 """
 
-import ray
+import sys
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
 
-__all__ = ["in_process", "why_ray"]
+__all__ = ["connected", "in_process", "why_ray"]
 
 
 def in_process(runtime: RuntimeConfig) -> bool:
@@ -27,7 +27,7 @@ def in_process(runtime: RuntimeConfig) -> bool:
 
 def why_ray(runtime: RuntimeConfig) -> str | None:
     """Return the setting for which Ray is needed, in words, or None if this process is enough."""
-    if ray.is_initialized():
+    if connected():
         return "this command is already connected to a Ray"
     if runtime.address != "local":
         return f"runtime.address={runtime.address} is a cluster"
@@ -36,3 +36,8 @@ def why_ray(runtime: RuntimeConfig) -> str | None:
     if runtime.evaluation_actors > 1:
         return f"runtime.evaluation_actors={runtime.evaluation_actors}: several scoring workers"
     return None
+
+
+def connected() -> bool:
+    """Return whether this process is connected to a Ray. Doesn't import ray, which takes seconds."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
