@@ -23,6 +23,7 @@ from clickprompt.runtime.train.resume import clear_checkpoints, keep_newest, rec
 from clickprompt.runtime.train.train import run_training
 from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.runtime.train.worker import build_collator
+from clickprompt.runtime.tune.tune import run_tune
 from clickprompt.training.checkpoint import checkpoint_name, newest_complete
 from tests.support.checkpoints import write_checkpoint
 from tests.support.ending import EndsBefore, are_the_same, lines_of
@@ -155,6 +156,9 @@ def test_errors_are_one_line(config, prepared, tmp_path):
 def test_what_needs_ray_is_refused_or_named(config, tmp_path):
     with pytest.raises(ConfigError, match=r"use_ray=never: runtime\.num_workers=2: several .* needs Ray"):
         run_training(replaced(config, {"runtime.num_workers": 2}), "finetune", str(tmp_path / "run"))
+    sweep = replaced(config, {"tune.space": {"finetune.lr.ctr": [0.01, 0.1]}})
+    with pytest.raises(ConfigError, match=r"runtime\.use_ray=never: a sweep runs its trials on Ray"):
+        run_tune(sweep, str(tmp_path / "run"))
     assert not os.path.exists(tmp_path / "run")
 
 
