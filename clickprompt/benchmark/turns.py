@@ -16,9 +16,9 @@ import ray
 import torch
 
 from clickprompt.errors import RunError
-from clickprompt.runtime.train.train import build_trainer
+from clickprompt.runtime.train.evaluation_pool import evaluation_pool
+from clickprompt.runtime.train.on_ray import build_trainer
 from clickprompt.runtime.train.training_run import Batches, TrainingRun
-from clickprompt.runtime.train.validation import evaluation_pool
 from clickprompt.training.checkpoint import CheckpointWriter
 
 __all__ = ["Loop", "Mark", "Pace", "Turn", "loops_in_turn"]

@@ -15,7 +15,7 @@ from clickprompt.cli import cluster, data, results, serving, settings, training
 from clickprompt.cli.help import Command
 from clickprompt.cli.options import app
 from clickprompt.cli.renamed import check_spelling
-from clickprompt.errors import ClickPromptError
+from clickprompt.errors import ClickPromptError, StoppedError
 from clickprompt.io.progress import say
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_spelling(given)
         status = app(args=given, prog_name="clickprompt", standalone_mode=False)
     except ClickPromptError as error:
-        _fail(as_json, str(error), error.exit_code)
+        _fail(as_json, str(error), error.exit_code, asked=isinstance(error, StoppedError))
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
@@ -54,10 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(as_json: bool, message: str, status: int) -> None:
+def _fail(as_json: bool, message: str, status: int, *, asked: bool = False) -> None:
+    """Say why there is no result, and exit; `asked`: because a signal asked for it, which is no error."""
     if as_json:
         _print_error(message)
-    say(f"error: {message}")
+    say(message if asked else f"error: {message}")
     sys.exit(status)
 
 

@@ -140,9 +140,11 @@ def publish(folder: str, uri: str) -> None:
             storage.delete_tree(before)
         return
     info = storage.read_json(os.path.join(folder, INFO))
-    own = f"model-{info['files'][_WEIGHTS][:12]}.safetensors"
-    os.rename(os.path.join(folder, _WEIGHTS), os.path.join(folder, own))
-    files = {own if name == _WEIGHTS else name: checksum for name, checksum in info["files"].items()}
+    # They have that name already in a copy of an export from there, and when this is tried again
+    weights = _weights_file(info["files"])
+    own = f"model-{info['files'][weights][:12]}.safetensors"
+    os.rename(os.path.join(folder, weights), os.path.join(folder, own))
+    files = {own if name == weights else name: checksum for name, checksum in info["files"].items()}
     storage.write_json(os.path.join(folder, INFO), info | {"files": files})
     names = [*files, INFO]
     for name in names:

@@ -94,11 +94,11 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     }
     settings = replaced(config, changes)
     at_the_first_checkpoint(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(StoppedError, match=r"stopped after step \d+ of 120") as stopped:
+    with pytest.raises(StoppedError, match=r"stopped at \d+ of 120") as stopped:
         run_training(settings, "finetune", run)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     step = len(losses(run))
-    assert f"after step {step} of" in str(stopped.value)
+    assert f"stopped at {step} of" in str(stopped.value)
     assert 0 < step == step_of(newest_complete(os.path.join(run, "checkpoints"))) < STEPS
     assert not {"result.json", "export"} & set(os.listdir(run))
 
@@ -206,7 +206,7 @@ def test_ctrl_c(config, undisturbed, tmp_path):
         assert "Traceback" not in said
         assert not [child for child in psutil.wait_procs(started, timeout=30)[1] if child.is_running()]
         if len(signals) == 1:
-            assert f"stopped after step {len(losses(run))} of {STEPS}" in said
+            assert f"stopped at {len(losses(run))} of {STEPS}" in said
             assert len(losses(run)) == step_of(newest_complete(os.path.join(run, "checkpoints")))
     process = start("finetune", "--config", file, "--run", run)
     assert process.wait(timeout=200) == 0, process.stderr.read()

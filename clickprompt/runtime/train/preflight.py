@@ -35,8 +35,8 @@ from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_in
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
-from clickprompt.runtime.cluster.connect import check_cpus
 from clickprompt.runtime.cluster.surroundings import check_temporary
+from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -62,8 +62,11 @@ def check_training(
     stage = config.stage(stage_name)
     objective = stage.objective
     get_backbone(config.ctr.backbone)
-    check_cpus(config.runtime)
-    check_temporary(config.runtime)
+    if not in_process(config.runtime):
+        from clickprompt.runtime.cluster.connect import check_cpus  # imports ray, which takes seconds
+
+        check_cpus(config.runtime)
+        check_temporary(config.runtime)
     check_batches(stage, config.runtime)
     _check_device_options(config.runtime)
     _check_tracking(config.runtime)

@@ -8,28 +8,28 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-import ray.train
-from ray.train import Checkpoint, CheckpointUploadMode
-
 from clickprompt.io import storage
-from clickprompt.runtime.compat import persist_checkpoint
+from clickprompt.runtime.train.host import Store
 from clickprompt.training.checkpoint import CheckpointWriter, checkpoint_name
 
 __all__ = ["Uploads"]
 
 
 class Uploads:
-    """One upload at a time, in Ray Train's own thread, which also reports the checkpoint to its controller.
+    """One upload at a time, in a thread of the store's.
 
     Ray waits for running uploads when a worker ends. It doesn't hold the next upload back until the last one
     is over, and it doesn't retry one that storage refused; both are done here.
     """
 
-    def __init__(self, run: str, keep_every: int | None, scratch: str, writer: CheckpointWriter):
+    def __init__(
+        self, run: str, keep_every: int | None, scratch: str, writer: CheckpointWriter, store: Store
+    ):
         self.scratch = scratch
         self.writer = writer
         self._run = run
         self._keep_every = keep_every
+        self._store = store
         self._current: Future[None] | None = None
 
     def __enter__(self) -> "Uploads":
@@ -51,20 +51,13 @@ class Uploads:
         """
         self.wait()
         name = checkpoint_name(step)
-        checkpoint = None
+        own = None
         if os.listdir(folder):
             own = os.path.join(self.scratch, name)
             os.rename(folder, own)
-            checkpoint = Checkpoint.from_directory(own)
             self._current = Future()
-        # This waits until every worker is here, so every worker's previous upload is over
-        ray.train.report(
-            metrics,
-            checkpoint,
-            checkpoint_dir_name=name,
-            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=lambda local, name: self._upload(local, name, step, before),
-            delete_local_checkpoint_after_upload=False,
+        self._store.hand_over(
+            metrics, own, name, lambda copy: self._upload(copy, str(own), name, step, before)
         )
 
     def wait(self) -> None:
@@ -73,8 +66,8 @@ class Uploads:
             self._current.result()
 
     def _upload(
-        self, local: Checkpoint, name: str, step: int, before: Callable[[], None] | None
-    ) -> Checkpoint:
+        self, copy: Callable[[], Any], local: str, name: str, step: int, before: Callable[[], None] | None
+    ) -> Any:
         assert self._current is not None
         # Ray calls again after an error whose text looks like a passing one of AWS's
         if self._current.done():
@@ -84,15 +77,11 @@ class Uploads:
             if before is not None:
                 before()
             if self._keep_every and step % self._keep_every == 0:
-                storage.patiently(
-                    lambda: storage.copy_tree(local.path, storage.join(self._run, "kept", name))
-                )
+                storage.patiently(lambda: storage.copy_tree(local, storage.join(self._run, "kept", name)))
             persisted = self.writer.upload(
-                lambda: storage.patiently(lambda: persist_checkpoint(local, name)),
-                local.path,
-                storage.join(self._run, "checkpoints", name),
+                lambda: storage.patiently(copy), local, storage.join(self._run, "checkpoints", name)
             )
-            shutil.rmtree(local.path)
+            shutil.rmtree(local)
         except BaseException as error:
             self._current.set_exception(error)
             raise

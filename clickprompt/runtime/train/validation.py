@@ -1,4 +1,4 @@
-"""Validate by the driver's evaluation actors while training goes on.
+"""Validate exports of a training run's weights: publish them, have them scored, keep what was found.
 
 Ray Train's own asynchronous validation (`ValidationConfig`, Ray 2.60) isn't used, for three reasons. It
 validates reported checkpoints, so each validation would need a whole resume state and would push another one
@@ -6,69 +6,56 @@ out of those that are kept. A validation that fails or takes too long leaves emp
 result only by waiting for everything reported, where a run needs that of one step, at a fixed later step.
 """
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any
 
 import numpy as np
-import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
-from ray.util import ActorPool
 
 from clickprompt.config import FinetuneConfig
-from clickprompt.errors import ClickPromptError, RunError
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.export.format import add_scores, scores_of
 from clickprompt.io import storage
-from clickprompt.runtime.cluster.connect import check_room, validation_cpus
-from clickprompt.runtime.score.pool import start_scorers
 from clickprompt.runtime.train.exports import Exports, missing
+from clickprompt.runtime.train.host import Part, Scoring
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.engine import Engine, all_reduce_sum
 
-__all__ = ["PoolValidation", "evaluation_pool"]
+__all__ = ["ExportValidation"]
 
 # Seconds that the other workers wait in one collective; a process group's own limit is half an hour
 _ROUND_S = 60
 
 
-@contextlib.contextmanager
-def evaluation_pool(training: TrainingRun) -> Iterator[list[Any]]:
-    """Start the actors for a run's validations; pretraining gets none.
+class _PutOffError(Exception):
+    """A scoring that was put off."""
 
-    The driver owns them, so they outlive the workers. Raises ConfigError if they don't fit beside the
-    workers.
+
+def _never() -> bool:
+    return False
+
+
+class ExportValidation:
+    """The loop's `Validation`: rank 0 publishes the weights and has them scored, in a thread if the training
+    goes on meanwhile.
     """
-    if not isinstance(training.stage, FinetuneConfig):
-        yield []
-        return
-    check_room(training.config.runtime)
-    scorers = start_scorers(
-        training.config.runtime, training.dataset, num_cpus=validation_cpus(training.config.runtime)
-    )
-    try:
-        yield scorers
-    finally:
-        for scorer in scorers:
-            ray.kill(scorer)
-
-
-class PoolValidation:
-    """The loop's `Validation`: rank 0 publishes the weights and has the actors score them, in a thread."""
 
     def __init__(
         self,
         training: TrainingRun,
         engine: Engine,
         exports: Exports,
-        scorers: list[Any],
+        scoring: Scoring,
         validating: int | None,
+        wants_stop: Callable[[], bool] | None = None,
     ):
-        """`validating` is the step whose validation an earlier part of this run began but didn't use."""
+        """`validating` is the step whose validation an earlier part of this run began but didn't use.
+
+        wants_stop: if this returns True during a scoring that isn't beside the training, it is put off until
+        `result` is called, which isn't before the run ends.
+        """
         assert isinstance(training.stage, FinetuneConfig)
         self.every = training.stage.validate_every
         self.patience = training.stage.patience
@@ -76,10 +63,12 @@ class PoolValidation:
         self._training = training
         self._engine = engine
         self._exports = exports
-        self._scorers = scorers
+        self._scoring = scoring
+        self._wants_stop = _never if wants_stop is None or scoring.beside else wants_stop
         # The following are rank 0's. Done when the weights given last are in storage
         self.exported: Future[None]
         self._scores: Future[tuple[float, float]]
+        self._rest: Callable[[], None] | None = None  # scores what was put off
         # Seconds that the last scored weights took from `begin` to their scores
         self.lag: float | None = None
         if validating is not None and engine.rank == 0:
@@ -91,6 +80,9 @@ class PoolValidation:
             self._start(step, weights)
 
     def result(self) -> dict[str, float]:
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
+            rest()
         while True:
             found = torch.zeros(3, dtype=torch.float64)
             if self._engine.rank == 0 and wait([self._scores], timeout=_ROUND_S).done:
@@ -105,7 +97,18 @@ class PoolValidation:
         scores: Future[tuple[float, float]] = Future()
         self.exported = exported
         self._scores = scores
+        self._rest = None
         given = time.monotonic()
+
+        def score(wants_stop: Callable[[], bool]) -> None:
+            try:
+                found = self._score(step, wants_stop)
+                self.lag = time.monotonic() - given
+                scores.set_result(found)
+            except _PutOffError:
+                self._rest = lambda: score(_never)
+            except BaseException as error:
+                scores.set_exception(error)
 
         def validate() -> None:
             nonlocal weights
@@ -114,18 +117,19 @@ class PoolValidation:
                     self._exports.write(self._exports.averaged(weights, step), step)
                     weights = None
                 exported.set_result(None)
-                found = self._score(step)
-                self.lag = time.monotonic() - given
-                scores.set_result(found)
             except BaseException as error:
-                for future in (exported, scores):
-                    if not future.done():
-                        future.set_exception(error)
+                exported.set_exception(error)
+                scores.set_exception(error)
+            else:
+                score(self._wants_stop)
 
-        # A daemon thread: a worker that is asked to stop doesn't wait for scores
-        threading.Thread(target=validate, daemon=True, name=f"validation-{step}").start()
+        if self._scoring.beside:
+            # A daemon thread: a worker that is asked to stop doesn't wait for scores
+            threading.Thread(target=validate, daemon=True, name=f"validation-{step}").start()
+        else:
+            validate()
 
-    def _score(self, step: int) -> tuple[float, float]:
+    def _score(self, step: int, wants_stop: Callable[[], bool]) -> tuple[float, float]:
         """Return (AUC, log loss) of an export in storage, and store them in it.
 
         So a run that is killed before the scores are used finds them again.
@@ -136,43 +140,21 @@ class PoolValidation:
         known = storage.patiently(lambda: scores_of(export))
         if known is not None:
             return known
-        labels, logits = self._logits(export, step)
+        labels, logits = self._logits(export, step, wants_stop)
         scores = auc(labels, logits), log_loss(labels, logits)
         storage.patiently(lambda: add_scores(export, *scores))
         return scores
 
-    def _logits(self, export: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and logits of the whole split, in its own order, whichever actor scored what."""
-        what = f"{self._training.run}: validation of step {step}"
-        remedy = "the same command continues from the newest checkpoint"
-        timeout = self._training.config.runtime.evaluation_timeout
-        pool = ActorPool(self._scorers)
-        for group in range(len(self._training.dataset.row_group_counts("valid"))):
-            pool.submit(lambda scorer, group: scorer.logits.remote(export, "valid", group), group)
-        parts: list[Any] = []
-        try:
-            while pool.has_next():
-                parts.append(pool.get_next_unordered(timeout=timeout))
-        except RayTaskError as error:
-            if isinstance(error.cause, ClickPromptError):
-                raise error.cause from None
-            raise RunError(
-                f"{what}: an evaluation actor failed: {_last_line(error.cause)}; {remedy}"
-            ) from error
-        except TimeoutError as error:
-            raise RunError(
-                f"{what}: no row group was scored within runtime.evaluation_timeout={timeout:g} s; give it "
-                f"more, or more runtime.evaluation_actors than {len(self._scorers)}; {remedy}"
-            ) from error
-        except RayError as error:
-            raise RunError(
-                f"{what}: an evaluation actor died and doesn't come back: {_last_line(error)}; {remedy}"
-            ) from error
+    def _logits(
+        self, export: str, step: int, wants_stop: Callable[[], bool]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and logits of the whole split, in its own order. Raises _PutOffError if `wants_stop`."""
+        parts: list[Part] = []
+        for part in self._scoring.parts(export, step):
+            if wants_stop():
+                raise _PutOffError
+            parts.append(part)
         parts.sort(key=lambda part: part[0])
         labels = np.concatenate([part_labels for _, part_labels, _ in parts])
         logits = np.concatenate([part_logits for _, _, part_logits in parts])
         return labels, logits
-
-
-def _last_line(error: BaseException) -> str:
-    return " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__

@@ -1,16 +1,13 @@
-"""The work of one Ray Train worker: build the model, restore its state, train and export."""
+"""The work of one worker: build the model, restore its state, train and export."""
 
 import os
 import socket
 from typing import Any
 
-import ray
-import ray.train
 import torch
 import torch.distributed as dist
-from ray.train.torch import get_device
 
-from clickprompt.config import FinetuneConfig, PretrainConfig
+from clickprompt.config import PretrainConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.text.model_table import open_model_table
@@ -24,13 +21,13 @@ from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matchi
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.runtime.train.exports import Exports
-from clickprompt.runtime.train.stream import STREAM_NAME, iterate_batches
+from clickprompt.runtime.train.host import Host
 from clickprompt.runtime.train.training_run import Around, Batches, TrainingRun
 from clickprompt.runtime.train.uploads import Uploads
-from clickprompt.runtime.train.validation import PoolValidation
+from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.runtime.train.worker_context import WorkerContext
 from clickprompt.training.carry_over import tables_of
-from clickprompt.training.checkpoint import CheckpointWriter, TrainState, load_state, newest_complete
+from clickprompt.training.checkpoint import CheckpointWriter, load_state, newest_complete
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.init_parts import start_weights, trained_rows
@@ -41,22 +38,18 @@ from clickprompt.training.probe import Probe
 __all__ = ["build_collator", "work"]
 
 
-def work(
-    training: TrainingRun, status: Any, scorers: list[Any] | None, around: Around | None = None
-) -> dict[str, Any] | None:
+def work(training: TrainingRun, host: Host, around: Around | None = None) -> dict[str, Any] | None:
     """Run one worker: build, restore, train and write the export.
 
     Returns the outcome on rank 0 (with "interrupted" if the run was asked to stop) and None elsewhere.
     """
-    context = ray.train.get_context()
-    num_workers = context.get_world_size()
-    _set_up_process(training, context.get_local_world_size())
+    _set_up_process(training, host.local_workers)
     _check_reach(training)
 
     checkpoint = newest_complete(training.checkpoints)
     state = load_state(checkpoint)
-    model, norms = _initial_model(training)
-    engine = _build_engine(training, build_objective(model, training.stage), num_workers)
+    model, norms = _initial_model(training, host.rank)
+    engine = _build_engine(training, build_objective(model, training.stage), host)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
     collator = build_collator(training, tokenizer)
 
@@ -67,25 +60,24 @@ def work(
         probe.check(state, checkpoint)
     exports = Exports(training, model.plm.config_dict() if model.plm is not None else None, tokenizer)
     validation = None
-    if isinstance(training.stage, FinetuneConfig):
-        assert scorers, "finetuning needs actors for its validations"
-        validation = PoolValidation(training, engine, exports, scorers, state.validating)
+    if host.scoring is not None:
+        validation = ExportValidation(
+            training, engine, exports, host.scoring, state.validating, host.status.wants_stop
+        )
 
     batches: Batches = iter(())
     writer = CheckpointWriter()
     if not training.is_over(state):
-        stream = ray.train.get_dataset_shard(STREAM_NAME)
-        assert stream is not None
-        batches = iterate_batches(stream, training.order, num_workers, state.step)
+        batches = host.batches(state.step)
         if around is not None:
             batches, writer = around(batches, writer, engine.rank)
 
     with (
         scratch_folder("checkpoints") as scratch,
-        Uploads(training.run, training.config.runtime.keep_every, scratch, writer) as uploads,
+        Uploads(training.run, training.config.runtime.keep_every, scratch, writer, host.store) as uploads,
     ):
         surroundings = WorkerContext(
-            training, engine, status, exports, validation, state, uploads, probe, norms
+            training, engine, host, exports, validation, state, uploads, probe, norms
         )
         try:
             train(
@@ -99,7 +91,7 @@ def work(
                 context=surroundings,
             )
         except NonFiniteError as error:
-            raise _saved(error, training, state) from error
+            raise _saved(error, training, host.rank) from error
         uploads.wait()
         if dist.is_initialized():
             # The last checkpoint must be complete before anything that an older one needs is deleted
@@ -171,10 +163,10 @@ def _check_reach(training: TrainingRun) -> None:
         )
 
 
-def _saved(error: NonFiniteError, training: TrainingRun, state: TrainState) -> RunError:
+def _saved(error: NonFiniteError, training: TrainingRun, rank: int) -> RunError:
     """Write the error's report into the run (rank 0) and return the error that names the file."""
     path = storage.join(training.run, "non_finite", f"step-{error.report['step']:08d}.json")
-    if ray.train.get_context().get_world_rank() == 0:
+    if rank == 0:
         storage.patiently(lambda: storage.write_json(path, error.report))
     return RunError(
         f"{training.run}: {error}. The rows of its batch are in {path}; look for what is wrong with them, or "
@@ -182,14 +174,14 @@ def _saved(error: NonFiniteError, training: TrainingRun, state: TrainState) -> R
     )
 
 
-def _initial_model(training: TrainingRun) -> tuple[ClickPrompt, Norms | None]:
+def _initial_model(training: TrainingRun, rank: int) -> tuple[ClickPrompt, Norms | None]:
     """Build the run's model, with the weights of the export it starts from, if any.
 
     On rank 0, also measure the CTR tower, if there is one.
     """
     model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
     tables, norms = tables_of(model), None
-    if tables and ray.train.get_context().get_world_rank() == 0:
+    if tables and rank == 0:
         trained = trained_rows(training.dataset)
         norms = Norms(unique_tensors(model), tables, training.dataset.field_names, trained)
     if training.init:
@@ -201,9 +193,9 @@ def _initial_model(training: TrainingRun) -> tuple[ClickPrompt, Norms | None]:
     return model, norms
 
 
-def _build_engine(training: TrainingRun, objective: Any, num_workers: int) -> Engine:
+def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
     runtime = training.config.runtime
-    device = get_device()
+    device = host.device
     if runtime.engine == "torch":
         return TorchEngine(
             objective,
@@ -221,7 +213,7 @@ def _build_engine(training: TrainingRun, objective: Any, num_workers: int) -> En
         objective,
         training.stage,
         runtime,
-        micro_batches=training.stage.micro_batches(num_workers),
+        micro_batches=training.stage.micro_batches(host.num_workers),
         device=device,
         total_steps=training.order.total_steps,
     )

@@ -1,23 +1,20 @@
-"""The training loop's surroundings in a Ray Train worker: metrics, status, checkpoints and the end."""
+"""The training loop's surroundings in a worker: metrics, status, checkpoints and the end."""
 
 import json
 import time
 from dataclasses import asdict, replace
 from typing import Any
 
-import ray
-
 from clickprompt.config import FinetuneConfig
 from clickprompt.export.format import load_weights
 from clickprompt.io import storage
-from clickprompt.runtime import compat
-from clickprompt.runtime.observe.prometheus import RunMetrics
 from clickprompt.runtime.observe.tensorboard import TensorBoard
 from clickprompt.runtime.observe.trackers import Tracking
 from clickprompt.runtime.train.exports import Exports
+from clickprompt.runtime.train.host import Host
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.runtime.train.uploads import Uploads
-from clickprompt.runtime.train.validation import PoolValidation
+from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import Engine
 from clickprompt.training.loop import Context
@@ -28,17 +25,17 @@ __all__ = ["WorkerContext"]
 
 
 class WorkerContext(Context):
-    """The training loop's context in a Ray Train worker; only rank 0 writes files."""
+    """The training loop's context in a worker; only rank 0 writes files."""
 
-    validation: PoolValidation | None  # pyright: ignore[reportIncompatibleVariableOverride]
+    validation: ExportValidation | None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
         training: TrainingRun,
         engine: Engine,
-        status: Any,
+        host: Host,
         exports: Exports,
-        validation: PoolValidation | None,
+        validation: ExportValidation | None,
         state: TrainState,
         uploads: Uploads,
         probe: Probe,
@@ -51,18 +48,16 @@ class WorkerContext(Context):
         self._probe = probe
         self._training = training
         self._engine = engine
-        self._status = status
+        self._host = host
         self._exports = exports
         self._uploads = uploads
         self._norms = norms
         init = training.stage.init if isinstance(training.stage, FinetuneConfig) else None
         far = far_from_fresh(init, norms) if init and norms else None
         self._notes = {"notes": [far]} if far else {}
-        self._posted = time.monotonic()
-        self._reply: Any = status.post.remote(self._notes) if engine.rank == 0 else None
+        if engine.rank == 0:
+            host.status.tell(lambda: self._notes)
         self._latest: dict[str, Any] = {}
-        self._stop = False
-        self._preemption: Any = None
         self._first: tuple[int, float] | None = None  # number and time of this process's first step
         self._log = _log_before(training.run, state.step) if engine.rank == 0 else []
         self._validations = [
@@ -71,21 +66,14 @@ class WorkerContext(Context):
         self._watchers = (
             [TensorBoard(training.run, state.step), Tracking(training)] if engine.rank == 0 else []
         )
-        self._metrics = RunMetrics(
-            training.run,
-            "finetune" if isinstance(training.stage, FinetuneConfig) else "pretrain",
-            engine.rank,
-        )
+        self._metrics = host.metrics(training)
         self._stepped = time.monotonic()
 
     def wishes(self) -> tuple[bool, bool]:
         """Return (checkpoint, end): whether a node of the run is about to leave, and whether the command was
         asked to stop.
         """
-        preemption = compat.preemption()
-        leaving = preemption != self._preemption
-        self._preemption = preemption
-        return leaving, self._stop
+        return self._host.leaving(), self._host.status.wants_stop()
 
     def probe(self) -> float | None:
         return self._probe()
@@ -95,24 +83,23 @@ class WorkerContext(Context):
         for found in (metrics, *metrics.get("validations", ())):
             self._latest |= {name: value for name, value in found.items() if name != "validations"}
         self._validations += metrics.get("validations", ())
-        self._metrics.on_step(
-            metrics,
-            self._training.order.total_steps,
-            self.validation.lag if self.validation else None,
-        )
+        if self._metrics is not None:
+            self._metrics.on_step(
+                metrics,
+                self._training.order.total_steps,
+                self.validation.lag if self.validation else None,
+            )
         self._stepped = time.monotonic()
         if self._engine.rank:
             return
         self._log.append(json.dumps(metrics) + "\n")
         for watcher in self._watchers:
             watcher.draw(metrics)
-        now = time.monotonic()
-        # A step never waits for the status actor
-        if now - self._posted > 0.5 and ray.wait([self._reply], timeout=0)[0]:
-            self._posted = now
-            self._stop = bool(ray.get(self._reply))
-            known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
-            self._reply = self._status.post.remote({**self._latest, **known, **self._notes})
+        self._host.status.tell(self._known)
+
+    def _known(self) -> dict[str, Any]:
+        known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
+        return {**self._latest, **known, **self._notes}
 
     def seconds_per_step(self) -> float | None:
         """Mean time of a step since this process's first one, including checkpoints and waits for validation.
@@ -143,8 +130,9 @@ class WorkerContext(Context):
         self._uploads.start(
             folder, state.step, dict(self._latest), before if self._engine.rank == 0 else None
         )
-        # The loop has done nothing else since its last step
-        self._metrics.on_checkpoint(time.monotonic() - self._stepped)
+        if self._metrics is not None:
+            # The loop has done nothing else since its last step
+            self._metrics.on_checkpoint(time.monotonic() - self._stepped)
 
     def close(self) -> None:
         for watcher in self._watchers:

@@ -90,6 +90,8 @@ def _checked(config: Config, run: str, yes: bool) -> Config:
     Raises InputError for what is wrong with every point.
     """
     check_space(config)
+    if config.runtime.use_ray == "never":
+        raise ConfigError("runtime.use_ray=never: a sweep runs its trials on Ray; leave runtime.use_ray out")
     if config.tune.search == "tpe":
         check_optuna()
     _check_size(config, yes)

@@ -19,9 +19,10 @@ from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.runtime.cluster.connect import check_cpus, check_room
+from clickprompt.runtime.train.evaluation_pool import PoolScoring, evaluation_pool
 from clickprompt.runtime.train.exports import Exports
 from clickprompt.runtime.train.preflight import check_training
-from clickprompt.runtime.train.validation import PoolValidation, evaluation_pool
+from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from tests.support.in_process import InProcessValidation
@@ -77,14 +78,14 @@ def scoring() -> list[psutil.Process]:
 
 def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_path):
     training, engine, exports = prepared(config, tmp_path)
-    validation = PoolValidation(training, engine, exports, pool, None)
+    validation = ExportValidation(training, engine, exports, PoolScoring(training, pool), None)
     validation.begin(4)
     assert validation.result() == pytest.approx(in_process(training, engine), rel=1e-6)
     first = scores_of(exports.at(4))
 
     # A training that went back to an older checkpoint comes by again, with other weights
     _, other, _ = prepared(config, tmp_path, seed=1)
-    again = PoolValidation(training, other, exports, pool, None)
+    again = ExportValidation(training, other, exports, PoolScoring(training, pool), None)
     again.begin(4)
     assert again.result() == pytest.approx(in_process(training, other), rel=1e-6)
     assert scores_of(exports.at(4)) != first
@@ -94,7 +95,7 @@ def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_
 @pytest.mark.chaos
 def test_a_killed_actor_changes_nothing(pool, config, tmp_path):
     training, engine, exports = prepared(config, tmp_path)
-    validation = PoolValidation(training, engine, exports, pool, None)
+    validation = ExportValidation(training, engine, exports, PoolScoring(training, pool), None)
     validation.begin(4)
     while not (found := scoring()):
         assert not validation._scores.done(), "over before anything was killed"
@@ -104,19 +105,19 @@ def test_a_killed_actor_changes_nothing(pool, config, tmp_path):
 
 def test_what_an_earlier_part_began_is_taken_or_scored(pool, config, tmp_path):
     training, engine, exports = prepared(config, tmp_path)
-    PoolValidation(training, engine, exports, pool, None).begin(4)
+    ExportValidation(training, engine, exports, PoolScoring(training, pool), None).begin(4)
     while not storage.exists(storage.join(exports.at(4), "export.json")):
         time.sleep(0.01)
     _, other, _ = prepared(config, tmp_path, seed=1)  # what the resumed worker holds doesn't matter
-    assert PoolValidation(training, other, exports, pool, 4).result() == pytest.approx(
-        in_process(training, engine), rel=1e-6
-    )
+    assert ExportValidation(
+        training, other, exports, PoolScoring(training, pool), 4
+    ).result() == pytest.approx(in_process(training, engine), rel=1e-6)
     known = scores_of(exports.at(4))
     assert known is not None
-    nobody = PoolValidation(training, other, exports, [], 4)
+    nobody = ExportValidation(training, other, exports, PoolScoring(training, []), 4)
     assert tuple(nobody.result().values()) == known
     with pytest.raises(DataError, match=r"step-00000008: not there, .* copy a run's validations/ along"):
-        PoolValidation(training, other, exports, pool, 8).result()
+        ExportValidation(training, other, exports, PoolScoring(training, pool), 8).result()
 
 
 def test_a_pool_that_fails_for_good(ray_session, config, tmp_path):
@@ -152,7 +153,7 @@ def test_a_pool_that_fails_for_good(ray_session, config, tmp_path):
 
 
 def fails(training, engine, exports, scorers, message):
-    validation = PoolValidation(training, engine, exports, scorers, None)
+    validation = ExportValidation(training, engine, exports, PoolScoring(training, scorers), None)
     validation.begin(4)
     with pytest.raises((RunError, DataError), match=message) as raised:
         validation.result()

@@ -1,0 +1,85 @@
+"""A training in one process and on Ray is the same training: begun on one and ended on the other, it has the
+losses, validations, weights and moments of one that stayed where it was, to the bit.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from clickprompt.config import dump_config, replaced
+from clickprompt.errors import RunError
+from clickprompt.io import storage
+from clickprompt.runtime import in_process
+from clickprompt.runtime.train.train import run_training
+from clickprompt.training.checkpoint import checkpoint_name
+from tests.support.ending import EndsBefore, are_the_same
+from tests.support.tiny import tiny_config, write_both
+
+pytestmark = pytest.mark.ray
+STEPS = 14
+CASES = {
+    "pretrain": {},
+    "finetune with the PLM": {"finetune.with_plm": True},
+    "finetune without it": {
+        "finetune.with_plm": False,
+        "finetune.average_validations": 2,
+        "finetune.embedding_optimizer": "lazy",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    dataset, plm = write_both(str(tmp_path_factory.mktemp("both")))
+    return tiny_config(
+        dataset.uri,
+        plm,
+        pretrain__max_steps=STEPS,
+        finetune__max_steps=STEPS,
+        finetune__patience=9,
+        finetune__lr__ctr=0.03,
+    )
+
+
+def on_ray(config, stage, run, around=None):
+    return run_training(config, stage, run, around=around)
+
+
+def in_this_process(config, stage, run, around=None):
+    """As if the session's Ray weren't there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_process, "connected", lambda: False)
+        return run_training(replaced(config, {"runtime.use_ray": "never"}), stage, run, around=around)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_goes_on_where_it_did_not_begin(ray_session, config, tmp_path, case):
+    settings, stage = replaced(config, CASES[case]), case.split()[0]
+    undisturbed = str(tmp_path / "undisturbed")
+    in_this_process(settings, stage, undisturbed)
+    for name, first, then in (("to Ray", in_this_process, on_ray), ("from Ray", on_ray, in_this_process)):
+        run = str(tmp_path / name)
+        with pytest.raises(RunError, match="ended by the test"):
+            first(settings, stage, run, EndsBefore(9))
+        then(settings, stage, run)
+        are_the_same(run, undisturbed)
+        left = [name for name in storage.list_names(f"{run}/checkpoints") if name.startswith("step-")]
+        assert len(left) == settings.runtime.keep_checkpoints
+        assert left[-1] == checkpoint_name(STEPS)
+
+
+@pytest.mark.slow
+def test_deepspeed_too(ray_session, config, tmp_path):
+    """In a command of its own: DeepSpeed's process group stays for as long as a process."""
+    settings = replaced(config, {"runtime.engine": "deepspeed"})
+    file = str(tmp_path / "run.yaml")
+    storage.write_bytes(file, dump_config(replaced(settings, {"runtime.use_ray": "never"})).encode())
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    with pytest.raises(RunError, match="ended by the test"):
+        on_ray(settings, "pretrain", there, EndsBefore(9))
+    for run in (here, there):
+        command = [sys.executable, "-m", "clickprompt", "pretrain", "--config", file, "--run", run]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    are_the_same(here, there)

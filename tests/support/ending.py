@@ -1,0 +1,63 @@
+"""What ends a training at a step, on Ray and in one process alike; and what a run has left to compare."""
+
+import json
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+
+from clickprompt.errors import RunError
+from clickprompt.export.format import export_of, load_weights
+from clickprompt.io import storage
+from clickprompt.training.checkpoint import newest_complete
+
+_TIMES = {"seconds", "wait_seconds"}
+
+
+@dataclass(frozen=True)
+class EndsBefore:
+    """Wraps a training's batches (`around`): the run fails before this step, counted from 0."""
+
+    step: int
+
+    def __call__(self, batches, writer, rank):
+        return self._until(batches), writer
+
+    def _until(self, batches):
+        for step, columns in batches:
+            if step >= self.step:
+                raise RunError("ended by the test")
+            yield step, columns
+
+
+def lines_of(run: str) -> list[dict]:
+    """Every line of metrics.jsonl, without its times."""
+    lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in _TIMES} for line in lines]
+
+
+def newest_state(run: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """What the newest checkpoint of one worker holds: weights and moments, and the loop's state. (After a
+    resume, the order of tensors in the file isn't that of an undisturbed run.)
+    """
+    with storage.local_copy(str(newest_complete(f"{run}/checkpoints"))) as folder:
+        return load_file(f"{folder}/state-00000.safetensors"), storage.read_json(f"{folder}/trainer.json")
+
+
+def are_the_same(one: str, other: str) -> None:
+    """Assert that two runs have the same losses, validations, weights, moments and result, to the bit."""
+    assert lines_of(one) == lines_of(other)
+    (our_state, our_place), (their_state, their_place) = newest_state(one), newest_state(other)
+    assert our_place == their_place
+    _equal(our_state, their_state)
+    _equal(load_weights(export_of(one)), load_weights(export_of(other)))
+    results = [storage.read_json(storage.join(run, "result.json")) for run in (one, other)]
+    for result in results:
+        for key in ("run", "export", "seconds", "seconds_per_step", "peak_memory_gib"):
+            del result[key]
+    assert results[0] == results[1]
+
+
+def _equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name, tensor in ours.items() if not torch.equal(tensor, theirs[name])] == []
