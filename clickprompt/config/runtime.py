@@ -19,7 +19,7 @@ class RuntimeConfig(Frozen):
         description="'local': an embedded Ray that belongs to this command; 'auto' or host:port: a cluster",
     )
     use_ray: Literal["auto", "always", "never"] = Field(
-        default="always",
+        default="auto",
         description="auto: work in the command's own process where one worker on this machine was asked for, "
         "and on Ray otherwise; never: refuse what needs Ray",
     )

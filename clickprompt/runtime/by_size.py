@@ -22,12 +22,12 @@ def here(runtime: RuntimeConfig, amount: int, most: int, of_what: str) -> bool:
 
     Raises ConfigError if Ray is needed and runtime.use_ray forbids it.
     """
-    if in_process(runtime):
+    if in_process(runtime, training=False):
         if amount <= most or runtime.use_ray == "never":
             return True
         why = f"{amount:,} {of_what}"
     elif runtime.use_ray == "auto" and not connected():
-        why = why_ray(runtime)
+        why = why_ray(runtime, training=False)
     else:
         return False
     say(f"on Ray: {why}")

@@ -12,26 +12,28 @@ from clickprompt.errors import ConfigError
 __all__ = ["connected", "in_process", "why_ray"]
 
 
-def in_process(runtime: RuntimeConfig) -> bool:
+def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
     """Return whether to work in this process: always or never as runtime.use_ray says, or as it fits.
+
+    training: whether it is training, for which the number of workers counts.
 
     Raises ConfigError if Ray is needed and runtime.use_ray forbids it.
     """
     if runtime.use_ray == "always":
         return False
-    why = why_ray(runtime)
+    why = why_ray(runtime, training=training)
     if why and runtime.use_ray == "never":
         raise ConfigError(f"runtime.use_ray=never: {why}, which needs Ray; leave runtime.use_ray out")
     return why is None
 
 
-def why_ray(runtime: RuntimeConfig) -> str | None:
+def why_ray(runtime: RuntimeConfig, *, training: bool = True) -> str | None:
     """Return the setting for which Ray is needed, in words, or None if this process is enough."""
     if connected():
         return "this command is already connected to a Ray"
     if runtime.address != "local":
         return f"runtime.address={runtime.address} is a cluster"
-    if runtime.num_workers != 1:
+    if training and runtime.num_workers != 1:
         return f"runtime.num_workers={runtime.num_workers}: several training workers"
     if runtime.evaluation_actors > 1:
         return f"runtime.evaluation_actors={runtime.evaluation_actors}: several scoring workers"

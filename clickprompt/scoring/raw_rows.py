@@ -257,14 +257,14 @@ def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: s
                 raise DataError(f"{part.place(first + int(origin[error.index]))}: {error}") from error
             probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
             files = pa.repeat(pa.scalar(part.uri), len(rows))
-            columns = [
+            written = [
                 files,
                 pa.array(part.first_row + first + origin),
                 *texts,
                 pa.array(logits),
                 pa.array(probabilities),
             ]
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(pa.table(written, schema=schema))
             known += transformed.known()
             scored += len(rows)
             first += len(table)

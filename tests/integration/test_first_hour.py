@@ -57,7 +57,7 @@ def test_from_files_to_scores_by_three_commands(name, tmp_path, monkeypatch, com
     assert best[result["best"]] == max(best.values())
 
     scored = json.loads(command("predict", "--run", "first", "--rows", files[0], "--json"))
-    assert scored["path"] == os.path.join("first", "scored", files[0].partition(".")[0])
+    assert scored["path"] == str(tmp_path / "first" / "scored" / files[0].partition(".")[0])
     found = pq.read_table(scored["path"])
     assert len(found) == scored["rows"] > 0
     alone = json.loads(

@@ -8,7 +8,7 @@ import contextlib
 import time
 from typing import Any
 
-from clickprompt.config import Config, replaced
+from clickprompt.config import Config, RuntimeConfig, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.check import check_source
 from clickprompt.data.sources.fetch import DOWNLOADS, fetch
@@ -19,9 +19,8 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.report.make import make_report
-from clickprompt.runtime.cluster.connect import check_cpus, connect
 from clickprompt.runtime.cluster.surroundings import check_temporary
-from clickprompt.runtime.in_process import in_process
+from clickprompt.runtime.in_process import in_process, why_ray
 from clickprompt.runtime.pipeline.budget import sized
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize
@@ -58,7 +57,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     if config.pretrain.with_plm and config.pipeline.fetch_plm and not config.plm.path:
         config = replaced(config, {"plm.path": _fetch(config.pipeline.fetch_plm, config)})
     variants = _variants(config, pretrained)
-    with contextlib.nullcontext() if in_process(config.runtime) else connect(config.runtime):
+    with _ray_of_all_stages(config.runtime):
         dataset = prepare(
             source,
             raw,
@@ -117,7 +116,10 @@ def _checked(config: Config) -> Config:
             "plm.path is not set; give a PLM's folder or hub name, pipeline.fetch_plm=minilm-l6 to fetch a "
             "small one, or pretrain.with_plm=false"
         )
-    check_cpus(config.runtime)
+    if not in_process(config.runtime):
+        from clickprompt.runtime.cluster.connect import check_cpus  # imports ray, which takes seconds
+
+        check_cpus(config.runtime)
     check_temporary(config.runtime)
     for stage in (config.pretrain, config.finetune):
         check_batches(stage, config.runtime)
@@ -130,6 +132,16 @@ def _checked(config: Config) -> Config:
         return config
     get_source(source, config.pipeline.raw)  # raises for a schema that can't be read, or one with `raw`
     return replaced(config, {"pipeline.source": storage.native(source)})
+
+
+def _ray_of_all_stages(runtime: RuntimeConfig) -> contextlib.AbstractContextManager[None]:
+    """Return a connection to one Ray for all stages, or none where the training needs no Ray."""
+    if in_process(runtime):
+        return contextlib.nullcontext()
+    say(f"on Ray: {why_ray(runtime) or 'runtime.use_ray=always'}")
+    from clickprompt.runtime.cluster.connect import connect  # imports ray, which takes seconds
+
+    return connect(runtime)
 
 
 def _variants(config: Config, pretrained: str) -> dict[str, tuple[str, dict[str, Any]]]:
