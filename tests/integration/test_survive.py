@@ -21,7 +21,7 @@ from clickprompt.errors import DataError, RunError, StoppedError
 from clickprompt.export.format import export_of, read_info
 from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
-from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
+from clickprompt.training.checkpoint import checkpoint_name, damage_of, load_state, newest_complete
 from tests.support.click_training import Memory
 from tests.support.click_training import run as run_plainly
 from tests.support.synthetic import write_dataset
@@ -113,7 +113,8 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     result = run_training(settings, "finetune", run)
     assert result["step"] == STEPS
     assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
-    assert not os.path.exists(torn)
+    # On a slow machine the clock asks for a checkpoint after that very step
+    assert not os.path.exists(torn) or damage_of(torn) is None
     assert not os.path.exists(left)
     assert len(glob.glob(os.path.join(run, "checkpoints", "step-*"))) == settings.runtime.keep_checkpoints
     assert step_of(newest_complete(os.path.join(run, "checkpoints"))) == STEPS
