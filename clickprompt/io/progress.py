@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Task", "say"]
+__all__ = ["Task", "duration", "say"]
 
 _LINE_EVERY = 10.0  # seconds between plain lines
 
@@ -19,15 +19,22 @@ def say(message: str) -> None:
 
 
 class Task:
-    """A long piece of work of `total` units. `update` may be called as often as one likes."""
+    """A long piece of work of `total` units. `update` and `phase` may be called as often as one likes.
 
-    def __init__(self, description: str, total: int):
+    rows: of one unit; then the rate is shown, too.
+    """
+
+    def __init__(self, description: str, total: int, rows: int | None = None):
         self._description = description
         self._total = total
+        self._rows = rows
         self._started = time.monotonic()
         self._first: int | None = None
         self._first_at = 0.0
+        self._done = 0
+        self._done_at = 0.0  # when `done` last moved
         self._said = 0.0
+        self._phase = ""
         self._bar: Progress | None = None
 
     def __enter__(self) -> "Task":
@@ -63,16 +70,44 @@ class Task:
         if kind is None:
             say(f"{self._description}: done in {time.monotonic() - self._started:.0f} s")
 
+    def phase(self, what: str) -> None:
+        """Say what is done before the first unit."""
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], info=f"{what} …")
+        elif what != self._phase:
+            say(f"{self._description}: {what} …")
+            self._said = now
+        elif now - self._said >= _LINE_EVERY:
+            say(f"{self._description}: {what} … ({now - self._started:.0f} s)")
+            self._said = now
+        self._phase = what
+
     def update(self, done: int, info: str = "") -> None:
+        """Say how many units are done, with a note."""
+        now = time.monotonic()
+        if self._first is None:  # a resumed run doesn't start at 0, and its estimate shouldn't either
+            self._first, self._first_at, self._done, self._done_at = done, now, done, now
+            self._said = 0.0
+        if done != self._done:
+            self._done, self._done_at = done, now
+        # By the last unit that was done, so that an estimate doesn't grow while nothing moves
+        rate = (done - self._first) / max(self._done_at - self._first_at, 1e-9)
+        if self._rows and rate:
+            info = f"{rate * self._rows:,.0f} rows/s{' · ' if info else ''}{info}"
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, info=info)
             return
-        now = time.monotonic()
-        if self._first is None:  # a resumed run doesn't start at 0, and its estimate shouldn't either
-            self._first, self._first_at = done, now
         if now - self._said < _LINE_EVERY and self._said:
             return
         self._said = now
-        rate = (done - self._first) / max(now - self._first_at, 1e-9)
-        left = f", about {(self._total - done) / rate:.0f} s left" if rate > 0 else ""
+        seconds = (self._total - done) / rate - (now - self._done_at) if rate else 0
+        left = f", {duration(seconds)} left" if seconds > 0 else ""
         say(f"{self._description}: {done}/{self._total}{left}{' · ' if info else ''}{info}")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words, in the unit that suits them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -26,7 +26,7 @@ def test_a_line_now_and_then_and_what_is_left_by_the_rate_since_the_first(clock,
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "reading: 40/100"
     seconds = 1 + progress._LINE_EVERY
-    assert lines[1] == f"reading: 60/100, about {40 * seconds / 20:.0f} s left · two files"
+    assert lines[1] == f"reading: 60/100, {40 * seconds / 20:.0f} s left · two files"
     assert re.fullmatch(r"reading: done in \d+ s", lines[2])
     assert len(lines) == 3
 
@@ -35,3 +35,48 @@ def test_an_error_says_nothing_of_being_done(clock, capsys):
     with pytest.raises(ValueError, match="no"), Task("reading", 100):
         raise ValueError("no")
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_left_does_not_grow_while_nothing_moves(clock, capsys):
+    with Task("reading", 100) as task:
+        task.update(0)
+        clock[0] += 20
+        task.update(10)
+        for _ in range(20):
+            clock[0] += 15
+            task.update(10)
+    said = re.findall(r"(\d+) (s|min) left", capsys.readouterr().err)
+    left = [int(number) * (60 if unit == "min" else 1) for number, unit in said]
+    assert left[0] == 180
+    assert left == sorted(left, reverse=True)
+    assert min(left) > 0
+    assert len(left) < 20  # later it is not known
+
+
+def test_phases_each_once_then_with_their_time_and_the_rate_of_rows(clock, capsys):
+    with Task("run", 10, rows=64) as task:
+        task.phase("starting Ray")
+        task.phase("starting Ray")
+        clock[0] += 11
+        task.phase("starting Ray")
+        task.phase("first batch")
+        clock[0] += 1
+        task.update(1, "loss 0.7")
+        clock[0] += 16
+        task.update(5, "loss 0.6")
+    assert capsys.readouterr().err.splitlines() == [
+        "run: starting Ray …",
+        "run: starting Ray … (11 s)",
+        "run: first batch …",
+        "run: 1/10 · loss 0.7",
+        "run: 5/10, 20 s left · 16 rows/s · loss 0.6",
+        "run: done in 28 s",
+    ]
+
+
+def test_lines_of_a_long_training_are_short(clock, capsys):
+    with Task("with-plm", 12_500, rows=1024) as task:
+        task.update(1000)
+        clock[0] += 1000
+        task.update(9_999, "loss 0.6189 · valid AUC 0.6667")
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 80

@@ -1,6 +1,5 @@
 """Give each stage of a pipeline its steps, so that all end within the minutes asked for."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +8,7 @@ from clickprompt.config import Config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.io import storage
 from clickprompt.io.cpus import usable_cores, worker_threads
-from clickprompt.io.progress import say
+from clickprompt.io.progress import duration, say
 from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.pipeline.sizes import Pace, Size, fit
 from clickprompt.runtime.train.preflight import check_training
@@ -103,18 +102,14 @@ def _with(config: Config, name: str, size: Size) -> Config:
 def _tell(config: Config, paces: Mapping[str, Pace], sizes: Mapping[str, Size], rows: int) -> None:
     """Say what will be trained, and for how long."""
     total = sum(size.seconds for size in sizes.values()) + _REPORT_S
-    say(f"about {_minutes(total)} for {rows:,} training rows on {usable_cores()} cores:")
+    say(f"about {duration(total)} for {rows:,} training rows on {usable_cores()} cores:")
     for name, pace in paces.items():
         size = sizes.get(name)
         if size is None:
-            least = _minutes(pace.evaluation + pace.validation + pace.step * pace.steps)
+            least = duration(pace.evaluation + pace.validation + pace.step * pace.steps)
             say(f"  {name:<25} left out: all of it takes {least}; give more --minutes")
             continue
         stage = config.pretrain if name == "pretrain" else config.finetune
         epochs = size.steps * stage.global_batch_size / rows
         cut = "" if size.steps == pace.steps else f" of {pace.steps:,}"
-        say(f"  {name:<25} {size.steps:>7,}{cut} steps ({epochs:.3g} epochs), {_minutes(size.seconds)}")
-
-
-def _minutes(seconds: float) -> str:
-    return f"{math.ceil(seconds)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        say(f"  {name:<25} {size.steps:>7,}{cut} steps ({epochs:.3g} epochs), {duration(size.seconds)}")

@@ -61,7 +61,7 @@ def fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> di
     with stop_signals() as signals, _as_before(device):
         status = _OwnStatus(signals)
         try:
-            outcome = watched(training, train, lambda stop: status.latest, signals, watch)
+            outcome = watched(training, train, lambda stop: status.latest, signals, watch, "starting")
         except ClickPromptError:
             raise
         except Exception as error:

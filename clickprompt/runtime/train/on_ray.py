@@ -54,9 +54,17 @@ def _fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> d
                 lambda stop: ray.get(status.read.remote(stop)),
                 signals,
                 watch,
+                f"starting {_workers(training)}",
             )
         except TrainingFailedError as error:
             raise _cause(error, training) from error
+
+
+def _workers(training: TrainingRun) -> str:
+    least, most = training.config.runtime.min_workers, training.config.runtime.max_workers
+    if least == most:
+        return "the worker" if most == 1 else f"{most} workers"
+    return f"{least} to {most} workers"
 
 
 def build_trainer(

@@ -23,6 +23,7 @@ def watched(
     read: Callable[[bool], dict[str, Any] | None],
     signals: list[int],
     watch: Watch | None,
+    phase: str,
 ) -> dict[str, Any]:
     """Run `fit` in a thread, show meanwhile what `read` knows, and return the training's outcome.
 
@@ -30,6 +31,7 @@ def watched(
 
     read: takes whether to stop; returns the latest metrics, or None if no worker has begun.
     signals: those that came so far, of `stop_signals`.
+    phase: what is done until a worker tells of its own.
 
     Raises StoppedError if the training was asked to stop, and what `fit` raises.
     """
@@ -42,10 +44,17 @@ def watched(
         except BaseException as error:
             fitted.set_exception(error)
 
-    with Task(os.path.basename(training.run.rstrip("/")), training.order.total_steps) as task:
+    name, order = os.path.basename(training.run.rstrip("/")), training.order
+    with Task(name, order.total_steps, rows=order.global_batch_size) as task:
+        task.phase(phase)
         threading.Thread(target=run, daemon=True, name="training").start()
         while not wait([fitted], timeout=0.5).done:
             metrics = _told(read(bool(signals)), said)
+            if metrics is not None:
+                phase = metrics.get("phase", "waiting for the first batch")
+                metrics = None if "phase" in metrics else metrics  # the worker doesn't listen yet
+            if not metrics:
+                task.phase(phase)
             if watch is not None and not signals and watch(metrics or {}):
                 signals.append(signal.SIGTERM)
             if signals and metrics is None:
@@ -53,11 +62,7 @@ def watched(
                     f"{training.run}: stopped before it had begun; the same command continues", signals[0]
                 )
             if metrics:
-                valid = (
-                    f" · valid AUC {metrics['valid_auc']:.4f} at step {metrics['valid_step']}"
-                    if "valid_auc" in metrics
-                    else ""
-                )
+                valid = f" · valid AUC {metrics['valid_auc']:.4f}" if "valid_auc" in metrics else ""
                 task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
         outcome = fitted.result()
         _told(read(bool(signals)), said)

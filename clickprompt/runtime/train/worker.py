@@ -46,6 +46,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     _set_up_process(training, host.local_workers)
     _check_reach(training)
 
+    _tell(host, "loading the PLM" if training.needs_text else "building the model")
     checkpoint = newest_complete(training.checkpoints)
     state = load_state(checkpoint)
     model, norms = _initial_model(training, host.rank)
@@ -105,6 +106,11 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     if outcome is None:
         return None
     return {**outcome, "seconds_per_step": pace, "peak_memory_gib": peaks}
+
+
+def _tell(host: Host, phase: str) -> None:
+    if host.rank == 0:
+        host.status.tell(lambda: {"phase": phase})
 
 
 def _set_up_process(training: TrainingRun, local_workers: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from clickprompt.config import Config
 from clickprompt.io import storage
-from clickprompt.io.progress import say
+from clickprompt.io.progress import duration, say
 from clickprompt.runtime.cluster.connect import check_cpus
 from clickprompt.runtime.train.tokens import check_with_tokens
 from clickprompt.runtime.train.training_run import TrainingRun
@@ -83,7 +83,7 @@ class SweepEstimate:
             f"{_STAGES[stage]} takes {seconds:.3g} s a step" for stage, seconds in self.step_seconds.items()
         )
         early = "; less where trials are stopped early" if config.tune.scheduler != "none" else ""
-        lines.append(f"about {_duration(left / min(at_once, self.num_trials))} ({steps}{early})")
+        lines.append(f"about {duration(left / min(at_once, self.num_trials))} ({steps}{early})")
         return lines
 
 
@@ -178,9 +178,3 @@ def _size(point: Point, points: list[Point]) -> float:
 
 def _range(steps: list[int]) -> str:
     return f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
