@@ -135,10 +135,9 @@ def test_finetune_from_a_run_without_export(capsys, run, tmp_path):
     [
         ["prepare", "netflix", "--raw", ".", "--out", "{tmp}/out"],
         ["prepare", "movielens-1m", "--raw", "{tmp}/nowhere", "--out", "{tmp}/out"],
-        ["fetch", "netflix", "--to", "{tmp}/out"],
+        ["fetch", "netflix", "--out", "{tmp}/out"],
         ["evaluate", "--run", "{tmp}/nowhere"],
         ["export", "--run", "{tmp}/nowhere", "--out", "{tmp}/out"],
-        ["export", "--run", "{tmp}/nowhere", "--to", "{tmp}/out"],
         ["export", "--run", "{tmp}/nowhere"],
         ["pretrain", "--config", "nosuchpreset", "--run", "{tmp}/run"],
         ["pretrain"],

@@ -21,6 +21,8 @@ def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
     """
     if runtime.use_ray == "always":
         return False
+    if runtime.use_ray == "auto" and connected():
+        return False
     why = why_ray(runtime, training=training)
     if why and runtime.use_ray == "never":
         raise ConfigError(f"runtime.use_ray=never: {why}, which needs Ray; leave runtime.use_ray out")
@@ -29,8 +31,6 @@ def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
 
 def why_ray(runtime: RuntimeConfig, *, training: bool = True) -> str | None:
     """Return the setting for which Ray is needed, in words, or None if this process is enough."""
-    if connected():
-        return "this command is already connected to a Ray"
     if runtime.address != "local":
         return f"runtime.address={runtime.address} is a cluster"
     if training and runtime.num_workers != 1:

@@ -146,7 +146,7 @@ def test_bad_input(finetuned, prepared, tmp_path, capsys):
         (["--rows", lacking.replace(".jsonl", ".txt")], "no such file"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            main(["predict", "--run", run, "--to", out, *options])
+            main(["predict", "--run", run, "--out", out, *options])
         [line] = capsys.readouterr().err.splitlines()
         assert stopped.value.code == 2
         assert said in line

@@ -135,7 +135,7 @@ def test_scores(ray_session, capsys, tmp_path, places):
         run, rows = f"{places[0]}/{objective}", str(tmp_path / "rows.parquet")
         commands += [
             ["evaluate", "--run", run],
-            ["predict", "--run", run, "--rows", rows, "--to", f"{places[0]}/{objective}-predicted"],
+            ["predict", "--run", run, "--rows", rows, "--out", f"{places[0]}/{objective}-predicted"],
         ]
     commands += [
         ["evaluate", "--run", f"{places[0]}/with_plm", "--attention", "50"],

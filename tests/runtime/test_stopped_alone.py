@@ -18,6 +18,8 @@ def test_a_signal_leaves_nothing(tmp_path, number, status):
         [sys.executable, "-m", "clickprompt", *command, "--set", "runtime.use_ray=never"],
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background has SIGINT ignored, and Python leaves that as it is
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         for _ in range(600):

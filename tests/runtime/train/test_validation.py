@@ -2,6 +2,7 @@
 is kept of exports.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -69,11 +70,12 @@ def in_process(training, engine) -> dict[str, float]:
 
 
 def scoring() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "Scorer.logits" in "".join(child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended, or isn't waited for yet
+            if "Scorer.logits" in "".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_path):
