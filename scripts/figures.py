@@ -310,6 +310,8 @@ def pretraining() -> str:
     for data, result in (
         ("MovieLens-1M", "few-effects"),
         ("MovieLens-1M", "all-effects"),
+        ("Book-Crossing", "books-effects"),
+        ("Book-Crossing", "books-all-effects"),
         ("MovieLens-100K", "small-effects"),
     ):
         rows = [row for row in rows_of("pretraining", result) if row[1] in colours]

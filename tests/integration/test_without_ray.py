@@ -138,8 +138,8 @@ def test_scores(ray_session, capsys, tmp_path, places):
             ["predict", "--run", run, "--rows", rows, "--out", f"{places[0]}/{objective}-predicted"],
         ]
     commands += [
-        ["evaluate", "--run", f"{places[0]}/with_plm", "--attention", "50"],
-        ["evaluate", "--run", f"{places[0]}/pretrain"],
+        ["attention", "--run", f"{places[0]}/with_plm", "--rows", "50"],
+        ["recovery", "--run", f"{places[0]}/pretrain"],
         ["evaluate", "--run", f"{places[0]}/with_plm", "--split", "valid"],
     ]
     results, files = same_on_ray(capsys, commands, places)

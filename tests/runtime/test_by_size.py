@@ -9,6 +9,13 @@ from clickprompt.errors import ConfigError
 from clickprompt.runtime.by_size import here, terminated_in_order
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Another test may have left this process connected to a Ray."""
+    for module in ("in_process", "by_size"):
+        monkeypatch.setattr(f"clickprompt.runtime.{module}.connected", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("use_ray", "amount", "expected", "said"),
     [
