@@ -156,7 +156,9 @@ def test_rows_of_equal_time_are_split_by_position(tmp_path):
     source, options, stage = get_source("movielens-1m", raw), {"split": "time"}, str(tmp_path / "stage")
     work = InProcess()
     log, *_ = _encode(work, source, source.tables(), _parse(work, source, stage)[0], options, stage)
-    assert [_kth(work, log, k) for k in (0, 72, 81, 89)] == [(1_000_000_000_000_000, k) for k in (0, 72, 81, 89)]
+    assert [_kth(work, log, k) for k in (0, 72, 81, 89)] == [
+        (1_000_000_000_000_000, k) for k in (0, 72, 81, 89)
+    ]
 
 
 def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):

@@ -120,7 +120,7 @@ def _checked(config: Config) -> Config:
         from clickprompt.runtime.cluster.connect import check_cpus  # imports ray, which takes seconds
 
         check_cpus(config.runtime)
-    check_temporary(config.runtime)
+        check_temporary(config.runtime)
     for stage in (config.pretrain, config.finetune):
         check_batches(stage, config.runtime)
     source = config.pipeline.source

@@ -136,17 +136,17 @@ def test_the_command(prepared, tmp_path, capsys):
     path = os.path.join(tmp_path, "run.yaml")
     storage.write_bytes(path, dump_config(tiny_config(dataset.uri, plm)).encode())
     with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--plan", path, "--set", "runtime.num_workers=2", "--json"])
+        main(["plan", path, "--set", "runtime.num_workers=2", "--json"])
     assert ended.value.code == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["workers"] == 2
     for arguments in (
         ["--rows", "3"],
-        ["--plan", path, "--stage", "neither"],
-        ["--plan", path, "--config", path],
-        ["--plan", path, "--rows", "0"],
+        [path, "--stage", "neither"],
+        [path, "--config", path],
+        [path, "--rows", "0"],
     ):
         with pytest.raises(SystemExit) as ended:
-            main(["doctor", *arguments])
+            main(["plan", *arguments])
         assert ended.value.code == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -18,6 +18,7 @@ from clickprompt.runtime.cluster.surroundings import keep_loopback_direct
 from tests.support.tiny import tiny_config, write_both
 
 ROOT = Path(__file__).parents[3]
+ON_RAY = ("--set", "runtime.use_ray=always")
 RAY = ("RAY_TMPDIR", "TMPDIR", "RAY_ADDRESS")
 STRANGER = [  # may read and enter what root may, wherever the checkout lies, but write nowhere of root's
     *("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"),
@@ -60,7 +61,7 @@ def synth(tmp_path):
 
     def run(**how):
         out = tmp_path / "out"
-        done = clickprompt("synth", "goodreads", "--rows", "1000", "--out", str(out), **how)
+        done = clickprompt("synth", "goodreads", "--rows", "1000", *ON_RAY, "--out", str(out), **how)
         assert not out.exists()
         return done
 
@@ -104,6 +105,7 @@ def test_a_temporary_folder_of_somebody_elses() -> None:
             "1000",
             "--out",
             "/tmp/never",
+            *ON_RAY,
             before=STRANGER,
             HOME="/tmp",
             RAY_TMPDIR=str(folder),
@@ -125,7 +127,7 @@ def test_a_read_only_temporary_folder(synth) -> None:
 @needs_root
 def test_no_home_and_a_random_user() -> None:
     """Ray Train's modules want a home when they are imported: a training gets as far as its own errors."""
-    done = clickprompt("finetune", "--run", "/tmp/never", before=STRANGER, without=("HOME",))
+    done = clickprompt("finetune", *ON_RAY, "--run", "/tmp/never", before=STRANGER, without=("HOME",))
     assert done.returncode == 2, done.stderr
     assert "data.path is not set" in done.stderr
 
