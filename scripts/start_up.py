@@ -45,7 +45,7 @@ def main() -> None:
     for kind, plm in (("CTR model", "false"), ("with PLM", "true")):
         run = os.path.join(given.work, kind.replace(" ", "-"))
         options = ["--set", f"finetune.with_plm={plm}", "--set", "finetune.max_steps=2", "--run", run]
-        _run(HERE, ["finetune", *shared, *options])
+        _run(arms["before"][0], ["finetune", *shared, *options])  # which both can read
         scored[kind] = run
     found: dict[str, dict[str, list[float]]] = {}
     for turn in range(given.turns):
@@ -53,7 +53,7 @@ def main() -> None:
             place = os.path.join(given.work, f"{arm.replace(', ', '-').replace(' ', '-')}-{turn}")
             for stage, options in (
                 ("pretrain", ["--set", "pretrain.max_steps=5"]),
-                ("finetune", ["--set", "finetune.with_plm=false", "--set", "finetune.max_steps=5"]),
+                ("finetune", ["--set", "finetune.with_plm=false", "--set", "finetune.max_steps=100"]),
             ):
                 command = [stage, *shared, *options, *extra, "--run", f"{place}-{stage}"]
                 _note(found, f"{stage}: first step", arm, _run(checkout, command)[0])
@@ -80,6 +80,7 @@ def _run(checkout: Path, words: list[str]) -> tuple[float, float]:
     process = subprocess.Popen(
         [sys.executable, "-c", _MAIN, *words],
         env=environment,
+        cwd=checkout,  # Python looks there first
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -109,6 +109,7 @@ RUN_BY = {
     "clickprompt job list|status|logs|stop": _SUBMIT,
     "clickprompt pipeline --run URI": ".ci/run",  # make demo is this
     "clickprompt pipeline log.yaml": "block: pipeline log.yaml",
+    "clickprompt pipeline log.yaml --run URI": "block: pipeline log.yaml",
     "clickprompt predict --run RUN --rows 's3://bucket/new/*.parquet' --out FOLDER": "tests/integration/test_predict.py",
     "clickprompt predict --run URI --rows FILES --out URI": f"{_CLI} predict --run runs/finetune --rows "
     "'new/*.parquet' --out runs/scores",
