@@ -100,4 +100,4 @@ def check(folder: str) -> None:
     page = html.unescape(storage.read_bytes(result["report"]).decode())
     assert page.index(result["conclusion"].split(". ")[0]) < page.index('id="runs"')
     manifest = storage.read_json(os.path.join(folder, "data", "manifest.json"))
-    assert (manifest["split"], manifest["template"]) == ("hash", TEMPLATES["compact"])
+    assert (manifest["options"]["split"], manifest["template"]) == ("hash", TEMPLATES["compact"])
