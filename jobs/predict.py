@@ -1,7 +1,7 @@
 r"""Entry point for `ray job submit`: run `clickprompt predict` on the cluster that runs this job.
 
 ray job submit --address http://HEAD:8265 --working-dir jobs -- \
-    python predict.py --run URI --rows URI --to URI
+    python predict.py --run URI --rows URI --out URI
 """
 
 import sys

@@ -31,7 +31,8 @@ from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.observe.memory import Usage, usage_below
 from clickprompt.runtime.score.evaluate import evaluate
-from clickprompt.runtime.score.pool import score_groups, start_scorers
+from clickprompt.runtime.score.pool import ActorScorers
+from clickprompt.runtime.score.scorer import Scorer
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.rows import RowScorer
 
@@ -191,13 +192,14 @@ def _turns(
     config: Config, dataset: Dataset, export: str, folder: str, loops: list[Arm], length: Length
 ) -> dict[str, list[_Rate]]:
     """Measure the pool, one loop and all loops at once, turn by turn."""
-    actors = start_scorers(config.runtime, dataset, num_cpus=1)
+    device = "cuda" if config.runtime.evaluation_gpus else "cpu"
+    pool, number = ActorScorers(config.runtime, Scorer, (dataset, device)), config.runtime.evaluation_actors
     total = len(dataset.row_group_counts("test"))
     rates: dict[str, list[_Rate]] = {"pool": [], "loop": [], "loops": []}
     names = list(rates)
     for turn in range(length.turns + 1):
-        first = turn * length.groups * len(actors) % total
-        groups = range(first, min(total, first + length.groups * len(actors)))
+        first = turn * length.groups * number % total
+        groups = range(first, min(total, first + length.groups * number))
         # the order changes because whoever comes later finds the files in memory
         for whose in names[turn % 3 :] + names[: turn % 3]:
             if whose == "loop":
@@ -213,7 +215,8 @@ def _turns(
                 )
             else:
                 cpu, started = usage_below(os.getpid()).cpu_seconds, time.perf_counter()
-                rows = sum(score_groups(actors, lambda actor: actor.score, export, folder, "test", groups))
+                calls = ((export, "test", group, folder) for group in groups)
+                rows = sum(pool.each("score", calls, in_order=False))
                 seconds = time.perf_counter() - started
                 rates[whose].append(
                     _Rate(rows / seconds, rows / (usage_below(os.getpid()).cpu_seconds - cpu))

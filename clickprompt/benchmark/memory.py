@@ -41,6 +41,7 @@ def measure_memory(
             say(f"ZeRO-{stage}: {_STEPS} steps on {num_workers} workers")
             changes = {
                 "pretrain.max_steps": _STEPS,
+                "runtime.use_ray": "always",  # a peak is a worker's, and this process has done other work
                 "runtime.engine": "deepspeed",
                 "runtime.zero_stage": stage,
             }

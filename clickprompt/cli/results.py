@@ -1,5 +1,6 @@
 """Commands that measure and use a trained run: evaluate, recovery, attention, compare, report, predict."""
 
+import os
 import re
 from typing import Annotated
 
@@ -187,8 +188,8 @@ def predict(
     from clickprompt.io import storage
     from clickprompt.runtime.score.predict import predict as run_predict
 
-    stem = re.split(r"[/\\]", rows[0].rstrip("/"))[-1].partition(".")[0]
-    out = out or storage.join(run, "scored", re.sub(r"[^\w-]+", "_", stem) or "rows")
+    stem = re.sub(r"[^\w-]+", "_", os.path.basename(rows[0]).partition(".")[0]).strip("_")
+    out = out or storage.join(run, "scored", stem or "rows")  # a pattern may have no name: *.parquet
     result = run_predict(run, rows, out, keep=keep or [], runtime=settings.runtime, data=data)
     unknown = ", ".join(f"{name} {share:.1%}" for name, share in result["unknown"].items() if share) or "none"
     figures = f"{result['rows']:,} rows of {result['files']} files, {result['rows_per_second']:,.0f} rows/s"

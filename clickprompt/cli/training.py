@@ -108,10 +108,12 @@ def pipeline(
     """Run everything: prepare, pretrain, finetune in three ways, evaluate, and print what pretraining was
     worth. With SOURCE and no --config, by the preset own-log.
     """
-    given = {"source": source, "raw": raw, "minutes": minutes}
-    options = [f"pipeline.{name}={value}" for name, value in given.items() if value is not None]
-    settings = load_config(config or ("own-log" if source else None), [*options, *(overrides or [])])
+    settings = load_config(config or ("own-log" if source else None), overrides)
+    from clickprompt.config import replaced
     from clickprompt.runtime.pipeline.pipeline import run_pipeline
+
+    given = {"pipeline.source": source, "pipeline.raw": raw, "pipeline.minutes": minutes}
+    settings = replaced(settings, {key: value for key, value in given.items() if value is not None})
 
     result = run_pipeline(settings, run)
     text = f"{outcomes_table(result)}\neverything: {run}; report: {result['report']}"

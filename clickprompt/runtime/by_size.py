@@ -9,7 +9,7 @@ from typing import Any
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.io.progress import say
-from clickprompt.runtime.in_process import connected, in_process, why_ray
+from clickprompt.runtime.in_process import in_process, say_why_ray
 
 __all__ = ["here", "terminated_in_order"]
 
@@ -25,12 +25,9 @@ def here(runtime: RuntimeConfig, amount: int, most: int, of_what: str) -> bool:
     if in_process(runtime, training=False):
         if amount <= most or runtime.use_ray == "never":
             return True
-        why = f"{amount:,} {of_what}"
-    elif runtime.use_ray == "auto" and not connected():
-        why = why_ray(runtime, training=False)
+        say(f"on Ray: {amount:,} {of_what}")
     else:
-        return False
-    say(f"on Ray: {why}")
+        say_why_ray(runtime, training=False)
     return False
 
 

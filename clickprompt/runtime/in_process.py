@@ -8,8 +8,9 @@ import sys
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
+from clickprompt.io.progress import say
 
-__all__ = ["connected", "in_process", "why_ray"]
+__all__ = ["connected", "in_process", "say_why_ray"]
 
 
 def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
@@ -23,13 +24,19 @@ def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
         return False
     if runtime.use_ray == "auto" and connected():
         return False
-    why = why_ray(runtime, training=training)
+    why = _why_ray(runtime, training)
     if why and runtime.use_ray == "never":
         raise ConfigError(f"runtime.use_ray=never: {why}, which needs Ray; leave runtime.use_ray out")
     return why is None
 
 
-def why_ray(runtime: RuntimeConfig, *, training: bool = True) -> str | None:
+def say_why_ray(runtime: RuntimeConfig, *, training: bool = True) -> None:
+    """Say which setting makes this command start Ray, if runtime.use_ray left that open."""
+    if runtime.use_ray == "auto" and not connected():
+        say(f"on Ray: {_why_ray(runtime, training)}")
+
+
+def _why_ray(runtime: RuntimeConfig, training: bool) -> str | None:
     """Return the setting for which Ray is needed, in words, or None if this process is enough."""
     if runtime.address != "local":
         return f"runtime.address={runtime.address} is a cluster"

@@ -1,5 +1,7 @@
 """Old spellings of commands, and the settings of a command on a finished run."""
 
+import re
+
 import pytest
 import typer
 
@@ -7,6 +9,7 @@ from clickprompt.cli.main import app, main
 from clickprompt.cli.options import load_run_config
 from clickprompt.config import dump_config, load_config
 from clickprompt.io import storage
+from tests.support.documented import PAGES, ROOT
 
 WHOLE = typer.main.get_command(app)
 
@@ -30,6 +33,11 @@ def test_an_old_spelling_is_refused_with_the_new_one(capsys, words, now):
     name, *options = now.removeprefix("clickprompt ").split() if " " in now else [words[0], now]
     taken = {each for parameter in WHOLE.commands[name].params for each in parameter.opts}  # pyright: ignore
     assert {each for each in options if each.startswith("--")} <= taken
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "jobs").glob("*.py"))], ids=lambda page: page.name)
+def test_no_page_and_no_job_has_an_old_spelling(page):
+    assert re.findall(r"(?<![\w-])(?:--to|--attention|doctor --plan)\b", page.read_text()) == []
 
 
 def test_a_command_on_a_finished_run_has_the_run_s_settings_but_its_own_place(tmp_path):

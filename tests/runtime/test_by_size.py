@@ -12,8 +12,7 @@ from clickprompt.runtime.by_size import here, terminated_in_order
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Another test may have left this process connected to a Ray."""
-    for module in ("in_process", "by_size"):
-        monkeypatch.setattr(f"clickprompt.runtime.{module}.connected", lambda: False)
+    monkeypatch.setattr("clickprompt.runtime.in_process.connected", lambda: False)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _ALL = {
     "plm.random_init": True,
     "plm.max_length": 48,
     "runtime.address": "local",
+    "runtime.use_ray": "always",  # what is struck are its processes, also where an attempt has one worker
     "runtime.num_workers": 2,
     "runtime.logical_cpus": 4,
     "runtime.evaluation_actors": 1,

@@ -56,10 +56,11 @@ def _paces(
     stages: Mapping[str, Config], variants: Mapping[str, tuple[str, dict[str, Any]]]
 ) -> dict[str, Pace]:
     paces: dict[str, Pace] = {}
+    scratch = next(name for name, (folder, _) in variants.items() if folder == "scratch")
     for name, config in stages.items():
         stage, folder = ("pretrain", "pretrain") if name == "pretrain" else ("finetune", variants[name][0])
-        if folder == "without-plm":  # the same steps as from scratch
-            paces[name] = next(iter(pace for other, pace in paces.items() if other != "pretrain"))
+        if folder == "without-plm":  # the same steps as from scratch, where only the weights differ
+            paces[name] = paces[scratch]
             continue
         # Without `init`, because the pretrained weights aren't there yet
         training = check_training(replaced(config, {"finetune.init": None}), stage, again=True)

@@ -20,7 +20,7 @@ from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.report.make import make_report
 from clickprompt.runtime.cluster.surroundings import check_temporary
-from clickprompt.runtime.in_process import in_process, why_ray
+from clickprompt.runtime.in_process import in_process, say_why_ray
 from clickprompt.runtime.pipeline.budget import sized
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize
@@ -138,7 +138,7 @@ def _ray_of_all_stages(runtime: RuntimeConfig) -> contextlib.AbstractContextMana
     """Return a connection to one Ray for all stages, or none where the training needs no Ray."""
     if in_process(runtime):
         return contextlib.nullcontext()
-    say(f"on Ray: {why_ray(runtime) or 'runtime.use_ray=always'}")
+    say_why_ray(runtime)
     from clickprompt.runtime.cluster.connect import connect  # imports ray, which takes seconds
 
     return connect(runtime)

@@ -1,6 +1,6 @@
 """The evaluation pool: actors that hold a trained model and score with it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
@@ -11,7 +11,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.runtime.cluster.placement import group_selector
 from clickprompt.runtime.score.scorer import Scorer
 
-__all__ = ["ActorScorers", "score_groups", "start_scorers"]
+__all__ = ["ActorScorers", "start_scorers"]
 
 
 def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) -> list[Any]:
@@ -20,21 +20,6 @@ def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) 
     An actor that is killed is started again and repeats its row group.
     """
     return _start(runtime, Scorer, (dataset, "cuda" if runtime.evaluation_gpus else "cpu"), num_cpus)
-
-
-def score_groups(
-    actors: list[Any],
-    method: Callable[[Any], Any],
-    export: str,
-    folder: str,
-    split: str,
-    groups: Iterable[int],
-) -> Iterator[int]:
-    """Run a method of the actors, `score` or `recover`, on the row groups; yield each one's rows."""
-    scored: Any = _pool(actors).map_unordered(
-        lambda actor, group: method(actor).remote(export, split, group, folder), list(groups)
-    )
-    yield from scored
 
 
 class ActorScorers:
@@ -47,7 +32,8 @@ class ActorScorers:
         return ray.get(getattr(self._actors[0], method).remote(*arguments))
 
     def each(self, method: str, calls: Iterable[tuple[Any, ...]], *, in_order: bool) -> Iterator[Any]:
-        pool = _pool(self._actors)
+        # Each actor is listed twice, so it has its next call already when it finishes one
+        pool = ActorPool([*self._actors, *self._actors])
         spread = pool.map if in_order else pool.map_unordered
         results: Any = spread(lambda actor, call: getattr(actor, method).remote(*call), list(calls))
         yield from results
@@ -64,8 +50,3 @@ def _start(runtime: RuntimeConfig, kind: type, arguments: tuple[Any, ...], num_c
         options["label_selector"] = group_selector(runtime, "data")
     actor: Any = ray.remote(kind)
     return [actor.options(**options).remote(*arguments) for _ in range(runtime.evaluation_actors)]
-
-
-def _pool(actors: list[Any]) -> ActorPool:
-    # Each actor is listed twice, so it has its next call already when it finishes one
-    return ActorPool([*actors, *actors])

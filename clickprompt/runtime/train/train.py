@@ -8,7 +8,7 @@ from clickprompt.export.format import export_of
 from clickprompt.io import storage
 from clickprompt.io.environment import environment
 from clickprompt.io.progress import say
-from clickprompt.runtime.in_process import connected, in_process, why_ray
+from clickprompt.runtime.in_process import in_process, say_why_ray
 from clickprompt.runtime.train.resume import clear_checkpoints
 from clickprompt.runtime.train.tokens import check_with_tokens
 from clickprompt.runtime.train.training_run import Around, TrainingRun
@@ -42,8 +42,7 @@ def run_training(
     if in_process(config.runtime):
         from clickprompt.runtime.train.in_process import fit
     else:
-        if config.runtime.use_ray == "auto" and not connected():
-            say(f"on Ray: {why_ray(config.runtime)}")
+        say_why_ray(config.runtime)
         from clickprompt.runtime.train.on_ray import fit
     outcome = fit(training, watch, around)
     result = {
