@@ -14,9 +14,9 @@ __all__ = [
 
 
 def after_preparing(dataset: str) -> str:
-    """Return how to tokenize, or how to train without a PLM, which needs no token table."""
+    """Return how to pretrain with a PLM, or how to train without one."""
     alone = ["--set", f"data.path={dataset}", "--set", "finetune.with_plm=false", "--run", "RUN"]
-    return f"{_line('tokenize', dataset, '--plm', 'PLM')}, or without a PLM {_line('finetune', *alone)}"
+    return f"{after_tokenizing(dataset, 'PLM')}, or without a PLM {_line('finetune', *alone)}"
 
 
 def after_tokenizing(dataset: str, plm: str) -> str:
