@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
         DefaultAutoscalingCoordinator,
+        get_or_create_autoscaling_coordinator,
     )
     from ray.data._internal.execution.execution_callback import ExecutionCallback
+    from ray.data._internal.stats import get_or_create_stats_actor
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2._internal.execution.context import get_train_context
     from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
 
@@ -29,7 +32,10 @@ __all__ = [
     "DefaultAutoscalingCoordinator",
     "DefaultFailurePolicy",
     "ExecutionCallback",
+    "PlacementGroupCleanerCallback",
     "ResourceRequestPriority",
+    "get_or_create_autoscaling_coordinator",
+    "get_or_create_stats_actor",
     "get_ray_address_file",
     "get_system_memory",
     "get_train_context",
@@ -44,7 +50,12 @@ NAMES = {
     "DefaultAutoscalingCoordinator": "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator",
     "DefaultFailurePolicy": "ray.train.v2._internal.execution.failure_handling",
     "ExecutionCallback": "ray.data._internal.execution.execution_callback",
+    "PlacementGroupCleanerCallback": "ray.train.v2._internal.callbacks.placement_group_callback",
     "ResourceRequestPriority": "ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator",
+    "get_or_create_autoscaling_coordinator": (
+        "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator"
+    ),
+    "get_or_create_stats_actor": "ray.data._internal.stats",
     "get_ray_address_file": "ray._common.utils",
     "get_system_memory": "ray._common.utils",
     "get_train_context": "ray.train.v2._internal.execution.context",
@@ -61,7 +72,10 @@ MEMBERS = {
     "ray.train.v2._internal.execution.context:TrainContext": ("preemption_context",),
     "ray.train.v2._internal.execution.failure_handling:DefaultFailurePolicy": ("_is_retryable_error",),
     "ray.train.v2._internal.execution.storage:StorageContext": ("persist_current_checkpoint",),
-    "ray.train.torch:TorchTrainer": ("_initialize_and_run_controller",),
+    "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer": (
+        "_create_default_callbacks",
+        "_initialize_and_run_controller",
+    ),
 }
 """Ray class → its private members that are used or overridden here"""
 

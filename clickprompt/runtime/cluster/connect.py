@@ -31,6 +31,7 @@ __all__ = [
     "embedded_cpus",
     "kept_free",
     "no_room",
+    "owns_ray",
     "storage_options",
     "validation_cpus",
 ]
@@ -45,7 +46,12 @@ _TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
 }
+_EMBEDDED_SETTINGS = {
+    # Nobody announces the end of this machine, and each of Ray Train's actors is one more process to wait for
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 _API_SERVER = "RAY_API_SERVER_ADDRESS"
+_owned: list[bool] = []  # [True] while this process has an embedded Ray of its own
 _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 
@@ -141,6 +147,11 @@ def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
             )
 
 
+def owns_ray() -> bool:
+    """Return whether this process has started the Ray that it is connected to, which ends with it."""
+    return any(_owned)
+
+
 @contextlib.contextmanager
 def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to the Ray to run on; at the end, stop what this call started and nothing else.
@@ -167,7 +178,8 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     check_temporary(runtime)
     keep_loopback_direct()
     embedded = runtime.address == "local"
-    os.environ.update({key: value for key, value in _TRAIN_SETTINGS.items() if key not in os.environ})
+    settings = {**_TRAIN_SETTINGS, **(_EMBEDDED_SETTINGS if embedded else {})}
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_TIMEOUT[embedded])
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes on the same cores must not spin
@@ -202,8 +214,10 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
             if not embedded:
                 _check_token(runtime)
             check_cpus(runtime)
+            _owned.append(embedded)
             yield
         finally:
+            _owned.clear()
             ray.shutdown()
 
 

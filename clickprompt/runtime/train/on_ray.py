@@ -2,22 +2,24 @@
 
 import re
 import time
+from functools import partial
 from typing import Any
 
 import ray
 import ray.data
 import ray.train
-from ray.train.torch import TorchConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from clickprompt.config import FinetuneConfig
 from clickprompt.errors import ClickPromptError
 from clickprompt.io import storage
-from clickprompt.runtime.cluster.connect import connect, kept_free, storage_options
+from clickprompt.runtime import compat
+from clickprompt.runtime.cluster.connect import connect, kept_free, owns_ray, storage_options
 from clickprompt.runtime.cluster.placement import check_groups, group_selector
 from clickprompt.runtime.observe.status_actor import StatusActor
 from clickprompt.runtime.train.entry import train_worker
 from clickprompt.runtime.train.evaluation_pool import evaluation_pool
+from clickprompt.runtime.train.process_group import ProcessGroup
 from clickprompt.runtime.train.resume import keep_newest
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.train.stream import STREAM_NAME, StepStream
@@ -41,6 +43,9 @@ def fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> di
 
 def _fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> dict[str, Any]:
     status = StatusActor.options(max_restarts=-1, max_task_retries=-1).remote()
+    # Ray Train and Ray Data would start these one after the other, when they first need them
+    compat.get_or_create_autoscaling_coordinator()
+    compat.get_or_create_stats_actor()
     with (
         stop_signals() as signals,
         evaluation_pool(training) as scorers,
@@ -87,9 +92,10 @@ def build_trainer(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=runtime.keep_checkpoints),
         )
     return Trainer(
-        train_worker,
-        train_loop_config={"training": training, "status": status, "scorers": scorers, "around": around},
-        torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
+        # Unlike a train_loop_config, a function's arguments aren't read by the controller, which would import
+        # what the scorers import
+        partial(train_worker, training, status, scorers or [], around),
+        backend_config=ProcessGroup("nccl" if runtime.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=runtime.num_workers,
             use_gpu=runtime.gpus_per_worker > 0,
@@ -105,6 +111,7 @@ def build_trainer(
         dataset_config=StepStream(
             training.dataset, training.order, training.start_step, group_selector(runtime, "data")
         ),
+        ends_with_ray=owns_ray(),  # a sweep's trial doesn't, and can be stopped while Ray goes on
     )
 
 

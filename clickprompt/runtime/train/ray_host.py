@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import get_device
 
@@ -29,6 +30,8 @@ class RayHost:
         self.num_workers = context.get_world_size()
         self.local_workers = context.get_local_world_size()
         self.device = get_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # of this thread, in which the loop runs
         self.status: Status = _ActorStatus(status)
         self.store: Store = _Reports()
         self.scoring: Scoring | None = None

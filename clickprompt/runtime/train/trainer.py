@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from clickprompt.errors import ClickPromptError
-from clickprompt.runtime.compat import DefaultFailurePolicy
+from clickprompt.runtime.compat import DefaultFailurePolicy, PlacementGroupCleanerCallback
 
 __all__ = ["Trainer"]
 
@@ -31,8 +31,22 @@ class _Policy(DefaultFailurePolicy):
         return super()._is_retryable_error(training_failed_error)
 
 
-class Trainer(TorchTrainer):
-    """A TorchTrainer with this policy."""
+class Trainer(DataParallelTrainer):
+    """Ray Train's trainer with this policy.
+
+    ends_with_ray: whether the Ray that it runs on ends with this command, so that nothing is left to clean.
+    """
+
+    def __init__(self, *args: Any, ends_with_ray: bool, **options: Any):
+        super().__init__(*args, **options)
+        self._ends_with_ray = ends_with_ray
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        if self._ends_with_ray:
+            # Its actor is one more process to wait for
+            callbacks = [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+        return callbacks
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         config = self.run_config.failure_config

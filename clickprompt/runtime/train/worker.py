@@ -2,6 +2,7 @@
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     _tell(host, "loading the PLM" if training.needs_text else "building the model")
     checkpoint = newest_complete(training.checkpoints)
     state = load_state(checkpoint)
+    batches: Batches = iter(()) if training.is_over(state) else _begun(host.batches(state.step))
     model, norms = _initial_model(training, host.rank)
     engine = _build_engine(training, build_objective(model, training.stage), host)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
@@ -66,12 +68,9 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
             training, engine, exports, host.scoring, state.validating, host.status.wants_stop
         )
 
-    batches: Batches = iter(())
     writer = CheckpointWriter()
-    if not training.is_over(state):
-        batches = host.batches(state.step)
-        if around is not None:
-            batches, writer = around(batches, writer, engine.rank)
+    if around is not None and not training.is_over(state):
+        batches, writer = around(batches, writer, engine.rank)
 
     with (
         scratch_folder("checkpoints") as scratch,
@@ -106,6 +105,23 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     if outcome is None:
         return None
     return {**outcome, "seconds_per_step": pace, "peak_memory_gib": peaks}
+
+
+def _begun(batches: Batches) -> Batches:
+    """Return these batches, and have a thread wait for the first one: on Ray, several processes must start
+    before there is any, and may do so while the model is built.
+    """
+    thread = ThreadPoolExecutor(1)
+    first = thread.submit(next, batches, None)
+    thread.shutdown(wait=False)
+
+    def all_of_them() -> Batches:
+        batch = first.result()
+        if batch is not None:
+            yield batch
+            yield from batches
+
+    return all_of_them()
 
 
 def _tell(host: Host, phase: str) -> None:

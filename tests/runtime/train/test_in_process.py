@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from clickprompt.config import dump_config, replaced
 from clickprompt.errors import ConfigError, DataError, RunError, StoppedError
 from clickprompt.export.format import scores_of
 from clickprompt.io import storage
+from clickprompt.runtime.train import worker
 from clickprompt.runtime.train.exports import Exports
 from clickprompt.runtime.train.in_process import OwnProcess
 from clickprompt.runtime.train.preflight import check_training
@@ -359,3 +361,24 @@ def test_ray_is_not_even_imported(config, tmp_path):
     command = [sys.executable, "-c", ALONE, str(tmp_path / "run.yaml"), str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_batch_is_on_its_way_while_the_model_is_built(prepared, tmp_path, monkeypatch):
+    """On Ray that is when the stream's processes start."""
+    asked = threading.Event()
+    batches, build = OwnProcess.batches, worker._initial_model
+
+    def noticed(own, start_step):
+        asked.set()
+        yield from batches(own, start_step)
+
+    def built_late(training, rank):
+        assert asked.wait(20)
+        return build(training, rank)
+
+    monkeypatch.setattr(OwnProcess, "batches", noticed)
+    monkeypatch.setattr(worker, "_initial_model", built_late)
+    dataset, plm = prepared
+    config = tiny_config(dataset.uri, plm, pretrain__max_steps=2)
+    assert run_training(config, "pretrain", str(tmp_path / "run"))["step"] == 2
+    assert [line["step"] for line in lines_of(str(tmp_path / "run"))] == [1, 2]
