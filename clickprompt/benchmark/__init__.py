@@ -13,6 +13,7 @@ from clickprompt.benchmark.ctr_stream import measure_ctr_stream
 from clickprompt.benchmark.evaluate import measure_evaluate
 from clickprompt.benchmark.faults.campaign import measure_faults
 from clickprompt.benchmark.faults.settings import FaultsConfig
+from clickprompt.benchmark.gpu_step import measure_gpu_step
 from clickprompt.benchmark.ingest import measure_ingest
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Any], tuple[Figures, list[str]]]] = {
     "ctr-stream": measure_ctr_stream,
     "evaluate": measure_evaluate,
     "faults": measure_faults,
+    "gpu-step": measure_gpu_step,
     "ingest": measure_ingest,
     "memory": measure_memory,
     "overhead": measure_overhead,

@@ -239,8 +239,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, ingest, memory, "
-            "overhead, pamlm-step, scaling, serve, shuffle, step-options, tokens"
+            help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, gpu-step, ingest, "
+            "memory, overhead, pamlm-step, scaling, serve, shuffle, step-options, tokens"
         ),
     ],
     config: ConfigOption = None,

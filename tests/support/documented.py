@@ -46,6 +46,7 @@ _BENCHMARK_TESTS = {
     "serve --set finetune.init=runs/demo/scratch --json": "test_serve.py",
     "evaluate --set data.path=runs/goodreads --set runtime.evaluation_actors=2": "test_evaluate.py",
     "pamlm-step": "test_pamlm_step.py",
+    "gpu-step": "test_gpu_step.py",
     "tokens": "test_tokens.py",
     "ctr-step": "test_ctr_step.py",
     "ctr-stream --set data.path=runs/goodreads": "test_ctr_stream.py",
