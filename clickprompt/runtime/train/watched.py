@@ -49,12 +49,14 @@ def watched(
         task.phase(phase)
         threading.Thread(target=run, daemon=True, name="training").start()
         while not wait([fitted], timeout=0.5).done:
-            metrics = _told(read(bool(signals)), said)
+            metrics, validated = _told(read(bool(signals)), said), None
             if metrics is not None:
                 phase = metrics.get("phase", "waiting for the first batch")
+                validated = metrics.pop("validating", None)
                 metrics = None if "phase" in metrics else metrics  # the worker doesn't listen yet
+            validating = f"{validated[0]:,} / {validated[1]:,}" if validated else ""
             if not metrics:
-                task.phase(phase)
+                task.phase("validating" if validating else phase, validating)
             if watch is not None and not signals and watch(metrics or {}):
                 signals.append(signal.SIGTERM)
             if signals and metrics is None:
@@ -63,7 +65,8 @@ def watched(
                 )
             if metrics:
                 valid = f" · valid AUC {metrics['valid_auc']:.4f}" if "valid_auc" in metrics else ""
-                task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
+                figures = f"loss {metrics['loss']:.4f}{valid}"
+                task.update(metrics["step"], f"validating {validating}" if validating else figures)
         outcome = fitted.result()
         _told(read(bool(signals)), said)
         if "interrupted" in outcome:
