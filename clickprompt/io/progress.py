@@ -92,7 +92,8 @@ class Task:
     def update(self, done: int, info: str = "") -> None:
         """Say how many units are done, with a note."""
         now = time.monotonic()
-        if self._first is None:  # a resumed run doesn't start at 0, and its estimate shouldn't either
+        if self._first is None or done < self._done:
+            # A resumed run doesn't start at 0, and its estimate shouldn't either; nor if it is set back
             self._first, self._first_at, self._done, self._done_at = done, now, done, now
             self._said = 0.0
         if done != self._done:

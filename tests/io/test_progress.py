@@ -31,6 +31,22 @@ def test_a_line_now_and_then_and_what_is_left_by_the_rate_since_the_first(clock,
     assert len(lines) == 3
 
 
+def test_work_that_is_set_back_is_estimated_anew(clock, capsys):
+    with Task("run", 100, rows=10) as task:
+        task.update(50)
+        clock[0] += 20
+        task.update(90)
+        clock[0] += 5
+        task.update(40)
+        clock[0] += 20
+        task.update(60)
+    assert capsys.readouterr().err.splitlines()[1:4] == [
+        "run: 90/100, 5 s left · 20 rows/s",
+        "run: 40/100",
+        "run: 60/100, 40 s left · 10 rows/s",
+    ]
+
+
 def test_an_error_says_nothing_of_being_done(clock, capsys):
     with pytest.raises(ValueError, match="no"), Task("reading", 100):
         raise ValueError("no")

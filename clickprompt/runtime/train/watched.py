@@ -37,6 +37,7 @@ def watched(
     """
     fitted: Future[dict[str, Any]] = Future()
     said: set[str] = set()
+    began = False  # whether a step was done since the workers last started
 
     def run() -> None:
         try:
@@ -51,6 +52,9 @@ def watched(
         while not wait([fitted], timeout=0.5).done:
             metrics, validated = _told(read(bool(signals)), said), None
             if metrics is not None:
+                if "phase" in metrics and began:
+                    say(f"{name}: the workers begin again from the newest checkpoint; Ray's logs say why")
+                began = "step" in metrics or (began and "phase" not in metrics)
                 phase = metrics.get("phase", "waiting for the first batch")
                 validated = metrics.pop("validating", None)
                 metrics = None if "phase" in metrics else metrics  # the worker doesn't listen yet

@@ -38,6 +38,14 @@ def shown(monkeypatch, capsys):
     return show
 
 
+def test_a_restart_is_told_once(shown):
+    step, phase = {"step": 2, "loss": 0.5}, {"phase": "building the model"}
+    lines = shown([phase, {}, step, phase, phase, {}, {"step": 1, "loss": 0.6}, step])
+    again = "first: the workers begin again from the newest checkpoint; Ray's logs say why"
+    assert lines.count(again) == 1
+    assert lines.index(again) < lines.index("first: 1/4 · loss 0.6000")
+
+
 def test_validating_is_named_before_the_first_step_and_in_between(shown):
     step = {"step": 2, "loss": 0.5}
     lines = shown([{"validating": (0, 7994)}, {}, step, {**step, "validating": (3000, 7994)}, step])
