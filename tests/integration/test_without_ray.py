@@ -9,7 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.cli.main import main
+from clickprompt.config import RuntimeConfig
+from clickprompt.errors import RunError
 from clickprompt.io import progress, storage
+from clickprompt.runtime.prepare.fan_out import fan_out
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.finetuned import write_run
 from tests.support.folders import files_below
@@ -132,6 +135,17 @@ def test_data(ray_session, capfd, ours, tmp_path, places, seed):
     assert dropped["k_core_dropped"] > 0
     assert any(name.endswith("tokens.bin") for name in files)
     assert sum(name.endswith("manifest.json") for name in files) == 4
+
+
+def test_a_process_that_ends_for_good_is_one_line(ray_session, capfd):
+    runtime = RuntimeConfig(use_ray="always")
+    with (
+        pytest.raises(RunError, match=r"a process of Ray ended, .*: The worker died .*; the same command"),
+        fan_out(runtime, 1, 0, "files") as work,
+    ):
+        work.each(lambda: os._exit(1), [()], "reading")
+    output = capfd.readouterr()
+    assert (output.out, output.err.splitlines()) == ("", ["reading: 0/1"])
 
 
 def test_scores(ray_session, capfd, ours, tmp_path, places):

@@ -27,6 +27,7 @@ _FEW = 20  # up to this many distinct numbers are taken as categories
 _QUANTILES = 8
 # characters from which on a text is worth cutting, and the length it is cut to
 _LONG, _LONGEST = 200, 200
+_RECENT = (0.94e9, 2.1e9)  # seconds: from late in 1999 to 2036
 _ENOUGH = 10  # fewest rows for which values that come once mean something
 _MANY_TEXTS = 5000  # most distinct values that are searched for separators
 _SEPARATORS = ("|", ";", ",")
@@ -101,9 +102,12 @@ def look(name: str, column: pa.Array, nulls: tuple[str, ...], kinds: Collection[
     )
 
 
-def times_of(found: Look) -> tuple[int, int] | None:
+def times_of(found: Look, nameless: bool = False) -> tuple[int, int] | None:
     """Return the first and the last time, in microseconds, of a column that has nothing but times, not all
     the same.
+
+    nameless: whether the file has no names of columns. Then numbers are times if they look like recent ones;
+    otherwise the name must say so.
     """
     if (
         found.missing
@@ -113,7 +117,8 @@ def times_of(found: Look) -> tuple[int, int] | None:
     ):
         return None
     if found.numbers is not None and (
-        np.abs(found.numbers).min() < 1e8 or not draft_names.is_time(found.name)
+        np.abs(found.numbers).min() < 1e8
+        or not (_are_recent(found) if nameless else draft_names.is_time(found.name))
     ):
         return None
     try:
@@ -124,6 +129,16 @@ def times_of(found: Look) -> tuple[int, int] | None:
         return None
     first, last = pc.min_max(moments).as_py().values()
     return (first, last) if first < last else None
+
+
+def _are_recent(found: Look) -> bool:
+    """Return whether the numbers are seconds or milliseconds since 1970, of this century so far, and most of
+    them come once or twice.
+    """
+    assert found.numbers is not None
+    seconds = found.numbers / (1000 if found.numbers.min() > _RECENT[1] else 1)
+    within = bool((seconds >= _RECENT[0]).all() and (seconds <= _RECENT[1]).all())
+    return within and found.distinct > found.rows / 2
 
 
 def is_impressions(found: Look) -> bool:
