@@ -11,6 +11,7 @@ DIED = (
     "A worker died or was killed while executing a task by an unexpected system error. To troubleshoot the "
     "problem, check the logs for the dead worker. Lease ID: 06 Worker ID: 41"
 )
+TRIED = "Task score failed. There are 3 retries remaining, so the task will be retried. Error: "
 MEMORY = (
     "2 Workers (tasks / actors) killed due to memory pressure (OOM), 0 Workers crashed due to other reasons"
 )
@@ -27,6 +28,6 @@ for line in sys.argv[1:]:
 def test_it_prints_what_one_can_act_on_only_and_without_colour():
     """As a raylet's messages come to the command (ray._private.worker.listen_error_messages)."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, POOL, DIED, MEMORY], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, POOL, DIED, TRIED, MEMORY], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"(raylet) {MEMORY}\n"

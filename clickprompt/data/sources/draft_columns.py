@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from clickprompt.data.sources import draft_names
 from clickprompt.data.sources.schema import FieldSchema
+from clickprompt.data.transform.buckets import significant
 from clickprompt.data.transform.instants import instants
 from clickprompt.data.transform.row_transform import FieldRule, field_texts
 from clickprompt.data.transform.values import BadValue, kind_of, lists, numbers, texts
@@ -173,7 +174,11 @@ def _of_numbers(found: Look) -> tuple[dict[str, Any], str]:
     assert found.numbers is not None
     present = found.numbers[~np.isnan(found.numbers)]
     whole = bool((present == np.floor(present)).all())
-    is_id = draft_names.is_id(found.name) or (whole and bool((np.abs(present) >= 2.0**53).any()))
+    is_id = (
+        draft_names.is_id(found.name)
+        or (whole and bool((np.abs(present) >= 2.0**53).any()))
+        or (whole and found.distinct > _FEW and _are_alike(present))
+    )
     if is_id or found.distinct <= _FEW:
         mixed = {"integer", "float"} <= found.kinds or (is_id and whole and "float" in found.kinds)
         return (
@@ -183,6 +188,14 @@ def _of_numbers(found: Look) -> tuple[dict[str, Any], str]:
         )
     remark = "" if not whole else "if it is an id, leave kind and quantiles out"
     return {"kind": "numeric", "quantiles": _QUANTILES}, remark
+
+
+def _are_alike(present: np.ndarray) -> bool:
+    """Return whether most of the numbers are no longer distinct with the digits that quantiles are fitted
+    with, as 151603712 and 151603752: they are ids.
+    """
+    short = significant(pa.array(present)).to_numpy(zero_copy_only=False)
+    return len(np.unique(short)) < len(np.unique(present)) / 2
 
 
 def why_not(found: Look, rule: dict[str, Any], of_log: bool) -> str:

@@ -362,6 +362,20 @@ def test_events_and_times_without_names(tmp_path):
     assert set(by_column(schema)) == {"c0", "c1"}
 
 
+def test_numbers_that_differ_in_their_last_digits_only_are_ids(tmp_path):
+    """As the users of Steam's log: quantiles of them can't be fitted."""
+    draw = random.Random(0)
+    rows = [
+        [151603712 + draw.randint(0, 40), draw.choice(["play", "purchase"]), round(draw.random() * 400, 4)]
+        for _ in range(300)
+    ]
+    write_rows(tmp_path / "log.csv", None, rows)
+    schema, _ = draft(tmp_path, "log.csv")
+    assert (schema.label.column, schema.label.positive) == ("c1", ("purchase",))
+    fields = by_column(schema)
+    assert (fields["c0"].kind, fields["c2"].kind) == ("categorical", "numeric")
+
+
 def test_ids_are_not_perhaps_ratings(tmp_path):
     draw = random.Random(0)
     rows = [[draw.choice([2268318, 2333346]), draw.randint(1, 5), draw.choice("ab")] for _ in range(200)]
