@@ -25,10 +25,17 @@ def after_tokenizing(dataset: str, plm: str) -> str:
     return _line("pretrain", *settings, "--run", "RUN")
 
 
-def after_pretraining(run: str, config: str | None, overrides: Iterable[str] | None) -> str:
-    """Return how to finetune from the run, with its own settings but those of pretraining."""
-    kept = [one for one in overrides or [] if not one.startswith(("pretrain.", "finetune.init="))]
-    settings = [part for one in [*kept, f"finetune.init={run}"] for part in ("--set", one)]
+def after_pretraining(
+    run: str, config: str | None, overrides: Iterable[str] | None, *, with_plm: bool = True
+) -> str:
+    """Return how to finetune from the run, with its own settings but those of pretraining.
+
+    with_plm: whether the run was pretrained with a PLM; where it wasn't, nor is the finetuning.
+    """
+    dropped = ("pretrain.", "finetune.init=", *(() if with_plm else ("finetune.with_plm=",)))
+    kept = [one for one in overrides or [] if not one.startswith(dropped)]
+    alone = [] if with_plm else ["finetune.with_plm=false"]
+    settings = [part for one in [*kept, *alone, f"finetune.init={run}"] for part in ("--set", one)]
     given = ["--config", config] if config else []
     return _line("finetune", *given, *settings, "--run", f"{run.rstrip('/')}-finetuned")
 

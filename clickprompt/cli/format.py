@@ -142,7 +142,9 @@ def job_line(job: dict[str, Any]) -> str:
 
 
 def outcomes_table(result: dict[str, Any]) -> str:
-    """Format what the pipeline ends with: one line per model, what they show, and what they don't."""
+    """Format what the pipeline ends with: one line per model and one of the click rate alone, what they show,
+    and what they don't.
+    """
     lines = [
         f"{'model':<25}{'best step':>11}{'test AUC':>10}{'95% by user':>18}{'difference':>12}"
         f"{'95%, paired by user':>21}{'p':>7}"
@@ -152,12 +154,18 @@ def outcomes_table(result: dict[str, Any]) -> str:
         gain = "–" if row["difference"] is None else f"{row['difference']:+.4f}"
         p_value = "–" if row["p_value"] is None else f"{row['p_value']:.2g}"
         steps = f"{row['best_step']} of {row['steps']}"
-        auc = "undefined" if row["auc"] is None else f"{row['auc']:.4f}"
         lines.append(
-            f"{row['model']:<25}{steps:>11}{auc:>10}{_interval(row):>18}{gain:>12}{interval:>21}{p_value:>7}"
+            f"{row['model']:<25}{steps:>11}{_auc(row):>10}{_interval(row):>18}{gain:>12}{interval:>21}{p_value:>7}"
         )
+    if result.get("click_rate_only"):  # a result of an earlier version has none
+        auc = _auc(result["click_rate_only"])
+        lines.append(f"{'click rate only':<25}{'–':>11}{auc:>10}{'–':>18}{'–':>12}{'–':>21}{'–':>7}")
     texts = [result["conclusion"], *([result["notice"]] if result["notice"] else [])]
     return "\n".join([*lines, *(textwrap.fill(text, _WIDTH) for text in texts)])
+
+
+def _auc(figures: dict[str, Any]) -> str:
+    return "undefined" if figures["auc"] is None else f"{figures['auc']:.4f}"
 
 
 def seeds_table(result: dict[str, Any]) -> str:

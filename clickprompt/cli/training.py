@@ -46,7 +46,9 @@ def _train(stage: str, run: str, config: str | None, overrides: list[str] | None
         as_json,
         result,
         f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}",
-        then=after_finetuning(run) if stage == "finetune" else after_pretraining(run, config, overrides),
+        then=after_finetuning(run)
+        if stage == "finetune"
+        else after_pretraining(run, config, overrides, with_plm=settings.pretrain.with_plm),
     )
 
 

@@ -1,5 +1,6 @@
 """Test whether one model's AUC exceeds another's on the same rows by more than chance."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,18 +39,23 @@ def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
 def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArray) -> dict[str, Any]:
     """Return {"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and
     two tests of the difference: "delong", which treats rows as independent, and "user_bootstrap", which
-    doesn't (None if all rows belong to one user). If all rows are of one class, only "log_loss" isn't None.
+    doesn't; None if there are too few rows of a class, or too few users, to test. If all rows are of one
+    class, only "log_loss" isn't None.
 
     All [N]; users are ids of any kind. Raises DataError as `auc_or_none` does.
     """
     base_auc = auc_or_none(labels, base_logits)
-    several = len(np.unique(users)) > 1
     return {
         "auc": base_auc,
         "log_loss": log_loss(labels, base_logits),
         "relative_improvement": relative_improvement(auc_or_none(labels, logits), base_auc),
-        "delong": delong(labels, logits, base_logits)._asdict() if base_auc is not None else None,
-        "user_bootstrap": user_bootstrap(users, labels, logits, base_logits)._asdict()
-        if several and base_auc is not None
-        else None,
+        "delong": _tested(delong, labels, logits, base_logits),
+        "user_bootstrap": _tested(user_bootstrap, users, labels, logits, base_logits),
     }
+
+
+def _tested(test: Callable[..., Any], *arrays: NDArray) -> dict[str, Any] | None:
+    try:
+        return test(*arrays)._asdict()
+    except DataError:  # the arrays have been checked, so there are too few rows or users
+        return None

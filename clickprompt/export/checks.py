@@ -1,5 +1,7 @@
 """Check that an export fits a dataset before anything is scored with it."""
 
+from collections.abc import Iterable
+
 from clickprompt.config import PRETRAINING, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.model_table import open_model_table
@@ -41,13 +43,22 @@ def check_dataset(export: str, info: ExportInfo, dataset: Dataset) -> None:
 
 
 def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
-    expected = list(zip(info.field_names, info.field_sizes, strict=True))
-    found = [(name, int(size)) for name, size in zip(dataset.field_names, dataset.field_sizes, strict=True)]
-    if expected != found:
+    if list(info.field_names) != list(dataset.field_names):
         raise DataError(
-            f"{export}: trained on the fields {expected}, {dataset.uri} has {found}; give the dataset "
-            "it was trained on"
+            f"{export}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has "
+            f"{', '.join(dataset.field_names)}; give the dataset it was trained on"
         )
+    sizes = zip(info.field_names, info.field_sizes, dataset.field_sizes, strict=True)
+    other = [(name, expected, int(found)) for name, expected, found in sizes if expected != found]
+    if other:
+        raise DataError(
+            f"{export}: trained on {_values((name, size) for name, size, _ in other)}, and {dataset.uri} has "
+            f"{_values((name, size) for name, _, size in other)}; give the dataset it was trained on"
+        )
+
+
+def _values(sizes: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{size:,} values of {name}" for name, size in sizes)
 
 
 def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable | None:

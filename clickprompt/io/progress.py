@@ -21,7 +21,7 @@ def say(message: str) -> None:
 class Task:
     """A long piece of work of `total` units. `update` and `phase` may be called as often as one likes.
 
-    rows: of one unit; then the rate is shown, too.
+    rows: of one unit; then the rate is shown, too. 1 if the units are rows.
     """
 
     def __init__(self, description: str, total: int, rows: int | None = None):
@@ -41,25 +41,27 @@ class Task:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
-            MofNCompleteColumn,
             Progress,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
 
         console = Console(stderr=True)
         if console.is_terminal:
             columns = [
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=10),
+                TextColumn("{task.fields[count]}"),
+                TimeElapsedColumn(Column(no_wrap=True)),
+                TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+                # Where the terminal is narrow, the note is what goes on in a second line
+                TextColumn("{task.fields[info]}", table_column=Column()),
             ]
-            self._bar = Progress(*columns, TextColumn("{task.fields[info]}"), console=console)
+            self._bar = Progress(*columns, console=console)
             self._bar.start()
-            self._bar.add_task(self._description, total=self._total, info="")
+            self._bar.add_task(self._description, total=self._total, count=self._count(0), info="")
         return self
 
     def __exit__(
@@ -70,23 +72,28 @@ class Task:
         if kind is None:
             say(f"{self._description}: done in {time.monotonic() - self._started:.0f} s")
 
-    def phase(self, what: str) -> None:
-        """Say what is done before the first unit."""
+    def phase(self, what: str, count: str = "") -> None:
+        """Say what is done before the first unit, and how much of it.
+
+        Another phase is a line of its own, another count isn't.
+        """
         now = time.monotonic()
+        shown = f"{what} {count}".rstrip()
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], info=f"{what} …")
+            self._bar.update(self._bar.task_ids[0], info=f"{shown} …")
         elif what != self._phase:
-            say(f"{self._description}: {what} …")
+            say(f"{self._description}: {shown} …")
             self._said = now
         elif now - self._said >= _LINE_EVERY:
-            say(f"{self._description}: {what} … ({now - self._started:.0f} s)")
+            say(f"{self._description}: {shown} … ({now - self._started:.0f} s)")
             self._said = now
         self._phase = what
 
     def update(self, done: int, info: str = "") -> None:
         """Say how many units are done, with a note."""
         now = time.monotonic()
-        if self._first is None:  # a resumed run doesn't start at 0, and its estimate shouldn't either
+        if self._first is None or done < self._done:
+            # A resumed run doesn't start at 0, and its estimate shouldn't either; nor if it is set back
             self._first, self._first_at, self._done, self._done_at = done, now, done, now
             self._said = 0.0
         if done != self._done:
@@ -96,14 +103,17 @@ class Task:
         if self._rows and rate:
             info = f"{rate * self._rows:,.0f} rows/s{' · ' if info else ''}{info}"
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=done, info=info)
+            self._bar.update(self._bar.task_ids[0], completed=done, count=self._count(done), info=info)
             return
         if now - self._said < _LINE_EVERY and self._said:
             return
         self._said = now
         seconds = (self._total - done) / rate - (now - self._done_at) if rate else 0
         left = f", {duration(seconds)} left" if seconds > 0 else ""
-        say(f"{self._description}: {done}/{self._total}{left}{' · ' if info else ''}{info}")
+        say(f"{self._description}: {self._count(done)}{left}{' · ' if info else ''}{info}")
+
+    def _count(self, done: int) -> str:
+        return f"{done:,} / {self._total:,}" if self._rows == 1 else f"{done}/{self._total}"
 
 
 def duration(seconds: float) -> str:

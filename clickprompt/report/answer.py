@@ -95,6 +95,9 @@ def answer(
             continue
         by_user = one.figures["user_bootstrap"]
         figures, how = by_user or one.figures["delong"], "bootstrap by user" if by_user else "DeLong"
+        if figures is None:
+            cautions.append(f"{called(one.run)} can't be tested: there are too few rows, clicks or users.")
+            continue
         claims.append(
             _Claim(
                 called(one.run),

@@ -194,7 +194,10 @@ def _drawn(found: Sequence[Comparison]) -> list[Bar]:
         if one.auc is None or base_auc is None or one.figures is None:
             continue
         difference = one.auc - base_auc
-        interval = (one.figures["user_bootstrap"] or one.figures["delong"])["interval"]
+        test = one.figures["user_bootstrap"] or one.figures["delong"]
+        if test is None:
+            continue
+        interval = test["interval"]
         shown = signed(difference)
         tip = f"{one.run.name}: {shown} {interval_of(signed)(interval)}"
         drawn.append(Bar(one.run.name, shown, [Value(one.run.number, difference, shown, interval, tip=tip)]))

@@ -8,6 +8,16 @@ from clickprompt.runtime.cluster.home import make_home
 
 make_home()  # Ray's modules need it when they are imported
 
+# What Ray prints on the command's terminal (it reads this when it is imported): without colour, and without
+# what nobody can do anything about. That is how many processes it has started, each try of a task, and a page
+# on each process that died. Whether a command goes on or fails, it says so itself; Ray's logs keep the page.
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX",
+    "worker processes have been started on node|A worker died or was killed while executing a task|"
+    "task will be retried",
+)
+
 # Ray binds its ports on every interface, and reads its authentication mode once, when it is imported. So an
 # embedded Ray gets a token of this process's own, unless the user has chosen a mode or has a token (which is
 # then also the token of the cluster to connect to). A job's entry point gets what it needs from its cluster,

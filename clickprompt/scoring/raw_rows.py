@@ -250,7 +250,7 @@ def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: s
             rows, origin = table, np.arange(len(table))
             try:
                 if transform.explode and set(transform.explode.columns) <= set(columns):
-                    rows, origin = exploded(table, transform.explode)
+                    rows, origin = exploded(table, transform.explode, labelled=False)
                 logits, transformed = scorer.score(rows, nulls_of(part))
                 texts = [as_text(rows.column(name).combine_chunks()) for name in keep]
             except BadValue as error:

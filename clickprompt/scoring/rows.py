@@ -1,5 +1,7 @@
 """Score rows with an export: what an evaluation actor needs, without Ray."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -30,12 +32,17 @@ class RowScorer:
         )
 
     @torch.no_grad()
-    def score(self, rows: pa.Table) -> Scores:
+    def score(self, rows: pa.Table, scored: Callable[[int], None] | None = None) -> Scores:
+        """Return the rows' scores; meanwhile, call `scored` with the number of rows of each batch."""
         columns = columns_of(rows)
         if self._model.plm is None:
             columns = filled_up(columns, self._batch_size)
         batches = self._collator.micro_batches(columns, self._batch_size, epoch=0)
-        towers = [self._model.tower_logits(*model_inputs(batch.to(self._device))) for batch in batches]
+        towers = []
+        for batch in batches:
+            towers.append(self._model.tower_logits(*model_inputs(batch.to(self._device))))
+            if scored is not None:
+                scored(int((batch.row_weight > 0).sum()))
         counted = torch.cat([batch.row_weight for batch in batches]) > 0
 
         def column(parts: list[torch.Tensor]) -> np.ndarray:

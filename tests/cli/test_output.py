@@ -67,8 +67,13 @@ def test_every_next_command_is_one():
         "clickprompt finetune --config demo --set 'plm.path=a b' --set finetune.epochs=2 "
         "--set finetune.init=runs/a/ --run runs/a-finetuned"
     )
+    alone = following.after_pretraining("runs/a", None, ["finetune.with_plm=true"], with_plm=False)
+    assert alone == (
+        "clickprompt finetune --set finetune.with_plm=false --set finetune.init=runs/a --run runs/a-finetuned"
+    )
     lines = [
         pretrained,
+        alone,
         following.after_preparing("s3://b/data"),
         following.after_tokenizing("runs/data", "a b"),
         following.after_finetuning("runs/it's"),
@@ -82,4 +87,4 @@ def test_every_next_command_is_one():
             name, *arguments = shlex.split(part[part.index("clickprompt ") :])[1:]
             whole.commands[name].make_context(name, arguments)  # pyright: ignore[reportAttributeAccessIssue]
             taken += 1
-    assert taken == 8
+    assert taken == 9

@@ -39,6 +39,20 @@ def test_where_all_rows_are_of_one_class_only_log_loss_is_compared():
     assert "AUC and Rel.Impr undefined" in comparison({"base": "b", "against": {**found, "log_loss": 0.7}})
 
 
+def test_too_few_clicks_are_compared_but_not_tested():
+    users, labels = np.arange(40) // 4, np.zeros(40)
+    labels[7] = 1
+    base = np.linspace(-1, 1, 40)
+    found = compare(users, labels, base + labels, base)
+    assert found["auc"] == auc(labels, base)
+    assert found["relative_improvement"] > 0
+    assert found["delong"] is None
+    assert found["user_bootstrap"]["difference"] > 0  # most draws have the one click's user
+    alone = compare(np.zeros(40), labels, base + labels, base)
+    assert (alone["delong"], alone["user_bootstrap"]) == (None, None)
+    assert len(comparison({"base": "b", "against": alone}).splitlines()) == 1
+
+
 def test_other_rows_or_labels_are_refused():
     ours = table([1, 2, 3], [0, 1, 0], [0.1, 0.2, 0.3])
     assert paired_logits(ours, table([1, 2, 3], [0, 1, 0], [1, 2, 3])).tolist() == [1, 2, 3]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +65,11 @@ def test_from_files_to_scores_by_three_commands(name, tmp_path, monkeypatch, com
         command("predict", "--run", f"first/{result['best']}", "--rows", files[0], "--out", "x", "--json")
     )
     assert pq.read_table(alone["path"])["logit"].equals(found["logit"])
+    if name == "mind":  # impressions that nobody has clicked yet, as in its test set
+        shown = re.sub(r"-[01]\b", "", (tmp_path / files[0]).read_text())
+        (tmp_path / "new.tsv").write_text(shown)
+        command("predict", "--run", "first", "--rows", "new.tsv", "--out", "new")
+        assert pq.read_table("new")["logit"].equals(found["logit"])
 
 
 FOLDERS = ("scratch", "without-plm", "with-plm")

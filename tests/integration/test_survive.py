@@ -209,9 +209,19 @@ def test_ctrl_c(config, undisturbed, tmp_path):
         if len(signals) == 1:
             assert f"stopped at {len(losses(run))} of {STEPS}" in said
             assert len(losses(run)) == step_of(newest_complete(os.path.join(run, "checkpoints")))
+    before = step_of(newest_complete(os.path.join(run, "checkpoints")))
     process = start("finetune", "--config", file, "--run", run)
-    assert process.wait(timeout=200) == 0, process.stderr.read()
+    while step_of(newest_complete(os.path.join(run, "checkpoints"))) <= before:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if "RayTrainWorker" in "".join(child.cmdline())).kill()
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
     assert losses(run) == pytest.approx(undisturbed, rel=1e-5)
+    assert said.count("run: the workers begin again from the newest checkpoint; Ray's logs say why\n") == 1
+    ours = ("finetune: ", "on Ray: ", "embedded Ray: ", "run: ", "next: ")
+    assert [line for line in said.splitlines() if not line.startswith(ours)] == [], "Ray's"
 
 
 @pytest.mark.slow

@@ -9,7 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.cli.main import main
-from clickprompt.io import storage
+from clickprompt.config import RuntimeConfig
+from clickprompt.errors import RunError
+from clickprompt.io import progress, storage
+from clickprompt.runtime.prepare.fan_out import fan_out
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.finetuned import write_run
 from tests.support.folders import files_below
@@ -22,19 +25,35 @@ pytestmark = pytest.mark.ray
 TIMINGS = {"ms_per_batch", "ms_per_batch_p99", "rows_per_second"}
 
 
-def same_on_ray(capsys, commands, places):
+@pytest.fixture
+def ours(monkeypatch):
+    """The lines that the package itself has printed on stderr."""
+    printed = []
+
+    def recording(message, **options):
+        printed.extend(message.splitlines())
+        print(message, **options)
+
+    monkeypatch.setattr(progress, "print", recording, raising=False)
+    return printed
+
+
+def same_on_ray(capfd, ours, commands, places):
     """Run commands without Ray, whose paths are below places[0], and on Ray below places[1]. Compare what
-    they print and all files, without timings.
+    they print and all files, without timings. On stderr there are lines of the package only, none of Ray's.
     """
     alone, said = run_without_ray([[*command, "--set", "runtime.use_ray=auto"] for command in commands])
     assert "on Ray" not in said
     assert "embedded Ray" not in said
     for command, found in zip(commands, alone, strict=True):
         moved = [word.replace(places[0], places[1]) for word in command]
+        capfd.readouterr()
+        ours.clear()
         with pytest.raises(SystemExit) as stopped:
             main([*moved, "--json"])
-        output = capsys.readouterr()
+        output = capfd.readouterr()
         assert stopped.value.code == 0, output.err
+        assert output.err.splitlines() == ours
         assert comparable(json.loads(output.out), places[1]) == comparable(found, places[0])
     here, there = (files_of(place) for place in places)
     assert list(here) == list(there)
@@ -86,7 +105,7 @@ def write_toys(folder):
 
 
 @pytest.mark.parametrize("seed", [1, 5])
-def test_data(ray_session, capsys, tmp_path, places, seed):
+def test_data(ray_session, capfd, ours, tmp_path, places, seed):
     frame, schema = random_log(seed)
     schema |= {"k_core": 0}
     half = len(frame) // 2
@@ -98,7 +117,8 @@ def test_data(ray_session, capsys, tmp_path, places, seed):
     toys = write_toys(str(tmp_path / "toys"))
     plm = write_plm(str(tmp_path / "plm"))
     results, files = same_on_ray(
-        capsys,
+        capfd,
+        ours,
         [
             ["synth", "goodreads", "--rows", "3000", "--out", f"{places[0]}/synth", "--set", "seed=3"],
             ["prepare", path, "--out", f"{places[0]}/data"],
@@ -117,7 +137,18 @@ def test_data(ray_session, capsys, tmp_path, places, seed):
     assert sum(name.endswith("manifest.json") for name in files) == 4
 
 
-def test_scores(ray_session, capsys, tmp_path, places):
+def test_a_process_that_ends_for_good_is_one_line(ray_session, capfd):
+    runtime = RuntimeConfig(use_ray="always")
+    with (
+        pytest.raises(RunError, match=r"a process of Ray ended, .*: The worker died .*; the same command"),
+        fan_out(runtime, 1, 0, "files") as work,
+    ):
+        work.each(lambda: os._exit(1), [()], "reading")
+    output = capfd.readouterr()
+    assert (output.out, output.err.splitlines()) == ("", ["reading: 0/1"])
+
+
+def test_scores(ray_session, capfd, ours, tmp_path, places):
     dataset, plm = write_both(str(tmp_path / "prepared"))
     rows = dataset.read_split("test")
     values = {
@@ -142,7 +173,7 @@ def test_scores(ray_session, capsys, tmp_path, places):
         ["recovery", "--run", f"{places[0]}/pretrain"],
         ["evaluate", "--run", f"{places[0]}/with_plm", "--split", "valid"],
     ]
-    results, files = same_on_ray(capsys, commands, places)
+    results, files = same_on_ray(capfd, ours, commands, places)
     assert all(results[number]["ms_per_batch"] > 0 for number in (0, 2))
     assert os.path.isfile(f"{places[0]}/pretrain/recovery-test.json")
     assert os.path.isfile(f"{places[0]}/with_plm/attention-test.json")

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from clickprompt.errors import DataError
+from clickprompt.evaluation import comparison
 from clickprompt.io import storage
 from clickprompt.report.make import make_report
 from clickprompt.report.table import auc, signed
@@ -161,3 +163,18 @@ def test_too_many_rows_are_not_compared(copied, tmp_path):
     runs = [copied(name, f"{name}-many", evaluation=many) for name in ("dcnv2-0", "prompted-0")]
     answer = make_report(runs, str(tmp_path / "report.html"))["answer"]
     assert answer.startswith("Which model is better isn't tested. No comparison: 20,122,040 rows")
+
+
+def test_too_few_rows_to_test_are_said_and_shown(folders, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DataError("too few")
+
+    monkeypatch.setattr(comparison, "delong", refuse)
+    monkeypatch.setattr(comparison, "user_bootstrap", refuse)
+    result = make_report([folders["dcnv2-0"], folders["prompted-0"]], str(tmp_path / "report.html"))
+    assert result["answer"].startswith(
+        "Which model is better can't be said: none can be compared with dcnv2-0."
+    )
+    assert result["cautions"] == ["prompted-0 can't be tested: there are too few rows, clicks or users."]
+    [_, other] = result["comparisons"]
+    assert f"{auc(other['auc'])}" in storage.read_bytes(str(tmp_path / "report.html")).decode()

@@ -88,15 +88,21 @@ def test_what_the_command_prints(made_report):
     result = json.loads(json.dumps(made_report[0]))
     base, line = result["outcomes"]
     printed = outcomes_table(
-        {"rows": result["outcomes"], "conclusion": result["conclusion"], "notice": CAVEAT}
+        {
+            "rows": result["outcomes"],
+            "click_rate_only": result["click_rate_only"],
+            "conclusion": result["conclusion"],
+            "notice": CAVEAT,
+        }
     ).splitlines()
-    assert len({len(text) for text in printed[:3]}) == 1
+    assert len({len(text) for text in printed[:4]}) == 1
     assert printed[1].split()[-3:] == ["–", "–", "–"]
     low, high = line["interval"]
     for shown in (f"{line['auc']:.4f}", f"{line['difference']:+.4f}", f"[{low:+.4f}, {high:+.4f}]"):
         assert shown in printed[2]
     assert f"{base['best_step']} of {base['steps']}" in printed[1]
-    assert " ".join(printed[3:]) == f"{result['conclusion']} {CAVEAT}"
+    assert printed[3].split() == ["click", "rate", "only", "–", "0.5000", "–", "–", "–", "–"]
+    assert " ".join(printed[4:]) == f"{result['conclusion']} {CAVEAT}"
     assert max(map(len, printed)) <= 110
 
 

@@ -35,6 +35,7 @@ from clickprompt.errors import InputError
 
 __all__ = ["Draft", "draft_schema"]
 
+_HIGHEST_RATING = 100
 _EXPLODED = 4000  # rows of a sample whose lists are looked into
 
 
@@ -93,7 +94,7 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
                 f"{other.group.shown}: no column has keys, each once, that a column of the log has too; "
                 "left out"
             )
-    time, split, times = _ways_to_split(looks, label)
+    time, split, times = _ways_to_split(looks, label, log.group.made_names)
     entries = _entries(log, label, tables, {time, split})
     complete = label is not None and sum(not entry.reason for entry in entries) >= 2
     lines = [
@@ -151,7 +152,7 @@ def _as_log(group: FileGroup) -> DraftLog:
 
 
 def _ways_to_split(
-    looks: dict[str, Look], label: Label | None
+    looks: dict[str, Look], label: Label | None, nameless: bool
 ) -> tuple[str | None, str | None, dict[str, tuple[int, int]]]:
     """Find the column of times, or the one that says train, valid or test; and all columns of times, with
     their first and last.
@@ -162,7 +163,7 @@ def _ways_to_split(
     times = {
         name: span
         for name, one in looks.items()
-        if (label is None or name != label.column) and (span := times_of(one))
+        if (label is None or name != label.column) and (span := times_of(one, nameless))
     }
     # Among several, prefer one that has such a name and tells moments apart, not only days
     ranked = sorted(times, key=lambda name: (not draft_names.is_time(name), -looks[name].distinct))
@@ -183,6 +184,10 @@ def _entries(
             entry = _entry(one, one.name, [readable(one.name)], taken, True)
             if not entry.reason and one.name in others:
                 entry.reason = "may be another label: leave it out unless it is known before the click"
+            if not entry.reason and draft_names.is_outcome(one.name):
+                entry.reason = (
+                    "what came of it, by its name: a leak? leave it out unless it is known before the click"
+                )
             if not entry.reason and answer is not None and _leaks(one, answer):
                 entry.reason = (
                     "its value decides the label: a leak? leave it out unless it is known before the click"
@@ -263,7 +268,12 @@ def _label_lines(log: DraftLog, label: Label | None) -> list[str]:
 
 
 def _few_numbers(one: Look) -> bool:
-    return one.numbers is not None and 2 <= one.distinct <= 10
+    return (
+        one.numbers is not None
+        and 2 <= one.distinct <= 10
+        and np.nanmax(np.abs(one.numbers)) <= _HIGHEST_RATING
+        and not draft_names.is_id(one.name)
+    )
 
 
 def _time_lines(

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from clickprompt.data.sources import draft_names
 from clickprompt.data.sources.schema import FieldSchema
+from clickprompt.data.transform.buckets import significant
 from clickprompt.data.transform.instants import instants
 from clickprompt.data.transform.row_transform import FieldRule, field_texts
 from clickprompt.data.transform.values import BadValue, kind_of, lists, numbers, texts
@@ -27,6 +28,7 @@ _FEW = 20  # up to this many distinct numbers are taken as categories
 _QUANTILES = 8
 # characters from which on a text is worth cutting, and the length it is cut to
 _LONG, _LONGEST = 200, 200
+_RECENT = (0.94e9, 2.1e9)  # seconds: from late in 1999 to 2036
 _ENOUGH = 10  # fewest rows for which values that come once mean something
 _MANY_TEXTS = 5000  # most distinct values that are searched for separators
 _SEPARATORS = ("|", ";", ",")
@@ -101,9 +103,12 @@ def look(name: str, column: pa.Array, nulls: tuple[str, ...], kinds: Collection[
     )
 
 
-def times_of(found: Look) -> tuple[int, int] | None:
+def times_of(found: Look, nameless: bool = False) -> tuple[int, int] | None:
     """Return the first and the last time, in microseconds, of a column that has nothing but times, not all
     the same.
+
+    nameless: whether the file has no names of columns. Then numbers are times if they look like recent ones;
+    otherwise the name must say so.
     """
     if (
         found.missing
@@ -113,7 +118,8 @@ def times_of(found: Look) -> tuple[int, int] | None:
     ):
         return None
     if found.numbers is not None and (
-        np.abs(found.numbers).min() < 1e8 or not draft_names.is_time(found.name)
+        np.abs(found.numbers).min() < 1e8
+        or not (_are_recent(found) if nameless else draft_names.is_time(found.name))
     ):
         return None
     try:
@@ -124,6 +130,16 @@ def times_of(found: Look) -> tuple[int, int] | None:
         return None
     first, last = pc.min_max(moments).as_py().values()
     return (first, last) if first < last else None
+
+
+def _are_recent(found: Look) -> bool:
+    """Return whether the numbers are seconds or milliseconds since 1970, of this century so far, and most of
+    them come once or twice.
+    """
+    assert found.numbers is not None
+    seconds = found.numbers / (1000 if found.numbers.min() > _RECENT[1] else 1)
+    within = bool((seconds >= _RECENT[0]).all() and (seconds <= _RECENT[1]).all())
+    return within and found.distinct > found.rows / 2
 
 
 def is_impressions(found: Look) -> bool:
@@ -158,7 +174,11 @@ def _of_numbers(found: Look) -> tuple[dict[str, Any], str]:
     assert found.numbers is not None
     present = found.numbers[~np.isnan(found.numbers)]
     whole = bool((present == np.floor(present)).all())
-    is_id = draft_names.is_id(found.name) or (whole and bool((np.abs(present) >= 2.0**53).any()))
+    is_id = (
+        draft_names.is_id(found.name)
+        or (whole and bool((np.abs(present) >= 2.0**53).any()))
+        or (whole and found.distinct > _FEW and _are_alike(present))
+    )
     if is_id or found.distinct <= _FEW:
         mixed = {"integer", "float"} <= found.kinds or (is_id and whole and "float" in found.kinds)
         return (
@@ -168,6 +188,14 @@ def _of_numbers(found: Look) -> tuple[dict[str, Any], str]:
         )
     remark = "" if not whole else "if it is an id, leave kind and quantiles out"
     return {"kind": "numeric", "quantiles": _QUANTILES}, remark
+
+
+def _are_alike(present: np.ndarray) -> bool:
+    """Return whether most of the numbers are no longer distinct with the digits that quantiles are fitted
+    with, as 151603712 and 151603752: they are ids.
+    """
+    short = significant(pa.array(present)).to_numpy(zero_copy_only=False)
+    return len(np.unique(short)) < len(np.unique(present)) / 2
 
 
 def why_not(found: Look, rule: dict[str, Any], of_log: bool) -> str:

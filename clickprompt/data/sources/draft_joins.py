@@ -43,7 +43,7 @@ class DraftLog:
     def score(self) -> tuple[bool, bool, bool]:
         return (
             bool(self.labels and self.labels[0].sure),
-            any(times_of(one) for one in self.looks),
+            any(times_of(one, self.group.made_names) for one in self.looks),
             bool(self.labels),
         )
 

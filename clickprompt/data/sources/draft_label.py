@@ -49,6 +49,18 @@ _SPECIFIC = (
     ),
 )
 """what users do, the rarest and most telling first"""
+_SHOWN = (
+    "view",
+    "impression",
+    "show",
+    "shown",
+    "exposure",
+    "display",
+    "skip",
+    "ignore",
+    "search",
+    "wishlist",
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,12 @@ def _candidate(found: Look) -> tuple[int, Label] | None:
         chosen = _most_specific(events)
         remark = f"its values, the most frequent first: {', '.join(map(shown, events))}"
         return 200, Label(found.name, {"column": found.name, "positive": [chosen]}, remark, name in EVENTS)
+    known = {plain_name(value) for value in values}
+    if len(known) > 1 and known <= {*_SPECIFIC, *_SHOWN, "removefromcart"}:
+        events = found.found()
+        remark = f"by its values, the most frequent first: {', '.join(map(shown, events))}"
+        rule = {"column": found.name, "positive": [_most_specific(events)]}
+        return 300, Label(found.name, rule, remark, True)
     return None
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "are_alike",
     "is_id",
     "is_item",
+    "is_outcome",
     "is_request",
     "is_session",
     "is_split",
@@ -27,6 +28,7 @@ LABELS = (
     "clicked",
     "isclick",
     "isclicked",
+    "clk",
     "label",
     "target",
     "converted",
@@ -85,6 +87,7 @@ _ITEMS = (
         "news",
         "article",
         "ad",
+        "adgroup",
         "creative",
         "video",
         "song",
@@ -142,6 +145,19 @@ _TIMES = (
     "unixreviewtime",
     "eventtime",
 )
+_UNITS = ("s", "sec", "secs", "seconds", "ms", "millis", "milliseconds", "us", "ns", "utc", "unix")
+_DONE = (
+    *("like", "liked", "follow", "comment", "forward", "hate", "share", "shared", "favorite", "favourite"),
+    *("collect", "bookmark", "profileenter", "install", "purchase", "order", "buy", "addtocart"),
+)
+_OUTCOMES = (
+    *("longview", "playtime", "playduration", "playseconds", "watchtime", "watchingtimes", "watchduration"),
+    *("watchratio", "dwelltime", "readtime", "staytime", "profilestaytime", "commentstaytime", "viewtime"),
+    *("transactionid", "orderid", "purchaseid", "conversionid", "clicktime", "clickid", "conversiontime"),
+    *("reviewtext", "reviewtitle", "reviewbody", "reviewsummary", "review", "useful", "funny", "helpful"),
+    *("helpfulvotes", "totalvotes", "vote", "votes"),
+)
+_TYPED = re.compile(":(token|float)(_seq)?$")  # RecBole: the type behind the name in a file's first line
 _REQUESTS = ("request", "impression", "query", "requestid", "impressionid", "queryid", "searchid", "search")
 _UPPER = {
     "id": "ID",
@@ -158,7 +174,10 @@ _LONGEST = 60  # most characters of a field's name
 
 
 def words(name: str) -> list[str]:
-    """Split a name into lower-case words: movieId, movie_id and movie.id are movie and id."""
+    """Split a name into lower-case words: movieId, movie_id and movie.id are movie and id; so are those of
+    movie_id:token.
+    """
+    name = _TYPED.sub("", name)
     apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1 \2", name))
     return [word.lower() for word in re.findall(r"[^\W_]+", apart)]
 
@@ -216,7 +235,8 @@ def is_id(name: str) -> bool:
     """Return whether numbers in a column of this name are ids, not quantities."""
     found = words(name)
     return (
-        is_user(name)
+        name.endswith(":token")
+        or is_user(name)
         or is_item(name)
         or is_session(name)
         or (bool(found) and (found[-1] in _IDS or readable(name).endswith(" ID")))
@@ -225,9 +245,20 @@ def is_id(name: str) -> bool:
 
 def is_time(name: str) -> bool:
     found = words(name)
+    if len(found) > 1 and found[-1] in _UNITS:
+        found = found[:-1]
     return bool(found) and (
         found[-1] in _TIMES or plain_name(name) in _TIMES or found[0] in ("timestamp", "datetime")
     )
+
+
+def is_outcome(name: str) -> bool:
+    """Return whether a log's column of this name says what a user did after, or besides, the click."""
+    found = words(name)
+    if len(found) > 1 and found[-1] in _UNITS:
+        found = found[:-1]
+    whole = "".join(found)
+    return whole in _OUTCOMES or (found[:1] == ["is"] and whole[2:] in _DONE)
 
 
 def is_split(name: str) -> bool:

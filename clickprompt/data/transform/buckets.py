@@ -110,12 +110,13 @@ def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[floa
     """Return at most n - 1 increasing edges for `bucket`: each is the distinct value before which the rows
     come nearest to i / n of all.
 
-    values [V], distinct; counts [V], their rows. Raises ValueError if all rows have one value.
+    values [V], distinct; counts [V], their rows. Raises ValueError unless there are two values.
     """
     order = np.argsort(values)
     values, below = values[order], np.cumsum(counts[order])
     if len(values) < 2:
-        raise ValueError(f"{len(values)} distinct values, which can't be cut into {n} parts")
+        what = "all numbers are the same to five digits" if len(values) else "training rows have no number"
+        raise ValueError(f"{what}, which can't be cut into {n} parts")
     cuts = below[:-1]  # a cut before values[1], values[2], …
     edges = []
     for part in range(1, n):

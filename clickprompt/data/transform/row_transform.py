@@ -156,9 +156,11 @@ def _blank_is_null(found: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(found, ""), pa.scalar(None, pa.string()), found)
 
 
-def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
+def exploded(rows: pa.Table, rule: Explode, *, labelled: bool = True) -> tuple[pa.Table, np.ndarray]:
     """Return the rows that the lists in `rule.columns` stand for, and the number of the row that each comes
     from; an empty list makes none.
+
+    labelled: if False, entries may lack their second part, all or none of them: new rows have no clicks yet.
 
     Raises BadValue for lists that differ in length, and for an entry without its two parts.
     """
@@ -175,13 +177,12 @@ def exploded(rows: pa.Table, rule: Explode) -> tuple[pa.Table, np.ndarray]:
     origin = np.repeat(np.arange(len(rows)), sizes[first])
     flat = {name: found.flatten() for name, found in parts.items()}
     if rule.split and rule.into:
-        flat = dict(zip(rule.into, _two_parts(flat[first], rule, origin), strict=True))
+        flat = dict(zip(rule.into, _two_parts(flat[first], rule, origin, labelled), strict=True))
     kept = rows.drop_columns([name for name in rows.column_names if name in (*rule.columns, *flat)]).take(
         pa.array(origin)
     )
-    for name, column in flat.items():
-        kept = kept.append_column(name, column)
-    return kept, origin
+    columns = dict(zip(kept.column_names, kept.columns, strict=True)) | flat
+    return pa.table(columns), origin
 
 
 def _elements(column: pa.Array, separator: str | None) -> pa.Array:
@@ -208,9 +209,13 @@ def _no_nulls(lists: pa.Array) -> pa.Array:
     )
 
 
-def _two_parts(entries: pa.Array, rule: Explode, origin: np.ndarray) -> tuple[pa.Array, pa.Array]:
+def _two_parts(
+    entries: pa.Array, rule: Explode, origin: np.ndarray, labelled: bool
+) -> tuple[pa.Array, pa.Array]:
     halves = pc.split_pattern(entries, rule.split, max_splits=1, reverse=True)
     wrong = pc.not_equal(pc.list_value_length(halves), 2).fill_null(True).to_numpy(zero_copy_only=False)
+    if not labelled and wrong.all() and not entries.null_count:
+        return entries, pa.nulls(len(entries), pa.string())
     if wrong.any():
         index = int(np.argmax(wrong))
         raise BadValue(

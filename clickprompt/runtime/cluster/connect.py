@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
@@ -157,7 +157,8 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
     """Connect to the Ray to run on; at the end, stop what this call started and nothing else.
 
     Raises ConfigError if the run doesn't fit and RunError if no cluster answers. An error that a task raised
-    for the user is raised as it is, without Ray's traceback around it.
+    for the user is raised as it is, without Ray's traceback around it, and RunError if a process that Ray
+    had started ended for good.
     """
     try:
         with _connected(runtime, dashboard):
@@ -166,6 +167,12 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
         if isinstance(error.cause, ClickPromptError):
             raise error.cause from None
         raise
+    except RayError as error:
+        what = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RunError(
+            f"a process of Ray ended, and again when it was started anew: {what.strip()} Ray's logs say why; "
+            "the same command tries again"
+        ) from error
 
 
 @contextlib.contextmanager

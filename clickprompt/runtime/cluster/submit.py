@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ __all__ = [
 _PACKAGE = os.path.dirname(os.path.abspath(clickprompt.__file__))
 _GRACE = "120"  # seconds that a stopped job has for its checkpoint; Ray's own default is 3
 _PATIENCE = 60.0  # seconds that the job server may be unreachable while a job is followed
+_NO_AGENT = "No available agent"  # Ray 2.60's answer while the agents that start jobs aren't up yet
+_AGENT_S = 30.0  # seconds that a head which has just started has for them
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ def submit_job(
 
     Returns {"job_id", "status", "exit_code", "address"}. A file given as --config travels with the job.
 
-    Raises InputError for an unreachable address, a wrong token or an id that is taken.
+    A head that has just started may have no agent for jobs yet, so it is asked again for half a minute.
+
+    Raises InputError for an unreachable address, a wrong token or an id that is taken, and RunError if there
+    is still no agent.
     """
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="clickprompt-job-") as folder:
@@ -83,18 +88,21 @@ def submit_job(
             }
         with _answers(address):
             try:
-                job_id = client.submit_job(
-                    entrypoint=entrypoint,
-                    submission_id=how.job_id,
-                    runtime_env=environment,
-                    metadata={
-                        "clickprompt": clickprompt.__version__,
-                        "job": command,
-                        **_run_of(arguments),
-                        **how.metadata,
-                    },
-                    entrypoint_num_cpus=how.num_cpus,
-                    entrypoint_resources=dict(how.resources) or None,
+                job_id = _once_there_is_an_agent(
+                    address,
+                    lambda: client.submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=how.job_id,
+                        runtime_env=environment,
+                        metadata={
+                            "clickprompt": clickprompt.__version__,
+                            "job": command,
+                            **_run_of(arguments),
+                            **how.metadata,
+                        },
+                        entrypoint_num_cpus=how.num_cpus,
+                        entrypoint_resources=dict(how.resources) or None,
+                    ),
                 )
             except RuntimeError as error:
                 if how.job_id and "already exists" in str(error):
@@ -111,6 +119,26 @@ def submit_job(
     )
 
 
+def _once_there_is_an_agent(address: str, submit: Callable[[], str]) -> str:
+    """Return the job's id once the head has found an agent to start it. Raises RunError if it finds none."""
+    until = None
+    while True:
+        try:
+            return submit()
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error):
+                raise
+            if until is None:
+                until = time.monotonic() + _AGENT_S
+                say(f"{address}: no agent for jobs is up yet; asking again for {_AGENT_S:.0f} s")
+            elif time.monotonic() > until:
+                raise RunError(
+                    f"--address {address}: still no agent for jobs after {_AGENT_S:.0f} s; try again when "
+                    "`ray status` on the head lists its nodes"
+                ) from error
+        time.sleep(1)
+
+
 def follow_job(job_id: str, address: str) -> dict[str, Any]:
     """Print a job's log on stderr, from its beginning until the job has ended.
 
@@ -124,7 +152,7 @@ def follow_job(job_id: str, address: str) -> dict[str, Any]:
             details = client.get_job_info(job_id)
             logs = client.get_job_logs(job_id)
             unreachable_since = None
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             unreachable_since = unreachable_since or time.monotonic()
             if time.monotonic() - unreachable_since > _PATIENCE:
                 raise RunError(
@@ -260,7 +288,7 @@ def _answers(address: str) -> Iterator[None]:
             f"--address {address}: the cluster asks for its token ({_first_line(error)}); set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file that holds it"
         ) from error
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # requests' own errors are OSErrors
         raise InputError(
             f"--address {address}: no job server lets us in ({_first_line(error)}); check address and token"
         ) from error

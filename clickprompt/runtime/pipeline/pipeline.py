@@ -35,8 +35,8 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     """Run all stages that aren't complete; write `<run>/result.json` and return its content.
 
     That is {"rows": one per model of the final table (report/opening.py), "best": the folder of the model
-    that validation prefers, "conclusion", "run", "notice", "counts", "report"}. Raises InputError, before
-    anything starts, if the configuration can't work.
+    that validation prefers, "click_rate_only", "conclusion", "run", "notice", "counts", "report"}. Raises
+    InputError, before anything starts, if the configuration can't work.
     """
     began = time.monotonic()
     run = storage.native(run)
@@ -90,6 +90,7 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
             for line, score in zip(report["outcomes"], scores, strict=True)
         ],
         "best": variants[max(trained, key=lambda name: trained[name]["best_auc"])][0],
+        "click_rate_only": report["click_rate_only"],
         "conclusion": report["conclusion"],
         "run": run,
         "notice": config.pipeline.notice,

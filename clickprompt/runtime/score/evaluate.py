@@ -169,7 +169,7 @@ def evaluate_attention(
     taken = sum(count for _, count in groups)
     with (
         _scorers(runtime, dataset, taken, with_plm=True) as work,
-        Task(f"attention of {os.path.basename(run)}", taken) as task,
+        Task(f"attention of {os.path.basename(run)}", taken, rows=1) as task,
     ):
         found: list[AttentionSums] = []
         for sums in work.each("attend", ((export, split, *item) for item in groups), in_order=True):
@@ -251,8 +251,9 @@ def _each_group(work: Scorers, method: str, export: str, folder: str, dataset: D
     started, done = time.monotonic(), 0
     groups = range(len(dataset.row_group_counts(split)))
     with Task(
-        f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split]
+        f"scoring {split} of {os.path.basename(os.path.dirname(export))}", dataset.counts[split], rows=1
     ) as task:
+        task.update(0)
         for rows in work.each(method, ((export, split, group, folder) for group in groups), in_order=False):
             done += rows
             task.update(done)

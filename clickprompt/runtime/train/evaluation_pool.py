@@ -1,7 +1,7 @@
 """Score the validation split by the driver's evaluation actors, while training goes on."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -48,7 +48,7 @@ class PoolScoring:
         self._training = training
         self._scorers = scorers
 
-    def parts(self, export: str, step: int) -> Iterator[Part]:
+    def parts(self, export: str, step: int, scored: Callable[[int], None]) -> Iterator[Part]:
         """Yield what the actors found, whichever scored what."""
         what = f"{self._training.run}: validation of step {step}"
         remedy = "the same command continues from the newest checkpoint"
@@ -59,6 +59,7 @@ class PoolScoring:
         try:
             while pool.has_next():
                 part: Any = pool.get_next_unordered(timeout=timeout)
+                scored(len(part[1]))
                 yield part
         except RayTaskError as error:
             if isinstance(error.cause, ClickPromptError):

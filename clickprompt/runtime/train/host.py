@@ -18,7 +18,7 @@ class Status(Protocol):
     """Where rank 0 tells how far it is, and hears whether to stop."""
 
     def tell(self, known: Callable[[], dict[str, Any]]) -> None:
-        """Pass on what `known` returns. May be called in every step: it is asked twice a second at most."""
+        """Pass on what `known` returns. May be called in every step and from several threads."""
         ...
 
     def wants_stop(self) -> bool: ...
@@ -48,10 +48,11 @@ class Scoring(Protocol):
     beside: bool
     """whether the training goes on meanwhile"""
 
-    def parts(self, export: str, step: int) -> Iterator[Part]:
+    def parts(self, export: str, step: int, scored: Callable[[int], None]) -> Iterator[Part]:
         """Score the row groups of the validation split with an export, in any order.
 
         step: the one whose weights these are, for errors.
+        scored: called, from any thread, with the number of rows that were scored since the last call.
         """
         ...
 

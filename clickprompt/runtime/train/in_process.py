@@ -155,15 +155,11 @@ class _OwnStatus:
 
     def __init__(self, signals: list[int]) -> None:
         self.latest: dict[str, Any] | None = None
-        self._told = 0.0
         self._signals = signals
         self._leave = False
 
     def tell(self, known: Callable[[], dict[str, Any]]) -> None:
-        now = time.monotonic()
-        if self.latest is None or now - self._told > 0.5:
-            self._told = now
-            self.latest = known()
+        self.latest = known()
 
     def wants_stop(self) -> bool:
         if self._leave:
@@ -225,13 +221,13 @@ class _OwnScoring:
         self._threads = threads
         self._scorers = min(threads, _SCORERS) if device.type == "cpu" else 1
 
-    def parts(self, export: str, step: int) -> Iterator[Part]:
+    def parts(self, export: str, step: int, scored: Callable[[int], None]) -> Iterator[Part]:
         dataset = self._training.dataset
         scorer = storage.patiently(lambda: RowScorer(export, dataset, self._device))
 
         def score(group: int) -> Part:
             rows = storage.patiently(lambda: dataset.read_row_groups("valid", [group]))
-            scores = scorer.score(rows)
+            scores = scorer.score(rows, scored)
             return group, scores.labels, scores.logits
 
         with _one_thread_each(self._threads), _like_an_actor(self._scorers) as pool:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +51,13 @@ class ExportValidation:
         scoring: Scoring,
         validating: int | None,
         wants_stop: Callable[[], bool] | None = None,
+        tell: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
     ):
         """`validating` is the step whose validation an earlier part of this run began but didn't use.
 
         wants_stop: if this returns True during a scoring that isn't beside the training, it is put off until
         `result` is called, which isn't before the run ends.
+        tell: takes `known` whenever more rows are scored, as `Status.tell` does.
         """
         assert isinstance(training.stage, FinetuneConfig)
         self.every = training.stage.validate_every
@@ -64,6 +67,11 @@ class ExportValidation:
         self._engine = engine
         self._exports = exports
         self._scoring = scoring
+        self._tell = tell
+        self.known: Callable[[], dict[str, Any]] = self.progress
+        """what is told meanwhile"""
+        self._scored: int | None = None  # rows, while a split is being scored
+        self._counting = threading.Lock()  # several threads may score
         self._wants_stop = _never if wants_stop is None or scoring.beside else wants_stop
         # The following are rank 0's. Done when the weights given last are in storage
         self.exported: Future[None]
@@ -73,6 +81,11 @@ class ExportValidation:
         self.lag: float | None = None
         if validating is not None and engine.rank == 0:
             self._start(validating, None)
+
+    def progress(self) -> dict[str, Any]:
+        """Return {"validating": (rows scored, rows of the split)}, or nothing if none is being scored."""
+        scored = self._scored
+        return {} if scored is None else {"validating": (scored, self._training.dataset.counts["valid"])}
 
     def begin(self, step: int) -> None:
         weights = self._engine.weights()  # on every rank: the engine may have divided them
@@ -150,11 +163,22 @@ class ExportValidation:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels and logits of the whole split, in its own order. Raises _PutOffError if `wants_stop`."""
         parts: list[Part] = []
-        for part in self._scoring.parts(export, step):
-            if wants_stop():
-                raise _PutOffError
-            parts.append(part)
+        self._scored = 0
+        try:
+            self._count(0)
+            for part in self._scoring.parts(export, step, self._count):
+                if wants_stop():
+                    raise _PutOffError
+                parts.append(part)
+        finally:
+            self._scored = None
         parts.sort(key=lambda part: part[0])
         labels = np.concatenate([part_labels for _, part_labels, _ in parts])
         logits = np.concatenate([part_logits for _, _, part_logits in parts])
         return labels, logits
+
+    def _count(self, rows: int) -> None:
+        with self._counting:
+            self._scored = (self._scored or 0) + rows
+        if self._tell is not None:
+            self._tell(self.known)

@@ -37,6 +37,7 @@ def watched(
     """
     fitted: Future[dict[str, Any]] = Future()
     said: set[str] = set()
+    began = False  # whether a step was done since the workers last started
 
     def run() -> None:
         try:
@@ -49,12 +50,17 @@ def watched(
         task.phase(phase)
         threading.Thread(target=run, daemon=True, name="training").start()
         while not wait([fitted], timeout=0.5).done:
-            metrics = _told(read(bool(signals)), said)
+            metrics, validated = _told(read(bool(signals)), said), None
             if metrics is not None:
+                if "phase" in metrics and began:
+                    say(f"{name}: the workers begin again from the newest checkpoint; Ray's logs say why")
+                began = "step" in metrics or (began and "phase" not in metrics)
                 phase = metrics.get("phase", "waiting for the first batch")
+                validated = metrics.pop("validating", None)
                 metrics = None if "phase" in metrics else metrics  # the worker doesn't listen yet
+            validating = f"{validated[0]:,} / {validated[1]:,}" if validated else ""
             if not metrics:
-                task.phase(phase)
+                task.phase("validating" if validating else phase, validating)
             if watch is not None and not signals and watch(metrics or {}):
                 signals.append(signal.SIGTERM)
             if signals and metrics is None:
@@ -63,7 +69,8 @@ def watched(
                 )
             if metrics:
                 valid = f" · valid AUC {metrics['valid_auc']:.4f}" if "valid_auc" in metrics else ""
-                task.update(metrics["step"], f"loss {metrics['loss']:.4f}{valid}")
+                figures = f"loss {metrics['loss']:.4f}{valid}"
+                task.update(metrics["step"], f"validating {validating}" if validating else figures)
         outcome = fitted.result()
         _told(read(bool(signals)), said)
         if "interrupted" in outcome:

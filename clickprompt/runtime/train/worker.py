@@ -65,7 +65,13 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     validation = None
     if host.scoring is not None:
         validation = ExportValidation(
-            training, engine, exports, host.scoring, state.validating, host.status.wants_stop
+            training,
+            engine,
+            exports,
+            host.scoring,
+            state.validating,
+            host.status.wants_stop,
+            host.status.tell,
         )
 
     writer = CheckpointWriter()

@@ -57,6 +57,8 @@ class WorkerContext(Context):
         self._notes = {"notes": [far]} if far else {}
         if engine.rank == 0:
             host.status.tell(lambda: self._notes)
+        if validation is not None:
+            validation.known = self._known
         self._latest: dict[str, Any] = {}
         self._first: tuple[int, float] | None = None  # number and time of this process's first step
         self._log = _log_before(training.run, state.step) if engine.rank == 0 else []
@@ -79,9 +81,9 @@ class WorkerContext(Context):
         return self._probe()
 
     def on_step(self, metrics: dict[str, Any]) -> None:
-        self._first = self._first or (metrics["step"], time.monotonic())
         for found in (metrics, *metrics.get("validations", ())):
             self._latest |= {name: value for name, value in found.items() if name != "validations"}
+        self._first = self._first or (metrics["step"], time.monotonic())
         self._validations += metrics.get("validations", ())
         if self._metrics is not None:
             self._metrics.on_step(
@@ -98,8 +100,11 @@ class WorkerContext(Context):
         self._host.status.tell(self._known)
 
     def _known(self) -> dict[str, Any]:
+        validating = self.validation.progress() if self.validation else {}
+        if not self._latest:
+            return {**validating, **self._notes}
         known = {"validations": list(self._validations), "seconds_per_step": self.seconds_per_step()}
-        return {**self._latest, **known, **self._notes}
+        return {**self._latest, **known, **validating, **self._notes}
 
     def seconds_per_step(self) -> float | None:
         """Mean time of a step since this process's first one, including checkpoints and waits for validation.

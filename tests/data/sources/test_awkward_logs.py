@@ -15,6 +15,9 @@ import yaml
 
 from clickprompt.data.sources.raw import Findings, table_key
 from clickprompt.data.sources.registry import get_source
+from clickprompt.data.sources.schema import Explode
+from clickprompt.data.transform.row_transform import exploded
+from clickprompt.data.transform.values import BadValue
 from clickprompt.errors import InputError
 
 FIELDS = [{"name": "A", "column": "a"}, {"name": "B", "column": "b"}]
@@ -404,3 +407,19 @@ def test_a_json_array_and_objects_within_objects(tmp_path):
         fields=[{"name": "A", "column": "a.k"}, {"name": "B", "column": "b"}],
     )
     assert (labels, values) == ([1, 0], {"A": ["1", None], "B": ["5", None]})
+
+
+def test_new_rows_may_lack_the_clicks_all_or_none_of_them():
+    rule = Explode.model_validate(
+        {"columns": ["shown"], "separator": " ", "split": "-", "into": ["news", "click"]}
+    )
+
+    def of(*cells, labelled):
+        rows, origin = exploded(pa.table({"shown": list(cells)}), rule, labelled=labelled)
+        return rows["news"].to_pylist(), rows["click"].to_pylist(), origin.tolist()
+
+    assert of("N1 N2", "", "N3", labelled=False) == (["N1", "N2", "N3"], [None] * 3, [0, 0, 2])
+    assert of("N1-1 N2-0", labelled=False) == (["N1", "N2"], ["1", "0"], [0, 0])
+    for cells, labelled in ((("N1 N2",), True), (("N1-1", "N2"), False)):
+        with pytest.raises(BadValue, match="has no '-' between two parts"):
+            of(*cells, labelled=labelled)

@@ -11,6 +11,7 @@ import yaml
 
 from clickprompt.cli.main import main
 from clickprompt.data.sources.check import check_source
+from clickprompt.data.sources.leaks import decides_label
 from clickprompt.data.sources.registry import get_source
 from clickprompt.errors import DataError
 from tests.support.raw_movielens import ratings, write_1m
@@ -369,3 +370,18 @@ def test_columns_stay_aligned_whatever_the_names(tmp_path, capsys):
         sum(0 if combining(sign) else 2 if east_asian_width(sign) == "W" else 1 for sign in kind)
         for kind in kinds
     } == {lines[first].index("kind")}
+
+
+def test_one_value_against_all_others_decides_the_label():
+    """The number of an order, which only orders have; a value that is only ever a click. Not one that comes
+    with clicks but not always, nor a rare one.
+    """
+    draw = np.random.default_rng(0)
+    label = (np.arange(ROWS) % 10 == 0).astype(int)
+    order = np.where(label, draw.integers(1, 500, ROWS), 0)
+    assert decides_label(order, label)
+    assert decides_label(np.where(label, 7, draw.integers(0, 7, ROWS)), label)
+    assert not decides_label(np.where(label * (draw.random(ROWS) < 0.5), 7, draw.integers(0, 7, ROWS)), label)
+    assert not decides_label(draw.integers(0, 500, ROWS), label)
+    rare = (np.arange(ROWS) < 10).astype(int)
+    assert not decides_label(np.where(rare, draw.integers(1, 5, ROWS), 0), rare)

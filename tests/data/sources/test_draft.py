@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clickprompt.cli.main import main
 from clickprompt.data.sources.draft import draft_schema
-from clickprompt.data.sources.draft_names import are_alike, is_id, readable
+from clickprompt.data.sources.draft_names import are_alike, is_id, is_outcome, is_time, readable
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.schema import _PlainYaml, load_schema
@@ -296,6 +296,96 @@ def test_the_command_prints_what_prepare_takes(movielens, monkeypatch, capsys):
     assert load_schema("below/new.yaml").data == ("../ratings.csv",)
 
 
+def reasons(text):
+    """Column that is left out → why."""
+    lines = [line for line in text.splitlines() if line.startswith("  # - ")]
+    return {line.split("column: ")[1].split(",")[0].split("}")[0]: line.split("   # ")[1] for line in lines}
+
+
+def test_names_with_types_behind_them(tmp_path):
+    """As in RecBole's files: what they mean is what they mean without the type."""
+    draw = random.Random(0)
+    rows = [
+        [draw.randint(1, 60), draw.randint(1, 40), draw.randint(1, 5), 881250949 + 1000 * i]
+        for i in range(400)
+    ]
+    names = ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+    write_rows(tmp_path / "ml.inter", names, rows, "\t")
+    users = [[i, 18 + i, draw.choice("MF")] for i in range(1, 61)]
+    write_rows(tmp_path / "ml.user", ["user_id:token", "age:token", "gender:token"], users, "\t")
+    schema, _ = draft(tmp_path, "ml.inter", "ml.user")
+    assert (schema.label.column, schema.timestamp.column) == ("rating:float", "timestamp:float")
+    assert (schema.user, schema.item) == ("user_id:token", "item_id:token")
+    assert [field.name for field in schema.fields] == ["User ID", "Age", "Gender", "Item ID"]
+    assert {field.kind for field in schema.fields} == {"categorical"}
+
+
+def test_what_came_of_a_click_is_no_field(tmp_path):
+    """As in KuaiRand's log: said by the names; and the number of an order, which only orders have, by its
+    presence.
+    """
+    draw, rows = random.Random(0), []
+    for i in range(600):
+        click = int(draw.random() < 0.3)
+        after = [draw.randint(0, 1), draw.randint(0, 90_000), draw.randint(0, 1)]
+        order = f"o{draw.randint(0, 99)}" if click else ""
+        rows.append(
+            [draw.randint(0, 30), draw.randint(0, 40), 1649408076860 + 8000 * i, click, *after, order]
+        )
+    names = ["user_id", "video_id", "time_ms", "is_click", "is_like", "play_time_ms", "long_view", "basket"]
+    write_rows(tmp_path / "log.csv", names, rows)
+    schema, text = draft(tmp_path, "log.csv")
+    assert (schema.label.column, schema.timestamp.column) == ("is_click", "time_ms")
+    assert set(by_column(schema)) == {"user_id", "video_id"}
+    left = reasons(text)
+    assert all("by its name" in left[name] for name in ("is_like", "play_time_ms", "long_view"))
+    assert "decides the label" in left["basket"]
+
+
+def test_events_and_times_without_names(tmp_path):
+    """As in Taobao's UserBehavior: known by their values; an item's number of ten digits is no time."""
+    draw = random.Random(0)
+    rows = [
+        [
+            draw.randint(1, 90),
+            3442424000 + draw.randint(0, 400),
+            draw.choices(["pv", "buy", "cart"], [8, 1, 1])[0],
+            1511544070 + 700 * i,
+        ]
+        for i in range(500)
+    ]
+    write_rows(tmp_path / "log.csv", None, rows)
+    schema, text = draft(tmp_path, "log.csv")
+    assert (schema.label.column, schema.label.positive) == ("c2", ("buy",))
+    assert "by its values, the most frequent first: pv, " in text
+    assert schema.timestamp.column == "c3"
+    assert set(by_column(schema)) == {"c0", "c1"}
+
+
+def test_numbers_that_differ_in_their_last_digits_only_are_ids(tmp_path):
+    """As the users of Steam's log: quantiles of them can't be fitted."""
+    draw = random.Random(0)
+    rows = [
+        [151603712 + draw.randint(0, 40), draw.choice(["play", "purchase"]), round(draw.random() * 400, 4)]
+        for _ in range(300)
+    ]
+    write_rows(tmp_path / "log.csv", None, rows)
+    schema, _ = draft(tmp_path, "log.csv")
+    assert (schema.label.column, schema.label.positive) == ("c1", ("purchase",))
+    fields = by_column(schema)
+    assert (fields["c0"].kind, fields["c2"].kind) == ("categorical", "numeric")
+
+
+def test_ids_are_not_perhaps_ratings(tmp_path):
+    draw = random.Random(0)
+    rows = [[draw.choice([2268318, 2333346]), draw.randint(1, 5), draw.choice("ab")] for _ in range(200)]
+    write_rows(tmp_path / "log.csv", None, rows)
+    text = draft_schema([str(tmp_path / "log.csv")], str(tmp_path)).text
+    assert [line for line in text.splitlines() if "perhaps ratings" in line] == [
+        "#     c1: 5 numbers, perhaps ratings"
+    ]
+
+
 def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such"):
         draft_schema([str(tmp_path / "nothing.csv")], str(tmp_path))
@@ -326,6 +416,14 @@ def test_names_of_keys():
     assert not are_alike("user_id", "id", "movies")
     assert not are_alike("id", "id2", "movies")
     assert is_id("productCode")
+    assert is_id("age:token")
+    assert is_time("time_ms")
+    assert is_time("event_time:float")
+    assert not is_time("ms")
+    assert is_outcome("profile_stay_time")
+    assert is_outcome("isLiked")
+    assert not is_outcome("is_new_user")
+    assert not is_outcome("banner_pos")
     assert not is_id("paid")
 
 

@@ -164,15 +164,20 @@ def test_what_needs_ray_is_refused_or_named(config, tmp_path):
     assert not os.path.exists(tmp_path / "run")
 
 
-def test_a_scoring_is_put_off_when_the_run_is_to_end(config, tmp_path):
-    training = check_training(config, "finetune", str(tmp_path))
+def untrained(config, run):
+    """A run before its first step: its training, engine and exports."""
     from clickprompt.models.clickprompt import build_model
     from clickprompt.objectives import ClickLoss
     from clickprompt.training.engine import TorchEngine
 
+    training = check_training(config, "finetune", str(run))
     model = build_model(config, training.dataset.field_sizes, objective=training.objective)
     engine = TorchEngine(ClickLoss(model), training.stage, device=torch.device("cpu"))
-    exports = Exports(training, None, None)
+    return training, engine, Exports(training, None, None)
+
+
+def test_a_scoring_is_put_off_when_the_run_is_to_end(config, tmp_path):
+    training, engine, exports = untrained(config, tmp_path)
     expected = InProcessValidation(
         engine, build_collator(training, None), training.dataset, config, training.objective
     )
@@ -186,6 +191,24 @@ def test_a_scoring_is_put_off_when_the_run_is_to_end(config, tmp_path):
     assert scores_of(exports.at(4)) is None
     assert resumed.result() == pytest.approx(expected.result(), rel=1e-6), "the last step's is needed at once"
     assert scores_of(exports.at(4)) == tuple(resumed.result().values())
+
+
+def test_a_scoring_tells_of_its_rows_until_it_is_over(config, tmp_path):
+    training, engine, exports = untrained(replaced(config, {"finetune.eval_batch_size": 16}), tmp_path)
+    rows = training.dataset.counts["valid"]
+    scoring = OwnProcess(training, torch.device("cpu"), None).scoring
+    told = []
+    validation = ExportValidation(
+        training, engine, exports, scoring, None, tell=lambda known: told.append(known())
+    )
+    assert validation.progress() == {}
+    validation.begin(4)
+    counts = [known["validating"] for known in told]
+    assert counts[0] == (0, rows)
+    assert counts[-1] == (rows, rows)
+    assert len(counts) > 1 + len(training.dataset.row_group_counts("valid")), "each batch counts"
+    assert counts == sorted(counts)
+    assert validation.progress() == {}
 
 
 class Killed(BaseException):

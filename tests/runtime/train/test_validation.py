@@ -80,10 +80,21 @@ def scoring() -> list[psutil.Process]:
 
 def test_scores_are_exact_and_those_of_the_weights_given_last(pool, config, tmp_path):
     training, engine, exports = prepared(config, tmp_path)
-    validation = ExportValidation(training, engine, exports, PoolScoring(training, pool), None)
+    told = []
+    validation = ExportValidation(
+        training,
+        engine,
+        exports,
+        PoolScoring(training, pool),
+        None,
+        tell=lambda known: told.append(known()["validating"]),
+    )
     validation.begin(4)
     assert validation.result() == pytest.approx(in_process(training, engine), rel=1e-6)
     first = scores_of(exports.at(4))
+    rows = training.dataset.counts["valid"]
+    assert (told[0], told[-1]) == ((0, rows), (rows, rows))
+    assert len(told) == 1 + len(training.dataset.row_group_counts("valid"))
 
     # A training that went back to an older checkpoint comes by again, with other weights
     _, other, _ = prepared(config, tmp_path, seed=1)
