@@ -2,16 +2,20 @@
 sizes none of its tensors by them.
 """
 
+import os
 from dataclasses import fields
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clickprompt.config import replaced
+from clickprompt.io import storage
 from clickprompt.models import backbones
-from tests.support.engines import build
+from tests.support.engines import SMALL, build, record
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both, write_plm
 
 CASES = {
@@ -133,3 +137,37 @@ def test_a_moved_batch_has_every_tensor_on_the_device(config):
 
     assert sum(1 for _ in tensors(batch)) > 20
     assert all(tensor.is_meta for tensor in tensors(batch.to(torch.device("meta"))))
+
+
+def _count_synchronize(_, config, out):
+    from deepspeed.accelerator import get_accelerator
+
+    from clickprompt.training.deepspeed_engine import DeepSpeedEngine
+
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = "0"
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    waits = []
+    get_accelerator().synchronize = lambda *args: waits.append(1)
+    begin = DeepSpeedEngine.begin
+    counts = {}
+
+    def first_begin(self, micro_batches, step):
+        assert len(micro_batches) == 4
+        if step == 0:
+            waits.clear()  # those of its construction
+        begin(self, micro_batches, step)
+
+    DeepSpeedEngine.begin = first_begin
+    for stage in "0123":
+        recorder = record(replaced(config, SMALL), engine=stage, until=4)
+        assert len(recorder.losses) == 4
+        counts[stage] = len(waits)
+    storage.write_json(out, counts)
+    dist.destroy_process_group()
+
+
+def test_no_step_of_deepspeed_synchronises(config, tmp_path):
+    """Its throughput timer does from the third step on, unless it is switched off."""
+    mp.spawn(_count_synchronize, (config, str(tmp_path / "counts.json")), nprocs=1)
+    assert storage.read_json(str(tmp_path / "counts.json")) == dict.fromkeys("0123", 0)
