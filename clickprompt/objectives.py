@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.batch import Batch
+from clickprompt.data.places import Cells
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
-from clickprompt.models.id_heads import ReplacedHead, cells_of_tokens, mean_by_cell, restoring_loss
+from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
 
 __all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PretrainLoss", "build_objective", "model_inputs"]
 
@@ -60,24 +61,21 @@ class PretrainLoss(nn.Module):
         if self.model.plm is None:
             q, _ = self.model.pretraining_states(batch.field_ids)
             return self._ids(batch, q).reshape(1)
-        assert batch.mlm_labels is not None, "pretraining needs text with targets"
-        read = targets = batch.mlm_labels != IGNORED
-        cells = None
-        if self.model.text_id_head is not None:
-            assert batch.value_fields is not None
-            assert batch.text_id_targets is not None
-            cells = cells_of_tokens(batch.value_fields, batch.text_id_targets)
-            read = targets | (cells >= 0)
+        assert batch.reading is not None, "pretraining needs text with targets"
+        reading = batch.reading
         q, states = self.model.pretraining_states(
-            batch.field_ids, batch.masked_input_ids, batch.attention_mask, read, batch.input_ids
+            batch.field_ids,
+            batch.masked_input_ids,
+            batch.attention_mask,
+            (reading.positions, reading.numbers),
+            batch.input_ids,
         )
         assert states is not None
-        losses = [self._lm(batch, states if cells is None else states[targets[read]])]
+        losses = [self._lm(batch, states.index_select(0, reading.targets))]
         if self.model.id_head is not None:
             losses.append(self._ids(batch, q))
-        if cells is not None:
-            found = cells[read] >= 0
-            losses.append(self._text_ids(batch, states[found], cells[read][found]))
+        if self.model.text_id_head is not None:
+            losses.append(self._text_ids(batch, states))
         return torch.stack(losses)
 
     def count_targets(self, batch: Batch) -> Tensor:
@@ -89,10 +87,10 @@ class PretrainLoss(nn.Module):
 
     def _lm(self, batch: Batch, states: Tensor) -> Tensor:
         """states [M, H]: those of the targets."""
-        assert batch.mlm_labels is not None
+        assert batch.reading is not None
         assert self.model.plm is not None
         logits = self.model.plm.lm_logits(states, batch.vocabulary)
-        labels = batch.mlm_labels[batch.mlm_labels != IGNORED]
+        labels = batch.reading.target_ids
         if batch.vocabulary is not None:  # which has every label
             labels = torch.searchsorted(batch.vocabulary, labels)
         return F.cross_entropy(logits.float(), labels, reduction="sum")
@@ -108,34 +106,48 @@ class PretrainLoss(nn.Module):
             replaced = (batch.field_ids != batch.true_ids).to(logits.dtype)
             weight = batch.id_targets.to(logits.dtype)
             return F.binary_cross_entropy_with_logits(logits, replaced, weight=weight, reduction="sum")
-        rows, fields = torch.nonzero(batch.id_targets, as_tuple=True)
-        return self._restored(cast(Any, self.model.id_head)(q[rows], fields), batch, rows, fields)
+        assert batch.id_cells is not None
+        rows, fields = _rows_and_fields(batch.id_cells, batch)
+        vectors = cast(Any, self.model.id_head)(q.index_select(0, rows), fields)
+        return self._restored(vectors, batch, batch.id_cells)
 
-    def _text_ids(self, batch: Batch, states: Tensor, cells: Tensor) -> Tensor:
-        """states [T, H]: those of the tokens of cells to be restored; cells [T]: the cell of each."""
-        assert batch.text_id_targets is not None
-        rows, fields = torch.nonzero(batch.text_id_targets, as_tuple=True)
-        means = mean_by_cell(states, cells, len(rows))
-        return self._restored(cast(Any, self.model.text_id_head)(means, fields), batch, rows, fields)
+    def _text_ids(self, batch: Batch, states: Tensor) -> Tensor:
+        """states [R, H]: all that are read."""
+        assert batch.reading is not None
+        assert batch.text_id_cells is not None
+        cells = batch.text_id_cells
+        states = states.index_select(0, batch.reading.at_cells)
+        means = mean_by_cell(states, batch.reading.cells, sum(cells.per_field))
+        _, fields = _rows_and_fields(cells, batch)
+        return self._restored(cast(Any, self.model.text_id_head)(means, fields), batch, cells)
 
-    def _restored(self, vectors: Tensor, batch: Batch, rows: Tensor, fields: Tensor) -> Tensor:
+    def _restored(self, vectors: Tensor, batch: Batch, cells: Cells) -> Tensor:
         assert self.model.ctr is not None
         assert batch.true_ids is not None
         assert batch.target_log_q is not None
-        candidates = (
-            batch.candidate_ids,
-            batch.candidate_fields,
-            batch.candidate_log_q,
-            batch.complete_fields,
-        )
+        assert batch.candidate_ids is not None
+        assert batch.candidate_fields is not None
+        assert batch.candidate_log_q is not None
         return restoring_loss(
             vectors,
-            fields,
-            batch.true_ids[rows, fields],
-            batch.target_log_q[rows, fields],
-            cast(tuple[Tensor, Tensor, Tensor, Tensor], candidates),
+            _rows_and_fields(cells, batch)[1],
+            batch.true_ids.flatten().index_select(0, cells.numbers),
+            batch.target_log_q.flatten().index_select(0, cells.numbers),
+            cells.per_field,
+            (
+                batch.candidate_ids,
+                batch.candidate_fields,
+                batch.candidate_log_q,
+                batch.candidates_per_field,
+                batch.complete_fields,
+            ),
             self.model.ctr.embedding,
         )
+
+
+def _rows_and_fields(cells: Cells, batch: Batch) -> tuple[Tensor, Tensor]:
+    num_fields = batch.field_ids.shape[1]
+    return cells.numbers // num_fields, cells.numbers % num_fields
 
 
 class ClickLoss(nn.Module):

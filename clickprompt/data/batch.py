@@ -3,10 +3,13 @@
 Shape legend: B rows, F fields, Z tokens of the longest row.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from clickprompt.data.places import Cells, Reading
 
 __all__ = ["Batch"]
 
@@ -26,27 +29,34 @@ class Batch:
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
     mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = no target
+    reading: Reading | None = None  # where mlm_labels are targets, and which other states are read
     click_positions: Tensor | None = None  # [B] int64, where the text has [MASK] for the click
     click_answers: Tensor | None = None  # [2] int64, the tokens of no and yes
-    value_fields: Tensor | None = None  # [B, Z] int64, the field whose value a token belongs to, or -1
     # Pretraining on ids (data/id_corruption.py), where field_ids are what is left of the row's own:
     true_ids: Tensor | None = None  # [B, F] int64, the row's own ids
     id_targets: Tensor | None = None  # [B, F] bool, cells of the id objective
     text_id_targets: Tensor | None = None  # [B, F] bool, cells whose id is restored from their text
+    id_cells: Cells | None = None  # the true ones of id_targets, if ids are restored
+    text_id_cells: Cells | None = None  # the true ones of text_id_targets
     target_log_q: Tensor | None = None  # [B, F] float32, log Q of true_ids (`Candidates`)
     candidate_ids: Tensor | None = None  # [C] int64, the ids among which an id is restored
     candidate_fields: Tensor | None = None  # [C] int64, the field of each, ascending
     candidate_log_q: Tensor | None = None  # [C] float32
-    complete_fields: Tensor | None = None  # [F] bool, the candidates are all ids of the field
+    candidates_per_field: tuple[int, ...] = ()
+    complete_fields: tuple[bool, ...] = ()  # whether the candidates are all ids of the field
     vocabulary: Tensor | None = None  # [V] int64, ascending: the softmax's tokens; None = the PLM's own
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {
-            f.name: value.to(device, non_blocking=True)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None
-        }
-        return replace(self, **moved)
+        return _moved(self, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Move the tensors of a dataclass, and of dataclasses in it."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if not is_dataclass(value):
+        return value
+    return replace(value, **{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})  # pyright: ignore[reportArgumentType]

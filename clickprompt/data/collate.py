@@ -5,6 +5,7 @@ Shape legend: B rows, F fields, Z tokens of the longest row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from clickprompt.config import LMKind, MaskingConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
+from clickprompt.data.places import Cells, Reading
 from clickprompt.data.prepared.labelled import labelled_draws
 from clickprompt.data.text.click_text import write_clicks
 from clickprompt.data.text.masking import IGNORED, mask_tokens, next_token_labels, restoring_labels
@@ -126,7 +128,8 @@ class Collator:
             "candidate_ids": torch.from_numpy(found.ids),
             "candidate_fields": torch.from_numpy(found.fields),
             "candidate_log_q": torch.from_numpy(found.log_q),
-            "complete_fields": torch.from_numpy(found.complete),
+            "candidates_per_field": tuple(np.bincount(found.fields, minlength=len(found.complete)).tolist()),
+            "complete_fields": tuple(found.complete.tolist()),
         }
         return [replace(batch, **candidates) for batch in batches]
 
@@ -149,19 +152,42 @@ class Collator:
             )
             ids = np.where(drop, 0, ids)
         text: dict[str, np.ndarray] = {}
+        places: dict[str, Any] = {}
         if self.token_table is not None:
             text = self._text(self.token_table, text_ids, weight > 0, row_ids, labels, epoch)
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
+        value_fields = text.pop("value_fields", None)
         if self.corruption is not None:
-            ids, targets = self._corrupted(self.corruption, ids, text_ids, row_ids, weight > 0, epoch, text)
+            ids, targets = self._corrupted(
+                self.corruption,
+                ids,
+                text_ids,
+                row_ids,
+                weight > 0,
+                epoch,
+                value_fields,
+                text.pop("corrupted", None),
+            )
             text = text | targets
+            if self.corruption.objective == "masked":
+                places["id_cells"] = Cells.of(targets["id_targets"])
+            if self.corruption.from_text:
+                places["text_id_cells"] = Cells.of(targets["text_id_targets"])
+        if "mlm_labels" in text:
+            places["reading"] = Reading.of(
+                text["mlm_labels"],
+                IGNORED,
+                value_fields,
+                text["text_id_targets"] if "text_id_cells" in places else None,
+            )
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),
             labels=torch.from_numpy(labels.copy()),
             row_weight=torch.from_numpy(weight.copy()),
             **{name: torch.from_numpy(value) for name, value in text.items()},
+            **places,
         )
 
     def _corrupted(
@@ -172,17 +198,21 @@ class Collator:
         row_ids: np.ndarray,
         real: np.ndarray,
         epoch: int,
-        text: dict[str, np.ndarray],
+        value_fields: np.ndarray | None,
+        corrupted: np.ndarray | None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return what the tower sees of the ids [B, F], and the fields of Batch for objectives on ids."""
+        """Return what the tower sees of the ids [B, F], and the fields of Batch for objectives on ids.
+
+        value_fields, corrupted [B, Z]: whose value a token belongs to, or −1, and whether it is corrupted;
+        both None without text, and the second one in PA-CLM.
+        """
         masked = in_text = None
-        if "value_fields" in text:
-            value_fields = text["value_fields"]
+        if value_fields is not None:
             in_text = _cells(value_fields >= 0, value_fields, true_ids.shape[1])
-            if self.lm == "causal":
+            if corrupted is None:
                 masked = in_text & corruption.chosen(row_ids, true_ids.shape[1], epoch)
             else:
-                masked = _cells(text.pop("corrupted"), value_fields, true_ids.shape[1])
+                masked = _cells(corrupted, value_fields, true_ids.shape[1])
         found = corruption.apply(seen_ids, true_ids, row_ids, real, epoch, masked=masked, in_text=in_text)
         targets = {
             "true_ids": true_ids,
@@ -202,7 +232,7 @@ class Collator:
         labels: np.ndarray,
         epoch: int,
     ) -> dict[str, np.ndarray]:
-        """Return the text fields of Batch."""
+        """Return the text fields of Batch, and what `_corrupted` reads of the text."""
         input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
         plain = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.masking is None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clickprompt.config import PRETRAINING, Config, ObjectiveName, Pooling
+from clickprompt.data.places import read_places
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
 from clickprompt.models.id_heads import ReplacedHead, RestoringHead
@@ -140,8 +141,11 @@ class ClickPrompt(nn.Module):
         `vocabulary` [V] has the tokens to compute them for (default: all of the PLM's).
         """
         assert self.plm is not None, "built without a PLM"
+        positions, numbers = (
+            places.to(field_ids.device) for places in read_places(target_mask.cpu().numpy())
+        )
         _, hidden = self.pretraining_states(
-            field_ids, masked_input_ids, attention_mask, target_mask, input_ids
+            field_ids, masked_input_ids, attention_mask, (positions, numbers), input_ids
         )
         assert hidden is not None
         return self.plm.lm_logits(hidden, vocabulary)
@@ -151,12 +155,12 @@ class ClickPrompt(nn.Module):
         field_ids: Tensor,
         masked_input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        read_mask: Tensor | None = None,
+        places: tuple[Tensor, Tensor] | None = None,
         input_ids: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return what the heads of pretraining read: q [B, Q] if the model has prompts or an objective on
-        ids, and, if it has a PLM, its hidden states where `read_mask` is true, [M, H] in row-major order.
-        Arguments as for `masked_lm_logits`.
+        ids, and, if it has a PLM, its hidden states at `places`, [R, H] (`PromptedPLM.states_at`). Other
+        arguments as for `masked_lm_logits`.
         """
         q = None
         if self.prompt_projector is not None or self.id_head is not None:
@@ -166,12 +170,12 @@ class ClickPrompt(nn.Module):
             return q, None
         assert masked_input_ids is not None, "pretraining needs text with targets"
         assert attention_mask is not None
-        assert read_mask is not None
+        assert places is not None
         soft_prompts = None
         if self.prompt_projector is not None:
             assert q is not None
             soft_prompts = self._soft_prompts(q)
-        return q, self.plm.target_states(masked_input_ids, attention_mask, soft_prompts, input_ids, read_mask)
+        return q, self.plm.states_at(places, masked_input_ids, attention_mask, soft_prompts, input_ids)
 
     def prompt_attention(self, field_ids: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return PromptedPLM.prompt_attention for each row's own prompts: [L, B, Z, K]."""

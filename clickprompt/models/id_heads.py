@@ -1,8 +1,10 @@
 """Heads of pretraining on ids: detect replaced values, and restore hidden ones.
 
-Shape legend: B rows, F fields, Z tokens of a row, T tokens read, Q interaction_dim, H hidden size,
+Shape legend: B rows, F fields, S tokens read, Q interaction_dim, H hidden size,
 d embedding size, M cells to be restored, C candidates.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from clickprompt.models.layers import PackedEmbedding, linear
 
-__all__ = ["ReplacedHead", "RestoringHead", "cells_of_tokens", "mean_by_cell", "restoring_loss"]
+__all__ = ["ReplacedHead", "RestoringHead", "mean_by_cell", "restoring_loss"]
 
 
 class ReplacedHead(nn.Module):
@@ -44,20 +46,14 @@ class RestoringHead(nn.Module):
         return vectors[torch.arange(len(fields), device=fields.device), fields]
 
 
-def cells_of_tokens(value_fields: Tensor, cells: Tensor) -> Tensor:
-    """Number the true cells in row-major order and return the number of each token's cell, or -1:
-    value_fields [B, Z], cells [B, F] bool → [B, Z] int64.
-    """
-    number = torch.full(cells.shape, -1, device=cells.device)
-    number[cells] = torch.arange(int(cells.sum()), device=cells.device)
-    return torch.where(value_fields >= 0, number.gather(1, value_fields.clamp(min=0).long()), -1)
-
-
 def mean_by_cell(states: Tensor, cells: Tensor, num_cells: int) -> Tensor:
-    """Average the states of each cell's tokens: states [T, H], cells [T] → [num_cells, H]."""
+    """Average the states of each cell's tokens: states [S, H], cells [S] → [num_cells, H]."""
     sums = states.new_zeros(num_cells, states.shape[1]).index_add(0, cells, states)
-    counts = torch.bincount(cells, minlength=num_cells).clamp(min=1)
-    return sums / counts.unsqueeze(1).to(sums.dtype)
+    # bincount would wait for the device to tell its length
+    counts = torch.zeros(num_cells, device=cells.device).index_add(
+        0, cells, torch.ones(len(cells), device=cells.device)
+    )
+    return sums / counts.clamp(min=1).unsqueeze(1).to(sums.dtype)
 
 
 def restoring_loss(
@@ -65,35 +61,45 @@ def restoring_loss(
     fields: Tensor,
     true_ids: Tensor,
     log_q: Tensor,
-    candidates: tuple[Tensor, Tensor, Tensor, Tensor],
+    per_field: Sequence[int],
+    candidates: tuple[Tensor, Tensor, Tensor, Sequence[int], Sequence[bool]],
     embedding: PackedEmbedding,
 ) -> Tensor:
     """Return the summed cross entropy of M hidden ids, each among its field's candidates and itself:
 
         −log( e^{v·e_y − log Q_y} / (e^{v·e_y − log Q_y} + Σ_{c ≠ y} e^{v·e_c − log Q_c}) )
 
-    vectors [M, d]; fields, true_ids, log_q [M]; candidates: ids, fields (ascending), log Q, each [C], and
-    whether they are all ids of a field, in order and with log Q 0, [F] bool.
+    vectors [M, d]; fields (ascending), true_ids, log_q [M]; per_field: how many are of each of the F fields.
+    candidates: ids, fields (ascending), log Q, each [C]; how many are of each field; and whether they are all
+    ids of the field, in order and with log Q 0. The host knows these numbers, so it waits for no device.
     """
-    ids, of_field, candidate_log_q, complete = candidates
-    drawn = ~complete[fields]
-    rows = embedding(torch.cat([ids, true_ids[drawn]]), torch.cat([of_field, fields[drawn]]))
+    ids, of_field, candidate_log_q, numbers, complete = candidates
+    cells = [part.split(list(per_field)) for part in (fields, true_ids)]
+    drawn = [field for field, whole in enumerate(complete) if not whole]
+    own_fields, own_ids = ([part[field] for field in drawn] for part in cells)
+    rows = embedding(torch.cat([ids, *own_ids]), torch.cat([of_field, *own_fields]))
     vectors = vectors.to(rows.dtype)  # autocast may have lowered it
-    numbers = torch.bincount(of_field, minlength=len(complete)).tolist()
-    *among, own = rows.split([*numbers, int(drawn.sum())])
-    own_logits = (vectors[drawn] * own).sum(1) - log_q[drawn]
-    own_logits = torch.zeros_like(log_q, dtype=rows.dtype).masked_scatter(drawn, own_logits)
+    parts = rows.split([*numbers, *(per_field[field] for field in drawn)])
+    own = dict(zip(drawn, parts[len(numbers) :], strict=True))
     losses = [vectors[:0].sum() + rows[:0].sum()]  # a graph even without targets
-    parts = zip(among, ids.split(numbers), candidate_log_q.split(numbers), complete.tolist(), strict=True)
-    for field, (embedded, part, part_log_q, whole) in enumerate(parts):
-        cells = torch.nonzero(fields == field).squeeze(1)
-        logits = vectors[cells] @ embedded.T
-        if whole:  # the same loss as below, without three passes over the logits
-            target = torch.searchsorted(part, true_ids[cells])
+    for field, (v, true, true_log_q, embedded, part, part_log_q) in enumerate(
+        zip(
+            vectors.split(list(per_field)),
+            cells[1],
+            log_q.split(list(per_field)),
+            parts,
+            ids.split(list(numbers)),
+            candidate_log_q.split(list(numbers)),
+            strict=False,
+        )
+    ):
+        logits = v @ embedded.T
+        if field not in own:  # the same loss as below, without three passes over the logits
+            target = torch.searchsorted(part, true)
         else:
-            itself = true_ids[cells].unsqueeze(1) == part
-            others = (logits - part_log_q).masked_fill(itself, -torch.inf)
-            logits = torch.cat([own_logits[cells].unsqueeze(1), others], dim=1)
-            target = torch.zeros_like(cells)
+            own_logits = (v * own[field]).sum(1) - true_log_q
+            others = (logits - part_log_q).masked_fill(true.unsqueeze(1) == part, -torch.inf)
+            logits = torch.cat([own_logits.unsqueeze(1), others], dim=1)
+            target = torch.zeros_like(true)
         losses.append(F.cross_entropy(logits, target, reduction="sum"))
     return torch.stack(losses).sum()

@@ -20,7 +20,7 @@ _EMBEDDING_STD = 0.02
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
     """Map table [N, d], rows of any shape → [..., d]."""
-    return F.embedding(rows, table) if table.is_cuda else _GatherRows.apply(table, rows)  # pyright: ignore[reportReturnType]
+    return _GatherRows.apply(table, rows) if table.device.type == "cpu" else F.embedding(rows, table)  # pyright: ignore[reportReturnType]
 
 
 class _GatherRows(torch.autograd.Function):

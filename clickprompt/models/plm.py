@@ -1,7 +1,7 @@
 """A pretrained language model whose layers read soft prompts (Eq. 7).
 
 Shape legend: B rows, Z tokens, L layers, K prompts per layer, H hidden size, V vocabulary, M masked
-positions.
+positions, R positions read, T the most of them in a row.
 """
 
 import json
@@ -113,21 +113,28 @@ class PromptedPLM(nn.Module):
             return self._after_prompts(inputs, soft_prompts[:, 0], positions)
         return self._fused(inputs, self._fusion(soft_prompts, positions=positions))
 
-    def target_states(
+    def states_at(
         self,
+        places: tuple[Tensor, Tensor],
         input_ids: Tensor,
         attention_mask: Tensor,
-        soft_prompts: Tensor | None,
-        decoder_text: Tensor | None,
-        target_mask: Tensor,
+        soft_prompts: Tensor | None = None,
+        decoder_text: Tensor | None = None,
     ) -> Tensor:
-        """Return the hidden states of the targets in row-major order, [M, H]; target_mask [B, Z] bool, the
-        others as for `forward`.
+        """Return the hidden states at some places of each row, [R, H] in row-major order.
+
+        places: `positions` [B, T] and `numbers` [R] of `Reading` (data/places.py); the others as for
+        `forward`.
         """
-        if not self.chooses_positions:
-            return self(input_ids, attention_mask, soft_prompts, decoder_text)[target_mask]
-        positions, chosen = _target_positions(target_mask)
-        return self(input_ids, attention_mask, soft_prompts, decoder_text, positions)[chosen]
+        positions, numbers = places
+        if self.chooses_positions:
+            hidden = self(input_ids, attention_mask, soft_prompts, decoder_text, positions)
+        else:
+            hidden = self(input_ids, attention_mask, soft_prompts, decoder_text)
+            rows = torch.arange(len(positions), device=positions.device)
+            in_text = positions + rows.unsqueeze(1) * input_ids.shape[1]
+            numbers = in_text.flatten().index_select(0, numbers)
+        return hidden.flatten(0, 1).index_select(0, numbers)
 
     def prompt_attention(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> Tensor:
         """Return each text position's attention weights on the K prompts, averaged over the heads:
@@ -291,16 +298,6 @@ class LMHead(nn.Module):
             matrix = matrix[1:] - matrix[:1]
             bias = None if bias is None else bias[1:] - bias[:1]
         return F.linear(self.transform(hidden), matrix, bias)
-
-
-def _target_positions(target_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Map target_mask [B, Z] to positions [B, T] int64, each row's targets in order and then others, and
-    [B, T] bool: which of them are targets. T is the most targets of a row, at least 1.
-    """
-    counts = target_mask.sum(1, keepdim=True)
-    most = max(int(counts.max()), 1) if len(counts) else 1
-    positions = torch.argsort(target_mask.logical_not().byte(), dim=1, stable=True)[:, :most]
-    return positions, torch.arange(most, device=counts.device) < counts
 
 
 def longest_text(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> int:

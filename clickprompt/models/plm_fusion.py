@@ -26,13 +26,10 @@ from transformers.masking_utils import eager_mask
 from clickprompt.models.plm_dropout import sdpa_attention
 from clickprompt.models.plm_families import PLMFamily
 
-__all__ = ["ATTENTION", "PLAIN_ATTENTION", "PromptFusion", "take_positions"]
+__all__ = ["ATTENTION", "PromptFusion", "take_positions"]
 
 ATTENTION = {"sdpa": "clickprompt_sdpa", "eager": "clickprompt_eager", "flash": "flash_attention_2"}
 """plm.attn_implementation → the name registered with transformers"""
-
-PLAIN_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-"""the same without layer-wise prompts, which is exactly transformers' model"""
 
 
 @dataclass(frozen=True)
@@ -159,13 +156,21 @@ def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
+def _additive_mask(**options: Any) -> Tensor:
+    """Build the additive mask [B, 1, Z, Z] of one kind of attention; every forward pass calls it once a kind.
+
+    It is built even if nothing is masked: to know that, transformers would wait for the device. And causal
+    models need it in any case: with mask None, sdpa's `is_causal` aligns the first query with the first key,
+    which is a prompt. It isn't boolean, because eager attention would *add* that.
+    """
+    return eager_mask(**{**options, "allow_is_bidirectional_skip": False})
+
+
 AttentionInterface.register(ATTENTION["sdpa"], _with_prompts(sdpa_attention))
 AttentionInterface.register(ATTENTION["eager"], _with_prompts(_eager))
 # Registered under its original name, because transformers chooses the kernel by that; without prompts it
 # works as before. A causal flash kernel aligns the last query with the last key, so every position sees
 # prepended keys.
 AttentionInterface.register(ATTENTION["flash"], _with_prompts(flash_attention_forward))
-# Both get additive masks: eager attention would *add* a boolean one. And causal models always get a mask:
-# with mask None, sdpa's `is_causal` aligns the first query with the first key, which is a prompt.
-AttentionMaskInterface.register(ATTENTION["sdpa"], eager_mask)
-AttentionMaskInterface.register(ATTENTION["eager"], eager_mask)
+AttentionMaskInterface.register(ATTENTION["sdpa"], _additive_mask)
+AttentionMaskInterface.register(ATTENTION["eager"], _additive_mask)

@@ -19,7 +19,7 @@ from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError
 from clickprompt.models.plm import PromptedPLM, longest_text
 from clickprompt.models.plm_families import PLMFamily, get_family
-from clickprompt.models.plm_fusion import ATTENTION, PLAIN_ATTENTION
+from clickprompt.models.plm_fusion import ATTENTION
 from clickprompt.models.plm_shapes import SHAPES
 
 __all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_from_config"]
@@ -75,7 +75,7 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
     prompt = prompt or PromptConfig()
     hf_config, family = _read_config(config, prompt)
     if config.random_init:
-        return _prompted(_from_config(hf_config, family, config, prompt), family, config, prompt, lm_head)
+        return _prompted(_from_config(hf_config, family, config), family, config, prompt, lm_head)
     path = _path(config)
     _check_weights(path)
     with _quiet():
@@ -83,7 +83,7 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
             model, info = family.auto_class.from_pretrained(
                 path,
                 config=hf_config,
-                attn_implementation=_attention(config, family, prompt),
+                attn_implementation=ATTENTION[config.attn_implementation],
                 dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
@@ -116,7 +116,7 @@ def plm_from_config(
     Raises ConfigError.
     """
     hf_object, family = _parse_config(hf_config, config.path or "export")
-    return _prompted(_from_config(hf_object, family, config, prompt), family, config, prompt, lm_head)
+    return _prompted(_from_config(hf_object, family, config), family, config, prompt, lm_head)
 
 
 def _prompted(
@@ -132,21 +132,13 @@ def _prompted(
     return plm.train()  # from_pretrained leaves it in eval mode
 
 
-def _from_config(
-    hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig, prompt: PromptConfig
-) -> PreTrainedModel:
+def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConfig) -> PreTrainedModel:
     with _quiet():
         return family.auto_class.from_config(
             hf_config,
-            attn_implementation=_attention(config, family, prompt),
+            attn_implementation=ATTENTION[config.attn_implementation],
             dtype=getattr(torch, config.dtype),
         )
-
-
-def _attention(config: PLMConfig, family: PLMFamily, prompt: PromptConfig) -> str:
-    """Return the name of `attn_implementation` in transformers."""
-    ours = _is_layerwise(prompt) or _chooses_positions(config, family)
-    return (ATTENTION if ours else PLAIN_ATTENTION)[config.attn_implementation]
 
 
 def _chooses_positions(config: PLMConfig, family: PLMFamily) -> bool:

@@ -116,6 +116,8 @@ class DeepSpeedEngine:
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
                 "steps_per_print": 2**31 - 1,
+                # It would wait for the device twice in every micro-batch
+                "timers": {"throughput": {"enabled": False}},
             },
         )
         self._norm: Tensor | None = None  # norm of the step's gradients, loss scale included

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -152,6 +153,15 @@ def lazy_embedding(
     return LazyEmbedding(model, stage, total_steps=total_steps, device=device)
 
 
+def _replicated(objective: nn.Module) -> DistributedDataParallel:
+    """Average gradients over the workers, in the buckets in which they travel (a copy of all less).
+
+    Buffers are sent only if training changes them, which batch norm's does.
+    """
+    changing = any(isinstance(module, _BatchNorm) for module in objective.modules())
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True, broadcast_buffers=changing)
+
+
 class TorchEngine:
     """AdamW on a replica per worker, gradients averaged by DistributedDataParallel when there are several."""
 
@@ -174,9 +184,7 @@ class TorchEngine:
         self._lazy = lazy_embedding(self.model, stage, total_steps, device)
         self.optimizer = build_optimizer(self.model, stage)
         self._loss_scale = LossScale() if precision == "fp16" else None
-        self._replica: Any = (
-            DistributedDataParallel(self.objective) if self.world_size > 1 else self.objective
-        )
+        self._replica: Any = _replicated(self.objective) if self.world_size > 1 else self.objective
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._norm: Tensor | None = None
 

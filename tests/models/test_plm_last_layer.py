@@ -7,10 +7,10 @@ import torch
 
 from clickprompt.config import PLMConfig, PromptConfig
 from clickprompt.data.collate import Collator
+from clickprompt.data.places import read_places
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.models.clickprompt import build_model
-from clickprompt.models.plm import _target_positions
 from clickprompt.models.plm_loading import load_plm
 from clickprompt.objectives import ClickLoss, PretrainLoss
 from tests.support.tiny import tiny_config, write_both
@@ -83,7 +83,7 @@ def test_states_at_targets_and_gradients_are_those_of_the_whole_layer(
         plm.layers[-1].register_forward_hook(
             lambda module, args, output, seen=seen: seen.append(output.shape[1])
         )
-        states = plm.target_states(input_ids, attention_mask, prompts, None, targets)
+        states = plm.states_at(read_places(targets.numpy()), input_ids, attention_mask, prompts)
         results.append((*states_and_gradients(plm, states), None if prompts is None else prompts.grad))
         results[-1] += (seen,)
     (whole, gradients, of_prompts, widths), (chosen, ours, of_ours, narrow) = results
@@ -108,7 +108,10 @@ def test_recomputation_changes_nothing(tiny, tokens, depth):
     results = []
     for plm in both(tiny("bert"), PROMPTS[depth], gradient_checkpointing=True):
         prompts = None if depth == "none" else random_prompts(plm, len(input_ids))
-        states = [plm.target_states(input_ids, attention_mask, prompts, None, one) for one in (first, second)]
+        states = [
+            plm.states_at(read_places(one.numpy()), input_ids, attention_mask, prompts)
+            for one in (first, second)
+        ]
         results.append(states_and_gradients(plm, torch.cat(states)))
     assert_close(results[1][0], results[0][0])
     for name, gradient in results[0][1].items():
@@ -119,18 +122,10 @@ def test_a_batch_without_targets_gives_zero_gradients(tiny, tokens):
     input_ids, attention_mask = tokens([4, 9])
     *_, plm = both(tiny("bert"), PROMPTS["layerwise"])
     nothing = torch.zeros_like(attention_mask, dtype=torch.bool)
-    states = plm.target_states(input_ids, attention_mask, random_prompts(plm, 2), None, nothing)
+    states = plm.states_at(read_places(nothing.numpy()), input_ids, attention_mask, random_prompts(plm, 2))
     assert states.shape == (0, plm.hidden_size)
     _, gradients = states_and_gradients(plm, states)
     assert not any(gradient.any() for gradient in gradients.values())
-
-
-def test_positions_are_each_rows_targets_in_order():
-    targets = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
-    positions, chosen = _target_positions(targets)
-    assert chosen.tolist() == [[True, True], [True, False], [False, False]]
-    assert positions[chosen].tolist() == [1, 3, 3]
-    assert _target_positions(targets[:0])[0].shape == (0, 1)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in SUPPORTED])

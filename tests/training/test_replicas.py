@@ -1,0 +1,70 @@
+"""How DistributedDataParallel sends gradients and buffers."""
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from clickprompt.config import replaced
+from clickprompt.io import storage
+from tests.support.engines import SMALL, build
+from tests.support.tiny import tiny_config, write_both
+
+CASES = {
+    "pretrain": ("pretrain", {}),
+    "with_plm": ("with_plm", {}),
+    "batch norm": ("without_plm", {"ctr.backbone": "fgcnn"}),
+}
+
+
+def _worker(rank, port, config, out):
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    found = {}
+    for name, (objective_name, changes) in CASES.items():
+        settings = replaced(config, {**SMALL, **changes})
+        dataset, _, objective, collator, engine = build(settings, objective_name, "torch", 2)
+        rows = dataset.read_split("train").slice(12 * rank, 12)
+        columns = {column: rows[column].to_numpy() for column in rows.column_names}
+        batches = collator.micro_batches(columns, 6)
+        buffers = {key: value.clone() for key, value in objective.named_buffers()}
+        for index, batch in enumerate(batches):
+            engine.accumulate(batch, [24.0], last=index == len(batches) - 1)
+        gradients = [one.grad for one in objective.parameters() if one.grad is not None]
+        found[name] = {
+            "gradients": len(gradients),
+            "storages": len({gradient.untyped_storage().data_ptr() for gradient in gradients}),
+            "changed": any(not torch.equal(value, buffers[key]) for key, value in objective.named_buffers()),
+            "sent": engine._replica.broadcast_buffers,
+        }
+    if rank == 0:
+        storage.write_json(out, found)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("replicas")
+    dataset, plm = write_both(str(folder))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out = str(folder / "found.json")
+    mp.spawn(_worker, (port, tiny_config(dataset.uri, plm), out), nprocs=2)
+    return storage.read_json(out)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_lie_in_the_buckets_that_travel(found, case):
+    assert found[case]["gradients"] > 5
+    assert found[case]["storages"] <= 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_buffers_are_sent_only_if_they_change(found, case):
+    assert found[case]["changed"] == (case == "batch norm")
+    assert found[case]["sent"] == found[case]["changed"]
