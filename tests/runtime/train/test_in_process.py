@@ -4,6 +4,7 @@ errors do to the training.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,32 @@ def test_a_run_that_fails_continues_to_the_same_bits(config, undisturbed, tmp_pa
     assert steps_in(run) == [checkpoint_name(12), checkpoint_name(STEPS)], "runtime.keep_checkpoints"
     assert not os.path.exists(f"{run}/validations")
     assert run_training(config, "finetune", run)["step"] == STEPS, "a finished run isn't repeated"
+
+
+def test_a_checkpoint_writes_the_steps_since_the_one_before(undisturbed):
+    pieces = {
+        name: storage.read_bytes(f"{undisturbed}/metrics/{name}")
+        for name in os.listdir(f"{undisturbed}/metrics")
+    }
+    assert {
+        name: [json.loads(line)["step"] for line in piece.splitlines()] for name, piece in pieces.items()
+    } == {
+        f"{checkpoint_name(last)}.jsonl": [*range(first, last + 1)]
+        for first, last in ((1, 4), (5, 8), (9, 12), (13, STEPS))
+    }
+
+
+def test_a_run_of_a_version_with_one_file_of_metrics_continues(config, undisturbed, tmp_path):
+    run = str(tmp_path / "run")
+    with pytest.raises(RunError):
+        run_training(config, "finetune", run, around=EndsBefore(10))
+    shutil.rmtree(f"{run}/metrics")
+    lines = [{**line, "seconds": 1.0, "wait_seconds": 0.5} for line in lines_of(undisturbed)]
+    # With the steps of a checkpoint that didn't arrive
+    written = "".join(json.dumps(line) + "\n" for line in lines[:12])
+    storage.write_bytes(f"{run}/metrics.jsonl", written.encode())
+    run_training(config, "finetune", run)
+    are_the_same(run, undisturbed)
 
 
 @pytest.mark.chaos
