@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from clickprompt.config import dump_config, replaced
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, DataError, RunError, StoppedError
 from clickprompt.export.format import scores_of
 from clickprompt.io import storage
@@ -28,6 +29,7 @@ from clickprompt.runtime.tune.tune import run_tune
 from clickprompt.training.checkpoint import checkpoint_name, newest_complete
 from tests.support.checkpoints import write_checkpoint
 from tests.support.ending import EndsBefore, are_the_same, lines_of
+from tests.support.hashed import grow_old, hashed
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
 
@@ -63,7 +65,7 @@ def undisturbed(config, tmp_path_factory):
 
 
 def steps_in(run: str) -> list[str]:
-    return [name for name in storage.list_names(f"{run}/checkpoints") if name != "written.json"]
+    return [name for name in storage.list_names(f"{run}/checkpoints") if name.startswith("step-")]
 
 
 def test_a_run_that_fails_continues_to_the_same_bits(config, undisturbed, tmp_path):
@@ -102,6 +104,21 @@ def test_a_run_of_a_version_with_one_file_of_metrics_continues(config, undisturb
     storage.write_bytes(f"{run}/metrics.jsonl", written.encode())
     run_training(config, "finetune", run)
     are_the_same(run, undisturbed)
+
+
+def test_a_start_hashes_the_newest_checkpoint_once_and_the_dataset_not_again(config, tmp_path, monkeypatch):
+    run = str(tmp_path / "run")
+    with pytest.raises(RunError):
+        run_training(config, "finetune", run, around=EndsBefore(10))
+    data = str(config.data.path)
+    for folder in (run, data):
+        grow_old(folder)
+    Dataset.open(data).verify()
+    read = hashed(monkeypatch)
+    with pytest.raises(RunError):
+        run_training(config, "finetune", run, around=EndsBefore(8))
+    newest = f"{run}/checkpoints/{checkpoint_name(8)}"
+    assert sorted(read) == [f"{newest}/state-00000.safetensors", f"{newest}/trainer.json"]
 
 
 @pytest.mark.chaos
