@@ -10,6 +10,7 @@ status 1 where anything differs.
 """
 
 import argparse
+import glob
 import json
 import os
 import shutil
@@ -141,13 +142,19 @@ def interrupt(run: str, copy: str) -> None:
     name = f"step-{HALFWAY:08d}"
     shutil.copytree(os.path.join(run, "kept", name), os.path.join(copy, "checkpoints", name))
     shutil.copy(os.path.join(run, "config.yaml"), copy)
-    with open(os.path.join(run, "metrics.jsonl")) as stream:
-        write(os.path.join(copy, "metrics.jsonl"), "".join(stream.readlines()[:HALFWAY]))
+    lines = [json.dumps(line) + "\n" for line in metrics(run)[:HALFWAY]]
+    write(os.path.join(copy, "metrics.jsonl"), "".join(lines))
 
 
 def metrics(run: str) -> list[dict[str, Any]]:
-    with open(os.path.join(run, "metrics.jsonl")) as stream:
-        return [json.loads(line) for line in stream]
+    """Read a run's steps, which earlier versions wrote into one file and later ones write in pieces."""
+    lines: list[str] = []
+    for path in glob.glob(os.path.join(run, "metrics.jsonl")) + sorted(
+        glob.glob(os.path.join(run, "metrics", "*.jsonl"))
+    ):
+        with open(path) as stream:
+            lines += stream.readlines()
+    return [json.loads(line) for line in lines]
 
 
 def differences(curve: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:

@@ -5,7 +5,6 @@ Both train on the same rows at the same time, a few steps at a turn, and must re
 """
 
 import contextlib
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from clickprompt.io.cpus import usable_cores
 from clickprompt.io.progress import say
 from clickprompt.runtime.cluster.connect import check_cpus, connect
 from clickprompt.runtime.train.preflight import check_training
+from clickprompt.training.metrics_log import read_metrics
 
 __all__ = ["measure_overhead", "measure_scaling"]
 
@@ -190,10 +190,7 @@ class _Setup:
         """Raises RunError if the two loops' losses differ. bare: of each rank, its part of every
         step's loss.
         """
-        lines = (
-            storage.read_bytes(storage.join(self._run(num_workers), "metrics.jsonl")).decode().splitlines()
-        )
-        ours = [json.loads(line)["loss"] for line in lines][: self.length.steps]
+        ours = [line["loss"] for line in read_metrics(self._run(num_workers))][: self.length.steps]
         theirs = np.sum(bare, axis=0)[: self.length.steps].tolist()
         if not np.allclose(ours, theirs, rtol=_SAME_LOSS, atol=0):
             raise RunError(

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
@@ -50,6 +50,7 @@ __all__ = [
     "resolve",
     "sha256",
     "sha256_bytes",
+    "stamps",
     "user_errors",
     "write_bytes",
     "write_json",
@@ -142,6 +143,14 @@ def file_size(uri: str) -> int | None:
     with user_errors(uri):
         info = filesystem.get_file_info(path)
     return info.size if info.is_file else None
+
+
+def stamps(uri: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return (bytes, time of modification in ns) of those of the files below `uri` that are there."""
+    filesystem, path = resolve(uri)
+    with user_errors(uri):
+        infos = filesystem.get_file_info([f"{path}/{name}" for name in names])
+    return {name: (info.size, info.mtime_ns) for name, info in zip(names, infos, strict=True) if info.is_file}
 
 
 def list_names(uri: str) -> list[str]:

@@ -12,6 +12,7 @@ import yaml
 
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from clickprompt.training.metrics_log import metrics_files
 
 __all__ = ["Run", "dotted", "finite", "read_runs", "same_but_for_the_seed"]
 
@@ -31,7 +32,7 @@ class Run:
     config_text: str
     result: dict[str, Any]
     steps: list[dict[str, Any]]
-    """lines of metrics.jsonl"""
+    """lines of the metrics"""
     evaluation: dict[str, Any] | None
     attention: dict[str, Any] | None
     recovery: dict[str, Any] | None
@@ -89,7 +90,7 @@ def _names(uris: Sequence[str]) -> list[str]:
 
 def _read(uri: str, name: str, number: int, split: str) -> Run:
     names = storage.list_names(uri)
-    if not {"config.yaml", "result.json", "metrics.jsonl", "trials.parquet"} & set(names):
+    if not {"config.yaml", "result.json", "metrics.jsonl", "metrics", "trials.parquet"} & set(names):
         what = "no run (no config.yaml, no trials.parquet)" if names else "nothing"
         raise InputError(f"{uri}: there is {what} here; give the --run folders of pretrain, finetune or tune")
 
@@ -112,7 +113,7 @@ def _read(uri: str, name: str, number: int, split: str) -> Run:
         config=dotted(_yaml(storage.join(uri, "config.yaml"), text)),
         config_text=text,
         result=optional("result.json") or {},
-        steps=_lines(storage.join(uri, "metrics.jsonl")) if "metrics.jsonl" in names else [],
+        steps=[step for file in metrics_files(uri) for step in _lines(file)],
         evaluation=optional(f"evaluation-{split}.json"),
         attention=optional(f"attention-{split}.json"),
         recovery=optional(f"recovery-{split}.json"),

@@ -4,6 +4,7 @@ A checkpoint is a folder `step-<N>` with every worker's files, `trainer.json` an
 the SHA-256 of all the others. It is complete when everything the manifest lists is there and has that
 checksum. So a kill at any moment, even in the middle of an upload, leaves the previous checkpoint as the
 newest. Ray's own record isn't used: a worker killed right after its report loses that record, not the files.
+It is hashed once: `verified.json`, beside the checkpoints, tells whoever looks later (io/hashes.py).
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from clickprompt.errors import InputError
 from clickprompt.io import storage
+from clickprompt.io.hashes import Hashes
 
 __all__ = [
     "CheckpointWriter",
@@ -22,6 +24,7 @@ __all__ = [
     "damage_of",
     "load_state",
     "newest_complete",
+    "newest_for_all",
     "seal",
 ]
 
@@ -114,6 +117,16 @@ def newest_complete(checkpoints: str) -> str | None:
     return None
 
 
+def newest_for_all(checkpoints: str, rank: int) -> str | None:
+    """Have rank 0 look for `newest_complete`, and tell the other workers; called by every worker."""
+    import torch.distributed as dist
+
+    chosen = [newest_complete(checkpoints) if rank == 0 else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(chosen, src=0)
+    return chosen[0]
+
+
 def damage_of(folder: str) -> str | None:
     """Name a checkpoint's first file that is missing or was altered; None if the checkpoint is complete.
 
@@ -122,9 +135,13 @@ def damage_of(folder: str) -> str | None:
     files = storage.patiently(lambda: _manifest(folder))
     if files is None:
         return _MANIFEST
+    checkpoints, step = folder.rsplit("/", 1)
+    # The receipt is beside the checkpoint: in its folder, it could outlive a checkpoint that is being deleted
+    hashes = storage.patiently(lambda: Hashes(checkpoints, [f"{step}/{name}" for name in files]))
     for name, checksum in files.items():
-        if storage.patiently(lambda name=name: _checksum(storage.join(folder, name))) != checksum:
+        if storage.patiently(lambda name=name: _checksum(hashes, f"{step}/{name}")) != checksum:
             return name
+    hashes.remember(alone=True)
     return None
 
 
@@ -147,10 +164,10 @@ def _manifest(folder: str) -> dict[str, str] | None:
         return None
 
 
-def _checksum(uri: str) -> str | None:
+def _checksum(hashes: Hashes, name: str) -> str | None:
     """SHA-256 of a file; None if there is no such file."""
     try:
-        return storage.sha256(uri)
+        return hashes.sha256(name)
     except InputError as error:
         if storage.is_refusal(error):
             raise

@@ -1,6 +1,5 @@
 """The click in the text on the real Ray, from pretraining to predictions of raw rows."""
 
-import json
 import os
 
 import pyarrow as pa
@@ -11,11 +10,11 @@ import torch
 from clickprompt.config import RuntimeConfig, replaced
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of, load_weights
-from clickprompt.io import storage
 from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.score.predict import predict
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.rows import RowScorer
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.engines import losses_of
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 
@@ -23,8 +22,7 @@ pytestmark = pytest.mark.ray
 
 
 def metrics(run: str) -> list[dict]:
-    lines = storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
-    return [json.loads(line) for line in lines]
+    return read_metrics(run)
 
 
 def test_pretrain_finetune_evaluate_predict(ray_session, tmp_path):

@@ -2,7 +2,6 @@
 on the way.
 """
 
-import json
 import os
 import random
 import time
@@ -27,6 +26,7 @@ from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.finetuned import write_run
 from tests.support.random_tables import write
 from tests.support.server import Server
@@ -323,8 +323,6 @@ def test_two_more_epochs_go_on_from_the_first(days):
     run = days.run("pretrain-1")
     more = days.train("pretrain", "more", data__version=1, pretrain__init=run, pretrain__epochs=2)
     assert (more["step"], more["carried_over"]) == (2 * days.results["pretrain-1"]["step"], None)
-    first = [
-        json.loads(line) for line in storage.read_bytes(f"{more['run']}/metrics.jsonl").decode().splitlines()
-    ]
-    before = [json.loads(line) for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()]
+    first = read_metrics(more["run"])
+    before = read_metrics(run)
     assert first[0]["loss"] < before[0]["loss"]

@@ -3,7 +3,6 @@ undisturbed run ends.
 """
 
 import glob
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import newest_complete
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.engines import losses_of
 from tests.support.folders import files_below
 from tests.support.raw_movielens import ratings, write_1m
@@ -32,10 +32,7 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def losses(run: str) -> list[float]:
-    return [
-        json.loads(line)["loss"]
-        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
-    ]
+    return [line["loss"] for line in read_metrics(run)]
 
 
 def test_a_killed_command_continues(tmp_path):

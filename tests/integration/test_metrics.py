@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.tiny import tiny_config, write_both
 
 pytestmark = pytest.mark.ray
@@ -77,7 +77,7 @@ def test_the_dashboard_finds_a_live_run(ray_session, tmp_path):
     assert value["ray_clickprompt_planned_steps"] == last + 1
     assert all(f'{key}="' in line for key in ("run", "stage", "worker") for line in lines)
 
-    logged = [json.loads(line) for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()]
+    logged = read_metrics(run)
     assert value["ray_clickprompt_loss"] == pytest.approx(logged[last - 1]["loss"])
     assert value["ray_clickprompt_tokens_total"] == sum(line["tokens"] for line in logged[:last])
     assert all(0 <= line["wait_seconds"] <= line["seconds"] for line in logged)

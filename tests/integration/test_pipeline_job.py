@@ -12,7 +12,8 @@ import pytest
 from clickprompt.data.text.template import TEMPLATES
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import load_state, newest_complete
-from tests.support.clusters import ROOT, lines
+from clickprompt.training.metrics_log import read_metrics
+from tests.support.clusters import ROOT
 from tests.support.tiny import write_plm
 
 pytestmark = [
@@ -43,9 +44,8 @@ def test_stopped_half_way_submitted_again_and_without_a_stop(nodes, tmp_path):
 
     started = run(*submit, "--run", folder, "--id", "stopped", "--no-wait")
     assert started.returncode == 0, started.stderr
-    metrics = os.path.join(folder, "scratch", "metrics.jsonl")
     look = time.monotonic() + 30
-    while not lines(metrics):  # with the first checkpoint
+    while not read_metrics(os.path.join(folder, "scratch")):  # with the first checkpoint
         if time.monotonic() > look:
             status = json.loads(run("job", "status", "stopped", "--address", address, "--json").stdout)[
                 "status"
@@ -93,9 +93,9 @@ def check(folder: str) -> None:
         "ClickPrompt with PLM",
     ]
     assert [row["p_value"] is None for row in result["rows"]] == [True, False, False]
-    assert [
-        json.loads(line)["step"] for line in lines(os.path.join(folder, "scratch", "metrics.jsonl"))
-    ] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in read_metrics(os.path.join(folder, "scratch"))] == list(
+        range(1, STEPS + 1)
+    )
     assert result["report"] == os.path.join(folder, "report.html")
     page = html.unescape(storage.read_bytes(result["report"]).decode())
     assert page.index(result["conclusion"].split(". ")[0]) < page.index('id="runs"')

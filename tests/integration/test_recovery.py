@@ -2,7 +2,6 @@
 them. 15 minutes a model.
 """
 
-import json
 import os
 
 import pytest
@@ -10,10 +9,10 @@ import pytest
 from clickprompt.config import load_config
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
-from clickprompt.io import storage
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.score.evaluate import evaluate_recovery
 from clickprompt.runtime.train.train import run_training
+from clickprompt.training.metrics_log import read_metrics
 
 REAL = ("CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM")
 pytestmark = [
@@ -42,9 +41,7 @@ def test_own_prompts_restore_twice_as_much_as_permuted_ones(data, tmp_path, back
     config = load_config("recovery", [f"data.path={data}", f"plm.path={minilm}", f"ctr.backbone={backbone}"])
     run = str(tmp_path / "run")
     run_training(config, "pretrain", run)
-    losses = [
-        json.loads(line)["loss"] for line in storage.read_bytes(f"{run}/metrics.jsonl").decode().splitlines()
-    ]
+    losses = [line["loss"] for line in read_metrics(run)]
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
     fields = evaluate_recovery(run, "test", config=config)["fields"]
     for name in ("User ID", "Title"):

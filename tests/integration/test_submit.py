@@ -11,7 +11,8 @@ from clickprompt.config import dump_config
 from clickprompt.io import storage
 from clickprompt.runtime.cluster.submit import pinned_requirements
 from clickprompt.training.checkpoint import load_state, newest_complete
-from tests.support.clusters import free_port, lines
+from clickprompt.training.metrics_log import read_metrics
+from tests.support.clusters import free_port
 from tests.support.tiny import tiny_config, write_both
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -97,9 +98,8 @@ def test_a_job_that_is_stopped_leaves_a_run_that_continues(head, tmp_path):
 
     started = run(*command, "--id", "stopped", "--no-wait")
     assert (started.returncode, json.loads(started.stdout)["status"]) == (0, "SUBMITTED")
-    metrics = os.path.join(folder, "metrics.jsonl")
     until = time.monotonic() + 120
-    while not lines(metrics):  # with the first checkpoint
+    while not read_metrics(folder):  # with the first checkpoint
         assert time.monotonic() < until
         time.sleep(0.2)
     stopped = run("job", "stop", "stopped", "--address", address, "--json")
@@ -112,7 +112,7 @@ def test_a_job_that_is_stopped_leaves_a_run_that_continues(head, tmp_path):
     done = run(*command, "--id", "continued")
     assert done.returncode == 0, done.stderr
     assert storage.read_json(os.path.join(folder, "result.json"))["step"] == 400
-    assert [json.loads(line)["step"] for line in lines(metrics)] == list(range(1, 401))
+    assert [line["step"] for line in read_metrics(folder)] == list(range(1, 401))
 
 
 def test_a_wrong_token_and_a_head_that_is_not_there(head):

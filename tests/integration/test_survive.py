@@ -3,7 +3,6 @@ Ray Train.
 """
 
 import glob
-import json
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from clickprompt.export.format import export_of, read_info
 from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, damage_of, load_state, newest_complete
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.click_training import Memory
 from tests.support.click_training import run as run_plainly
 from tests.support.synthetic import write_dataset
@@ -59,10 +59,7 @@ def undisturbed(config, tmp_path_factory):
 
 
 def losses(run: str) -> list[float]:
-    rows = [
-        json.loads(line)
-        for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
-    ]
+    rows = read_metrics(run)
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
 

@@ -33,6 +33,7 @@ from clickprompt.scoring.attention import PromptAttention
 from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import RowScorer
 from clickprompt.training.checkpoint import newest_complete
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.engines import losses_of
 from tests.support.tiny import tiny_config, write_both
 
@@ -59,10 +60,7 @@ def config(tmp_path_factory):
 
 
 def losses(run) -> list[float]:
-    rows = [
-        json.loads(line)
-        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
-    ]
+    rows = read_metrics(run)
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
 
@@ -163,10 +161,7 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     changes |= {"finetune.lr.ctr": 0.01, "finetune.embedding_optimizer": "lazy"}
     settings = replaced(config, {**changes, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
     result = run_training(settings, "finetune", run)
-    metrics = [
-        json.loads(line)
-        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
-    ]
+    metrics = read_metrics(run)
     validations = {
         scores["valid_step"]: scores["valid_auc"] for row in metrics for scores in row.get("validations", ())
     }

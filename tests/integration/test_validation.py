@@ -2,7 +2,6 @@
 scores at once.
 """
 
-import json
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from clickprompt.export.format import export_of, load_weights, read_info, scores
 from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name, load_state, newest_complete
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.in_process import InProcessValidation
 from tests.support.killing import title
 from tests.support.synthetic import write_dataset
@@ -77,10 +77,7 @@ def equals(naive, run, result):
     stopped_at, best, found = naive
     assert stopped_at < STEPS
     assert (result["step"], result["best_step"], result["stopped"]) == (stopped_at, best, True)
-    lines = [
-        json.loads(line)
-        for line in storage.read_bytes(os.path.join(run, "metrics.jsonl")).decode().splitlines()
-    ]
+    lines = read_metrics(run)
     assert [line["step"] for line in lines] == list(range(1, stopped_at + 1))
     used = {line["step"]: line["validations"] for line in lines if "validations" in line}
     assert list(used) == list(range(2 * EVERY, stopped_at + 1, EVERY))

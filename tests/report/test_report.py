@@ -25,6 +25,7 @@ from clickprompt.report.run import read_runs, same_but_for_the_seed
 from clickprompt.report.svg import Scale
 from clickprompt.report.sweep import importance
 from clickprompt.report.table import Column, Table, auc, count
+from clickprompt.training.metrics_log import read_metrics
 from tests.support import report_runs as made
 from tests.support.attacked_report import attacked
 from tests.support.commands import fails
@@ -140,10 +141,7 @@ def test_csvs_hold_the_figures_themselves(page, folders):
 
 
 def test_a_curves_points_are_means_of_steps(page, folders):
-    steps = [
-        json.loads(line)
-        for line in storage.read_bytes(f"{folders['prompted-0']}/metrics.jsonl").decode().splitlines()
-    ]
+    steps = read_metrics(folders["prompted-0"])
     _, *rows = csvs(page[1])["loss-of-finetune"]
     rows = [row for row in rows if row[0] == "prompted-0"]
     assert len(steps) == 500

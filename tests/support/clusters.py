@@ -87,8 +87,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def lines(path: str) -> list[str]:
-    """Lines of a file; none if it isn't there yet."""
-    return Path(path).read_text().splitlines() if os.path.exists(path) else []

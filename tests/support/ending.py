@@ -1,6 +1,5 @@
 """What ends a training at a step, on Ray and in one process alike; and what a run has left to compare."""
 
-import json
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from clickprompt.errors import RunError
 from clickprompt.export.format import export_of, load_weights
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import newest_complete
+from clickprompt.training.metrics_log import read_metrics
 
 _TIMES = {"seconds", "wait_seconds"}
 
@@ -31,9 +31,8 @@ class EndsBefore:
 
 
 def lines_of(run: str) -> list[dict]:
-    """Every line of metrics.jsonl, without its times."""
-    lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in _TIMES} for line in lines]
+    """Every line of the metrics, without its times."""
+    return [{key: value for key, value in line.items() if key not in _TIMES} for line in read_metrics(run)]
 
 
 def newest_state(run: str) -> tuple[dict[str, torch.Tensor], dict]:

@@ -3,11 +3,15 @@
 import socket
 
 import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from clickprompt.errors import InputError, RunError
 from clickprompt.io import storage
-from clickprompt.training.checkpoint import damage_of, newest_complete
+from clickprompt.training.checkpoint import damage_of, newest_complete, newest_for_all
 from tests.support.checkpoints import write_checkpoint
+from tests.support.clusters import free_port
+from tests.support.hashed import grow_old, hashed
 
 
 def test_only_complete_ones_count(place, tmp_path):
@@ -23,6 +27,43 @@ def test_only_complete_ones_count(place, tmp_path):
     assert damage_of(first) == "manifest.json"
     assert newest_complete(storage.join(run, "checkpoints")) is None
     assert newest_complete(storage.join(run, "nowhere")) is None
+
+
+def test_one_worker_hashes_and_tells_the_others(tmp_path):
+    run = str(tmp_path / "run")
+    write_checkpoint(run, 5, tmp_path)
+    newest = write_checkpoint(run, 10, tmp_path)
+    out = str(tmp_path / "out")
+    mp.spawn(_look, (3, f"tcp://127.0.0.1:{free_port()}", run, out), nprocs=3)
+    found = [storage.read_json(f"{out}/{rank}.json") for rank in range(3)]
+    assert [one["checkpoint"] for one in found] == [newest] * 3
+    assert [len(one["hashed"]) for one in found] == [2, 0, 0]
+
+
+def _look(rank: int, num_workers: int, address: str, run: str, out: str) -> None:
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=num_workers)
+    with pytest.MonkeyPatch.context() as patch:
+        read = hashed(patch)
+        checkpoint = newest_for_all(f"{run}/checkpoints", rank)
+    storage.write_json(f"{out}/{rank}.json", {"checkpoint": checkpoint, "hashed": read})
+    dist.destroy_process_group()
+
+
+def test_it_is_hashed_once_and_again_if_it_was_altered(tmp_path, monkeypatch):
+    run = str(tmp_path / "run")
+    first, second = (write_checkpoint(run, step, tmp_path) for step in (5, 10))
+    grow_old(run)
+    read = hashed(monkeypatch)
+    for _ in range(3):
+        assert newest_complete(f"{run}/checkpoints") == second
+    assert len(read) == 2
+    with open(f"{second}/state", "r+b") as stream:
+        stream.write(b"1")
+    assert newest_complete(f"{run}/checkpoints") == first
+    assert storage.read_json(f"{run}/checkpoints/verified.json").keys() == {
+        "step-00000005/state",
+        "step-00000005/trainer.json",
+    }
 
 
 def test_storage_that_does_not_answer_is_no_reason_for_an_older_one(bucket, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 outside.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from clickprompt.benchmark.processes import Process, below, end, gone_within
 from clickprompt.errors import RunError
 from clickprompt.io import storage
+from clickprompt.training.metrics_log import read_metrics
 
 __all__ = ["Command", "losses", "make_writable", "refusing"]
 
@@ -151,10 +151,7 @@ def _takes_files(path: str) -> bool:
 
 def losses(run: str) -> list[float]:
     """Read the loss of every step, in order. Raises RunError if one is missing or there twice."""
-    rows = [
-        json.loads(line)
-        for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
-    ]
+    rows = read_metrics(run)
     if [row["step"] for row in rows] != list(range(1, len(rows) + 1)):
-        raise RunError(f"{run}/metrics.jsonl: steps are missing or there twice")
+        raise RunError(f"{run}/metrics: steps are missing or there twice")
     return [row["loss"] for row in rows]

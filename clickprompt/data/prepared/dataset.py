@@ -10,6 +10,7 @@
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
   (runtime/prepare/append.py).
 - versions/<n>.json: the manifest of version n, once there is a newer one.
+- verified.json: which files `verify` has found right (io/hashes.py).
 """
 
 import json
@@ -27,6 +28,7 @@ from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from clickprompt.io.hashes import Hashes
 
 __all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table", "split_sizes"]
 
@@ -245,7 +247,9 @@ class Dataset:
             return pq.ParquetFile(stream).read_row_group(piece, use_threads=False)
 
     def verify(self, splits: Sequence[str] = SPLITS) -> None:
-        """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest. Raises
+        """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest.
+
+        A file that was found right before is read again only if it has changed since (io/hashes.py). Raises
         DataError naming the file.
         """
         joined = self.manifest.get("transform", {"tables": {}})["tables"].values()
@@ -254,14 +258,16 @@ class Dataset:
             *joined,
             *(shard for split in splits for shard in self._shards(split)),
         ]
+        hashes = Hashes(self.uri, [entry["file"] for entry in entries])
         for entry in entries:
             with _reading(self._path(entry)):
-                found = storage.sha256(self._path(entry))
+                found = hashes.sha256(entry["file"])
             if found != entry["sha256"]:
                 raise DataError(
                     f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's "
                     f"{entry['sha256'][:12]}…; run clickprompt prepare again"
                 )
+        hashes.remember()
 
     def _kept(self, split: str, rows: pa.Table) -> pa.Table:
         """Return those rows of a split that this view has, in their order."""

@@ -4,7 +4,6 @@ The model is built on torch's meta device: its parameters are counted exactly, b
 estimated by training/footprint.py.
 """
 
-import json
 import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.runtime.train.preflight import check_batches
 from clickprompt.runtime.train.stream import read_ahead_bytes
 from clickprompt.training.footprint import count_parameters, footprint
+from clickprompt.training.metrics_log import read_metrics
 
 __all__ = ["Sizes", "plan_table", "size_training"]
 
@@ -80,7 +80,7 @@ def size_training(
     Hours are computed only from a measured step.
 
     rows, fields, features, tokens: replace what the dataset or `pipeline.source` says.
-    step_seconds, measured: a step's seconds, or a run of the same stage whose metrics.jsonl has them.
+    step_seconds, measured: a step's seconds, or a run of the same stage whose metrics have them.
 
     Raises InputError if the configuration can't work or its dataset's sizes aren't known.
     """
@@ -267,15 +267,14 @@ def _measured_step(config: Config, stage_name: str, run: str) -> tuple[float, st
 
     It is assumed that a worker's rows per second stay the same. Also returns where the figure comes from.
     """
-    path = storage.join(run, "metrics.jsonl")
-    if not storage.exists(path):
+    lines = read_metrics(run)
+    if not lines:
         raise InputError(
-            f"--measured {run}: no metrics.jsonl here; give the folder of a pretraining or finetuning"
+            f"--measured {run}: no metrics of steps here; give the folder of a pretraining or finetuning"
         )
     result = storage.join(run, "result.json")
     if storage.exists(result) and (stage := storage.read_json(result)["stage"]) != stage_name:
         raise InputError(f"--measured {run}: a {stage} run; give one of the same stage, or --stage {stage}")
-    lines = [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
     seconds = [line["seconds"] for line in lines if "seconds" in line]
     if len(seconds) < 2:
         raise InputError(

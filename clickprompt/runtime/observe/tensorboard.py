@@ -1,4 +1,4 @@
-"""Write the content of metrics.jsonl as TensorBoard events; an error here never makes a run fail."""
+"""Write the figures of the steps as TensorBoard events; an error here never makes a run fail."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Send the content of metrics.jsonl to MLflow and Weights & Biases, if the configuration asks for it.
+"""Send the figures of the steps to MLflow and Weights & Biases, if the configuration asks for it.
 
 A tracker never makes a run fail or wait. Credentials come from the trackers' own environment variables
 (MLFLOW_TRACKING_USERNAME, WANDB_API_KEY, …), never from the configuration.

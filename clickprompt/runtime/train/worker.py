@@ -28,7 +28,7 @@ from clickprompt.runtime.train.uploads import Uploads
 from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.runtime.train.worker_context import WorkerContext
 from clickprompt.training.carry_over import tables_of
-from clickprompt.training.checkpoint import CheckpointWriter, load_state, newest_complete
+from clickprompt.training.checkpoint import CheckpointWriter, load_state, newest_for_all
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.init_parts import start_weights, trained_rows
@@ -48,7 +48,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     _check_reach(training)
 
     _tell(host, "loading the PLM" if training.needs_text else "building the model")
-    checkpoint = newest_complete(training.checkpoints)
+    checkpoint = newest_for_all(training.checkpoints, host.rank)
     state = load_state(checkpoint)
     batches: Batches = iter(()) if training.is_over(state) else _begun(host.batches(state.step))
     model, norms = _initial_model(training, host.rank)

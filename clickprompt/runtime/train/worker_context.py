@@ -18,6 +18,7 @@ from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import Engine
 from clickprompt.training.loop import Context
+from clickprompt.training.metrics_log import cut_metrics, read_metrics, write_metrics
 from clickprompt.training.norms import Norms, far_from_fresh
 from clickprompt.training.probe import Probe
 
@@ -61,10 +62,10 @@ class WorkerContext(Context):
             validation.known = self._known
         self._latest: dict[str, Any] = {}
         self._first: tuple[int, float] | None = None  # number and time of this process's first step
-        self._log = _log_before(training.run, state.step) if engine.rank == 0 else []
-        self._validations = [
-            scores for line in self._log for scores in json.loads(line).get("validations", ())
-        ]
+        before = _metrics_before(training.run, state.step) if engine.rank == 0 else []
+        self._last_loss = before[-1]["loss"] if before else None
+        self._validations = [scores for line in before for scores in line.get("validations", ())]
+        self._log: list[str] = []  # the steps since the last checkpoint
         self._watchers = (
             [TensorBoard(training.run, state.step), Tracking(training)] if engine.rank == 0 else []
         )
@@ -94,6 +95,7 @@ class WorkerContext(Context):
         self._stepped = time.monotonic()
         if self._engine.rank:
             return
+        self._last_loss = metrics["loss"]
         self._log.append(json.dumps(metrics) + "\n")
         for watcher in self._watchers:
             watcher.draw(metrics)
@@ -117,7 +119,7 @@ class WorkerContext(Context):
 
     def on_checkpoint(self, folder: str, state: TrainState) -> None:
         # The upload runs beside the loop, so it needs copies of what will change
-        log = "".join(self._log).encode()
+        log, self._log = self._log, []
         state = replace(state)
         exported = None
         if self.validation and state.validating is not None and self._engine.rank == 0:
@@ -125,9 +127,7 @@ class WorkerContext(Context):
 
         def before() -> None:
             """Store what must be there before the checkpoint is complete."""
-            storage.patiently(
-                lambda: storage.write_bytes(storage.join(self._training.run, "metrics.jsonl"), log)
-            )
+            storage.patiently(lambda: write_metrics(self._training.run, state.step, log))
             if exported is not None:
                 exported.result()
                 self._exports.prune(state)
@@ -169,14 +169,11 @@ class WorkerContext(Context):
             **asdict(state),
             "stop_on": stop_on,
             "norms": norms,
-            "last_loss": json.loads(self._log[-1])["loss"] if self._log else None,
+            "last_loss": self._last_loss,
         }
 
 
-def _log_before(run: str, step: int) -> list[str]:
-    """Read the log lines of an earlier part of this run, without the steps that will be run again."""
-    path = storage.join(run, "metrics.jsonl")
-    if not storage.patiently(lambda: storage.exists(path)):
-        return []
-    lines = storage.patiently(lambda: storage.read_bytes(path)).decode().splitlines(keepends=True)
-    return [line for line in lines if json.loads(line)["step"] <= step]
+def _metrics_before(run: str, step: int) -> list[dict[str, Any]]:
+    """Read the steps of an earlier part of this run, and delete those that will be run again."""
+    storage.patiently(lambda: cut_metrics(run, step))
+    return storage.patiently(lambda: read_metrics(run))

@@ -3,7 +3,6 @@
 Trials that share a pretraining have it made once.
 """
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from clickprompt.io import storage
 from clickprompt.runtime.train.train import run_training
 from clickprompt.runtime.train.training_run import Batches
 from clickprompt.training.checkpoint import CheckpointWriter
+from clickprompt.training.metrics_log import read_metrics
 from clickprompt.tuning.points import make_point, pretrain_config
 
 __all__ = ["Sweep", "Threads", "finetune_trial", "validations_of"]
@@ -135,8 +135,7 @@ def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: d
 
 def validations_of(run: str) -> list[dict[str, Any]]:
     """Read a finished run's validations, in order."""
-    lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
-    return [scores for line in lines for scores in json.loads(line).get("validations", ())]
+    return [scores for line in read_metrics(run) for scores in line.get("validations", ())]
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from clickprompt.data.prepared.dataset import FORMAT_VERSION, Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from tests.support.folders import files_below
+from tests.support.hashed import grow_old, hashed
 from tests.support.synthetic import FIELDS, write_dataset
 
 
@@ -103,6 +105,23 @@ def test_verify_names_the_corrupted_file(dataset, file):
         dataset.verify()
     os.unlink(path)
     with pytest.raises(DataError, match=rf"{file}: missing or damaged"):
+        dataset.verify()
+
+
+def test_verify_reads_a_file_once(dataset, monkeypatch):
+    grow_old(dataset.uri)
+    read = hashed(monkeypatch)
+    dataset.verify(["test"])
+    dataset.verify()
+    files = [path for path in files_below(dataset.uri) if path.endswith(".parquet")]
+    assert sorted(read) == sorted(f"{dataset.uri}/{path}" for path in files)
+    dataset.verify()
+    assert len(read) == len(files)
+    path = f"{dataset.uri}/valid/part-00000.parquet"
+    with open(path, "r+b") as stream:
+        stream.seek(40)
+        stream.write(bytes([stream.read(1)[0] ^ 1]))
+    with pytest.raises(DataError, match=r"valid/part-00000\.parquet: corrupted"):
         dataset.verify()
 
 

@@ -105,7 +105,7 @@ def test_hours_from_a_measured_run(tmp_path):
     config = load_config("goodreads-roberta-large", [f"plm.path={plm}"])
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(InputError, match=r"no metrics\.jsonl"):
+    with pytest.raises(InputError, match="no metrics of steps"):
         size_training(config, "pretrain", measured=str(run))
     measured = load_config(
         "goodreads-roberta-large",

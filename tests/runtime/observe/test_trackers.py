@@ -3,7 +3,6 @@ theirs stops a run.
 """
 
 import importlib.util
-import json
 import os
 import socket
 import time
@@ -16,6 +15,7 @@ from clickprompt.io import storage
 from clickprompt.runtime.observe.trackers import Tracking
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import tiny_config
 
@@ -85,7 +85,7 @@ def test_mlflow_has_a_real_training(ray_session, tmp_path):
     client = mlflow.MlflowClient(uri)
     [drawn] = client.search_runs([client.get_experiment_by_name("clickprompt").experiment_id])
     losses = {metric.step: metric.value for metric in client.get_metric_history(drawn.info.run_id, "loss")}
-    lines = [json.loads(line) for line in storage.read_bytes(f"{run}/metrics.jsonl").splitlines()]
+    lines = read_metrics(run)
     assert losses == {line["step"]: pytest.approx(line["loss"]) for line in lines}
     assert len(losses) == 6
     aucs = {metric.step: metric.value for metric in client.get_metric_history(drawn.info.run_id, "valid_auc")}

@@ -4,6 +4,7 @@ errors do to the training.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from clickprompt.config import dump_config, replaced
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, DataError, RunError, StoppedError
 from clickprompt.export.format import scores_of
 from clickprompt.io import storage
@@ -29,6 +31,7 @@ from clickprompt.runtime.tune.tune import run_tune
 from clickprompt.training.checkpoint import checkpoint_name, newest_complete
 from tests.support.checkpoints import write_checkpoint
 from tests.support.ending import EndsBefore, are_the_same, lines_of
+from tests.support.hashed import grow_old, hashed
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
 
@@ -64,7 +67,7 @@ def undisturbed(config, tmp_path_factory):
 
 
 def steps_in(run: str) -> list[str]:
-    return [name for name in storage.list_names(f"{run}/checkpoints") if name != "written.json"]
+    return [name for name in storage.list_names(f"{run}/checkpoints") if name.startswith("step-")]
 
 
 def test_a_run_that_fails_continues_to_the_same_bits(config, undisturbed, tmp_path):
@@ -77,6 +80,47 @@ def test_a_run_that_fails_continues_to_the_same_bits(config, undisturbed, tmp_pa
     assert steps_in(run) == [checkpoint_name(12), checkpoint_name(STEPS)], "runtime.keep_checkpoints"
     assert not os.path.exists(f"{run}/validations")
     assert run_training(config, "finetune", run)["step"] == STEPS, "a finished run isn't repeated"
+
+
+def test_a_checkpoint_writes_the_steps_since_the_one_before(undisturbed):
+    pieces = {
+        name: storage.read_bytes(f"{undisturbed}/metrics/{name}")
+        for name in os.listdir(f"{undisturbed}/metrics")
+    }
+    assert {
+        name: [json.loads(line)["step"] for line in piece.splitlines()] for name, piece in pieces.items()
+    } == {
+        f"{checkpoint_name(last)}.jsonl": [*range(first, last + 1)]
+        for first, last in ((1, 4), (5, 8), (9, 12), (13, STEPS))
+    }
+
+
+def test_a_run_of_a_version_with_one_file_of_metrics_continues(config, undisturbed, tmp_path):
+    run = str(tmp_path / "run")
+    with pytest.raises(RunError):
+        run_training(config, "finetune", run, around=EndsBefore(10))
+    shutil.rmtree(f"{run}/metrics")
+    lines = [{**line, "seconds": 1.0, "wait_seconds": 0.5} for line in lines_of(undisturbed)]
+    # With the steps of a checkpoint that didn't arrive
+    written = "".join(json.dumps(line) + "\n" for line in lines[:12])
+    storage.write_bytes(f"{run}/metrics.jsonl", written.encode())
+    run_training(config, "finetune", run)
+    are_the_same(run, undisturbed)
+
+
+def test_a_start_hashes_the_newest_checkpoint_once_and_the_dataset_not_again(config, tmp_path, monkeypatch):
+    run = str(tmp_path / "run")
+    with pytest.raises(RunError):
+        run_training(config, "finetune", run, around=EndsBefore(10))
+    data = str(config.data.path)
+    for folder in (run, data):
+        grow_old(folder)
+    Dataset.open(data).verify()
+    read = hashed(monkeypatch)
+    with pytest.raises(RunError):
+        run_training(config, "finetune", run, around=EndsBefore(8))
+    newest = f"{run}/checkpoints/{checkpoint_name(8)}"
+    assert sorted(read) == [f"{newest}/state-00000.safetensors", f"{newest}/trainer.json"]
 
 
 @pytest.mark.chaos
