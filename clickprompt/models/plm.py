@@ -163,7 +163,8 @@ class PromptedPLM(nn.Module):
             f"prompts for {soft_prompts.shape[1]} layers, PLM has {self.num_layers}"
         )
         return PromptFusion(
-            soft_prompts,
+            # A slice in each layer would zero the whole tensor's gradient there in the backward pass
+            None if soft_prompts is None else soft_prompts.unbind(1),
             self._layer_of,
             self.family,
             self.backbone,
@@ -182,7 +183,7 @@ class PromptedPLM(nn.Module):
         hidden = self.backbone(**inputs, prompt_fusion=fusion).last_hidden_state
         # Prompts travel as a keyword argument that every module must pass on. If one stops doing so, it must
         # not go unnoticed
-        assert fusion.soft_prompts is None or len(fusion.reached) == self.num_layers, (
+        assert fusion.prompts is None or len(fusion.reached) == self.num_layers, (
             f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
         )
         assert fusion.positions is None or hidden.shape[:2] == fusion.positions.shape, (

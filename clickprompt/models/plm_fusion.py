@@ -41,7 +41,7 @@ class PromptFusion:
     (non-reentrant checkpointing keeps its arguments).
     """
 
-    soft_prompts: Tensor | None  # [B, L, K, W]
+    prompts: tuple[Tensor, ...] | None  # of each layer, [B, K, W]
     layer_of: Mapping[nn.Module, tuple[int, nn.Module]]  # self-attention → (prompt index, its layer)
     family: PLMFamily
     backbone: nn.Module
@@ -51,6 +51,7 @@ class PromptFusion:
     weights: dict[int, Tensor] | None = None
     positions: Tensor | None = None  # [B, T] int64: where the last layer is computed; None: everywhere
     whole: Tensor | None = None  # [B, Z, H]: the last layer's input at all positions, in that layer only
+    masks: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # each mask, and it with the prompts
 
     def attended(
         self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None
@@ -59,34 +60,39 @@ class PromptFusion:
         it.
         """
         if self.whole is not None:
-            assert self.positions is not None
             key, value = self._project(module, self.layer_of[module][1], self.whole)
-            if mask is not None:  # [B or 1, 1, Z, Z] → [B, 1, T, Z]
-                rows = self.positions[:, None, :, None].expand(-1, -1, -1, mask.shape[-1])
-                mask = mask.expand(len(rows), -1, -1, -1).gather(2, rows)
-        if self.soft_prompts is not None:
-            key, value, mask = self.prepend(module, key, value, mask)
+        if self.prompts is not None:
+            key, value = self._prepend(module, key, value)
+            mask = None if mask is None else self._with_prompts(mask)
+        if mask is not None and self.whole is not None:
+            # Every position of a family that chooses sees the same (PLMFamily): any row of the mask will do
+            mask = mask[:, :, :1]
         return key, value, mask
 
-    def prepend(
-        self, module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Prepend the prompts: key, value [B, A, Z, C/A] → [B, A, K + Z, C/A].
-
-        The mask is additive, [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's, [B, Z] → [B, K + Z]. It
-        is extended so that every position sees the prompts.
-        """
-        assert self.soft_prompts is not None
+    def _prepend(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepend the prompts: key, value [B, A, Z, C/A] → [B, A, K + Z, C/A]."""
+        assert self.prompts is not None
         index, layer = self.layer_of[module]
         self.reached.add(index)
-        prompt_key, prompt_value = self._key_value(module, layer, self.soft_prompts[:, index])
-        if mask is not None:
-            mask = F.pad(mask, (prompt_key.shape[2], 0), value=0 if mask.ndim == 4 else 1)
+        prompt_key, prompt_value = self._key_value(module, layer, self.prompts[index])
         return (
             torch.cat([prompt_key.to(key.dtype), key], dim=2),
             torch.cat([prompt_value.to(value.dtype), value], dim=2),
-            mask,
         )
+
+    def _with_prompts(self, mask: Tensor) -> Tensor:
+        """Extend a mask so that every position sees the prompts.
+
+        It is additive, [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's, [B, Z] → [B, K + Z]. All layers
+        get the one that the first of them makes; a model has a mask for each kind of attention.
+        """
+        assert self.prompts is not None
+        for known, extended in self.masks:
+            if known is mask:
+                return extended
+        extended = F.pad(mask, (self.prompts[0].shape[1], 0), value=0 if mask.ndim == 4 else 1)
+        self.masks.append((mask, extended))
+        return extended
 
     def _key_value(self, module: Any, layer: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """Map prompts [B, K, W] to keys and values, both [B, A, K, C/A]."""
@@ -126,9 +132,9 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
         key, value, attention_mask = prompt_fusion.attended(module, key, value, attention_mask)
         output, weights = attend(module, query, key, value, attention_mask, **kwargs)
         if prompt_fusion.weights is not None:
-            assert prompt_fusion.soft_prompts is not None
+            assert prompt_fusion.prompts is not None
             layer, _ = prompt_fusion.layer_of[module]
-            num_prompts = prompt_fusion.soft_prompts.shape[2]
+            num_prompts = prompt_fusion.prompts[0].shape[1]
             prompt_fusion.weights[layer] = weights[..., :num_prompts]
         return output, weights
 
@@ -163,6 +169,9 @@ def _additive_mask(**options: Any) -> Tensor:
     models need it in any case: with mask None, sdpa's `is_causal` aligns the first query with the first key,
     which is a prompt. It isn't boolean, because eager attention would *add* that.
     """
+    device = options["device"].type
+    if torch.is_autocast_enabled(device):  # else every layer would cast it
+        options["dtype"] = torch.get_autocast_dtype(device)
     return eager_mask(**{**options, "allow_is_bidirectional_skip": False})
 
 
