@@ -60,7 +60,8 @@ class PackedEmbedding(nn.Module):
 
     def __init__(self, field_sizes: Sequence[int], embedding_dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(sum(field_sizes), embedding_dim))
+        self.num_rows = sum(field_sizes)
+        self.weight = nn.Parameter(torch.empty(self.num_rows, embedding_dim))
         nn.init.normal_(self.weight, std=_EMBEDDING_STD)
         offsets = torch.tensor([0, *field_sizes[:-1]], dtype=torch.int64).cumsum(0)
         self.register_buffer("offsets", offsets, persistent=False)
