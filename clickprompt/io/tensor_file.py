@@ -37,4 +37,4 @@ def write_tensors(path: str, tensors: Mapping[str, Tensor], metadata: dict[str, 
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)
         for tensor in tensors.values():
-            stream.write(tensor.detach().reshape(-1).cpu().view(torch.uint8).numpy().data)
+            stream.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
