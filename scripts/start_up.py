@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parents[1]
 _MAIN = "from clickprompt.cli.main import main; main()"
-_STEP = re.compile(r"\d+/\d+\b.*\bloss ")
+_STEP = re.compile(r"\d+/\d+\b.*\b(loss|validating) ")
 _COMMON = ["--config", "demo", "--set", "runtime.num_workers=1", "--set", "runtime.engine=torch"]
 
 

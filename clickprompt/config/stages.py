@@ -104,11 +104,12 @@ class StageConfig(Frozen):
         description="factor on the PLM's learning rate from each layer to the one below it; below the first "
         "layer are the embeddings",
     )
-    embedding_optimizer: Literal["dense", "lazy"] = Field(
+    embedding_optimizer: Literal["dense", "lazy", "sharded"] = Field(
         default="dense",
         description="optimizer of the CTR embeddings; dense: AdamW on whole tables; lazy: AdamW on the "
         "rows of the step, and on the others when they are next used (equal up to "
-        "rounding; for tables of which a global batch touches a small part)",
+        "rounding; for tables of which a global batch touches a small part); sharded: as lazy, and each of N "
+        "workers keeps 1/N of the rows",
     )
     warmup_ratio: float = Field(
         default=0.05, ge=0, lt=1, description="share of the steps in which the learning rates rise from 0"

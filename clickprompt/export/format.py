@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import nn
 
-from clickprompt.config import Config, ObjectiveName, replaced, stored_config
+from clickprompt.config import PRETRAINING, Config, ObjectiveName, replaced, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.io import storage
+from clickprompt.io.tensor_file import write_tensors
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
+from clickprompt.models.layers import ALL_ROWS, NO_ROWS, PackedEmbedding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,7 +98,7 @@ def write_export(
     PromptedPLM.config_dict.
     """
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
-        save_file(weights, os.path.join(folder, _WEIGHTS))
+        write_tensors(os.path.join(folder, _WEIGHTS), weights, {})
         if tokenizer is not None:
             tokenizer.save_pretrained(os.path.join(folder, TOKENIZER_FOLDER))
         names = [
@@ -230,14 +233,29 @@ def _weights_file(files: Mapping[str, str] | None) -> str:
 def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[ClickPrompt, ExportInfo]:
     """Load the trained model in eval mode and what is known of it. `changes` to its configuration may only be
     such that the weights don't depend on.
+
+    Tables of a training that divided them among its workers aren't loaded, but mapped: a process reads the
+    rows that it looks up.
     """
     info = read_info(uri)
     config = replaced(stored_config(info.config), changes or {})
-    model = build_model(config, info.field_sizes, objective=info.objective, plm_config=info.plm)
+    stage = config.pretrain if info.objective in PRETRAINING else config.finetune
+    mapped = stage.embedding_optimizer == "sharded"
+    model = build_model(
+        config,
+        info.field_sizes,
+        objective=info.objective,
+        plm_config=info.plm,
+        table_rows=NO_ROWS if mapped else ALL_ROWS,
+    )
     with storage.local_copy(uri) as folder:
-        tensors = load_file(os.path.join(folder, _weights_file(info.files)))
+        tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file
     own = unique_tensors(model)
     assert tensors.keys() == own.keys(), sorted(tensors.keys() ^ own.keys())
+    if mapped:
+        for name, module in model.named_modules():
+            if isinstance(module, PackedEmbedding):
+                module.weight = nn.Parameter(tensors.pop(f"{name}.weight"), requires_grad=False)
     load_matching(model, tensors)
     return model.eval(), info
 

@@ -17,7 +17,7 @@ from clickprompt.data.places import read_places
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
 from clickprompt.models.id_heads import ReplacedHead, RestoringHead
-from clickprompt.models.layers import linear
+from clickprompt.models.layers import ALL_ROWS, linear
 from clickprompt.models.projector import PromptProjector
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def build_model(
     *,
     objective: ObjectiveName,
     plm_config: dict[str, Any] | None = None,
+    table_rows: slice = ALL_ROWS,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -219,6 +220,7 @@ def build_model(
 
     plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
     plm.path: for an export, whose tensors are loaded next.
+    table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
 
     Raises ConfigError.
     """
@@ -229,7 +231,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         ctr = (
-            CTRModel(field_sizes, config.ctr, prediction=not pretrain)
+            CTRModel(field_sizes, config.ctr, prediction=not pretrain, table_rows=table_rows)
             if prompt.num_prompts or not pretrain or config.pretrain.reads_ids
             else None
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clickprompt.config import CTRConfig
 from clickprompt.models.backbones import get_backbone
-from clickprompt.models.layers import PackedEmbedding
+from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
 
 __all__ = ["CTRModel"]
 
@@ -22,15 +22,23 @@ class CTRModel(nn.Module):
     q). Raises ConfigError for an unknown backbone.
     """
 
-    def __init__(self, field_sizes: Sequence[int], config: CTRConfig, *, prediction: bool = True) -> None:
+    def __init__(
+        self,
+        field_sizes: Sequence[int],
+        config: CTRConfig,
+        *,
+        prediction: bool = True,
+        table_rows: slice = ALL_ROWS,
+    ) -> None:
+        """table_rows: those of the tables that the model has (PackedEmbedding)."""
         super().__init__()
         backbone = get_backbone(config.backbone)
-        self.embedding = PackedEmbedding(field_sizes, backbone.embedding_width(config))
+        self.embedding = PackedEmbedding(field_sizes, backbone.embedding_width(config), table_rows)
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(len(field_sizes), config)
         self.prediction = self.backbone.build_prediction() if prediction else None
         self.linear_terms = (
-            PackedEmbedding(field_sizes, 1) if prediction and backbone.has_linear_terms else None
+            PackedEmbedding(field_sizes, 1, table_rows) if prediction and backbone.has_linear_terms else None
         )
 
     @property

@@ -12,10 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "PackedEmbedding", "bi_interaction", "gather_rows", "inner_products", "linear", "starts"]
+__all__ = [
+    "ALL_ROWS",
+    "MLP",
+    "NO_ROWS",
+    "PackedEmbedding",
+    "bi_interaction",
+    "gather_rows",
+    "inner_products",
+    "linear",
+    "starts",
+]
+
+ALL_ROWS = slice(None)
+NO_ROWS = slice(0, 0)
 
 # A standard deviation of 1 drives softmaxes into denormals, which makes CPU matmuls several times slower
 _EMBEDDING_STD = 0.02
+_BLOCK_ROWS = 2**16  # of a table of which only some rows are kept
+_FEW = 16  # torch draws fewer numbers than these in another way
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
@@ -58,10 +73,13 @@ class PackedEmbedding(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, field_sizes: Sequence[int], embedding_dim: int) -> None:
+    def __init__(self, field_sizes: Sequence[int], embedding_dim: int, rows: slice = ALL_ROWS) -> None:
+        """rows: those that `weight` has, [start, None, step]; only with all of them can ids be looked up.
+        Each row is the same whichever others there are. NO_ROWS is for weights that are set next.
+        """
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(sum(field_sizes), embedding_dim))
-        nn.init.normal_(self.weight, std=_EMBEDDING_STD)
+        self.num_rows = sum(field_sizes)
+        self.weight = nn.Parameter(_fresh_rows(self.num_rows, embedding_dim, rows))
         offsets = torch.tensor([0, *field_sizes[:-1]], dtype=torch.int64).cumsum(0)
         self.register_buffer("offsets", offsets, persistent=False)
 
@@ -71,6 +89,25 @@ class PackedEmbedding(nn.Module):
         With `fields`, ids of any shape and the field of each → [..., d].
         """
         return gather_rows(self.weight, field_ids + starts(self.offsets, fields))
+
+
+def _fresh_rows(num_rows: int, width: int, rows: slice) -> Tensor:
+    """Draw a table, and keep some of its rows: [rows, width]. Then it is never whole in memory."""
+    chosen = range(num_rows)[rows]
+    kept = torch.empty(len(chosen), width)
+    if rows == ALL_ROWS:
+        return nn.init.normal_(kept, std=_EMBEDDING_STD)
+    filled, begin = 0, 0
+    while begin < num_rows and rows != NO_ROWS:  # to the end, for the random numbers of what comes next
+        end = begin + _BLOCK_ROWS
+        if (num_rows - end) * width < _FEW:
+            end = num_rows
+        # Blocks of multiples of 16 numbers are drawn as the whole is
+        block = nn.init.normal_(torch.empty(end - begin, width), std=_EMBEDDING_STD)
+        part = block[(chosen.start - begin) % chosen.step :: chosen.step]
+        kept[filled : filled + len(part)] = part
+        filled, begin = filled + len(part), end
+    return kept
 
 
 def starts(offsets: Tensor, fields: Tensor | None) -> Tensor:

@@ -163,8 +163,7 @@ class DeepSpeedEngine:
         norm = self.gradient_norm() if self._norm is None else self._norm / self._factor
         self._engine.step()
         if self._lazy and self._engine.was_step_applied():
-            if self._zero_stage:
-                self._lazy.clip(norm, self._max_grad_norm)
+            self._lazy.clip(norm, self._max_grad_norm)
             self._lazy.step()
         elif self._lazy:
             self._lazy.end()
@@ -199,15 +198,12 @@ class DeepSpeedEngine:
             parameters = list(self.objective.parameters())
 
             def clip() -> None:
-                leaves = self._lazy.leaves if self._lazy else []
                 assert self._norm is not None
                 if self._loss_scale:
                     for parameter in parameters:
                         if parameter.grad is not None:
                             parameter.grad /= self._factor
-                nn.utils.clip_grads_with_norm_(
-                    [*parameters, *leaves], self._max_grad_norm, self._norm / self._factor
-                )
+                nn.utils.clip_grads_with_norm_(parameters, self._max_grad_norm, self._norm / self._factor)
 
             self._engine.clip_fp32_gradients = clip
             return lambda: nn.utils.get_total_norm(
@@ -242,7 +238,7 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        tables = self._lazy.weights() if self._lazy and not self.rank else {}
+        tables = self._lazy.weights() if self._lazy else {}
         if self._zero_stage < 3:
             return {} if self.rank else weights_of(self.model) | tables
         # As in weights_of, but one parameter at a time: each is whole only between two collectives
@@ -257,13 +253,13 @@ class DeepSpeedEngine:
         return tensors
 
     def save(self, folder: str) -> None:
-        if self._zero_stage == 0 and self.rank:  # the state is the same on every worker
+        if self._lazy:
+            self._lazy.save(folder)
+        if self._zero_stage == 0 and self.rank:  # the rest of the state is the same on every worker
             return
         extra = {"loss_scale": vars(self._loss_scale)} if self._loss_scale else {}
         num_files = self.world_size if self._zero_stage else 1
         save_slices(folder, self.rank, num_files, self._slices(), self._inner, buffers_of(self.model), extra)
-        if self._lazy:
-            self._lazy.save(folder)
 
     def load(self, folder: str) -> None:
         if self._zero_stage == 3:

@@ -16,6 +16,8 @@ from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt, unique_tensors
 from clickprompt.objectives import Objective
 from clickprompt.training.lazy.embedding import LazyEmbedding
+from clickprompt.training.lazy.sharded import ShardedEmbedding
+from clickprompt.training.lazy.tables import Tables
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
@@ -142,15 +144,17 @@ def whole_parameters(model: nn.Module) -> list[Slice]:
 
 def lazy_embedding(
     model: ClickPrompt, stage: StageConfig, total_steps: int | None, device: torch.device
-) -> LazyEmbedding | None:
-    """Take the tables out of the model, if its stage asks for lazy embeddings and it has tables; else None.
+) -> Tables | None:
+    """Take the tables out of the model, if its stage asks for lazy or sharded embeddings and it has tables;
+    else None.
 
     Called before the optimizer is built.
     """
     if stage.embedding_optimizer == "dense" or model.ctr is None:
         return None
     assert total_steps is not None, "lazy embeddings need the number of steps"
-    return LazyEmbedding(model, stage, total_steps=total_steps, device=device)
+    tables = ShardedEmbedding if stage.embedding_optimizer == "sharded" else LazyEmbedding
+    return tables(model, stage, total_steps=total_steps, device=device)
 
 
 def _replicated(objective: nn.Module) -> DistributedDataParallel:
@@ -206,20 +210,24 @@ class TorchEngine:
         return loss_sums.detach()
 
     def gradient_norm(self) -> Tensor:
-        if self._lazy:
-            self._lazy.exchange()
-        gradients = [tensor.grad for tensor in self._stepped() if tensor.grad is not None]
+        gradients = [tensor.grad for tensor in self._trainable if tensor.grad is not None]
         if self._loss_scale:
             for gradient in gradients:
                 gradient /= self._loss_scale.factor
+        if self._lazy:
+            self._lazy.exchange()
+            if self._loss_scale:
+                self._lazy.unscale(self._loss_scale.factor)
+            gradients.append(self._lazy.norm())  # the norm of a norm is itself
         self._norm = nn.utils.get_total_norm(gradients)
         return self._norm
 
     def step(self) -> None:
         norm = self.gradient_norm() if self._norm is None else self._norm
-        nn.utils.clip_grads_with_norm_(self._stepped(), self._max_grad_norm, norm)
+        nn.utils.clip_grads_with_norm_(self._trainable, self._max_grad_norm, norm)
         self.optimizer.step()
         if self._lazy:
+            self._lazy.clip(norm, self._max_grad_norm)
             self._lazy.step()
         self._end(overflow=False)
 
@@ -228,10 +236,6 @@ class TorchEngine:
             self._lazy.end()
         self._end(overflow=self._norm is not None and not bool(self._norm.isfinite()))
 
-    def _stepped(self) -> list[Tensor]:
-        """Return all that has a gradient: the parameters, and the rows of lazy tables."""
-        return [*self._trainable, *(self._lazy.leaves if self._lazy else ())]
-
     def _end(self, *, overflow: bool) -> None:
         self.optimizer.zero_grad()
         self._norm = None
@@ -239,15 +243,16 @@ class TorchEngine:
             self._loss_scale.update(overflow=overflow)
 
     def weights(self) -> dict[str, Tensor]:
-        return {} if self.rank else weights_of(self.model) | (self._lazy.weights() if self._lazy else {})
+        tables = self._lazy.weights() if self._lazy else {}
+        return {} if self.rank else weights_of(self.model) | tables
 
     def save(self, folder: str) -> None:
-        if self.rank:  # the state is the same on every worker
+        if self._lazy:
+            self._lazy.save(folder)
+        if self.rank:  # the rest of the state is the same on every worker
             return
         extra = {"loss_scale": vars(self._loss_scale)} if self._loss_scale else {}
         save_slices(folder, 0, 1, whole_parameters(self.model), self.optimizer, buffers_of(self.model), extra)
-        if self._lazy:
-            self._lazy.save(folder)
 
     def load(self, folder: str) -> None:
         extra = load_slices(folder, whole_parameters(self.model), self.optimizer, buffers_of(self.model))

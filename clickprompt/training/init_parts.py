@@ -26,7 +26,7 @@ from clickprompt.config import FinetuneConfig, StageConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.training.carry_over import carry_rows, match_values, values_of
 
-__all__ = ["chosen_parts", "deviations", "prepare_tables", "start_weights", "trained_rows"]
+__all__ = ["chosen_parts", "chosen_rows", "deviations", "prepare_tables", "start_weights", "trained_rows"]
 
 _BLOCK_ROWS = 2**16  # rows that are widened to float64 at a time
 
@@ -88,6 +88,14 @@ def trained_rows(
         of_field[1:] &= rows[begin + 1 : end] != start  # new values start as the unknown id
         found.append(of_field)
     return found
+
+
+def chosen_rows(trained: Sequence[NDArray[np.bool_]], rows: slice) -> list[NDArray[np.bool_]]:
+    """Return what `trained`, [size] per field, says of some rows of the packed table."""
+    start, _, step = rows.indices(sum(len(of_field) for of_field in trained))
+    begins = _bounds([len(of_field) for of_field in trained])
+    firsts = [(start - begin) % step for begin in begins]
+    return [of_field[first::step] for first, of_field in zip(firsts, trained, strict=False)]
 
 
 def prepare_tables(

@@ -2,8 +2,8 @@
 
 Pretrained weights may be many times as large as fresh ones. Then they train and overfit at another pace, and
 the regularisation that suits fresh ones doesn't suit them. A table's figure is, by field, the standard
-deviation σ of training/init_parts.py, over the values that training rows of this dataset have; a matrix's is
-its root mean square. Biases and norms aren't shown.
+deviation σ of training/init_parts.py, over the values that training rows of this dataset have (of sharded
+tables, those that worker 0 keeps); a matrix's is its root mean square. Biases and norms aren't shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clickprompt.training.init_parts import deviations
+from clickprompt.models.layers import ALL_ROWS
+from clickprompt.training.init_parts import chosen_rows, deviations
 
 __all__ = ["FACTOR", "Norms", "far_from_fresh"]
 
@@ -36,11 +37,13 @@ class Norms:
         tables: Sequence[str],
         field_names: Sequence[str],
         trained: Sequence[NDArray[np.bool_]],
+        rows: slice = ALL_ROWS,
     ) -> None:
         """fresh: the model's tensors by name, before anything is copied into them; `tables` are those with a
-        row per feature value; trained: [size] per field.
+        row per feature value; trained: [size] per field; rows: those that the model has of its tables.
         """
-        self._tables, self._field_names, self._trained = tables, field_names, trained
+        self._tables, self._field_names, self._rows = tables, field_names, rows
+        self._trained = chosen_rows(trained, rows)
         self._fresh = self._start = self._figures(fresh)
         self._widths = {name: fresh[name].shape[1] for name in tables}
 
@@ -50,7 +53,7 @@ class Norms:
 
     def end(self, weights: Mapping[str, Tensor]) -> Figures:
         """Return all figures, each as {"fresh", "start", "end"}; `weights` are those of the run's export."""
-        last = self._figures(weights)
+        last = self._figures({**weights, **{name: weights[name][self._rows] for name in self._tables}})
 
         def joined(fresh: Any, start: Any, end: Any) -> Any:
             if isinstance(fresh, dict):

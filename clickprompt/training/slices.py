@@ -11,7 +11,6 @@ they have changed.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,17 +22,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from clickprompt.errors import DataError
+from clickprompt.io.tensor_file import write_tensors
 
 __all__ = ["Slice", "load_slices", "save_slices"]
 
 _WEIGHT, _BUFFER = "weight", "buffer"
-_DTYPES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float64: "F64",
-    torch.int64: "I64",
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,8 @@ def save_slices(
     extra: dict[str, Any],
 ) -> None:
     """Write one worker's part, of `num_files`; only rank 0's has the buffers and `extra` (JSON values)."""
-    tensors = {f"{_BUFFER}|0|{name}": buffer for name, buffer in buffers.items() if not rank}
+    # Buffers are stored flat, as slices are
+    tensors = {f"{_BUFFER}|0|{name}": buffer.reshape(-1) for name, buffer in buffers.items() if not rank}
     for piece in slices:
         tensors[f"{_WEIGHT}|{piece.start}|{piece.name}"] = piece.of(piece.holder)
         for slot, value in optimizer.state.get(piece.holder, {}).items():
@@ -73,7 +67,7 @@ def save_slices(
             tensors[f"{slot}|{piece.start}|{piece.name}"] = (
                 piece.of(value) if value.shape == piece.holder.shape else value
             )
-    _write(_file(folder, rank), tensors, {"files": str(num_files), "extra": json.dumps(extra)})
+    write_tensors(_file(folder, rank), tensors, {"files": str(num_files), "extra": json.dumps(extra)})
 
 
 def load_slices(
@@ -153,24 +147,3 @@ class _Source:
 
 def _file(folder: str, rank: int) -> str:
     return os.path.join(folder, f"state-{rank:05d}.safetensors")
-
-
-def _write(path: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file tensor by tensor.
-
-    The package's own writer needs copies of all of them on the CPU at once.
-    """
-    header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for key, tensor in tensors.items():
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        # Buffers are stored flat, as slices are
-        shape = [tensor.numel()] if tensor.ndim or key.startswith(_BUFFER) else []
-        header[key] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (math.ceil(len(text) / 8) * 8 - len(text))  # aligns the tensors
-    with open(path, "wb") as stream:
-        stream.write(len(text).to_bytes(8, "little"))
-        stream.write(text)
-        for tensor in tensors.values():
-            stream.write(tensor.detach().reshape(-1).cpu().view(torch.uint8).numpy().data)

@@ -154,7 +154,7 @@ def record(
     train(built, collator, order, islice(batches, (until or steps) - resume), **options)
     fresh = build_model(config, dataset.field_sizes, objective=objective)
     for name, parameter in fresh.named_parameters():
-        if stage.embedding_optimizer == "lazy" and name in tables_of(fresh):
+        if stage.embedding_optimizer != "dense" and name in tables_of(fresh):
             parameter.requires_grad_(False)
     groups = parameter_groups(fresh, stage)
     rates = [(group["name"], group["base_lr"], group["weight_decay"]) for group in groups]

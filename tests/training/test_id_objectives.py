@@ -41,7 +41,8 @@ OBJECTIVES = {
     "clicks by the LM head of a frozen PLM": ("with_plm", {**BY_LM_HEAD, "finetune.lr.plm": 0}),
 }
 LAZY = {"pretrain.embedding_optimizer": "lazy", "finetune.embedding_optimizer": "lazy"}
-ENGINES = {"torch": {}, "2": {}, "3": {}, "torch, lazy": LAZY, "2, lazy": LAZY}
+SHARDED = dict.fromkeys(LAZY, "sharded")
+ENGINES = {"torch": {}, "2": {}, "3": {}, "torch, lazy": LAZY, "2, lazy": LAZY, "torch, sharded": SHARDED}
 
 
 @pytest.fixture(scope="module")

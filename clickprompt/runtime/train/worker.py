@@ -19,6 +19,7 @@ from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
+from clickprompt.models.layers import ALL_ROWS
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.runtime.train.exports import Exports
@@ -51,7 +52,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     checkpoint = newest_for_all(training.checkpoints, host.rank)
     state = load_state(checkpoint)
     batches: Batches = iter(()) if training.is_over(state) else _begun(host.batches(state.step))
-    model, norms = _initial_model(training, host.rank)
+    model, norms = _initial_model(training, host)
     engine = _build_engine(training, build_objective(model, training.stage), host)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
     collator = build_collator(training, tokenizer)
@@ -202,20 +203,25 @@ def _saved(error: NonFiniteError, training: TrainingRun, rank: int) -> RunError:
     )
 
 
-def _initial_model(training: TrainingRun, rank: int) -> tuple[ClickPrompt, Norms | None]:
-    """Build the run's model, with the weights of the export it starts from, if any.
+def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norms | None]:
+    """Build the run's model, with the weights of the export it starts from, if any. Of sharded tables it has
+    this worker's rows.
 
     On rank 0, also measure the CTR tower, if there is one.
     """
-    model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
+    sharded = training.stage.embedding_optimizer == "sharded"
+    rows = slice(host.rank, None, host.num_workers) if sharded else ALL_ROWS
+    model = build_model(
+        training.config, training.dataset.field_sizes, objective=training.objective, table_rows=rows
+    )
     tables, norms = tables_of(model), None
-    if tables and rank == 0:
+    if tables and host.rank == 0:
         trained = trained_rows(training.dataset)
-        norms = Norms(unique_tensors(model), tables, training.dataset.field_names, trained)
+        norms = Norms(unique_tensors(model), tables, training.dataset.field_names, trained, rows)
     if training.init:
         weights = load_weights(training.init)
         weights = start_weights(weights, tables, training.dataset, training.earlier, training.stage)
-        load_matching(model, weights)
+        load_matching(model, weights | {name: weights[name][rows] for name in tables if name in weights})
         if norms is not None:
             norms.begin(unique_tensors(model))
     return model, norms

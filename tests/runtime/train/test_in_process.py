@@ -439,9 +439,9 @@ def test_the_first_batch_is_on_its_way_while_the_model_is_built(prepared, tmp_pa
         asked.set()
         yield from batches(own, start_step)
 
-    def built_late(training, rank):
+    def built_late(training, host):
         assert asked.wait(20)
-        return build(training, rank)
+        return build(training, host)
 
     monkeypatch.setattr(OwnProcess, "batches", noticed)
     monkeypatch.setattr(worker, "_initial_model", built_late)
