@@ -95,7 +95,7 @@ def broken_order(part: str, target: list[str]) -> str | None:
         return "evaluation reads files of figures, and no model"
     if part == target[0] or RANK[target[0]] < RANK[part]:
         return None
-    if part == "models" and target[:2] == ["data", "batch"]:
+    if part == "models" and target[:2] in (["data", "batch"], ["data", "places"]):
         return None
     return f"imports point one way, and {part} does not come after {target[0]}"
 

@@ -27,9 +27,9 @@ from clickprompt.config import PRETRAINING, Config, ObjectiveName, replaced, sto
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.io import storage
-from clickprompt.io.tensor_file import write_tensors
 from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
 from clickprompt.models.layers import ALL_ROWS, NO_ROWS, PackedEmbedding
+from clickprompt.models.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

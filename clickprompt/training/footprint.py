@@ -11,7 +11,7 @@ mixed precision; ZeRO keeps a copy of the weights that it divides):
     3               w / N     t / N       3t / N
 
 Lazy tables (training/lazy/embedding.py) take rows · (12 · width + 8) bytes for weights, two moments, last
-step and position, whole on every worker.
+step and position, whole on every worker; sharded ones 1 / N of that.
 
 Copies are the larger of two moments of the backward pass:
 
@@ -126,8 +126,7 @@ def footprint(
     num_targets: how many of a text's tokens are targets.
     """
     runtime = config.runtime
-    lazy = stage.embedding_optimizer == "lazy"
-    tables = _table_weights(model) if lazy else []
+    tables = _table_weights(model) if stage.embedding_optimizer != "dense" else []
     kept = set(map(id, tables))
     parameters = [parameter for parameter in model.parameters() if id(parameter) not in kept]
     whole = _bytes(parameters)
@@ -136,6 +135,8 @@ def footprint(
     zero_stage = runtime.zero_stage if runtime.engine == "deepspeed" else None
     weights, gradients, optimizer = model_states(whole, trained, num_workers, zero_stage)
     rows = len(tables[0]) if tables else 0
+    if stage.embedding_optimizer == "sharded":
+        rows = -(-rows // num_workers)
     offloaded = 0.0
     if runtime.offload != "none":
         offloaded, optimizer = optimizer, 0.0

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from clickprompt.errors import DataError
-from clickprompt.io.tensor_file import write_tensors
+from clickprompt.models.tensor_file import write_tensors
 
 __all__ = ["Slice", "load_slices", "save_slices"]
 

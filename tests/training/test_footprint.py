@@ -142,12 +142,14 @@ def test_the_clicks_logit_needs_no_logits_of_the_vocabulary(tmp_path, precision)
     assert by_head.copies == plain.copies - (2 * 32 if precision == "bf16" else 0)
 
 
-def test_lazy_tables_are_whole_on_every_worker(tmp_path):
+def test_lazy_tables_are_whole_on_every_worker_and_sharded_ones_divided(tmp_path):
     plm = write_plm(str(tmp_path / "plm"))
     config = tiny_config("", plm, pretrain__embedding_optimizer="lazy", runtime__num_workers=2)
     model = on_meta(config, [1000, 1, 1])
     found = footprint(model, config, config.pretrain, 16, 2)
     assert found.lazy_tables == 1002 * (3 * 4 * 8 + 8)
+    sharded = replaced(config, {"pretrain.embedding_optimizer": "sharded"})
+    assert footprint(model, sharded, sharded.pretrain, 16, 2).lazy_tables == found.lazy_tables / 2
     dense = replaced(config, {"pretrain.embedding_optimizer": "dense"})
     assert footprint(model, dense, dense.pretrain, 16, 2).weights == found.weights + 1002 * 8 * 4
 

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from clickprompt.data.batch import Batch
 from clickprompt.errors import DataError
-from clickprompt.io.tensor_file import write_tensors
 from clickprompt.models.layers import PackedEmbedding, gather_rows
+from clickprompt.models.tensor_file import write_tensors
 from clickprompt.training.lazy.route import Route, rank_and_workers
 from clickprompt.training.lazy.tables import BLOCK_ROWS, Tables, distinct
 

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from clickprompt.io.tensor_file import write_tensors
+from clickprompt.models.tensor_file import write_tensors
 
 
 @pytest.mark.parametrize("metadata", [{}, {"about": "two"}])
