@@ -4,7 +4,8 @@
     python scripts/start_up.py --before BEFORE --data DATASET --plm FOLDER --rows THREE_ROWS.csv --work FOLDER
 
 Three arms take turns: the commands of the checkout BEFORE, those of this one, and those of this one on Ray
-(`runtime.use_ray=always`). Prints JSON: per figure and arm the seconds of each turn, and their median.
+(`runtime.use_ray=always`). With --on-ray there are two, the checkouts' commands on Ray. Prints JSON: per figure
+and arm the seconds of each turn, and their median.
 """
 
 import argparse
@@ -32,20 +33,20 @@ def main() -> None:
     parser.add_argument("--rows", required=True, help="file with a few raw rows")
     parser.add_argument("--work", required=True, help="folder for runs; emptied first")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--on-ray", action="store_true", help="compare both checkouts on Ray")
     given = parser.parse_args()
     shutil.rmtree(given.work, ignore_errors=True)
     os.makedirs(given.work)
-    arms = {
-        "before": (Path(given.before), []),
-        "now": (HERE, []),
-        "now, on Ray": (HERE, ["--set", "runtime.use_ray=always"]),
-    }
+    ray = ["--set", "runtime.use_ray=always"]
+    arms = {"before": (Path(given.before), []), "now": (HERE, []), "now, on Ray": (HERE, ray)}
+    if given.on_ray:
+        arms = {"before, on Ray": (Path(given.before), ray), "now, on Ray": (HERE, ray)}
     shared = [*_COMMON, "--set", f"data.path={given.data}", "--set", f"plm.path={given.plm}"]
     scored = {}
     for kind, plm in (("CTR model", "false"), ("with PLM", "true")):
         run = os.path.join(given.work, kind.replace(" ", "-"))
         options = ["--set", f"finetune.with_plm={plm}", "--set", "finetune.max_steps=2", "--run", run]
-        _run(arms["before"][0], ["finetune", *shared, *options])  # which both can read
+        _run(Path(given.before), ["finetune", *shared, *options])  # which both can read
         scored[kind] = run
     found: dict[str, dict[str, list[float]]] = {}
     for turn in range(given.turns):
@@ -58,7 +59,8 @@ def main() -> None:
                 command = [stage, *shared, *options, *extra, "--run", f"{place}-{stage}"]
                 _note(found, f"{stage}: first step", arm, _run(checkout, command)[0])
             for kind, run in scored.items():
-                out = "--to" if arm == "before" else "--out"
+                old = not (checkout / "clickprompt" / "cli" / "renamed.py").exists()
+                out = "--to" if old else "--out"
                 command = ["predict", "--run", run, "--rows", given.rows, out, f"{place}-{kind}", *extra]
                 _note(found, f"predict, {kind}", arm, _run(checkout, command)[1])
     figures = {

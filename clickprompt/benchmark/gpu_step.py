@@ -24,7 +24,6 @@ from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 from clickprompt.io.progress import say
 from clickprompt.training.engine import TorchEngine
@@ -83,7 +82,7 @@ def measure_gpu_step(config: Config, limit_s: float = LIMIT_S) -> tuple[Figures,
     if not config.prompt.num_prompts:
         raise ConfigError("prompt.num_prompts=0: gpu-step measures prompts beside no prompts; use at least 1")
     config, dataset = benchmark_inputs(config)
-    vocabulary = TokenTable.open(dataset, load_tokenizer(config.plm.path)).vocab_size
+    vocabulary = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm).vocab_size
     rate, name = _matmul_rate(device), torch.cuda.get_device_name(device) if on_gpu else "CPU"
     peak = next((flops * 1e12 for part, flops in _PEAK_BF16.items() if on_gpu and part in name), None)
     figures: Figures = {"matmul_rate": figure([rate / 1e12], "TFLOP/s")}

@@ -170,7 +170,8 @@ def _additive_mask(**options: Any) -> Tensor:
     which is a prompt. It isn't boolean, because eager attention would *add* that.
     """
     device = options["device"].type
-    if torch.is_autocast_enabled(device):  # else every layer would cast it
+    # Else every layer would cast it. On the meta device there is no autocast, and it can't be asked
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         options["dtype"] = torch.get_autocast_dtype(device)
     return eager_mask(**{**options, "allow_is_bidirectional_skip": False})
 
