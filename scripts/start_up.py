@@ -4,8 +4,8 @@
     python scripts/start_up.py --before BEFORE --data DATASET --plm FOLDER --rows THREE_ROWS.csv --work FOLDER
 
 Three arms take turns: the commands of the checkout BEFORE, those of this one, and those of this one on Ray
-(`runtime.use_ray=always`). With --on-ray there are two, the checkouts' commands on Ray. Prints JSON: per figure
-and arm the seconds of each turn, and their median.
+(`runtime.use_ray=always`). With --on-ray there are two, the checkouts' commands on Ray. Prints JSON: per
+figure and arm the seconds of each turn, and their median.
 """
 
 import argparse
