@@ -90,7 +90,7 @@ def test_each_worker_uploads_its_rows(config, sharded):
         assert 0 <= size - len(range(rank, rows, 2)) * of_row < 1000
 
 
-def test_norms_are_of_the_rows_that_the_first_worker_keeps(dense, sharded):
+def test_norms_are_of_the_rows_that_the_first_worker_keeps(config, dense, sharded):
     expected, found = (results["finetune"]["norms"] for results in (dense, sharded))
     assert found["tables"].keys() == expected["tables"].keys() == set(TABLES)
     assert found["tower"].keys() == expected["tower"].keys()
@@ -98,7 +98,13 @@ def test_norms_are_of_the_rows_that_the_first_worker_keeps(dense, sharded):
         assert figures == pytest.approx(expected["tower"][name], rel=1e-3), name
     fields = found["tables"][TABLES[0]]
     assert fields.keys() == expected["tables"][TABLES[0]].keys()
-    for field, figures in fields.items():
+    dataset = Dataset.open(config.data.path)
+    sizes = dict(zip(dataset.field_names, dataset.field_sizes, strict=True))
+    many = {
+        field: figures for field, figures in fields.items() if sizes[field] > 20
+    }  # half of few tell little
+    assert many
+    for field, figures in many.items():
         assert figures["start"] == pytest.approx(expected["tables"][TABLES[0]][field]["start"], rel=0.3), (
             field
         )
