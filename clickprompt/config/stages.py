@@ -283,6 +283,15 @@ class FinetuneConfig(StageConfig):
         "is the mean of a validation's weights and those of the ones before it; training goes on without it",
     )
 
+    @model_validator(mode="after")
+    def _no_mean_of_divided_tables(self) -> "FinetuneConfig":
+        if self.embedding_optimizer == "sharded" and self.average_validations > 1:
+            raise ValueError(
+                f"average_validations={self.average_validations} with embedding_optimizer=sharded would need "
+                "whole tables in one worker's memory; set it to 1, or use lazy"
+            )
+        return self
+
     @property
     def objective(self) -> ObjectiveName:
         """What this stage minimises."""

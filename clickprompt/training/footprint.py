@@ -11,7 +11,8 @@ mixed precision; ZeRO keeps a copy of the weights that it divides):
     3               w / N     t / N       3t / N
 
 Lazy tables (training/lazy/embedding.py) take rows · (12 · width + 8) bytes for weights, two moments, last
-step and position, whole on every worker; sharded ones 1 / N of that.
+step and position, whole on every worker. Of sharded ones (training/lazy/sharded.py) a worker has rows / N, of
+12 · width + 4 bytes each.
 
 Copies are the larger of two moments of the backward pass:
 
@@ -61,7 +62,7 @@ from clickprompt.models.parameter_groups import group_of
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
 
-__all__ = ["Footprint", "activation_bytes", "count_parameters", "footprint", "model_states"]
+__all__ = ["Footprint", "activation_bytes", "built_bytes", "count_parameters", "footprint", "model_states"]
 
 _BUCKET = 500_000_000  # elements of DeepSpeed's buckets on GPUs, fp32
 _MAX_LIVE = 1_000_000_000  # elements that ZeRO 3 leaves gathered
@@ -134,9 +135,9 @@ def footprint(
     num_workers = runtime.min_workers
     zero_stage = runtime.zero_stage if runtime.engine == "deepspeed" else None
     weights, gradients, optimizer = model_states(whole, trained, num_workers, zero_stage)
-    rows = len(tables[0]) if tables else 0
+    rows, of_row = len(tables[0]) if tables else 0, 12 * sum(table.shape[1] for table in tables) + 8
     if stage.embedding_optimizer == "sharded":
-        rows = -(-rows // num_workers)
+        rows, of_row = -(-rows // num_workers), of_row - 4
     offloaded = 0.0
     if runtime.offload != "none":
         offloaded, optimizer = optimizer, 0.0
@@ -151,11 +152,21 @@ def footprint(
         weights=int(weights),
         gradients=int(gradients),
         optimizer=int(optimizer),
-        lazy_tables=rows * (12 * sum(table.shape[1] for table in tables) + 8),
+        lazy_tables=rows * of_row,
         activations=activations,
         copies=int(max(begin, end - activations)) + _buckets(config),
         offloaded=int(offloaded),
     )
+
+
+def built_bytes(model: ClickPrompt, stage: StageConfig, num_workers: int) -> int:
+    """Bytes of the weights that a worker builds: all of them, but only its rows of sharded tables."""
+    whole = _bytes(model.parameters())
+    if stage.embedding_optimizer != "sharded":
+        return whole
+    tables = _table_weights(model)
+    own = sum(-(-len(table) // num_workers) * table.shape[1] * table.element_size() for table in tables)
+    return whole - _bytes(tables) + own
 
 
 def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int, num_targets: float) -> int:

@@ -21,7 +21,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.models.clickprompt import ClickPrompt, build_model
 from clickprompt.runtime.train.preflight import check_batches
 from clickprompt.runtime.train.stream import read_ahead_bytes
-from clickprompt.training.footprint import count_parameters, footprint
+from clickprompt.training.footprint import built_bytes, count_parameters, footprint
 from clickprompt.training.metrics_log import read_metrics
 
 __all__ = ["Sizes", "plan_table", "size_training"]
@@ -101,7 +101,7 @@ def size_training(
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
-    whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    built = built_bytes(model, stage, runtime.min_workers)
     on_gpu = runtime.gpus_per_worker > 0
     per_epoch = -(-sizes.rows // stage.global_batch_size)
     steps = min(stage.epochs * per_epoch, stage.max_steps or stage.epochs * per_epoch)
@@ -124,9 +124,9 @@ def size_training(
             "libraries": 0 if on_gpu else _LIBRARIES,
             "total": memory.total + (0 if on_gpu else _LIBRARIES),
         },
-        # A worker builds the whole model in host memory before it goes to a GPU, and rank 0 gathers it in
-        # host memory for an export
-        "host_bytes": _LIBRARIES + whole + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
+        # A worker builds its model in host memory before it goes to a GPU, and rank 0 gathers it there for an
+        # export (sharded tables in a file)
+        "host_bytes": _LIBRARIES + built + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
             [str(index) for index in range(sizes.fields)], config.data.chunk_batches * stage.global_batch_size
         ),

@@ -275,6 +275,13 @@ def test_workers_precision_and_offload_that_cannot_be(config, settings, message)
     )
 
 
+def test_sharded_tables_are_not_averaged(config) -> None:
+    settings = {"finetune.embedding_optimizer": "sharded", "finetune.average_validations": 3}
+    with pytest.raises(ConfigError, match=r"average_validations=3 with embedding_optimizer=sharded .* to 1"):
+        replaced(config, settings)
+    check_training(replaced(config, {**settings, "finetune.average_validations": 1}), "finetune")
+
+
 def test_what_cpus_compute_in(config) -> None:
     check_training(replaced(config, {"runtime.precision": "bf16"}), "pretrain")
 
