@@ -17,16 +17,13 @@ from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsag
 from torch.profiler import ProfilerActivity, profile
 
 from clickprompt.benchmark.inputs import benchmark_inputs
-from clickprompt.benchmark.measure import Figures, figure, matmul_flops
-from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, endless_batches
+from clickprompt.benchmark.measure import Figures, figure
+from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, Steps
 from clickprompt.config import Config, replaced
-from clickprompt.data.batch import Batch
-from clickprompt.data.collate import Collator
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.io.progress import say
-from clickprompt.training.engine import TorchEngine
 
 __all__ = ["GPU_SHAPES", "VARIANTS", "measure_gpu_step", "summarised"]
 
@@ -114,15 +111,8 @@ def measure_gpu_step(config: Config, limit_s: float = LIMIT_S) -> tuple[Figures,
                 "pretrain.micro_batch_size": cell.micro_batch,
             },
         )
-        if on_gpu:
-            torch.cuda.empty_cache()
         try:
-            steps = _Steps(Setting(settings, dataset, shape), device)
-            flops = matmul_flops(steps.step)  # also the first step, which is slower
-            if cell.variant == "recomputed":  # what is computed twice counts once
-                flops = counted.get((cell.shape, cell.micro_batch), flops)
-            counted.setdefault((cell.shape, cell.micro_batch), flops)
-            measured, note = _measure(steps, shape, flops, rate, peak)
+            measured, note = _measure(Setting(settings, dataset, shape), device, cell, counted, (rate, peak))
         except torch.cuda.OutOfMemoryError:
             measured, note = {}, "doesn't fit into this GPU's memory"
         say(f"{cell.name}: {note}")
@@ -133,12 +123,27 @@ def measure_gpu_step(config: Config, limit_s: float = LIMIT_S) -> tuple[Figures,
 
 
 def _measure(
-    steps: "_Steps", shape: Shape, flops: int, rate: float, peak: float | None
+    setting: Setting,
+    device: torch.device,
+    cell: _Cell,
+    counted: dict[tuple[str, int], int],
+    rates: tuple[float, float | None],
 ) -> tuple[Figures, str]:
-    device, rows = steps.device, shape.global_batch_size
+    """Measure a cell, whose model ends with this call: a GPU may have no room for two.
+
+    counted: (shape, micro-batch) → the FLOPs of a step, as the first variant has them.
+    rates: of this device's own matmul, and its data sheet's, FLOP/s.
+    """
+    (rate, peak), shape, rows = rates, setting.shape, setting.shape.global_batch_size
     on_gpu = device.type == "cuda"
     if on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+    steps = _Steps(setting, device)
+    flops = steps.flops()  # also the first step, which is slower
+    if cell.variant == "recomputed":  # what is computed twice counts once
+        flops = counted.get((cell.shape, cell.micro_batch), flops)
+    counted.setdefault((cell.shape, cell.micro_batch), flops)
     steps.step()
     seconds, tokens = [], []
     for _ in range(shape.repeats):
@@ -172,49 +177,23 @@ def _of(rate: float, peak: float | None) -> str:
     return "" if peak is None else f" ({rate / peak:.1%} of the data sheet's {peak / 1e12:.0f})"
 
 
-class _Steps:
+class _Steps(Steps):
     """Steps of one setting on one device."""
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
-        config, dataset = setting.config, setting.dataset
-        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
-        torch.manual_seed(config.seed)
-        objective = build_objective(setting, "ours", table.pad_id)
+        super().__init__(setting, "ours", str(device), "bf16")
         self.device = device
-        self._stage = config.pretrain
-        self._collator = Collator(
-            dataset.columns, table, config.masking, seed=config.seed, max_length=config.plm.max_length
-        )
-        self._engine = TorchEngine(objective, self._stage, device=device, precision="bf16")
-        self._batches = endless_batches(config, dataset, self._stage)
-        self._number = 0
-
-    def step(self) -> None:
-        self._run(self._collated())
 
     def timed(self) -> tuple[float, int]:
         """Return the seconds of a step after its collation, and its number of tokens with padding."""
-        micro_batches = self._collated()
+        micro_batches = self._collate()
         _wait(self.device)
         started = time.perf_counter()
-        self._run(micro_batches)
+        for _ in self._parts_of(micro_batches):
+            pass
         _wait(self.device)
         taken = time.perf_counter() - started
         return taken, sum(batch.input_ids.numel() for batch in micro_batches if batch.input_ids is not None)
-
-    def _collated(self) -> list[Batch]:
-        return self._collator.micro_batches(next(self._batches), self._stage.micro_batch_size)
-
-    def _run(self, micro_batches: list[Batch]) -> None:
-        engine = self._engine
-        targets = [float(sum(engine.objective.count_targets(batch).item() for batch in micro_batches))]
-        batches = [batch.to(self.device) for batch in micro_batches]
-        engine.begin(batches, self._number)
-        for index, batch in enumerate(batches):
-            engine.accumulate(batch, targets, last=index == len(batches) - 1)
-        engine.gradient_norm()
-        engine.step()
-        self._number += 1
 
 
 def _wait(device: torch.device) -> None:

@@ -18,7 +18,7 @@ import torch
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Arm, Figures, arm, best_gemm_rate, figure, matmul_flops, self_times
 from clickprompt.benchmark.obvious import ObviousPAMLM, row_order_micro_batches
-from clickprompt.config import Config, StageConfig, replaced
+from clickprompt.config import Config, Precision, StageConfig, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 THREADS = 2
+_MOST_STEPS = 1000  # more than any benchmark takes; lazy tables know the learning rate of each
 _SAME_LOSS = 1e-4  # relative; fp32 sums in another order
 _ENOUGH = 0.7  # share of the matmul rate
 _SHOWN = 8  # operators that a remark names
@@ -179,7 +180,15 @@ def endless_batches(config: Config, dataset: Dataset, stage: StageConfig) -> Ite
 class Steps:
     """One arm, in its process."""
 
-    def __init__(self, setting: Setting, arm_name: str) -> None:
+    _number = 0  # steps done
+
+    def __init__(
+        self,
+        setting: Setting,
+        arm_name: str,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
         config, dataset = setting.config, setting.dataset
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         self._stage = config.pretrain
@@ -188,7 +197,13 @@ class Steps:
         )
         self._micro_batches = ARMS[arm_name][1]
         self._objective = build_objective(setting, arm_name, table.pad_id)
-        self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
+        self._engine = TorchEngine(
+            self._objective,
+            self._stage,
+            device=torch.device(device),
+            precision=precision,
+            total_steps=_MOST_STEPS,
+        )
         self._running: Iterator[int] | None = None
         self._batches = endless_batches(config, dataset, self._stage)
 
@@ -217,12 +232,17 @@ class Steps:
 
     def _parts(self) -> Iterator[int]:
         """Run a step, interrupted after each micro-batch."""
-        micro_batches = self._collate()
+        return self._parts_of(self._collate())
+
+    def _parts_of(self, micro_batches: list[Batch]) -> Iterator[int]:
         targets = self._targets(micro_batches)
+        micro_batches = [batch.to(self._engine.device) for batch in micro_batches]
+        self._engine.begin(micro_batches, self._number)
         for index, batch in enumerate(micro_batches):
             self._engine.accumulate(batch, [targets], last=index == len(micro_batches) - 1)
             yield index
         self._engine.step()
+        self._number += 1
 
     def flops(self) -> int:
         return matmul_flops(self.step)

@@ -5,6 +5,7 @@ import torch
 
 from clickprompt.benchmark import gpu_step
 from clickprompt.benchmark.gpu_step import VARIANTS, measure_gpu_step, summarised
+from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
 from tests.support.tiny import tiny_config, write_both
 
@@ -30,6 +31,18 @@ def test_every_variant_and_micro_batch_is_measured(config):
     }
     assert flops["recomputed"] == pytest.approx(flops["paper"], rel=0.3)  # counted once
     assert flops["dataset-vocabulary"] < flops["paper"]
+
+
+def test_the_settings_that_gpu_check_measures(config, monkeypatch):
+    """The preset's tables are lazy, whose rows every step must announce."""
+    preset = load_config(
+        "goodreads-roberta-large", [f"data.path={config.data.path}", f"plm.path={config.plm.path}"]
+    )
+    assert preset.pretrain.embedding_optimizer == "lazy"
+    monkeypatch.setattr(gpu_step, "VARIANTS", {"paper": {}})
+    figures, notes = measure_gpu_step(preset)
+    assert len(notes) == 3
+    assert figures["rows_a_second_tiny_8_paper"]["min"] > 0
 
 
 def test_it_stops_at_its_limit_with_what_it_has(config):

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ClickPromptError, ConfigError, RunError
@@ -51,7 +59,7 @@ _EMBEDDED_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 _API_SERVER = "RAY_API_SERVER_ADDRESS"
-_owned: list[bool] = []  # [True] while this process has an embedded Ray of its own
+_own_ray = threading.Event()  # set while this process has an embedded Ray of its own
 _START_TIMEOUT = {True: "60", False: "900"}  # embedded, cluster
 
 
@@ -149,7 +157,7 @@ def check_room(runtime: RuntimeConfig, runs: int = 1) -> None:
 
 def owns_ray() -> bool:
     """Return whether this process has started the Ray that it is connected to, which ends with it."""
-    return any(_owned)
+    return _own_ray.is_set()
 
 
 @contextlib.contextmanager
@@ -157,8 +165,8 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
     """Connect to the Ray to run on; at the end, stop what this call started and nothing else.
 
     Raises ConfigError if the run doesn't fit and RunError if no cluster answers. An error that a task raised
-    for the user is raised as it is, without Ray's traceback around it, and RunError if a process that Ray
-    had started ended for good.
+    for the user is raised as it is, without Ray's traceback around it, and RunError for an error of Ray's
+    own, such as a process that ended for good.
     """
     try:
         with _connected(runtime, dashboard):
@@ -169,10 +177,9 @@ def connect(runtime: RuntimeConfig, *, dashboard: bool = False) -> Iterator[None
         raise
     except RayError as error:
         what = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(
-            f"a process of Ray ended, and again when it was started anew: {what.strip()} Ray's logs say why; "
-            "the same command tries again"
-        ) from error
+        ended = isinstance(error, (WorkerCrashedError, RayActorError, NodeDiedError, OutOfMemoryError))
+        how = "a process of Ray ended, and again when it was started anew" if ended else "Ray can't go on"
+        raise RunError(f"{how}: {what.strip()} Ray's logs say why; the same command tries again") from error
 
 
 @contextlib.contextmanager
@@ -221,10 +228,11 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
             if not embedded:
                 _check_token(runtime)
             check_cpus(runtime)
-            _owned.append(embedded)
+            if embedded:
+                _own_ray.set()
             yield
         finally:
-            _owned.clear()
+            _own_ray.clear()
             ray.shutdown()
 
 

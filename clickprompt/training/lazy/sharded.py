@@ -112,7 +112,7 @@ class ShardedEmbedding(Tables):
         read, or holds other tables.
         """
         rank, workers = rank_and_workers()
-        about = _about(folder, 0)
+        about = _about(folder)
         if about["rows"] != self._num_rows:
             raise DataError(
                 f"{folder}: has tables of {about['rows']} rows, and this model {self._num_rows}; continue "
@@ -170,8 +170,8 @@ def _file(folder: str, rank: int) -> str:
     return os.path.join(folder, f"tables-{rank:05d}.safetensors")
 
 
-def _about(folder: str, rank: int) -> dict[str, int]:
-    path = _file(folder, rank)
+def _about(folder: str) -> dict[str, int]:
+    path = _file(folder, 0)  # as every file has it
     try:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["about"])

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -17,22 +16,16 @@ import torch
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, DataError, RunError, StoppedError
-from clickprompt.export.format import scores_of
 from clickprompt.io import storage
-from clickprompt.runtime.train import worker
-from clickprompt.runtime.train.exports import Exports
 from clickprompt.runtime.train.in_process import OwnProcess
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.resume import clear_checkpoints, keep_newest, record
 from clickprompt.runtime.train.train import run_training
-from clickprompt.runtime.train.validation import ExportValidation
-from clickprompt.runtime.train.worker import build_collator
 from clickprompt.runtime.tune.tune import run_tune
 from clickprompt.training.checkpoint import checkpoint_name, newest_complete
 from tests.support.checkpoints import write_checkpoint
 from tests.support.ending import EndsBefore, are_the_same, lines_of
 from tests.support.hashed import grow_old, hashed
-from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
 
 STEPS = 14
@@ -208,53 +201,6 @@ def test_what_needs_ray_is_refused_or_named(config, tmp_path):
     assert not os.path.exists(tmp_path / "run")
 
 
-def untrained(config, run):
-    """A run before its first step: its training, engine and exports."""
-    from clickprompt.models.clickprompt import build_model
-    from clickprompt.objectives import ClickLoss
-    from clickprompt.training.engine import TorchEngine
-
-    training = check_training(config, "finetune", str(run))
-    model = build_model(config, training.dataset.field_sizes, objective=training.objective)
-    engine = TorchEngine(ClickLoss(model), training.stage, device=torch.device("cpu"))
-    return training, engine, Exports(training, None, None)
-
-
-def test_a_scoring_is_put_off_when_the_run_is_to_end(config, tmp_path):
-    training, engine, exports = untrained(config, tmp_path)
-    expected = InProcessValidation(
-        engine, build_collator(training, None), training.dataset, config, training.objective
-    )
-    expected.begin(4)
-    scoring = OwnProcess(training, torch.device("cpu"), None).scoring
-    validation = ExportValidation(training, engine, exports, scoring, None, lambda: True)
-    validation.begin(4)
-    assert validation.exported.result() is None
-    assert scores_of(exports.at(4)) is None, "not scored"
-    resumed = ExportValidation(training, engine, exports, scoring, 4, lambda: True)
-    assert scores_of(exports.at(4)) is None
-    assert resumed.result() == pytest.approx(expected.result(), rel=1e-6), "the last step's is needed at once"
-    assert scores_of(exports.at(4)) == tuple(resumed.result().values())
-
-
-def test_a_scoring_tells_of_its_rows_until_it_is_over(config, tmp_path):
-    training, engine, exports = untrained(replaced(config, {"finetune.eval_batch_size": 16}), tmp_path)
-    rows = training.dataset.counts["valid"]
-    scoring = OwnProcess(training, torch.device("cpu"), None).scoring
-    told = []
-    validation = ExportValidation(
-        training, engine, exports, scoring, None, tell=lambda known: told.append(known())
-    )
-    assert validation.progress() == {}
-    validation.begin(4)
-    counts = [known["validating"] for known in told]
-    assert counts[0] == (0, rows)
-    assert counts[-1] == (rows, rows)
-    assert len(counts) > 1 + len(training.dataset.row_group_counts("valid")), "each batch counts"
-    assert counts == sorted(counts)
-    assert validation.progress() == {}
-
-
 class Killed(BaseException):
     """As kill -9: nothing after it runs."""
 
@@ -428,24 +374,3 @@ def test_ray_is_not_even_imported(config, tmp_path):
     command = [sys.executable, "-c", ALONE, str(tmp_path / "run.yaml"), str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_first_batch_is_on_its_way_while_the_model_is_built(prepared, tmp_path, monkeypatch):
-    """On Ray that is when the stream's processes start."""
-    asked = threading.Event()
-    batches, build = OwnProcess.batches, worker._initial_model
-
-    def noticed(own, start_step):
-        asked.set()
-        yield from batches(own, start_step)
-
-    def built_late(training, host):
-        assert asked.wait(20)
-        return build(training, host)
-
-    monkeypatch.setattr(OwnProcess, "batches", noticed)
-    monkeypatch.setattr(worker, "_initial_model", built_late)
-    dataset, plm = prepared
-    config = tiny_config(dataset.uri, plm, pretrain__max_steps=2)
-    assert run_training(config, "pretrain", str(tmp_path / "run"))["step"] == 2
-    assert [line["step"] for line in lines_of(str(tmp_path / "run"))] == [1, 2]
