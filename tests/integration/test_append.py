@@ -397,7 +397,7 @@ def test_two_appends_at_a_time(two_batches):
     add()
 
     def meanwhile(line):
-        if line.startswith("writing the vocabularies"):
+        if line.startswith("splitting"):
             append(path, None, dataset.uri, **QUIET)
 
     with pytest.raises(InputError, match="another append came first; give the same command again"):

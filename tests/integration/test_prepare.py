@@ -16,7 +16,7 @@ from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text.template import encode, load_tokenizer, sentence
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, InputError
-from clickprompt.runtime.prepare.coded_log import _encode, _parse
+from clickprompt.runtime.prepare.coded_log import read_log
 from clickprompt.runtime.prepare.fan_out import InProcess
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.splits import _kth
@@ -155,7 +155,7 @@ def test_rows_of_equal_time_are_split_by_position(tmp_path):
     raw = write_1m(str(tmp_path), [(user, movie, 5, 1_000_000_000) for user, movie, _, _ in ratings(90)])
     source, options, stage = get_source("movielens-1m", raw), {"split": "time"}, str(tmp_path / "stage")
     work = InProcess()
-    log, *_ = _encode(work, source, source.tables(), _parse(work, source, stage)[0], options, stage)
+    log, _ = read_log(work, source, source.tables(), options, stage)
     assert [_kth(work, log, k) for k in (0, 72, 81, 89)] == [
         (1_000_000_000_000_000, k) for k in (0, 72, 81, 89)
     ]

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickprompt.cli.main import main
+from clickprompt.config import RuntimeConfig
+from clickprompt.data.prepared import partitions
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.check import check_source
 from clickprompt.data.sources.registry import get_source
@@ -47,6 +49,28 @@ def test_a_random_table_equals_pandas(ray_session, tmp_path, seed):
         "clicks": clicks,
     }
     assert dataset.manifest["statistics"] == {"unmatched_dropped": 0, "repeats_dropped": 0} | counted
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_many_partitions_equal_one_but_for_the_order_of_ids(ray_session, tmp_path, monkeypatch, seed):
+    """A large log's values come by partition, and within one in the order of the log."""
+    frame, schema = random_log(seed)
+    schema["k_core"] = 2 * (seed % 2)
+    schema["fields"][0]["min_count"] = 1 + seed % 3
+    least = {schema["fields"][0]["name"]: 1 + seed % 3}
+    splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"], min_count=least)
+    monkeypatch.setattr(partitions, "_ROWS", 20)
+    number = partitions.partitions_for(int((frame["stars"] != 3).sum()))
+    assert number >= 3
+    for name, found in values.items():
+        of_value = partitions.partition_of(pa.array(found, pa.string()), number)
+        values[name] = [found[index] for index in np.argsort(of_value, kind="stable")]
+    path = write(str(tmp_path / "raw"), frame, schema, files=3)
+    dataset = prepare(path, None, str(tmp_path / "out"), **SMALL)
+    assert_equal(dataset, splits, values)
+    in_process = RuntimeConfig(use_ray="never")
+    prepare(path, None, str(tmp_path / "alone"), **SMALL, runtime=in_process)
+    assert files_below(str(tmp_path / "alone")) == files_below(dataset.uri)
 
 
 @pytest.mark.parametrize("left_out", [["Item"], ["User ID"]])

@@ -3,7 +3,15 @@ on them holds one file's rows, never the whole log's.
 
 - parsed/<part>-<n>.arrow: row_id (counted within the part), label, timestamp, one dictionary-encoded string
   column per log column.
+- scattered/<file>-<column>.arrow: the distinct values of one column of a parsed file, one record batch per
+  partition (data/prepared/partitions.py); only if there are several.
+- codes/<column>-<partition>.arrow: their codes within the partition, one record batch per parsed file; and
+  values/<column>-<partition>.arrow: the values in the order of these codes.
 - coded/<part>-<n>.arrow: row_id (of the log), label, timestamp, split_key, one int32 code per log column.
+- counts/<coded file>.arrow: code · splits + split, and the rows that have both, of the pairs that occur; one
+  record batch per column and partition.
+- kept/<field>-<partition>.arrow: a field's values in the order of their ids, and their training rows; and
+  ids/<field>-<partition>: int32, the id of each code within the partition.
 - sorted/<part>-<n>.arrow: the same with `order`, one record batch per shard: batch i of every file.
 
 The log's own columns carry a prefix in these files (`log_column`), because their names are the user's and
@@ -34,6 +42,7 @@ __all__ = [
     "read_columns",
     "read_rows",
     "write_batches",
+    "write_columns",
     "write_rows",
 ]
 
@@ -72,6 +81,17 @@ def read_columns(uri: str, *names: str) -> list[np.ndarray]:
     return [table.column(name).to_numpy() for name in names]
 
 
+def write_columns(uri: str, names: Sequence[str], batches: Iterable[Sequence[pa.Array | np.ndarray]]) -> None:
+    """Write one record batch per sequence of columns, at least one."""
+    made = [
+        pa.record_batch(
+            [column if isinstance(column, pa.Array) else pa.array(column) for column in columns], names=names
+        )
+        for columns in batches
+    ]
+    write_batches(uri, made[0].schema, made)
+
+
 def read_batch(uri: str, index: int) -> pa.RecordBatch:
     with storage.open_input(uri) as stream:
         return pa.ipc.open_file(stream).get_batch(index)
@@ -97,18 +117,17 @@ def dictionary(uri: str, column: str) -> pa.Array:
 
 
 class Numbering:
-    """The values of a log column and their codes, counted in the order of the log, however it was cut. Code 0
-    is null: no value.
+    """The values of a log column and their codes, counted in the order of the log, however it was cut.
 
-    With `known` values no others are added; any other value, and null, has code −1.
+    values: those with codes at the beginning. If it `grows`, others are added; else any other has code −1.
     """
 
-    def __init__(self, known: pa.Array | None) -> None:
-        self.values = pa.array([None], pa.string()) if known is None else known
-        self._grows = known is None
+    def __init__(self, values: pa.Array, *, grows: bool) -> None:
+        self.values = values
+        self._grows = grows
 
     def codes(self, dictionaries: Iterable[pa.Array]) -> Iterator[np.ndarray]:
-        """Yield [V + 1] int32 for each file's values in turn; the last is the code of null.
+        """Yield [V] int32 for each file's values in turn.
 
         It handles as many files at a time as bring as many values as are known already. A look-up costs as
         much as building the table to look in, so the cost grows with what the files bring and not with files
@@ -131,15 +150,13 @@ class Numbering:
             new = together.filter(found.is_null()).dictionary_encode()
             codes[codes < 0] = len(self.values) + new.indices.to_numpy()
             self.values = pa.concat_arrays([self.values, new.dictionary])
-        of_null = np.int32(0 if self._grows else -1)
-        return [
-            np.append(part, of_null)
-            for part in np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])
-        ]
+        return np.split(codes, np.cumsum([len(one) for one in dictionaries])[:-1])
 
 
 def codes_of(rows: pa.Table, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return [N] int32 per log column: each row's code, given the codes of its file's dictionaries."""
+    """Return [N] int32 per log column: each row's code, given the codes [V + 1] of its file's dictionaries
+    and of null.
+    """
     encoded = {name: rows.column(log_column(name)).chunk(0) for name in maps}
     return {
         name: codes[encoded[name].indices.fill_null(len(codes) - 1).to_numpy()]

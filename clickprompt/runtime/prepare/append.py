@@ -18,21 +18,30 @@ import pyarrow.compute as pc
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
+from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.row_transform import FieldRule
-from clickprompt.errors import DataError, InputError
+from clickprompt.errors import ClickPromptError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.prepare.coded_log import joined_tables, read_log
+from clickprompt.runtime.prepare.column_tasks import (
+    CountedRows,
+    KeptValues,
+    ids_file,
+    rows_per_value,
+    values_of,
+    write_ids,
+)
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 from clickprompt.runtime.prepare.prepare import MOST_BYTES
-from clickprompt.runtime.prepare.splits import cut_by_split, rows_per_code, write_shards
+from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
 from clickprompt.runtime.prepare.vocabulary import (
     FieldValues,
+    Ids,
     chosen_codes,
-    rows_per_value,
     write_transform,
     write_vocabularies,
 )
@@ -101,20 +110,26 @@ def append(
             manifest = _write_files(work, dataset, source, folder, progress)
         manifest["raw_files"] = dataset.manifest["raw_files"] | new | source.table_files()
         if Dataset.open(out_uri).fingerprint != dataset.fingerprint:
-            raise InputError(
-                f"{out_uri}: another append came first; give the same command again to append to its version"
-            )
+            raise _late(out_uri)
         storage.write_json(version_uri(out_uri, dataset.version), dataset.manifest)
         storage.write_json(storage.join(out_uri, MANIFEST), dataset.manifest | manifest)
-    except BaseException:
+    except BaseException as error:
         if Dataset.open(out_uri).version == dataset.version:
             storage.delete_tree(storage.join(out_uri, folder))
+        elif isinstance(error, ClickPromptError):  # the other has deleted this one's files
+            raise _late(out_uri) from error
         raise
     # Delete what killed appends have left, and what appends that now come too late have written
     for name in storage.list_names(out_uri):
         if name.startswith(f"v{dataset.version + 1}-") and name != folder:
             storage.delete_tree(storage.join(out_uri, name))
     return Dataset.open(out_uri)
+
+
+def _late(uri: str) -> InputError:
+    return InputError(
+        f"{uri}: another append came first; give the same command again to append to its version"
+    )
 
 
 def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[str, Any]) -> None:
@@ -168,28 +183,20 @@ def _write_files(
     uri = storage.join(dataset.uri, folder)
     stage = storage.join(uri, "staging")
     tables = joined_tables(source)
-    log, values, statistics = read_log(
+    log, statistics = read_log(
         work, source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
     )
     sizes, starts = cut_by_split(work, log, options, progress)
-    lengths = {key: len(table) for key, table in tables.items()} | {
-        name: len(found) for name, found in values.items()
-    }
-    rows = rows_per_code(work, log, starts, options, lengths)
-    fields = []
-    codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
+    counted = count_rows(work, log, source.fields, starts, options, stage)
+    ids: Ids = {column.name: {} for column in counted.columns}
+    calls = []
     for number, (name, column) in enumerate(zip(source.fields, dataset.columns, strict=True)):
         key = next((key for key, table in tables.items() if name in table.column_names), name)
-        of_codes = values[key] if key in values else tables[key].column(name).combine_chunks()
-        chosen = chosen_codes(source, rows[key], tables.get(key))
-        field, codes[key][column] = _extended(
-            dataset, number, of_codes, chosen, rows[key], source.min_count(name)
-        )
-        fields.append(field)
-    shards, bounds, clicks = write_shards(
-        work, log, starts, sizes, options, stage, uri, codes, dataset.columns
-    )
-    described = write_vocabularies(uri, fields, progress)
+        calls.append((dataset, source, number, key, tables.get(key), counted, stage))
+        ids[key][column] = [IdPart(ids_file(stage, number), 0, 0)]
+    fields = work.each(_extended, calls, "counting values")
+    shards, bounds, clicks = write_shards(work, log, starts, sizes, options, stage, uri, ids, dataset.columns)
+    described = write_vocabularies(work, uri, fields, dataset.columns)
     storage.delete_tree(stage)
     storage.delete_half_written(uri)  # a task whose worker was killed may have left something
     statistics["clicks"] = log.clicks
@@ -211,14 +218,27 @@ def _write_files(
 
 
 def _extended(
-    dataset: Dataset, number: int, column: pa.Array, chosen: np.ndarray, rows: np.ndarray, min_count: int
-) -> tuple[FieldValues, np.ndarray]:
-    """Return the field's old values followed by the new ones, and each code's id.
+    dataset: Dataset,
+    source: Source,
+    number: int,
+    key: str,
+    table: pa.Table | None,
+    counted: CountedRows,
+    stage: str,
+) -> FieldValues:
+    """Give ids to the codes of the log column `key` for one field: the old values keep theirs, and new ones
+    follow in the order of the codes. Unlike a task of `prepare` it holds all of the field's values.
 
-    New values come in the order of `column`, which has a value for each code.
-
-    chosen: [codes] bool; rows: [splits, codes].
+    table: the one that `key` joins, if any.
     """
+    name, min_count = dataset.field_names[number], source.min_count(dataset.field_names[number])
+    if table is None:
+        coded = counted.column(key)
+        pieces = [values_of(coded, partition, stage) for partition in range(coded.partitions)]
+        column, rows = pa.concat_arrays(pieces), counted.of_column(key)
+    else:
+        column, rows = table.column(name).combine_chunks(), counted.of_column(key, len(table))
+    chosen = chosen_codes(source, rows, table)
     found, value, per_value = rows_per_value(column, chosen, rows)
     train, missing = per_value[0, :-1], per_value[:, -1]
     old = dataset.vocabulary(number)
@@ -234,10 +254,19 @@ def _extended(
     train_count[: len(old)] += old.column("train_count").to_numpy()
     entry = dataset.manifest["fields"][number]
     with_missing = entry["features"] >= entry["size"] or bool(missing.any())
-    facts = {"features": len(values) + with_missing} | ({"min_count": min_count} if min_count > 1 else {})
     of_codes = np.zeros(len(column), dtype=np.int32)
     of_codes[chosen] = ids[value]
-    return FieldValues(dataset.field_names[number], values, train_count, facts), of_codes
+    kept = KeptValues(
+        *write_ids(values, train_count[1:], of_codes, stage, number),
+        first_code=0,
+        values=len(values),
+        unknown=int(train_count[0]),
+        null=bool(missing.any()),
+        missing=missing,
+        unseen=np.zeros_like(missing),
+    )
+    facts = {"features": len(values) + with_missing} | ({"min_count": min_count} if min_count > 1 else {})
+    return FieldValues(name, [kept], facts)
 
 
 def _below(folder: str, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clickprompt.data.prepared.partitions import Coded, partitions_for
 from clickprompt.data.sources.raw import Findings, Source
 from clickprompt.data.transform.row_transform import KEY, table_with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.prepare import tasks
-from clickprompt.runtime.prepare.fan_out import FanOut, totals
+from clickprompt.runtime.prepare.column_tasks import merge_column, scatter_values
+from clickprompt.runtime.prepare.fan_out import FanOut
 
 __all__ = ["CodedLog", "drop_repeats", "joined_tables", "k_core", "read_log", "sample_users"]
 
@@ -22,9 +24,10 @@ _ROWS_PER_BUCKET = 1 << 21  # rows that one task searches for repeated interacti
 
 @dataclass(frozen=True)
 class CodedLog:
-    """The coded files, and facts about all their rows."""
+    """The coded files, their columns, and facts about all their rows."""
 
     files: list[str]
+    columns: list[Coded]
     rows: int
     clicks: int
     first_key: int
@@ -32,14 +35,20 @@ class CodedLog:
     last_row_id: int
 
     @classmethod
-    def of(cls, files: Sequence[str], found: Sequence[tasks.Stats | None], nothing_left: str) -> "CodedLog":
+    def of(
+        cls,
+        files: Sequence[str],
+        columns: list[Coded],
+        found: Sequence[tasks.Stats | None],
+        nothing_left: str,
+    ) -> "CodedLog":
         """Combine the files' statistics; leave out files without rows. Raises DataError if no row is left."""
         kept = [(file, stats) for file, stats in zip(files, found, strict=True) if stats]
         if not kept:
             raise DataError(nothing_left)
         names, stats = zip(*kept, strict=True)
         rows, clicks, first, last, row_id = zip(*stats, strict=True)
-        return cls(list(names), sum(rows), sum(clicks), min(first), max(last), max(row_id))
+        return cls(list(names), columns, sum(rows), sum(clicks), min(first), max(last), max(row_id))
 
 
 def joined_tables(source: Source) -> dict[str, pa.Table]:
@@ -59,14 +68,14 @@ def read_log(
     stage: str,
     first_row_id: int = 0,
     progress: Callable[[str], None] = say,
-) -> tuple[CodedLog, dict[str, pa.Array], dict[str, int]]:
-    """Return the coded log, the values of its columns that are in no table, and counts of rows read and
-    dropped.
+) -> tuple[CodedLog, dict[str, int]]:
+    """Return the coded log, and counts of rows read and dropped. The values of its columns that are in no
+    table are in the stage's files.
 
     Raises DataError, as `prepare` does, for raw files that can't be read.
     """
     parsed, raw_rows, labelled, findings = _parse(work, source, stage, first_row_id, progress)
-    log, values, unmatched = _encode(work, source, tables, parsed, options, stage)
+    log, unmatched = _encode(work, source, tables, parsed, labelled, options, stage)
     dropped = {
         "label_dropped": raw_rows - labelled,
         "unmatched_dropped": labelled - log.rows,
@@ -78,7 +87,7 @@ def read_log(
         progress(
             f"{unmatched:,} rows have a key that no table has: they are kept, without the table's values"
         )
-    return log, values, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
+    return log, {"raw_rows": raw_rows, **dropped, **found, **findings.counts}
 
 
 def _no_values(table: pa.Table) -> pa.Table:
@@ -119,39 +128,19 @@ def _encode(
     source: Source,
     tables: dict[str, pa.Table],
     parsed: list[tasks.Parsed],
+    labelled: int,
     options: dict[str, Any],
     stage: str,
-) -> tuple[CodedLog, dict[str, pa.Array], int]:
-    """Encode the log; return it, the values of its columns that are in no table (null first), and the number
-    of rows whose key is in no table.
-    """
+) -> tuple[CodedLog, int]:
+    """Encode the log; return it, and the number of rows whose key is in no table."""
     if not parsed:
         raise DataError(f"{source.raw_dir}: no rows are left after the label rule; check the ratings")
-    names = [
-        *tables,
-        *(name for name in source.fields if not any(name in table.column_names for table in tables.values())),
-    ]
-    # For a k-core, user and item are numbered even if neither is a field
-    unnamed = [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
-    names += unnamed
-    known = {key: table.column(KEY).combine_chunks().drop_null() for key, table in tables.items()}
-    lengths = {name: len(known[name]) if name in known else None for name in names}
-    uris = [file.uri for file in parsed]
-    merged = work.each(
-        tasks.merge_column,
-        ((uris, place, name, known.get(name), stage) for place, name in enumerate(names)),
-        "numbering the values of columns",
-    )
-    values = {
-        name: found
-        for name, found in zip(names, merged, strict=True)
-        if found is not None and name not in unnamed
-    }
+    columns = _number(work, source, tables, parsed, partitions_for(labelled), stage)
     files = [f"{stage}/coded/{number:06d}.arrow" for number in range(len(parsed))]
     encoded = work.each(
         tasks.encode_file,
         (
-            (source, number, file, lengths, options, stage, to)
+            (source, number, file, columns, options, stage, to)
             for number, (file, to) in enumerate(zip(parsed, files, strict=True))
         ),
         "encoding the rows",
@@ -159,12 +148,54 @@ def _encode(
     stats, unmatched = zip(*encoded, strict=True)
     log = CodedLog.of(
         files,
+        columns,
         stats,
         f"{source.raw_dir}: no row of the log has its keys in the source's tables; get the raw files again",
     )
     for done in ("parsed", "codes"):
         storage.delete_tree(storage.join(stage, done))
-    return log, values, sum(unmatched)
+    return log, sum(unmatched)
+
+
+def _number(
+    work: FanOut,
+    source: Source,
+    tables: dict[str, pa.Table],
+    parsed: list[tasks.Parsed],
+    partitions: int,
+    stage: str,
+) -> list[Coded]:
+    """Number the values of the log's columns: of the tables' keys by the tables, of the others by the log."""
+    names = [
+        *tables,
+        *(name for name in source.fields if not any(name in table.column_names for table in tables.values())),
+    ]
+    # For a k-core, user and item are numbered even if neither is a field
+    names += [name for name in (source.user, source.item) if name not in names] if source.k_core > 1 else []
+    places = {name: place for place, name in enumerate(names)}
+    uris = [file.uri for file in parsed]
+    if partitions > 1:
+        of_log = {place: name for name, place in places.items() if name not in tables}
+        work.each(
+            scatter_values,
+            ((uri, number, of_log, partitions, stage) for number, uri in enumerate(uris)),
+            "dividing the values of columns",
+        )
+    calls = []
+    for name, place in places.items():
+        known = tables[name].column(KEY).combine_chunks().drop_null() if name in tables else None
+        shares = 1 if known is not None else partitions
+        calls += [(uris, name, place, share, shares, known, stage) for share in range(shares)]
+    sizes: dict[str, list[int]] = {name: [0] for name in names}
+    for call, size in zip(
+        calls, work.each(merge_column, calls, "numbering the values of columns"), strict=True
+    ):
+        sizes[call[1]].append(size)
+    storage.delete_tree(storage.join(stage, "scattered"))
+    return [
+        Coded(name, places[name], tuple(np.cumsum(of_name).tolist()), in_table=name in tables)
+        for name, of_name in sizes.items()
+    ]
 
 
 def sample_users(work: FanOut, source: Source, log: CodedLog, options: dict[str, Any]) -> CodedLog:
@@ -176,6 +207,7 @@ def sample_users(work: FanOut, source: Source, log: CodedLog, options: dict[str,
     )
     return CodedLog.of(
         log.files,
+        log.columns,
         found,
         f"{source.raw_dir}: no user is in the sample (sample_users={options['sample_users']}); use a larger "
         "one",
@@ -195,6 +227,7 @@ def drop_repeats(work: FanOut, source: Source, log: CodedLog, progress: Callable
     dropped = work.share(repeats)
     return CodedLog.of(
         log.files,
+        log.columns,
         work.each(tasks.without, ((file, dropped) for file in log.files), "dropping repeated rows"),
         "",
     )
@@ -205,11 +238,17 @@ def k_core(work: FanOut, source: Source, log: CodedLog, progress: Callable[[str]
 
     The result is a fixed point, which doesn't depend on the order of dropping.
     """
+    lengths = {column.name: len(column) for column in log.columns}
     keep: list[np.ndarray] | None = None
     rounds = 0
     while True:
         rounds += 1
-        counts = totals(work, tasks.counts, ((file, source.user, source.item, keep) for file in log.files))
+        # One more than there are values: for keys that are in no table
+        counts = [np.zeros(lengths[name] + 1, dtype=np.int32) for name in (source.user, source.item)]
+        calls = ((file, source.user, source.item, keep) for file in log.files)
+        for of_file in work.in_turn(tasks.counts, calls):
+            for total, (codes, rows) in zip(counts, of_file, strict=True):
+                total[codes] += rows.astype(np.int32)
         enough = [count >= source.k_core for count in counts]
         if all(((count == 0) | good).all() for count, good in zip(counts, enough, strict=True)):
             break
@@ -224,6 +263,7 @@ def k_core(work: FanOut, source: Source, log: CodedLog, progress: Callable[[str]
     )
     smaller = CodedLog.of(
         log.files,
+        log.columns,
         found,
         f"{source.raw_dir}: no user and item are left with {source.k_core} rows each "
         f"(k_core={source.k_core}); use a smaller k_core",

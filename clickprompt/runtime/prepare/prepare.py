@@ -1,7 +1,8 @@
 """Prepare a dataset from a raw log, in this process or on Ray.
 
-Rows go through files (data/prepared/staging.py). A task holds the rows of one file or one shard; the driver
-holds counts, histograms and the vocabulary. So memory grows with the vocabulary and not with the log.
+Rows go through files (data/prepared/staging.py). A task holds the rows of one file or one shard, or the
+values of one partition of a column (data/prepared/partitions.py); the driver holds histograms and the tables
+that the log is joined to. So memory grows neither with the log nor with its vocabulary.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import say
 from clickprompt.runtime.prepare.coded_log import drop_repeats, joined_tables, k_core, read_log, sample_users
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
-from clickprompt.runtime.prepare.splits import cut_by_split, rows_per_code, write_shards
+from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
 from clickprompt.runtime.prepare.vocabulary import (
     build_vocabulary,
     in_buckets,
@@ -156,11 +157,13 @@ def _write_files(
     tables = joined_tables(source)
     if "sample_users" in options and source.user not in {*source.fields, *tables}:
         raise InputError("sample_users: no field is the user's; add one whose column is the schema's user")
-    log, values, statistics = read_log(work, source, tables, options, stage, progress=progress)
-    for name, found in values.items():
-        if len(found) == 1:  # JSON lines don't say which columns they have
+    log, statistics = read_log(work, source, tables, options, stage, progress=progress)
+    for column in log.columns:
+        # JSON lines don't say which columns they have
+        if len(column) == 1 and column.name in source.fields and not column.in_table:
             raise DataError(
-                f"{source.raw_dir}: no row of the log has a {name}; correct its column or leave the field out"
+                f"{source.raw_dir}: no row of the log has a {column.name}; correct its column or leave the "
+                "field out"
             )
     if "sample_users" in options:
         before, log = log, sample_users(work, source, log, options)
@@ -190,15 +193,11 @@ def _write_files(
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is "
                 "empty; at least 3 are needed"
             )
-    lengths = {key: len(table) for key, table in tables.items()} | {
-        name: len(found) for name, found in values.items()
-    }
-    fields, codes, rules = build_vocabulary(
-        source, tables, values, rows_per_code(work, log, starts, options, lengths)
-    )
+    counted = count_rows(work, log, source.fields, starts, options, stage)
+    fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
-    shards, bounds, clicks = write_shards(work, log, starts, sizes, options, stage, uri, codes, columns)
-    described = write_vocabularies(uri, fields, progress)
+    shards, bounds, clicks = write_shards(work, log, starts, sizes, options, stage, uri, ids, columns)
+    described = write_vocabularies(work, uri, fields, columns)
     storage.delete_tree(stage)
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
     return {
@@ -210,7 +209,7 @@ def _write_files(
         "grouped": source.grouped,
         "template": TEMPLATES[options.get("template", "sentence")],
         "fields": described,
-        "num_features": sum(field.facts["features"] for field in fields),
+        "num_features": sum(field["features"] for field in described),
         "counts": sizes,
         "clicks": clicks,
         "statistics": statistics | {"clicks": log.clicks},

@@ -1,17 +1,19 @@
 """Find where the splits begin, and write each one's sorted shards; boundaries come from file histograms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
+from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
+from clickprompt.runtime.prepare.column_tasks import CountedRows
 from clickprompt.runtime.prepare.fan_out import FanOut, totals
 
-__all__ = ["cut_by_split", "rows_per_code", "write_shards"]
+__all__ = ["count_rows", "cut_by_split", "write_shards"]
 
 
 def cut_by_split(
@@ -27,21 +29,22 @@ def cut_by_split(
     return sizes, [_kth(work, log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
 
 
-def rows_per_code(
+def count_rows(
     work: FanOut,
     log: CodedLog,
+    names: Sequence[str],
     starts: list[tuple[int, int]],
     options: dict[str, Any],
-    lengths: dict[str, int],
-) -> dict[str, np.ndarray]:
-    """Count each code's rows: [splits, codes] int64 per log column, which has `lengths` codes."""
+    stage: str,
+) -> CountedRows:
+    """Count the rows of each code and split, of the fields `names` and the keys of tables."""
+    columns = [column for column in log.columns if column.in_table or column.name in names]
     ordering = (starts, log.first_key, options["seed"])
-    totals = {name: np.zeros((len(SPLITS), length), dtype=np.int64) for name, length in lengths.items()}
-    calls = ((file, list(lengths), ordering) for file in log.files)
-    for counted in work.in_turn(tasks.rows_per_code, calls):
-        for total, (splits, codes, rows) in zip(totals.values(), counted, strict=True):
-            total[splits, codes] += rows
-    return totals
+    calls = (
+        (file, columns, ordering, f"{stage}/counts/{number:06d}.arrow")
+        for number, file in enumerate(log.files)
+    )
+    return CountedRows(work.each(tasks.count_rows, calls, "counting rows"), columns)
 
 
 def write_shards(
@@ -52,7 +55,7 @@ def write_shards(
     options: dict[str, Any],
     stage: str,
     uri: str,
-    codes: dict[str, dict[str, np.ndarray]],
+    ids: dict[str, dict[str, list[IdPart]]],
     columns: list[str],
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
     """Write the shards below `uri`.
@@ -61,12 +64,11 @@ def write_shards(
     rows), and the clicks.
     """
     pieces, num_shards = _sort_into_shards(work, log, starts, sizes, options, stage)
-    shared = work.share(codes)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
     done = work.each(
         tasks.write_shard,
         (
-            (pieces, index, name, uri, shared, columns, options["row_group_rows"])
+            (pieces, index, name, uri, ids, columns, options["row_group_rows"])
             for index, name in enumerate(names)
         ),
         "writing shards",

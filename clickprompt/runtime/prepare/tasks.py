@@ -5,7 +5,7 @@ again.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, shard_schema
+from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.transform.row_transform import with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage
+from clickprompt.runtime.prepare.column_tasks import codes_in_file
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
@@ -33,6 +35,9 @@ _LONGEST_VALUE = 1 << 16  # bytes; anything longer is a mistake in the file, not
 
 Stats = tuple[int, int, int, int, int]
 """of a coded file: rows, clicks, smallest and largest split key, last row_id"""
+
+Counts = tuple[np.ndarray, np.ndarray]
+"""the codes that occur, and the rows of each"""
 
 Ordering = tuple[list[tuple[int, int]], int, int]
 """(split_key, row_id) where valid and test begin; the smallest split_key; the seed"""
@@ -93,58 +98,35 @@ def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None
             )
 
 
-def merge_column(
-    files: list[str], place: int, name: str, known: pa.Array | None, stage: str
-) -> pa.Array | None:
-    """Number a log column's values; write the codes of each file's values to a file.
-
-    Returns the values in the order of their codes, or None if they are `known`.
-
-    place: the column's number among those that are merged.
-    """
-    numbering = staging.Numbering(known)
-    for number, codes in enumerate(
-        numbering.codes(staging.dictionary(file, log_column(name)) for file in files)
-    ):
-        storage.write_bytes(_codes_file(stage, place, number), codes.tobytes())
-    return numbering.values if known is None else None
-
-
-def _codes_file(stage: str, place: int, number: int) -> str:
-    return f"{stage}/codes/{place:02d}-{number:06d}"
-
-
 def encode_file(
     source: Source,
     number: int,
     file: Parsed,
-    lengths: dict[str, int | None],
+    columns: Sequence[Coded],
     options: dict[str, Any],
     stage: str,
     to: str,
 ) -> tuple[Stats | None, int]:
     """Write a file's rows as codes; return its statistics, and how many rows have a key that is in no table.
 
-    lengths: rows of each log column's table, None for a column without one.
+    number: the file's.
     """
     rows = staging.read_rows(file.uri)
-    maps = {
-        name: np.frombuffer(storage.read_bytes(_codes_file(stage, place, number)), dtype=np.int32)
-        for place, name in enumerate(lengths)
-    }
+    maps = {column.name: codes_in_file(column, rows, number, stage) for column in columns}
     codes = staging.codes_of(rows, maps)
     matched = np.logical_and.reduce([column >= 0 for column in codes.values()])
     unmatched = int(len(matched) - matched.sum())
     if source.joins == "all" and unmatched:
         index = int(np.argmin(matched))
-        name = next(name for name in lengths if codes[name][index] < 0)
+        name = next(name for name in codes if codes[name][index] < 0)
         place = file.part.place(rows.column("row_id")[index].as_py())
         value = rows.column(log_column(name))[index].as_py()
         raise DataError(
             f"{place}: {name} {value!r} is not in the source's {name} table; get the raw files again"
         )
     if source.joins == "left":  # an unmatched row gets the code after the table's last, which has no values
-        codes = {name: np.where(code < 0, np.int32(lengths[name] or 0), code) for name, code in codes.items()}
+        ends = {column.name: np.int32(len(column)) for column in columns}
+        codes = {name: np.where(code < 0, ends[name], code) for name, code in codes.items()}
         matched[:] = True
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
     key = (
@@ -204,16 +186,15 @@ def without(file: str, dropped: np.ndarray) -> Stats | None:
     return _write_coded(file, rows.filter(pa.array(~np.isin(rows.column("row_id").to_numpy(), dropped))))
 
 
-def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> list[np.ndarray]:
-    """Count the rows per code of the user and item columns, among rows where both are kept."""
-    users, items = staging.read_columns(file, log_column(user), log_column(item))
-    if keep is None:
-        return [np.bincount(users), np.bincount(items)]
-    both = keep[0][users] & keep[1][items]
-    return [
-        np.bincount(column[both], minlength=len(kept))
-        for column, kept in zip((users, items), keep, strict=True)
-    ]
+def counts(file: str, user: str, item: str, keep: list[np.ndarray] | None) -> list[Counts]:
+    """Count the rows per code of the user and item columns, among rows where both are kept; a file has few of
+    all codes.
+    """
+    columns = staging.read_columns(file, log_column(user), log_column(item))
+    if keep is not None:
+        both = keep[0][columns[0]] & keep[1][columns[1]]
+        columns = [column[both] for column in columns]
+    return [np.unique(column, return_counts=True) for column in columns]
 
 
 def within(file: str, user: str, item: str, keep: list[np.ndarray]) -> Stats | None:
@@ -259,19 +240,22 @@ def _order(columns: Sequence[np.ndarray], ordering: Ordering) -> np.ndarray:
     return split * SPAN + np.where(split == 0, _hash(_ORDER, seed, row_id), key - first_key)
 
 
-def rows_per_code(
-    file: str, names: list[str], ordering: Ordering
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the splits, codes and numbers of rows of every pair that occurs, for each log column.
+def count_rows(file: str, columns: Sequence[Coded], ordering: Ordering, to: str) -> str:
+    """Write a coded file's rows of each pair of code and split that occurs; return where.
 
-    Only pairs that occur are returned, because a file has few of a large column's codes.
+    Only pairs that occur are written, because a file has few of a large column's codes.
     """
-    key, row_id, *columns = staging.read_columns(file, "split_key", "row_id", *map(log_column, names))
+    key, row_id, *codes = staging.read_columns(
+        file, "split_key", "row_id", *(log_column(column.name) for column in columns)
+    )
     split = split_numbers(key, row_id, ordering)
-    found = [
-        np.unique(column.astype(np.int64) * len(SPLITS) + split, return_counts=True) for column in columns
-    ]
-    return [(pairs % len(SPLITS), pairs // len(SPLITS), rows) for pairs, rows in found]
+    batches = []
+    for column, of_rows in zip(columns, codes, strict=True):
+        pairs, rows = np.unique(of_rows.astype(np.int64) * len(SPLITS) + split, return_counts=True)
+        bounds = np.searchsorted(pairs, np.array(column.starts[1:-1], dtype=np.int64) * len(SPLITS))
+        batches += zip(np.split(pairs, bounds), np.split(rows, bounds), strict=True)
+    staging.write_columns(to, ["pair", "rows"], batches)
+    return to
 
 
 def order_histograms(file: str, ordering: Ordering, lows: list[int], widths: list[int]) -> list[np.ndarray]:
@@ -302,7 +286,7 @@ def write_shard(
     index: int,
     file: str,
     uri: str,
-    codes: dict[str, dict[str, np.ndarray]],
+    ids: dict[str, dict[str, Sequence[IdPart]]],
     columns: list[str],
     row_group_rows: int,
 ) -> dict[str, Any]:
@@ -312,9 +296,9 @@ def write_shard(
         pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy())))
     )
     encoded = {
-        column: values[block.column(log_column(key)).to_numpy()]
-        for key, by_column in codes.items()
-        for column, values in by_column.items()
+        column: ids_of(block.column(log_column(key)).to_numpy(), parts)
+        for key, by_column in ids.items()
+        for column, parts in by_column.items()
     }
     schema = shard_schema(columns, grouped="group" in block.column_names)
     table = pa.table(
@@ -342,3 +326,22 @@ def write_parquet(uri: str, file: str, table: pa.Table, row_group_rows: int) -> 
     content = buffer.getvalue()
     storage.write_bytes(storage.join(uri, file), content)
     return {"file": file, "bytes": len(content), "sha256": storage.sha256_bytes(content)}
+
+
+def write_row_groups(
+    uri: str, file: str, schema: pa.Schema, tables: Iterable[pa.Table], row_group_rows: int
+) -> dict[str, Any]:
+    """Write the tables one after the other as one Parquet file of row groups of `row_group_rows`.
+
+    Only a row group more than one table is held.
+    """
+    place = storage.join(uri, file)
+    with storage.open_output(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        rest = schema.empty_table()
+        for table in tables:
+            rest = pa.concat_tables([rest, table])
+            while len(rest) > row_group_rows:
+                writer.write_table(rest.slice(0, row_group_rows))
+                rest = rest.slice(row_group_rows)
+        writer.write_table(rest)
+    return {"file": file, "bytes": storage.file_size(place), "sha256": storage.sha256(place)}

@@ -1,85 +1,121 @@
 """Build each field's vocabulary, its ids and the fitted transform from the number of rows of each code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, field_columns, vocabulary_file, vocabulary_schema
+from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.data.sources.raw import Source, table_key
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, quantile_edges
 from clickprompt.data.transform.row_transform import KEY, FieldRule
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare import tasks
+from clickprompt.runtime.prepare.column_tasks import (
+    CountedRows,
+    KeptValues,
+    keep_values,
+    values_of,
+    write_kept,
+)
+from clickprompt.runtime.prepare.fan_out import FanOut
 
 __all__ = [
     "FieldValues",
+    "Ids",
     "build_vocabulary",
     "chosen_codes",
     "in_buckets",
-    "rows_per_value",
     "write_transform",
     "write_vocabularies",
 ]
 
 _VALUES_PER_PIECE = 1 << 16  # rows in a vocabulary's row group, which one task tokenizes
 
+Ids = dict[str, dict[str, list[IdPart]]]
+"""log column → field column → the files with the ids of its codes"""
+
 
 @dataclass(frozen=True)
 class FieldValues:
-    """A field's values in the order of their ids (from 1), the training rows of each id (from 0), and more
-    facts for its manifest entry.
-    """
+    """A field's kept values by partition, in the order of their ids (from 1)."""
 
     name: str
-    values: pa.Array
-    train_count: np.ndarray
+    parts: list[KeptValues]
     facts: dict[str, Any]
+    """more for its manifest entry"""
+
+    @classmethod
+    def of(cls, name: str, parts: list[KeptValues], least: int) -> "FieldValues":
+        missing = np.sum([part.missing for part in parts], axis=0)
+        unseen = np.sum([part.unseen for part in parts], axis=0)
+        facts = {
+            "features": sum(part.values for part in parts) + any(part.null for part in parts),
+            "missing": {split: int(count) for split, count in zip(SPLITS, missing, strict=True)},
+            "unseen_in_train": {
+                split: int(count) for split, count in zip(SPLITS[1:], unseen[1:], strict=True)
+            },
+        }
+        return cls(name, parts, facts | ({"min_count": least} if least > 1 else {}))
+
+    def ids(self) -> list[IdPart]:
+        offsets = accumulate((part.values for part in self.parts), initial=0)
+        return [
+            IdPart(part.ids, part.first_code, offset)
+            for part, offset in zip(self.parts, offsets, strict=False)
+        ]
 
 
 def build_vocabulary(
-    source: Source, tables: dict[str, pa.Table], values: dict[str, pa.Array], rows: dict[str, np.ndarray]
-) -> tuple[list[FieldValues], dict[str, dict[str, np.ndarray]], list[FieldRule]]:
-    """Build each field's values, the id of each code by log column and field column, and the fitted rules.
+    work: FanOut, source: Source, tables: dict[str, pa.Table], counted: CountedRows, stage: str
+) -> tuple[list[FieldValues], Ids, list[FieldRule]]:
+    """Choose each field's values, give ids to the codes, and fit the rules.
 
-    Values are in the order of the tables or of the log. Id 0 stands for null, for values with too few
-    training rows, and for a code that no row has and that adds no value.
+    Values are in the order of the tables or of the log (of a large log, of its partitions). Id 0 stands for
+    null, for values with too few training rows, and for a code that no row has and that adds no value.
     """
-    fields, rules = [], []
-    codes: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
-    for rule, field_column in zip(source.rules(), field_columns(source.fields), strict=True):
+    rules, parts = [], {}
+    calls: list[tuple[Any, ...]] = []
+    for number, rule in enumerate(source.rules()):
         name = rule.schema.name
-        key = next((key for key, table in tables.items() if name in table.column_names), name)
-        column = values[key] if key in values else tables[key].column(name).combine_chunks()
-        if rule.schema.quantiles is not None:
-            rule, column = _fit_quantiles(rule, column, rows[key][0])
-        rules.append(rule)
-        chosen = chosen_codes(source, rows[key], tables.get(key))
-        found, value, per_value = rows_per_value(column, chosen, rows[key])
-        missing, per_value = per_value[:, -1], per_value[:, :-1]
-        train = per_value[0]
         least = source.min_count(name)
-        kept = train >= least if least > 1 else np.ones(len(found), dtype=bool)
-        numbers = np.append(np.where(kept, np.cumsum(kept), 0), 0)
-        ids = np.zeros(len(column), dtype=np.int32)
-        ids[chosen] = numbers[value]
-        codes[key][field_column] = ids
-        train_count = _sums(numbers, np.append(train, missing[0]), int(kept.sum()) + 1)
-        facts = {
-            "features": int(kept.sum()) + int((value == len(found)).any()),
-            "missing": {split: int(count) for split, count in zip(SPLITS, missing, strict=True)},
-            "unseen_in_train": {
-                split: int(counts[train == 0].sum())
-                for split, counts in zip(SPLITS[1:], per_value[1:], strict=True)
-            },
-        }
-        if least > 1:
-            facts["min_count"] = least
-        fields.append(FieldValues(name, found.filter(pa.array(kept)), train_count, facts))
-    return fields, codes, rules
+        key = next((key for key, table in tables.items() if name in table.column_names), None)
+        if key is not None:
+            column = tables[key].column(name).combine_chunks()
+            rows = counted.of_column(key, len(column))
+            if rule.schema.quantiles is not None:
+                rule, column = _fit_quantiles(rule, column, rows[0])
+            chosen = chosen_codes(source, rows, tables[key])
+            parts[number] = [write_kept(column, chosen, rows, least, stage, number)]
+        elif rule.schema.quantiles is not None:
+            rule, part = work.each(
+                _keep_quantiles, [(rule, number, counted, least, stage)], f"fitting the quantiles of {name}"
+            )[0]
+            parts[number] = [part]
+        else:
+            calls += [
+                (name, partition, number, counted, least, stage)
+                for partition in range(counted.column(name).partitions)
+            ]
+        rules.append(rule)
+    kept = work.each(keep_values, calls, "counting values")
+    for call, part in zip(calls, kept, strict=True):
+        parts.setdefault(call[2], []).append(part)
+    fields, ids = [], {column.name: {} for column in counted.columns}
+    for number, (name, field_column) in enumerate(
+        zip(source.fields, field_columns(source.fields), strict=True)
+    ):
+        field = FieldValues.of(name, parts[number], source.min_count(name))
+        key = next((key for key, table in tables.items() if name in table.column_names), name)
+        ids[key][field_column] = field.ids()
+        fields.append(field)
+    return fields, ids, rules
 
 
 def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np.ndarray:
@@ -87,28 +123,10 @@ def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np
 
     These are the codes that rows have, or all that the column's table has.
     """
-    chosen = np.asarray(rows.any(axis=0))
+    chosen = np.asarray(np.asarray(rows.any(axis=0)))
     if table is not None and source.whole_tables:
         chosen |= table.column(KEY).is_valid().to_numpy()
     return chosen
-
-
-def rows_per_value(
-    column: pa.Array, chosen: np.ndarray, rows: np.ndarray
-) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Return (distinct values [V] of the chosen codes, the index of each chosen code's value or V for none,
-    rows of each value [splits, V + 1]).
-
-    column: each code's value; chosen: [codes] bool; rows: [splits, codes].
-    """
-    encoded = column.filter(pa.array(chosen)).dictionary_encode()
-    distinct = len(encoded.dictionary)
-    value = encoded.indices.fill_null(distinct).to_numpy()
-    return (
-        encoded.dictionary,
-        value,
-        np.stack([_sums(value, counts[chosen], distinct + 1) for counts in rows]),
-    )
 
 
 def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tuple[FieldRule, pa.Array]:
@@ -126,6 +144,19 @@ def _fit_quantiles(rule: FieldRule, column: pa.Array, train: np.ndarray) -> tupl
     return replace(rule, edges=edges), bucket(column.cast(pa.float64()), edges)
 
 
+def _keep_quantiles(
+    rule: FieldRule, number: int, counted: CountedRows, least: int, stage: str
+) -> tuple[FieldRule, KeptValues]:
+    """Fit the rule of a log column's field, which takes all its numbers, and keep its buckets."""
+    column = counted.column(rule.schema.name)
+    numbers = [
+        values_of(column, partition, stage).cast(pa.float64()) for partition in range(column.partitions)
+    ]
+    rows = counted.of_column(column.name)
+    rule, buckets = _fit_quantiles(rule, pa.concat_arrays(numbers), rows[0])
+    return rule, write_kept(buckets, np.asarray(rows.any(axis=0)), rows, least, stage, number)
+
+
 def in_buckets(table: pa.Table, rules: Sequence[FieldRule]) -> pa.Table:
     """Return the table with the buckets of fitted rules in place of numbers."""
     for rule in rules:
@@ -134,11 +165,6 @@ def in_buckets(table: pa.Table, rules: Sequence[FieldRule]) -> pa.Table:
             column = table.column(name).combine_chunks().cast(pa.float64())
             table = table.set_column(table.column_names.index(name), name, bucket(column, rule.edges))
     return table
-
-
-def _sums(groups: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:
-    """Sum the counts of each group: [length] int64."""
-    return np.bincount(groups, weights=counts, minlength=length).astype(np.int64)
 
 
 def write_transform(
@@ -158,22 +184,36 @@ def write_transform(
 
 
 def write_vocabularies(
-    uri: str, fields: Sequence[FieldValues], progress: Callable[[str], None]
+    work: FanOut, uri: str, fields: Sequence[FieldValues], columns: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Write the vocabularies, and return the fields' manifest entries."""
-    progress("writing the vocabularies")
-    columns = field_columns([field.name for field in fields])
+    """Write the vocabularies, and return the fields' manifest entries.
+
+    columns: the fields' in the shards.
+    """
+    written = work.each(
+        _write_vocabulary,
+        ((uri, number, field.name, field.parts) for number, field in enumerate(fields)),
+        "writing the vocabularies",
+    )
     return [
-        _write_vocabulary(uri, number, *of_field)
-        for number, of_field in enumerate(zip(columns, fields, strict=True))
+        {"name": field.name, "column": column} | entry | field.facts
+        for field, column, entry in zip(fields, columns, written, strict=True)
     ]
 
 
-def _write_vocabulary(uri: str, number: int, column: str, field: FieldValues) -> dict[str, Any]:
-    values = pa.concat_arrays([pa.array([UNKNOWN]), field.values])
-    table = pa.table(
-        {"id": np.arange(len(values)), "value": values, "train_count": field.train_count},
-        schema=vocabulary_schema(),
-    )
-    entry = tasks.write_parquet(uri, vocabulary_file(number, field.name), table, _VALUES_PER_PIECE)
-    return {"name": field.name, "column": column, "size": len(table)} | entry | field.facts
+def _write_vocabulary(uri: str, number: int, name: str, parts: Sequence[KeptValues]) -> dict[str, Any]:
+    schema = vocabulary_schema()
+
+    def tables() -> Iterator[pa.Table]:
+        unknown = {"value": [UNKNOWN], "train_count": [sum(part.unknown for part in parts)]}
+        yield pa.table({"id": [0], **unknown}, schema=schema)
+        first = 1
+        for part in parts:
+            kept = staging.read_rows(part.kept)
+            ids = pa.array(np.arange(first, first + len(kept)))
+            yield kept.add_column(0, "id", ids).cast(schema)
+            first += len(kept)
+
+    file = vocabulary_file(number, name)
+    entry = tasks.write_row_groups(uri, file, schema, tables(), _VALUES_PER_PIECE)
+    return {"size": 1 + sum(part.values for part in parts), **entry}

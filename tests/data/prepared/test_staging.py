@@ -8,7 +8,6 @@ from clickprompt.data.prepared.staging import Numbering
 
 
 def naive(files: list[list[str]], known: list[str] | None) -> tuple[list[list[int]], list[str | None]]:
-    """Last of each file's codes is that of null."""
     codes: dict[str | None, int] = {
         value: code for code, value in enumerate([None] if known is None else known)
     }
@@ -17,7 +16,7 @@ def naive(files: list[list[str]], known: list[str] | None) -> tuple[list[list[in
         if known is None:
             for value in file:
                 codes.setdefault(value, len(codes))
-        found.append([codes.get(value, -1) for value in [*file, None]])
+        found.append([codes.get(value, -1) for value in file])
     return found, list(codes)
 
 
@@ -33,7 +32,7 @@ def test_codes_count_in_the_order_of_the_log(known: list[str] | None, seed: int)
         for _ in range(25)
     ]
     files = [list(dict.fromkeys(file)) for file in files]
-    numbering = Numbering(None if known is None else pa.array(known, pa.string()))
+    numbering = Numbering(pa.array([None] if known is None else known, pa.string()), grows=known is None)
     codes = [found.tolist() for found in numbering.codes(pa.array(file, pa.string()) for file in files)]
     expected, values = naive(files, known)
     assert codes == expected
@@ -48,7 +47,7 @@ def test_files_are_looked_up_as_they_come_where_each_brings_as_much_as_there_is(
             read.append(file)
             yield pa.array([str(value) for value in range(file * 10, file * 10 + 10 * 2**file)])
 
-    codes = Numbering(None).codes(files())
+    codes = Numbering(pa.array([None], pa.string()), grows=True).codes(files())
     for number in range(4):
         next(codes)
         assert len(read) == number + 1  # no file is held longer than needed
