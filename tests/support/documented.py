@@ -92,7 +92,7 @@ RUN_BY = {
     "clickprompt plan goodreads-roberta-large": "tests/test_docs.py",
     "clickprompt plan run.yaml --rows 50000000 --fields 20 --features 8000000 --tokens 180": "tests/test_docs.py",
     "clickprompt plan goodreads-roberta-large --rows 2000000000 --fields 40 --features 1000000000 --tokens 250 "
-    "--set pretrain.epochs=1": "tests/test_docs.py",
+    "--set pretrain.epochs=1 --set pretrain.embedding_optimizer=sharded": "tests/test_docs.py",
     "clickprompt evaluate --against": f"{_CLI} evaluate --run runs/dcnv2-0 --against runs/dcnv2-1",
     "clickprompt recovery --run PRETRAIN [--against RUN]": "block: --against runs/recovery-none",
     "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against "
