@@ -25,6 +25,7 @@ from clickprompt.training.engine import (
     weights_of,
     whole_parameters,
 )
+from clickprompt.training.footprint import GPU_BUCKET
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
@@ -92,9 +93,9 @@ class DeepSpeedEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        # A single worker has no others to divide gradients with. Stage 2 would still pass every
-        # micro-batch's gradients through its bucket; stage 1 leaves them where autograd sums them, and is
-        # otherwise the same
+        # A single worker (which is here only for offload) has no others to divide gradients with. Stage 2
+        # would still pass every micro-batch's gradients through its bucket; stage 1 leaves them where
+        # autograd sums them, and is otherwise the same
         self._zero_stage = 1 if runtime.zero_stage == 2 and self.world_size == 1 else runtime.zero_stage
         self._max_grad_norm = stage.max_grad_norm
         self._loss_scale = LossScale() if runtime.precision == "fp16" else None
@@ -322,10 +323,9 @@ def _zero_options(stage: int, runtime: RuntimeConfig, device: torch.device) -> d
     options: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": device.type == "cuda",
+        "reduce_bucket_size": _CPU_BUCKET if device.type == "cpu" else GPU_BUCKET,
         "stage3_param_persistence_threshold": _PERSISTENT,
     }
-    if device.type == "cpu":
-        options["reduce_bucket_size"] = _CPU_BUCKET
     if runtime.offload != "none":
         memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
         # The optimizer's state stays in memory even with nvme: a checkpoint couldn't read it if it were
