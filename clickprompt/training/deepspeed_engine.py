@@ -3,7 +3,7 @@
 It has run on one GPU (tests/training/test_gpu.py), not yet on several over NCCL or with offload to a disk.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import deepspeed
@@ -18,6 +18,7 @@ from clickprompt.config import RuntimeConfig, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.training.engine import (
+    Targets,
     all_reduce_sum,
     buffers_of,
     lazy_embedding,
@@ -136,7 +137,7 @@ class DeepSpeedEngine:
         if self._lazy:
             self._lazy.begin(micro_batches, step)
 
-    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, num_targets: Targets, *, last: bool) -> Tensor:
         loss_sums = self._engine(batch)
         scale = 1.0
         if self._zero_stage and self._loss_scale:

@@ -75,7 +75,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
             host.status.tell,
         )
 
-    writer = CheckpointWriter()
+    writer, own_batches = CheckpointWriter(), batches
     if around is not None and not training.is_over(state):
         batches, writer = around(batches, writer, engine.rank)
 
@@ -86,6 +86,8 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
         surroundings = WorkerContext(
             training, engine, host, exports, validation, state, uploads, probe, norms
         )
+        # On a CPU the thread would take what the step computes with. What wraps the batches counts steps
+        surroundings.ahead = engine.device.type == "cuda" and batches is own_batches
         try:
             train(
                 engine,
