@@ -28,8 +28,7 @@ from clickprompt.training.metrics_log import read_metrics
 __all__ = ["measure_overhead", "measure_scaling"]
 
 _SHAPE = replace(SHAPES["tinybert"], global_batch_size=128, micro_batch_size=64)
-# Closer to the paper's 1024 rows a step, so that what ZeRO does once a step (flattening weights, copying them
-# back) has a realistic weight
+# Closer to the paper's 1024 rows a step, so that what is done once a step has a realistic weight
 _OVERHEAD_SHAPE = replace(_SHAPE, global_batch_size=512)
 _GPU_SHAPE = replace(SHAPES["roberta_base"], global_batch_size=1024, micro_batch_size=256)
 _SAME_LOSS = 1e-3  # relative; in the first turn
@@ -46,8 +45,7 @@ class _Length:
 def measure_overhead(
     config: Config, shape: Shape | None = None, length: _Length | None = None
 ) -> tuple[Figures, list[str]]:
-    """Return figures and remarks for one worker, with DeepSpeed ZeRO-2 unless runtime says otherwise. Uses
-    `data.path` and `plm.path` (its tokenizer) if set.
+    """Return figures and remarks for one worker. Uses `data.path` and `plm.path` (its tokenizer) if set.
 
     The shape is TinyBERT's, or RoBERTa-base's if `runtime.gpus_per_worker` is set (at most 0.5, for both
     loops to share one GPU).
@@ -58,12 +56,7 @@ def measure_overhead(
     shape = shape or (_GPU_SHAPE if on_gpu else _OVERHEAD_SHAPE)
     # A step on a GPU is short, and the end of a turn waits for it
     length = length or (_Length(turns=12, steps=10) if on_gpu else _Length(turns=16, steps=1))
-    engine = (
-        {}
-        if "engine" in config.runtime.model_fields_set
-        else {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}
-    )
-    with _prepared(replaced(config, engine), shape, length) as setup:
+    with _prepared(config, shape, length) as setup:
         threads = usable_cores()
         loops = setup.loops(1, threads)
         with connect(setup.config.runtime):
@@ -103,7 +96,7 @@ def measure_overhead(
         "startup_bare": figure([startup["bare"]], "s"),
     }
     return figures, [
-        f"{setup.describe()}, one worker on {threads} threads; median of each turn of {length.steps} "
+        f"{setup.describe(1)}, one worker on {threads} threads; median of each turn of {length.steps} "
         "steps, turns alternate"
     ]
 
@@ -135,7 +128,7 @@ def measure_scaling(
         **{f"step_{name}": figure(values, "s") for name, values in steps.items()},
     }
     return figures, [
-        f"{setup.describe()}, one thread a worker; median of each turn of {length.steps} steps, turns "
+        f"{setup.describe(2)}, one thread a worker; median of each turn of {length.steps} steps, turns "
         "alternate"
     ]
 
@@ -152,13 +145,10 @@ class _Setup:
     length: _Length
     folder: str
 
-    def describe(self) -> str:
-        runtime, stage = self.config.runtime, self.config.pretrain
-        engine = (
-            f"DeepSpeed ZeRO-{runtime.zero_stage}"
-            if runtime.engine == "deepspeed"
-            else "DistributedDataParallel"
-        )
+    def describe(self, num_workers: int) -> str:
+        """Describe the loops, whose engine is that of at most so many workers."""
+        stage = self.config.pretrain
+        engine = self.config.runtime.engine_name(num_workers)
         shape = f"{self.shape.num_layers} layers, {self.shape.hidden_size} wide"
         rows = f"{stage.global_batch_size} rows a step in micro-batches of {stage.micro_batch_size}"
 

@@ -49,7 +49,9 @@ class RuntimeConfig(Frozen):
         default=None, ge=1, description="CPUs that an embedded Ray declares; default: what the run needs"
     )
     engine: Literal["torch", "deepspeed"] = Field(
-        default="torch", description="torch: plain DistributedDataParallel; deepspeed: ZeRO"
+        default="torch",
+        description="torch: plain DistributedDataParallel; deepspeed: ZeRO, which one worker uses for "
+        "`offload` only",
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(
         default=2, description="ZeRO stage: what DeepSpeed divides among the workers"
@@ -126,6 +128,17 @@ class RuntimeConfig(Frozen):
         return (
             self.gpus_per_worker if self.gpus_per_evaluation_actor is None else self.gpus_per_evaluation_actor
         )
+
+    def engine_of(self, num_workers: int) -> Literal["torch", "deepspeed"]:
+        """Return the engine that so many workers use.
+
+        One worker has no others to divide anything with; ZeRO would only flatten its weights.
+        """
+        return self.engine if num_workers > 1 or self.offload != "none" else "torch"
+
+    def engine_name(self, num_workers: int) -> str:
+        """Name the engine of so many workers as records and remarks have it."""
+        return f"ZeRO-{self.zero_stage}" if self.engine_of(num_workers) == "deepspeed" else "plain torch"
 
     @property
     def min_workers(self) -> int:

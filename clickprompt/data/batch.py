@@ -3,6 +3,7 @@
 Shape legend: B rows, F fields, Z tokens of the longest row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -50,13 +51,17 @@ class Batch:
         return len(self.row_ids)
 
     def to(self, device: torch.device) -> "Batch":
-        return _moved(self, device)
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """Copy to memory from which a GPU copies by itself; needs CUDA."""
+        return _each(self, Tensor.pin_memory)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
-    """Move the tensors of a dataclass, and of dataclasses in it."""
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change the tensors of a dataclass, and of dataclasses in it."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if not is_dataclass(value):
         return value
-    return replace(value, **{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})  # pyright: ignore[reportArgumentType]
+    return replace(value, **{f.name: _each(getattr(value, f.name), change) for f in fields(value)})  # pyright: ignore[reportArgumentType]

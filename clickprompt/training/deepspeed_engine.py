@@ -3,7 +3,7 @@
 It has run on one GPU (tests/training/test_gpu.py), not yet on several over NCCL or with offload to a disk.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import deepspeed
@@ -18,6 +18,7 @@ from clickprompt.config import RuntimeConfig, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.training.engine import (
+    Targets,
     all_reduce_sum,
     buffers_of,
     lazy_embedding,
@@ -25,6 +26,7 @@ from clickprompt.training.engine import (
     weights_of,
     whole_parameters,
 )
+from clickprompt.training.footprint import GPU_BUCKET
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
@@ -92,9 +94,9 @@ class DeepSpeedEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        # A single worker has no others to divide gradients with. Stage 2 would still pass every
-        # micro-batch's gradients through its bucket; stage 1 leaves them where autograd sums them, and is
-        # otherwise the same
+        # A single worker (which is here only for offload) has no others to divide gradients with. Stage 2
+        # would still pass every micro-batch's gradients through its bucket; stage 1 leaves them where
+        # autograd sums them, and is otherwise the same
         self._zero_stage = 1 if runtime.zero_stage == 2 and self.world_size == 1 else runtime.zero_stage
         self._max_grad_norm = stage.max_grad_norm
         self._loss_scale = LossScale() if runtime.precision == "fp16" else None
@@ -135,7 +137,7 @@ class DeepSpeedEngine:
         if self._lazy:
             self._lazy.begin(micro_batches, step)
 
-    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, num_targets: Targets, *, last: bool) -> Tensor:
         loss_sums = self._engine(batch)
         scale = 1.0
         if self._zero_stage and self._loss_scale:
@@ -322,10 +324,9 @@ def _zero_options(stage: int, runtime: RuntimeConfig, device: torch.device) -> d
     options: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": device.type == "cuda",
+        "reduce_bucket_size": _CPU_BUCKET if device.type == "cpu" else GPU_BUCKET,
         "stage3_param_persistence_threshold": _PERSISTENT,
     }
-    if device.type == "cpu":
-        options["reduce_bucket_size"] = _CPU_BUCKET
     if runtime.offload != "none":
         memory = {"device": "cpu", "pin_memory": device.type == "cuda"}
         # The optimizer's state stays in memory even with nvme: a checkpoint couldn't read it if it were

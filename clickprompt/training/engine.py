@@ -24,6 +24,7 @@ from clickprompt.training.slices import Slice, load_slices, save_slices
 
 __all__ = [
     "Engine",
+    "Targets",
     "TorchEngine",
     "all_reduce_sum",
     "buffers_of",
@@ -32,6 +33,10 @@ __all__ = [
     "weights_of",
     "whole_parameters",
 ]
+
+
+Targets = Tensor | Sequence[float]
+"""numbers of targets, [terms]"""
 
 
 class Engine(Protocol):
@@ -55,11 +60,11 @@ class Engine(Protocol):
         """Announce all micro-batches of this worker's step `step` (from 0), before its first forward pass."""
         ...
 
-    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, num_targets: Targets, *, last: bool) -> Tensor:
         """Run forward and backward on one micro-batch, and return the loss sum of each term, [terms],
         detached.
 
-        `num_targets` counts each term's targets in the whole global batch.
+        `num_targets` counts each term's targets in the whole global batch, on the device.
         """
         ...
 
@@ -95,14 +100,15 @@ class Engine(Protocol):
         ...
 
 
-def weighted_mean(
-    loss_sums: Tensor, objective: Objective, num_targets: Sequence[float], scale: float
-) -> Tensor:
+def weighted_mean(loss_sums: Tensor, objective: Objective, num_targets: Targets, scale: float) -> Tensor:
     """Return scale · Σ_terms weight · loss sum / targets, a scalar: what is minimised."""
+    counts = torch.as_tensor(num_targets, dtype=torch.float64, device=loss_sums.device)
+    # A factor in float64 would make the loss float64, and one in bf16 would lose digits
+    dtype = torch.promote_types(loss_sums.dtype, torch.float32)
     means = [
-        loss_sum * (scale / targets * weight)
+        loss_sum * (scale / targets * weight).to(dtype)
         for loss_sum, targets, weight in zip(
-            loss_sums.unbind(), num_targets, objective.terms.values(), strict=True
+            loss_sums.unbind(), counts.unbind(), objective.terms.values(), strict=True
         )
     ]
     return torch.stack(means).sum()
@@ -200,7 +206,7 @@ class TorchEngine:
         if self._lazy:
             self._lazy.begin(micro_batches, step)
 
-    def accumulate(self, batch: Batch, num_targets: Sequence[float], *, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, num_targets: Targets, *, last: bool) -> Tensor:
         wait = isinstance(self._replica, DistributedDataParallel) and not last
         scale = self._loss_scale.factor if self._loss_scale else 1.0
         with self._replica.no_sync() if wait else contextlib.nullcontext():

@@ -18,11 +18,14 @@ Copies are the larger of two moments of the backward pass:
 
 - As it begins, beside the activations: under autocast the casts of the matrices, 2 bytes an element (with
   gradient checkpointing not those of the layers).
-- As it ends: for plain torch and ZeRO 0 with several workers the gradients in the buckets that are averaged,
-  t. From ZeRO 1 on the largest parameter's gradient twice. In ZeRO 2 with several micro-batches, and in
-  ZeRO 3 as measured, one more share of the gradients, t / N.
+- As it ends: in ZeRO 0 the gradients in the buckets that are averaged, t. From ZeRO 1 on the largest
+  parameter's gradient twice. In ZeRO 2 with several micro-batches, and in ZeRO 3 as measured, one more share
+  of the gradients, t / N. Plain torch's gradients lie in their buckets and have no copies; but with several
+  workers the buckets stay, so on CPUs the first worker has the export's copy of the weights, w, beside them.
 - At both in ZeRO 3: the gathered weights, w, which DeepSpeed releases above 1e9 elements only.
-- On GPUs DeepSpeed's buckets of 5e8 elements come on top: two in ZeRO 1 and 2, one in ZeRO 3.
+- On GPUs DeepSpeed's buckets of GPU_BUCKET elements come on top: two in ZeRO 1 and 2, one in ZeRO 3.
+
+One worker without offload is plain torch whatever `runtime.engine` says.
 
 Activations are what the backward pass of a micro-batch of B rows of Z tokens needs (H hidden size,
 I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a number, or 2 under autocast):
@@ -62,9 +65,20 @@ from clickprompt.models.parameter_groups import group_of
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
 
-__all__ = ["Footprint", "activation_bytes", "built_bytes", "count_parameters", "footprint", "model_states"]
+__all__ = [
+    "GPU_BUCKET",
+    "Footprint",
+    "activation_bytes",
+    "built_bytes",
+    "count_parameters",
+    "footprint",
+    "model_states",
+]
 
-_BUCKET = 500_000_000  # elements of DeepSpeed's buckets on GPUs, fp32
+GPU_BUCKET = 25_000_000
+"""elements of DeepSpeed's buckets on GPUs, 100 MB of fp32: about ten leave during the backward pass of a
+RoBERTa-large. DeepSpeed's own 5e8 hold all of its gradients, which would leave after it."""
+
 _MAX_LIVE = 1_000_000_000  # elements that ZeRO 3 leaves gathered
 
 
@@ -133,7 +147,7 @@ def footprint(
     whole = _bytes(parameters)
     trained = _bytes(parameter for parameter in parameters if parameter.requires_grad)
     num_workers = runtime.min_workers
-    zero_stage = runtime.zero_stage if runtime.engine == "deepspeed" else None
+    zero_stage = runtime.zero_stage if runtime.engine_of(num_workers) == "deepspeed" else None
     weights, gradients, optimizer = model_states(whole, trained, num_workers, zero_stage)
     rows, of_row = len(tables[0]) if tables else 0, 12 * sum(table.shape[1] for table in tables) + 8
     if stage.embedding_optimizer == "sharded":
@@ -146,7 +160,7 @@ def footprint(
     activations = activation_bytes(model, config, stage.micro_batch_size, tokens, num_targets)
     largest = max(_bytes([parameter]) for parameter in parameters)
     begin, end = _moments(
-        model, config, whole, trained, largest, several=stage.micro_batches(num_workers) > 1
+        model, config, zero_stage, whole, trained, largest, several=stage.micro_batches(num_workers) > 1
     )
     return Footprint(
         weights=int(weights),
@@ -154,7 +168,7 @@ def footprint(
         optimizer=int(optimizer),
         lazy_tables=rows * of_row,
         activations=activations,
-        copies=int(max(begin, end - activations)) + _buckets(config),
+        copies=int(max(begin, end - activations)) + _buckets(config, zero_stage),
         offloaded=int(offloaded),
     )
 
@@ -214,30 +228,35 @@ def _restored_bytes(model: ClickPrompt, config: Config, rows: int) -> int:
 
 
 def _moments(
-    model: ClickPrompt, config: Config, whole: float, trained: float, largest: float, *, several: bool
+    model: ClickPrompt,
+    config: Config,
+    zero_stage: int | None,
+    whole: float,
+    trained: float,
+    largest: float,
+    *,
+    several: bool,
 ) -> tuple[float, float]:
     """Bytes beside the model's states as a backward pass begins (without activations) and as it ends.
+
+    zero_stage: None for plain torch.
 
     largest: bytes of the largest parameter.
     """
     runtime = config.runtime
     begin = 2 * _matrix_elements(model, config) if runtime.precision != "fp32" else 0
-    if runtime.engine == "torch" or runtime.zero_stage == 0:
-        return begin, trained if runtime.min_workers > 1 else 0
-    share = (
-        trained / runtime.min_workers
-        if runtime.zero_stage == 3 or (runtime.zero_stage == 2 and several)
-        else 0
-    )
-    gathered = min(whole, _MAX_LIVE * 4) if runtime.zero_stage == 3 else 0
+    if zero_stage is None:
+        return begin, whole if runtime.min_workers > 1 and not runtime.gpus_per_worker else 0
+    if zero_stage == 0:
+        return begin, trained
+    share = trained / runtime.min_workers if zero_stage == 3 or (zero_stage == 2 and several) else 0
+    gathered = min(whole, _MAX_LIVE * 4) if zero_stage == 3 else 0
     return begin + gathered, gathered + 2 * largest + share
 
 
-def _buckets(config: Config) -> int:
-    runtime = config.runtime
-    if runtime.engine == "torch" or not runtime.gpus_per_worker:
-        return 0
-    return 4 * _BUCKET * (0, 2, 2, 1)[runtime.zero_stage]
+def _buckets(config: Config, zero_stage: int | None) -> int:
+    on_gpu = config.runtime.gpus_per_worker > 0
+    return 4 * GPU_BUCKET * (0, 2, 2, 1)[zero_stage] if zero_stage and on_gpu else 0
 
 
 def _matrix_elements(model: ClickPrompt, config: Config) -> int:

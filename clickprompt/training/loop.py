@@ -4,6 +4,7 @@ The same loop runs in one plain process and in every worker of a Ray Train group
 results and passes requests to it.
 """
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from clickprompt.data.prepared.order import Order
 from clickprompt.training.checkpoint import CheckpointWriter, TrainState
 from clickprompt.training.engine import Engine
 from clickprompt.training.step import StepResult, train_step
+from clickprompt.training.step_input import StepInput, step_input, step_inputs
 
 __all__ = ["Context", "Validation", "train"]
 
@@ -56,6 +58,8 @@ class Context:
     """number of steps; a checkpoint is also made after every multiple of it"""
     scratch: str | None = None
     """local folder below which checkpoints are assembled"""
+    ahead: bool = False
+    """whether a thread fetches and collates the next step's rows while a step is computed"""
 
     def wishes(self) -> tuple[bool, bool]:
         """Return, in every step, whether to write a checkpoint after it, and whether to end there.
@@ -99,7 +103,8 @@ def train(
 
     Returns `state`, updated.
 
-    batches: yields this worker's (global step, columns) in order from `state.step` on.
+    batches: yields this worker's (global step, columns) in order from `state.step` on. With `context.ahead`
+        it is asked in a thread, and for one batch more than was trained on.
 
     Raises NonFiniteError, before the step is applied, if its loss or gradient isn't finite.
     """
@@ -107,39 +112,40 @@ def train(
     validation = context.validation
     engine.model.train()
     began = time.perf_counter()
-    for step, columns in batches:
-        waited = time.perf_counter() - began
-        _seed_dropout(seed, step, engine.rank)
+
+    def prepare(step: int, columns: dict[str, np.ndarray]) -> StepInput:
         micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step), step)
         assert len(micro_batches) == stage.micro_batches(engine.world_size)
+        return step_input(step, columns, micro_batches, engine.objective, engine.device)
 
-        result = train_step(
-            engine,
-            [batch.to(engine.device) for batch in micro_batches],
-            columns,
-            step=step,
-            total_steps=order.total_steps,
-            stage=stage,
-            state=state,
-            wishes=lambda: (*context.wishes(), cadence.is_time()),
-        )
-        checkpoint, stop, time_is_up = result.wishes
-        state.step = step + 1
-        state.skipped_steps += not result.applied
-        finished = state.step == order.total_steps
+    with contextlib.closing(step_inputs(batches, prepare, ahead=context.ahead)) as inputs:
+        for given in inputs:
+            _seed_dropout(seed, given.step, engine.rank)
+            result = train_step(
+                engine,
+                given,
+                total_steps=order.total_steps,
+                stage=stage,
+                state=state,
+                wishes=lambda: (*context.wishes(), cadence.is_time()),
+            )
+            checkpoint, stop, time_is_up = result.wishes
+            state.step = given.step + 1
+            state.skipped_steps += not result.applied
+            finished = state.step == order.total_steps
 
-        used: list[dict[str, Any]] = []
-        if validation and (finished or state.step % validation.every == 0):
-            used = _validate(validation, state, finished)
-        seconds = time.perf_counter() - began
-        context.on_step(_metrics(state.step, result, stage, waited, used, seconds))
-        stop = stop or state.stopped
-        if finished or stop or checkpoint or time_is_up or cadence.is_step(state.step):
-            _checkpoint(engine, state, context)
-            cadence.restart()
-        if stop:
-            break
-        began = time.perf_counter()
+            used: list[dict[str, Any]] = []
+            if validation and (finished or state.step % validation.every == 0):
+                used = _validate(validation, state, finished)
+            seconds = time.perf_counter() - began
+            context.on_step(_metrics(state.step, result, stage, given.waited, used, seconds))
+            stop = stop or state.stopped
+            if finished or stop or checkpoint or time_is_up or cadence.is_step(state.step):
+                _checkpoint(engine, state, context)
+                cadence.restart()
+            if stop:
+                break
+            began = time.perf_counter()
     return state
 
 

@@ -4,17 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from clickprompt.config import StageConfig
-from clickprompt.data.batch import Batch
-from clickprompt.objectives import Objective
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import Engine, all_reduce_sum
 from clickprompt.training.guards import is_spike, refuse_non_finite
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+from clickprompt.training.step_input import StepInput
 
 __all__ = ["StepResult", "train_step"]
 
@@ -45,10 +42,8 @@ class StepResult:
 
 def train_step(
     engine: Engine,
-    micro_batches: list[Batch],
-    columns: dict[str, np.ndarray],
+    given: StepInput,
     *,
-    step: int,
     total_steps: int,
     stage: StageConfig,
     state: TrainState,
@@ -56,36 +51,38 @@ def train_step(
 ) -> StepResult:
     """Compute the global batch's loss and gradient on all workers, and apply the gradient.
 
-    micro_batches: this worker's share, on its device; `columns` holds the same rows as they came.
-    step: counts from 0; together with `total_steps` it determines the learning rates.
+    given: this worker's share; its step and `total_steps` determine the learning rates.
     wishes: called for this worker's wishes once its gradients are there. They are summed over the workers
         together with the loss, so they cost no message of their own.
 
     Raises NonFiniteError, before anything is applied, if the loss or its gradient isn't finite.
     """
-    *targets, rows, tokens = _counts(engine.objective, micro_batches)
-    divisors = [max(count, 1.0) for count in targets]
+    step, micro_batches = given.step, given.micro_batches
+    counts = all_reduce_sum(given.counts.clone())
+    divisors = counts[:-2].clamp(min=1.0)
     factor = schedule_factor(step, total_steps, stage)
     set_learning_rates(engine.optimizer, step, total_steps, stage)
 
     engine.begin(micro_batches, step)
-    loss_sums = torch.zeros(len(targets), dtype=torch.float64, device=engine.device)
+    loss_sums = torch.zeros(len(divisors), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(micro_batches):
         loss_sums += engine.accumulate(batch, divisors, last=index == len(micro_batches) - 1)
 
-    wished = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
-    totals = all_reduce_sum(torch.cat([loss_sums, wished]))
+    own = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
+    totals = all_reduce_sum(torch.cat([loss_sums, own]))
+    norm = engine.gradient_norm().to(totals).reshape(1)
     # The step's only wait for the device. It comes before the update, so that NaN never reaches the weights
-    *totals, norm = torch.cat([totals, engine.gradient_norm().to(totals).reshape(1)]).tolist()
-    losses, counted = totals[: len(targets)], totals[len(targets) :]
+    *totals, norm = torch.cat([counts, totals, norm]).tolist()
+    (*targets, rows, tokens), totals = totals[: len(counts)], totals[len(counts) :]
+    losses, wished = totals[: len(targets)], totals[len(targets) :]
     terms = {
-        name: total / divisor
-        for name, total, divisor in zip(engine.objective.terms, losses, divisors, strict=True)
+        name: total / max(count, 1.0)
+        for name, total, count in zip(engine.objective.terms, losses, targets, strict=True)
     }
     loss = sum(weight * terms[name] for name, weight in engine.objective.terms.items())
     overflow = engine.may_overflow and not math.isfinite(norm)
     if not overflow:
-        refuse_non_finite(step + 1, loss, norm, columns)
+        refuse_non_finite(step + 1, loss, norm, given.columns)
     spike = (
         stage.skip_loss_spikes is not None and not overflow and is_spike(norm, state, stage.skip_loss_spikes)
     )
@@ -103,25 +100,5 @@ def train_step(
         gradient_norm=norm,
         spike=spike,
         applied=not (overflow or spike),
-        wishes=tuple(count > 0 for count in counted),
+        wishes=tuple(count > 0 for count in wished),
     )
-
-
-def _counts(objective: Objective, micro_batches: list[Batch]) -> list[float]:
-    """Count [targets of each term …, rows, tokens] of the global batch, without padding."""
-    counts = [
-        torch.cat(
-            [
-                objective.count_targets(batch).double(),
-                torch.stack([batch.row_weight.sum().double(), _tokens(batch)]),
-            ]
-        )
-        for batch in micro_batches
-    ]
-    return all_reduce_sum(torch.stack(counts).sum(0)).tolist()
-
-
-def _tokens(batch: Batch) -> Tensor:
-    if batch.attention_mask is None:
-        return batch.row_weight.new_zeros(()).double()
-    return (batch.attention_mask.sum(1) * batch.row_weight).sum().double()

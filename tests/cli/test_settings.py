@@ -42,7 +42,8 @@ def test_a_key(capsys):
     assert printed(capsys, "config", "prompt.num_prompts", "runtime.engine") == (
         "prompt.num_prompts\n    K, the number of prompts per layer; 0: no prompts\n"
         "    whole number ≥ 0; default: 5\n"
-        "runtime.engine\n    torch: plain DistributedDataParallel; deepspeed: ZeRO\n"
+        "runtime.engine\n    torch: plain DistributedDataParallel; deepspeed: ZeRO, which one worker\n"
+        "    uses for `offload` only\n"
         "    torch, deepspeed; default: torch\n"
     )
     [entry] = json.loads(printed(capsys, "config", "plm.pooling", "--json"))["keys"]

@@ -2,17 +2,15 @@
 losses, validations, weights and moments of one that stayed where it was, to the bit.
 """
 
-import subprocess
-import sys
-
 import pytest
 
-from clickprompt.config import dump_config, replaced
+from clickprompt.config import replaced
 from clickprompt.errors import RunError
 from clickprompt.io import storage
 from clickprompt.runtime import in_process
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import checkpoint_name
+from clickprompt.training.metrics_log import read_metrics
 from tests.support.ending import EndsBefore, are_the_same
 from tests.support.tiny import tiny_config, write_both
 
@@ -69,17 +67,15 @@ def test_a_training_goes_on_where_it_did_not_begin(ray_session, config, tmp_path
         assert left[-1] == checkpoint_name(STEPS)
 
 
-@pytest.mark.slow
-def test_deepspeed_too(ray_session, config, tmp_path):
-    """In a command of its own: DeepSpeed's process group stays for as long as a process."""
-    settings = replaced(config, {"runtime.engine": "deepspeed"})
-    file = str(tmp_path / "run.yaml")
-    storage.write_bytes(file, dump_config(replaced(settings, {"runtime.use_ray": "never"})).encode())
-    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+def test_zero_workers_run_goes_on_with_one_worker_on_torch(ray_session, config, tmp_path):
+    """What two ZeRO workers began one worker continues in this process, where no DeepSpeed is needed."""
+    settings = replaced(config, {"runtime.engine": "deepspeed", "runtime.num_workers": 2})
+    undisturbed, run = str(tmp_path / "undisturbed"), str(tmp_path / "run")
+    assert on_ray(settings, "pretrain", undisturbed)["engine"] == "ZeRO-2"
     with pytest.raises(RunError, match="ended by the test"):
-        on_ray(settings, "pretrain", there, EndsBefore(9))
-    for run in (here, there):
-        command = [sys.executable, "-m", "clickprompt", "pretrain", "--config", file, "--run", run]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    are_the_same(here, there)
+        on_ray(settings, "pretrain", run, EndsBefore(9))
+    alone = replaced(settings, {"runtime.num_workers": 1})
+    assert in_this_process(alone, "pretrain", run)["engine"] == "plain torch"
+    losses, expected = ([line["loss"] for line in read_metrics(path)] for path in (run, undisturbed))
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(expected, rel=1e-5)

@@ -112,7 +112,7 @@ def size_training(
         "parameters": {**parameters, "total": sum(parameters.values()), "trained": _trained(model)},
         "workers": runtime.min_workers,
         "on_gpu": on_gpu,
-        "engine": f"ZeRO-{runtime.zero_stage}" if runtime.engine == "deepspeed" else "plain torch",
+        "engine": runtime.engine_name(runtime.min_workers),
         "precision": runtime.precision,
         "rows_per_step": stage.global_batch_size,
         "micro_batch_size": stage.micro_batch_size,

@@ -52,7 +52,7 @@ def fit(training: TrainingRun, watch: Watch | None, around: Around | None) -> di
 
     def train() -> dict[str, Any]:
         try:
-            if training.config.runtime.engine == "deepspeed":
+            if training.config.runtime.engine_of(1) == "deepspeed":
                 _join_group_of_one(device)
             return work(training, OwnProcess(training, device, status), around) or {}
         finally:

@@ -89,7 +89,10 @@ def check_training(
         from clickprompt.models.plm_loading import check_plm  # transformers' models take seconds to import
 
         plm = check_plm(config.plm, config.prompt)
-        if config.runtime.engine == "deepspeed" and config.plm.dtype != "float32":
+        if (
+            config.runtime.engine_of(config.runtime.max_workers) == "deepspeed"
+            and config.plm.dtype != "float32"
+        ):
             raise ConfigError(
                 f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision "
                 "or engine=torch"

@@ -75,7 +75,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
             host.status.tell,
         )
 
-    writer = CheckpointWriter()
+    writer, own_batches = CheckpointWriter(), batches
     if around is not None and not training.is_over(state):
         batches, writer = around(batches, writer, engine.rank)
 
@@ -86,6 +86,8 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
         surroundings = WorkerContext(
             training, engine, host, exports, validation, state, uploads, probe, norms
         )
+        # On a CPU the thread would take what the step computes with. What wraps the batches counts steps
+        surroundings.ahead = engine.device.type == "cuda" and batches is own_batches
         try:
             train(
                 engine,
@@ -111,7 +113,8 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
         peaks = _peak_memory(engine)
     if outcome is None:
         return None
-    return {**outcome, "seconds_per_step": pace, "peak_memory_gib": peaks}
+    engine_name = training.config.runtime.engine_name(host.num_workers)
+    return {**outcome, "engine": engine_name, "seconds_per_step": pace, "peak_memory_gib": peaks}
 
 
 def _begun(batches: Batches) -> Batches:
@@ -230,7 +233,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
 def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
     runtime = training.config.runtime
     device = host.device
-    if runtime.engine == "torch":
+    if runtime.engine_of(host.num_workers) == "torch":
         return TorchEngine(
             objective,
             training.stage,

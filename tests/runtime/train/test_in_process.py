@@ -370,6 +370,7 @@ def test_ray_is_not_even_imported(config, tmp_path):
     settings = replaced(
         config, {"runtime.use_ray": "auto", "finetune.with_plm": True, "pretrain.max_steps": 2}
     )
+    settings = replaced(settings, {"runtime.engine": "deepspeed"})  # which one worker doesn't use
     storage.write_bytes(str(tmp_path / "run.yaml"), dump_config(settings).encode())
     command = [sys.executable, "-c", ALONE, str(tmp_path / "run.yaml"), str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -224,9 +224,16 @@ def test_labels_that_a_pretraining_has_read(tmp_path) -> None:
     )
 
 
-def test_deepspeed_keeps_one_type_of_weights(config) -> None:
+def test_deepspeed_keeps_one_type_of_weights(config, tmp_path) -> None:
     settings = replaced(config, {"plm.dtype": "bfloat16", "runtime.engine": "deepspeed"})
-    refused(settings, "pretrain", r"plm\.dtype=bfloat16: DeepSpeed keeps one type")
+    for number in (2, [1, 2]):
+        refused(
+            replaced(settings, {"runtime.num_workers": number}),
+            "pretrain",
+            r"plm\.dtype=bfloat16: DeepSpeed keeps one type",
+        )
+    # One worker computes with torch
+    check_training(replaced(settings, {"runtime.num_workers": 1}), "pretrain", str(tmp_path / "run"))
 
 
 def test_flash_attention_where_there_is_none(config) -> None:
