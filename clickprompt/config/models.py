@@ -136,9 +136,8 @@ class PLMConfig(Frozen):
     last_layer: Literal["full", "targets"] = Field(
         default="full",
         description="positions at which the last layer is computed; targets: those whose states are used, "
-        "which are the targets of pretraining, the first token with pooling cls, and the click's [MASK] with "
-        "click_text (equal up to rounding; BERT, RoBERTa, DistilBERT and ELECTRA without flash attention, "
-        "the others compute all)",
+        "which are the targets of pretraining, the first or last token with pooling cls or last, and the "
+        "click's [MASK] with click_text (equal up to rounding; not with flash attention)",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory, more time"

@@ -99,23 +99,16 @@ class ClickPrompt(nn.Module):
         if self.click_text:
             assert click_positions is not None, "the text lacks the click; open_model_table adds it"
             assert click_answers is not None
-            if self.plm.chooses_positions:
-                hidden = self.plm(
-                    input_ids, attention_mask, soft_prompts, positions=click_positions.unsqueeze(1)
-                )
-                states = hidden[:, 0]
-            else:
-                hidden = self.plm(input_ids, attention_mask, soft_prompts)
-                states = hidden[torch.arange(len(hidden), device=hidden.device), click_positions]
+            states = self.plm.state_of_each(click_positions, input_ids, attention_mask, soft_prompts)
             return ctr_logits, self.plm.answer_logits(states, click_answers)
         assert click_positions is None, "the text ends with the click, which this model doesn't read"
         assert self.click_head is not None, "built without its click head"
-        if self.pooling == "cls" and self.plm.chooses_positions:
-            first = input_ids.new_zeros((len(input_ids), 1))
-            hidden = self.plm(input_ids, attention_mask, soft_prompts, positions=first)
+        text = input_ids, attention_mask, soft_prompts
+        if self.pooling == "mean":
+            pooled = _mean(self.plm(*text), attention_mask)
         else:
-            hidden = self.plm(input_ids, attention_mask, soft_prompts)
-        return ctr_logits, self.click_head(_pool(hidden, attention_mask, self.pooling))
+            pooled = self.plm.state_of_each(_read_position(attention_mask, self.pooling), *text)
+        return ctr_logits, self.click_head(pooled)
 
     def joined(self, ctr_logits: Tensor, plm_logits: Tensor | None) -> Tensor:
         """Join the towers' logits [B] by Eq. 9; without prompts return their sum (Table 5)."""
@@ -322,11 +315,14 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
     return [name for name in own if name not in state]
 
 
-def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """Pool the text positions as in Eq. 8 (padding is on the right): hidden [B, Z, H] → [B, H]."""
+def _read_position(attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """Return where Eq. 8 reads each row's state (padding is on the right), [B]: the first or last token."""
     if pooling == "cls":
-        return hidden[:, 0]
+        return attention_mask.new_zeros(len(attention_mask))
+    return attention_mask.sum(1).clamp(min=1) - 1
+
+
+def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Average the text positions' states: hidden [B, Z, H] → [B, H]."""
     lengths = attention_mask.sum(1).clamp(min=1)
-    if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
     return (hidden * attention_mask.unsqueeze(-1).to(hidden.dtype)).sum(1) / lengths.unsqueeze(-1)

@@ -35,7 +35,9 @@ _FEW = 16  # torch draws fewer numbers than these in another way
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
     """Map table [N, d], rows of any shape → [..., d]."""
-    return _GatherRows.apply(table, rows) if table.device.type == "cpu" else F.embedding(rows, table)  # pyright: ignore[reportReturnType]
+    if table.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler writes its own backward
+        return F.embedding(rows, table)
+    return _GatherRows.apply(table, rows)  # pyright: ignore[reportReturnType]
 
 
 class _GatherRows(torch.autograd.Function):

@@ -16,7 +16,7 @@ from clickprompt.config import PromptConfig
 from clickprompt.errors import DataError
 from clickprompt.models.plm_dropout import use_cpu_dropout
 from clickprompt.models.plm_families import PLMFamily
-from clickprompt.models.plm_fusion import ATTENTION, PromptFusion, take_positions
+from clickprompt.models.plm_fusion import ATTENTION, PromptFusion, at_positions, put_back, take_positions
 
 __all__ = ["PromptedPLM", "longest_text"]
 
@@ -67,6 +67,8 @@ class PromptedPLM(nn.Module):
         self.chooses_positions = chooses_positions
         if chooses_positions:
             self.layers[-1].register_forward_pre_hook(take_positions, with_kwargs=True)
+            if family.keeps_width:
+                self.layers[-1].register_forward_hook(put_back, with_kwargs=True)
 
     @property
     def prompt_shape(self) -> tuple[int, int]:
@@ -136,6 +138,19 @@ class PromptedPLM(nn.Module):
             numbers = in_text.flatten().index_select(0, numbers)
         return hidden.flatten(0, 1).index_select(0, numbers)
 
+    def state_of_each(
+        self,
+        positions: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        soft_prompts: Tensor | None = None,
+    ) -> Tensor:
+        """Return the hidden state at one position [B] of each row, [B, H]; the others as for `forward`."""
+        if self.chooses_positions:
+            return self(input_ids, attention_mask, soft_prompts, positions=positions.unsqueeze(1))[:, 0]
+        hidden = self(input_ids, attention_mask, soft_prompts)
+        return hidden[torch.arange(len(hidden), device=hidden.device), positions]
+
     def prompt_attention(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor) -> Tensor:
         """Return each text position's attention weights on the K prompts, averaged over the heads:
         [L, B, Z, K].
@@ -186,6 +201,8 @@ class PromptedPLM(nn.Module):
         assert fusion.prompts is None or len(fusion.reached) == self.num_layers, (
             f"{self.config.model_type}: prompts reached layers {sorted(fusion.reached)} only"
         )
+        if fusion.positions is not None and self.family.keeps_width:
+            return at_positions(hidden, fusion.positions)
         assert fusion.positions is None or hidden.shape[:2] == fusion.positions.shape, (
             f"{self.config.model_type}: the last layer was computed at {hidden.shape[1]} positions"
         )
@@ -202,9 +219,11 @@ class PromptedPLM(nn.Module):
         embeddings = self.backbone.get_input_embeddings()(inputs.pop("input_ids"))
         attention_mask = F.pad(inputs.pop("attention_mask"), (num_prompts, 0), value=1)
         inputs |= {"inputs_embeds": torch.cat([prompts, embeddings], dim=1), "attention_mask": attention_mask}
+        if self.lm_kind == "denoising":
+            # It returns its decoder's states, and there are no prompts in the decoder's text
+            return self._plain(inputs, positions)
         hidden = self._plain(inputs, None if positions is None else positions + num_prompts)
-        # An encoder-decoder returns its decoder's states, and there are no prompts in the decoder's text
-        return hidden if self.lm_kind == "denoising" or positions is not None else hidden[:, num_prompts:]
+        return hidden if positions is not None else hidden[:, num_prompts:]
 
     def lm_logits(self, hidden: Tensor, vocabulary: Tensor | None = None) -> Tensor:
         """Apply the LM head to chosen positions: hidden [M, H] → [M, V]; V is the whole vocabulary, or the

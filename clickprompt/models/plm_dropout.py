@@ -29,9 +29,30 @@ def cpu_dropout(x: Tensor, rate: float) -> Tensor:
         return x
     if dropped == _STEPS:
         return torch.zeros_like(x)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    kept = (words.view(torch.int16)[: x.numel()] >= dropped - _STEPS // 2).view(x.shape)
-    return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - dropped))
+    draw = _kept_in_graphs if torch.compiler.is_compiling() else _kept
+    return x * draw(x.detach(), dropped)
+
+
+def _kept(like: Tensor, dropped: int) -> Tensor:
+    """Draw the factors of a dropout at rate dropped / _STEPS, in the shape and dtype of `like`."""
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = (words.view(torch.int16)[: like.numel()] >= dropped - _STEPS // 2).view(like.shape)
+    return kept.to(like.dtype).mul_(_STEPS / (_STEPS - dropped))
+
+
+# An operator, so that a compiler neither takes it apart nor runs it twice; elsewhere it would cost time
+_kept_in_graphs = torch.library.custom_op(
+    "clickprompt::kept",
+    _kept,
+    mutates_args=(),
+    device_types="cpu",
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+
+
+@_kept_in_graphs.register_fake
+def _(like: Tensor, dropped: int) -> Tensor:
+    return like.new_empty(like.shape)
 
 
 class CPUDropout(nn.Dropout):

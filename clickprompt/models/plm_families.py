@@ -54,16 +54,16 @@ class PLMFamily:
     """config keys with the number of layers of each stack"""
     rotary: bool = False
     """whether keys and queries depend on their positions"""
+    keeps_width: bool = False
+    """whether what comes behind the layers needs states at as many positions as the text has"""
     gated: bool = False
     """whether the MLP multiplies two maps of its input (SwiGLU, GeGLU)"""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     """config values that training here needs"""
 
     @property
-    def chooses_positions(self) -> bool:
-        """Whether the last layer can be computed at some positions only: each sees all others, and its place
-        is known to the embeddings alone.
-        """
+    def sees_all(self) -> bool:
+        """Whether every position of a text sees the same positions: all, without a window."""
         return self.lm_kind == "masked" and not self.rotary
 
     @property
@@ -190,6 +190,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         key_value=_gpt2_key_value,
         input_norm="ln_1",
         final_norm="ln_f",
+        keeps_width=True,
         lm_transform=lambda model: nn.Identity(),
         config_changes={"use_cache": False},
     ),

@@ -26,7 +26,7 @@ from transformers.masking_utils import eager_mask
 from clickprompt.models.plm_dropout import sdpa_attention
 from clickprompt.models.plm_families import PLMFamily
 
-__all__ = ["ATTENTION", "PromptFusion", "take_positions"]
+__all__ = ["ATTENTION", "PromptFusion", "at_positions", "put_back", "take_positions"]
 
 ATTENTION = {"sdpa": "clickprompt_sdpa", "eager": "clickprompt_eager", "flash": "flash_attention_2"}
 """plm.attn_implementation → the name registered with transformers"""
@@ -50,7 +50,9 @@ class PromptFusion:
     # If it is a dict, eager attention stores the prompts' weights [B, A, Z, K] in it, by layer
     weights: dict[int, Tensor] | None = None
     positions: Tensor | None = None  # [B, T] int64: where the last layer is computed; None: everywhere
-    whole: Tensor | None = None  # [B, Z, H]: the last layer's input at all positions, in that layer only
+    # In the last layer only: its input at all positions, [B, Z, H], and what turns their keys, [1, Z, C/A]
+    whole: Tensor | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
     masks: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # each mask, and it with the prompts
 
     def attended(
@@ -60,14 +62,20 @@ class PromptFusion:
         it.
         """
         if self.whole is not None:
-            key, value = self._project(module, self.layer_of[module][1], self.whole)
+            key, value = self._project(module, self.layer_of[module][1], self.whole, self.rotary)
         if self.prompts is not None:
             key, value = self._prepend(module, key, value)
             mask = None if mask is None else self._with_prompts(mask)
         if mask is not None and self.whole is not None:
-            # Every position of a family that chooses sees the same (PLMFamily): any row of the mask will do
-            mask = mask[:, :, :1]
+            mask = self._of_positions(mask)
         return key, value, mask
+
+    def _of_positions(self, mask: Tensor) -> Tensor:
+        """Return the rows of the chosen positions' queries: [B, 1, Z, K + Z] → [B, 1, T or 1, K + Z]."""
+        assert self.positions is not None
+        if self.family.sees_all:
+            return mask[:, :, :1]
+        return mask.gather(2, self.positions[:, None, :, None].expand(-1, -1, -1, mask.shape[3]))
 
     def _prepend(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Prepend the prompts: key, value [B, A, Z, C/A] → [B, A, K + Z, C/A]."""
@@ -102,10 +110,16 @@ class PromptFusion:
             return key, value
         return self._project(module, layer, prompts)
 
-    def _project(self, module: Any, layer: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
+    def _project(
+        self,
+        module: Any,
+        layer: nn.Module,
+        states: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Map hidden states [B, K, H] to the layer's own keys and values of them, both [B, A, K, C/A].
 
-        In a rotary embedding they are at position 0.
+        rotary: cosines and sines of their positions; without them they are at position 0.
         """
         heads = (*states.shape[:2], -1, getattr(module, self.family.head_dim))
         if self.family.input_norm is not None:
@@ -114,7 +128,12 @@ class PromptFusion:
         key, value = key.reshape(heads), value.reshape(heads)
         if self.family.key_norm is not None:
             key = module.get_submodule(self.family.key_norm)(key)
-        return (key * self.family.rotary_scale(self.backbone, layer)).transpose(1, 2), value.transpose(1, 2)
+        key, value = key.transpose(1, 2), value.transpose(1, 2)
+        if rotary is not None:
+            rotate = _of_file(module, "apply_rotary_pos_emb")
+            _, key = rotate(key[:, :0], key, *rotary)  # there are no queries here
+            return key, value
+        return key * self.family.rotary_scale(self.backbone, layer), value
 
 
 def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +164,7 @@ def take_positions(
     layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Forward pre-hook of the last layer: replace its input [B, Z, H] by that of the fusion's positions,
-    [B, T, H].
+    [B, T, H], and what else it is told of each position.
 
     It runs before a checkpointed layer's forward, which is recomputed with the arguments that it returns.
     """
@@ -153,13 +172,44 @@ def take_positions(
     if fusion is None or fusion.positions is None:
         return None
     hidden, *others = args
-    chosen = hidden.gather(1, fusion.positions[..., None].expand(-1, -1, hidden.shape[-1]))
-    return (chosen, *others), {**kwargs, "prompt_fusion": replace(fusion, whole=hidden)}
+    rotary = kwargs.get("position_embeddings")
+    kwargs = {**kwargs, "prompt_fusion": replace(fusion, whole=hidden, rotary=rotary)}
+    if rotary is not None:
+        kwargs["position_embeddings"] = tuple(
+            at_positions(one.expand(len(hidden), -1, -1), fusion.positions) for one in rotary
+        )
+    if kwargs.get("encoder_attention_mask") is not None:
+        # Every position of a decoder sees the same of the encoder's text: any row of the mask will do
+        kwargs["encoder_attention_mask"] = kwargs["encoder_attention_mask"][:, :, :1]
+    return (at_positions(hidden, fusion.positions), *others), kwargs
+
+
+def at_positions(states: Tensor, positions: Tensor) -> Tensor:
+    """Map states [B, Z, H], positions [B, T] → [B, T, H]."""
+    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def put_back(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+) -> Tensor | None:
+    """Forward hook of the last layer, for families whose width is kept: put its output [B, T, H] where its
+    positions are, among zeros [B, Z, H].
+    """
+    fusion: PromptFusion | None = kwargs.get("prompt_fusion")
+    if fusion is None or fusion.positions is None:
+        return None
+    assert fusion.whole is not None
+    index = fusion.positions[..., None].expand(-1, -1, output.shape[-1])
+    return output.new_zeros(fusion.whole.shape).scatter(1, index, output)
+
+
+def _of_file(module: nn.Module, function: str) -> Callable[..., Any]:
+    """Return a function of the module's own modeling file in transformers; each file has its own."""
+    return getattr(sys.modules[type(module).__module__], function)
 
 
 def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Call the eager attention of the module's own modeling file in transformers; each file has its own."""
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
+    return _of_file(module, "eager_attention_forward")(module, *args, **kwargs)
 
 
 def _additive_mask(**options: Any) -> Tensor:

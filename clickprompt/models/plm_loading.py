@@ -122,9 +122,8 @@ def plm_from_config(
 def _prompted(
     model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool
 ) -> PromptedPLM:
-    plm = PromptedPLM(
-        model, family, prompt, lm_head=lm_head, chooses_positions=_chooses_positions(config, family)
-    )
+    chooses_positions = config.last_layer == "targets"
+    plm = PromptedPLM(model, family, prompt, lm_head=lm_head, chooses_positions=chooses_positions)
     if config.gradient_checkpointing:
         # Reentrant checkpointing would go back through the projector once per layer, but the projector's
         # graph is gone after the first time
@@ -139,12 +138,6 @@ def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConf
             attn_implementation=ATTENTION[config.attn_implementation],
             dtype=getattr(torch, config.dtype),
         )
-
-
-def _chooses_positions(config: PLMConfig, family: PLMFamily) -> bool:
-    return (
-        config.last_layer == "targets" and family.chooses_positions and config.attn_implementation != "flash"
-    )
 
 
 def _is_layerwise(prompt: PromptConfig) -> bool:
@@ -231,6 +224,11 @@ def _cut_layers(hf_config: Any, family: PLMFamily, config: PLMConfig) -> None:
 def _check_flash(hf_config: Any, config: PLMConfig, prompt: PromptConfig) -> None:
     if config.attn_implementation != "flash":
         return
+    if config.last_layer == "targets":
+        raise ConfigError(
+            "plm.last_layer=targets: flash attention takes queries at some positions for a text's last; use "
+            "plm.attn_implementation=sdpa, or plm.last_layer=full"
+        )
     if not is_flash_attn_2_available():
         raise ConfigError(
             "plm.attn_implementation=flash: the flash-attn package or a GPU that it runs on is missing; use "
