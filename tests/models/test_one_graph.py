@@ -49,7 +49,12 @@ def test_a_backbone_is_one_graph(config, backbone):
     assert_graphs(objective, [(batch,)], 1)
 
 
-@pytest.mark.parametrize("variant", ["bert", "roberta", "modernbert", "gpt2", "llama", "bart"])
+SLOW = [
+    pytest.param(variant, marks=pytest.mark.slow) for variant in ("roberta", "modernbert", "llama", "bart")
+]
+
+
+@pytest.mark.parametrize("variant", ["bert", "gpt2", *SLOW])
 def test_two_graphs_do_for_texts_of_all_widths(save_tiny, tokens, variant):
     """With dropout: the same numbers are drawn. A CPU's dropout is an operator of its own."""
     bert = ("hidden_dropout_prob", "attention_probs_dropout_prob")
