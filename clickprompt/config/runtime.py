@@ -56,6 +56,11 @@ class RuntimeConfig(Frozen):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         default=2, description="ZeRO stage: what DeepSpeed divides among the workers"
     )
+    compile: Literal["off", "default", "max-autotune"] = Field(
+        default="off",
+        description="have torch.compile translate the PLM's training step, which takes a minute or more at "
+        "each start; max-autotune: try several kernels first",
+    )
     precision: Precision = Field(
         default="fp32",
         description="number format of forward and backward passes; bf16: for GPUs, and CPUs that "

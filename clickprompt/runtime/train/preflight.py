@@ -37,6 +37,7 @@ from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process
+from clickprompt.runtime.train.device_options import check_devices, check_plm_options
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def check_training(
         check_cpus(config.runtime)
         check_temporary(config.runtime)
     check_batches(stage, config.runtime)
-    _check_device_options(config.runtime)
+    check_devices(config.runtime)
     _check_tracking(config.runtime)
     if config.data.path is None:
         raise ConfigError("data.path is not set; give the prepared dataset: --set data.path=FOLDER")
@@ -89,14 +90,7 @@ def check_training(
         from clickprompt.models.plm_loading import check_plm  # transformers' models take seconds to import
 
         plm = check_plm(config.plm, config.prompt)
-        if (
-            config.runtime.engine_of(config.runtime.max_workers) == "deepspeed"
-            and config.plm.dtype != "float32"
-        ):
-            raise ConfigError(
-                f"plm.dtype={config.plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision "
-                "or engine=torch"
-            )
+        check_plm_options(config)
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         if objective == "pretrain":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
@@ -176,35 +170,6 @@ def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
             f"is not a multiple of micro_batch_size × workers = {stage.micro_batch_size} × "
             f"{', '.join(unfit[:_SHOWN])}{' …' if unfit[_SHOWN:] else ''}, "
             f"and Ray may choose any number; use {remedy}"
-        )
-
-
-def _check_device_options(runtime: RuntimeConfig) -> None:
-    if not runtime.gpus_per_worker:
-        if runtime.precision == "fp16":
-            raise ConfigError(
-                "runtime.precision=fp16 without GPUs would only be slower; set runtime.gpus_per_worker=1, "
-                "use bf16 or leave it out"
-            )
-        if runtime.offload != "none":
-            raise ConfigError(
-                f"runtime.offload={runtime.offload} moves state off GPUs, and there are none; set "
-                "runtime.gpus_per_worker=1 or leave it out"
-            )
-    if runtime.offload == "none":
-        return
-    if runtime.engine != "deepspeed":
-        raise ConfigError(f"runtime.offload={runtime.offload} is DeepSpeed's; set runtime.engine=deepspeed")
-    lowest = 3 if runtime.offload == "nvme" else 1
-    if runtime.zero_stage < lowest:
-        raise ConfigError(
-            f"runtime.offload={runtime.offload} needs "
-            f"runtime.zero_stage={lowest}{'' if lowest == 3 else ' or more'}, "
-            f"not {runtime.zero_stage}, which has nothing divided to move"
-        )
-    if runtime.offload == "nvme" and not runtime.offload_path:
-        raise ConfigError(
-            "runtime.offload=nvme needs runtime.offload_path, a folder on a local disk of every worker"
         )
 
 

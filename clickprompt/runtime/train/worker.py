@@ -30,6 +30,7 @@ from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.runtime.train.worker_context import WorkerContext
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import CheckpointWriter, load_state, newest_for_all
+from clickprompt.training.compiled import compile_plm
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.init_parts import start_weights, trained_rows
@@ -53,6 +54,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
     state = load_state(checkpoint)
     batches: Batches = iter(()) if training.is_over(state) else _begun(host.batches(state.step))
     model, norms = _initial_model(training, host)
+    compile_plm(model, training.config.runtime)
     engine = _build_engine(training, build_objective(model, training.stage), host)
     tokenizer = load_tokenizer(training.config.plm.path) if training.needs_text else None
     collator = build_collator(training, tokenizer)
