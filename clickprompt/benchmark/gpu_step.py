@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
 from torch.profiler import ProfilerActivity, profile
 
@@ -24,6 +25,7 @@ from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError
 from clickprompt.io.progress import say
+from clickprompt.training.compiled import compile_plm
 
 __all__ = ["GPU_SHAPES", "VARIANTS", "measure_gpu_step", "summarised"]
 
@@ -48,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "last-layer": {"plm.last_layer": "targets"},
     "dataset-vocabulary": {"masking.vocabulary": "dataset"},
     "recomputed": {"plm.gradient_checkpointing": True},
+    "compiled": {"runtime.compile": "default"},
 }
 """variant → its difference from the first one"""
 
@@ -115,6 +118,8 @@ def measure_gpu_step(config: Config, limit_s: float = LIMIT_S) -> tuple[Figures,
             measured, note = _measure(Setting(settings, dataset, shape), device, cell, counted, (rate, peak))
         except torch.cuda.OutOfMemoryError:
             measured, note = {}, "doesn't fit into this GPU's memory"
+        except TorchDynamoException as error:
+            measured, note = {}, f"can't be compiled here: {str(error).strip().splitlines()[0]}"
         say(f"{cell.name}: {note}")
         figures |= {f"{key}_{cell.name}": value for key, value in measured.items()}
         notes.append(f"{cell.name}: {note}")
@@ -140,7 +145,8 @@ def _measure(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     steps = _Steps(setting, device)
-    flops = steps.flops()  # also the first step, which is slower
+    with torch.compiler.set_stance("force_eager"):  # of a compiled step no operations are seen
+        flops = steps.flops()  # also the first step, which is slower
     if cell.variant == "recomputed":  # what is computed twice counts once
         flops = counted.get((cell.shape, cell.micro_batch), flops)
     counted.setdefault((cell.shape, cell.micro_batch), flops)
@@ -183,6 +189,7 @@ class _Steps(Steps):
     def __init__(self, setting: Setting, device: torch.device) -> None:
         super().__init__(setting, "ours", str(device), "bf16")
         self.device = device
+        compile_plm(self._objective.model, setting.config.runtime)
 
     def timed(self) -> tuple[float, int]:
         """Return the seconds of a step after its collation, and its number of tokens with padding."""
