@@ -12,11 +12,11 @@ __all__ = ["ARMS", "EVERY", "Fault", "plan"]
 
 EVERY = 6  # steps between checkpoints
 
+_FINETUNE = {"finetune.with_plm": False, "finetune.validate_every": 2 * EVERY, "finetune.patience": 1000}
+
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "finetune": (
-        "finetune",
-        {"finetune.with_plm": False, "finetune.validate_every": 2 * EVERY, "finetune.patience": 1000},
-    ),
+    "finetune": ("finetune", _FINETUNE),
+    "sharded": ("finetune", {**_FINETUNE, "finetune.embedding_optimizer": "sharded"}),
     "pretrain": ("pretrain", {"runtime.engine": "deepspeed", "runtime.zero_stage": 2}),
 }
 """name → (stage, settings); the first one's runs are evaluated"""
@@ -53,11 +53,11 @@ def _drawn(number: int, kind: FaultKind, seed: int, arms: list[str], total_steps
     checkpoint = int(rng.integers(1, total_steps // EVERY))
     if kind == "checkpoint" or kind == "upload":
         moment = "upload" if kind == "upload" else ("save", "seal")[int(rng.integers(2))]
-        # Without ZeRO only rank 0 writes
+        # Where nothing is divided, only rank 0 writes
         strike = {
             "moment": moment,
             "after": checkpoint,
-            "rank": rank if moment == "seal" or arm == "pretrain" else 0,
+            "rank": rank if moment == "seal" or arm != "finetune" else 0,
         }
         return Fault(number, kind, arm, (strike,), (2,))
     if kind == "resize":
