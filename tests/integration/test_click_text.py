@@ -1,4 +1,4 @@
-"""The click in the text on the real Ray, from pretraining to predictions of raw rows."""
+"""The click in the text, in one process and on two ZeRO-3 workers, from pretraining to predictions."""
 
 import os
 
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clickprompt.config import RuntimeConfig, replaced
+from clickprompt.config import replaced
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of, load_weights
 from clickprompt.runtime.score.evaluate import evaluate
@@ -18,28 +18,30 @@ from clickprompt.training.metrics_log import read_metrics
 from tests.support.engines import losses_of
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 
-pytestmark = pytest.mark.ray
+WORKERS = {
+    "one": {"runtime.use_ray": "never"},
+    "two": {"runtime.engine": "deepspeed", "runtime.num_workers": 2, "runtime.zero_stage": 3},
+}
 
 
 def metrics(run: str) -> list[dict]:
     return read_metrics(run)
 
 
-def test_pretrain_finetune_evaluate_predict(ray_session, tmp_path):
+@pytest.mark.parametrize("workers", ["one", pytest.param("two", marks=[pytest.mark.slow, pytest.mark.ray])])
+def test_pretrain_finetune_evaluate_predict(tmp_path, workers):
     dataset, plm = write_both(str(tmp_path / "both"), more_words=CLICK_WORDS)
     config = tiny_config(
         dataset.uri,
         plm,
         plm__click_text=True,
         finetune__label_share=0.6,
-        runtime__engine="deepspeed",
-        runtime__num_workers=2,
-        runtime__zero_stage=3,
         pretrain__max_steps=20,
         pretrain__epochs=8,
         pretrain__lr="{ctr: 1e-2, projector: 1e-3, plm: 1e-3, heads: 1e-2}",
         finetune__max_steps=8,
     )
+    config = replaced(config, WORKERS[workers])
     pretrained, finetuned = str(tmp_path / "pretrained"), str(tmp_path / "finetuned")
     run_training(config, "pretrain", pretrained)
     losses = [row["loss"] for row in metrics(pretrained)]
@@ -70,7 +72,7 @@ def test_pretrain_finetune_evaluate_predict(ray_session, tmp_path):
     }
     raw, out = str(tmp_path / "rows.parquet"), str(tmp_path / "out")
     pq.write_table(pa.table({"row_id": rows["row_id"].cast(pa.string()), **values}), raw)
-    predict(finetuned, [raw], out, keep=["row_id"], runtime=RuntimeConfig(evaluation_actors=1))
+    predict(finetuned, [raw], out, keep=["row_id"], runtime=config.runtime)
     predicted = pa.concat_tables([pq.read_table(os.path.join(out, name)) for name in os.listdir(out)])
     logits = [expected[int(row)] for row in predicted["row_id"].to_pylist()]
     assert predicted["logit"].to_pylist() == pytest.approx(logits, abs=1e-5)

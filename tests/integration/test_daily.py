@@ -118,7 +118,7 @@ class Days:
 
 
 @pytest.fixture(scope="module")
-def days(ray_session, tmp_path_factory):
+def days(tmp_path_factory):
     return Days(str(tmp_path_factory.mktemp("daily")))
 
 

@@ -1,4 +1,4 @@
-"""What a finetuning takes over and how large it is, on a real Ray: weights, result, and what the run says."""
+"""What a finetuning takes over and how large it is: weights, result, and what the run says."""
 
 import os
 
@@ -12,7 +12,6 @@ from clickprompt.training.init_parts import deviations, trained_rows
 from tests.support.synthetic import FIELDS, write_dataset
 from tests.support.tiny import tiny_config
 
-pytestmark = pytest.mark.ray
 TABLES = ("ctr.embedding.weight", "ctr.linear_terms.weight")
 
 
@@ -23,12 +22,13 @@ def figures(result, when):
     }
 
 
-def test_scale_parts_and_norms(ray_session, tmp_path, capsys):
+def test_scale_parts_and_norms(tmp_path, capsys):
     dataset = write_dataset(str(tmp_path / "data"))
     config = tiny_config(
         dataset.uri,
         "none",
         ctr__backbone="deepfm",
+        runtime__use_ray="never",
         finetune__with_plm=False,
         finetune__epochs=20,
         finetune__lr="{ctr: 0.03}",

@@ -51,7 +51,9 @@ def in_this_process(config, stage, run, around=None):
         return run_training(replaced(config, {"runtime.use_ray": "never"}), stage, run, around=around)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if "without" in case else pytest.mark.slow) for case in CASES]
+)
 def test_a_training_goes_on_where_it_did_not_begin(ray_session, config, tmp_path, case):
     settings, stage = replaced(config, CASES[case]), case.split()[0]
     undisturbed = str(tmp_path / "undisturbed")
@@ -67,6 +69,7 @@ def test_a_training_goes_on_where_it_did_not_begin(ray_session, config, tmp_path
         assert left[-1] == checkpoint_name(STEPS)
 
 
+@pytest.mark.slow
 def test_zero_workers_run_goes_on_with_one_worker_on_torch(ray_session, config, tmp_path):
     """What two ZeRO workers began one worker continues in this process, where no DeepSpeed is needed."""
     settings = replaced(config, {"runtime.engine": "deepspeed", "runtime.num_workers": 2})

@@ -26,8 +26,6 @@ from tests.support.finetuned import write_run
 from tests.support.killing import one_actor_killed
 from tests.support.tiny import write_both
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
@@ -51,7 +49,7 @@ MOSTLY_PROMPTED = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module", params=["without_plm", "with_plm"])
-def finetuned(ray_session, prepared, request, tmp_path_factory):
+def finetuned(prepared, request, tmp_path_factory):
     run = str(tmp_path_factory.mktemp("run") / "run")
     write_run(run, prepared[:2], objective=request.param, finetune__eval_batch_size=16)
     return run
@@ -75,7 +73,9 @@ def write_rows(folder, table: pa.Table) -> list[str]:
 
 
 @MOSTLY_PROMPTED
-def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(finetuned, prepared, tmp_path):
+def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(
+    ray_session, finetuned, prepared, tmp_path
+):
     run = finetuned
     patterns = write_rows(str(tmp_path / "raw"), prepared[2])
     found = {}
@@ -101,6 +101,7 @@ def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(finetuned,
     assert [row["row_id"] for row in text] == prepared[2]["row_id"].to_pylist()
 
 
+@MOSTLY_PROMPTED
 def test_unknown_values_have_id_0_and_their_own_text(finetuned, prepared, tmp_path):
     run = finetuned
     dataset, plm, rows = prepared
@@ -164,7 +165,7 @@ def test_a_damaged_line_leaves_nothing(finetuned, prepared, tmp_path):
 
 @pytest.mark.chaos
 @MOSTLY_PLAIN
-def test_a_killed_actor_changes_nothing(finetuned, prepared, tmp_path):
+def test_a_killed_actor_changes_nothing(ray_session, finetuned, prepared, tmp_path):
     table = prepared[2]
     rows = pa.concat_tables([table] * 20)
     folder = tmp_path / "raw"

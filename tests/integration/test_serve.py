@@ -70,7 +70,7 @@ def log_rows(count: int = 400) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def prepared(ray_session, tmp_path_factory):
+def prepared(tmp_path_factory):
     """(dataset, PLM, the test split's rows as JSON, its shards' rows, their file)"""
     folder = str(tmp_path_factory.mktemp("serve"))
     rows = log_rows()

@@ -157,6 +157,7 @@ def killed_then_stopped(run, settings):
     return seen
 
 
+@pytest.mark.slow
 def test_averaged_weights_survive_a_stop_a_lost_checkpoint_and_a_killed_worker(ray_session, config, tmp_path):
     """The mean of three validations' weights, chosen by log loss: as by hand, and the same bits however often
     the run is interrupted.

@@ -32,6 +32,7 @@ def campaign(inputs, folder, **settings):
 
 @pytest.mark.ray
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_a_killed_worker(inputs, tmp_path):
     """On several raylets. Then an outcome is made up, as of a run that had lost rows."""
     folder = tmp_path / "campaign"
