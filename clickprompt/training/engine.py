@@ -169,7 +169,7 @@ def _replicated(objective: nn.Module) -> DistributedDataParallel:
     Buffers are sent only if training changes them, which batch norm's does.
     """
     changing = any(isinstance(module, _BatchNorm) for module in objective.modules())
-    return DistributedDataParallel(objective, gradient_as_bucket_view=True, broadcast_buffers=changing)
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True, forward_sync_buffers=changing)
 
 
 class TorchEngine:

@@ -39,7 +39,7 @@ def _worker(rank, port, config, out):
             "gradients": len(gradients),
             "storages": len({gradient.untyped_storage().data_ptr() for gradient in gradients}),
             "changed": any(not torch.equal(value, buffers[key]) for key, value in objective.named_buffers()),
-            "sent": engine._replica.broadcast_buffers,
+            "sent": engine._replica.forward_sync_buffers,
         }
     if rank == 0:
         storage.write_json(out, found)
