@@ -10,17 +10,12 @@ from clickprompt.config import PLMConfig, PromptConfig
 from clickprompt.data.places import read_places
 from clickprompt.models import backbones
 from clickprompt.models.plm_loading import load_plm
-from tests.support.tiny import CLICK_WORDS, tiny_config, write_both, write_plm
-from tests.training.test_host_waits import CASES, objective_and_batch
+from tests.support.objectives import CASES, config_of_cases, objective_and_batch
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("graphs")
-    dataset, plm = write_both(str(folder / "bert"), more_words=CLICK_WORDS)
-    for family in ("gpt2", "bart"):
-        write_plm(str(folder / family), family, more_words=CLICK_WORDS)
-    return tiny_config(dataset.uri, plm)
+    return config_of_cases(tmp_path_factory.mktemp("graphs"))
 
 
 def assert_graphs(function, batches, graphs):
