@@ -9,6 +9,7 @@ Shape legend: V values, N rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from clickprompt.io import storage
 __all__ = ["Coded", "IdPart", "by_partition", "ids_of", "partition_of", "partitions_for"]
 
 _ROWS = 1 << 22  # of the log for each partition, which has no more values than that
-_AT_ONCE = 1 << 16  # values that are hashed at once, at 40 bytes a byte
+_BYTES = 1 << 21  # of texts that are hashed at once, which takes 40 times as much memory
 _STREAM = 10  # makes this hash independent of others of the keyed generator
 
 
@@ -64,16 +65,20 @@ def partition_of(values: pa.Array, partitions: int) -> np.ndarray:
     """Return [V] int64: the partition of each string, by Σ_i byte_i · r_i mod 2^64 for random odd r_i."""
     if partitions == 1:
         return np.zeros(len(values), dtype=np.int64)
-    pieces = [_hashes(values.slice(first, _AT_ONCE)) for first in range(0, len(values), _AT_ONCE)]
+    texts = values.cast(pa.large_string())
+    _, offsets, data = texts.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
+    content = np.frombuffer(data or b"", dtype=np.uint8)
+    cuts = np.searchsorted(bounds, np.arange(bounds[0], bounds[-1], _BYTES))
+    cuts = np.unique([0, *cuts, len(texts)])
+    pieces = [_hashes(bounds[first : last + 1], content) for first, last in pairwise(cuts)]
     hashed = np.concatenate([np.zeros(0, dtype=np.uint64), *pieces])
     return (hashed % np.uint64(partitions)).astype(np.int64)
 
 
-def _hashes(values: pa.Array) -> np.ndarray:
-    texts = values.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    bounds = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
-    content = np.frombuffer(data or b"", dtype=np.uint8)[bounds[0] : bounds[-1]]
+def _hashes(bounds: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Hash the texts between the bounds: [V + 1], bytes → [V] uint64."""
+    content = content[bounds[0] : bounds[-1]]
     bounds = bounds - bounds[0]
     place = np.arange(len(content)) - np.repeat(bounds[:-1], np.diff(bounds))
     factors = random_bits(_STREAM, np.arange(place.max(initial=0) + 1)) | np.uint64(1)

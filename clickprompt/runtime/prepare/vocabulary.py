@@ -80,18 +80,21 @@ def build_vocabulary(
     Values are in the order of the tables or of the log (of a large log, of its partitions). Id 0 stands for
     null, for values with too few training rows, and for a code that no row has and that adds no value.
     """
+    keys = {
+        name: next((key for key, table in tables.items() if name in table.column_names), name)
+        for name in source.fields
+    }
     rules, parts = [], {}
     calls: list[tuple[Any, ...]] = []
     for number, rule in enumerate(source.rules()):
         name = rule.schema.name
         least = source.min_count(name)
-        key = next((key for key, table in tables.items() if name in table.column_names), None)
-        if key is not None:
-            column = tables[key].column(name).combine_chunks()
-            rows = counted.of_column(key, len(column))
+        if (table := tables.get(keys[name])) is not None:
+            column = table.column(name).combine_chunks()
+            rows = counted.of_column(keys[name], len(column))
             if rule.schema.quantiles is not None:
                 rule, column = _fit_quantiles(rule, column, rows[0])
-            chosen = chosen_codes(source, rows, tables[key])
+            chosen = chosen_codes(source, rows, table)
             parts[number] = [write_kept(column, chosen, rows, least, stage, number)]
         elif rule.schema.quantiles is not None:
             rule, part = work.each(
@@ -112,8 +115,7 @@ def build_vocabulary(
         zip(source.fields, field_columns(source.fields), strict=True)
     ):
         field = FieldValues.of(name, parts[number], source.min_count(name))
-        key = next((key for key, table in tables.items() if name in table.column_names), name)
-        ids[key][field_column] = field.ids()
+        ids[keys[name]][field_column] = field.ids()
         fields.append(field)
     return fields, ids, rules
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clickprompt.data.prepared import partitions
 from clickprompt.data.prepared.partitions import IdPart, by_partition, ids_of, partition_of, partitions_for
 from clickprompt.io import storage
 
@@ -21,6 +22,23 @@ def test_a_value_has_one_partition_wherever_it_stands(values, partitions, skippe
     assert len(found) == partitions
     for partition, indices in enumerate(found):
         assert indices.tolist() == [index for index, one in enumerate(alone) if one == partition]
+
+
+def test_long_texts_are_hashed_a_few_at_a_time(monkeypatch):
+    """At once they would take many times their own memory."""
+    values = pa.array(["x" * (3 * number % 70) + str(number) for number in range(200)])
+    expected = partition_of(values, 7).tolist()
+    sizes, hashes = [], partitions._hashes
+
+    def noted(bounds, content):
+        sizes.append(int(bounds[-1] - bounds[0]))
+        return hashes(bounds, content)
+
+    monkeypatch.setattr(partitions, "_BYTES", 100)
+    monkeypatch.setattr(partitions, "_hashes", noted)
+    assert partition_of(values, 7).tolist() == expected
+    assert len(sizes) > 50
+    assert max(sizes) < 100 + 73
 
 
 @pytest.mark.parametrize("values", [[f"user-{n}" for n in range(70_000)], ["\0" * n for n in range(7_000)]])
