@@ -8,6 +8,7 @@ from clickprompt.config.base import (
     ObjectiveName,
     Pooling,
     Precision,
+    ScoringPrecision,
 )
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
@@ -57,6 +58,7 @@ __all__ = [
     "PretrainConfig",
     "PromptConfig",
     "RuntimeConfig",
+    "ScoringPrecision",
     "SearchRange",
     "StageConfig",
     "TuneConfig",

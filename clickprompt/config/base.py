@@ -4,7 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["PRETRAINING", "Frozen", "IdObjective", "LMKind", "ObjectiveName", "Pooling", "Precision"]
+__all__ = [
+    "PRETRAINING",
+    "Frozen",
+    "IdObjective",
+    "LMKind",
+    "ObjectiveName",
+    "Pooling",
+    "Precision",
+    "ScoringPrecision",
+]
 
 ObjectiveName = Literal["pretrain", "pretrain_ids", "with_plm", "without_plm"]
 """The losses: prompt-augmented language modelling (§3.5.1), pretraining on ids alone, Eq. 9, Eq. 10."""
@@ -24,6 +33,9 @@ Pooling = Literal["cls", "mean", "last"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of a forward pass; the lower ones through torch.autocast."""
+
+ScoringPrecision = Literal["fp32", "tf32", "bf16"]
+"""Number format of the PLM's matrix products when scoring (scoring/precision.py)."""
 
 
 class Frozen(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from clickprompt.config.base import Frozen, Precision
+from clickprompt.config.base import Frozen, Precision, ScoringPrecision
 
 __all__ = ["RuntimeConfig"]
 
@@ -65,6 +65,11 @@ class RuntimeConfig(Frozen):
         default="fp32",
         description="number format of forward and backward passes; bf16: for GPUs, and CPUs that "
         "compute in it (AVX512-BF16, AMX); fp16: for GPUs only",
+    )
+    scoring_precision: ScoringPrecision = Field(
+        default="fp32",
+        description="number format of the PLM's matrix products in validations, `evaluate` and `predict`; "
+        "logits are fp32; tf32: on GPUs; bf16: as for precision",
     )
     offload: Literal["none", "cpu", "nvme"] = Field(
         default="none",

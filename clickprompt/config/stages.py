@@ -87,6 +87,12 @@ class StageConfig(Frozen):
     micro_batch_size: int = Field(
         default=64, ge=1, description="rows per forward and backward pass of one worker"
     )
+    micro_batches_equal_in: Literal["rows", "tokens"] = Field(
+        default="rows",
+        description="what a step's micro-batches have as many of; tokens: few rows of long texts or many of "
+        "short ones, micro_batch_size on average, which takes less memory at the peak (the gradient is the "
+        "same)",
+    )
     lr: LearningRates = LearningRates()
     weight_decay: float = Field(default=0.01, ge=0, description="weight decay; biases and norms have none")
     tables_weight_decay: float | None = Field(

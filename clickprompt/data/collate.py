@@ -5,7 +5,7 @@ Shape legend: B rows, F fields, Z tokens of the longest row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from clickprompt.config import LMKind, MaskingConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
+from clickprompt.data.micro_batches import equal_in_rows, equal_in_tokens
 from clickprompt.data.places import Cells, Reading
 from clickprompt.data.prepared.labelled import labelled_draws
 from clickprompt.data.text.click_text import write_clicks
@@ -92,20 +93,25 @@ class Collator:
         return batch
 
     def micro_batches(
-        self, columns: Mapping[str, np.ndarray], micro_batch_size: int, epoch: int = 0, step: int = 0
+        self,
+        columns: Mapping[str, np.ndarray],
+        micro_batch_size: int,
+        epoch: int = 0,
+        step: int = 0,
+        *,
+        equal: Literal["rows", "tokens"] = "rows",
     ) -> list[Batch]:
         """Return the rows, longest text first, in ⌈B / micro_batch_size⌉ batches, each padded only to its own
         longest row; `epoch` and `step` as for a call.
+
+        equal: what the batches have about as many of, rows or tokens (data/micro_batches.py).
         """
         field_ids, weight = self._field_ids(columns), _weight(columns)
-        order = np.arange(len(field_ids))
+        lengths = np.zeros(len(field_ids), dtype=np.int64)
         if self.token_table is not None:
             lengths = np.where(weight > 0, self.token_table.lengths(field_ids, self.max_length), 0)
-            # stable, so that the batches are the same wherever it runs
-            order = np.argsort(-lengths, kind="stable")
-        starts = range(0, len(order), micro_batch_size)
-        parts = [order[start : start + micro_batch_size] for start in starts]
-        return self._batches(columns, field_ids, weight, epoch, step, parts)
+        cut = equal_in_tokens if equal == "tokens" else equal_in_rows
+        return self._batches(columns, field_ids, weight, epoch, step, cut(lengths, micro_batch_size))
 
     def _field_ids(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack([np.asarray(columns[column], dtype=np.int64) for column in self.columns], axis=1)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt.config import PRETRAINING, PLMConfig, stored_config
+from clickprompt.config import PRETRAINING, PLMConfig, ScoringPrecision, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
@@ -36,6 +36,7 @@ from clickprompt.export.format import (
 )
 from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
+from clickprompt.scoring.precision import lower, matmuls_at
 from clickprompt.scoring.rows import filled_up
 
 __all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_scorer", "score_part", "served_dataset"]
@@ -105,14 +106,21 @@ class RawRowScorer:
     """A trained model and the transform of its dataset."""
 
     def __init__(
-        self, export: str, dataset: Dataset, device: torch.device | None = None, most_rows: int | None = None
+        self,
+        export: str,
+        dataset: Dataset,
+        device: torch.device | None = None,
+        most_rows: int | None = None,
+        precision: ScoringPrecision = "fp32",
     ):
         """`dataset`: the one it was trained on, or what an export for a server holds of it
         (`served_dataset`).
         """
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
+        self._precision: ScoringPrecision = precision
         self._model.to(self._device)
+        lower(self._model, precision, self._device)
         config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
         self._columns = dataset.columns
@@ -158,10 +166,11 @@ class RawRowScorer:
                     replace(batch, field_ids=torch.from_numpy(chunk[batch.row_ids.numpy()]))
                     for batch in batches
                 ]
-            for batch in batches:
-                scored = self._model(*model_inputs(batch.to(self._device))).float().cpu()
-                counted = batch.row_weight > 0
-                logits[start + batch.row_ids[counted].numpy()] = scored[counted].numpy()
+            with matmuls_at(self._precision):
+                for batch in batches:
+                    scored = self._model(*model_inputs(batch.to(self._device))).float().cpu()
+                    counted = batch.row_weight > 0
+                    logits[start + batch.row_ids[counted].numpy()] = scored[counted].numpy()
         return logits
 
 

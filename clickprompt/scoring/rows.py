@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clickprompt.config import stored_config
+from clickprompt.config import ScoringPrecision, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
@@ -14,6 +14,7 @@ from clickprompt.evaluation.predictions import Scores
 from clickprompt.export.checks import token_table
 from clickprompt.export.format import load_export
 from clickprompt.objectives import model_inputs
+from clickprompt.scoring.precision import lower, matmuls_at
 
 __all__ = ["RowScorer", "filled_up"]
 
@@ -21,10 +22,18 @@ __all__ = ["RowScorer", "filled_up"]
 class RowScorer:
     """A trained model and the columns that it reads, with its token table if it has a PLM."""
 
-    def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):
+    def __init__(
+        self,
+        export: str,
+        dataset: Dataset,
+        device: torch.device | None = None,
+        precision: ScoringPrecision = "fp32",
+    ):
         self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
+        self._precision: ScoringPrecision = precision
         self._model.to(self._device)
+        lower(self._model, precision, self._device)
         config = stored_config(info.config)
         self._batch_size = config.finetune.eval_batch_size
         self._collator = Collator(
@@ -39,10 +48,11 @@ class RowScorer:
             columns = filled_up(columns, self._batch_size)
         batches = self._collator.micro_batches(columns, self._batch_size, epoch=0)
         towers = []
-        for batch in batches:
-            towers.append(self._model.tower_logits(*model_inputs(batch.to(self._device))))
-            if scored is not None:
-                scored(int((batch.row_weight > 0).sum()))
+        with matmuls_at(self._precision):
+            for batch in batches:
+                towers.append(self._model.tower_logits(*model_inputs(batch.to(self._device))))
+                if scored is not None:
+                    scored(int((batch.row_weight > 0).sum()))
         counted = torch.cat([batch.row_weight for batch in batches]) > 0
 
         def column(parts: list[torch.Tensor]) -> np.ndarray:
@@ -66,7 +76,8 @@ class RowScorer:
     @torch.no_grad()
     def run(self, batch: Batch) -> None:
         """Run one forward pass, for timing."""
-        self._model(*model_inputs(batch))
+        with matmuls_at(self._precision):
+            self._model(*model_inputs(batch))
 
 
 def filled_up(columns: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:

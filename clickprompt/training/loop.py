@@ -114,7 +114,13 @@ def train(
     began = time.perf_counter()
 
     def prepare(step: int, columns: dict[str, np.ndarray]) -> StepInput:
-        micro_batches = collator.micro_batches(columns, stage.micro_batch_size, order.epoch_of(step), step)
+        micro_batches = collator.micro_batches(
+            columns,
+            stage.micro_batch_size,
+            order.epoch_of(step),
+            step,
+            equal=stage.micro_batches_equal_in,
+        )
         assert len(micro_batches) == stage.micro_batches(engine.world_size)
         return step_input(step, columns, micro_batches, engine.objective, engine.device)
 

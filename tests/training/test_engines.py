@@ -216,9 +216,12 @@ def test_another_model_than_the_saved_one_is_noticed(two_workers, config, kept, 
         losses_of(wider, keep=kept["3"], resume=5)
 
 
-@pytest.mark.parametrize("micro_batch_size", [4, 24])
-def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batch_size):
-    changed = replaced(config, {"pretrain.micro_batch_size": micro_batch_size})
+@pytest.mark.parametrize(("micro_batch_size", "equal_in"), [(4, "rows"), (24, "rows"), (4, "tokens")])
+def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batch_size, equal_in):
+    changed = replaced(
+        config,
+        {"pretrain.micro_batch_size": micro_batch_size, "pretrain.micro_batches_equal_in": equal_in},
+    )
     assert losses_of(changed) == pytest.approx(plain, rel=1e-5)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.config import Config, ObjectiveName, load_config, replaced
+from clickprompt.config import Config, FinetuneConfig, PretrainConfig, load_config, replaced
+from clickprompt.data.micro_batches import equal_in_tokens
 from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -54,7 +55,7 @@ class Sizes:
     features: int
     """feature values over all fields, without the unknown ids"""
     tokens: int
-    """of a micro-batch's longest text, special tokens included"""
+    """of a text in the largest micro-batch, special tokens and padding included"""
     known_from: str
     tokens_from: str
 
@@ -91,8 +92,7 @@ def size_training(
     runtime = config.runtime
     sizes = _sizes(
         config,
-        objective,
-        stage.global_batch_size,
+        stage,
         {"rows": rows, "fields": fields, "features": features, "tokens": tokens},
     )
     with torch.device("meta"):
@@ -178,9 +178,7 @@ def plan_table(plan: dict[str, Any]) -> str:
     )
 
 
-def _sizes(
-    config: Config, objective: ObjectiveName, global_batch_size: int, given: dict[str, int | None]
-) -> Sizes:
+def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[str, int | None]) -> Sizes:
     for name, value in given.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: give a number from 1 up")
@@ -208,19 +206,15 @@ def _sizes(
     where = str(path) if dataset is not None else f"as published of {source}" if known else "as given"
     if known and any(given[name] for name in found):
         where += ", changed as given"
-    tokens, tokens_from = _tokens(config, objective, dataset, global_batch_size, given["tokens"])
+    tokens, tokens_from = _tokens(config, stage, dataset, given["tokens"])
     return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from)  # pyright: ignore[reportArgumentType]
 
 
 def _tokens(
-    config: Config,
-    objective: ObjectiveName,
-    dataset: Dataset | None,
-    global_batch_size: int,
-    given: int | None,
+    config: Config, stage: PretrainConfig | FinetuneConfig, dataset: Dataset | None, given: int | None
 ) -> tuple[int, str]:
-    """Return the tokens of a global batch's longest text, and how they are known."""
-    if objective in ("pretrain_ids", "without_plm"):
+    """Return the tokens of a text in the largest micro-batch, padding included, and how they are known."""
+    if stage.objective in ("pretrain_ids", "without_plm"):
         return 0, "none is read"
     limit = config.plm.max_length
     if given is not None:
@@ -230,9 +224,14 @@ def _tokens(
             table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         except DataError:  # not tokenized yet
             return min(_TOKENS, limit or _TOKENS), "assumed, until there is a token table"
-        columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, global_batch_size))
+        columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, stage.global_batch_size))
         ids = np.stack([columns[column] for column in dataset.columns], axis=1)
-        return int(table.lengths(ids, limit).max()), f"the longest of {len(ids):,} rows"
+        lengths = table.lengths(ids, limit)
+        if stage.micro_batches_equal_in == "tokens":
+            parts = equal_in_tokens(lengths, stage.micro_batch_size)
+            largest = max(len(part) * int(lengths[part].max()) for part in parts)
+            return -(-largest // stage.micro_batch_size), f"a micro-batch's mean, of {len(ids):,} rows"
+        return int(lengths.max()), f"the longest of {len(ids):,} rows"
     return min(_TOKENS, limit or _TOKENS), "assumed; --tokens N"
 
 

@@ -19,7 +19,8 @@ def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) 
 
     An actor that is killed is started again and repeats its row group.
     """
-    return _start(runtime, Scorer, (dataset, "cuda" if runtime.evaluation_gpus else "cpu"), num_cpus)
+    device = "cuda" if runtime.evaluation_gpus else "cpu"
+    return _start(runtime, Scorer, (dataset, device, runtime.scoring_precision), num_cpus)
 
 
 class ActorScorers:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.config import RuntimeConfig
+from clickprompt.config import RuntimeConfig, ScoringPrecision
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.file_options import file_format
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
@@ -100,9 +100,9 @@ def predict(
 class RawScorer:
     """Holds one model and scores parts of files with it, on one thread."""
 
-    def __init__(self, export: str, dataset: Dataset, device: str):
+    def __init__(self, export: str, dataset: Dataset, device: str, precision: ScoringPrecision):
         torch.set_num_threads(1)  # as many actors as cores share the machine
-        self._scorer = RawRowScorer(export, dataset, torch.device(device))
+        self._scorer = RawRowScorer(export, dataset, torch.device(device), precision=precision)
 
     def score(self, part: FilePart, keep: list[str], uri: str) -> tuple[int, list[int]]:
         return score_part(self._scorer, part, keep, uri)

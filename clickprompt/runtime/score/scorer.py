@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from clickprompt.config import ScoringPrecision
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.evaluation.attention import AttentionSums
 from clickprompt.evaluation.latency import time_per_batch
@@ -26,10 +27,11 @@ LATENCY_BATCH = 128  # rows, as in Table 8
 class Scorer:
     """Holds one model at a time and scores row groups with it, on one thread."""
 
-    def __init__(self, dataset: Dataset, device: str):
+    def __init__(self, dataset: Dataset, device: str, precision: ScoringPrecision):
         torch.set_num_threads(1)  # as many actors as cores share the machine
         self._dataset = dataset
         self._device = torch.device(device)
+        self._precision: ScoringPrecision = precision
         self._loaded: tuple[str, Any] | None = None
 
     def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -81,4 +83,6 @@ class Scorer:
         return self._loaded[1]
 
     def _load(self, load: Callable[..., _Model], export: str) -> _Model:
-        return load(export, self._dataset, self._device)
+        # What the prompts do is always looked at in fp32
+        precision: tuple[Any, ...] = (self._precision,) if load is RowScorer else ()
+        return load(export, self._dataset, self._device, *precision)

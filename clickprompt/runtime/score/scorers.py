@@ -49,8 +49,8 @@ def scorers(
     most: int,
     of_what: str,
 ) -> Iterator[Scorers]:
-    """Yield scorers of a `kind`, made with `arguments` and a device: one in this process up to `most` of an
-    amount of work (`by_size.here`), otherwise runtime.evaluation_actors of them on Ray.
+    """Yield scorers of a `kind`, made with `arguments`, a device and a precision: one in this process up to
+    `most` of an amount of work (`by_size.here`), otherwise runtime.evaluation_actors of them on Ray.
 
     Raises ConfigError if this process is to score on a GPU and sees none.
     """
@@ -61,7 +61,7 @@ def scorers(
         from clickprompt.runtime.score.pool import ActorScorers
 
         with connect(runtime):
-            yield ActorScorers(runtime, kind, (*arguments, device))
+            yield ActorScorers(runtime, kind, (*arguments, device, runtime.scoring_precision))
         return
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
@@ -73,6 +73,6 @@ def scorers(
     torch.set_flush_denormal(False)  # a training in this process flushes them; scores must not depend on it
     try:
         with terminated_in_order():
-            yield InProcess(kind(*arguments, device))  # a scorer computes on one thread
+            yield InProcess(kind(*arguments, device, runtime.scoring_precision))  # it computes on one thread
     finally:
         torch.set_num_threads(threads)

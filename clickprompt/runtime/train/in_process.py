@@ -222,8 +222,8 @@ class _OwnScoring:
         self._scorers = min(threads, _SCORERS) if device.type == "cpu" else 1
 
     def parts(self, export: str, step: int, scored: Callable[[int], None]) -> Iterator[Part]:
-        dataset = self._training.dataset
-        scorer = storage.patiently(lambda: RowScorer(export, dataset, self._device))
+        dataset, precision = self._training.dataset, self._training.config.runtime.scoring_precision
+        scorer = storage.patiently(lambda: RowScorer(export, dataset, self._device, precision))
 
         def score(group: int) -> Part:
             rows = storage.patiently(lambda: dataset.read_row_groups("valid", [group]))

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from clickprompt.cli.main import main
-from clickprompt.config import dump_config, load_config
+from clickprompt.config import dump_config, load_config, replaced
 from clickprompt.data.prepared.order import Order
 from clickprompt.errors import InputError
 from clickprompt.io import storage
@@ -82,6 +82,18 @@ def test_sizes_of_a_prepared_dataset(prepared):
         "known_from": "",
         "tokens_from": "",
     }
+
+
+def test_micro_batches_of_equal_tokens_need_less_memory(prepared):
+    dataset, plm = prepared
+    sizes = {"pretrain.global_batch_size": 360, "pretrain.micro_batch_size": 180}
+    config = replaced(tiny_config(dataset.uri, plm), sizes)
+    rows, tokens = (
+        size_training(replaced(config, {"pretrain.micro_batches_equal_in": equal_in}), "pretrain")
+        for equal_in in ("rows", "tokens")
+    )
+    assert tokens["data"]["tokens"] < rows["data"]["tokens"]
+    assert tokens["worker_bytes"]["activations"] < rows["worker_bytes"]["activations"]
 
 
 def test_sizes_before_there_is_a_dataset(tmp_path):
