@@ -19,7 +19,7 @@ ORDER = [
     {"config"},
     {"data", "models", "tuning"},
     {"evaluation", "objectives"},
-    {"export"},
+    {"export", "tables"},
     {"scoring"},
     {"training"},
     {"report"},

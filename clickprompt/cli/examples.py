@@ -4,7 +4,7 @@ __all__ = ["EXAMPLES", "GROUPS"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("fetch", "init", "prepare", "tokenize", "synth"),
-    "Training": ("pretrain", "finetune", "tune", "pipeline"),
+    "Training": ("pretrain", "finetune", "tune", "pipeline", "reproduce"),
     "What came out": ("evaluate", "recovery", "attention", "compare", "report", "predict"),
     "To a server": ("export", "serve"),
     "Clusters and machines": ("submit", "job", "doctor", "plan", "benchmark"),
@@ -36,6 +36,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "clickprompt pipeline log.yaml --run runs/first",
         "clickprompt pipeline --config demo --run runs/demo",
         "clickprompt pipeline bookcrossing --minutes 30 --run runs/books",
+    ),
+    "reproduce": (
+        "clickprompt reproduce table-2 --dataset movielens-100k --budget smoke --run runs/tables",
+        "clickprompt reproduce table-2 --dataset bookcrossing --budget cpu --plan --run runs/tables",
     ),
     "evaluate": (
         "clickprompt evaluate --run runs/finetuned",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from clickprompt.cli import cluster, data, results, serving, settings, training
+from clickprompt.cli import cluster, data, reproducing, results, serving, settings, training
 from clickprompt.cli.help import Command
 from clickprompt.cli.options import app
 from clickprompt.cli.renamed import check_spelling
@@ -20,7 +20,7 @@ from clickprompt.io.progress import say
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = (data, training, results, serving, cluster, settings)
+COMMANDS = (data, training, reproducing, results, serving, cluster, settings)
 """Modules with commands. Importing a module registers its commands; examples.py has their order in --help."""
 
 for _commands in (app, cluster.job_app):

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -78,17 +78,26 @@ class Column:
     missing: str = "–"
     interval: bool = False
     """whether its cells are (low, high), which become two columns of the CSV"""
+    link: bool = False
+    """whether its cells are lists of (text, address relative to the page)"""
 
     def text(self, value: Any) -> str:
+        if self.link:
+            return ", ".join(text for text, _ in value)
         gone = value is None or (isinstance(value, float) and not math.isfinite(value))
         return self.missing if gone else self.show(value)
+
+    def html(self, value: Any) -> str:
+        if self.link:
+            return ", ".join(f'<a href="{escape(to)}">{escape(text)}</a>' for text, to in value)
+        return escape(self.text(value))
 
     def csv_names(self) -> list[str]:
         return [f"{self.name} low", f"{self.name} high"] if self.interval else [self.name]
 
     def csv_values(self, value: Any) -> list[Any]:
         if not self.interval:
-            return [value]
+            return [self.text(value)] if self.link else [value]
         return [None, None] if value is None else list(value)
 
 
@@ -98,6 +107,8 @@ class Table:
     rows: list[list[Any]]
     shown: int = 60
     """number of rows in the page and in Markdown; the CSV has all"""
+    marks: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(row, column) → "best" or "second", which are bold and underlined"""
 
     def html(self, label: str) -> str:
         """Return the table as HTML. It scrolls in a box of its own if the page is too narrow."""
@@ -107,8 +118,11 @@ class Table:
             for column, side in zip(self.columns, sides, strict=True)
         )
         body = ""
-        for row in self.rows[: self.shown]:
-            first, *cells = map(escape, self._texts(row))
+        for line, row in enumerate(self.rows[: self.shown]):
+            first, *cells = (
+                _marked(column.html(value), self.marks.get((line, place)))
+                for place, (column, value) in enumerate(zip(self.columns, row, strict=True))
+            )
             named = f'<th scope="row"{sides[0]}><span class="name">{first}</span></th>'
             others = (f"<td{side}>{cell}</td>" for side, cell in zip(sides[1:], cells, strict=True))
             body += f"<tr>{named}{''.join(others)}</tr>"
@@ -146,8 +160,15 @@ class Table:
             [column.name for column in self.columns],
             ["---" if texts else "---:" for texts in self._of_texts()],
         ]
-        lines += [self._texts(row) for row in self.rows[: self.shown]]
-        return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
+        lines = [[plain(cell) for cell in line] for line in lines]
+        lines += [
+            [
+                _marked(plain(cell), self.marks.get((line, place)))
+                for place, cell in enumerate(self._texts(row))
+            ]
+            for line, row in enumerate(self.rows[: self.shown])
+        ]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def _of_texts(self) -> list[bool]:
         """Return which columns hold texts and are therefore aligned left."""
@@ -155,6 +176,11 @@ class Table:
 
     def _texts(self, row: list[Any]) -> list[str]:
         return [column.text(value) for column, value in zip(self.columns, row, strict=True)]
+
+
+def _marked(text: str, mark: str | None) -> str:
+    tag = {"best": "b", "second": "u"}.get(mark or "")
+    return f"<{tag}>{text}</{tag}>" if tag else text
 
 
 def plain(text: str) -> str:

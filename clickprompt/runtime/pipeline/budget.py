@@ -14,7 +14,7 @@ from clickprompt.runtime.pipeline.sizes import Pace, Size, fit
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.training_run import TrainingRun
 
-__all__ = ["sized"]
+__all__ = ["sized", "step_time"]
 
 _SHARES = {"pretrain": 3.0, "with-plm": 3.0, "scratch": 1.0, "without-plm": 1.0}
 # Seconds before a stage's first step and after its last one, measured on two cores
@@ -64,7 +64,7 @@ def _paces(
             continue
         # Without `init`, because the pretrained weights aren't there yet
         training = check_training(replaced(config, {"finetune.init": None}), stage, again=True)
-        counts, found = training.dataset.counts, _timed(training)
+        counts, found = training.dataset.counts, step_time(training)
         validation = found.get("validation", 0.0)
         paces[name] = Pace(
             training.order.total_steps,
@@ -78,7 +78,8 @@ def _paces(
     return paces
 
 
-def _timed(training: TrainingRun) -> dict[str, float]:
+def step_time(training: TrainingRun) -> dict[str, float]:
+    """Time a step, and a validation, of the run where its workers would compute."""
     runtime = training.config.runtime
     threads = worker_threads(runtime.min_workers, runtime.cpus_per_worker, shared=runtime.address != "local")
     if not in_process(runtime):

@@ -1,0 +1,1 @@
+"""Make the paper's tables: `clickprompt reproduce`."""
