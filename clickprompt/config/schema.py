@@ -76,6 +76,10 @@ class Config(Frozen):
     """A run's whole configuration."""
 
     seed: int = Field(default=0, ge=0, description="seed of weights, order, masks, dropout and hashed splits")
+    baseline: str = Field(
+        default="none",
+        description="model to train in ClickPrompt's place, on the same stream: none or ptab",
+    )
     data: DataConfig = DataConfig()
     ctr: CTRConfig = CTRConfig()
     plm: PLMConfig = PLMConfig()

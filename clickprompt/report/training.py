@@ -89,9 +89,10 @@ def _model(run: Run) -> str:
         return f"{backbone}, on ids ({run.config.get('pretrain.id_objective')})"
     if run.objective == "without_plm":
         return f"{backbone}, {'initialised by ' + _last(run) if _last(run) else 'from scratch'}"
-    return f"{backbone} + {plm or 'PLM'}, K = {prompts}" + (
-        f", initialised by {_last(run)}" if _last(run) else ""
-    )
+    start = f", initialised by {_last(run)}" if _last(run) else ""
+    if (baseline := run.config.get("baseline", "none")) != "none":
+        return f"{baseline}: {plm or 'PLM'}{start}"
+    return f"{backbone} + {plm or 'PLM'}, K = {prompts}{start}"
 
 
 def _last(run: Run) -> str:

@@ -48,14 +48,13 @@ class RowScorer:
         def column(parts: list[torch.Tensor]) -> np.ndarray:
             return torch.cat(parts).float().cpu()[counted].numpy()
 
+        ctr, plm = ([logits for logits in tower if logits is not None] for tower in zip(*towers, strict=True))
         return Scores(
             torch.cat([batch.row_ids for batch in batches])[counted].numpy(),
             column([batch.labels for batch in batches]),
             column([self._model.joined(*logits) for logits in towers]),
-            column([ctr for ctr, _ in towers]),
-            column([plm for _, plm in towers if plm is not None])
-            if towers and towers[0][1] is not None
-            else None,
+            column(ctr) if ctr else None,
+            column(plm) if plm else None,
         )
 
     def batch(self, rows: pa.Table) -> Batch:

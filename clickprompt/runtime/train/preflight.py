@@ -35,6 +35,7 @@ from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_in
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
+from clickprompt.models.baselines import check_baseline
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
@@ -63,6 +64,7 @@ def check_training(
     stage = config.stage(stage_name)
     objective = stage.objective
     get_backbone(config.ctr.backbone)
+    check_baseline(config, stage_name)
     if not in_process(config.runtime):
         from clickprompt.runtime.cluster.connect import check_cpus  # imports ray, which takes seconds
 
@@ -205,9 +207,15 @@ def _check_init(
             "give the pretraining it started from"
         )
     earlier = stored_config(info.config)
+    if earlier.baseline != config.baseline:
+        raise ConfigError(
+            f"{what}: trained with baseline={earlier.baseline}, not {config.baseline}; use that one's runs"
+        )
     if info.objective == "pretrain":
         check_labels(what, earlier, config)
-    has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids
+    has_ctr = config.baseline == "none" and (
+        info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids
+    )
     if not has_ctr and objective in ("without_plm", "pretrain_ids"):
         raise ConfigError(
             f"{what}: pretrained without prompts, so it has no CTR tower to start from; set "

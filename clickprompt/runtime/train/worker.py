@@ -18,7 +18,8 @@ from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
-from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
 from clickprompt.models.layers import ALL_ROWS
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory

@@ -1,0 +1,51 @@
+"""What a baseline is: a model on ClickPrompt's stream, engines, checkpoints and evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from clickprompt.config import Config, value_of
+from clickprompt.errors import ConfigError
+from clickprompt.models.clickprompt import ClickPrompt
+
+if TYPE_CHECKING:
+    from clickprompt.models.plm import PromptedPLM
+
+__all__ = ["Baseline"]
+
+
+class Baseline(ClickPrompt):
+    """A model of a PLM alone: no CTR tower, no ids, no prompts.
+
+    A subclass is built by `Subclass(plm, config, pretrain=…)`, in a fixed random state.
+    """
+
+    name: ClassVar[str]
+    """as `baseline` has it"""
+    stages: ClassVar[tuple[str, ...]]
+    """the stages that it is trained in"""
+
+    def __init__(self, plm: PromptedPLM, config: Config, *, pretrain: bool) -> None:
+        """pretrain: the model is to have no click logit."""
+        super().__init__(None, plm, 0, pooling=config.plm.pooling, click_head=not pretrain)
+
+    @classmethod
+    def check(cls, config: Config, stage_name: str) -> None:
+        """Raise ConfigError for a stage that the baseline lacks, or a setting that it can't follow."""
+        if stage_name not in cls.stages:
+            raise ConfigError(
+                f"baseline={cls.name} has no stage {stage_name}; run clickprompt {' or '.join(cls.stages)}"
+            )
+        wanted: dict[str, tuple[Any, str]] = {
+            "prompt.num_prompts": (0, "has no prompts"),
+            f"{stage_name}.with_plm": (True, "is its PLM alone"),
+            "pretrain.id_objective": ("none", "reads no ids"),
+            "pretrain.text_id_weight": (0, "reads no ids"),
+            "data.id_dropout": (0, "reads no ids"),
+            f"{stage_name}.embedding_optimizer": ("dense", "has no embedding tables"),
+            "plm.click_text": (False, "has a click head of its own"),
+        }
+        for key, (value, why) in wanted.items():
+            if (found := value_of(config, key)) != value:
+                shown, needed = (str(one).lower() if isinstance(one, bool) else one for one in (found, value))
+                raise ConfigError(f"{key}={shown}: baseline={cls.name} {why}; set {key}={needed}")
