@@ -171,7 +171,10 @@ class ClickLoss(nn.Module):
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
-    """Return what the model's forward takes from a batch."""
+    """Return what the model's forward takes from a batch; with an item's text of its own, CTR-BERT's."""
+    if batch.item_input_ids is not None:
+        user = batch.field_ids, batch.input_ids, batch.attention_mask
+        return *user, batch.item_input_ids, batch.item_attention_mask
     return batch.field_ids, batch.input_ids, batch.attention_mask, batch.click_positions, batch.click_answers
 
 

@@ -9,6 +9,7 @@ from clickprompt.config.base import (
     Pooling,
     Precision,
 )
+from clickprompt.config.baselines import CTRBertConfig
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -37,6 +38,7 @@ from clickprompt.config.sweep import SearchRange, TuneConfig
 __all__ = [
     "PRETRAINING",
     "SPLITS",
+    "CTRBertConfig",
     "CTRConfig",
     "Config",
     "DataConfig",

@@ -60,8 +60,12 @@ class Collator:
         id_dropout: float = 0.0,
         corruption: IdCorruption | None = None,
         label_share: float = 1.0,
+        item_fields: np.ndarray | None = None,
     ) -> None:
-        """Raises ConfigError if masking is asked for and can't be done."""
+        """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
+        then the user's. None: a row is one text.
+
+        Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
             raise ConfigError("masking needs text; give a token table with it")
         if masking and token_table and token_table.mask_id is None and lm in _NEEDS_MASK_TOKEN:
@@ -79,6 +83,7 @@ class Collator:
         self.id_dropout = id_dropout
         self.corruption = corruption
         self.label_share = label_share
+        self.item_fields = item_fields
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -233,6 +238,14 @@ class Collator:
         epoch: int,
     ) -> dict[str, np.ndarray]:
         """Return the text fields of Batch, and what `_corrupted` reads of the text."""
+        if self.item_fields is not None:
+            assert self.masking is None, "two texts are for finetuning"
+            user, item = (
+                table.assemble(field_ids, text[:, None] & fields, self.max_length)
+                for fields in (~self.item_fields, self.item_fields)
+            )
+            names = ("input_ids", "attention_mask", "item_input_ids", "item_attention_mask")
+            return dict(zip(names, (*user, *item), strict=True))
         input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
         plain = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.masking is None:

@@ -10,25 +10,31 @@ from clickprompt.config import stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.evaluation.predictions import Scores
 from clickprompt.export.checks import token_table
-from clickprompt.export.format import load_export
+from clickprompt.export.format import ExportInfo, load_export
+from clickprompt.models.baselines.ctr_bert import CTRBert
+from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.objectives import model_inputs
 
-__all__ = ["RowScorer", "filled_up"]
+__all__ = ["RowScorer", "filled_up", "load_scorer"]
 
 
 class RowScorer:
     """A trained model and the columns that it reads, with its token table if it has a PLM."""
 
     def __init__(self, export: str, dataset: Dataset, device: torch.device | None = None):
-        self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
-        self._model.to(self._device)
+        self._model, info = load_scorer(export, self._device)
         config = stored_config(info.config)
         self._batch_size = config.finetune.eval_batch_size
         self._collator = Collator(
-            dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length
+            dataset.columns,
+            token_table(export, info, dataset),
+            None,
+            max_length=config.plm.max_length,
+            item_fields=item_mask(config, dataset.field_names),
         )
 
     @torch.no_grad()
@@ -66,6 +72,15 @@ class RowScorer:
     def run(self, batch: Batch) -> None:
         """Run one forward pass, for timing."""
         self._model(*model_inputs(batch))
+
+
+def load_scorer(export: str, device: torch.device) -> tuple[ClickPrompt, ExportInfo]:
+    """Load an export's model for scoring on a device: CTR-BERT keeps its items' vectors."""
+    model, info = load_export(export)
+    model.to(device)
+    if isinstance(model, CTRBert):
+        model.keep_items()
+    return model, info
 
 
 def filled_up(columns: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:

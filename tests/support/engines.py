@@ -16,6 +16,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
@@ -87,6 +88,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         seed=config.seed,
         corruption=corruption,
         label_share=config.finetune.label_share,
+        item_fields=item_mask(config, dataset.field_names),
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from clickprompt.config import Config, value_of
 from clickprompt.errors import ConfigError
-from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.clickprompt import ClickHead, ClickPrompt
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM
@@ -24,17 +24,22 @@ class Baseline(ClickPrompt):
     """as `baseline` has it"""
     stages: ClassVar[tuple[str, ...]]
     """the stages that it is trained in"""
+    texts: ClassVar[int] = 1
+    """texts of a row that its click head reads"""
 
     def __init__(self, plm: PromptedPLM, config: Config, *, pretrain: bool) -> None:
         """pretrain: the model is to have no click logit."""
-        super().__init__(None, plm, 0, pooling=config.plm.pooling, click_head=not pretrain)
+        super().__init__(None, plm, 0, pooling=config.plm.pooling, click_head=False)
+        if not pretrain:
+            self.click_head = ClickHead(self.texts * plm.hidden_size)
 
     @classmethod
     def check(cls, config: Config, stage_name: str) -> None:
-        """Raise ConfigError for a stage that the baseline lacks, or a setting that it can't follow."""
+        """Raise ConfigError for a pretraining that the baseline lacks, or a setting that it can't follow."""
         if stage_name not in cls.stages:
             raise ConfigError(
-                f"baseline={cls.name} has no stage {stage_name}; run clickprompt {' or '.join(cls.stages)}"
+                f"baseline={cls.name} isn't pretrained; run clickprompt finetune (in a sweep: "
+                "tune.pretrain=false)"
             )
         wanted: dict[str, tuple[Any, str]] = {
             "prompt.num_prompts": (0, "has no prompts"),

@@ -27,6 +27,7 @@ from clickprompt.config import (
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.item_fields import find_item_fields
 from clickprompt.data.text.lengths import check_lengths
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -79,6 +80,9 @@ def check_training(
     config = replaced(config, {"data.version": dataset.version})
     if config.data.rows == "new":
         dataset = dataset.only_new()
+    if config.baseline == "ctr_bert":
+        item_fields = find_item_fields(dataset, config.ctr_bert.item_fields)
+        config = replaced(config, {"ctr_bert.item_fields": item_fields})
     if not again:
         dataset.verify()
     if isinstance(stage, FinetuneConfig):

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from clickprompt.config import PretrainConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import DataError, RunError
@@ -171,6 +172,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         if isinstance(training.stage, PretrainConfig)
         else None,
         label_share=training.config.finetune.label_share,
+        item_fields=item_mask(training.config, training.dataset.field_names),
     )
 
 

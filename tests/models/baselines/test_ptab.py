@@ -6,43 +6,15 @@ import torch
 
 from clickprompt.config import replaced
 from clickprompt.models.build import build_model
-from tests.support.baselines import dotted
+from tests.support.baselines import FIELD_IDS, INPUT_IDS, MASK, SIZES, click_head, dotted, drawn
 from tests.support.naive_plm import naive_plm
 from tests.support.tiny import tiny_config, write_plm
-
-INPUT_IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0], [2, 5, 6, 3, 0]])
-MASK = (INPUT_IDS > 0).long()
-FIELD_IDS = torch.zeros(3, 4, dtype=torch.int64)
-SIZES = [31, 3, 41, 7]
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     plm = write_plm(str(tmp_path_factory.mktemp("ptab") / "plm"))
     return tiny_config("nowhere", plm, **dotted("ptab"))
-
-
-def drawn(model):
-    """Weights far from 0, biases too, in float64."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.double().parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
-    return model.eval()
-
-
-def click_head(head, pooled: np.ndarray) -> list[float]:
-    """Eq. 8's MLP for vectors [B, H], number by number."""
-    weight, bias = head.dense.weight.tolist(), head.dense.bias.tolist()
-    (last,), (start,) = head.prediction.weight.tolist(), head.prediction.bias.tolist()
-    logits = []
-    for vector in pooled.tolist():
-        hidden = [
-            np.tanh(b + sum(w * x for w, x in zip(row, vector, strict=True)))
-            for row, b in zip(weight, bias, strict=True)
-        ]
-        logits.append(start + sum(w * h for w, h in zip(last, hidden, strict=True)))
-    return logits
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
