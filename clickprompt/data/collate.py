@@ -41,7 +41,7 @@ class Collator:
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
-    padding: no field's tokens, no targets.
+    padding: no field's tokens, no targets. `group` is the column of the groups that a ranking loss orders.
 
     If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
     one more masked field, of the `label_share` of the rows whose labels finetuning may use (drawn by `seed`);
@@ -61,6 +61,7 @@ class Collator:
         corruption: IdCorruption | None = None,
         label_share: float = 1.0,
         item_fields: np.ndarray | None = None,
+        group: str | None = None,
     ) -> None:
         """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
         then the user's. None: a row is one text.
@@ -84,6 +85,7 @@ class Collator:
         self.corruption = corruption
         self.label_share = label_share
         self.item_fields = item_fields
+        self.group = group
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -163,6 +165,8 @@ class Collator:
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
         value_fields = text.pop("value_fields", None)
+        if self.group is not None:
+            text["groups"] = np.asarray(columns[self.group], dtype=np.int64)[rows]
         if self.corruption is not None:
             ids, targets = self._corrupted(
                 self.corruption,

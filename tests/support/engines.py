@@ -23,6 +23,7 @@ from clickprompt.io import storage
 from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import build_objective
+from clickprompt.runtime.train.rankable import group_column
 from clickprompt.training import guards
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import TrainState
@@ -89,6 +90,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         corruption=corruption,
         label_share=config.finetune.label_share,
         item_fields=item_mask(config, dataset.field_names),
+        group=group_column(dataset, config, stage),
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -140,6 +142,7 @@ def record(
         seed=config.seed,
         epochs=8,
         max_steps=steps,
+        group_column=group_column(dataset, config, stage),
     )
     probe = Probe(built, collator, dataset)
     state = TrainState(step=resume)

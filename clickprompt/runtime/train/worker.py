@@ -173,6 +173,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         else None,
         label_share=training.config.finetune.label_share,
         item_fields=item_mask(training.config, training.dataset.field_names),
+        group=training.order.group_column,
     )
 
 
