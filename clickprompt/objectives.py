@@ -7,6 +7,7 @@ however that batch is divided into workers and micro-batches.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -17,6 +18,7 @@ from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.places import Cells
 from clickprompt.data.text.masking import IGNORED
+from clickprompt.models.baselines.ctrl import CTRL, contrastive_loss
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
 from clickprompt.models.ranking_loss import RANKING_TERMS
@@ -193,6 +195,53 @@ def _rows_and_fields(cells: Cells, batch: Batch) -> tuple[Tensor, Tensor]:
     return cells.numbers // num_fields, cells.numbers % num_fields
 
 
+@dataclass(frozen=True)
+class ContrastTerm:
+    """CTRL's loss over the rows of the global batch."""
+
+    subspaces: int
+    temperature: float
+    name: str = "contrast"
+    counted: str = "contrasted"
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Return whether a row is real, [B, 1] int64."""
+        return (batch.row_weight > 0).long().unsqueeze(1)
+
+    def loss(self, representations: Tensor, rows: Tensor) -> Tensor:
+        return contrastive_loss(representations, rows[:, 0] > 0, self.subspaces, self.temperature)
+
+    def count(self, rows: Tensor) -> Tensor:
+        return rows.sum()
+
+
+class ContrastLoss(nn.Module):
+    """CTRL's contrastive pretraining (models/baselines/ctrl.py)."""
+
+    def __init__(self, model: CTRL):
+        super().__init__()
+        self.model = model
+        self.joint = ContrastTerm(model.contrast.subspaces, model.temperature)
+        self.terms = {"contrast": 1.0}
+
+    def forward(self, batch: Batch, *, represent: bool = False) -> Tensor:
+        """Return the summed loss, [1], of this batch's rows alone or by `joint_gradient`; with `represent`
+        the representations, [B, D].
+        """
+        assert batch.input_ids is not None
+        assert batch.attention_mask is not None
+        found = self.model.representations(batch.field_ids, batch.input_ids, batch.attention_mask)
+        if represent:
+            return found
+        if batch.joint_gradient is None:
+            return self.joint.loss(found, self.joint.rows(batch)).reshape(1)
+        return (found * batch.joint_gradient).sum().reshape(1)
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Count the batch's own rows, [1]."""
+        return batch.row_weight.sum().reshape(1)
+
+
 class ClickLoss(nn.Module):
     """Binary cross entropy of the click (Eq. 2) on the model's logit, that of Eq. 9 or of Eq. 10."""
 
@@ -267,6 +316,8 @@ OBJECTIVES: dict[str, type[PretrainLoss] | type[ClickLoss]] = {
 def build_objective(model: ClickPrompt, stage: PretrainConfig | FinetuneConfig) -> Any:
     """Return what a stage minimises on its model, an Objective and a module."""
     if isinstance(stage, PretrainConfig):
+        if isinstance(model, CTRL):
+            return ContrastLoss(model)
         return PretrainLoss(model, {"ids": stage.id_weight, "text_ids": stage.text_id_weight})
     if stage.loss != "bce":
         return RankLoss(model, stage.loss, stage.rank_weight)

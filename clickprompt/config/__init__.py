@@ -9,7 +9,7 @@ from clickprompt.config.base import (
     Pooling,
     Precision,
 )
-from clickprompt.config.baselines import CTRBertConfig
+from clickprompt.config.baselines import CTRBertConfig, CTRLConfig
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -40,6 +40,7 @@ __all__ = [
     "SPLITS",
     "CTRBertConfig",
     "CTRConfig",
+    "CTRLConfig",
     "Config",
     "DataConfig",
     "EvaluateConfig",

@@ -53,7 +53,8 @@ def build_model(
         torch.default_generator.manual_seed(config.seed)
         ctr = (
             CTRModel(field_sizes, config.ctr, prediction=not pretrain, table_rows=table_rows)
-            if baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids)
+            if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
+            or (baseline is not None and baseline.has_ctr)
             else None
         )
         torch.default_generator.manual_seed(config.seed + 1)
@@ -65,14 +66,14 @@ def build_model(
         # transformers' models take seconds to import
         from clickprompt.models.plm_loading import load_plm, plm_from_config
 
-        lm_head = pretrain or config.plm.click_text
+        lm_head = (pretrain and (baseline is None or baseline.reads_masks)) or config.plm.click_text
         if plm_config is None:
             plm = load_plm(config.plm, prompt, lm_head=lm_head)
         else:
             plm = plm_from_config(plm_config, config.plm, prompt, lm_head=lm_head)
         torch.default_generator.manual_seed(config.seed + 2)
         if baseline is not None:
-            model = baseline(plm, config, pretrain=pretrain)
+            model = baseline(plm, config, pretrain=pretrain, ctr=ctr)
         else:
             model = ClickPrompt(
                 ctr,

@@ -9,6 +9,13 @@ SETTINGS = {
         "prompt.num_prompts": 0,
         "ctr_bert.item_fields": ["Movie ID", "Film genre"],
     },
+    "ctrl": {
+        "baseline": "ctrl",
+        "prompt.num_prompts": 0,
+        "finetune.with_plm": False,
+        "ctr.backbone": "autoint",
+        "ctrl.size": 6,
+    },
     "ptab": {"baseline": "ptab", "prompt.num_prompts": 0},
 }
 

@@ -76,7 +76,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
     table = None
     if model.plm is not None:
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
-    masking = config.masking if objective_name == "pretrain" else None
+    masking = config.masking if objective_name == "pretrain" and config.baseline != "ctrl" else None
     lm = objective.model.plm.lm_kind if masking else "masked"
     corruption = (
         IdCorruption.of(dataset, config.masking, config.pretrain, config.seed) if pretraining else None

@@ -99,7 +99,7 @@ def check_training(
         plm = check_plm(config.plm, config.prompt)
         check_plm_options(config)
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
-        if objective == "pretrain":
+        if objective == "pretrain" and config.baseline != "ctrl":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
@@ -221,8 +221,9 @@ def _check_init(
         )
     if info.objective == "pretrain":
         check_labels(what, earlier, config)
-    has_ctr = config.baseline == "none" and (
-        info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids
+    has_ctr = config.baseline == "ctrl" or (
+        config.baseline == "none"
+        and (info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids)
     )
     if not has_ctr and objective in ("without_plm", "pretrain_ids"):
         raise ConfigError(

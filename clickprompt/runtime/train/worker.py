@@ -161,7 +161,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
     return Collator(
         training.dataset.columns,
         open_model_table(training.dataset, tokenizer, training.config.plm) if tokenizer is not None else None,
-        training.config.masking if training.objective == "pretrain" else None,
+        training.config.masking if training.reads_masks else None,
         lm=training.lm_kind or "masked",
         max_length=training.config.plm.max_length,
         seed=training.config.seed,
