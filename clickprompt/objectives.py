@@ -7,6 +7,7 @@ however that batch is divided into workers and micro-batches.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -17,16 +18,58 @@ from clickprompt.config import FinetuneConfig, PretrainConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.places import Cells
 from clickprompt.data.text.masking import IGNORED
+from clickprompt.models.baselines.ctrl import CTRL, contrastive_loss
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
+from clickprompt.models.ranking_loss import RANKING_TERMS
 
-__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PretrainLoss", "build_objective", "model_inputs"]
+__all__ = [
+    "OBJECTIVES",
+    "ClickLoss",
+    "JointTerm",
+    "Objective",
+    "PretrainLoss",
+    "RankLoss",
+    "build_objective",
+    "model_inputs",
+]
+
+
+class JointTerm(Protocol):
+    """A term whose loss compares rows of the whole global batch (training/two_pass.py)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def counted(self) -> str:
+        """What its targets are called in the metrics."""
+        ...
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Return what the loss needs to know of each row, [B, C] int64."""
+        ...
+
+    def loss(self, representations: Tensor, rows: Tensor) -> Tensor:
+        """Return the summed loss, a scalar, of representations [N, D] and the rows' [N, C]."""
+        ...
+
+    def count(self, rows: Tensor) -> Tensor:
+        """Count the targets among the rows."""
+        ...
 
 
 class Objective(Protocol):
+    """With a joint term, a call with `represent=True` returns the representations [B, D] of its rows, and one
+    for a batch with `joint_gradient` has Σ representation · gradient in place of that term's loss.
+    """
+
     model: ClickPrompt
     terms: dict[str, float]
     """name of each loss → its weight in the sum that is minimised"""
+
+    @property
+    def joint(self) -> JointTerm | None: ...
 
     def __call__(self, batch: Batch, **options: Any) -> Tensor: ...
 
@@ -46,6 +89,8 @@ class PretrainLoss(nn.Module):
     - text_ids: cross entropy of the hidden ids, given the PLM's hidden states at their values' text (the
       other direction of FLIP's alignment, Wang et al. 2024).
     """
+
+    joint: JointTerm | None = None
 
     def __init__(self, model: ClickPrompt, weights: Mapping[str, float] | None = None):
         """weights: of the terms besides lm; default: 1."""
@@ -150,8 +195,57 @@ def _rows_and_fields(cells: Cells, batch: Batch) -> tuple[Tensor, Tensor]:
     return cells.numbers // num_fields, cells.numbers % num_fields
 
 
+@dataclass(frozen=True)
+class ContrastTerm:
+    """CTRL's loss over the rows of the global batch."""
+
+    subspaces: int
+    temperature: float
+    name: str = "contrast"
+    counted: str = "contrasted"
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Return whether a row is real, [B, 1] int64."""
+        return (batch.row_weight > 0).long().unsqueeze(1)
+
+    def loss(self, representations: Tensor, rows: Tensor) -> Tensor:
+        return contrastive_loss(representations, rows[:, 0] > 0, self.subspaces, self.temperature)
+
+    def count(self, rows: Tensor) -> Tensor:
+        return rows.sum()
+
+
+class ContrastLoss(nn.Module):
+    """CTRL's contrastive pretraining (models/baselines/ctrl.py)."""
+
+    def __init__(self, model: CTRL):
+        super().__init__()
+        self.model = model
+        self.joint = ContrastTerm(model.contrast.subspaces, model.temperature)
+        self.terms = {"contrast": 1.0}
+
+    def forward(self, batch: Batch, *, represent: bool = False) -> Tensor:
+        """Return the summed loss, [1], of this batch's rows alone or by `joint_gradient`; with `represent`
+        the representations, [B, D].
+        """
+        assert batch.input_ids is not None
+        assert batch.attention_mask is not None
+        found = self.model.representations(batch.field_ids, batch.input_ids, batch.attention_mask)
+        if represent:
+            return found
+        if batch.joint_gradient is None:
+            return self.joint.loss(found, self.joint.rows(batch)).reshape(1)
+        return (found * batch.joint_gradient).sum().reshape(1)
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Count the batch's own rows, [1]."""
+        return batch.row_weight.sum().reshape(1)
+
+
 class ClickLoss(nn.Module):
     """Binary cross entropy of the click (Eq. 2) on the model's logit, that of Eq. 9 or of Eq. 10."""
+
+    joint: JointTerm | None = None
 
     def __init__(self, model: ClickPrompt):
         super().__init__()
@@ -170,8 +264,44 @@ class ClickLoss(nn.Module):
         return batch.row_weight.sum().reshape(1)
 
 
+class RankLoss(nn.Module):
+    """Binary cross entropy of the click as in ClickLoss, and a loss of the order of clicks and other rows
+    within each group (models/ranking_loss.py): (1 − weight) of the one and weight of the other.
+    """
+
+    def __init__(self, model: ClickPrompt, loss: str, weight: float):
+        """loss: a key of RANKING_TERMS."""
+        super().__init__()
+        self.model = model
+        self.joint = RANKING_TERMS[loss]
+        self.terms = {"click": 1 - weight, loss: weight}
+
+    def forward(self, batch: Batch, *, represent: bool = False) -> Tensor:
+        """Return the summed losses, [2], the second one of this batch's own groups or by `joint_gradient`;
+        with `represent` the logits, [B, 1].
+        """
+        logits = self.model(*model_inputs(batch)).float()
+        if represent:
+            return logits.unsqueeze(1)
+        click = F.binary_cross_entropy_with_logits(
+            logits, batch.labels, weight=batch.row_weight, reduction="sum"
+        )
+        if batch.joint_gradient is None:
+            ranked = self.joint.loss(logits.unsqueeze(1), self.joint.rows(batch))
+        else:
+            ranked = (logits.unsqueeze(1) * batch.joint_gradient).sum()
+        return torch.stack([click, ranked.to(click.dtype)])
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Count the rows, and the batch's own pairs or groups, [2]."""
+        return torch.stack([batch.row_weight.sum(), self.joint.count(self.joint.rows(batch))])
+
+
 def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
-    """Return what the model's forward takes from a batch."""
+    """Return what the model's forward takes from a batch; with an item's text of its own, CTR-BERT's."""
+    if batch.item_input_ids is not None:
+        user = batch.field_ids, batch.input_ids, batch.attention_mask
+        return *user, batch.item_input_ids, batch.item_attention_mask
     return batch.field_ids, batch.input_ids, batch.attention_mask, batch.click_positions, batch.click_answers
 
 
@@ -186,5 +316,9 @@ OBJECTIVES: dict[str, type[PretrainLoss] | type[ClickLoss]] = {
 def build_objective(model: ClickPrompt, stage: PretrainConfig | FinetuneConfig) -> Any:
     """Return what a stage minimises on its model, an Objective and a module."""
     if isinstance(stage, PretrainConfig):
+        if isinstance(model, CTRL):
+            return ContrastLoss(model)
         return PretrainLoss(model, {"ids": stage.id_weight, "text_ids": stage.text_id_weight})
+    if stage.loss != "bce":
+        return RankLoss(model, stage.loss, stage.rank_weight)
     return ClickLoss(model)

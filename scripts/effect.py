@@ -34,7 +34,8 @@ from clickprompt.data.prepared.order import read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.io.environment import environment
-from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt, load_matching
 from clickprompt.objectives import build_objective, model_inputs
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.training_run import TrainingRun

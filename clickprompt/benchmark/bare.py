@@ -24,7 +24,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import PretrainLoss
 from clickprompt.training.optimizers import build_optimizer, set_learning_rates
 from clickprompt.training.precision import at_precision

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.optimizers import set_learning_rates

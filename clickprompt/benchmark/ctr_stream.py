@@ -22,7 +22,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.order import read_local_batches
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.train.preflight import check_training

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clickprompt.benchmark.ctr_arms import Shape, Steps
 from clickprompt.config import Config
 from clickprompt.data.batch import Batch
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 
 __all__ = ["FuxiCTRSteps"]
 

@@ -29,7 +29,8 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.models.clickprompt import ClickPrompt, build_model
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.objectives import PretrainLoss
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.training.engine import TorchEngine

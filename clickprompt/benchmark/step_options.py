@@ -29,7 +29,7 @@ from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize

@@ -10,6 +10,7 @@ from clickprompt.config.base import (
     Precision,
     ScoringPrecision,
 )
+from clickprompt.config.baselines import CTRBertConfig, CTRLConfig
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -38,7 +39,9 @@ from clickprompt.config.sweep import SearchRange, TuneConfig
 __all__ = [
     "PRETRAINING",
     "SPLITS",
+    "CTRBertConfig",
     "CTRConfig",
+    "CTRLConfig",
     "Config",
     "DataConfig",
     "EvaluateConfig",

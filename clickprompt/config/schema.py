@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from clickprompt.config.base import Frozen
+from clickprompt.config.baselines import CTRBertConfig, CTRLConfig
 from clickprompt.config.models import CTRConfig, PLMConfig, PromptConfig
 from clickprompt.config.runtime import RuntimeConfig
 from clickprompt.config.stages import EvaluateConfig, FinetuneConfig, MaskingConfig, PretrainConfig
@@ -76,10 +77,16 @@ class Config(Frozen):
     """A run's whole configuration."""
 
     seed: int = Field(default=0, ge=0, description="seed of weights, order, masks, dropout and hashed splits")
+    baseline: str = Field(
+        default="none",
+        description="model to train in ClickPrompt's place, on the same stream: none, ctr_bert, ctrl or ptab",
+    )
     data: DataConfig = DataConfig()
     ctr: CTRConfig = CTRConfig()
     plm: PLMConfig = PLMConfig()
     prompt: PromptConfig = PromptConfig()
+    ctr_bert: CTRBertConfig = CTRBertConfig()
+    ctrl: CTRLConfig = CTRLConfig()
     masking: MaskingConfig = MaskingConfig()
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()

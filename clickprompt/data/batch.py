@@ -1,6 +1,7 @@
 """The batch: what one forward pass reads.
 
-Shape legend: B rows, F fields, Z tokens of the longest row.
+Shape legend: B rows, F fields, Z tokens of the longest row, Y of the longest item text, D size of a
+representation.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,8 @@ class Batch:
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
     mlm_labels: Tensor | None = None  # [B, Z] int64, -100 = no target
     reading: Reading | None = None  # where mlm_labels are targets, and which other states are read
+    item_input_ids: Tensor | None = None  # [B, Y] int64, the item's text; input_ids are then the user's
+    item_attention_mask: Tensor | None = None  # [B, Y] int64
     click_positions: Tensor | None = None  # [B] int64, where the text has [MASK] for the click
     click_answers: Tensor | None = None  # [2] int64, the tokens of no and yes
     # Pretraining on ids (data/id_corruption.py), where field_ids are what is left of the row's own:
@@ -45,6 +48,8 @@ class Batch:
     candidate_log_q: Tensor | None = None  # [C] float32
     candidates_per_field: tuple[int, ...] = ()
     complete_fields: tuple[bool, ...] = ()  # whether the candidates are all ids of the field
+    groups: Tensor | None = None  # [B] int64, whose rows a ranking loss compares
+    joint_gradient: Tensor | None = None  # [B, D], of a loss over the global batch (two_pass.py)
     vocabulary: Tensor | None = None  # [V] int64, ascending: the softmax's tokens; None = the PLM's own
 
     def __len__(self) -> int:

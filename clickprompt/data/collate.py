@@ -42,7 +42,7 @@ class Collator:
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
-    padding: no field's tokens, no targets.
+    padding: no field's tokens, no targets. `group` is the column of the groups that a ranking loss orders.
 
     If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
     one more masked field, of the `label_share` of the rows whose labels finetuning may use (drawn by `seed`);
@@ -61,8 +61,13 @@ class Collator:
         id_dropout: float = 0.0,
         corruption: IdCorruption | None = None,
         label_share: float = 1.0,
+        item_fields: np.ndarray | None = None,
+        group: str | None = None,
     ) -> None:
-        """Raises ConfigError if masking is asked for and can't be done."""
+        """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
+        then the user's. None: a row is one text.
+
+        Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
             raise ConfigError("masking needs text; give a token table with it")
         if masking and token_table and token_table.mask_id is None and lm in _NEEDS_MASK_TOKEN:
@@ -80,6 +85,8 @@ class Collator:
         self.id_dropout = id_dropout
         self.corruption = corruption
         self.label_share = label_share
+        self.item_fields = item_fields
+        self.group = group
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -164,6 +171,8 @@ class Collator:
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
         value_fields = text.pop("value_fields", None)
+        if self.group is not None:
+            text["groups"] = np.asarray(columns[self.group], dtype=np.int64)[rows]
         if self.corruption is not None:
             ids, targets = self._corrupted(
                 self.corruption,
@@ -239,6 +248,14 @@ class Collator:
         epoch: int,
     ) -> dict[str, np.ndarray]:
         """Return the text fields of Batch, and what `_corrupted` reads of the text."""
+        if self.item_fields is not None:
+            assert self.masking is None, "two texts are for finetuning"
+            user, item = (
+                table.assemble(field_ids, text[:, None] & fields, self.max_length)
+                for fields in (~self.item_fields, self.item_fields)
+            )
+            names = ("input_ids", "attention_mask", "item_input_ids", "item_attention_mask")
+            return dict(zip(names, (*user, *item), strict=True))
         input_ids, attention_mask = table.assemble(field_ids, text, self.max_length)
         plain = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.masking is None:

@@ -17,7 +17,7 @@ SCHEMA = pa.schema(
         ("label", pa.int8()),
         ("logit", pa.float32()),  # from Eq. 9 or Eq. 10; what the metrics read
         ("probability", pa.float32()),  # σ(logit), for people and for serving
-        ("ctr_logit", pa.float32()),  # from the CTR tower alone
+        ("ctr_logit", pa.float32()),  # from the CTR tower alone; null without one
         ("plm_logit", pa.float32()),  # from the PLM tower alone; null without a PLM
     ]
 )
@@ -30,7 +30,8 @@ class Scores:
     row_ids: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
-    ctr_logits: np.ndarray
+    ctr_logits: np.ndarray | None
+    """None without a CTR tower"""
     plm_logits: np.ndarray | None
     """None without a PLM"""
 
@@ -48,19 +49,17 @@ def write_predictions(uri: str, scores: Scores) -> None:
     """
     # σ without overflow at large negative logits
     probability = np.exp(-np.logaddexp(0.0, -scores.logits.astype(np.float64)))
-    plm_logits = (
-        pa.nulls(len(scores.logits), pa.float32())
-        if scores.plm_logits is None
-        else pa.array(scores.plm_logits)
-    )
+    towers = [
+        pa.nulls(len(scores.logits), pa.float32()) if logits is None else pa.array(logits)
+        for logits in (scores.ctr_logits, scores.plm_logits)
+    ]
     columns = [
         scores.row_ids,
         scores.labels.astype(np.int8),
         scores.logits,
         probability.astype(np.float32),
-        scores.ctr_logits,
     ]
-    table = pa.Table.from_arrays([*map(pa.array, columns), plm_logits], schema=SCHEMA).sort_by("row_id")
+    table = pa.Table.from_arrays([*map(pa.array, columns), *towers], schema=SCHEMA).sort_by("row_id")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
@@ -118,6 +117,6 @@ def read_part(uri: str) -> pa.Table:
             f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder "
             "holds something else"
         )
-    if any(table[name].null_count for name in SCHEMA.names if name != "plm_logit"):
+    if any(table[name].null_count for name in ("row_id", "label", "logit", "probability")):
         raise DataError(f"{uri}: empty cells; predictions have none, predict again")
     return table

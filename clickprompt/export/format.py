@@ -27,7 +27,8 @@ from clickprompt.config import PRETRAINING, Config, ObjectiveName, replaced, sto
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
 from clickprompt.models.layers import ALL_ROWS, NO_ROWS, PackedEmbedding
 from clickprompt.models.tensor_file import write_tensors
 

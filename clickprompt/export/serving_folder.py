@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clickprompt.config import stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.segments import find_encoder
 from clickprompt.data.text.template import TEMPLATE, load_tokenizer
@@ -25,7 +26,7 @@ from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.export.checks import check_clicks
-from clickprompt.export.format import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export
+from clickprompt.export.format import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export, read_info
 from clickprompt.export.graphs import GRAPHS, GraphFormat
 from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.io import storage
@@ -68,6 +69,11 @@ def export_for_serving(
     if storage.exists(out) and not clear_unfinished(out):
         raise InputError(f"{out}: exists already; choose another folder")
     export = export_of(run)
+    if graph and (found := read_info(export)).objective == "with_plm":
+        remedy = "export a run finetuned with finetune.with_plm=false, or use --format safetensors"
+        if stored_config(found.config).baseline != "none":
+            remedy = "use --format safetensors"
+        raise DataError(f"{run}: scores with its PLM, and {to} is for the CTR model alone; {remedy}")
     model, info = load_export(export)
     dataset = dataset_of(info.config, data)
     if dataset.fingerprint != info.dataset_fingerprint:
@@ -76,11 +82,6 @@ def export_for_serving(
         )
     dataset.verify([])
     check_clicks(export, dataset)
-    if graph and info.objective != "without_plm":
-        raise DataError(
-            f"{run}: scores with its PLM, and {to} is for the CTR model alone; export a run finetuned "
-            "with finetune.with_plm=false, or use --format safetensors"
-        )
     transform = RowTransform.of_dataset(dataset) if raw else None
     if transform:
         check_lookups(transform)

@@ -6,24 +6,22 @@ V vocabulary, M masked positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from clickprompt.config import PRETRAINING, Config, ObjectiveName, Pooling
+from clickprompt.config import Pooling
 from clickprompt.data.places import read_places
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
-from clickprompt.models.id_heads import ReplacedHead, RestoringHead
-from clickprompt.models.layers import ALL_ROWS, linear
+from clickprompt.models.layers import linear
 from clickprompt.models.projector import PromptProjector
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM
 
-__all__ = ["ClickPrompt", "build_model", "load_matching", "unique_tensors"]
+__all__ = ["ClickHead", "ClickPrompt", "load_matching", "unique_tensors"]
 
 
 class ClickPrompt(nn.Module):
@@ -86,8 +84,11 @@ class ClickPrompt(nn.Module):
         attention_mask: Tensor | None = None,
         click_positions: Tensor | None = None,
         click_answers: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return (ctr_logits [B], plm_logits [B] or None without a PLM); arguments as for `forward`."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return (ctr_logits [B], plm_logits [B] or None without a PLM); arguments as for `forward`.
+
+        A baseline without a CTR tower has None for ctr_logits.
+        """
         assert self.ctr is not None, "built without a CTR tower"
         interaction_vector = self.ctr.interaction_vector(field_ids)
         ctr_logits = self.ctr.logits(field_ids, interaction_vector)
@@ -104,16 +105,25 @@ class ClickPrompt(nn.Module):
         assert click_positions is None, "the text ends with the click, which this model doesn't read"
         assert self.click_head is not None, "built without its click head"
         text = input_ids, attention_mask, soft_prompts
-        if self.pooling == "mean":
-            pooled = _mean(self.plm(*text), attention_mask)
-        else:
-            pooled = self.plm.state_of_each(_read_position(attention_mask, self.pooling), *text)
-        return ctr_logits, self.click_head(pooled)
+        return ctr_logits, self.click_head(self.pooled(*text))
 
-    def joined(self, ctr_logits: Tensor, plm_logits: Tensor | None) -> Tensor:
-        """Join the towers' logits [B] by Eq. 9; without prompts return their sum (Table 5)."""
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor | None = None) -> Tensor:
+        """Return what Eq. 8 reads of each text, [B, H]: input_ids, attention_mask [B, Z]."""
+        assert self.plm is not None
+        text = input_ids, attention_mask, soft_prompts
+        if self.pooling == "mean":
+            return _mean(self.plm(*text), attention_mask)
+        return self.plm.state_of_each(_read_position(attention_mask, self.pooling), *text)
+
+    def joined(self, ctr_logits: Tensor | None, plm_logits: Tensor | None) -> Tensor:
+        """Join the towers' logits [B] by Eq. 9; without prompts return their sum (Table 5), with one tower
+        its own.
+        """
         if plm_logits is None:
+            assert ctr_logits is not None
             return ctr_logits
+        if ctr_logits is None:
+            return plm_logits
         if self.ctr_weight is None:
             return ctr_logits + plm_logits
         return self.ctr_weight * ctr_logits + (1 - self.ctr_weight) * plm_logits
@@ -194,89 +204,6 @@ class ClickHead(nn.Module):
         """pooled [B, H] → plm_logits [B]."""
         pooled = pooled.to(self.dense.weight.dtype)  # the PLM may have another dtype
         return self.prediction(torch.tanh(self.dense(pooled))).squeeze(-1)
-
-
-def build_model(
-    config: Config,
-    field_sizes: Sequence[int],
-    *,
-    objective: ObjectiveName,
-    plm_config: dict[str, Any] | None = None,
-    table_rows: slice = ALL_ROWS,
-) -> ClickPrompt:
-    """Build the model that one objective trains, without parameters that would get no gradient.
-
-    Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has
-    no LM head (with plm.click_text: no click head), Eq. 10 has no PLM. If the PLM's learning rate is 0, it is
-    frozen. The weights depend on config.seed alone (those of the CTR tower whether or not there is a PLM), so
-    every process gets the same; torch's random state is left as it was.
-
-    plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
-    plm.path: for an export, whose tensors are loaded next.
-    table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
-
-    Raises ConfigError.
-    """
-    pretrain = objective in PRETRAINING
-    prompt = config.prompt
-    if not pretrain and not config.finetune.with_prompts:
-        prompt = prompt.model_copy(update={"num_prompts": 0})
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        ctr = (
-            CTRModel(field_sizes, config.ctr, prediction=not pretrain, table_rows=table_rows)
-            if prompt.num_prompts or not pretrain or config.pretrain.reads_ids
-            else None
-        )
-        torch.default_generator.manual_seed(config.seed + 1)
-        if objective == "without_plm":
-            return ClickPrompt(ctr, None, 0)
-        if objective == "pretrain_ids":
-            assert ctr is not None
-            return ClickPrompt(ctr, None, 0, id_head=_id_head(ctr, len(field_sizes), config))
-        # transformers' models take seconds to import
-        from clickprompt.models.plm_loading import load_plm, plm_from_config
-
-        lm_head = pretrain or config.plm.click_text
-        if plm_config is None:
-            plm = load_plm(config.plm, prompt, lm_head=lm_head)
-        else:
-            plm = plm_from_config(plm_config, config.plm, prompt, lm_head=lm_head)
-        torch.default_generator.manual_seed(config.seed + 2)
-        model = ClickPrompt(
-            ctr,
-            plm,
-            prompt.num_prompts,
-            pooling=config.plm.pooling,
-            click_head=not pretrain,
-            click_text=config.plm.click_text,
-            id_head=_id_head(ctr, len(field_sizes), config) if pretrain else None,
-            text_id_head=_text_id_head(ctr, plm, len(field_sizes), config) if pretrain else None,
-        )
-    if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
-        plm.freeze()
-    return model
-
-
-def _id_head(ctr: CTRModel | None, num_fields: int, config: Config) -> nn.Module | None:
-    """Build the head of pretrain.id_objective. Its weights depend on config.seed alone, as all others."""
-    if config.pretrain.id_objective == "none":
-        return None
-    assert ctr is not None
-    torch.default_generator.manual_seed(config.seed + 3)
-    if config.pretrain.id_objective == "replaced":
-        return ReplacedHead(ctr.interaction_dim, num_fields)
-    return RestoringHead(ctr.interaction_dim, num_fields, ctr.embedding.weight.shape[1])
-
-
-def _text_id_head(
-    ctr: CTRModel | None, plm: PromptedPLM, num_fields: int, config: Config
-) -> nn.Module | None:
-    if not config.pretrain.text_id_weight:
-        return None
-    assert ctr is not None
-    torch.default_generator.manual_seed(config.seed + 4)
-    return RestoringHead(plm.hidden_size, num_fields, ctr.embedding.weight.shape[1])
 
 
 def unique_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ _PREFIXES = {
     "click_head.": "heads",
     "id_head.": "heads",
     "text_id_head.": "heads",
+    "contrast.": "heads",
 }
 _TABLES = ("ctr.embedding.", "ctr.linear_terms.")
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt.config import PRETRAINING, PLMConfig, ScoringPrecision, stored_config
+from clickprompt.config import PRETRAINING, Config, ScoringPrecision, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import click_text_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
@@ -31,13 +32,12 @@ from clickprompt.export.format import (
     ExportInfo,
     dataset_of,
     export_of,
-    load_export,
     read_info,
 )
 from clickprompt.io import storage
 from clickprompt.objectives import model_inputs
-from clickprompt.scoring.precision import lower, matmuls_at
-from clickprompt.scoring.rows import filled_up
+from clickprompt.scoring.precision import matmuls_at
+from clickprompt.scoring.rows import filled_up, load_scorer
 
 __all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_scorer", "score_part", "served_dataset"]
 
@@ -116,11 +116,9 @@ class RawRowScorer:
         """`dataset`: the one it was trained on, or what an export for a server holds of it
         (`served_dataset`).
         """
-        self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._precision: ScoringPrecision = precision
-        self._model.to(self._device)
-        lower(self._model, precision, self._device)
+        self._model, info = load_scorer(export, self._device, precision)
         config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
         self._columns = dataset.columns
@@ -129,7 +127,7 @@ class RawRowScorer:
         if self._model.plm is not None:
             with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
                 separated = (info.serving or {}).get("separated")
-                self._texts = _Texts(dataset, folder, config.plm, self._model.plm.max_tokens, separated)
+                self._texts = _Texts(dataset, folder, config, self._model.plm.max_tokens, separated)
 
     def score(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> tuple[np.ndarray, Transformed]:
         """Return float32 logits, [B], of rows with the transform's columns, in their order. Raises BadValue
@@ -180,14 +178,14 @@ class _Texts:
     """
 
     def __init__(
-        self, dataset: Dataset, tokenizer: str, config: PLMConfig, max_tokens: int, separated: bool | None
+        self, dataset: Dataset, tokenizer: str, config: Config, max_tokens: int, separated: bool | None
     ) -> None:
         """max_tokens: what the PLM reads at most; separated: how segments join, if that is known already
         (data/text/segments.py).
         """
         loaded = load_tokenizer(tokenizer)
         self._columns = dataset.columns
-        self._max_length = config.max_length or max_tokens
+        self._max_length = config.plm.max_length or max_tokens
         known = separated is not None
         self._encoder = (
             SegmentEncoder(dataset, tokenizer_json(loaded), separated)
@@ -202,7 +200,8 @@ class _Texts:
             "special_ids": special,
             "all_special_ids": sorted(loaded.all_special_ids),
         }
-        self._click = click_text_of(dataset, loaded, config)
+        self._click = click_text_of(dataset, loaded, config.plm)
+        self._item_fields = item_mask(config, dataset.field_names)
 
     def batches(
         self,
@@ -234,9 +233,8 @@ class _Texts:
             spans,
             self._click,
         )
-        return Collator(self._columns, table, max_length=self._max_length).micro_batches(
-            columns | own, batch_size
-        )
+        collator = Collator(self._columns, table, max_length=self._max_length, item_fields=self._item_fields)
+        return collator.micro_batches(columns | own, batch_size)
 
 
 def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str) -> tuple[int, list[int]]:

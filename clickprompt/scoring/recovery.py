@@ -46,6 +46,10 @@ def check_recoverable(export: str, dataset: Dataset) -> ExportInfo:
             f"{export}: pretrained on ids alone, so there is no text to restore; finetune it and evaluate "
             "that"
         )
+    if info.config.get("baseline") == "ctrl":
+        raise DataError(
+            f"{export}: CTRL contrasts rows and restores no values; finetune it and evaluate that"
+        )
     if info.objective != "pretrain" or info.plm is None:
         raise DataError(f"{export}: finetuned, so it restores no values now; evaluate the pretraining run")
     # Imported here because transformers' models take seconds to import

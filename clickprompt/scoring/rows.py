@@ -10,13 +10,16 @@ from clickprompt.config import ScoringPrecision, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.evaluation.predictions import Scores
 from clickprompt.export.checks import token_table
-from clickprompt.export.format import load_export
+from clickprompt.export.format import ExportInfo, load_export
+from clickprompt.models.baselines.ctr_bert import CTRBert
+from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.objectives import model_inputs
 from clickprompt.scoring.precision import lower, matmuls_at
 
-__all__ = ["RowScorer", "filled_up"]
+__all__ = ["RowScorer", "filled_up", "load_scorer"]
 
 
 class RowScorer:
@@ -29,15 +32,17 @@ class RowScorer:
         device: torch.device | None = None,
         precision: ScoringPrecision = "fp32",
     ):
-        self._model, info = load_export(export)
         self._device = device or torch.device("cpu")
         self._precision: ScoringPrecision = precision
-        self._model.to(self._device)
-        lower(self._model, precision, self._device)
+        self._model, info = load_scorer(export, self._device, precision)
         config = stored_config(info.config)
         self._batch_size = config.finetune.eval_batch_size
         self._collator = Collator(
-            dataset.columns, token_table(export, info, dataset), None, max_length=config.plm.max_length
+            dataset.columns,
+            token_table(export, info, dataset),
+            None,
+            max_length=config.plm.max_length,
+            item_fields=item_mask(config, dataset.field_names),
         )
 
     @torch.no_grad()
@@ -58,14 +63,13 @@ class RowScorer:
         def column(parts: list[torch.Tensor]) -> np.ndarray:
             return torch.cat(parts).float().cpu()[counted].numpy()
 
+        ctr, plm = ([logits for logits in tower if logits is not None] for tower in zip(*towers, strict=True))
         return Scores(
             torch.cat([batch.row_ids for batch in batches])[counted].numpy(),
             column([batch.labels for batch in batches]),
             column([self._model.joined(*logits) for logits in towers]),
-            column([ctr for ctr, _ in towers]),
-            column([plm for _, plm in towers if plm is not None])
-            if towers and towers[0][1] is not None
-            else None,
+            column(ctr) if ctr else None,
+            column(plm) if plm else None,
         )
 
     def batch(self, rows: pa.Table) -> Batch:
@@ -78,6 +82,18 @@ class RowScorer:
         """Run one forward pass, for timing."""
         with matmuls_at(self._precision):
             self._model(*model_inputs(batch))
+
+
+def load_scorer(
+    export: str, device: torch.device, precision: ScoringPrecision
+) -> tuple[ClickPrompt, ExportInfo]:
+    """Load an export's model for scoring on a device: CTR-BERT keeps its items' vectors."""
+    model, info = load_export(export)
+    model.to(device)
+    lower(model, precision, device)
+    if isinstance(model, CTRBert):
+        model.keep_items()
+    return model, info
 
 
 def filled_up(columns: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:

@@ -36,6 +36,7 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
     prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their
               gradients
     LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
+    CTRL      12 N^2 M^2, for the similarities of all N rows of the global batch in M^2 pairs of sub-spaces
     id heads  12 B r C, for the share r of the values that are restored and C candidates of all fields: all
               values, or id_candidates a field
 
@@ -57,6 +58,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from clickprompt.config import Config, StageConfig
+from clickprompt.models.baselines.ctrl import CTRL
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import RestoringHead
 from clickprompt.models.layers import PackedEmbedding
@@ -158,6 +160,8 @@ def footprint(
         if zero_stage == 3:
             offloaded, weights = offloaded + weights, 0.0
     activations = activation_bytes(model, config, stage.micro_batch_size, tokens, num_targets)
+    if isinstance(model, CTRL):
+        activations += 12 * (stage.global_batch_size * config.ctrl.subspaces) ** 2
     largest = max(_bytes([parameter]) for parameter in parameters)
     begin, end = _moments(
         model, config, zero_stage, whole, trained, largest, several=stage.micro_batches(num_workers) > 1

@@ -95,6 +95,7 @@ def step_inputs(
 def _counts(objective: Objective, batch: Batch) -> Tensor:
     real = batch.row_weight.double()
     tokens = real.new_zeros(())
-    if batch.attention_mask is not None:
-        tokens = batch.attention_mask.sum(1).double() @ real
+    for mask in (batch.attention_mask, batch.item_attention_mask):
+        if mask is not None:
+            tokens = tokens + mask.sum(1).double() @ real
     return torch.cat([objective.count_targets(batch).double(), torch.stack([real.sum(), tokens])])

@@ -154,7 +154,7 @@ def make_point(config: Config, values: Mapping[str, Any], before: list[Point]) -
         raise ConfigError(f"tune.space: the point {shown} comes twice; give each value once")
     pretrain = None
     if wants_pretraining(config):
-        has_ctr = full.prompt.num_prompts or full.pretrain.reads_ids
+        has_ctr = full.prompt.num_prompts or full.pretrain.reads_ids or full.baseline == "ctrl"
         if not has_ctr and not full.finetune.with_plm:
             raise ConfigError(
                 f"tune.space: point {number} ({shown}): pretrained without prompts there is no CTR "

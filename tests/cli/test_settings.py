@@ -32,7 +32,7 @@ def test_presets(capsys):
 
 def test_without_a_key_the_sections_and_what_is_beside_them(capsys):
     found = json.loads(printed(capsys, "config", "--json"))
-    assert [each["key"] for each in found["keys"]] == ["seed"]
+    assert [each["key"] for each in found["keys"]] == ["seed", "baseline"]
     assert "pretrain.lr" in [each["section"] for each in found["sections"]]
     assert all(each["meaning"] for each in found["sections"])
     assert "clickprompt config SECTION" in printed(capsys, "config")

@@ -14,7 +14,7 @@ from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import PretrainLoss
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 

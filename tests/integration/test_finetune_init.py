@@ -6,7 +6,8 @@ import pytest
 
 from clickprompt.config import replaced
 from clickprompt.export.format import export_of, load_weights
-from clickprompt.models.clickprompt import build_model, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import unique_tensors
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.init_parts import deviations, trained_rows
 from tests.support.synthetic import FIELDS, write_dataset

@@ -5,7 +5,8 @@ import torch
 
 from clickprompt.config import load_config
 from clickprompt.errors import ConfigError
-from clickprompt.models.clickprompt import build_model, load_matching, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import load_matching, unique_tensors
 from clickprompt.models.parameter_groups import trainable_by_group
 from clickprompt.models.plm_families import PLM_FAMILIES
 

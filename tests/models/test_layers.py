@@ -5,7 +5,8 @@ import torch
 
 from clickprompt.config import load_config, replaced
 from clickprompt.models import layers
-from clickprompt.models.clickprompt import build_model, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import unique_tensors
 from clickprompt.models.layers import NO_ROWS
 from clickprompt.training.carry_over import tables_of
 

@@ -11,7 +11,7 @@ from clickprompt.data.places import read_places
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.models.plm_loading import check_plm, load_plm
 from clickprompt.objectives import ClickLoss, PretrainLoss
 from tests.support.tiny import tiny_config, write_both

@@ -12,7 +12,7 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.evaluation.attention import AttentionSums, summarise_attention
 from clickprompt.export.format import write_export
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.scoring.attention import PromptAttention, check_prompted
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both

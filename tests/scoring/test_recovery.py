@@ -26,7 +26,8 @@ from clickprompt.evaluation.recovery import (
 )
 from clickprompt.export.format import write_export
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import ClickPrompt, build_model
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.objectives import PretrainLoss
 from clickprompt.scoring.recovery import MASK_RATE, Recovery, check_recoverable
 from clickprompt.training.engine import weights_of

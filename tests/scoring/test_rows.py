@@ -8,7 +8,7 @@ from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.export.format import write_export
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.scoring.rows import RowScorer
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config, write_both

@@ -8,7 +8,7 @@ import torch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine

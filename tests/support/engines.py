@@ -16,12 +16,14 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import build_objective
+from clickprompt.runtime.train.rankable import group_column
 from clickprompt.training import guards
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import TrainState
@@ -74,7 +76,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
     table = None
     if model.plm is not None:
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
-    masking = config.masking if objective_name == "pretrain" else None
+    masking = config.masking if objective_name == "pretrain" and config.baseline != "ctrl" else None
     lm = objective.model.plm.lm_kind if masking else "masked"
     corruption = (
         IdCorruption.of(dataset, config.masking, config.pretrain, config.seed) if pretraining else None
@@ -87,6 +89,8 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         seed=config.seed,
         corruption=corruption,
         label_share=config.finetune.label_share,
+        item_fields=item_mask(config, dataset.field_names),
+        group=group_column(dataset, config, stage),
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -138,6 +142,7 @@ def record(
         seed=config.seed,
         epochs=8,
         max_steps=steps,
+        group_column=group_column(dataset, config, stage),
     )
     probe = Probe(built, collator, dataset)
     state = TrainState(step=resume)

@@ -6,7 +6,7 @@ import torch
 
 from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.export.format import write_export
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import tiny_config
 

@@ -6,7 +6,8 @@ import torch
 
 from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.models.clickprompt import build_model, load_matching
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import load_matching
 from clickprompt.objectives import model_inputs
 from clickprompt.training.engine import all_reduce_sum
 

@@ -8,7 +8,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine

@@ -12,7 +12,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import PretrainLoss
 from tests.support.tiny import tiny_config, write_both, write_plm
 

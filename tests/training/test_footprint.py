@@ -11,7 +11,7 @@ from clickprompt.config import load_config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import build_objective
 from clickprompt.training.footprint import (
     GPU_BUCKET,

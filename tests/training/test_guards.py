@@ -7,7 +7,7 @@ import torch
 from clickprompt.config import load_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.training import guards
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.guards import NonFiniteError, is_spike

@@ -13,7 +13,7 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import ClickLoss, PretrainLoss
 from clickprompt.training.checkpoint import TrainState, load_state, seal

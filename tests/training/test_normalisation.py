@@ -19,7 +19,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.models.plm_loading import check_plm
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.engine import TorchEngine, all_reduce_sum

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from clickprompt.config import load_config, replaced
-from clickprompt.models.clickprompt import build_model, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import unique_tensors
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.norms import Norms, far_from_fresh
 

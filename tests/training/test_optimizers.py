@@ -8,7 +8,7 @@ from torch import nn
 
 from clickprompt.config import load_config, replaced
 from clickprompt.models.backbones import BACKBONES
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import group_of, parameter_groups, trainable_by_group
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 from tests.support.tiny_plms import FAMILIES, save_plm

@@ -183,6 +183,11 @@ class Source(ABC):
         """
         return [FieldRule(FieldSchema(name=name, column=slug(name))) for name in self.fields]
 
+    @classmethod
+    def item_fields(cls) -> tuple[str, ...]:
+        """Return the fields that describe the item. Known logs have the user's first, then the item's."""
+        return cls.fields[cls.fields.index(cls.item_field) :] if cls.item_field else ()
+
     def roles(self) -> dict[str, str | None]:
         """Return the fields that identify a row's user and item, by their role."""
         return {"user": "User ID", "item": self.item_field}

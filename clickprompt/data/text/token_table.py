@@ -178,10 +178,11 @@ class TokenTable:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of the rows' sentences, padded on the right to the longest of them.
 
-        field_ids [B, F] integers, each field counted from 0; text [B] bool: rows with False get only the
-        special tokens (and the click's), or, if the family puts none around a text, one padding token that is
-        not masked out, because attention over nothing is undefined. Returns input_ids [B, Z] int64 and
-        attention_mask [B, Z] int64 (1 = token).
+        field_ids [B, F] integers, each field counted from 0; text [B] bool, or [B, F] for each segment: rows
+        with False get only the special tokens (and the click's), or, if the family puts none around a text,
+        one padding token that is not masked out, because attention over nothing is undefined.
+
+        Returns input_ids [B, Z] int64 and attention_mask [B, Z] int64 (1 = token).
         """
         cells = self._cells(field_ids)
         counts = self._counts(cells, text, max_length)
@@ -238,10 +239,10 @@ class TokenTable:
     def _counts(self, cells: np.ndarray, text: np.ndarray | None, max_length: int | None) -> np.ndarray:
         """Return [B, F] int64: tokens that each segment puts into its row."""
         counts = self.offsets[cells + 1] - self.offsets[cells]
+        if text is not None:
+            counts *= text if text.ndim == 2 else text[:, None]
         if max_length is not None and max_length < self.max_length:
             counts *= kept_segments(counts, max_length - self.fixed_length)
-        if text is not None:
-            counts *= np.asarray(text, dtype=np.int64)[:, None]
         return counts
 
     def _cells(self, field_ids: np.ndarray) -> np.ndarray:

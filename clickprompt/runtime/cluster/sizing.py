@@ -19,7 +19,9 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.models.backbones import get_backbone
-from clickprompt.models.clickprompt import ClickPrompt, build_model
+from clickprompt.models.baselines import check_baseline
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.runtime.train.preflight import check_batches
 from clickprompt.runtime.train.stream import read_ahead_bytes
 from clickprompt.training.footprint import built_bytes, count_parameters, footprint
@@ -88,6 +90,7 @@ def size_training(
     stage = config.stage(stage_name)
     objective = stage.objective
     get_backbone(config.ctr.backbone)
+    check_baseline(config, stage_name)
     check_batches(stage, config.runtime)
     runtime = config.runtime
     sizes = _sizes(

@@ -107,6 +107,11 @@ def _checked(config: Config) -> Config:
     """
     require_source(config.pipeline.source)
     get_backbone(config.ctr.backbone)
+    if config.baseline != "none":
+        raise ConfigError(
+            f"baseline={config.baseline}: the pipeline compares ClickPrompt with its own CTR model; run the "
+            "baseline by clickprompt pretrain, finetune and evaluate, or leave it out"
+        )
     if config.pretrain.with_plm and not config.prompt.num_prompts:
         raise ConfigError(
             "prompt.num_prompts=0: the pipeline pretrains a CTR tower, which the PLM reaches through "

@@ -27,6 +27,7 @@ from clickprompt.config import (
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
+from clickprompt.data.text.item_fields import find_item_fields
 from clickprompt.data.text.lengths import check_lengths
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -35,9 +36,11 @@ from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_in
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
+from clickprompt.models.baselines import check_baseline
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
+from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ def check_training(
     stage = config.stage(stage_name)
     objective = stage.objective
     get_backbone(config.ctr.backbone)
+    check_baseline(config, stage_name)
     if not in_process(config.runtime):
         from clickprompt.runtime.cluster.connect import check_cpus  # imports ray, which takes seconds
 
@@ -77,6 +81,9 @@ def check_training(
     config = replaced(config, {"data.version": dataset.version})
     if config.data.rows == "new":
         dataset = dataset.only_new()
+    if config.baseline == "ctr_bert":
+        item_fields = find_item_fields(dataset, config.ctr_bert.item_fields)
+        config = replaced(config, {"ctr_bert.item_fields": item_fields})
     if not again:
         dataset.verify()
     if isinstance(stage, FinetuneConfig):
@@ -92,7 +99,7 @@ def check_training(
         plm = check_plm(config.plm, config.prompt)
         check_plm_options(config)
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
-        if objective == "pretrain":
+        if objective == "pretrain" and config.baseline != "ctrl":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
@@ -110,7 +117,10 @@ def check_training(
         seed=config.seed,
         epochs=stage.epochs,
         max_steps=stage.max_steps,
+        group_column=group_column(dataset, config, stage),
     )
+    if order.group_column is not None and not again:
+        say(check_rankable(dataset, order, f"{stage_name}.loss"))
     if run is not None:
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None
@@ -205,9 +215,16 @@ def _check_init(
             "give the pretraining it started from"
         )
     earlier = stored_config(info.config)
+    if earlier.baseline != config.baseline:
+        raise ConfigError(
+            f"{what}: trained with baseline={earlier.baseline}, not {config.baseline}; use that one's runs"
+        )
     if info.objective == "pretrain":
         check_labels(what, earlier, config)
-    has_ctr = info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids
+    has_ctr = config.baseline == "ctrl" or (
+        config.baseline == "none"
+        and (info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids)
+    )
     if not has_ctr and objective in ("without_plm", "pretrain_ids"):
         raise ConfigError(
             f"{what}: pretrained without prompts, so it has no CTR tower to start from; set "

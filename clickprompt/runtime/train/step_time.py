@@ -8,7 +8,7 @@ import torch
 from clickprompt.config import FinetuneConfig
 from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import build_objective, model_inputs
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.runtime.train.worker import build_collator

@@ -49,6 +49,11 @@ class TrainingRun:
     def needs_text(self) -> bool:
         return self.objective in ("pretrain", "with_plm")
 
+    @property
+    def reads_masks(self) -> bool:
+        """Whether the PLM restores masked tokens."""
+        return self.objective == "pretrain" and self.config.baseline != "ctrl"
+
     def is_over(self, state: TrainState) -> bool:
         """Whether no step is left: all are done, or validation has stopped the run."""
         return state.stopped or state.step >= self.order.total_steps

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from clickprompt.config import PretrainConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
+from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import DataError, RunError
@@ -18,7 +19,8 @@ from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
-from clickprompt.models.clickprompt import ClickPrompt, build_model, load_matching, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
 from clickprompt.models.layers import ALL_ROWS
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory
@@ -159,7 +161,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
     return Collator(
         training.dataset.columns,
         open_model_table(training.dataset, tokenizer, training.config.plm) if tokenizer is not None else None,
-        training.config.masking if training.objective == "pretrain" else None,
+        training.config.masking if training.reads_masks else None,
         lm=training.lm_kind or "masked",
         max_length=training.config.plm.max_length,
         seed=training.config.seed,
@@ -170,6 +172,8 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         if isinstance(training.stage, PretrainConfig)
         else None,
         label_share=training.config.finetune.label_share,
+        item_fields=item_mask(training.config, training.dataset.field_names),
+        group=training.order.group_column,
     )
 
 

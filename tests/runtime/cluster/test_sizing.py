@@ -13,7 +13,7 @@ from clickprompt.data.prepared.order import Order
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.runtime.cluster.sizing import plan_table, size_training
 from tests.support.tiny import tiny_config, write_both, write_plm
 

@@ -12,7 +12,7 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.export.format import write_export
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.runtime.train.preflight import check_training, claim
 from clickprompt.training.engine import weights_of
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both, write_plm

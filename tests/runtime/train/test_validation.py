@@ -17,7 +17,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.errors import ConfigError, DataError, RunError
 from clickprompt.export.format import export_of, read_info, scores_of
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss
 from clickprompt.runtime.cluster.connect import check_cpus, check_room
 from clickprompt.runtime.train.evaluation_pool import PoolScoring, evaluation_pool

@@ -34,7 +34,7 @@ def config(tmp_path_factory):
 
 def untrained(config, run):
     """A run before its first step: its training, engine and exports."""
-    from clickprompt.models.clickprompt import build_model
+    from clickprompt.models.build import build_model
     from clickprompt.objectives import ClickLoss
     from clickprompt.training.engine import TorchEngine
 

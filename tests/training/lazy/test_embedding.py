@@ -20,7 +20,8 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.io import storage
-from clickprompt.models.clickprompt import build_model, load_matching, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import load_matching, unique_tensors
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine

@@ -14,7 +14,8 @@ from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.errors import DataError
-from clickprompt.models.clickprompt import build_model, unique_tensors
+from clickprompt.models.build import build_model
+from clickprompt.models.clickprompt import unique_tensors
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.lazy.sharded import ShardedEmbedding
