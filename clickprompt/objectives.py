@@ -19,14 +19,55 @@ from clickprompt.data.places import Cells
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
+from clickprompt.models.ranking_loss import RANKING_TERMS
 
-__all__ = ["OBJECTIVES", "ClickLoss", "Objective", "PretrainLoss", "build_objective", "model_inputs"]
+__all__ = [
+    "OBJECTIVES",
+    "ClickLoss",
+    "JointTerm",
+    "Objective",
+    "PretrainLoss",
+    "RankLoss",
+    "build_objective",
+    "model_inputs",
+]
+
+
+class JointTerm(Protocol):
+    """A term whose loss compares rows of the whole global batch (training/two_pass.py)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def counted(self) -> str:
+        """What its targets are called in the metrics."""
+        ...
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Return what the loss needs to know of each row, [B, C] int64."""
+        ...
+
+    def loss(self, representations: Tensor, rows: Tensor) -> Tensor:
+        """Return the summed loss, a scalar, of representations [N, D] and the rows' [N, C]."""
+        ...
+
+    def count(self, rows: Tensor) -> Tensor:
+        """Count the targets among the rows."""
+        ...
 
 
 class Objective(Protocol):
+    """With a joint term, a call with `represent=True` returns the representations [B, D] of its rows, and one
+    for a batch with `joint_gradient` has Σ representation · gradient in place of that term's loss.
+    """
+
     model: ClickPrompt
     terms: dict[str, float]
     """name of each loss → its weight in the sum that is minimised"""
+
+    @property
+    def joint(self) -> JointTerm | None: ...
 
     def __call__(self, batch: Batch, **options: Any) -> Tensor: ...
 
@@ -46,6 +87,8 @@ class PretrainLoss(nn.Module):
     - text_ids: cross entropy of the hidden ids, given the PLM's hidden states at their values' text (the
       other direction of FLIP's alignment, Wang et al. 2024).
     """
+
+    joint: JointTerm | None = None
 
     def __init__(self, model: ClickPrompt, weights: Mapping[str, float] | None = None):
         """weights: of the terms besides lm; default: 1."""
@@ -153,6 +196,8 @@ def _rows_and_fields(cells: Cells, batch: Batch) -> tuple[Tensor, Tensor]:
 class ClickLoss(nn.Module):
     """Binary cross entropy of the click (Eq. 2) on the model's logit, that of Eq. 9 or of Eq. 10."""
 
+    joint: JointTerm | None = None
+
     def __init__(self, model: ClickPrompt):
         super().__init__()
         self.model = model
@@ -168,6 +213,39 @@ class ClickLoss(nn.Module):
     def count_targets(self, batch: Batch) -> Tensor:
         """Count the rows, [1]."""
         return batch.row_weight.sum().reshape(1)
+
+
+class RankLoss(nn.Module):
+    """Binary cross entropy of the click as in ClickLoss, and a loss of the order of clicks and other rows
+    within each group (models/ranking_loss.py): (1 − weight) of the one and weight of the other.
+    """
+
+    def __init__(self, model: ClickPrompt, loss: str, weight: float):
+        """loss: a key of RANKING_TERMS."""
+        super().__init__()
+        self.model = model
+        self.joint = RANKING_TERMS[loss]
+        self.terms = {"click": 1 - weight, loss: weight}
+
+    def forward(self, batch: Batch, *, represent: bool = False) -> Tensor:
+        """Return the summed losses, [2], the second one of this batch's own groups or by `joint_gradient`;
+        with `represent` the logits, [B, 1].
+        """
+        logits = self.model(*model_inputs(batch)).float()
+        if represent:
+            return logits.unsqueeze(1)
+        click = F.binary_cross_entropy_with_logits(
+            logits, batch.labels, weight=batch.row_weight, reduction="sum"
+        )
+        if batch.joint_gradient is None:
+            ranked = self.joint.loss(logits.unsqueeze(1), self.joint.rows(batch))
+        else:
+            ranked = (logits.unsqueeze(1) * batch.joint_gradient).sum()
+        return torch.stack([click, ranked.to(click.dtype)])
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Count the rows, and the batch's own pairs or groups, [2]."""
+        return torch.stack([batch.row_weight.sum(), self.joint.count(self.joint.rows(batch))])
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
@@ -187,4 +265,6 @@ def build_objective(model: ClickPrompt, stage: PretrainConfig | FinetuneConfig) 
     """Return what a stage minimises on its model, an Objective and a module."""
     if isinstance(stage, PretrainConfig):
         return PretrainLoss(model, {"ids": stage.id_weight, "text_ids": stage.text_id_weight})
+    if stage.loss != "bce":
+        return RankLoss(model, stage.loss, stage.rank_weight)
     return ClickLoss(model)

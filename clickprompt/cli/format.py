@@ -192,13 +192,36 @@ def seeds_table(result: dict[str, Any]) -> str:
         if test is None:
             lines.append(f"  {label}: {_ONE_CLASS}")
             continue
-        low, high = test["interval"]
-        figures = (
-            f"t = {test['t']:.2f} on {test['degrees_of_freedom']} degrees of freedom, p = "
-            f"{test['p_value']:.3g}"
-        )
-        lines.append(f"  {label}: difference {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], {figures}")
+        lines.append(f"  {label}: {_t_test(test)}")
+    for name, of in result["ranking"].items():
+        means = f"{of['mean']:.4f} against {of['against_mean']:.4f}"
+        lines.append(f"  {name.replace('_', ' ')} by user: {means}, {_t_test(of['t_test'])}")
     return "\n".join(lines)
+
+
+def _t_test(test: dict[str, Any]) -> str:
+    low, high = test["interval"]
+    return (
+        f"difference {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], t = {test['t']:.2f} on "
+        f"{test['degrees_of_freedom']} degrees of freedom, p = {test['p_value']:.3g}"
+    )
+
+
+def _rankings(result: dict[str, Any]) -> str:
+    """Format one line for each kind of groups: users, and requests."""
+    lines = ""
+    for key, groups in (("ranking", "users"), ("ranking_by_request", "requests")):
+        found = result.get(key)
+        if found is None or not found["groups"]:
+            continue
+        figures = ", ".join(
+            f"{name.replace('_', ' ')} {value:.4f}" for name, value in found["figures"].items()
+        )
+        lines += (
+            f"\n{result['split']}, ranked within {found['groups']:,} {groups} "
+            f"({found['groups_left_out']:,} with rows of one class left out): {figures}"
+        )
+    return lines
 
 
 def _seeds_line(label: str, *pairs: tuple[float | None, float | None]) -> str:
@@ -257,7 +280,8 @@ def split_line(result: dict[str, Any]) -> str:
         f"calibration error {error:.4f}"
     )
     left_out = f"{result['left_out']}\n" if result["left_out"] else ""
-    return f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
+    whole = f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
+    return whole + _rankings(result)
 
 
 def _slice_line(label: str, figures: dict[str, Any]) -> str:

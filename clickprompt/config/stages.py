@@ -5,7 +5,7 @@ The defaults come from the paper's §4.1.4 and Appendix B.1.
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from clickprompt.config.base import Frozen, IdObjective, ObjectiveName
 from clickprompt.errors import ConfigError
@@ -249,6 +249,20 @@ class FinetuneConfig(StageConfig):
         description="embeddings from init of values that no training row had; own: as they are; "
         "mean: the mean of the field's others; unknown: that of the unknown id 0",
     )
+    loss: Literal["bce", "pairwise", "listwise"] = Field(
+        default="bce",
+        description="what is minimised; bce: cross entropy of the click (Eq. 2); pairwise, listwise: "
+        "besides, a loss of the order of clicks and other rows within each group (RankNet over pairs, "
+        "ListNet over groups): rows shown together if the log says which, else of one user (evaluate.user)",
+    )
+    rank_weight: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="weight of the pairwise or listwise loss; bce has 1 − rank_weight, which keeps the "
+        "probabilities calibrated; 1: without bce, so that only the order of the scores within a group means "
+        "something",
+    )
     epochs: int = Field(default=3, ge=1, description="number of times each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -316,4 +330,7 @@ class EvaluateConfig(Frozen):
         gt=0,
         lt=1,
         description="share of users and of items, the rarest in training, that count as long tail (Table 6)",
+    )
+    top_k: tuple[PositiveInt, ...] = Field(
+        default=(1, 5, 10), min_length=1, description="lengths k of NDCG@k and hit rate@k"
     )

@@ -1,6 +1,6 @@
 """The batch: what one forward pass reads.
 
-Shape legend: B rows, F fields, Z tokens of the longest row.
+Shape legend: B rows, F fields, Z tokens of the longest row, D size of a representation.
 """
 
 from collections.abc import Callable
@@ -45,6 +45,8 @@ class Batch:
     candidate_log_q: Tensor | None = None  # [C] float32
     candidates_per_field: tuple[int, ...] = ()
     complete_fields: tuple[bool, ...] = ()  # whether the candidates are all ids of the field
+    groups: Tensor | None = None  # [B] int64, whose rows a ranking loss compares
+    joint_gradient: Tensor | None = None  # [B, D], of a loss over the global batch (two_pass.py)
     vocabulary: Tensor | None = None  # [V] int64, ascending: the softmax's tokens; None = the PLM's own
 
     def __len__(self) -> int:

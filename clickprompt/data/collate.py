@@ -41,7 +41,7 @@ class Collator:
     Texts longer than `max_length` tokens lose whole fields (TokenTable). `id_dropout` is the rate at which an
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
-    padding: no field's tokens, no targets.
+    padding: no field's tokens, no targets. `group` is the column of the groups that a ranking loss orders.
 
     If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
     one more masked field, of the `label_share` of the rows whose labels finetuning may use (drawn by `seed`);
@@ -60,6 +60,7 @@ class Collator:
         id_dropout: float = 0.0,
         corruption: IdCorruption | None = None,
         label_share: float = 1.0,
+        group: str | None = None,
     ) -> None:
         """Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -79,6 +80,7 @@ class Collator:
         self.id_dropout = id_dropout
         self.corruption = corruption
         self.label_share = label_share
+        self.group = group
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -158,6 +160,8 @@ class Collator:
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
         value_fields = text.pop("value_fields", None)
+        if self.group is not None:
+            text["groups"] = np.asarray(columns[self.group], dtype=np.int64)[rows]
         if self.corruption is not None:
             ids, targets = self._corrupted(
                 self.corruption,

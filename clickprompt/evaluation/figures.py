@@ -19,6 +19,7 @@ from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.group_auc import auc_by_value, gauc
 from clickprompt.evaluation.metrics import auc_or_none, log_loss
 from clickprompt.evaluation.predictions import read_predictions, rows_of
+from clickprompt.evaluation.ranking import compare_ranking, ranking
 from clickprompt.evaluation.significance import auc_interval
 from clickprompt.evaluation.slices import TailSubset, cold_rows, figures_of, tail_subsets, tails
 from clickprompt.evaluation.streamed import streamed_figures
@@ -65,8 +66,8 @@ def figures_of_files(
     `EXACT_ROWS`, without all of them in memory (streamed.py).
 
     "left_out" names what is None for that reason (None if nothing is): every "auc_interval",
-    "auc_by_request", the AUCs of "by_value". The other AUCs then come from histograms and are within their
-    "auc_bound"; GAUC is exact.
+    "auc_by_request", "ranking_by_request", the AUCs of "by_value". The other AUCs then come from histograms
+    and are within their "auc_bound"; GAUC and "ranking" are exact.
     """
     rows = dataset.counts[split]
     if rows <= EXACT_ROWS:
@@ -76,7 +77,7 @@ def figures_of_files(
         folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset)
     )
     if dataset.grouped:
-        figures["auc_by_request"] = None
+        figures["auc_by_request"] = figures["ranking_by_request"] = None
     why = f"{rows:,} rows, more than the {EXACT_ROWS:,} that are sorted in memory"
     return {
         **figures,
@@ -95,13 +96,15 @@ def split_figures(
     """Compute the figures of the predictions (read_predictions) of a whole split.
 
     Returns {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc", "auc_by_request" (GAUC of
-    requests, if the log has groups), "calibration", "long_tail", "cold_start", "by_value"}. The last has,
-    field by field, each value's rows, clicks and AUC, if the field has at most `_MANY` values. Intervals are
-    95%, by user (`auc_interval`); by row for the values of the user's own field, each of which is one user.
+    requests, if the log has groups), "ranking" (ranking.py, by user), "ranking_by_request", "calibration",
+    "long_tail", "cold_start", "by_value"}. The last has, field by field, each value's rows, clicks and AUC,
+    if the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`); by row for the
+    values of the user's own field, each of which is one user.
 
-    base: another model's predictions of the same rows. Then there is "against" (comparison.py), too, also in
-    the subsets of the long tail. If all rows are of one class, no AUC is defined: those of the split, their
-    bounds and intervals are None. Raises DataError if predictions, base and split don't have the same rows.
+    base: another model's predictions of the same rows. Then there is "against" (comparison.py; of the split
+    also `compare_ranking`), too, also in the subsets of the long tail. If all rows are of one class, no AUC
+    is defined: those of the split, their bounds and intervals are None. Raises DataError if predictions, base
+    and split don't have the same rows.
     """
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     base_logits = None if base is None else paired_logits(predictions, base)
@@ -123,7 +126,15 @@ def split_figures(
             figures["against"] = None if figures["auc"] is None else compare(*chosen)
         return figures
 
+    def against(base_logits: np.ndarray) -> dict[str, Any]:
+        found = compare(ids[user], labels, logits, base_logits)
+        for name, groups in (("ranking", ids[user]), ("ranking_by_request", requests)):
+            if groups is not None:
+                found[name] = compare_ranking(groups, labels, logits, base_logits, settings.top_k)
+        return found
+
     whole = auc_or_none(labels, logits)
+    requests = _groups(predictions, dataset, split) if dataset.grouped else None
     subsets = tail_subsets(ids[user], ids[item], tails(counts[user], counts[item], settings.tail_share))
     cold = {name: rows for name, rows in cold_rows(ids, counts).items() if rows.any() or name == "none"}
     return {
@@ -133,10 +144,14 @@ def split_figures(
         "auc_interval": None if whole is None else auc_interval(ids[user], labels, logits),
         "log_loss": log_loss(labels, logits),
         "gauc": gauc(ids[user], labels, logits)._asdict(),
+        "ranking": ranking(ids[user], labels, logits, settings.top_k)._asdict(),
         **(
-            {"auc_by_request": gauc(_groups(predictions, dataset, split), labels, logits)._asdict()}
-            if dataset.grouped
-            else {}
+            {}
+            if requests is None
+            else {
+                "auc_by_request": gauc(requests, labels, logits)._asdict(),
+                "ranking_by_request": ranking(requests, labels, logits, settings.top_k)._asdict(),
+            }
         ),
         "calibration": {
             name: _calibration(labels, logits, edges)
@@ -161,7 +176,7 @@ def split_figures(
             )
             for name in _with_few_values(dataset)
         },
-        **({} if base_logits is None else {"against": compare(ids[user], labels, logits, base_logits)}),
+        **({} if base_logits is None else {"against": against(base_logits)}),
     }
 
 

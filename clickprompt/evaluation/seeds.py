@@ -27,10 +27,10 @@ def compare_seeds(
     """Compare what `evaluate` returned for runs of one model and of another, in any order; runs pair up by
     their seeds.
 
-    Returns {"split", "rows", "runs", "auc", "log_loss"}. "runs" has for each seed "seed", "run", "auc",
-    "log_loss" and the other run's under "against"; the last two have "mean", "sd", "against_mean",
+    Returns {"split", "rows", "runs", "auc", "log_loss", "ranking"}. "runs" has for each seed "seed", "run",
+    "auc", "log_loss" and the other run's under "against"; the last two have "mean", "sd", "against_mean",
     "against_sd" and "t_test" (`paired_t_test`), "auc" also "relative_improvement" (Table 2's Rel.Impr, of the
-    means).
+    means). "ranking" has the same for each figure of the users' rankings that all runs have, and GAUC.
 
     If all rows are of one class, all of "auc" is None.
 
@@ -61,7 +61,29 @@ def compare_seeds(
         figures["auc"]["mean"], figures["auc"]["against_mean"]
     )
     lines = [{"seed": run["seed"], **_scores(run), "against": _scores(base)} for run, base in pairs]
-    return {"split": first["split"], "rows": first["rows"], "runs": lines, **figures}
+    return {
+        "split": first["split"],
+        "rows": first["rows"],
+        "runs": lines,
+        **figures,
+        "ranking": _rankings([run for run, _ in pairs], [base for _, base in pairs]),
+    }
+
+
+def _rankings(runs: list[dict[str, Any]], bases: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Compare each figure that all runs have: GAUC and those of their users' rankings."""
+    ours, theirs = ([_ranked(run) for run in arm] for arm in (runs, bases))
+    found = {}
+    for name in ours[0]:
+        values, base_values = ([run.get(name) for run in arm] for arm in (ours, theirs))
+        if None not in (*values, *base_values):
+            found[name] = _compared(values, base_values)  # pyright: ignore[reportArgumentType]
+    return found
+
+
+def _ranked(result: dict[str, Any]) -> dict[str, float | None]:
+    gauc = (result.get("gauc") or {}).get("value")
+    return {"gauc": gauc, **(result.get("ranking") or {}).get("figures", {})}
 
 
 def _by_seed(results: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:

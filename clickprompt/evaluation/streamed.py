@@ -2,16 +2,16 @@
 prediction files at a time.
 
 Memory grows with the vocabulary and not with the rows: every AUC comes from an `AucHistogram` (16 MiB at
-most), certain to its bound. GAUC is exact: rows wait in temporary files, 9 bytes each, until all of a user's
-are there. Intervals of AUCs and AUC by value are left out, because they need all rows sorted or a histogram
-per value.
+most), certain to its bound. GAUC and the figures of users' rankings are exact: rows wait in temporary files,
+9 bytes each, until all of a user's are there. Intervals of AUCs and AUC by value are left out, because they
+need all rows sorted or a histogram per value.
 """
 
 import math
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from clickprompt.evaluation.calibration import (
 from clickprompt.evaluation.group_auc import Gauc, gauc
 from clickprompt.evaluation.metrics import log_loss
 from clickprompt.evaluation.predictions import part_uri, read_part, rows_of
+from clickprompt.evaluation.ranking import Ranked, merged, ranking
 from clickprompt.evaluation.slices import cold_rows, judged, tail_subsets, tails
 from clickprompt.io import storage
 
@@ -78,7 +79,7 @@ class _Sums:
 
 
 class _ByUser:
-    """Rows in files by user, so that GAUC needs only some of the users at a time."""
+    """Rows in files by user, so that figures of users need only some of the users at a time."""
 
     _ROW = np.dtype([("user", "<i4"), ("label", "i1"), ("logit", "<f4")])
 
@@ -93,9 +94,13 @@ class _ByUser:
             with storage.user_errors(path), open(path, "ab") as stream:
                 stream.write(rows[part == number].tobytes())
 
-    def gauc(self) -> Gauc:
-        found = (np.fromfile(path, self._ROW) for path in self._paths)
-        parts = [gauc(rows["user"], rows["label"], rows["logit"]) for rows in found]
+    def figures(self, top_k: Sequence[int]) -> tuple[Gauc, Ranked]:
+        parts, ranked = [], []
+        for path in self._paths:
+            rows = np.fromfile(path, self._ROW)
+            columns = rows["user"], rows["label"], rows["logit"]
+            parts.append(gauc(*columns))
+            ranked.append(ranking(*columns, top_k))
         counted = sum(part.rows for part in parts)
         value = (
             math.fsum(part.value * part.rows for part in parts if part.value is not None) / counted
@@ -103,7 +108,8 @@ class _ByUser:
             else None
         )
         users, left_out = sum(part.users for part in parts), sum(part.users_left_out for part in parts)
-        return Gauc(value, users, counted, left_out, sum(part.rows_left_out for part in parts))
+        rows_left_out = sum(part.rows_left_out for part in parts)
+        return Gauc(value, users, counted, left_out, rows_left_out), merged(ranked)
 
 
 def streamed_figures(
@@ -161,13 +167,14 @@ def streamed_figures(
                     np.bincount(ids[name], weights, minlength=len(sums)) for weights in (None, labels)
                 )
                 sums += np.stack(list(of_value), axis=1).astype(np.int64)
-        users = by_user.gauc()
+        users, ranked = by_user.figures(settings.top_k)
     readings: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (reading, tail_user, tail_item), sums in subsets.items():
         readings[reading].append({"tail_user": tail_user, "tail_item": tail_item, **sums.figures()})
     return {
         **{name: figure for name, figure in whole.figures(always=True).items() if name != "clicks"},
         "gauc": users._asdict(),
+        "ranking": ranked._asdict(),
         "calibration": {
             name: {"error": expected_calibration_error(sums), "curve": reliability_curve(sums, edges[name])}
             for name, sums in calibration.items()

@@ -38,6 +38,11 @@ def summary(runs: Sequence[Run], split: str, places: Places, click_rate: Mapping
             rate = percent(click_rate["prediction"])
             note += f"; click rate only: {rate}, that of the training rows, predicted for every row"
         blocks.append(Block(f"Scores on {split}", Table(columns, rows), note=note))
+        blocks += [
+            _ranking(scored, split, *of)
+            for of in (("ranking", "user"), ("ranking_by_request", "request"))
+            if any((run.evaluation or {}).get(of[0]) for run in scored)
+        ]
     columns = [Column("run"), Column("stage"), Column("model"), Column("seed"), Column("steps", count)]
     columns += [Column("of steps", count), Column("best step", count), Column("validation AUC", auc)]
     columns.append(Column("minutes", lambda value: f"{value:,.1f}"))
@@ -61,6 +66,27 @@ def _scores(run: Run) -> list[Any]:
         finite(calibration.get("error")),
         found.get("rows"),
     ]
+
+
+def _ranking(runs: Sequence[Run], split: str, key: str, group: str) -> Block:
+    """Make the table of how well the rows of each user or request are ranked."""
+    found = [(run, ranked) for run in runs if (ranked := (run.evaluation or {}).get(key))]
+    names = list(dict.fromkeys(name for _, ranked in found for name in ranked["figures"]))
+    columns = [Column("run"), *(Column(name.replace("_", " "), auc) for name in names)]
+    columns += [Column(f"{group}s", count), Column("left out", count)]
+    rows = [
+        [
+            run.name,
+            *(finite(ranked["figures"].get(name)) for name in names),
+            ranked["groups"],
+            ranked["groups_left_out"],
+        ]
+        for run, ranked in found
+    ]
+    note = (
+        f"mean over the {group}s; those with rows of one class are left out; ties: the mean over their orders"
+    )
+    return Block(f"Ranking on {split}, by {group}", Table(columns, rows), note=note)
 
 
 def _training(run: Run) -> list[Any]:

@@ -79,6 +79,7 @@ class Context:
         - "seconds": this worker's, since its last step or checkpoint; "wait_seconds": the part of these spent
           waiting for data;
         - "<term>_loss" for each term of an objective that has several (objectives.py);
+        - "pairs" or "groups": how many a ranking loss had in the global batch;
         - "skipped" if `skip_loss_spikes` is on;
         - "validations" if results of earlier ones were used in this step:
           [{"valid_step", "valid_auc", "valid_log_loss"}].
@@ -138,7 +139,10 @@ def train(
             if validation and (finished or state.step % validation.every == 0):
                 used = _validate(validation, state, finished)
             seconds = time.perf_counter() - began
-            context.on_step(_metrics(state.step, result, stage, given.waited, used, seconds))
+            metrics = _metrics(state.step, result, stage, given.waited, used, seconds)
+            if engine.objective.joint is not None:
+                metrics[engine.objective.joint.counted] = result.joint_targets
+            context.on_step(metrics)
             stop = stop or state.stopped
             if finished or stop or checkpoint or time_is_up or cadence.is_step(state.step):
                 _checkpoint(engine, state, context)

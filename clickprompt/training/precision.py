@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clickprompt.config import Precision
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.objectives import JointTerm
 
 __all__ = ["LossScale", "at_precision"]
 
@@ -42,6 +43,10 @@ class Autocast(nn.Module):
     @property
     def terms(self) -> dict[str, float]:
         return self.objective.terms
+
+    @property
+    def joint(self) -> JointTerm | None:
+        return self.objective.joint
 
     def count_targets(self, batch: Batch) -> Tensor:
         return self.objective.count_targets(batch)

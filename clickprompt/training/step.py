@@ -12,6 +12,7 @@ from clickprompt.training.engine import Engine, all_reduce_sum
 from clickprompt.training.guards import is_spike, refuse_non_finite
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
 from clickprompt.training.step_input import StepInput
+from clickprompt.training.two_pass import first_pass, is_needed
 
 __all__ = ["StepResult", "train_step"]
 
@@ -26,6 +27,8 @@ class StepResult:
     """the loss of each term, before it is weighted"""
     targets: int
     """of the first term"""
+    joint_targets: int | None
+    """of the term over the whole global batch, if there is one"""
     rows: int
     tokens: int
     lr_factor: float
@@ -59,14 +62,23 @@ def train_step(
     """
     step, micro_batches = given.step, given.micro_batches
     counts = all_reduce_sum(given.counts.clone())
-    divisors = counts[:-2].clamp(min=1.0)
+    names = list(engine.objective.terms)
+    joint = names.index(engine.objective.joint.name) if engine.objective.joint else None
     factor = schedule_factor(step, total_steps, stage)
     set_learning_rates(engine.optimizer, step, total_steps, stage)
 
     engine.begin(micro_batches, step)
+    first = first_pass(engine, micro_batches) if is_needed(engine, micro_batches) else None
+    if first is not None:
+        micro_batches = first.micro_batches
+        counts[joint] = first.targets
+    divisors = counts[:-2].clamp(min=1.0)
     loss_sums = torch.zeros(len(divisors), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(micro_batches):
         loss_sums += engine.accumulate(batch, divisors, last=index == len(micro_batches) - 1)
+
+    if first is not None:  # the second pass has its gradient only; one worker adds the loss
+        loss_sums[joint] = first.loss_sum if engine.rank == 0 else 0.0
 
     own = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
     totals = all_reduce_sum(torch.cat([loss_sums, own]))
@@ -75,10 +87,7 @@ def train_step(
     *totals, norm = torch.cat([counts, totals, norm]).tolist()
     (*targets, rows, tokens), totals = totals[: len(counts)], totals[len(counts) :]
     losses, wished = totals[: len(targets)], totals[len(targets) :]
-    terms = {
-        name: total / max(count, 1.0)
-        for name, total, count in zip(engine.objective.terms, losses, targets, strict=True)
-    }
+    terms = {name: total / max(count, 1.0) for name, total, count in zip(names, losses, targets, strict=True)}
     loss = sum(weight * terms[name] for name, weight in engine.objective.terms.items())
     overflow = engine.may_overflow and not math.isfinite(norm)
     if not overflow:
@@ -94,6 +103,7 @@ def train_step(
         loss=loss,
         terms=terms,
         targets=int(targets[0]),
+        joint_targets=None if joint is None else int(targets[joint]),
         rows=int(rows),
         tokens=int(tokens),
         lr_factor=factor,

@@ -64,6 +64,9 @@ def test_equal_to_the_exact_figures_within_the_bounds(predicted, monkeypatch, at
     same_figures(found, exact)
     assert found["gauc"].pop("value") == pytest.approx(exact["gauc"].pop("value"), rel=1e-12)
     assert found["gauc"] == exact["gauc"]
+    values, exact_values = (of["ranking"].pop("figures") for of in (found, exact))
+    assert values == pytest.approx(exact_values, rel=1e-12)
+    assert found["ranking"] == exact["ranking"]
     for edges in ("equal_width", "equal_mass"):
         assert found["calibration"][edges]["error"] == pytest.approx(
             exact["calibration"][edges]["error"], abs=1e-12

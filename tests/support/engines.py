@@ -22,6 +22,7 @@ from clickprompt.io import storage
 from clickprompt.models.clickprompt import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import build_objective
+from clickprompt.runtime.train.rankable import group_column
 from clickprompt.training import guards
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import TrainState
@@ -87,6 +88,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         seed=config.seed,
         corruption=corruption,
         label_share=config.finetune.label_share,
+        group=group_column(dataset, config, stage),
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -138,6 +140,7 @@ def record(
         seed=config.seed,
         epochs=8,
         max_steps=steps,
+        group_column=group_column(dataset, config, stage),
     )
     probe = Probe(built, collator, dataset)
     state = TrainState(step=resume)

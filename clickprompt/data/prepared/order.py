@@ -1,10 +1,10 @@
 """The epoch's order as a plan: which rows make up global batch t, for any number of workers.
 
 (seed, epoch) permutes the row groups of the training split. The resulting sequence of rows is cut into chunks
-of `chunk_batches` global batches, and each chunk's rows are permuted by (seed, epoch, chunk). So global batch
-t is the same set of rows whatever the number of workers, every row comes exactly once an epoch, and the whole
-position in the data is one integer: the global step. Ray restores no data position of its own after a
-restart.
+of `chunk_batches` global batches, and each chunk's rows are permuted by (seed, epoch, chunk); for a ranking
+loss so that the rows of a group stay together. So global batch t is the same set of rows whatever the number
+of workers, every row comes exactly once an epoch, and the whole position in the data is one integer: the
+global step. Ray restores no data position of its own after a restart.
 
 Shape legend: G global batch, W workers, g = G / W rows of one worker's batch, m batches a chunk.
 """
@@ -35,6 +35,8 @@ class Order:
     chunk_batches: int
     seed: int
     total_steps: int
+    group_column: str | None = None
+    """column of the groups whose rows stay together within a chunk; None: all rows of a chunk are mixed"""
 
     @classmethod
     def of(
@@ -46,10 +48,12 @@ class Order:
         seed: int,
         epochs: int,
         max_steps: int | None,
+        group_column: str | None = None,
     ) -> "Order":
         rows = tuple(int(count) for count in dataset.row_group_counts("train"))
         steps = epochs * -(-sum(rows) // global_batch_size)
-        return cls(rows, global_batch_size, chunk_batches, seed, min(steps, max_steps or steps))
+        total = min(steps, max_steps or steps)
+        return cls(rows, global_batch_size, chunk_batches, seed, total, group_column)
 
     # Cached because they are needed once per chunk, and 2 billion rows have half a million row groups
     @cached_property
@@ -89,16 +93,30 @@ class Order:
         return shuffled[first : last + 1], begin - offset, end - offset
 
     def chunk_layout(
-        self, epoch: int, chunk: int, num_rows: int, num_workers: int, start_step: int
+        self,
+        epoch: int,
+        chunk: int,
+        num_rows: int,
+        num_workers: int,
+        start_step: int,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return where each row of a chunk goes: (row index [W, m, g], −1 = padding; global step [m],
         SENTINEL_STEP = not a batch).
 
-        A worker takes every W-th row of a global batch, so that a short last batch is spread evenly.
+        A worker takes every W-th row of a global batch, so that a short last batch is spread evenly. With
+        `groups` [rows], the chunk's groups are permuted, and the rows within each: those of a group follow
+        each other, and only the groups at the ends of a global batch are cut.
         """
         share = self.global_batch_size // num_workers
         rows = np.full(self.chunk_batches * self.global_batch_size, -1, dtype=np.int64)
-        rows[:num_rows] = np.random.default_rng([self.seed, epoch, chunk]).permutation(num_rows)
+        generator = np.random.default_rng([self.seed, epoch, chunk])
+        mixed = generator.permutation(num_rows)
+        if groups is not None:
+            names, members = np.unique(groups, return_inverse=True)
+            places = generator.permutation(len(names))[members]
+            mixed = mixed[np.argsort(places[mixed], kind="stable")]
+        rows[:num_rows] = mixed
         layout = rows.reshape(self.chunk_batches, share, num_workers).transpose(2, 0, 1)
         in_epoch = chunk * self.chunk_batches + np.arange(self.chunk_batches)
         steps = epoch * self.steps_per_epoch + in_epoch
@@ -120,7 +138,8 @@ def read_chunk(
     """
     groups, start, stop = order.chunk_row_groups(epoch, chunk)
     table = dataset.read_row_groups("train", groups.tolist()).slice(start, stop - start)
-    layout, steps = order.chunk_layout(epoch, chunk, len(table), num_workers, start_step)
+    groups_of = None if order.group_column is None else table.column(order.group_column).to_numpy()
+    layout, steps = order.chunk_layout(epoch, chunk, len(table), num_workers, start_step, groups_of)
     weight = (layout >= 0) & (steps >= 0)[None, :, None]
     columns = table.take(pa.array(np.maximum(layout, 0).ravel()))
     columns = columns.append_column("weight", pa.array(weight.ravel().astype(np.float32)))

@@ -38,6 +38,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
+from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def check_training(
         seed=config.seed,
         epochs=stage.epochs,
         max_steps=stage.max_steps,
+        group_column=group_column(dataset, config, stage),
     )
+    if order.group_column is not None and not again:
+        say(check_rankable(dataset, order, f"{stage_name}.loss"))
     if run is not None:
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None

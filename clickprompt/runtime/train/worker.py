@@ -170,6 +170,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         if isinstance(training.stage, PretrainConfig)
         else None,
         label_share=training.config.finetune.label_share,
+        group=training.order.group_column,
     )
 
 
