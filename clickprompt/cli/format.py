@@ -129,6 +129,12 @@ def comparison(result: dict[str, Any]) -> str:
                 f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = "
                 f"{test['p_value']:.3g}"
             )
+    for key, groups in (("ranking", "users"), ("ranking_by_request", "requests")):
+        for name, of in against.get(key, {}).items():
+            if of["t_test"]:
+                lines.append(
+                    f"  {name.replace('_', ' ')} over {groups}: {of['value']:.4f}, {_t_test(of['t_test'])}"
+                )
     return "\n".join(lines)
 
 
