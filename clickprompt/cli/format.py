@@ -201,7 +201,8 @@ def seeds_table(result: dict[str, Any]) -> str:
         lines.append(f"  {label}: {_t_test(test)}")
     for name, of in result["ranking"].items():
         means = f"{of['mean']:.4f} against {of['against_mean']:.4f}"
-        lines.append(f"  {name.replace('_', ' ')} by user: {means}, {_t_test(of['t_test'])}")
+        test = f", {_t_test(of['t_test'])}" if of["t_test"] else ""
+        lines.append(f"  {name.replace('_', ' ')} by user: {means}{test}")
     return "\n".join(lines)
 
 
