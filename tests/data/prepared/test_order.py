@@ -73,6 +73,11 @@ def test_max_steps_cuts_the_plan_and_another_seed_changes_it(dataset):
     assert order.chunks_from(5) == []
 
 
+def test_without_groups_a_chunk_is_one_permutation_of_its_rows(dataset):
+    layout, _ = order_of(dataset).chunk_layout(1, 2, CHUNK * BATCH, 1, 0)
+    assert layout.ravel().tolist() == np.random.default_rng([3, 1, 2]).permutation(CHUNK * BATCH).tolist()
+
+
 def of_users(dataset, **changes):
     return order_of(dataset, group_column=dataset.columns[0], **changes)
 
