@@ -129,6 +129,12 @@ def comparison(result: dict[str, Any]) -> str:
                 f"  {name}: difference in AUC {test['difference']:+.5f} [{low:+.5f}, {high:+.5f}], p = "
                 f"{test['p_value']:.3g}"
             )
+    for key, groups in (("ranking", "users"), ("ranking_by_request", "requests")):
+        for name, of in against.get(key, {}).items():
+            if of["t_test"]:
+                lines.append(
+                    f"  {name.replace('_', ' ')} over {groups}: {of['value']:.4f}, {_t_test(of['t_test'])}"
+                )
     return "\n".join(lines)
 
 
@@ -195,7 +201,8 @@ def seeds_table(result: dict[str, Any]) -> str:
         lines.append(f"  {label}: {_t_test(test)}")
     for name, of in result["ranking"].items():
         means = f"{of['mean']:.4f} against {of['against_mean']:.4f}"
-        lines.append(f"  {name.replace('_', ' ')} by user: {means}, {_t_test(of['t_test'])}")
+        test = f", {_t_test(of['t_test'])}" if of["t_test"] else ""
+        lines.append(f"  {name.replace('_', ' ')} by user: {means}{test}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ Shape legend: N rows, R runs of rows of a group with equal scores, G groups that
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import checked, run_starts
 from clickprompt.evaluation.significance import paired_t_test
 
-__all__ = ["Ranked", "compare_ranking", "figures_of_groups", "merged", "ranking"]
+__all__ = ["Ranked", "compare_ranking", "figures_of_groups", "in_order", "merged", "ranking"]
 
 
 class Ranked(NamedTuple):
@@ -133,6 +133,14 @@ def figures_of_groups(
     found |= {f"hit_rate@{k}": of_first[:, place] for place, k in enumerate(top_k)}
     found["mrr"] = of_first[:, -1]
     return names[counts], {name: found[name] for name in _names(top_k)}, rows_of[counts]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort names of figures, which files of results have in another order."""
+    kinds = ["ndcg", "hit_rate", "mrr"]
+    return sorted(
+        names, key=lambda name: (kinds.index(name.partition("@")[0]), int(name.partition("@")[2] or 0))
+    )
 
 
 def _names(top_k: Sequence[int]) -> list[str]:

@@ -4,10 +4,11 @@ t-test over the seeds.
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.metrics import relative_improvement
+from clickprompt.evaluation.ranking import in_order
 from clickprompt.evaluation.significance import paired_t_test
 
 __all__ = ["compare_seeds"]
@@ -77,13 +78,22 @@ def _rankings(runs: list[dict[str, Any]], bases: list[dict[str, Any]]) -> dict[s
     for name in ours[0]:
         values, base_values = ([run.get(name) for run in arm] for arm in (ours, theirs))
         if None not in (*values, *base_values):
-            found[name] = _compared(values, base_values)  # pyright: ignore[reportArgumentType]
+            found[name] = _ranking_compared(cast(Any, values), cast(Any, base_values))
     return found
+
+
+def _ranking_compared(values: list[float], base_values: list[float]) -> dict[str, Any]:
+    try:
+        return _compared(values, base_values)
+    except InputError:  # the same difference in all pairs, as where every user has a hit at k
+        means = {"mean": statistics.mean(values), "against_mean": statistics.mean(base_values)}
+        return {**_UNDEFINED, **means}
 
 
 def _ranked(result: dict[str, Any]) -> dict[str, float | None]:
     gauc = (result.get("gauc") or {}).get("value")
-    return {"gauc": gauc, **(result.get("ranking") or {}).get("figures", {})}
+    figures = (result.get("ranking") or {}).get("figures", {})
+    return {"gauc": gauc, **{name: figures[name] for name in in_order(figures)}}
 
 
 def _by_seed(results: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clickprompt.evaluation.ranking import in_order
 from clickprompt.report.charts import Line, xy
 from clickprompt.report.page import Block, Section
 from clickprompt.report.places import Places
@@ -71,7 +72,7 @@ def _scores(run: Run) -> list[Any]:
 def _ranking(runs: Sequence[Run], split: str, key: str, group: str) -> Block:
     """Make the table of how well the rows of each user or request are ranked."""
     found = [(run, ranked) for run in runs if (ranked := (run.evaluation or {}).get(key))]
-    names = list(dict.fromkeys(name for _, ranked in found for name in ranked["figures"]))
+    names = in_order({name for _, ranked in found for name in ranked["figures"]})
     columns = [Column("run"), *(Column(name.replace("_", " "), auc) for name in names)]
     columns += [Column(f"{group}s", count), Column("left out", count)]
     rows = [

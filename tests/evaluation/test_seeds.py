@@ -54,6 +54,26 @@ def test_without_an_auc_log_loss_is_compared_all_the_same():
     assert "AUC: undefined (all rows are of one class)" in seeds_table(found)
 
 
+def test_figures_of_the_users_rankings_are_compared_if_all_runs_have_them():
+    def ranked(name, values):
+        return [
+            {**result, "gauc": {"value": value}, "ranking": {"figures": {"ndcg@5": value - 0.1, "mrr": None}}}
+            for result, value in zip(results(name, OURS), values, strict=True)
+        ]
+
+    ours, theirs = (0.81, 0.84, 0.82), (0.80, 0.81, 0.825)
+    found = compare_seeds(ranked("a", ours), ranked("b", theirs))
+    assert list(found["ranking"]) == ["gauc", "ndcg@5"]
+    expected = stats.ttest_rel(ours, theirs)
+    for name in ("gauc", "ndcg@5"):
+        assert found["ranking"][name]["t_test"]["p_value"] == pytest.approx(expected.pvalue)
+    printed = "ndcg@5 by user: 0.7233 against 0.7117, difference +0.01167 ["
+    assert printed in seeds_table(found)
+    same = compare_seeds(ranked("a", (1.0, 1.0, 1.0)), ranked("b", (0.5, 0.5, 0.5)))
+    assert "gauc by user: 1.0000 against 0.5000\n" in seeds_table(same)
+    assert compare_seeds(ranked("a", ours), results("b", THEIRS))["ranking"] == {}
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "error", "said"),
     [

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.cli.format import split_line
+from clickprompt.cli.format import comparison, split_line
 from clickprompt.config import EvaluateConfig
 from clickprompt.errors import DataError
 from clickprompt.evaluation import figures, streamed
@@ -94,6 +94,27 @@ def test_equal_to_the_exact_figures_within_the_bounds(predicted, monkeypatch, at
     }
 
 
+def test_rankings_are_printed_and_compared(predicted):
+    dataset, folder = predicted
+    predictions = read_predictions(folder)
+    base = predictions.set_column(
+        predictions.column_names.index("logit"), "logit", pa.array(np.zeros(5000, dtype=np.float32))
+    )
+    found = split_figures(predictions, dataset, "test", EvaluateConfig(top_k=(3,)), base)
+    figures = found["ranking"]["figures"]
+    assert list(figures) == ["ndcg@3", "hit_rate@3", "mrr"]
+    against = found["against"]["ranking"]["ndcg@3"]
+    assert figures["ndcg@3"] - against["value"] == pytest.approx(against["t_test"]["difference"])
+    assert against["t_test"]["difference"] > 0
+    printed = {**found, "split": "test", "left_out": None, "batch": 128, "predictions": "p"}
+    printed |= {"ms_per_batch": 1.0, "ms_per_batch_p99": 1.0}
+    assert f"users (0 with rows of one class left out): ndcg@3 {figures['ndcg@3']:.4f}, hit rate@3" in (
+        split_line(printed)
+    )
+    said = comparison({**printed, "base": "other"})
+    assert f"  ndcg@3 over users: {against['value']:.4f}, difference +" in said
+
+
 @pytest.mark.parametrize("limit", [5000, 4999])
 @pytest.mark.parametrize("label", [0, 1])
 def test_where_all_rows_are_of_one_class_only_the_auc_is_undefined(tmp_path, monkeypatch, limit, label):
@@ -133,6 +154,8 @@ def test_where_all_rows_are_of_one_class_only_the_auc_is_undefined(tmp_path, mon
         "ms_per_batch_p99": 1.0,
         "predictions": "p",
     }
+    assert found["ranking"]["groups"] == 0
+    assert "ranked within" not in split_line(printed)
     assert "AUC undefined (all rows are of one class), log loss 0." in split_line(
         printed
     ) or "log loss 1." in split_line(printed)

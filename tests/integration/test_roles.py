@@ -5,10 +5,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from clickprompt.config import EvaluateConfig
+from clickprompt.config import Config, EvaluateConfig, FinetuneConfig
 from clickprompt.evaluation.figures import check_fields, split_figures
 from clickprompt.evaluation.group_auc import gauc
+from clickprompt.evaluation.ranking import ranking
 from clickprompt.runtime.prepare.prepare import prepare
+from clickprompt.runtime.train.rankable import group_column
 
 pytestmark = pytest.mark.ray
 
@@ -44,9 +46,15 @@ def test_user_item_and_group_of_the_schema(ray_session, tmp_path, group, named):
     predictions = rows.append_column("logit", pa.array(logits)).sort_by("row_id")
     figures = split_figures(predictions, dataset, "test", EvaluateConfig())
     if group is None:
-        assert "auc_by_request" not in figures
+        assert not {"auc_by_request", "ranking_by_request"} & figures.keys()
+        assert group_column(dataset, Config(), FinetuneConfig(loss="pairwise")) == dataset.columns[1]
         return
     requests = predictions["row_id"].to_numpy() // 4
     expected = gauc(requests, predictions["label"].to_numpy(), predictions["logit"].to_numpy())
     assert expected.users > 0
     assert figures["auc_by_request"] == expected._asdict()
+    ranked = ranking(requests, predictions["label"].to_numpy(), predictions["logit"].to_numpy(), (1, 5, 10))
+    assert figures["ranking_by_request"] == ranked._asdict()
+    assert figures["ranking"] != ranked._asdict()
+    finetune = FinetuneConfig(loss="pairwise")
+    assert group_column(dataset, Config(), finetune) == "group"

@@ -175,6 +175,14 @@ def test_a_subset_without_both_classes_is_called_undefined(folders, tmp_path):
     assert table.count("| undefined |") == 3
 
 
+def test_rankings_stand_below_the_scores(folders):
+    table = make_report([folders["dcnv2-0"]])["markdown"].split("Ranking on test, by user")[1]
+    figures = storage.read_json(f"{folders['dcnv2-0']}/evaluation-test.json")["ranking"]["figures"]
+    [heading, _, row, *_] = [line for line in table.splitlines() if line.startswith("|")]
+    assert "| ndcg@1 | ndcg@5 | ndcg@10 | hit rate@1 | hit rate@5 | hit rate@10 | mrr | users |" in heading
+    assert all(f"{value:.4f}" in row for value in figures.values())
+
+
 def test_an_older_evaluation_shows_what_it_has_and_says_what_is_missing(folders, tmp_path):
     folder = str(tmp_path / "run")
     shutil.copytree(folders["dcnv2-0"], folder)
@@ -237,6 +245,7 @@ def test_comparisons_are_those_of_evaluate_and_seeds_are_paired(page, folders):
     against = storage.read_json(f"{folders['prompted-0']}/evaluation-test.json")["against"]
     ours = {one["run"]: one for one in result["comparisons"]}
     figures = json.loads(json.dumps(ours[folders["prompted-0"]]["against"]))
+    against.pop("ranking")
     assert figures == against
     aucs = [[ours[folders[f"{name}-{seed}"]]["auc"] for seed in (0, 1)] for name in ("prompted", "dcnv2")]
     expected = stats.ttest_rel(*aucs)

@@ -120,7 +120,10 @@ class Runs:
     def order(self, arm: str) -> Order:
         config = self._configs[arm]
         stage = config.stage(self.arms[arm][0])
-        sizes = {"global_batch_size": stage.global_batch_size, "chunk_batches": config.data.chunk_batches}
+        sizes: Any = {
+            "global_batch_size": stage.global_batch_size,
+            "chunk_batches": config.data.chunk_batches,
+        }
         return Order.of(
             self.dataset, **sizes, seed=config.seed, epochs=stage.epochs, max_steps=stage.max_steps
         )

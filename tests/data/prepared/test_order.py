@@ -73,6 +73,48 @@ def test_max_steps_cuts_the_plan_and_another_seed_changes_it(dataset):
     assert order.chunks_from(5) == []
 
 
+def test_without_groups_a_chunk_is_one_permutation_of_its_rows(dataset):
+    layout, _ = order_of(dataset).chunk_layout(1, 2, CHUNK * BATCH, 1, 0)
+    assert layout.ravel().tolist() == np.random.default_rng([3, 1, 2]).permutation(CHUNK * BATCH).tolist()
+
+
+def of_users(dataset, **changes):
+    return order_of(dataset, group_column=dataset.columns[0], **changes)
+
+
+def test_grouped_batches_are_the_same_for_every_worker_count_and_from_every_step(dataset):
+    order = of_users(dataset)
+    one = global_batches(dataset, order, 1)
+    assert list(one) == list(range(order.total_steps))
+    assert global_batches(dataset, order, 3) == one != global_batches(dataset, order_of(dataset), 1)
+    for epoch in (0, 1):
+        rows = [row for step in one if order.epoch_of(step) == epoch for row in one[step]]
+        assert sorted(rows) == list(range(ROWS))
+    for start in (1, 5, 17, 33):
+        rest = {step: rows for step, rows in one.items() if step >= start}
+        assert global_batches(dataset, order, 2, start) == rest
+
+
+def test_rows_of_a_group_follow_each_other_in_a_chunk(dataset):
+    order = of_users(dataset)
+    found = {}
+    for step, columns in read_local_batches(dataset, order):
+        real = columns["weight"] > 0
+        epoch, within = divmod(step, order.steps_per_epoch)
+        found.setdefault((epoch, within // CHUNK), []).append(
+            (columns[dataset.columns[0]][real], columns["row_id"][real])
+        )
+    mixed = []
+    for parts in found.values():
+        users, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        runs = 1 + np.count_nonzero(np.diff(users))
+        assert runs == len(np.unique(users)) > 3
+        assert not np.array_equal(np.sort(users), users), "groups come in random order"
+        if len(parts) == CHUNK:
+            mixed.append(any(np.any(np.diff(rows[users == user]) < 0) for user in np.unique(users)))
+    assert all(mixed), "rows of a group are mixed, too"
+
+
 def test_a_chunk_mixes_rows_of_its_row_groups(dataset):
     order = order_of(dataset)
     first = next(iter(read_local_batches(dataset, order)))[1]["row_id"]
