@@ -38,8 +38,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "clickprompt pipeline bookcrossing --minutes 30 --run runs/books",
     ),
     "reproduce": (
-        "clickprompt reproduce table-2 --dataset movielens-100k --budget smoke --run runs/tables",
-        "clickprompt reproduce table-2 --dataset bookcrossing --budget cpu --plan --run runs/tables",
+        "clickprompt reproduce table-2 --run runs/tables",
+        "clickprompt reproduce all --dataset bookcrossing --budget cpu --plan --run t",
     ),
     "evaluate": (
         "clickprompt evaluate --run runs/finetuned",

@@ -13,9 +13,7 @@ def reproduce(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="table-2 … table-9, or all")],
     dataset: Annotated[
         str,
-        typer.Option(
-            "--dataset", help="movielens-100k, movielens-1m, bookcrossing, amazon-toys or goodreads"
-        ),
+        typer.Option("--dataset", help="one of the paper's datasets, or movielens-100k"),
     ] = "movielens-100k",
     budget: Annotated[
         str, typer.Option("--budget", help="how much is spent: smoke, cpu, gpu or paper")

@@ -190,26 +190,31 @@ def _grid(row: Row) -> dict[str, list[Any]]:
     grid: dict[str, list[Any]] = {key: values for each in grids for key, values in each.items()}
     if not row.pretrain:
         grid = {key: values for key, values in grid.items() if not key.startswith("pretrain.")}
-    if "with-plm" not in row.parts:
+    if "without-plm" in row.parts:
         grid.pop("finetune.lr.plm", None)
     return grid
 
 
 def run_name(config: Config, stage: str, fingerprint: str, start: str | None = None) -> str:
-    """Name a run by what decides its weights: the settings that the stage reads, the data, the run that it
-    starts from and the version of this package.
+    """Name a run by what decides its weights: the settings that the stage reads and that aren't the defaults
+    (so a setting that is new to this package changes no names), the data, the run that it starts from and the
+    version of this package.
     """
-    values = config.model_dump(mode="json")
     reads_text = config.pretrain.with_plm if stage == "pretrain" else config.finetune.with_plm
-    sections = ["ctr", *(["plm", "prompt", "masking"] if reads_text else [])]
+    sections = {"ctr", "data", stage, "baseline", config.baseline}
+    sections |= {"plm", "prompt", "masking"} if reads_text else set()
+    elsewhere = {"data.path", "data.version", "finetune.init", "pretrain.init"}
     content = {
         "version": clickprompt.__version__,
         "dataset": fingerprint,
+        "start": start,
         "seed": config.seed,
-        "data": {**values["data"], "path": None, "version": None},
         "precision": config.runtime.precision,
-        **{name: values[name] for name in sections},
-        stage: {**values[stage], "init": start},
+        **{
+            key: value
+            for key, value in _given(config).items()
+            if key.partition(".")[0] in sections and key not in elsewhere
+        },
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{stage}-{digest[:12]}"

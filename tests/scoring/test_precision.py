@@ -8,7 +8,7 @@ import torch
 
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.export.format import write_export
-from clickprompt.models.clickprompt import build_model
+from clickprompt.models.build import build_model
 from clickprompt.scoring.precision import matmuls_at
 from clickprompt.scoring.rows import RowScorer
 from clickprompt.training.engine import weights_of

@@ -26,6 +26,7 @@ GUIDE = [
         "training",
         "evaluating",
         "sweeps",
+        "reproducing",
         "serving",
         "cluster",
         "sizing",
@@ -86,6 +87,9 @@ RUN_BY = {
     "--run runs/dnn-$seed; "
     f"{_CLI} evaluate --run runs/dnn-$seed; done; "
     f"{_CLI} compare runs/dnn-0 runs/dnn-1 --against runs/dcnv2-0 --against runs/dcnv2-1",
+    "clickprompt reproduce table-2 --run runs/tables": "tests/integration/test_reproduce.py",
+    "clickprompt reproduce table-2 --dataset bookcrossing --budget cpu --plan --run runs/tables": "tests/integration/test_reproduce.py",
+    "clickprompt reproduce all --dataset movielens-1m --raw ml-1m --budget gpu --run runs/tables": "tests/integration/test_reproduce.py",
     "clickprompt config KEY": f"{_CLI} config pretrain.lr",
     "clickprompt doctor": f"{_CLI} doctor",
     "clickprompt plan CONFIG": "tests/test_docs.py",

@@ -7,6 +7,7 @@ import pytest
 from clickprompt.config import Config, load_config, replaced
 from clickprompt.errors import InputError
 from clickprompt.models.backbones import get_backbone
+from clickprompt.models.baselines import check_baseline
 from clickprompt.tables.plan import BUDGETS, DATASETS, TABLES, Budget, PaperTable, Try, run_name, tries_of
 
 ROWS = [(table, row) for table in TABLES for row in PaperTable.read(table).rows]
@@ -26,7 +27,9 @@ def test_every_row_has_a_configuration_on_every_dataset_with_every_budget(table,
             config = configured(row, budget, dataset)
             get_backbone(config.ctr.backbone)
             # ClickPrompt's rows name the stages that they have
-            assert config.finetune.with_plm is (row.plm is not None and "without-plm" not in row.parts)
+            check_baseline(config, "pretrain" if row.pretrain else "finetune")
+            alone = {"without-plm", "ctrl"} & set(row.parts)
+            assert config.finetune.with_plm is (row.plm is not None and not alone)
             if row.pretrain:
                 assert config.pretrain.with_plm is (row.plm is not None)
 
