@@ -27,6 +27,7 @@ def reproduce(
         list[str] | None,
         typer.Option("--row", help="make this row only, by its first cell (repeatable); default: all"),
     ] = None,
+    at_once: Annotated[int, typer.Option("--at-once", help="runs to make at a time, several on Ray")] = 1,
     plan: Annotated[bool, typer.Option("--plan", help="say what it would cost, and end")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -47,6 +48,7 @@ def reproduce(
         seeds=seeds,
         tries=tries,
         only=row or (),
+        at_once=at_once,
         config=settings,
         plan_only=plan,
     )

@@ -59,8 +59,8 @@ class RuntimeConfig(Frozen):
     compile: Literal["off", "default", "max-autotune"] = Field(
         default="off",
         description="have torch.compile translate the PLM's training step, which takes a minute or more at "
-        "each start; max-autotune: try several kernels first, and on GPUs replay CUDA graphs, one for each size "
-        "of a micro-batch",
+        "each start; max-autotune: try several kernels first, and on GPUs replay CUDA graphs, one for each "
+        "size of a micro-batch",
     )
     precision: Precision = Field(
         default="fp32",

@@ -130,6 +130,30 @@ def test_plan_trains_nothing(made, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.ray
+def test_two_runs_at_a_time_give_the_same_table(made, tmp_path, capsys):
+    rows = ["--row", "FM", "--row", "ClickPrompt with PLM"]
+    one, _ = reproduced(capsys, made, tmp_path / "one", *rows)
+    two, _ = reproduced(capsys, made, tmp_path / "two", "--at-once", "2", *rows)
+    for name, (auc, log_loss, _) in figures(one).items():
+        assert figures(two)[name][0] == pytest.approx(auc)
+        assert figures(two)[name][1] == pytest.approx(log_loss)
+    again, told = reproduced(capsys, made, tmp_path / "two", "--at-once", "2", *rows)
+    assert figures(again) == figures(two)
+    assert "runs: " not in told
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_what_fails_at_once_is_a_marked_cell_and_nothing_starts_from_it(made, tmp_path, capsys):
+    settings = ["--set", "pretrain.lr.ctr=1e30", "--set", "pretrain.max_grad_norm=1e30"]
+    result, _ = reproduced(capsys, made, tmp_path / "run", "--at-once", "2", *ROWS, *settings)
+    rows = {row["names"][0]: row for row in result["tables"][0]["rows"]}
+    assert len(rows["FM"]["auc"]) == 2
+    assert rows["ClickPrompt with PLM"]["auc"] == []
+    assert "finite" in rows["ClickPrompt with PLM"]["missing"]
+
+
 @pytest.mark.parametrize("table", ["table-6", "table-7", "table-8"])
 def test_tables_of_other_kinds(made, tmp_path, capsys, table):
     result, _ = reproduced(capsys, made, tmp_path, table=table)

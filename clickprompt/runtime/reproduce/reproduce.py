@@ -36,6 +36,7 @@ def reproduce(
     seeds: int | None = None,
     tries: int | None = None,
     only: Sequence[str] = (),
+    at_once: int = 1,
     config: Config | None = None,
     plan_only: bool = False,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def reproduce(
     raw: folder of the dataset's raw files, where they can't be fetched.
     seeds, tries: in place of the budget's.
     only: names of the rows to make, by their first cell; default: all.
+    at_once: runs that are made at a time; several on Ray.
     config: what the user has set; it goes before the plan's settings.
     plan_only: end after saying what it would cost.
 
@@ -57,12 +59,14 @@ def reproduce(
     rows = _wanted(tables, only)
     budget = Budget.read(budget_name, seeds, tries)
     check_dataset_name(dataset_name)
+    if at_once < 1:
+        raise InputError(f"--at-once {at_once}: give a number from 1 up")
     if config.runtime.use_ray == "always":
         raise ConfigError("runtime.use_ray=always: reproduce chooses by each run; leave runtime.use_ray out")
     run = storage.native(run)
     dataset = open_dataset(dataset_name, budget, run, raw, config)
     plms = stand_ins((row.plm for row in rows if row.plm), budget, dataset, config)
-    runs = Runs(run, dataset, dataset_name, budget, plms, config)
+    runs = Runs(run, dataset, dataset_name, budget, plms, config, at_once)
     plan = costs(runs, rows)
     for line in costs_table(plan):
         say(line)

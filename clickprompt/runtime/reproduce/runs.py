@@ -50,6 +50,7 @@ class Runs:
     budget: Budget
     plms: dict[str, StandIn]
     given: Config
+    at_once: int = 1
     failed: dict[str, str] = field(default_factory=dict)
     """run → why it failed, in one line"""
 
@@ -115,6 +116,11 @@ class Runs:
         Raises StoppedError if a signal asked to stop.
         """
         left = [piece for piece in _once(pieces) if not self.is_there(piece.name)]
+        if self.at_once > 1 and len(left) > 1:
+            from clickprompt.runtime.reproduce.at_once import make_at_once  # imports ray, which takes seconds
+
+            self.failed |= make_at_once(left, self.at_once, self.given.runtime, self.uri)
+            return
         for number, piece in enumerate(left, 1):
             if piece.start in self.failed:
                 self.failed[piece.name] = self.failed[piece.start]
