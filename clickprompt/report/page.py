@@ -77,6 +77,8 @@ class Section:
     """what the whole report says, in large letters above everything"""
     points: Sequence[str] = ()
     """sentences below it, one a line"""
+    under: Sequence[str] = ()
+    """sentences below the blocks, one a line"""
 
     def html(self) -> str:
         intro = f'<p class="lead">{escape(self.lead)}</p>' if self.lead else ""
@@ -97,7 +99,8 @@ class Section:
         listed = f"<ul>{commands}</ul>" if commands else ""
         name = _slug(self.title)
         heading = f'<h2 id="{name}">{escape(self.title)}</h2>'
-        return f'<section aria-labelledby="{name}">{heading}{intro}{blocks}{texts}{listed}</section>'
+        under = "".join(f'<p class="point">{escape(line)}</p>' for line in self.under)
+        return f'<section aria-labelledby="{name}">{heading}{intro}{blocks}{under}{texts}{listed}</section>'
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section], made: str) -> str:
@@ -145,6 +148,7 @@ def markdown(sections: Sequence[Section]) -> str:
             for block in tables
             for note in [f" ({plain(block.note)})" if block.note else ""]
         ]
+        parts += [f"{plain(line)}\n" for line in section.under]
     return "\n".join(parts)
 
 

@@ -63,7 +63,8 @@ def _section(result: dict[str, Any], places: Places) -> Section:
     return Section(
         title,
         blocks=[Block(f"{what[0].upper()}{what[1:]}, {result['dataset']}", table, full=True)],
-        points=[places.text(note) for note in result["notes"]],
+        under=[places.text(note) for note in result["notes"]],
+        texts=[("Settings that the budget gives every row", "\n".join(result["settings"]))],
     )
 
 
@@ -86,11 +87,10 @@ def _accuracy(result: dict[str, Any], places: Places) -> Table:
         for column, name in ((first, "auc"), (first + 2, "log_loss")):
             if mark := marked.get((figure.names, name)):
                 cells[place, column] = mark
-        star = "*" if figure.p_holm is not None and figure.p_holm < _SIGNIFICANT else ""
         rows.append(
             [
                 *row["names"],
-                None if figure.mean_auc is None else f"{auc(figure.mean_auc)}{star}",
+                figure.mean_auc,
                 statistics.stdev(figure.auc) if len(figure.auc) > 1 else None,
                 figure.mean_log_loss,
                 figure.improvement,
@@ -101,16 +101,20 @@ def _accuracy(result: dict[str, Any], places: Places) -> Table:
         )
     columns = [
         *_names(result),
-        Column("AUC", missing="not made"),
+        Column("AUC", auc, missing="not made"),
         Column("sd", auc),
         Column("Log Loss", auc),
         Column("Rel.Impr", signed_percent),
-        Column("p (Holm)", p_value),
+        Column("p (Holm)", _starred),
         Column("paper's AUC", auc),
         Column("paper's Log Loss", auc),
         Column("runs by seed", link=True),
     ]
     return Table(columns, rows, marks=cells)
+
+
+def _starred(p: float) -> str:
+    return f"{p_value(p)}{'*' if p < _SIGNIFICANT else ''}"
 
 
 def _links(row: dict[str, Any], places: Places) -> list[tuple[str, str]]:
@@ -175,7 +179,7 @@ def _latex(result: dict[str, Any], section: Section) -> str:
     texts = len(result["columns"])
     lines = [
         "\\begin{table}",
-        f"\\caption{{{_tex(result['title'])}, {_tex(result['dataset'])}. {_tex(' '.join(section.points))}}}",
+        f"\\caption{{{_tex(result['title'])}, {_tex(result['dataset'])}. {_tex(' '.join(section.under))}}}",
         f"\\begin{{tabular}}{{{'l' * texts}{'r' * (len(shown) - texts)}}}",
         "\\toprule",
         f"{head} \\\\",

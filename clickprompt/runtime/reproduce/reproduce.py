@@ -115,6 +115,9 @@ def _result(table: PaperTable, runs: Runs) -> dict[str, Any]:
         "budget": {"name": runs.budget.name, "seeds": runs.budget.seeds, "tries": runs.budget.tries},
         **kinds[table.kind](table, runs, lines),
         "notes": _notes(table, runs, lines),
+        "settings": [
+            f"{key}={value}" for key, value in (runs.budget.changes | runs.budget.with_text).items()
+        ],
     }
 
 
@@ -243,15 +246,14 @@ def _notes(table: PaperTable, runs: Runs, lines: dict[Any, dict[str, Any]]) -> l
         notes.append(f"Only {budget.sample:.0%} of the users: this shows that it runs, not what it is worth.")
     notes.append(
         f"{counts['train']:,} training and {counts['test']:,} test rows; budget {budget.name}: "
-        f"{budget.seeds} seeds, {budget.tries} tries a row, chosen by validation AUC on the first seed."
-    )
-    changes = {**budget.changes, **budget.with_text}
-    notes.append(
-        "Settings that the budget gives every row: "
-        + ", ".join(f"{key}={value}" for key, value in changes.items())
-        + "."
+        f"{_number(budget.seeds, 'seed', 'seeds')}, {_number(budget.tries, 'try', 'tries')} a row, chosen by "
+        "validation AUC on the first seed."
     )
     for line in lines.values():
         if line["missing"]:
             notes.append(f"{', '.join(line['names'])}: not made, because {line['missing']}.")
     return notes
+
+
+def _number(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
