@@ -208,7 +208,11 @@ def _attention(table: PaperTable, runs: Runs, lines: dict[Any, dict[str, Any]]) 
         if storage.exists(place)
         else evaluate_attention(folder, "test", _ATTENTION_ROWS, config=runs.given)
     )
-    fields = [{"names": [name], **values} for name, values in found["fields"].items()]
+    fields = [
+        {"names": [name], **found["fields"][name]}
+        for name in runs.dataset.field_names
+        if name in found["fields"]
+    ]
     return {"rows": fields, "run": folder, "masked_rows": found["rows"]}
 
 
