@@ -187,6 +187,36 @@ def test_killed_three_times_ends_with_the_same_table(made, tmp_path, capsys):
     assert figures(continued) == figures(undisturbed)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not {"CLICKPROMPT_ML100K", "CLICKPROMPT_MINILM"} <= os.environ.keys(), reason="needs the real data"
+)
+def test_all_tables_on_real_data_twice(tmp_path, capsys):
+    command = [
+        *("reproduce", "all", "--budget", "smoke", "--run", str(tmp_path), "--json"),
+        *("--raw", os.environ["CLICKPROMPT_ML100K"]),
+        *("--set", f"plm.path={os.environ['CLICKPROMPT_MINILM']}"),
+    ]
+    made = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        output = capsys.readouterr()
+        assert stopped.value.code == 0, output.err
+        made.append(json.loads(output.out)["tables"])
+        told = output.err
+    assert made[0] == made[1]
+    assert "run 1 of" not in told
+    assert "scoring" not in told
+    missing = {
+        (table["table"], *row["names"]): row["missing"]
+        for table in made[0]
+        for row in table["rows"]
+        if row.get("missing")
+    }
+    assert {names[:2] for names in missing} == {("table-9", "GPT2 (PA-CLM)"), ("table-9", "BART")}
+
+
 def _results(run):
     return len(list((run / "runs").glob("*/result.json")))
 
