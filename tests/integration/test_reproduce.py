@@ -130,24 +130,32 @@ def test_plan_trains_nothing(made, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.ray
+def at_once(*arguments):
+    """In a process of its own, which has no Ray yet, as a user's."""
+    command = [sys.executable, "-m", "clickprompt", *words(*arguments), "--at-once", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout), ended.stderr
+
+
+@pytest.mark.chaos
 def test_two_runs_at_a_time_give_the_same_table(made, tmp_path, capsys):
     rows = ["--row", "FM", "--row", "ClickPrompt with PLM"]
     one, _ = reproduced(capsys, made, tmp_path / "one", *rows)
-    two, _ = reproduced(capsys, made, tmp_path / "two", "--at-once", "2", *rows)
+    two, _ = at_once(made, tmp_path / "two", *rows)
     for name, (auc, log_loss, _) in figures(one).items():
         assert figures(two)[name][0] == pytest.approx(auc)
         assert figures(two)[name][1] == pytest.approx(log_loss)
-    again, told = reproduced(capsys, made, tmp_path / "two", "--at-once", "2", *rows)
+    again, told = at_once(made, tmp_path / "two", *rows)
     assert figures(again) == figures(two)
     assert "runs: " not in told
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-def test_what_fails_at_once_is_a_marked_cell_and_nothing_starts_from_it(made, tmp_path, capsys):
+@pytest.mark.chaos
+def test_what_fails_at_once_is_a_marked_cell_and_nothing_starts_from_it(made, tmp_path):
     settings = ["--set", "pretrain.lr.ctr=1e30", "--set", "pretrain.max_grad_norm=1e30"]
-    result, _ = reproduced(capsys, made, tmp_path / "run", "--at-once", "2", *ROWS, *settings)
+    result, _ = at_once(made, tmp_path, *ROWS, *settings)
     rows = {row["names"][0]: row for row in result["tables"][0]["rows"]}
     assert len(rows["FM"]["auc"]) == 2
     assert rows["ClickPrompt with PLM"]["auc"] == []
@@ -173,6 +181,7 @@ def test_tables_of_other_kinds(made, tmp_path, capsys, table):
     assert os.path.exists(tmp_path / "tables" / f"{table}-movielens-100k.tex")
 
 
+@pytest.mark.chaos
 def test_killed_three_times_ends_with_the_same_table(made, tmp_path, capsys):
     undisturbed, _ = reproduced(capsys, made, tmp_path / "a", *ROWS)
     command = [sys.executable, "-m", "clickprompt", *words(made, tmp_path / "b", *ROWS)]
