@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "InputError",
+    "MissingTextVectorsError",
     "MissingTokensError",
     "RunError",
     "StoppedError",
@@ -46,6 +47,10 @@ class DataError(InputError):
 
 class MissingTokensError(DataError):
     """A prepared dataset without the token table of the tokenizer that is to read it."""
+
+
+class MissingTextVectorsError(DataError):
+    """A prepared dataset without the text vectors that ctr.text_embeddings asks for."""
 
 
 class RunError(ClickPromptError):

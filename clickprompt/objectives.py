@@ -299,6 +299,8 @@ class RankLoss(nn.Module):
 
 def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
     """Return what the model's forward takes from a batch; with an item's text of its own, CTR-BERT's."""
+    if batch.text_vectors is not None:
+        return batch.field_ids, None, None, None, None, batch.text_vectors
     if batch.item_input_ids is not None:
         user = batch.field_ids, batch.input_ids, batch.attention_mask
         return *user, batch.item_input_ids, batch.item_attention_mask

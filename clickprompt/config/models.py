@@ -80,6 +80,11 @@ class CTRConfig(Frozen):
         lt=1,
         description="dropout of the entries of the embeddings that the backbone reads; not of linear terms",
     )
+    text_embeddings: Literal["none", "added"] = Field(
+        default="none",
+        description="added: a value's embedding is the id's plus a linear map, one per field, of the value's "
+        "text as the frozen PLM (plm.path) embeds it; for finetuning without the PLM",
+    )
     structure: Literal["parallel", "stacked"] = Field(
         default="parallel", description="DCN, DCNv2: cross network beside the deep part or below it"
     )

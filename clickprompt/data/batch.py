@@ -1,7 +1,7 @@
 """The batch: what one forward pass reads.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, Y of the longest item text, D size of a
-representation.
+representation, H of a text's vector.
 """
 
 from collections.abc import Callable
@@ -36,6 +36,7 @@ class Batch:
     item_attention_mask: Tensor | None = None  # [B, Y] int64
     click_positions: Tensor | None = None  # [B] int64, where the text has [MASK] for the click
     click_answers: Tensor | None = None  # [2] int64, the tokens of no and yes
+    text_vectors: Tensor | None = None  # [B, F, H] float16, of the values' texts (data/text/text_vectors.py)
     # Pretraining on ids (data/id_corruption.py), where field_ids are what is left of the row's own:
     true_ids: Tensor | None = None  # [B, F] int64, the row's own ids
     id_targets: Tensor | None = None  # [B, F] bool, cells of the id objective

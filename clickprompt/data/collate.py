@@ -19,6 +19,7 @@ from clickprompt.data.places import Cells, Reading
 from clickprompt.data.prepared.labelled import labelled_draws
 from clickprompt.data.text.click_text import write_clicks
 from clickprompt.data.text.masking import IGNORED, mask_tokens, next_token_labels, restoring_labels
+from clickprompt.data.text.text_vectors import TextVectors
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 
@@ -43,6 +44,7 @@ class Collator:
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
     padding: no field's tokens, no targets. `group` is the column of the groups that a ranking loss orders.
+    With `text_vectors` a batch has those of its values, also where `id_dropout` has taken the id.
 
     If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
     one more masked field, of the `label_share` of the rows whose labels finetuning may use (drawn by `seed`);
@@ -63,6 +65,7 @@ class Collator:
         label_share: float = 1.0,
         item_fields: np.ndarray | None = None,
         group: str | None = None,
+        text_vectors: TextVectors | None = None,
     ) -> None:
         """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
         then the user's. None: a row is one text.
@@ -87,6 +90,7 @@ class Collator:
         self.label_share = label_share
         self.item_fields = item_fields
         self.group = group
+        self.text_vectors = text_vectors
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -171,6 +175,8 @@ class Collator:
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
         value_fields = text.pop("value_fields", None)
+        if self.text_vectors is not None:
+            text["text_vectors"] = self.text_vectors.of(text_ids)
         if self.group is not None:
             text["groups"] = np.asarray(columns[self.group], dtype=np.int64)[rows]
         if self.corruption is not None:

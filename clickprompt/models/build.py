@@ -28,6 +28,7 @@ def build_model(
     objective: ObjectiveName,
     plm_config: dict[str, Any] | None = None,
     table_rows: slice = ALL_ROWS,
+    text_size: int | None = None,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -39,6 +40,8 @@ def build_model(
     plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
     plm.path: for an export, whose tensors are loaded next.
     table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
+    text_size: of the vectors that the CTR tower reads of the values' texts, if a training is to read them; an
+    export never does (text_projection.py).
 
     With `baseline`, the model is that one's.
 
@@ -52,7 +55,9 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         ctr = (
-            CTRModel(field_sizes, config.ctr, prediction=not pretrain, table_rows=table_rows)
+            CTRModel(
+                field_sizes, config.ctr, prediction=not pretrain, table_rows=table_rows, text_size=text_size
+            )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
             or (baseline is not None and baseline.has_ctr)
             else None

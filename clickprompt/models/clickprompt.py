@@ -73,7 +73,8 @@ class ClickPrompt(nn.Module):
 
     def forward(self, field_ids: Tensor, *text: Tensor | None) -> Tensor:
         """Compute Eq. 9, or Eq. 10 without a PLM, before the sigmoid: field_ids [B, F], input_ids and
-        attention_mask [B, Z] → [B]; with `click_text` also click_positions [B] and click_answers [2] (Batch).
+        attention_mask [B, Z] → [B]; with `click_text` also click_positions [B] and click_answers [2], with
+        ctr.text_embeddings text_vectors [B, F, H] (Batch).
         """
         return self.joined(*self.tower_logits(field_ids, *text))
 
@@ -84,13 +85,14 @@ class ClickPrompt(nn.Module):
         attention_mask: Tensor | None = None,
         click_positions: Tensor | None = None,
         click_answers: Tensor | None = None,
+        text_vectors: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return (ctr_logits [B], plm_logits [B] or None without a PLM); arguments as for `forward`.
 
         A baseline without a CTR tower has None for ctr_logits.
         """
         assert self.ctr is not None, "built without a CTR tower"
-        interaction_vector = self.ctr.interaction_vector(field_ids)
+        interaction_vector = self.ctr.interaction_vector(field_ids, text_vectors)
         ctr_logits = self.ctr.logits(field_ids, interaction_vector)
         if self.plm is None:
             return ctr_logits, None

@@ -1,6 +1,6 @@
 """The CTR tower: embedding, feature interaction, prediction (Eq. 2, 5, 10).
 
-Shape legend: B rows, F fields, Q interaction_dim.
+Shape legend: B rows, F fields, Q interaction_dim, H size of a text's vector.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clickprompt.config import CTRConfig
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
+from clickprompt.models.text_projection import TextProjection
 
 __all__ = ["CTRModel"]
 
@@ -29,11 +30,16 @@ class CTRModel(nn.Module):
         *,
         prediction: bool = True,
         table_rows: slice = ALL_ROWS,
+        text_size: int | None = None,
     ) -> None:
-        """table_rows: those of the tables that the model has (PackedEmbedding)."""
+        """table_rows: those of the tables that the model has (PackedEmbedding); text_size: H, if the values'
+        texts are read, too (text_projection.py).
+        """
         super().__init__()
         backbone = get_backbone(config.backbone)
-        self.embedding = PackedEmbedding(field_sizes, backbone.embedding_width(config), table_rows)
+        width = backbone.embedding_width(config)
+        self.embedding = PackedEmbedding(field_sizes, width, table_rows)
+        self.text_projection = TextProjection(len(field_sizes), text_size, width) if text_size else None
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(len(field_sizes), config)
         self.prediction = self.backbone.build_prediction() if prediction else None
@@ -45,9 +51,12 @@ class CTRModel(nn.Module):
     def interaction_dim(self) -> int:
         return self.backbone.interaction_dim
 
-    def interaction_vector(self, field_ids: Tensor) -> Tensor:
-        """Eq. 5: field_ids [B, F] → q [B, Q]."""
+    def interaction_vector(self, field_ids: Tensor, text_vectors: Tensor | None = None) -> Tensor:
+        """Eq. 5: field_ids [B, F], and text_vectors [B, F, H] if the tower reads them → q [B, Q]."""
         field_embeddings = self.embedding(field_ids)
+        if self.text_projection is not None:
+            assert text_vectors is not None, "this tower reads the values' texts"
+            field_embeddings = field_embeddings + self.text_projection(text_vectors)
         if self.embedding_dropout:
             field_embeddings = F.dropout(field_embeddings, self.embedding_dropout, self.training)
         return self.backbone(field_embeddings)

@@ -17,12 +17,13 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError
+from clickprompt.io import storage
 from clickprompt.models.plm import PromptedPLM, longest_text
 from clickprompt.models.plm_families import PLMFamily, get_family
 from clickprompt.models.plm_fusion import ATTENTION
 from clickprompt.models.plm_shapes import SHAPES
 
-__all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_from_config"]
+__all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_fingerprint", "plm_from_config"]
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -65,6 +66,15 @@ def _facts(hf_config: Any, family: PLMFamily, prompt: PromptConfig) -> PLMFacts:
         hidden_size=hf_config.hidden_size,
         max_tokens=longest_text(hf_config, family, prompt),
     )
+
+
+def plm_fingerprint(config: PLMConfig, seed: int) -> str:
+    """Return the sha256 over what decides on the PLM's hidden states: architecture, layers kept, dtype, and
+    its files of weights (with random_init: the seed of the weights). Raises ConfigError.
+    """
+    hf_config, _ = _read_config(config, PromptConfig(num_prompts=0))
+    weights = seed if config.random_init else [storage.sha256(file) for file in _weight_files(_path(config))]
+    return storage.sha256_bytes(json.dumps([hf_config.to_json_string(), config.dtype, weights]).encode())
 
 
 def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: bool = True) -> PromptedPLM:
@@ -255,6 +265,19 @@ def _check_weights(path: str) -> None:
         f"plm.path={path}: {found}; put model.safetensors there, or set plm.random_init=true for an "
         "untrained model of this architecture"
     )
+
+
+def _weight_files(path: str) -> list[str]:
+    """Return local paths of a PLM's files of weights; a hub's are fetched if the cache lacks them."""
+
+    def local(name: str) -> str:
+        return os.path.join(path, name) if os.path.isdir(path) else hf_hub_download(path, name)
+
+    single, index = _WEIGHTS
+    if single in (os.listdir(path) if os.path.isdir(path) else _hub_names(path)):
+        return [local(single)]
+    with open(local(index), encoding="utf-8") as stream:
+        return [local(name) for name in sorted(set(json.load(stream)["weight_map"].values()))]
 
 
 def _cached(name: str, *files: str) -> str | None:

@@ -115,6 +115,8 @@ def _model(run: Run) -> str:
     if run.objective == "pretrain_ids":
         return f"{backbone}, on ids ({run.config.get('pretrain.id_objective')})"
     if run.objective == "without_plm":
+        if run.config.get("ctr.text_embeddings", "none") != "none":
+            backbone = f"{backbone} + frozen {plm}"
         return f"{backbone}, {'initialised by ' + _last(run) if _last(run) else 'from scratch'}"
     start = f", initialised by {_last(run)}" if _last(run) else ""
     if (baseline := run.config.get("baseline", "none")) != "none":

@@ -37,6 +37,7 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
               gradients
     LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
     CTRL      12 N^2 M^2, for the similarities of all N rows of the global batch in M^2 pairs of sub-spaces
+    texts     6 B F H for text vectors of size H of F fields: as they are read (fp16), and cast to fp32
     id heads  12 B r C, for the share r of the values that are restored and C candidates of all fields: all
               values, or id_candidates a field
 
@@ -197,7 +198,9 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
             for name, parameter in model.named_parameters()
             if name.startswith("ctr.backbone.")
         )
-        return rows * 8 * width + restored
+        texts = None if model.ctr is None else model.ctr.text_projection
+        vectors = 0 if texts is None else 6 * rows * texts.weight[:, :, 0].numel()
+        return rows * 8 * width + vectors + restored
     low = config.runtime.precision != "fp32"
     size = 2 if low else 4
     hidden, heads = plm.hidden_size, plm.config.num_attention_heads

@@ -19,10 +19,12 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.text_vectors import TextVectors
 from clickprompt.io import storage
 from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from clickprompt.objectives import build_objective
+from clickprompt.runtime.prepare.embed import open_text_vectors
 from clickprompt.runtime.train.rankable import group_column
 from clickprompt.training import guards
 from clickprompt.training.carry_over import tables_of
@@ -71,7 +73,13 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
     dataset = Dataset.open(config.data.path)
     pretraining = objective_name in PRETRAINING
     stage = config.pretrain if pretraining else config.finetune
-    model = build_model(config, dataset.field_sizes, objective=objective_name)
+    text_vectors = text_vectors_of(config, dataset)
+    model = build_model(
+        config,
+        dataset.field_sizes,
+        objective=objective_name,
+        text_size=text_vectors and text_vectors.size,
+    )
     objective = build_objective(model, stage)
     table = None
     if model.plm is not None:
@@ -91,6 +99,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         label_share=config.finetune.label_share,
         item_fields=item_mask(config, dataset.field_names),
         group=group_column(dataset, config, stage),
+        text_vectors=text_vectors,
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -112,6 +121,10 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
             "not divided"
         )
     return dataset, stage, objective, collator, built
+
+
+def text_vectors_of(config: Config, dataset: Dataset) -> TextVectors | None:
+    return None if config.ctr.text_embeddings == "none" else open_text_vectors(dataset, config)
 
 
 def losses_of(config: Config, **options) -> list[float]:
@@ -157,7 +170,8 @@ def record(
         recorder.validation = InProcessValidation(built, collator, dataset, config, objective)
     options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder}
     train(built, collator, order, islice(batches, (until or steps) - resume), **options)
-    fresh = build_model(config, dataset.field_sizes, objective=objective)
+    text_size = collator.text_vectors and collator.text_vectors.size
+    fresh = build_model(config, dataset.field_sizes, objective=objective, text_size=text_size)
     for name, parameter in fresh.named_parameters():
         if stage.embedding_optimizer != "dense" and name in tables_of(fresh):
             parameter.requires_grad_(False)

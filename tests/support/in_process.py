@@ -17,7 +17,10 @@ class InProcessValidation:
         self.every, self.patience = config.finetune.validate_every, config.finetune.patience
         self.stop_on = config.finetune.stop_on
         self._engine, self._rows = engine, collator(columns_of(dataset.read_split("valid")), epoch=0)
-        self._build = lambda: build_model(config, dataset.field_sizes, objective=objective)
+        text_size = collator.text_vectors and collator.text_vectors.size
+        self._build = lambda: build_model(
+            config, dataset.field_sizes, objective=objective, text_size=text_size
+        )
 
     def begin(self, step):
         weights = self._engine.weights()  # a collective in ZeRO 3, in the middle of training

@@ -4,16 +4,14 @@ Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all seg
 """
 
 import functools
-import json
-import os
 import shlex
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.click_text import ClickText
+from clickprompt.data.text.mapped import mapped_folder
 from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError, MissingTokensError
 from clickprompt.io import storage
@@ -296,7 +294,7 @@ def _load(uri: str, click: ClickText | None = None) -> TokenTable:
     """
     meta = storage.read_json(storage.join(uri, META))
     cells = sum(meta["field_sizes"])
-    folder = storage.resolve(uri)[1] if storage.is_local(uri) else _fetched(uri, meta)
+    folder = mapped_folder(uri, meta, "tokens")
     shapes = {"tokens": (-1,), "offsets": (cells + 1,), "value_spans": (cells, 2)}
     arrays = {}
     for name, dtype in ARRAYS.items():
@@ -313,22 +311,3 @@ def _load(uri: str, click: ClickText | None = None) -> TokenTable:
             "belong together"
         )
     return TokenTable(uri, meta, **arrays, click=click)
-
-
-def _fetched(uri: str, meta: dict[str, Any]) -> str:
-    """Return a copy of a remote table on this machine, made once for all its processes."""
-    folder = os.path.join(
-        storage.machine_folder(),
-        f"tokens-{storage.sha256_bytes(json.dumps([uri, meta], sort_keys=True).encode())[:16]}",
-    )
-    if not os.path.isdir(folder):
-        copy = f"{folder}.tmp-{uuid.uuid4().hex[:8]}"
-        try:
-            storage.copy_tree(uri, copy)
-            os.rename(copy, folder)
-        except OSError:
-            if not os.path.isdir(folder):  # otherwise another process was first
-                raise
-        finally:
-            storage.delete_tree(copy)
-    return folder

@@ -22,6 +22,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.models.baselines import check_baseline
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.text_projection import text_size_of
 from clickprompt.runtime.train.preflight import check_batches
 from clickprompt.runtime.train.stream import read_ahead_bytes
 from clickprompt.training.footprint import built_bytes, count_parameters, footprint
@@ -91,6 +92,7 @@ def size_training(
     objective = stage.objective
     get_backbone(config.ctr.backbone)
     check_baseline(config, stage_name)
+    text_size = text_size_of(config, stage_name)
     check_batches(stage, config.runtime)
     runtime = config.runtime
     sizes = _sizes(
@@ -100,7 +102,10 @@ def size_training(
     )
     with torch.device("meta"):
         model = build_model(
-            replaced(config, {"plm.random_init": True}), sizes.field_sizes, objective=objective
+            replaced(config, {"plm.random_init": True}),
+            sizes.field_sizes,
+            objective=objective,
+            text_size=text_size,
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
@@ -133,6 +138,8 @@ def size_training(
         "object_store_bytes": read_ahead_bytes(
             [str(index) for index in range(sizes.fields)], config.data.chunk_batches * stage.global_batch_size
         ),
+        # On disk; a worker maps them and reads those of its rows
+        "text_vector_bytes": 2 * (text_size or 0) * sum(sizes.field_sizes),
         "time": _time(config, stage_name, steps, step_seconds, measured),
     }
 
@@ -166,6 +173,8 @@ def plan_table(plan: dict[str, Any]) -> str:
     if plan["on_gpu"]:
         lines.append(f"{'host, each worker':<22}{plan['host_bytes'] / 2**30:.2f} GiB")
     lines.append(f"{'object store':<22}{plan['object_store_bytes'] / 2**30:.2f} GiB, all nodes together")
+    if plan["text_vector_bytes"]:
+        lines.append(f"{'text vectors':<22}{plan['text_vector_bytes'] / 2**30:.2f} GiB beside the dataset")
     time = plan["time"]
     hours = (
         f"{time['hours']:,.1f} hours at {time['step_seconds']:.3g} s a step ({time['from']}), validations "

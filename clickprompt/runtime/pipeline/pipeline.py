@@ -112,6 +112,11 @@ def _checked(config: Config) -> Config:
             f"baseline={config.baseline}: the pipeline compares ClickPrompt with its own CTR model; run the "
             "baseline by clickprompt pretrain, finetune and evaluate, or leave it out"
         )
+    if config.ctr.text_embeddings != "none":
+        raise ConfigError(
+            f"ctr.text_embeddings={config.ctr.text_embeddings}: the pipeline pretrains, and its finetunings "
+            "differ in nothing else; run clickprompt finetune and evaluate, or leave it out"
+        )
     if config.pretrain.with_plm and not config.prompt.num_prompts:
         raise ConfigError(
             "prompt.num_prompts=0: the pipeline pretrains a CTR tower, which the PLM reaches through "

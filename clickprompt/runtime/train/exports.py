@@ -9,6 +9,7 @@ from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.format import publish, write_export
 from clickprompt.io import storage
+from clickprompt.models.text_projection import fold
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.averaging import mean_with, steps_before, write_snapshot
 from clickprompt.training.checkpoint import TrainState, checkpoint_name, load_state
@@ -37,6 +38,10 @@ class Exports:
         return storage.join(self._folder, checkpoint_name(step))
 
     def write(self, weights: dict[str, torch.Tensor], step: int, *, final: bool = False) -> None:
+        """Write an export of these weights, which are changed to what it holds."""
+        vectors = self._training.text_vectors
+        if vectors is not None:
+            fold(weights, vectors.vectors, self._training.dataset.field_sizes)
         storage.patiently(
             lambda: write_export(
                 self.final if final else self.at(step),

@@ -37,8 +37,10 @@ from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.baselines import check_baseline
+from clickprompt.models.text_projection import text_size_of
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process
+from clickprompt.runtime.prepare.embed import open_text_vectors
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
 from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.training_run import TrainingRun
@@ -67,6 +69,7 @@ def check_training(
     objective = stage.objective
     get_backbone(config.ctr.backbone)
     check_baseline(config, stage_name)
+    text_size = text_size_of(config, stage_name)
     if not in_process(config.runtime):
         from clickprompt.runtime.cluster.connect import check_cpus  # imports ray, which takes seconds
 
@@ -104,6 +107,7 @@ def check_training(
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
             say(str(truncation))
+    text_vectors = None if text_size is None else open_text_vectors(dataset, config)
     init, earlier = None, None
     if stage.init is not None:
         init = export_of(stage.init)
@@ -125,7 +129,7 @@ def check_training(
         claim(run, config, stage_name=stage_name)
     lm_kind = plm.lm_kind if plm else None
     path = storage.native(run or "")
-    return TrainingRun(config, stage, path, dataset, order, init, earlier, lm_kind, truncation)
+    return TrainingRun(config, stage, path, dataset, order, init, earlier, lm_kind, truncation, text_vectors)
 
 
 def _check_validation(dataset: Dataset) -> None:
@@ -232,7 +236,13 @@ def _check_init(
         )
     before = None
     if has_ctr:
-        _same(what, "ctr", earlier.ctr, config.ctr, apart_from={"dropout", "embedding_dropout"})
+        _same(
+            what,
+            "ctr",
+            earlier.ctr,
+            config.ctr,
+            apart_from={"dropout", "embedding_dropout", "text_embeddings"},
+        )
         before = _trained_on(what, info, dataset)
     if plm is None or info.plm is None:
         return before

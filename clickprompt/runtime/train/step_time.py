@@ -31,7 +31,12 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
     """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    model = build_model(training.config, training.dataset.field_sizes, objective=training.objective)
+    model = build_model(
+        training.config,
+        training.dataset.field_sizes,
+        objective=training.objective,
+        text_size=training.text_size,
+    )
     objective: Any = build_objective(model, training.stage)
     runtime, size = training.config.runtime, training.stage.micro_batch_size
     engine = TorchEngine(

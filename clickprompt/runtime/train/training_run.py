@@ -11,6 +11,7 @@ from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, Pr
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.lengths import TextLengths
+from clickprompt.data.text.text_vectors import TextVectors
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import CheckpointWriter, TrainState, load_state, newest_complete
 
@@ -36,6 +37,7 @@ class TrainingRun:
     earlier: Dataset | None  # what `init` was trained on, if not `dataset`: rows are matched by value
     lm_kind: LMKind | None  # None: no PLM
     truncation: TextLengths | None  # what plm.max_length leaves out
+    text_vectors: TextVectors | None = None  # with ctr.text_embeddings
 
     @property
     def objective(self) -> ObjectiveName:
@@ -48,6 +50,11 @@ class TrainingRun:
     @property
     def needs_text(self) -> bool:
         return self.objective in ("pretrain", "with_plm")
+
+    @property
+    def text_size(self) -> int | None:
+        """Return the size of the text vectors that the CTR tower reads, if any."""
+        return None if self.text_vectors is None else self.text_vectors.size
 
     @property
     def reads_masks(self) -> bool:

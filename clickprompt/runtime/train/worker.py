@@ -22,6 +22,7 @@ from clickprompt.io.folders import scratch_folder
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
 from clickprompt.models.layers import ALL_ROWS
+from clickprompt.models.text_projection import PROJECTION
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.observe.memory import peak_memory
 from clickprompt.runtime.train.exports import Exports
@@ -174,6 +175,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         label_share=training.config.finetune.label_share,
         item_fields=item_mask(training.config, training.dataset.field_names),
         group=training.order.group_column,
+        text_vectors=training.text_vectors,
     )
 
 
@@ -221,19 +223,28 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
     sharded = training.stage.embedding_optimizer == "sharded"
     rows = slice(host.rank, None, host.num_workers) if sharded else ALL_ROWS
     model = build_model(
-        training.config, training.dataset.field_sizes, objective=training.objective, table_rows=rows
+        training.config,
+        training.dataset.field_sizes,
+        objective=training.objective,
+        table_rows=rows,
+        text_size=training.text_size,
     )
     tables, norms = tables_of(model), None
     if tables and host.rank == 0:
         trained = trained_rows(training.dataset)
-        norms = Norms(unique_tensors(model), tables, training.dataset.field_names, trained, rows)
+        norms = Norms(_exported(model), tables, training.dataset.field_names, trained, rows)
     if training.init:
         weights = load_weights(training.init)
         weights = start_weights(weights, tables, training.dataset, training.earlier, training.stage)
         load_matching(model, weights | {name: weights[name][rows] for name in tables if name in weights})
         if norms is not None:
-            norms.begin(unique_tensors(model))
+            norms.begin(_exported(model))
     return model, norms
+
+
+def _exported(model: ClickPrompt) -> dict[str, torch.Tensor]:
+    """Return the tensors that the run's export has, too."""
+    return {name: tensor for name, tensor in unique_tensors(model).items() if name != PROJECTION}
 
 
 def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
