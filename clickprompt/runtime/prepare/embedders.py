@@ -27,7 +27,7 @@ class _Embedder:
 
 
 def embed_on_ray(config: PLMConfig, seed: int, chunks: Iterator[list[str]]) -> Iterator[np.ndarray]:
-    actors = [
+    actors: list[Any] = [
         _Embedder.remote(config, seed) for _ in range(max(1, int(ray.cluster_resources().get("CPU", 1))))
     ]
     pool: Any = ActorPool(actors)
