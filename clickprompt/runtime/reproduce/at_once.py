@@ -11,7 +11,7 @@ from clickprompt.config import Config, RuntimeConfig, replaced
 from clickprompt.errors import ClickPromptError, StoppedError
 from clickprompt.io.progress import Task
 from clickprompt.runtime.cluster.connect import connect
-from clickprompt.runtime.reproduce.runs import Piece
+from clickprompt.runtime.reproduce.piece import Piece
 from clickprompt.runtime.train.stopping import stop_signals
 from clickprompt.runtime.train.train import run_training
 

@@ -10,7 +10,8 @@ from clickprompt.io import storage
 from clickprompt.io.progress import duration, say
 from clickprompt.runtime.cluster.sizing import size_training
 from clickprompt.runtime.pipeline.budget import step_time
-from clickprompt.runtime.reproduce.runs import Piece, Runs
+from clickprompt.runtime.reproduce.piece import Piece
+from clickprompt.runtime.reproduce.runs import Runs
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.tables.plan import Row, tries_of
 

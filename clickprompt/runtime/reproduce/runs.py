@@ -9,24 +9,11 @@ from clickprompt.errors import ClickPromptError, StoppedError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.reproduce.inputs import StandIn
+from clickprompt.runtime.reproduce.piece import Piece
 from clickprompt.runtime.train.train import run_training
 from clickprompt.tables.plan import Budget, Row, Try, run_name, tries_of
 
-__all__ = ["Chosen", "Piece", "Runs"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One run."""
-
-    name: str
-    """of its folder, by its content (`run_name`)"""
-    stage: str
-    config: Config
-    what: str
-    """for people"""
-    start: str | None = None
-    """the pretraining that it starts from"""
+__all__ = ["Chosen", "Runs"]
 
 
 @dataclass(frozen=True)
