@@ -19,12 +19,14 @@ from clickprompt.data.batch import Batch
 from clickprompt.data.places import Cells
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.models.baselines.ctrl import CTRL, contrastive_loss
+from clickprompt.models.baselines.p5 import P5
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
 from clickprompt.models.ranking_loss import RANKING_TERMS
 
 __all__ = [
     "OBJECTIVES",
+    "AnswerLoss",
     "ClickLoss",
     "JointTerm",
     "Objective",
@@ -264,6 +266,28 @@ class ClickLoss(nn.Module):
         return batch.row_weight.sum().reshape(1)
 
 
+class AnswerLoss(nn.Module):
+    """P5's cross entropy of the answer's token (models/baselines/p5.py)."""
+
+    joint: JointTerm | None = None
+
+    def __init__(self, model: P5):
+        super().__init__()
+        self.model = model
+        self.terms = {"answer": 1.0}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the summed loss, [1]; rows of weight 0 don't count."""
+        assert batch.input_ids is not None
+        assert batch.attention_mask is not None
+        losses = self.model.answer_losses(batch.input_ids, batch.attention_mask, batch.labels)
+        return (losses * batch.row_weight).sum().reshape(1)
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Count the rows, [1]."""
+        return batch.row_weight.sum().reshape(1)
+
+
 class RankLoss(nn.Module):
     """Binary cross entropy of the click as in ClickLoss, and a loss of the order of clicks and other rows
     within each group (models/ranking_loss.py): (1 − weight) of the one and weight of the other.
@@ -321,6 +345,8 @@ def build_objective(model: ClickPrompt, stage: PretrainConfig | FinetuneConfig) 
         if isinstance(model, CTRL):
             return ContrastLoss(model)
         return PretrainLoss(model, {"ids": stage.id_weight, "text_ids": stage.text_id_weight})
+    if isinstance(model, P5):
+        return AnswerLoss(model)
     if stage.loss != "bce":
         return RankLoss(model, stage.loss, stage.rank_weight)
     return ClickLoss(model)

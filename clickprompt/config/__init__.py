@@ -10,7 +10,7 @@ from clickprompt.config.base import (
     Precision,
     ScoringPrecision,
 )
-from clickprompt.config.baselines import CTRBertConfig, CTRLConfig
+from clickprompt.config.baselines import CTRBertConfig, CTRLConfig, P5Config
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -54,6 +54,7 @@ __all__ = [
     "LearningRates",
     "MaskingConfig",
     "ObjectiveName",
+    "P5Config",
     "PLMConfig",
     "PipelineConfig",
     "Pooling",

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from clickprompt.config.base import Frozen
 
-__all__ = ["CTRBertConfig", "CTRLConfig"]
+__all__ = ["CTRBertConfig", "CTRLConfig", "P5Config"]
 
 
 class CTRBertConfig(Frozen):
@@ -25,4 +25,12 @@ class CTRLConfig(Frozen):
     size: int = Field(default=32, ge=1, description="size of each of them")
     temperature: float = Field(
         default=0.7, gt=0, description="τ, by which similarities are divided before the softmax"
+    )
+
+
+class P5Config(Frozen):
+    """P5 (`baseline: p5`)."""
+
+    answers: tuple[int, int] | None = Field(
+        default=None, description="tokens of the answers no and yes; default: those of plm.path's tokenizer"
     )

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from clickprompt.config.base import Frozen
-from clickprompt.config.baselines import CTRBertConfig, CTRLConfig
+from clickprompt.config.baselines import CTRBertConfig, CTRLConfig, P5Config
 from clickprompt.config.models import CTRConfig, PLMConfig, PromptConfig
 from clickprompt.config.runtime import RuntimeConfig
 from clickprompt.config.stages import EvaluateConfig, FinetuneConfig, MaskingConfig, PretrainConfig
@@ -79,7 +79,8 @@ class Config(Frozen):
     seed: int = Field(default=0, ge=0, description="seed of weights, order, masks, dropout and hashed splits")
     baseline: str = Field(
         default="none",
-        description="model to train in ClickPrompt's place, on the same stream: none, ctr_bert, ctrl or ptab",
+        description="model to train in ClickPrompt's place, on the same stream: none, ctr_bert, ctrl, p5 or "
+        "ptab",
     )
     data: DataConfig = DataConfig()
     ctr: CTRConfig = CTRConfig()
@@ -87,6 +88,7 @@ class Config(Frozen):
     prompt: PromptConfig = PromptConfig()
     ctr_bert: CTRBertConfig = CTRBertConfig()
     ctrl: CTRLConfig = CTRLConfig()
+    p5: P5Config = P5Config()
     masking: MaskingConfig = MaskingConfig()
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()

@@ -33,9 +33,9 @@ def build_model(
     """Build the model that one objective trains, without parameters that would get no gradient.
 
     Pretraining has no prediction layer and no click head (and without prompts no CTR tower), finetuning has
-    no LM head (with plm.click_text: no click head), Eq. 10 has no PLM. If the PLM's learning rate is 0, it is
-    frozen. The weights depend on config.seed alone (those of the CTR tower whether or not there is a PLM), so
-    every process gets the same; torch's random state is left as it was.
+    no LM head (with plm.click_text and in P5: no click head), Eq. 10 has no PLM. If the PLM's learning rate
+    is 0, it is frozen. The weights depend on config.seed alone (those of the CTR tower whether or not there
+    is a PLM), so every process gets the same; torch's random state is left as it was.
 
     plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
     plm.path: for an export, whose tensors are loaded next.
@@ -71,7 +71,8 @@ def build_model(
         # transformers' models take seconds to import
         from clickprompt.models.plm_loading import load_plm, plm_from_config
 
-        lm_head = (pretrain and (baseline is None or baseline.reads_masks)) or config.plm.click_text
+        answers = config.plm.click_text or (baseline is not None and baseline.answers_in_words)
+        lm_head = (pretrain and (baseline is None or baseline.reads_masks)) or answers
         if plm_config is None:
             plm = load_plm(config.plm, prompt, lm_head=lm_head)
         else:

@@ -264,14 +264,17 @@ class PromptedPLM(nn.Module):
     def layers_above(self) -> dict[nn.Parameter, int]:
         """Count, for each parameter of the backbone, the layers between it and the output.
 
-        L − 1 − l in layer l, 0 in the norm behind the last layer, L in what is outside of the layers: the
-        embeddings and their norm.
+        L − 1 − l in layer l, as in the norm behind it, L in what is outside of the layers: the embeddings
+        and their norm.
         """
         above = dict.fromkeys(self.backbone.parameters(), self.num_layers)
         for layer, module in enumerate(self.layers):
             above |= dict.fromkeys(module.parameters(), self.num_layers - 1 - layer)
-        if self.family.final_norm is not None:
-            above |= dict.fromkeys(self.backbone.get_submodule(self.family.final_norm).parameters(), 0)
+        last = -1
+        # BART and post-LN encoders have no such norms
+        for path, norm in zip(self.family.layers, self.family.final_norms, strict=False):
+            last += len(self.backbone.get_submodule(path))
+            above |= dict.fromkeys(self.backbone.get_submodule(norm).parameters(), self.num_layers - 1 - last)
         return above
 
     def config_dict(self) -> dict[str, Any]:
@@ -292,10 +295,10 @@ class LMHead(nn.Module):
 
     def __init__(self, model: Any, family: PLMFamily) -> None:
         super().__init__()
-        output = model.get_output_embeddings()
+        output = model.get_output_embeddings()  # None if the model was loaded without a head
         self.transform = family.lm_transform(model)
         self.weight = None if model.config.tie_word_embeddings else output.weight
-        bias = output.bias if family.lm_bias is None else getattr(model, family.lm_bias)
+        bias = getattr(output, "bias", None) if family.lm_bias is None else getattr(model, family.lm_bias)
         if bias is None or isinstance(bias, nn.Parameter):
             self.register_parameter("bias", bias)
         else:

@@ -80,24 +80,26 @@ def sdpa_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Compute transformers' sdpa attention.
 
-    query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], additive mask → [B, Z, A, C/A].
+    query [B, A, Z, C/A], key, value [B, A or fewer, T, C/A], additive mask and bias [1, A, Z, T] → [B, Z, A,
+    C/A].
 
-    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + mask), dropout, times v. torch's own would
-    do just that.
+    With dropout on a CPU it is written out: softmax(q·kᵀ·scaling + bias + mask), dropout, times v. torch's
+    own would do just that.
     """
     if not dropout or query.device.type != "cpu":
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        options = {"dropout": dropout, "scaling": scaling, "position_bias": position_bias}
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options, **kwargs)
         return output, None
     if (group := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
-    if attention_mask is not None:
-        scores = scores + attention_mask
+    for added in (position_bias, attention_mask):
+        if added is not None:
+            scores = scores + added
     weights = cpu_dropout(F.softmax(scores, dim=-1), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from clickprompt.config import LMKind
 from clickprompt.errors import ConfigError
@@ -25,7 +25,9 @@ class PLMFamily:
     lm_kind: LMKind
     """kind of pretraining; it decides the auto class, what the PLM reads and the default pooling"""
     backbone: str
-    """path of the model without its LM head"""
+    """path of the model without its LM head; empty: it is loaded without one, and its LM head multiplies by
+    its embeddings
+    """
     layers: tuple[str, ...]
     """paths of the stacks of layers, below the backbone, in the order of the prompts"""
     self_attention: str
@@ -44,8 +46,8 @@ class PLMFamily:
     """(backbone, layer) → the rotary embedding's factor on a key at position 0, where it rotates nothing; for
     YaRN it isn't 1
     """
-    final_norm: str | None = None
-    """path of the norm on the last layer's output, below the backbone"""
+    final_norms: tuple[str, ...] = ()
+    """paths of the norms on the last layer's output of each stack, below the backbone"""
     lm_bias: str | None = None
     """path of a bias on the logits that isn't the output layer's own"""
     max_tokens: Callable[[Any], int] = lambda config: config.max_position_embeddings
@@ -56,6 +58,8 @@ class PLMFamily:
     """whether keys and queries depend on their positions"""
     keeps_width: bool = False
     """whether what comes behind the layers needs states at as many positions as the text has"""
+    position_bias: bool = False
+    """whether attention scores have a bias by the distance of query and key (0 for prompts)"""
     gated: bool = False
     """whether the MLP multiplies two maps of its input (SwiGLU, GeGLU)"""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +73,8 @@ class PLMFamily:
     @property
     def auto_class(self) -> Any:
         """transformers' class that loads the backbone together with its LM head."""
+        if not self.backbone:
+            return AutoModel
         return {
             "masked": AutoModelForMaskedLM,
             "causal": AutoModelForCausalLM,
@@ -107,6 +113,17 @@ class _RobertaTransform(nn.Module):
         return self.layer_norm(F.gelu(self.dense(hidden)))
 
 
+class _T5Transform(nn.Module):
+    """T5's scale before the vocabulary matrix, which is that of the input embeddings."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.scale = hidden_size**-0.5
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden * self.scale
+
+
 _BERT = PLMFamily(
     lm_kind="masked",
     backbone="bert",
@@ -124,7 +141,7 @@ _LLAMA = {
     "head_dim": "head_dim",
     "key_value": _separate("k_proj", "v_proj"),
     "input_norm": "input_layernorm",
-    "final_norm": "norm",
+    "final_norms": ("norm",),
     "rotary_scale": lambda backbone, layer: backbone.rotary_emb.attention_scaling,
     "lm_transform": lambda model: nn.Identity(),
     "rotary": True,
@@ -173,7 +190,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         head_dim="head_dim",
         key_value=_modernbert_key_value,
         input_norm="attn_norm",
-        final_norm="final_norm",
+        final_norms=("final_norm",),
         rotary_scale=lambda backbone, layer: getattr(
             backbone.rotary_emb, f"{layer.attention_type}_attention_scaling"
         ),
@@ -189,7 +206,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         head_dim="head_dim",
         key_value=_gpt2_key_value,
         input_norm="ln_1",
-        final_norm="ln_f",
+        final_norms=("ln_f",),
         keeps_width=True,
         lm_transform=lambda model: nn.Identity(),
         config_changes={"use_cache": False},
@@ -209,6 +226,22 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         depth=("encoder_layers", "decoder_layers"),
         # A skipped layer would leave parameters without a gradient
         config_changes={"use_cache": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},
+    ),
+    "t5": PLMFamily(
+        lm_kind="denoising",
+        backbone="",  # T5ForConditionalGeneration keeps its stacks beside the LM head
+        layers=("encoder.block", "decoder.block"),
+        self_attention="layer.0.SelfAttention",
+        head_dim="key_value_proj_dim",
+        key_value=_separate("k", "v"),
+        input_norm="layer.0.layer_norm",
+        final_norms=("encoder.final_layer_norm", "decoder.final_layer_norm"),
+        position_bias=True,
+        lm_transform=lambda model: _T5Transform(model.config.d_model),
+        # No position table limits it; this is the length that it was pretrained at
+        max_tokens=lambda config: getattr(config, "n_positions", 512),
+        depth=("num_layers", "num_decoder_layers"),
+        config_changes={"use_cache": False},
     ),
 }
 

@@ -65,7 +65,7 @@ class PromptFusion:
             key, value = self._project(module, self.layer_of[module][1], self.whole, self.rotary)
         if self.prompts is not None:
             key, value = self._prepend(module, key, value)
-            mask = None if mask is None else self._with_prompts(mask)
+            mask = None if mask is None else self.with_prompts(mask)
         if mask is not None and self.whole is not None:
             mask = self._of_positions(mask)
         return key, value, mask
@@ -88,8 +88,8 @@ class PromptFusion:
             torch.cat([prompt_value.to(value.dtype), value], dim=2),
         )
 
-    def _with_prompts(self, mask: Tensor) -> Tensor:
-        """Extend a mask so that every position sees the prompts.
+    def with_prompts(self, mask: Tensor) -> Tensor:
+        """Extend a mask so that every position sees the prompts, or a bias by position (T5) by 0 for them.
 
         It is additive, [B, 1, Z, Z] → [B, 1, Z, K + Z], or flash attention's, [B, Z] → [B, K + Z]. All layers
         get the one that the first of them makes; a model has a mask for each kind of attention.
@@ -149,6 +149,8 @@ def _with_prompts(attend: Callable[..., Any]) -> Callable[..., Any]:
         if prompt_fusion is None or module not in prompt_fusion.layer_of:
             return attend(module, query, key, value, attention_mask, **kwargs)
         key, value, attention_mask = prompt_fusion.attended(module, key, value, attention_mask)
+        if prompt_fusion.prompts is not None and prompt_fusion.family.position_bias:
+            kwargs["position_bias"] = prompt_fusion.with_prompts(kwargs["position_bias"])
         output, weights = attend(module, query, key, value, attention_mask, **kwargs)
         if prompt_fusion.weights is not None:
             assert prompt_fusion.prompts is not None

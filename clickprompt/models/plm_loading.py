@@ -105,7 +105,8 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
                 f"plm.path={config.path}: the weights can't be loaded ({_one_line(error)}); get the model "
                 "again"
             ) from error
-    missing = [name for name in info["missing_keys"] if name.startswith(f"{family.backbone}.")]
+    below = f"{family.backbone}." if family.backbone else ""
+    missing = [name for name in info["missing_keys"] if name.startswith(below)]
     if missing:
         layers = sum(getattr(hf_config, key) for key in family.depth)
         raise ConfigError(
@@ -173,6 +174,11 @@ def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedCon
             f"plm.pooling=cls: the first token of a {hf_config.model_type} sees no other; use last or mean, "
             "or leave it out"
         )
+    if family.position_bias and config.last_layer == "targets":
+        raise ConfigError(
+            f"plm.last_layer=targets: the position biases of a {hf_config.model_type} are those of a text's "
+            "whole length; use plm.last_layer=full"
+        )
     if config.click_text and family.lm_kind != "masked":
         raise ConfigError(
             f"plm.click_text=true: a {hf_config.model_type} ({family.lm_kind} language modelling) fills in "
@@ -210,6 +216,15 @@ def _config_values(config: PLMConfig) -> dict[str, Any]:
 
 def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, PLMFamily]:
     family = get_family(values.get("model_type"), path)
+    if (
+        family.position_bias
+        and values.get("scale_decoder_outputs", values.get("tie_word_embeddings")) is False
+    ):
+        # transformers' configuration forgets it, and an export would be read as the other kind
+        raise ConfigError(
+            f"plm.path={path}: a {values['model_type']} with an output matrix of its own (T5 1.1, Flan-T5) "
+            "isn't supported; use one that is tied to the embeddings, such as google-t5/t5-base"
+        )
     hf_config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
     for key, value in family.config_changes.items():
         setattr(hf_config, key, value)
@@ -238,6 +253,10 @@ def _check_flash(hf_config: Any, config: PLMConfig, prompt: PromptConfig) -> Non
         raise ConfigError(
             "plm.last_layer=targets: flash attention takes queries at some positions for a text's last; use "
             "plm.attn_implementation=sdpa, or plm.last_layer=full"
+        )
+    if hf_config.model_type == "t5":
+        raise ConfigError(
+            "plm.attn_implementation=flash: the kernel takes no position biases, which a t5 has; use sdpa"
         )
     if not is_flash_attn_2_available():
         raise ConfigError(

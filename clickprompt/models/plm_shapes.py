@@ -61,6 +61,22 @@ def _bart(layers: int, hidden: int, heads: int) -> dict[str, Any]:
     }
 
 
+def _t5(layers: int, hidden: int, heads: int) -> dict[str, Any]:
+    return {
+        "model_type": "t5",
+        "num_layers": layers,
+        "d_model": hidden,
+        "d_kv": 64,
+        "num_heads": heads,
+        "d_ff": 4 * hidden,
+        "vocab_size": 32_128,
+        "n_positions": 512,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+    }
+
+
 SHAPES: dict[str, dict[str, Any]] = {
     "FacebookAI/roberta-base": _roberta(12, 768, 12, 3072),
     "FacebookAI/roberta-large": _roberta(24, 1024, 16, 4096),
@@ -81,5 +97,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "openai-community/gpt2-medium": _gpt2(24, 1024, 16),
     "openai-community/gpt2-large": _gpt2(36, 1280, 20),
     "facebook/bart-base": _bart(6, 768, 12),
+    "google-t5/t5-small": _t5(6, 512, 8),
+    "google-t5/t5-base": _t5(12, 768, 12),
 }
 """hub name → config.json"""

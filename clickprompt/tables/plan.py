@@ -203,6 +203,7 @@ def run_name(config: Config, stage: str, fingerprint: str, start: str | None = N
     reads_text = config.pretrain.with_plm if stage == "pretrain" else config.finetune.with_plm
     sections = {"ctr", "data", stage, "baseline", config.baseline}
     sections |= {"plm", "prompt", "masking"} if reads_text else set()
+    sections |= {"plm"} if config.ctr.text_embeddings != "none" else set()
     elsewhere = {"data.path", "data.version", "finetune.init", "pretrain.init"}
     content = {
         "version": clickprompt.__version__,

@@ -36,6 +36,7 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
     prompts   B L K H (4 s + 16): the projector's hidden layer and output, keys and values, and their
               gradients
     LM head   M V (8 + s) for M target tokens: logits, log-probabilities and a gradient
+    P5        its decoder, of one token, isn't counted, and M is B
     CTRL      12 N^2 M^2, for the similarities of all N rows of the global batch in M^2 pairs of sub-spaces
     texts     6 B F H for text vectors of size H of F fields: as they are read (fp16), and cast to fp32
     id heads  12 B r C, for the share r of the values that are restored and C candidates of all fields: all
@@ -60,6 +61,7 @@ from torch import nn
 
 from clickprompt.config import Config, StageConfig
 from clickprompt.models.baselines.ctrl import CTRL
+from clickprompt.models.baselines.p5 import P5
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import RestoringHead
 from clickprompt.models.layers import PackedEmbedding
@@ -211,6 +213,8 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     if config.plm.attn_implementation == "eager" or (on_cpu and _attention_dropout(plm)):
         layer += heads * rows * tokens * (tokens + prompts) * 4 * size
     layers = plm.num_layers
+    if isinstance(model, P5):  # its decoder reads and writes one token
+        layers, num_targets = len(plm.backbone.get_submodule(plm.family.layers[0])), 1
     held = (
         layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
     )
@@ -298,7 +302,7 @@ def _mlp_width(plm: PromptedPLM) -> int:
 
 
 def _attention_dropout(plm: PromptedPLM) -> float:
-    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
     return max(float(getattr(plm.config, name, 0.0) or 0.0) for name in names)
 
 

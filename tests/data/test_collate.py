@@ -10,7 +10,7 @@ from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError
 from tests.support.synthetic import write_dataset
-from tests.support.tokenizers_made_up import gpt2, wordpiece
+from tests.support.tokenizers_made_up import gpt2, unigram_words, wordpiece
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,17 @@ def test_denoising_restores_the_whole_text_from_the_masked_one(dataset, table, s
             token = batch.input_ids[row, place].item()
             is_text = batch.attention_mask[row, place] == 1 and token not in table.special_ids
             assert batch.mlm_labels[row, place] == (token if is_text else IGNORED)
+
+
+def test_t5s_sentinel_stands_for_a_mask_token(dataset):
+    table = build_token_table(dataset, unigram_words())
+    sentinel = unigram_words().convert_tokens_to_ids("<extra_id_0>")
+    masking = MaskingConfig(mask_rate=0.4)
+    batch = Collator(dataset.columns, table, masking, lm="denoising", seed=3)(columns_of(dataset, 50))
+    hidden = batch.masked_input_ids == sentinel
+    assert not (batch.input_ids == sentinel).any()
+    assert 0.25 < hidden.sum() / batch.attention_mask.sum() < 0.4
+    assert torch.equal(batch.mlm_labels[hidden], batch.input_ids[hidden])
 
 
 def test_scopes_target_values_only_and_whole_ones(dataset, table):

@@ -41,7 +41,8 @@ KEY_VALUE, INPUT_ONLY, NO_PROMPTS = (
 )
 
 # One of each way to normalise, place, mask and head; for what does not depend on the family's details
-SOME = ["bert", "modernbert", "gpt2", "qwen3", "bart"]
+SOME = ["bert", "modernbert", "gpt2", "qwen3", "bart", "t5"]
+ENCODER_DECODERS = ("bart", "t5")
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 some_variants = pytest.mark.parametrize("variant", SOME)
@@ -69,6 +70,15 @@ def load(tiny) -> Callable[..., PromptedPLM]:
 
 def plain_model(path: str, attention: str = "sdpa") -> Any:
     return AutoModel.from_pretrained(path, attn_implementation=attention)
+
+
+def run(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Any:
+    """Run a plain model; T5 leaves to its caller what BART does itself: the decoder's text, shifted right."""
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if model.config.model_type == "t5":
+        start = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
+        inputs["decoder_input_ids"] = torch.cat([start, input_ids[:, :-1]], dim=1)
+    return model(**inputs)
 
 
 def random_prompts(plm: PromptedPLM, rows: int, num_prompts: int = K) -> Tensor:
@@ -138,7 +148,7 @@ def test_naive_without_prompts_is_hugging_face(tiny, tokens, variant, attention,
     model = plain_model(tiny(variant), attention).double().eval()
     input_ids, attention_mask = tokens(lengths)
     text = attention_mask.bool()
-    expected = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    expected = run(model, input_ids, attention_mask).last_hidden_state
     torch.testing.assert_close(
         naive_plm(model, input_ids, attention_mask)[text], expected[text], rtol=0, atol=1e-10
     )
@@ -218,7 +228,7 @@ def test_input_prompts_are_embeddings_before_the_text(
         "attention_mask": torch.cat([attention_mask.new_ones(len(input_ids), K), attention_mask], dim=1),
     }
     if (
-        variant == "bart"
+        variant in ENCODER_DECODERS
     ):  # its encoder has the prompts; cross-attention sees them, the decoder's text is the text alone
         start = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
         expected_hidden = model(
@@ -274,7 +284,7 @@ def test_prompts_are_at_position_0_of_any_rotary_embedding(save_tiny, tokens, ro
 def test_checkpointing_computes_every_layer_again(load, tokens, variant, checkpointing) -> None:
     """So that the cases above that are called checkpointing are."""
     plm = load(variant, "sdpa", checkpointing)
-    stacks = [module for module in plm.backbone.modules() if isinstance(module, nn.ModuleList)]
+    stacks = [plm.backbone.get_submodule(path) for path in plm.family.layers]
     # The last matrix of a layer: prompts never go there, and a layer's own hooks are outside its checkpoint.
     matrices = [
         [part for part in layer.modules() if getattr(part, "weight", torch.zeros(1)).dim() == 2][-1]
@@ -290,8 +300,9 @@ def test_checkpointing_computes_every_layer_again(load, tokens, variant, checkpo
     assert [calls.count(matrix) for matrix in matrices] == [1 + checkpointing] * plm.num_layers
 
 
-def test_bart_decodes_another_text_than_it_encodes(load, tokens) -> None:
-    plm = load("bart")
+@pytest.mark.parametrize("variant", ENCODER_DECODERS)
+def test_the_decoder_reads_another_text_than_the_encoder(load, tokens, variant) -> None:
+    plm = load(variant)
     (corrupted, attention_mask), (text, _) = tokens(LENGTHS["padded"]), tokens(LENGTHS["padded"], seed=1)
     prompts = random_prompts(plm, len(text))
     naive = naive_plm(plm.backbone, corrupted, attention_mask, prompts, decoder_text=text)
@@ -339,11 +350,8 @@ def test_without_prompts_it_is_exactly_the_plain_model(tiny, tokens, variant, at
     input_ids, attention_mask = tokens(LENGTHS[padding])
     text = attention_mask.bool()
     with torch.no_grad():
-        expected = (
-            plain_model(tiny(variant), attention)
-            .eval()(input_ids=input_ids, attention_mask=attention_mask)
-            .last_hidden_state
-        )
+        plain = plain_model(tiny(variant), attention).eval()
+        expected = run(plain, input_ids, attention_mask).last_hidden_state
         for prompts in (None, random_prompts(plm, len(input_ids), num_prompts=0)):
             assert torch.equal(plm(input_ids, attention_mask, prompts)[text], expected[text])
 
@@ -393,7 +401,7 @@ def test_lm_logits_are_hugging_faces(tiny, tokens, variant) -> None:
     whole = getattr(transformers, architecture).from_pretrained(tiny(variant)).double().eval()
     input_ids, attention_mask = tokens(SHORT_PADDING)
     text = attention_mask.bool()
-    expected = whole(input_ids=input_ids, attention_mask=attention_mask).logits[text]
+    expected = run(whole, input_ids, attention_mask).logits[text]
     torch.testing.assert_close(
         plm.lm_logits(plm(input_ids, attention_mask)[text]), expected, rtol=0, atol=1e-10
     )
@@ -488,6 +496,7 @@ def test_prompt_shape(tiny) -> None:
         ("llama-grouped", KEY_VALUE): (3, 2 * 2 * 4),
         ("qwen3", KEY_VALUE): (3, 2 * 2 * 6),
         ("bart", KEY_VALUE): (5, 2 * 4 * 4),
+        ("t5", KEY_VALUE): (5, 2 * 4 * 6),
         ("gpt2", INPUT_ONLY): (1, 16),
         ("electra-small", INPUT_ONLY): (1, 8),
     }
@@ -495,7 +504,7 @@ def test_prompt_shape(tiny) -> None:
         plm = load_plm(PLMConfig(path=tiny(variant)), prompt)
         assert (plm.prompt_shape, plm.num_layers, plm.hidden_size) == (
             expected,
-            5 if variant == "bart" else 3,
+            5 if variant in ENCODER_DECODERS else 3,
             16,
         ), (variant, prompt)
 
@@ -508,6 +517,7 @@ def test_frozen_stays_in_eval_mode_and_passes_gradients_to_prompts(save_tiny, to
         "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
         "qwen3": ("attention_dropout",),
         "bart": ("dropout", "attention_dropout", "activation_dropout"),
+        "t5": ("dropout_rate",),
     }[variant]
     path = save_tiny(variant, **dict.fromkeys(dropout, 0.5))
     plm = load_plm(PLMConfig(path=path, gradient_checkpointing=True), lm_head=False)
@@ -529,7 +539,7 @@ def test_frozen_stays_in_eval_mode_and_passes_gradients_to_prompts(save_tiny, to
 def test_num_layers_keeps_the_first_layers_of_each_stack(tiny, variant) -> None:
     whole = load_plm(PLMConfig(path=tiny(variant))).eval()
     cut = load_plm(PLMConfig(path=tiny(variant), num_layers=2)).eval()
-    assert (whole.num_layers, cut.num_layers) == ((5, 4) if variant == "bart" else (3, 2))
+    assert (whole.num_layers, cut.num_layers) == ((5, 4) if variant in ENCODER_DECODERS else (3, 2))
     for name, tensor in cut.state_dict().items():
         assert torch.equal(tensor, whole.state_dict()[name]), name
     assert plm_from_config(cut.config_dict(), PLMConfig(), PromptConfig()).num_layers == cut.num_layers
@@ -587,7 +597,7 @@ def test_a_checkpoint_without_lm_head_gets_a_fresh_one_from_the_seed(save_tiny, 
     assert torch.equal(plm.backbone.get_input_embeddings().weight, plain.get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "llama-grouped", "bart"])
+@pytest.mark.parametrize("variant", ["gpt2", "llama-grouped", "bart", "t5"])
 def test_a_checkpoint_of_the_backbone_alone_has_its_tied_head(save_tiny, tokens, variant) -> None:
     path = save_tiny(variant)
     whole = load_plm(PLMConfig(path=path)).eval()
@@ -600,6 +610,8 @@ def test_a_checkpoint_of_the_backbone_alone_has_its_tied_head(save_tiny, tokens,
             assert torch.equal(tensor, whole.state_dict()[name]), name
     hidden = plm(*tokens([5]))
     expected = nn.functional.linear(hidden[0], plain.get_input_embeddings().weight)
+    if variant == "t5":
+        expected = expected / plm.hidden_size**0.5
     torch.testing.assert_close(plm.lm_logits(hidden[0]), expected, rtol=0, atol=1e-5)
 
 
@@ -625,6 +637,7 @@ def test_check_plm_tells_what_it_read(tiny) -> None:
         "gpt2": "causal",
         "qwen3": "causal",
         "bart": "denoising",
+        "t5": "denoising",
     }
     for variant, lm_kind in kinds.items():
         facts = check_plm(PLMConfig(path=tiny(variant)))
@@ -673,10 +686,10 @@ def test_unusable_folder_is_refused_in_one_line(save_tiny, spoil, message) -> No
         assert "\n" not in str(caught.value)
 
 
-# T5 and DeBERTa add positions to the scores, XLNet permutes, Mamba has no attention, ALBERT's layers are one
+# DeBERTa adds positions to the scores, XLNet permutes, Mamba has no attention, ALBERT's layers are one
 # layer many times
 @pytest.mark.parametrize(
-    "model_type", ["t5", "deberta-v2", "xlnet", "mamba", "albert", "nothing-known", None]
+    "model_type", ["mt5", "deberta-v2", "xlnet", "mamba", "albert", "nothing-known", None]
 )
 def test_a_family_that_cant_take_prompts_is_refused_by_name(tmp_path, model_type) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -764,10 +777,29 @@ def test_flash_attention_that_isnt_there_is_refused(tiny) -> None:
             call(PLMConfig(path=tiny("bert"), attn_implementation="flash"))
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "bart"])
+@pytest.mark.parametrize("variant", ["gpt2", "bart", "t5"])
 def test_pooling_the_first_token_of_a_decoder_is_refused(tiny, variant) -> None:
     with pytest.raises(ConfigError, match=r"plm\.pooling=cls.*use last or mean"):
         check_plm(PLMConfig(path=tiny(variant), pooling="cls"))
+
+
+def test_what_a_t5_cannot_do_is_refused(save_tiny) -> None:
+    path = save_tiny("t5")
+    for change, said in (
+        (
+            {"last_layer": "targets"},
+            r"^plm\.last_layer=targets: the position biases of a t5.*last_layer=full$",
+        ),
+        ({"attn_implementation": "flash"}, r"^plm\.attn_implementation=flash: .*position biases.*use sdpa$"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check_plm(PLMConfig(path=path, **change))
+    values = json.loads(Path(path, "config.json").read_text())
+    values.pop("scale_decoder_outputs", None)
+    for untied in (values | {"tie_word_embeddings": False}, values | {"scale_decoder_outputs": False}):
+        Path(path, "config.json").write_text(json.dumps(untied))
+        with pytest.raises(ConfigError, match=r"output matrix of its own .*such as google-t5/t5-base$"):
+            check_plm(PLMConfig(path=path))
 
 
 @pytest.mark.skipif(MINILM is None, reason="CLICKPROMPT_MINILM names no folder with MiniLM's weights")

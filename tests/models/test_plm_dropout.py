@@ -65,11 +65,16 @@ def heads(rows=2, groups=1):
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_attention_at_a_vanishing_rate_is_torchs(groups, masked, scaling):
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_at_a_vanishing_rate_is_torchs(groups, masked, scaling, biased):
     torch.manual_seed(0)
     query, key, value, mask = heads(groups=groups)
     mask = mask if masked else None
-    output, _ = sdpa_attention(nn.Module(), query, key, value, mask, dropout=1e-9, scaling=scaling)
+    bias = torch.randn(1, 4, 5, 7, dtype=torch.float64) if biased else None
+    options = {"dropout": 1e-9, "scaling": scaling, "position_bias": bias}
+    output, _ = sdpa_attention(nn.Module(), query, key, value, mask, **options)
+    if bias is not None:
+        mask = bias if mask is None else mask + bias
     expected = F.scaled_dot_product_attention(
         query, key, value, mask, scale=scaling, enable_gqa=True
     ).transpose(1, 2)

@@ -23,6 +23,8 @@ PROMPTS = {
     "input": PromptConfig(num_prompts=2, prompt_depth="input"),
     "none": PromptConfig(num_prompts=0),
 }
+# Position biases of T5 are of whole lengths, and it is refused
+CHOOSING = [name for name in VARIANTS if name != "t5"]
 # RMS norms and ModernBERT's rotations compute in float32, whatever the model does
 SINGLE = ("llama", "qwen2", "qwen3", "modernbert")
 PADDINGS = {"unpadded": [9, 9, 9, 9], "padded": [4, 9, 6, 3]}
@@ -81,7 +83,7 @@ def note_widths(plm):
     return seen
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", CHOOSING)
 @pytest.mark.parametrize("depth", PROMPTS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -140,7 +142,7 @@ def test_a_batch_without_targets_gives_zero_gradients(tiny, tokens):
     assert not any(gradient.any() for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", CHOOSING)
 @pytest.mark.parametrize("depth", PROMPTS)
 def test_the_state_that_a_click_is_read_from(tiny, tokens, variant, depth):
     """One position of each row, as pooling by the first or last token and click_text read it."""

@@ -12,8 +12,8 @@ from clickprompt.config import PLMConfig, PromptConfig
 from clickprompt.models.plm_loading import load_plm
 from tests.support.tiny_plms import VARIANTS
 
-KINDS = {"modernbert": 2, "qwen2-window": 2, "bart": 2}
-"""of self-attention with masks of their own; other PLMs have one"""
+KINDS = {"modernbert": 2, "qwen2-window": 2, "bart": 2, "t5": 6}
+"""of self-attention with masks of their own; other PLMs have one. T5 also has two biases with gradients"""
 
 
 class Operators(TorchDispatchMode):

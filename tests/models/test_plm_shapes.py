@@ -22,6 +22,8 @@ PUBLISHED = {  # of the encoder or decoder with its embeddings, as the hub's saf
     "openai-community/gpt2-medium": 354_823_168,
     "openai-community/gpt2-large": 774_030_080,
     "facebook/bart-base": 139_420_416,
+    "google-t5/t5-small": 60_506_624,
+    "google-t5/t5-base": 222_903_552,
 }
 
 

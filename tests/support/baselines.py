@@ -1,7 +1,14 @@
 """Settings of each baseline for the tiny PLM, and what its tests of equations share."""
 
+import os
+
 import numpy as np
 import torch
+
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
+from tests.support.tiny import write_both, write_plm
 
 SETTINGS = {
     "ctr_bert": {
@@ -16,6 +23,7 @@ SETTINGS = {
         "ctr.backbone": "autoint",
         "ctrl.size": 6,
     },
+    "p5": {"baseline": "p5", "prompt.num_prompts": 0, "p5.answers": [4, 5]},
     "ptab": {"baseline": "ptab", "prompt.num_prompts": 0},
 }
 
@@ -23,6 +31,14 @@ SETTINGS = {
 def dotted(name: str) -> dict[str, object]:
     """The same for `tiny_config`."""
     return {key.replace(".", "__"): value for key, value in SETTINGS[name].items()}
+
+
+def write_all(folder: str) -> tuple[Dataset, dict[str, str]]:
+    """The synthetic dataset, and a tiny PLM's folder by baseline, with their token tables: P5 has a T5."""
+    dataset, bert = write_both(folder)
+    t5 = write_plm(os.path.join(folder, "t5"), "t5")
+    build_token_table(dataset, load_tokenizer(t5))
+    return dataset, {name: t5 if name == "p5" else bert for name in SETTINGS}
 
 
 INPUT_IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0], [2, 5, 6, 3, 0]])

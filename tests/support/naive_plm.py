@@ -17,6 +17,7 @@ Shape legend: B rows, Z tokens, K prompts, N = K + Z or Z positions that a layer
 size, H hidden size.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,7 +42,9 @@ def naive_plm(
     2 · key heads · D].
     """
     if soft_prompts is None:
-        layers = backbone.config.num_hidden_layers + (getattr(backbone.config, "decoder_layers", None) or 0)
+        config = backbone.config
+        decoders = ("decoder_layers", "num_decoder_layers")
+        layers = config.num_hidden_layers + sum(getattr(config, key, None) or 0 for key in decoders)
         soft_prompts = torch.zeros(
             len(input_ids), layers, 0, backbone.config.hidden_size, dtype=backbone.dtype
         )
@@ -50,10 +53,9 @@ def naive_plm(
         kind in ("modernbert", "llama", "qwen2", "qwen3") and "eager" in backbone.config._attn_implementation
     )
     stack = Stack(soft_prompts, injection, softmax_float32, rotate_float32=kind == "modernbert")
-    if kind == "bart":
-        return _bart(
-            backbone, input_ids, attention_mask, input_ids if decoder_text is None else decoder_text, stack
-        )
+    if kind in ("bart", "t5"):
+        text = input_ids if decoder_text is None else decoder_text
+        return (_bart if kind == "bart" else _t5)(backbone, input_ids, attention_mask, text, stack)
     return _KINDS[kind](backbone, input_ids, attention_mask.bool(), stack)
 
 
@@ -66,12 +68,22 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, *, softmax_float32: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    *,
+    softmax_float32: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """query [B, A, N, D], key and value [B, A or fewer, M, D], visible [B, N, M] → [B, N, A·D]"""
+    """query [B, A, N, D], key and value [B, A or fewer, M, D], visible [B, N, M] → [B, N, A·D]
+
+    bias [A, N, M]: T5's, which doesn't divide by √D.
+    """
     group = query.shape[1] // key.shape[1]  # so many query heads share one key head
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    scores = torch.einsum("band,bamd->banm", query, key) / query.shape[-1] ** 0.5
+    scores = torch.einsum("band,bamd->banm", query, key)
+    scores = scores / query.shape[-1] ** 0.5 if bias is None else scores + bias
     scores = scores.masked_fill(~visible[:, None], -torch.inf)
     weights = scores.float().softmax(-1).to(scores.dtype) if softmax_float32 else scores.softmax(-1)
     return torch.einsum("banm,bamd->bnad", weights, value).flatten(2)
@@ -104,8 +116,8 @@ class SelfAttention:
     softmax_float32: bool
     rotate_float32: bool
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[B, A, N, D], of all N input positions → [B, N, A·D]"""
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        """[B, A, N, D], of all N input positions → [B, N, A·D]; bias [A, Z, Z]: of the text positions"""
         rows, text = self.visible.shape[:2]
         if self.theta is not None:
             query, key = self._turned(query, self.theta), self._turned(key, self.theta)
@@ -114,7 +126,11 @@ class SelfAttention:
             key, value = torch.cat([raw_key, key], dim=2), torch.cat([raw_value, value], dim=2)
         visible = torch.ones(rows, query.shape[2], key.shape[2], dtype=torch.bool)
         visible[:, -text:, -text:] = self.visible
-        return _attend(query, key, value, visible, softmax_float32=self.softmax_float32)
+        if bias is not None:
+            whole = torch.zeros(len(bias), query.shape[2], key.shape[2], dtype=bias.dtype)
+            whole[:, -text:, -text:] = bias
+            bias = whole
+        return _attend(query, key, value, visible, softmax_float32=self.softmax_float32, bias=bias)
 
     def _turned(self, x: Tensor, theta: float) -> Tensor:
         """Text position i by i; prompts are at position 0, so they stay as they are."""
@@ -342,6 +358,89 @@ def _bart(
         embed(backbone.decoder, shifted),
         lambda index: _causal(everything),
     )
+
+
+# Encoder-decoder, pre-LN
+
+
+def _t5(
+    backbone: Any, input_ids: Tensor, attention_mask: Tensor, decoder_text: Tensor, stack: Stack
+) -> Tensor:
+    """Each head adds a number by the distance of the two positions, the same in all layers of a stack, and 0
+    for a prompt. Cross-attention has none.
+    """
+    config, mask = backbone.config, attention_mask.bool()
+    heads = config.num_heads
+
+    def project(attention: Any, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (
+            _split(attention.q(x), heads),
+            _split(attention.k(memory), heads),
+            _split(attention.v(memory), heads),
+        )
+
+    def bucket(back: int, count: int) -> int:
+        """0, 1, 2, … for the nearest half of the buckets, then ever more distances in one."""
+        exact = count // 2
+        if back < exact:
+            return back
+        grown = math.log(back / exact) / math.log(config.relative_attention_max_distance / exact)
+        return min(exact + int(grown * (count - exact)), count - 1)
+
+    def biases(part: Any, length: int, *, causal: bool) -> Tensor:
+        table = part.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+        count = config.relative_attention_num_buckets
+        rows = []
+        for i in range(length):
+            for j in range(length):
+                if causal:
+                    rows.append(table[bucket(max(i - j, 0), count)])
+                else:
+                    rows.append(table[bucket(abs(i - j), count // 2) + (count // 2 if j > i else 0)])
+        return torch.stack(rows).reshape(length, length, heads).permute(2, 0, 1)
+
+    def own(layer: Any, x: Tensor, attention: SelfAttention, bias: Tensor) -> Tensor:
+        part = layer.layer[0]
+        normed = part.layer_norm(x)
+        mixed = attention(*project(part.SelfAttention, normed, normed), bias)
+        return x + part.SelfAttention.o(mixed)
+
+    def feed_forward(layer: Any, x: Tensor) -> Tensor:
+        part = layer.layer[-1]
+        return x + part.DenseReluDense.wo(F.relu(part.DenseReluDense.wi(part.layer_norm(x))))
+
+    def encoder_block(layer: Any, x: Tensor, attention: SelfAttention) -> Tensor:
+        return feed_forward(layer, own(layer, x, attention, seen))
+
+    def decoder_block(layer: Any, x: Tensor, attention: SelfAttention) -> Tensor:
+        x = own(layer, x, attention, past)
+        part = layer.layer[1]
+        query, key, value = project(part.EncDecAttention, part.layer_norm(x), memory)
+        none = torch.zeros(heads, x.shape[1], memory.shape[1], dtype=x.dtype)
+        mixed = _attend(query, key, value, mask[:, None, :].expand(-1, x.shape[1], -1), bias=none)
+        return feed_forward(layer, x + part.EncDecAttention.o(mixed))
+
+    first, second = stack.soft_prompts.split([config.num_layers, config.num_decoder_layers], dim=1)
+    encoder, decoder = (replace(stack, soft_prompts=prompts) for prompts in (first, second))
+    seen = biases(backbone.encoder, input_ids.shape[1], causal=False)
+    memory = encoder.run(
+        backbone.encoder.block,
+        encoder_block,
+        F.embedding(input_ids, backbone.shared.weight),
+        lambda index: _bidirectional(mask),
+    )
+    memory = backbone.encoder.final_layer_norm(memory)
+    shifted = torch.cat(
+        [torch.full_like(decoder_text[:, :1], config.decoder_start_token_id), decoder_text[:, :-1]], dim=1
+    )
+    past = biases(backbone.decoder, shifted.shape[1], causal=True)
+    hidden = decoder.run(
+        backbone.decoder.block,
+        decoder_block,
+        F.embedding(shifted, backbone.shared.weight),
+        lambda index: _causal(torch.ones_like(shifted, dtype=torch.bool)),
+    )
+    return backbone.decoder.final_layer_norm(hidden)
 
 
 _KINDS: dict[str, Callable[[Any, Tensor, Tensor, Stack], Tensor]] = {

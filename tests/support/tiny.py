@@ -4,7 +4,15 @@ dataset's words.
 
 import os
 
-from transformers import BartConfig, BertConfig, BertTokenizerFast, GPT2Config
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BartConfig,
+    BertConfig,
+    BertTokenizerFast,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 from clickprompt.config import Config, load_config
 from clickprompt.data.prepared.dataset import Dataset
@@ -32,6 +40,17 @@ def _plm_config(family: str, vocab_size: int):
             pad_token_id=0,
             **sizes,
         )
+    if family == "t5":
+        return T5Config(
+            vocab_size=vocab_size,
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            decoder_start_token_id=0,
+        )
     assert family == "bert"
     return BertConfig(
         vocab_size=vocab_size,
@@ -49,11 +68,41 @@ CLICK_WORDS = ("clicked", "yes", "no")
 """what a tokenizer must know besides for `plm.click_text`"""
 
 
+def _t5_tokenizer() -> PreTrainedTokenizerFast:
+    """As T5's: Unigram pieces, each word by itself, </s> after the text, sentinels and no mask token. The
+    answers no and yes are tokens 4 and 5.
+    """
+    words = {word for name in FIELDS for word in name.split()} | set(WORDS) | {"is", "unknown"}
+    digits = [str(digit) for digit in range(10)]
+    pieces = ["▁no", "▁yes", *(f"▁{word}" for word in sorted(words)), *(f"▁{digit}" for digit in digits)]
+    letters = ["▁", ".", *digits, *"abcdefghijklmnopqrstuvwxyz"]
+    special = ["<pad>", "</s>", "<unk>", "<extra_id_0>"]
+    scored = [(piece, 0.0) for piece in special]
+    scored += [(piece, -2.0) for piece in pieces] + [(letter, -5.0) for letter in letters]
+    backend = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<extra_id_0>"],
+    )
+
+
 def write_plm(folder: str, family: str = "bert", more_words: tuple[str, ...] = ()) -> str:
-    """config.json and tokenizer of a PLM without dropout; no weights: for `plm.random_init`. All families get
-    the same tokenizer.
+    """config.json and tokenizer of a PLM without dropout; no weights: for `plm.random_init`. All families but
+    T5 get the same tokenizer.
     """
     os.makedirs(folder)
+    if family == "t5":
+        tokenizer = _t5_tokenizer()
+        tokenizer.save_pretrained(folder)
+        _plm_config(family, len(tokenizer)).save_pretrained(folder)
+        return folder
     words = sorted(
         {word for name in FIELDS for word in name.lower().split()} | set(WORDS) | {"is", ".", "unknown"}
     )

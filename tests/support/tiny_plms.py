@@ -19,6 +19,7 @@ _CLASSES = {
     "qwen2": ("Qwen2", "ForCausalLM"),
     "qwen3": ("Qwen3", "ForCausalLM"),
     "bart": ("Bart", "ForConditionalGeneration"),
+    "t5": ("T5", "ForConditionalGeneration"),
 }
 FAMILIES = tuple(_CLASSES)
 _SHARED = {
@@ -56,6 +57,23 @@ _BART = {
     "decoder_start_token_id": 3,
     "forced_eos_token_id": 3,
 }
+# Heads wider than hidden size / heads; buckets so few that texts of the tests reach the last ones
+_T5 = {
+    "vocab_size": VOCAB,
+    "pad_token_id": PAD,
+    "eos_token_id": 3,
+    "decoder_start_token_id": PAD,
+    "d_model": 16,
+    "d_kv": 6,
+    "d_ff": 24,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 7,
+    "dropout_rate": 0.0,
+    "n_positions": 40,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", _SHARED | _BERT),
     "roberta": ("roberta", _SHARED | _BERT),
@@ -83,6 +101,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         | _BART
         | {"max_position_embeddings": 40},
     ),
+    "t5": ("t5", _T5),
 }
 """name → (model_type, config): every family, and shapes within a family that need code of their own"""
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -150,13 +151,13 @@ def unigram_first() -> PreTrainedTokenizerFast:
 
 @cache
 def unigram_words() -> PreTrainedTokenizerFast:
-    """As T5's: every word by itself, so that the spaces between words are all dummies; nothing around the
-    text.
+    """As T5's: every word by itself, so that the spaces between words are all dummies; </s> after; a sentinel
+    and no mask token.
     """
     words = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
-    return _unigram(words, "$A")
+    return _unigram(words, "$A </s>", masked="<extra_id_0>")
 
 
 @cache
@@ -201,8 +202,10 @@ def _trained_sentencepiece() -> Tokenizer:
     return backend
 
 
-def _unigram(pre_tokenizer: pre_tokenizers.PreTokenizer, around: str) -> PreTrainedTokenizerFast:
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+def _unigram(
+    pre_tokenizer: pre_tokenizers.PreTokenizer, around: str, masked: str = "<mask>"
+) -> PreTrainedTokenizerFast:
+    special = ["<s>", "<pad>", "</s>", "<unk>", masked]
     backend = Tokenizer(models.Unigram())
     one_space = normalizers.Replace(Regex(" {2,}"), "▁")
     backend.normalizer = normalizers.Sequence(
@@ -217,7 +220,11 @@ def _unigram(pre_tokenizer: pre_tokenizers.PreTokenizer, around: str) -> PreTrai
     backend.post_processor = processors.TemplateProcessing(
         single=around, special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    names = dict(zip(("bos", "pad", "eos", "unk", "mask"), special, strict=True))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
+    tokens: dict[str, Any] = dict(
+        zip(("bos_token", "pad_token", "eos_token", "unk_token"), special, strict=False)
     )
+    if masked == "<mask>":
+        tokens["mask_token"] = masked
+    else:
+        tokens["additional_special_tokens"] = [masked]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokens)

@@ -20,6 +20,7 @@ from clickprompt.training.footprint import (
     footprint,
     model_states,
 )
+from tests.support.baselines import dotted
 from tests.support.synthetic import FIELDS
 from tests.support.tiny import tiny_config, write_plm
 
@@ -138,7 +139,7 @@ def test_one_workers_engine_is_torch_whatever_is_configured(tmp_path):
     assert eight.gradients > 8 * 4 * GPU_BUCKET
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "bart"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart", "t5"])
 def test_activations_grow_with_rows_and_layers(tmp_path, family):
     plm = write_plm(str(tmp_path / "plm"), family)
     config = tiny_config("", plm)
@@ -150,6 +151,13 @@ def test_activations_grow_with_rows_and_layers(tmp_path, family):
     assert activation_bytes(model, config, 4, 16, 2) - head == 2 * (
         activation_bytes(one, config, 4, 16, 2) - head
     )
+
+
+def test_p5s_decoder_reads_and_writes_one_token(tmp_path):
+    config = tiny_config("", write_plm(str(tmp_path / "plm"), "t5"), **dotted("p5"))
+    model = on_meta(config, [30, 3, 41], "with_plm")
+    layer = 4 * 16 * (38 * 32 + 8 * 64)
+    assert activation_bytes(model, config, 4, 16, 16) == 2 * layer + 4 * model.plm.vocab_size * 12
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -104,9 +104,15 @@ _LAYER_PATHS = {
     "distilbert": ("transformer.layer.",),
     "gpt2": ("h.",),
     "bart": ("encoder.layers.", "decoder.layers."),
+    "t5": ("encoder.block.", "decoder.block."),
     **dict.fromkeys(("llama", "qwen2", "qwen3", "modernbert"), ("layers.",)),
 }
-_ABOVE = {"gpt2": "ln_f.", "modernbert": "final_norm.", **dict.fromkeys(("llama", "qwen2", "qwen3"), "norm.")}
+_ABOVE = {
+    "gpt2": "ln_f.",
+    "modernbert": "final_norm.",
+    "t5": "decoder.final_layer_norm.",
+    **dict.fromkeys(("llama", "qwen2", "qwen3"), "norm."),
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -115,7 +121,7 @@ def test_rates_of_the_plms_layers(tmp_path, family):
     changes = {"plm.path": path, "finetune.plm_layer_decay": 0.5, "finetune.lr.plm": 0.32}
     config = replaced(load_config(None), SMALL | changes)
     model = build_model(config, SIZES, objective="with_plm")
-    counts = {"bart": (2, 3)}.get(family, (3,))
+    counts = {"bart": (2, 3), "t5": (2, 3)}.get(family, (3,))
     layers, seen = sum(counts), set()
     for name, group in by_name(model, parameter_groups(model, config.finetune)).items():
         if not name.startswith("plm.backbone."):
@@ -123,6 +129,8 @@ def test_rates_of_the_plms_layers(tmp_path, family):
             continue
         name = name.removeprefix("plm.backbone.")
         exponent = 0 if name.startswith(_ABOVE.get(family, " ")) else layers
+        if name == "encoder.final_layer_norm.weight":
+            exponent = counts[1]
         for stack, path in enumerate(_LAYER_PATHS.get(family, ("encoder.layer.",))):
             if name.startswith(path):
                 number = sum(counts[:stack]) + int(name.removeprefix(path).split(".")[0])

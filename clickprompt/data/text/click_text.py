@@ -16,7 +16,7 @@ from clickprompt.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ClickText", "find_click_text", "write_clicks"]
+__all__ = ["ANSWERS", "ClickText", "find_click_text", "write_clicks"]
 
 NAME = "Clicked"
 ANSWERS = ("no", "yes")  # by label

@@ -35,6 +35,7 @@ TEMPLATES = {
 """name → what a dataset's manifest holds: the text of one field"""
 SEPARATOR = " "
 UNKNOWN = "unknown"  # the text of id 0
+SENTINEL = "<extra_id_0>"
 # part of the fingerprint, so that token tables of another format are not found
 _TABLE_FORMAT = 4
 
@@ -117,9 +118,15 @@ def encode(
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | None]:
-    """Return the family's special ids by their purpose; None if it has none."""
+    """Return the family's special ids by their purpose; None if it has none.
+
+    T5's sentinel <extra_id_0> stands for the mask token that it lacks.
+    """
     names = ("cls", "sep", "bos", "eos", "pad", "mask", "unk")
-    return {name: getattr(tokenizer, f"{name}_token_id") for name in names}
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in names}
+    if ids["mask"] is None and SENTINEL in tokenizer.all_special_tokens:
+        ids["mask"] = tokenizer.convert_tokens_to_ids(SENTINEL)  # pyright: ignore[reportArgumentType]
+    return ids
 
 
 def surrounding(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

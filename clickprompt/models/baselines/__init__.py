@@ -5,11 +5,12 @@ from clickprompt.errors import ConfigError
 from clickprompt.models.baselines.baseline import Baseline
 from clickprompt.models.baselines.ctr_bert import CTRBert
 from clickprompt.models.baselines.ctrl import CTRL
+from clickprompt.models.baselines.p5 import P5
 from clickprompt.models.baselines.ptab import PTab
 
 __all__ = ["BASELINES", "Baseline", "check_baseline", "get_baseline"]
 
-BASELINES: dict[str, type[Baseline]] = {"ctr_bert": CTRBert, "ctrl": CTRL, "ptab": PTab}
+BASELINES: dict[str, type[Baseline]] = {"ctr_bert": CTRBert, "ctrl": CTRL, "p5": P5, "ptab": PTab}
 
 
 def get_baseline(name: str) -> type[Baseline] | None:

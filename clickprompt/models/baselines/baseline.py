@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clickprompt.config import Config, value_of
@@ -29,6 +30,8 @@ class Baseline(ClickPrompt):
     """whether it pretrains a CTR tower, which finetuning then trains alone"""
     reads_masks: ClassVar[bool] = True
     """whether its pretraining restores masked tokens"""
+    answers_in_words: ClassVar[bool] = False
+    """whether its click logit comes from an encoder-decoder's LM head, not from a click head"""
     texts: ClassVar[int] = 1
     """texts of a row that its click head reads"""
 
@@ -64,7 +67,14 @@ class Baseline(ClickPrompt):
                 "data.id_dropout": (0, "reads no ids"),
                 f"{stage_name}.embedding_optimizer": ("dense", "has no embedding tables"),
             }
+        if cls.answers_in_words:
+            wanted |= {
+                "finetune.loss": ("bce", "learns to answer, by a loss of its own"),
+                "plm.pooling": (None, "pools nothing"),
+            }
         for key, (value, why) in wanted.items():
             if (found := value_of(config, key)) != value:
-                shown, needed = (str(one).lower() if isinstance(one, bool) else one for one in (found, value))
+                shown, needed = (
+                    json.dumps(one) if one is None or isinstance(one, bool) else one for one in (found, value)
+                )
                 raise ConfigError(f"{key}={shown}: baseline={cls.name} {why}; set {key}={needed}")

@@ -41,6 +41,7 @@ from clickprompt.models.text_projection import text_size_of
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.prepare.embed import open_text_vectors
+from clickprompt.runtime.train.answers import with_answers
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
 from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.training_run import TrainingRun
@@ -101,7 +102,9 @@ def check_training(
 
         plm = check_plm(config.plm, config.prompt)
         check_plm_options(config)
-        table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
+        tokenizer = load_tokenizer(config.plm.path)
+        config = with_answers(config, plm, tokenizer)
+        table = open_model_table(dataset, tokenizer, config.plm)
         if objective == "pretrain" and config.baseline != "ctrl":
             Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)

@@ -22,6 +22,7 @@ from clickprompt.data.text.template import (
     load_tokenizer,
     segment,
     sentence,
+    special_ids,
     tokenizer_fingerprint,
     tokenizer_json,
 )
@@ -51,7 +52,7 @@ FAMILIES = {
     make.__name__: make
     for make in (wordpiece, byte_level_bpe, gpt2, digits_apart, *SENTENCEPIECES, split_at_spaces)
 }
-SPECIAL = ("<mask>", "</s>", "<s>")
+SPECIAL = ("<mask>", "</s>", "<s>", "<extra_id_0>")
 NASTY = ["<mask>", "[SEP]", "</s> [MASK]", " padded ", "Café “ÉÀ”", "日本語", "...", "a.b. "]
 NASTY += ["tab\there", "line\nend", "n't", "🎬", "0", ".", " ", "<s>"]
 NASTY += [
@@ -65,7 +66,7 @@ NASTY += [
     "\u0301",
     "\ttab\n",
 ]
-NASTY += ["many words " * 60, "oneword" * 40]
+NASTY += ["many words " * 60, "oneword" * 40, "a <extra_id_0>"]
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,10 @@ def test_table_leaves_the_tokenizer_as_it_is(dataset, family):
     before = tokenizer_fingerprint(tokenizer)
     build_token_table(dataset, tokenizer)
     assert tokenizer_fingerprint(tokenizer) == before
-    assert tokenizer.mask_token_id in encode(tokenizer, ["a <mask> b"], special_tokens=False)[0]
+    mask = special_ids(tokenizer)["mask"]
+    spelled = tokenizer.convert_ids_to_tokens(mask)
+    assert spelled == ("<extra_id_0>" if family == "unigram_words" else "<mask>")
+    assert mask in encode(tokenizer, [f"a {spelled} b"], special_tokens=False)[0]
 
 
 def test_rows_without_text_are_special_tokens_only(dataset):

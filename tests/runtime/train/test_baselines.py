@@ -4,6 +4,7 @@ line.
 """
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,9 +20,9 @@ from clickprompt.runtime.pipeline.pipeline import run_pipeline
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
-from tests.support.baselines import SETTINGS
+from tests.support.baselines import SETTINGS, write_all
 from tests.support.ending import EndsBefore, are_the_same
-from tests.support.tiny import tiny_config, write_both
+from tests.support.tiny import tiny_config
 
 STEPS = 10
 ALONE = [name for name, baseline in BASELINES.items() if not baseline.has_ctr]
@@ -29,11 +30,16 @@ ALONE = [name for name, baseline in BASELINES.items() if not baseline.has_ctr]
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    dataset, plm = write_both(str(tmp_path_factory.mktemp("baselines")))
+def prepared(tmp_path_factory):
+    return write_all(str(tmp_path_factory.mktemp("baselines")))
+
+
+@pytest.fixture(scope="module")
+def config(prepared):
+    dataset, plms = prepared
     return tiny_config(
         dataset.uri,
-        plm,
+        plms["ptab"],
         runtime__use_ray="never",
         pretrain__max_steps=STEPS,
         finetune__max_steps=STEPS,
@@ -43,9 +49,12 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=BASELINES)
-def runs(request, config, tmp_path_factory):
+def runs(request, prepared, config, tmp_path_factory):
     """(configuration, folder with a run of each stage, the finetuning begun from the pretraining)"""
-    settings = replaced(config, SETTINGS[request.param])
+    own = SETTINGS[request.param] | {"plm.path": prepared[1][request.param]}
+    if request.param == "p5":
+        del own["p5.answers"]  # the training finds them
+    settings = replaced(config, own)
     folder = str(tmp_path_factory.mktemp(request.param))
     for stage in BASELINES[request.param].stages:
         run_training(settings, stage, f"{folder}/{stage}")
@@ -101,7 +110,10 @@ def test_evaluated_predicted_and_reported(runs, capsys, tmp_path):
     assert len({row["logit"] for row in logits}) == 2
     report = str(tmp_path / "report.html")
     printed(capsys, "report", run, "--out", report)
-    shown = f"{settings.baseline}: plm" if settings.baseline in ALONE else "autoint, initialised by pretrain"
+    plm = os.path.basename(settings.plm.path)
+    shown = (
+        f"{settings.baseline}: {plm}" if settings.baseline in ALONE else "autoint, initialised by pretrain"
+    )
     assert shown in storage.read_bytes(report).decode()
 
 
@@ -139,7 +151,7 @@ def test_the_plan_counts_it(runs, capsys, tmp_path):
         plan = json.loads(printed(capsys, "plan", path, "--stage", stage, "--json"))
         used = {key for key, count in plan["parameters"].items() if count} - {"total", "trained"}
         if settings.baseline in ALONE:
-            assert used == {"plm", "heads"}
+            assert used == {"plm"} | ({"heads"} if settings.baseline != "p5" else set())
         else:
             assert used == {"ctr", "embeddings"} | ({"plm", "heads"} if stage == "pretrain" else set())
 
@@ -166,6 +178,29 @@ def test_settings_that_it_cannot_follow(config, name, change, said):
         check_training(replaced(config, {**SETTINGS[name], **change}), "finetune")
     assert said.format(name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"finetune.loss": "pairwise"}, "finetune.loss=pairwise: baseline=p5 learns to answer"),
+        ({"plm.pooling": "mean"}, "plm.pooling=mean: baseline=p5 pools nothing; set plm.pooling=null"),
+        ({}, "baseline=p5 answers by a decoder behind an encoder, which a bert lacks; use T5"),
+        ({"plm.path": "t5", "p5.answers": [5, 4]}, "p5.answers=[5, 4]: the tokenizer of plm.path="),
+    ],
+)
+def test_what_p5_cannot_follow(prepared, config, change, said):
+    if "plm.path" in change:
+        change = change | {"plm.path": prepared[1]["p5"]}
+    with pytest.raises(ConfigError) as caught:
+        check_training(replaced(config, SETTINGS["p5"] | change), "finetune")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_p5_is_not_pretrained(config):
+    with pytest.raises(ConfigError, match="baseline=p5 isn't pretrained; run clickprompt finetune"):
+        check_training(replaced(config, SETTINGS["p5"]), "pretrain")
 
 
 def test_an_unknown_one_names_the_known(config):

@@ -75,9 +75,9 @@ def test_unknown_backbone_and_family_name_the_known_ones(config, tmp_path) -> No
         r"ctr\.backbone='deepfms'.*autoint.*xdeepfm",
     )
     refused(
-        with_plm_config(config, tmp_path / "t5", model_type="t5"),
+        with_plm_config(config, tmp_path / "mt5", model_type="mt5"),
         "pretrain",
-        r"model_type='t5'.*bart.*roberta",
+        r"model_type='mt5'.*bart.*roberta",
     )
 
 
