@@ -12,7 +12,7 @@ from clickprompt.runtime.cluster.sizing import size_training
 from clickprompt.runtime.pipeline.budget import step_time
 from clickprompt.runtime.reproduce.piece import Piece
 from clickprompt.runtime.reproduce.runs import Runs
-from clickprompt.runtime.train.preflight import check_training
+from clickprompt.runtime.train.tokens import check_with_tokens
 from clickprompt.tables.plan import Row, tries_of
 
 __all__ = ["costs", "costs_table"]
@@ -89,7 +89,7 @@ def _cost(runs: Runs, piece: Piece, what: str, number: int, times: dict[str, flo
     config = replaced(piece.config, {"finetune.init": None})
     what = f"{what}: {'pretraining' if piece.stage == 'pretrain' else 'finetuning'}"
     try:
-        training = check_training(config, piece.stage, again=True)
+        training = check_with_tokens(config, piece.stage, again=True)
         steps = training.order.total_steps
         memory = size_training(config, piece.stage)["worker_bytes"]["total"] / 2**30
         if piece.name not in times and steps > _FEW:
