@@ -106,7 +106,7 @@ def test_a_split_above_the_limit(ray_session, finetuned, monkeypatch, capsys):
         main(["evaluate", "--run", finetuned])
     out = capsys.readouterr().out
     assert "2,000 rows, more than the 100 that are sorted in memory: no intervals" in out
-    assert out.splitlines()[-1].startswith(f"test: AUC {found['auc']:.4f}")
+    assert f"\ntest: AUC {found['auc']:.4f}" in f"\n{out}"
     with pytest.raises(
         InputError, match="the test split has 2,000 rows, and two runs' rows are compared up to 100"
     ):
@@ -130,7 +130,8 @@ def test_the_table_has_intervals_and_dashes(ray_session, finetuned, capsys):
     result = storage.read_json(os.path.join(finetuned, "evaluation-test.json"))
     low, high = result["auc_interval"]
     assert low < result["auc"] < high
-    assert f"AUC {result['auc']:.4f} [{low:.4f}, {high:.4f}], log loss" in out[-1]
+    assert f"AUC {result['auc']:.4f} [{low:.4f}, {high:.4f}], log loss" in out[-2]
+    assert out[-1].startswith("test, ranked within ")
     subsets = [*result["long_tail"]["seen"], *result["cold_start"].values()]
     assert any(subset["auc"] is None for subset in subsets), "one says nothing"
     for subset in subsets:
