@@ -100,10 +100,10 @@ def test_an_error_comes_at_its_step(config, monkeypatch, ahead):
 
     made = Collator.micro_batches
 
-    def third_fails(self, columns, size, epoch=0, step=0):
+    def third_fails(self, columns, size, epoch=0, step=0, **options):
         if step == 2:
             raise ValueError("an id that no table has")
-        return made(self, columns, size, epoch, step)
+        return made(self, columns, size, epoch, step, **options)
 
     context = watching(ahead=ahead)
     monkeypatch.setattr(Collator, "micro_batches", third_fails)
