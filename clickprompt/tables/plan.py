@@ -204,6 +204,7 @@ def run_name(config: Config, stage: str, fingerprint: str, start: str | None = N
     sections = {"ctr", "data", stage, "baseline", config.baseline}
     sections |= {"plm", "prompt", "masking"} if reads_text else set()
     sections |= {"plm"} if config.ctr.text_embeddings != "none" else set()
+    sections |= {"evaluate"} if config.finetune.loss != "bce" else set()  # it says whose rows are ordered
     elsewhere = {"data.path", "data.version", "finetune.init", "pretrain.init"}
     content = {
         "version": clickprompt.__version__,
@@ -211,6 +212,8 @@ def run_name(config: Config, stage: str, fingerprint: str, start: str | None = N
         "start": start,
         "seed": config.seed,
         "precision": config.runtime.precision,
+        # With the click in the text, pretraining reads labels, too
+        **({"labels": config.finetune.label_share} if config.plm.click_text else {}),
         **{
             key: value
             for key, value in _given(config).items()

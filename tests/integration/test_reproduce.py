@@ -106,6 +106,19 @@ def test_validation_chooses_among_the_tries(made, tmp_path, capsys):
     assert scored == [os.path.basename(run)]  # the test split is read for what was chosen only
 
 
+def test_test_rows_of_one_class_are_a_marked_cell(made, tmp_path, capsys):
+    first, _ = reproduced(capsys, made, tmp_path, "--row", "FM")
+    row = next(row for row in first["tables"][0]["rows"] if row["names"] == ["FM"])
+    for run in row["runs"].values():
+        storage.write_json(
+            f"{run}/evaluation-test.json", storage.read_json(f"{run}/evaluation-test.json") | {"auc": None}
+        )
+    second, _ = reproduced(capsys, made, tmp_path, "--row", "FM")
+    row = next(row for row in second["tables"][0]["rows"] if row["names"] == ["FM"])
+    assert row["auc"] == []
+    assert "one class" in row["missing"]
+
+
 def test_a_failed_run_is_a_marked_cell(made, tmp_path, capsys):
     broken = tmp_path / "plm"
     broken.mkdir()
@@ -133,6 +146,7 @@ def test_plan_trains_nothing(made, tmp_path, capsys):
 def at_once(*arguments):
     """In a process of its own, which has no Ray yet, as a user's."""
     command = [sys.executable, "-m", "clickprompt", *words(*arguments), "--at-once", "2"]
+    command += ["--set", "runtime.use_ray=auto"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout), ended.stderr
@@ -236,6 +250,7 @@ def _results(run):
         (["--row", "GBDT"], "--row GBDT: no such row; the first column has FM, DNN"),
         (["--dataset", "netflix"], "--dataset netflix: unknown; known datasets: movielens-100k"),
         (["--budget", "endless"], "--budget endless: unknown; known budgets: smoke"),
+        (["--at-once", "2"], "runtime.use_ray=never: --at-once 2 needs Ray"),
         (["--seeds", "0"], "--seeds 0: give a number from 1 up"),
     ],
 )

@@ -8,6 +8,7 @@ from clickprompt.config import Config, load_config, replaced
 from clickprompt.errors import InputError
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.baselines import check_baseline
+from clickprompt.tables import plan
 from clickprompt.tables.plan import BUDGETS, DATASETS, TABLES, Budget, PaperTable, Try, run_name, tries_of
 
 ROWS = [(table, row) for table in TABLES for row in PaperTable.read(table).rows]
@@ -32,6 +33,15 @@ def test_every_row_has_a_configuration_on_every_dataset_with_every_budget(table,
             assert config.finetune.with_plm is (row.plm is not None and not alone)
             if row.pretrain:
                 assert config.pretrain.with_plm is (row.plm is not None)
+
+
+def test_every_part_is_known():
+    parts, plms = plan._read("parts")["parts"], plan._read("budgets")["paper"]["plms"]
+    assert {part for _, row in ROWS for part in row.parts} == {
+        *parts,
+        *(row.plm for _, row in ROWS if row.plm),
+    }
+    assert not parts.keys() & plms.keys()
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -112,6 +122,14 @@ def test_a_run_is_named_by_what_decides_its_weights():
         name({"data.id_dropout": 0.1}),
     ]
     assert len({name({}), *others}) == len(others) + 1
+    ranked = {"finetune.loss": "pairwise"}
+    assert name(ranked) != name({**ranked, "evaluate.user": "Gender"})
+    assert name({"evaluate.user": "Gender"}) == name({})
+    with_click = {"plm.click_text": True, "plm.path": "some/plm"}
+    assert (
+        len({name({**with_click, "finetune.label_share": share}, stage="pretrain") for share in (0.1, 1)})
+        == 2
+    )
     assert re.fullmatch(r"finetune-[0-9a-f]{12}", name({}))
 
 

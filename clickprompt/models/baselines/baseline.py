@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from torch import Tensor
+
 from clickprompt.config import Config, value_of
 from clickprompt.errors import ConfigError
 from clickprompt.models.clickprompt import ClickHead, ClickPrompt
@@ -43,6 +45,26 @@ class Baseline(ClickPrompt):
         super().__init__(None, plm, 0, pooling=config.plm.pooling, click_head=False)
         if not pretrain:
             self.click_head = ClickHead(self.texts * plm.hidden_size)
+
+    def tower_logits(
+        self,
+        field_ids: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *others: Tensor | None,
+    ) -> tuple[None, Tensor]:
+        """Return (None, plm_logits [B]): there is no CTR tower, and field_ids [B, F] aren't read; input_ids,
+        attention_mask [B, Z].
+        """
+        assert input_ids is not None
+        assert attention_mask is not None
+        assert all(other is None for other in others), "a baseline reads the row's text alone"
+        return None, self.plm_logits(input_ids, attention_mask)
+
+    def plm_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the click's logits, [B], of texts [B, Z]: by Eq. 8's MLP."""
+        assert self.click_head is not None, "built without its click head"
+        return self.click_head(self.pooled(input_ids, attention_mask))
 
     @classmethod
     def check(cls, config: Config, stage_name: str) -> None:

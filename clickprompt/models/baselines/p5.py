@@ -44,22 +44,11 @@ class P5(Baseline):
         tokens = config.p5.answers
         self.register_buffer("answers", None if tokens is None else torch.tensor(tokens), persistent=False)
 
-    def tower_logits(
-        self,
-        field_ids: Tensor,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        click_positions: Tensor | None = None,
-        click_answers: Tensor | None = None,
-    ) -> tuple[None, Tensor]:
-        """Return (None, plm_logits [B]): there is no CTR tower; field_ids [B, F] aren't read."""
-        assert click_positions is None, "the text ends with the click, which P5 doesn't read"
-        assert click_answers is None
-        assert input_ids is not None
-        assert attention_mask is not None
+    def plm_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the logits of yes less those of no, [B]: input_ids, attention_mask [B, Z]."""
         assert self.plm is not None
         assert self.answers is not None, "check_training finds the answers' tokens"
-        return None, self.plm.answer_logits(self._states(input_ids, attention_mask), self.answers)
+        return self.plm.answer_logits(self._states(input_ids, attention_mask), self.answers)
 
     def answer_losses(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """Return −log p(answer) of each row, [B]: input_ids, attention_mask [B, Z], labels [B] 0 or 1."""

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import clickprompt
 from clickprompt.config import Config
 from clickprompt.errors import ConfigError, InputError
 from clickprompt.io import storage
@@ -61,6 +62,8 @@ def reproduce(
     check_dataset_name(dataset_name)
     if at_once < 1:
         raise InputError(f"--at-once {at_once}: give a number from 1 up")
+    if at_once > 1 and config.runtime.use_ray == "never":
+        raise ConfigError(f"runtime.use_ray=never: --at-once {at_once} needs Ray; leave runtime.use_ray out")
     if config.runtime.use_ray == "always":
         raise ConfigError("runtime.use_ray=always: reproduce chooses by each run; leave runtime.use_ray out")
     run = storage.native(run)
@@ -99,7 +102,8 @@ def _place(run: str, result: dict[str, Any], kind: str) -> str:
 def _all_results(run: str, dataset_name: str) -> list[dict[str, Any]]:
     """Return every table of the run on a dataset, those made before, too."""
     places = [_place(run, {"table": table, "dataset": dataset_name}, "json") for table in TABLES]
-    return [storage.read_json(place) for place in places if storage.exists(place)]
+    found = [storage.read_json(place) for place in places if storage.exists(place)]
+    return [result for result in found if result["version"] == clickprompt.__version__]
 
 
 def _result(table: PaperTable, runs: Runs) -> dict[str, Any]:
@@ -107,6 +111,7 @@ def _result(table: PaperTable, runs: Runs) -> dict[str, Any]:
     lines = {row.names: _line(row, runs) for row in table.rows}
     kinds = {"accuracy": _accuracy, "long-tail": _long_tail, "attention": _attention, "latency": _latency}
     return {
+        "version": clickprompt.__version__,
         "table": table.name,
         "title": table.title,
         "kind": table.kind,
@@ -151,6 +156,8 @@ def _accuracy(table: PaperTable, runs: Runs, lines: dict[Any, dict[str, Any]]) -
     for row in table.rows:
         line = lines[row.names]
         scores = {seed: _scores(runs, folder) for seed, folder in line["runs"].items()}
+        if any(score["auc"] is None for score in scores.values()):
+            scores, line["missing"] = {}, "all test rows are of one class, which have no AUC"
         figures.append(
             RowFigures(
                 row.names,
