@@ -60,7 +60,7 @@ class RuntimeConfig(Frozen):
         default="off",
         description="have torch.compile translate the PLM's training step, which takes a minute or more at "
         "each start; max-autotune: try several kernels first, and on GPUs replay CUDA graphs, one for each "
-        "size of a micro-batch",
+        "width of a micro-batch, which is padded to a multiple of 16 tokens",
     )
     precision: Precision = Field(
         default="fp32",

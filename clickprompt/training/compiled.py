@@ -17,7 +17,7 @@ from clickprompt.errors import ConfigError
 if TYPE_CHECKING:  # the driver checks before it needs torch
     from clickprompt.models.clickprompt import ClickPrompt
 
-__all__ = ["check_compiler", "compile_plm"]
+__all__ = ["check_compiler", "compile_plm", "width_multiple"]
 
 
 def check_compiler(runtime: RuntimeConfig) -> None:
@@ -31,6 +31,13 @@ def check_compiler(runtime: RuntimeConfig) -> None:
         found, what = shutil.which(compiler), f"a C++ compiler, {compiler}; install it, or set CXX to another"
     if not found:
         raise ConfigError(f"runtime.compile={runtime.compile} needs {what}, or leave runtime.compile out")
+
+
+def width_multiple(runtime: RuntimeConfig) -> int:
+    """Return the number of tokens of which a batch's width is a multiple: a CUDA graph is of one size, so
+    there should be few sizes, and a tensor core takes 16 at a time.
+    """
+    return 16 if runtime.compile == "max-autotune" else 1
 
 
 def compile_plm(model: ClickPrompt, runtime: RuntimeConfig) -> None:

@@ -133,6 +133,10 @@ class DeepSpeedEngine:
     def may_overflow(self) -> bool:
         return self._loss_scale is not None and self._loss_scale.factor > 1
 
+    @property
+    def guards_itself(self) -> bool:
+        return False  # its optimizers decide on the host
+
     def begin(self, micro_batches: list[Batch], step: int) -> None:
         if self._lazy:
             self._lazy.begin(micro_batches, step)
@@ -170,6 +174,9 @@ class DeepSpeedEngine:
         elif self._lazy:
             self._lazy.end()
         self._end(overflow=False)
+
+    def step_if_finite(self, numbers: Tensor) -> None:
+        raise NotImplementedError("DeepSpeed's optimizers decide on the host")
 
     def skip(self) -> None:
         overflow = self._norm is not None and not bool(self._norm.isfinite())

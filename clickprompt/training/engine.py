@@ -56,6 +56,11 @@ class Engine(Protocol):
         """Whether a gradient norm that isn't finite may be due to the loss scale, so the step is skipped."""
         ...
 
+    @property
+    def guards_itself(self) -> bool:
+        """Whether it has `step_if_finite`."""
+        ...
+
     def begin(self, micro_batches: list[Batch], step: int) -> None:
         """Announce all micro-batches of this worker's step `step` (from 0), before its first forward pass."""
         ...
@@ -78,6 +83,13 @@ class Engine(Protocol):
 
     def step(self) -> None:
         """Clip the gradient of the global batch and apply it."""
+        ...
+
+    def step_if_finite(self, numbers: Tensor) -> None:
+        """As `step`, if these numbers on the device are finite, and those of all calls before were.
+
+        The device decides: nothing waits for it.
+        """
         ...
 
     def skip(self) -> None:
@@ -197,10 +209,16 @@ class TorchEngine:
         self._replica: Any = _replicated(self.objective) if self.world_size > 1 else self.objective
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._norm: Tensor | None = None
+        self._not_finite = torch.zeros((), device=device)  # 1 once a step's numbers weren't finite
 
     @property
     def may_overflow(self) -> bool:
         return self._loss_scale is not None and self._loss_scale.factor > 1
+
+    @property
+    def guards_itself(self) -> bool:
+        # The host moves a loss scale by these numbers, and keeps what is due of lazy tables
+        return self._loss_scale is None and self._lazy is None
 
     def begin(self, micro_batches: list[Batch], step: int) -> None:
         if self._lazy:
@@ -236,6 +254,13 @@ class TorchEngine:
             self._lazy.clip(norm, self._max_grad_norm)
             self._lazy.step()
         self._end(overflow=False)
+
+    def step_if_finite(self, numbers: Tensor) -> None:
+        not_finite = torch.logical_not(numbers.isfinite().all()).to(self._not_finite)
+        torch.maximum(self._not_finite, not_finite, out=self._not_finite)
+        # torch.amp.GradScaler's way to have a fused optimizer leave weights and state alone
+        self.optimizer.found_inf = self._not_finite  # pyright: ignore[reportAttributeAccessIssue]
+        self.step()
 
     def skip(self) -> None:
         if self._lazy:

@@ -7,7 +7,8 @@ results and passes requests to it.
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from clickprompt.training.step import StepResult, train_step
 from clickprompt.training.step_input import StepInput, step_input, step_inputs
 
 __all__ = ["Context", "Validation", "train"]
+
+_NOTHING = (False, False, False)  # asked for: a checkpoint, an end, a checkpoint because it is time
 
 
 class Validation(Protocol):
@@ -60,9 +63,13 @@ class Context:
     """local folder below which checkpoints are assembled"""
     ahead: bool = False
     """whether a thread fetches and collates the next step's rows while a step is computed"""
+    late: bool = False
+    """whether a step's numbers are read when the next one is on its way, so that the device never waits for
+    the host; for engines that guard themselves, without `skip_loss_spikes`"""
 
     def wishes(self) -> tuple[bool, bool]:
-        """Return, in every step, whether to write a checkpoint after it, and whether to end there.
+        """Return, in every step, whether to write a checkpoint after it, and whether to end there; if `late`,
+        after the step that follows it.
 
         One worker's wish counts for all workers.
         """
@@ -107,7 +114,8 @@ def train(
     batches: yields this worker's (global step, columns) in order from `state.step` on. With `context.ahead`
         it is asked in a thread, and for one batch more than was trained on.
 
-    Raises NonFiniteError, before the step is applied, if its loss or gradient isn't finite.
+    Raises NonFiniteError if a step's loss or gradient isn't finite. Neither this step nor a later one is
+    applied or saved then.
     """
     cadence = _Cadence(stage, context.keep_every)
     validation = context.validation
@@ -125,6 +133,38 @@ def train(
         assert len(micro_batches) == stage.micro_batches(engine.world_size)
         return step_input(step, columns, micro_batches, engine.objective, engine.device)
 
+    late = context.late and engine.guards_itself and stage.skip_loss_spikes is None
+
+    def settle(step: _Begun, used: Sequence[dict[str, Any]] = ()) -> tuple[bool, ...]:
+        """Report a step, and return what it was asked for."""
+        nonlocal began
+        result = step.result()
+        state.skipped_steps += not result.applied
+        now = time.perf_counter()
+        metrics = _metrics(step.number, result, stage, step.waited, used, now - began)
+        if engine.objective.joint is not None:
+            metrics[engine.objective.joint.counted] = result.joint_targets
+        context.on_step(metrics)
+        began = now
+        return result.wishes
+
+    def ends_here(step: _Begun, asked: tuple[bool, ...]) -> bool:
+        """Validate, report and save after this step, as far as that is due; return whether training ends."""
+        nonlocal began
+        finished = step.number == order.total_steps
+        step.result()  # what follows is only for weights that are as they should be
+        used: list[dict[str, Any]] = []
+        if validation and (finished or step.number % validation.every == 0):
+            used = _validate(validation, state, finished)
+        checkpoint, stop, time_is_up = (any(both) for both in zip(asked, settle(step, used), strict=True))
+        stop = stop or state.stopped
+        if finished or stop or checkpoint or time_is_up or cadence.is_step(step.number):
+            _checkpoint(engine, state, context)
+            cadence.restart()
+        began = time.perf_counter()
+        return stop
+
+    before: _Begun | None = None
     with contextlib.closing(step_inputs(batches, prepare, ahead=context.ahead)) as inputs:
         for given in inputs:
             _seed_dropout(seed, given.step, engine.rank)
@@ -135,28 +175,32 @@ def train(
                 stage=stage,
                 state=state,
                 wishes=lambda: (*context.wishes(), cadence.is_time()),
+                wait=not late,
             )
-            checkpoint, stop, time_is_up = result.wishes
-            state.step = given.step + 1
-            state.skipped_steps += not result.applied
-            finished = state.step == order.total_steps
-
-            used: list[dict[str, Any]] = []
-            if validation and (finished or state.step % validation.every == 0):
-                used = _validate(validation, state, finished)
-            seconds = time.perf_counter() - began
-            metrics = _metrics(state.step, result, stage, given.waited, used, seconds)
-            if engine.objective.joint is not None:
-                metrics[engine.objective.joint.counted] = result.joint_targets
-            context.on_step(metrics)
-            stop = stop or state.stopped
-            if finished or stop or checkpoint or time_is_up or cadence.is_step(state.step):
-                _checkpoint(engine, state, context)
-                cadence.restart()
-            if stop:
+            step = _Begun(given.step + 1, result, given.waited)
+            # By now, the numbers of the step before are there, or nearly
+            asked = settle(before) if before else _NOTHING
+            state.step = step.number
+            due = step.number == order.total_steps or cadence.is_step(step.number)
+            due = due or (validation is not None and step.number % validation.every == 0)
+            if late and not due and not any(asked):
+                before = step
+                continue
+            before = None
+            if ends_here(step, asked):
                 break
-            began = time.perf_counter()
+        if before:
+            settle(before)
     return state
+
+
+@dataclass(frozen=True)
+class _Begun:
+    number: int
+    """from 1"""
+    result: Callable[[], StepResult]
+    waited: float
+    """seconds for its rows"""
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
@@ -169,7 +213,7 @@ def _metrics(
     result: StepResult,
     stage: StageConfig,
     waited: float,
-    validations: list[dict[str, Any]],
+    validations: Sequence[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
     """Return the step's metrics as `Context.on_step` gets them."""
@@ -188,7 +232,7 @@ def _metrics(
     if stage.skip_loss_spikes is not None:
         metrics["skipped"] = result.spike
     if validations:
-        metrics["validations"] = validations
+        metrics["validations"] = list(validations)
     metrics["seconds"] = round(seconds, 6)
     return metrics
 

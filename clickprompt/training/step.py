@@ -5,16 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from clickprompt.config import StageConfig
 from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import Engine, all_reduce_sum
 from clickprompt.training.guards import is_spike, refuse_non_finite
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
-from clickprompt.training.step_input import StepInput
+from clickprompt.training.step_input import StepInput, to_device
 from clickprompt.training.two_pass import first_pass, is_needed
 
-__all__ = ["StepResult", "train_step"]
+__all__ = ["BegunStep", "StepResult", "train_step"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,61 @@ class StepResult:
     """for each wish, whether at least one worker had it"""
 
 
+class BegunStep:
+    """A step that every worker has computed, or that its device has yet to."""
+
+    def __init__(self, engine: Engine, given: StepInput, factor: float, numbers: Tensor):
+        """numbers: [2 · terms + 3 + wishes] float64 on the device, of all workers: targets of each term,
+        rows, tokens; loss sums of each term; gradient norm; wishes.
+        """
+        self._terms = engine.objective.terms
+        self._joint = engine.objective.joint
+        self._given = given
+        self._factor = factor
+        # From a GPU into pinned memory
+        self._numbers = numbers.to("cpu", non_blocking=True)
+        self._there = torch.cuda.Event() if numbers.is_cuda else None
+        if self._there is not None:
+            self._there.record()
+
+    def result(
+        self, *, may_overflow: bool = False, is_spike: Callable[[float], bool] | None = None
+    ) -> StepResult:
+        """Wait for the numbers, and return what the step did, or is to do.
+
+        Raises NonFiniteError if the loss or its gradient isn't finite; with `may_overflow` only if the loss
+        isn't.
+        """
+        if self._there is not None:
+            self._there.synchronize()
+        numbers = self._numbers.tolist()
+        names = list(self._terms)
+        targets, numbers = numbers[: len(names)], numbers[len(names) :]
+        (rows, tokens), numbers = numbers[:2], numbers[2:]
+        losses, (norm, *wished) = numbers[: len(names)], numbers[len(names) :]
+        terms = {
+            name: total / max(count, 1.0) for name, total, count in zip(names, losses, targets, strict=True)
+        }
+        loss = sum(weight * terms[name] for name, weight in self._terms.items())
+        overflow = may_overflow and not math.isfinite(norm)
+        if not overflow:
+            refuse_non_finite(self._given.step + 1, loss, norm, self._given.columns)
+        spike = is_spike is not None and not overflow and is_spike(norm)
+        return StepResult(
+            loss=loss,
+            terms=terms,
+            targets=int(targets[0]),
+            joint_targets=None if self._joint is None else int(targets[names.index(self._joint.name)]),
+            rows=int(rows),
+            tokens=int(tokens),
+            lr_factor=self._factor,
+            gradient_norm=norm,
+            spike=spike,
+            applied=not (overflow or spike),
+            wishes=tuple(count > 0 for count in wished),
+        )
+
+
 def train_step(
     engine: Engine,
     given: StepInput,
@@ -51,14 +107,19 @@ def train_step(
     stage: StageConfig,
     state: TrainState,
     wishes: Callable[[], Sequence[bool]],
-) -> StepResult:
+    wait: bool = True,
+) -> Callable[[], StepResult]:
     """Compute the global batch's loss and gradient on all workers, and apply the gradient.
 
     given: this worker's share; its step and `total_steps` determine the learning rates.
     wishes: called for this worker's wishes once its gradients are there. They are summed over the workers
         together with the loss, so they cost no message of their own.
+    wait: decide here whether the gradient is applied; otherwise, which takes an engine that `guards_itself`,
+        the engine does, and nothing here waits for the device.
 
-    Raises NonFiniteError, before anything is applied, if the loss or its gradient isn't finite.
+    Returns a function that gives the step's result. Raises NonFiniteError if the loss or its gradient isn't
+    finite: here, or with wait=False from that function. Neither this gradient is applied then nor, with
+    wait=False, a later step's.
     """
     step, micro_batches = given.step, given.micro_batches
     counts = all_reduce_sum(given.counts.clone())
@@ -80,35 +141,23 @@ def train_step(
     if first is not None:  # the second pass has its gradient only; one worker adds the loss
         loss_sums[joint] = first.loss_sum if engine.rank == 0 else 0.0
 
-    own = torch.tensor(wishes(), dtype=torch.float64, device=engine.device)
+    own = to_device(torch.tensor(wishes(), dtype=torch.float64), engine.device)
     totals = all_reduce_sum(torch.cat([loss_sums, own]))
+    losses, wished = totals.split([len(loss_sums), len(own)])
     norm = engine.gradient_norm().to(totals).reshape(1)
+    begun = BegunStep(engine, given, factor, torch.cat([counts, losses, norm, wished]))
+    if not wait:
+        engine.step_if_finite(torch.cat([losses, norm]))
+        return begun.result
+
     # The step's only wait for the device. It comes before the update, so that NaN never reaches the weights
-    *totals, norm = torch.cat([counts, totals, norm]).tolist()
-    (*targets, rows, tokens), totals = totals[: len(counts)], totals[len(counts) :]
-    losses, wished = totals[: len(targets)], totals[len(targets) :]
-    terms = {name: total / max(count, 1.0) for name, total, count in zip(names, losses, targets, strict=True)}
-    loss = sum(weight * terms[name] for name, weight in engine.objective.terms.items())
-    overflow = engine.may_overflow and not math.isfinite(norm)
-    if not overflow:
-        refuse_non_finite(step + 1, loss, norm, given.columns)
-    spike = (
-        stage.skip_loss_spikes is not None and not overflow and is_spike(norm, state, stage.skip_loss_spikes)
+    limit = stage.skip_loss_spikes
+    result = begun.result(
+        may_overflow=engine.may_overflow,
+        is_spike=None if limit is None else lambda norm: is_spike(norm, state, limit),
     )
-    if overflow or spike:
-        engine.skip()
-    else:
+    if result.applied:
         engine.step()
-    return StepResult(
-        loss=loss,
-        terms=terms,
-        targets=int(targets[0]),
-        joint_targets=None if joint is None else int(targets[joint]),
-        rows=int(rows),
-        tokens=int(tokens),
-        lr_factor=factor,
-        gradient_norm=norm,
-        spike=spike,
-        applied=not (overflow or spike),
-        wishes=tuple(count > 0 for count in wished),
-    )
+    else:
+        engine.skip()
+    return lambda: result

@@ -12,7 +12,7 @@ from torch import Tensor
 from clickprompt.data.batch import Batch
 from clickprompt.objectives import Objective
 
-__all__ = ["StepInput", "step_input", "step_inputs"]
+__all__ = ["StepInput", "step_input", "step_inputs", "to_device"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,12 @@ def step_input(
     counts = torch.stack([_counts(objective, batch) for batch in micro_batches]).sum(0)
     if device.type == "cuda":
         micro_batches = [batch.pinned() for batch in micro_batches]
-        counts = counts.pin_memory()
-    return StepInput(
-        step,
-        columns,
-        [batch.to(device) for batch in micro_batches],
-        counts.to(device, non_blocking=True),
-    )
+    return StepInput(step, columns, [batch.to(device) for batch in micro_batches], to_device(counts, device))
+
+
+def to_device(numbers: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU without waiting for the device."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
 
 
 def step_inputs(

@@ -27,6 +27,7 @@ from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import DataError
 from clickprompt.export.format import export_of, load_weights
 from clickprompt.io import storage
+from clickprompt.io.hashes import RECEIPT
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.synth import synth
 from clickprompt.training.checkpoint import newest_complete
@@ -88,9 +89,11 @@ def write_schema(folder: str, data: str) -> str:
 
 
 def objects(uri: str) -> list[str]:
-    """Every file below the address."""
+    """Every file below the address; without receipts, which are there once a file is old enough."""
     found = []
     for name in storage.list_names(uri):
+        if name == RECEIPT:
+            continue
         below = storage.join(uri, name)
         filesystem, path = storage.resolve(below)
         found += [below] if filesystem.get_file_info(path).is_file else objects(below)

@@ -46,11 +46,14 @@ def config_of_cases(folder):
     return tiny_config(dataset.uri, plm)
 
 
-def objective_and_batch(config, name, changes):
+def objective_and_batch(config, name, changes, width_multiple=1):
     changes = dict(changes)
     if "plm" in changes:
         changes["plm.path"] = config.plm.path.replace("bert/plm", changes.pop("plm"))
     dataset, _, objective, collator, _ = build(replaced(config, changes), name, "torch", 1)
+    if width_multiple > 1:  # also past the longest text: these rows have it
+        collator.token_table = collator.token_table.with_widths(width_multiple)
+        collator.token_table.meta["max_length"] = 60
     rows = dataset.read_split("train").slice(0, 12)
     columns = {column: rows[column].to_numpy() for column in rows.column_names}
     # The last row is padding

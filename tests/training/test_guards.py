@@ -30,11 +30,14 @@ def config(tmp_path_factory):
     return tiny_config(dataset.uri, "none", **changes)
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_number_that_is_none_stops_before_the_update(config, tmp_path, what):
+def test_a_number_that_is_none_stops_before_the_update(config, tmp_path, what, late):
     """A NaN in a weight makes the loss one; an infinite label weight of 0 · ∞ would too, so the gradient
-    alone is poisoned by a hook.
+    alone is poisoned by a hook. Read late, the number is known when the next step has been computed.
     """
+    memory = Memory(tmp_path)
+    memory.late = late
     seen, before = {}, {}
 
     def poison(engine, batches):
@@ -52,11 +55,16 @@ def test_a_number_that_is_none_stops_before_the_update(config, tmp_path, what):
             yield step, columns
 
     with pytest.raises(NonFiniteError, match=r"step 13: loss .*; both must be finite") as raised:
-        run(config, Memory(tmp_path), poison=poison)
+        run(config, memory, poison=poison)
+    assert [row["step"] for row in memory.steps] == list(range(1, 13))
+    assert not memory.states
+    assert len(seen) == 13 + late
     report = raised.value.report
     assert report["row_ids"] == [seen[12]]
     assert (report["step"], report["loss"] == "nan") == (13, what == "loss")
-    after = before.pop("engine").model.state_dict()
+    engine = before.pop("engine")
+    assert {int(entry["step"]) for entry in engine.optimizer.state.values()} == {12}
+    after = engine.model.state_dict()
     for name, value in before.items():
         assert torch.equal(after[name].nan_to_num(), value.nan_to_num()), name
 
@@ -86,6 +94,38 @@ def test_a_dropped_step_changes_nothing(config, tmp_path, monkeypatch):
     assert all(torch.equal(value, fresh[name]) for name, value in engine.model.state_dict().items())
     assert not engine.optimizer.state
     assert state.skipped_steps == 3
+
+
+def test_late_numbers_are_late_for_nothing_that_is_saved(config, tmp_path):
+    """Checkpoints of every kind, and an end that is wished for: only a wish is heard a step later."""
+    found = {}
+    for late in (False, True):
+        memory = Memory(tmp_path / str(late))
+        memory.late = late
+        asked = iter([(False, False)] * 6 + [(True, False)] + [(False, False)] * 13 + [(False, True)] * 9)
+        changed = replaced(config, {"finetune.checkpoint_every": 12})
+        engine, state = run(changed, memory, wishes=lambda asked=asked: next(asked), keep_every=None)
+        found[late] = memory, engine.weights(), state
+    (memory, _, state), (late, _, late_state) = found.values()
+    assert list(memory.states) == [7, 12, 21]
+    assert list(late.states) == [8, 12, 22]
+    assert (state.step, late_state.step) == (21, 22)
+    assert late.steps[:21] == memory.steps
+    assert vars(late.states[12]) == vars(memory.states[12])
+    for name in ("state-00000.safetensors", "trainer.json"):
+        assert (late.folder / "12" / name).read_bytes() == (memory.folder / "12" / name).read_bytes()
+
+
+def test_a_run_continues_from_late_numbers(config, tmp_path):
+    whole, parts = Memory(tmp_path / "whole"), Memory(tmp_path / "parts")
+    engine, state = run(config, whole)
+    parts.late = True
+    run(config, parts, wishes=lambda: (False, len(parts.steps) == 16))
+    resumed, last = run(config, parts, resume=19)
+    assert parts.steps == whole.steps
+    assert last == state
+    weights = resumed.weights()
+    assert all(value.equal(weights[name]) for name, value in engine.weights().items())
 
 
 def test_what_a_spike_is():

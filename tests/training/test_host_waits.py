@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from clickprompt.config import replaced
 from clickprompt.io import storage
 from clickprompt.models import backbones
 from tests.support.engines import SMALL, record
 from tests.support.objectives import CASES, config_of_cases, objective_and_batch
+from tests.support.waits import Waits
 
 BACKBONES = sorted(backbones.BACKBONES)
 
@@ -24,24 +24,6 @@ BACKBONES = sorted(backbones.BACKBONES)
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     return config_of_cases(tmp_path_factory.mktemp("waits"))
-
-
-class Waits(TorchDispatchMode):
-    """Notes the operators that would wait for a device."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put", "index_put_") and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-        )
-        waiting = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "equal")
-        if by_mask or name in waiting:
-            self.seen.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,6 +15,7 @@ from clickprompt.errors import RunError
 from clickprompt.training import loop
 from clickprompt.training.step_input import StepInput, step_inputs
 from tests.support.tiny import tiny_config, write_both
+from tests.support.waits import Waits
 from tests.support.watched_training import Watching, run
 
 LONG = 10.0  # seconds after which a test gives up
@@ -26,9 +27,9 @@ def config(tmp_path_factory):
     return tiny_config(dataset.uri, plm, finetune__max_steps=8)
 
 
-def watching(*, ahead, scores=(0.5,) * 9, every=99):
+def watching(*, ahead, late=False, scores=(0.5,) * 9, every=99):
     made = Watching(list(scores), every=every)
-    made.ahead = ahead
+    made.ahead, made.late = ahead, late
     return made
 
 
@@ -49,11 +50,12 @@ def numbered(count):
     return ((step, {"row_id": np.array([step])}) for step in range(count))
 
 
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("scores", [(0.5,) * 9, (0.5, 0.4, 0.3, 0.2)], ids=["to the end", "stopped early"])
-def test_steps_are_the_same(config, scores):
+def test_steps_are_the_same(config, scores, every):
     found = []
     for ahead in (False, True):
-        context = watching(ahead=ahead, scores=scores, every=1)
+        context = watching(ahead=ahead, late=ahead, scores=scores, every=every)
         engine, state = run(replaced(config, {"finetune.patience": 2}), "with_plm", context)
         found.append((figures(context.steps), vars(state), engine.weights()))
     (steps, state, weights), (steps_ahead, state_ahead, weights_ahead) = found
@@ -133,8 +135,10 @@ def test_the_wait_is_for_rows_and_not_for_collating():
     assert max(waits[1:]) < 0.09
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("objective", ["with_plm", "without_plm"])
-def test_a_step_asks_for_numbers_once(config, monkeypatch, objective):
+def test_a_step_asks_for_numbers_once(config, monkeypatch, objective, late):
+    """And not at all before the next one is on its way, if the numbers may be late."""
     asked = []
     for name in ("tolist", "item", "__bool__", "__float__", "__int__"):
         original = getattr(torch.Tensor, name)
@@ -148,11 +152,13 @@ def test_a_step_asks_for_numbers_once(config, monkeypatch, objective):
 
     def counted(*args, **options):
         before = len(asked)
-        result = train_step(*args, **options)
-        assert asked[before:] == ["tolist"]
+        with Waits() as waits:
+            result = train_step(*args, **options)
+        assert asked[before:] == ([] if late else ["tolist"])
+        assert waits.seen == []
         return result
 
     monkeypatch.setattr(loop, "train_step", counted)
-    context = watching(ahead=False)
+    context = watching(ahead=False, late=late)
     run(config, objective, context)
     assert len(context.steps) == 8

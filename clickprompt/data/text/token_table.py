@@ -38,6 +38,9 @@ class TokenTable:
 
     `click`: the texts end with the click (`with_click`). Its segment stands before the family's closing
     tokens and is treated as they are: it is never lost, and belongs to no field.
+
+    `width_multiple`: batches are padded to multiples of so many tokens, as far as the longest row allows
+    (`with_widths`).
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class TokenTable:
         offsets: np.ndarray,
         value_spans: np.ndarray,
         click: ClickText | None = None,
+        width_multiple: int = 1,
     ) -> None:
         self.uri = uri
         self.meta = meta
@@ -55,6 +59,7 @@ class TokenTable:
         self.offsets = offsets
         self.value_spans = value_spans
         self.click = click
+        self.width_multiple = width_multiple
         self._sizes = np.array(meta["field_sizes"], dtype=np.int64)
         self._bases = np.cumsum(self._sizes) - self._sizes
         self._prefix = np.array(meta["prefix"], dtype=np.int64)
@@ -103,11 +108,17 @@ class TokenTable:
         return table
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load, (self.uri, self.click)
+        return _load, (self.uri, self.click, self.width_multiple)
 
     def with_click(self, click: ClickText) -> "TokenTable":
         """Return the same table for texts that end with the click."""
-        return TokenTable(self.uri, self.meta, self.tokens, self.offsets, self.value_spans, click)
+        arrays = (self.tokens, self.offsets, self.value_spans)
+        return TokenTable(self.uri, self.meta, *arrays, click, self.width_multiple)
+
+    def with_widths(self, multiple: int) -> "TokenTable":
+        """Return the same table for batches whose widths are multiples of `multiple`."""
+        arrays = (self.tokens, self.offsets, self.value_spans)
+        return TokenTable(self.uri, self.meta, *arrays, self.click, multiple)
 
     @property
     def mask_id(self) -> int | None:
@@ -174,7 +185,8 @@ class TokenTable:
     def assemble(
         self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of the rows' sentences, padded on the right to the longest of them.
+        """Return the tokens of the rows' sentences, padded on the right to the longest of them, or to the
+        multiple above.
 
         field_ids [B, F] integers, each field counted from 0; text [B] bool, or [B, F] for each segment: rows
         with False get only the special tokens (and the click's), or, if the family puts none around a text,
@@ -185,7 +197,7 @@ class TokenTable:
         cells = self._cells(field_ids)
         counts = self._counts(cells, text, max_length)
         lengths = self._row_lengths(counts)
-        attention_mask = np.arange(int(lengths.max(initial=0))) < lengths[:, None]  # [B, Z]
+        attention_mask = np.arange(self._width(lengths, max_length)) < lengths[:, None]  # [B, Z]
         input_ids = np.full(attention_mask.shape, self.pad_id, dtype=np.int64)
         input_ids[:, : len(self._prefix)] = self._prefix
         flat = counts.ravel()
@@ -210,7 +222,7 @@ class TokenTable:
         """
         cells = self._cells(field_ids)
         counts = self._counts(cells, text, max_length)
-        result = np.full((len(cells), int(self._row_lengths(counts).max(initial=0))), -1, dtype=np.int16)
+        result = np.full((len(cells), self._width(self._row_lengths(counts), max_length)), -1, dtype=np.int16)
         flat = counts.ravel()
         # A token's place in its segment
         inside = np.arange(int(flat.sum())) - np.repeat(np.cumsum(flat) - flat, flat)
@@ -226,6 +238,13 @@ class TokenTable:
         `assemble`.
         """
         return np.maximum(counts.sum(axis=1) + self.fixed_length, 1)
+
+    def _width(self, lengths: np.ndarray, max_length: int | None) -> int:
+        longest = int(lengths.max(initial=0))
+        multiple = -(-longest // self.width_multiple) * self.width_multiple
+        # A position past the longest row's may be one that the model doesn't have
+        limit = self.max_length if max_length is None else min(self.max_length, max_length)
+        return max(longest, min(multiple, limit))
 
     def _text_positions(self, counts: np.ndarray, width: int) -> np.ndarray:
         """Return [B, Z] bool: the places of the segments' tokens. Read row by row, left to right, they are
@@ -288,7 +307,7 @@ def array_file(uri: str, name: str) -> str:
     return storage.join(uri, f"{name}.bin")
 
 
-def _load(uri: str, click: ClickText | None = None) -> TokenTable:
+def _load(uri: str, click: ClickText | None = None, width_multiple: int = 1) -> TokenTable:
     """Map the arrays instead of reading them, so that all processes of a machine share the pages that they
     use.
     """
@@ -310,4 +329,4 @@ def _load(uri: str, click: ClickText | None = None) -> TokenTable:
             f"{uri}: delete this folder and run clickprompt tokenize again; the token table's files don't "
             "belong together"
         )
-    return TokenTable(uri, meta, **arrays, click=click)
+    return TokenTable(uri, meta, **arrays, click=click, width_multiple=width_multiple)

@@ -33,7 +33,7 @@ from clickprompt.runtime.train.validation import ExportValidation
 from clickprompt.runtime.train.worker_context import WorkerContext
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.checkpoint import CheckpointWriter, load_state, newest_for_all
-from clickprompt.training.compiled import compile_plm
+from clickprompt.training.compiled import compile_plm, width_multiple
 from clickprompt.training.engine import Engine, TorchEngine
 from clickprompt.training.guards import NonFiniteError
 from clickprompt.training.init_parts import start_weights, trained_rows
@@ -93,6 +93,7 @@ def work(training: TrainingRun, host: Host, around: Around | None = None) -> dic
         )
         # On a CPU the thread would take what the step computes with. What wraps the batches counts steps
         surroundings.ahead = engine.device.type == "cuda" and batches is own_batches
+        surroundings.late = engine.device.type == "cuda"
         try:
             train(
                 engine,
@@ -159,9 +160,13 @@ def _set_up_process(training: TrainingRun, local_workers: int) -> None:
 
 def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
     """Build the collator for the run's objective; `tokenizer` is None for a run without a PLM."""
+    table = None
+    if tokenizer is not None:
+        table = open_model_table(training.dataset, tokenizer, training.config.plm)
+        table = table.with_widths(width_multiple(training.config.runtime))
     return Collator(
         training.dataset.columns,
-        open_model_table(training.dataset, tokenizer, training.config.plm) if tokenizer is not None else None,
+        table,
         training.config.masking if training.reads_masks else None,
         lm=training.lm_kind or "masked",
         max_length=training.config.plm.max_length,
