@@ -3,7 +3,7 @@
 To add one, write a class like those in movielens.py and add a line here.
 """
 
-from clickprompt.data.sources.amazon import AmazonToys
+from clickprompt.data.sources.amazon import AmazonToys, AmazonToys2023
 from clickprompt.data.sources.bookcrossing import BookCrossing
 from clickprompt.data.sources.goodreads import GoodReads
 from clickprompt.data.sources.movielens import MovieLens1M, MovieLens100K
@@ -16,7 +16,8 @@ __all__ = ["SOURCES", "get_source", "is_schema", "require_source"]
 _SCHEMA = (".yaml", ".yml")
 
 SOURCES: dict[str, type[Source]] = {
-    source.name: source for source in (AmazonToys, BookCrossing, GoodReads, MovieLens1M, MovieLens100K)
+    source.name: source
+    for source in (AmazonToys, AmazonToys2023, BookCrossing, GoodReads, MovieLens1M, MovieLens100K)
 }
 
 

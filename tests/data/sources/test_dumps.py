@@ -114,6 +114,39 @@ def test_amazon(tmp_path, ending):
     assert (source.k_core, source.latest_only, source.joins) == (5, True, "inner")
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_amazon_of_2023(tmp_path, ending):
+    """A toy's colours are one item: of `asin` and `parent_asin` the second counts."""
+    reviews = [
+        {"user_id": "A", "asin": "1b", "parent_asin": "1", "rating": 5.0, "timestamp": 1588687728923},
+        {"user_id": "A", "asin": "1c", "parent_asin": "1", "rating": 3.0, "timestamp": 1588687728924},
+    ]
+    items = [
+        {"parent_asin": "1", "title": "Kite\n red", "store": " Kites & Co", "categories": ["Toys", "Kites"]},
+        {"parent_asin": "2", "title": None, "store": None, "categories": []},
+    ]
+    write_lines(tmp_path, f"Toys_and_Games.jsonl{ending}", reviews)
+    write_lines(tmp_path, f"meta_Toys_and_Games.jsonl{ending}", items)
+    source = get_source("amazon-toys-2023", str(tmp_path))
+    assert read_all(source) == [
+        {"label": 1, "timestamp": 1588687728923000, "User ID": "A", "item": "1"},
+        {"label": 0, "timestamp": 1588687728924000, "User ID": "A", "item": "1"},
+    ]
+    assert source.tables()["item"].to_pydict() == {
+        KEY: ["1", "2"],
+        "Item ID": ["1", "2"],
+        "Category": ["Kites", "unknown"],
+        "Title": ["Kite red", "unknown"],
+        "Brand": ["Kites & Co", "unknown"],
+    }
+    assert (source.k_core, source.latest_only, source.joins) == (5, True, "inner")
+    write_lines(tmp_path, f"Toys_and_Games.jsonl{ending}", [{**reviews[0], "timestamp": None}])
+    with pytest.raises(
+        DataError, match=r"line 1: TypeError .*; expected user_id, parent_asin, rating and time"
+    ):
+        read_all(get_source("amazon-toys-2023", str(tmp_path)))
+
+
 def test_amazon_review_without_a_time(tmp_path):
     write_lines(tmp_path, "Toys_and_Games.json", [*REVIEWS, {"reviewerID": "A", "asin": "1", "overall": 5.0}])
     write_lines(tmp_path, "meta_Toys_and_Games.json", ITEMS)
