@@ -22,6 +22,7 @@ from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
 from tests.support.baselines import SETTINGS, write_all
 from tests.support.ending import EndsBefore, are_the_same
+from tests.support.own_command import at_a_later_checkpoint, start
 from tests.support.tiny import tiny_config
 
 STEPS = 10
@@ -89,6 +90,27 @@ def test_a_run_that_is_ended_continues_to_the_same_bits(runs, tmp_path):
             with pytest.raises(RunError, match="ended by the test"):
                 run_training(settings, stage, run, around=EndsBefore(step))
         run_training(settings, stage, run)
+        are_the_same(run, f"{folder}/{stage}")
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_bits(runs, tmp_path):
+    """kill -9 of its command twice, in each stage."""
+    settings, folder = runs
+    file = str(tmp_path / "run.yaml")
+    for stage in BASELINES[settings.baseline].stages:
+        every_step = replaced(settings, {f"{stage}.checkpoint_every": 1})
+        storage.write_bytes(file, dump_config(every_step).encode())
+        run = str(tmp_path / stage)
+        for _ in range(2):
+            process = start(stage, "--config", file, "--run", run)
+            at_a_later_checkpoint(process, run)
+            process.kill()
+            process.wait()
+        assert not storage.exists(f"{run}/result.json"), "it was over before it was killed"
+        process = start(stage, "--config", file, "--run", run)
+        assert process.wait(timeout=300) == 0, process.stderr.read()
         are_the_same(run, f"{folder}/{stage}")
 
 

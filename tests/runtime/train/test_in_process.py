@@ -26,6 +26,7 @@ from clickprompt.training.checkpoint import checkpoint_name, newest_complete
 from tests.support.checkpoints import write_checkpoint
 from tests.support.ending import EndsBefore, are_the_same, lines_of
 from tests.support.hashed import grow_old, hashed
+from tests.support.own_command import at_a_later_checkpoint, start
 from tests.support.tiny import tiny_config, write_both
 
 STEPS = 14
@@ -273,11 +274,6 @@ def test_only_the_newest_stay(tmp_path):
     assert steps_in(run) == [checkpoint_name(20)]
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "clickprompt", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.fixture(scope="module")
 def slow(config, tmp_path_factory):
     """A run of its own command, with checkpoints every other step, and the file with its configuration."""
@@ -294,13 +290,6 @@ def slow(config, tmp_path_factory):
     storage.write_bytes(str(folder / "run.yaml"), dump_config(settings).encode())
     run_training(settings, "pretrain", str(folder / "undisturbed"))
     return str(folder / "run.yaml"), str(folder / "undisturbed")
-
-
-def at_a_later_checkpoint(process: subprocess.Popen, run: str) -> None:
-    before = newest_complete(f"{run}/checkpoints")
-    while newest_complete(f"{run}/checkpoints") == before:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
 
 
 @pytest.mark.chaos
