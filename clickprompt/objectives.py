@@ -150,7 +150,7 @@ class PretrainLoss(nn.Module):
             logits = self.model.id_head(q)
             if logits.dtype in (torch.bfloat16, torch.float16):
                 logits = logits.float()
-            replaced = (batch.field_ids != batch.true_ids).to(logits.dtype)
+            replaced = (batch.field_ids[:, : batch.true_ids.shape[1]] != batch.true_ids).to(logits.dtype)
             weight = batch.id_targets.to(logits.dtype)
             return F.binary_cross_entropy_with_logits(logits, replaced, weight=weight, reduction="sum")
         assert batch.id_cells is not None
@@ -193,7 +193,8 @@ class PretrainLoss(nn.Module):
 
 
 def _rows_and_fields(cells: Cells, batch: Batch) -> tuple[Tensor, Tensor]:
-    num_fields = batch.field_ids.shape[1]
+    assert batch.true_ids is not None
+    num_fields = batch.true_ids.shape[1]
     return cells.numbers // num_fields, cells.numbers % num_fields
 
 

@@ -85,6 +85,13 @@ def prepare(
             "half the tokens)"
         ),
     ] = None,
+    history: Annotated[
+        int | None,
+        typer.Option(help="number of the user's earlier clicks whose items each row knows, such as 20"),
+    ] = None,
+    history_of: Annotated[
+        str | None, typer.Option(help="which earlier rows --history takes: clicks (the default), or all")
+    ] = None,
     append: Annotated[
         bool,
         typer.Option(
@@ -119,6 +126,8 @@ def prepare(
             raise InputError(
                 "--append takes the rows of all users; leave --sample-users out, or prepare in a new place"
             )
+        if history is not None or history_of is not None:
+            raise InputError("--append goes on with the dataset's own options; leave --history out")
         from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
@@ -136,6 +145,8 @@ def prepare(
             seed=settings.seed,
             sample_users=sample_users,
             template=template,
+            history=history,
+            history_of=history_of,
             runtime=settings.runtime,
         )
     counts = {split: dataset.counts[split] for split in SPLITS}

@@ -11,6 +11,7 @@ from clickprompt.config.base import (
     ScoringPrecision,
 )
 from clickprompt.config.baselines import CTRBertConfig, CTRLConfig, P5Config
+from clickprompt.config.history import History, history_columns
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -49,6 +50,7 @@ __all__ = [
     "FinetuneConfig",
     "FinetuneLearningRates",
     "Frozen",
+    "History",
     "IdObjective",
     "LMKind",
     "LearningRates",
@@ -69,6 +71,7 @@ __all__ = [
     "check_key",
     "check_labels",
     "dump_config",
+    "history_columns",
     "load_config",
     "load_settings",
     "preset_names",

@@ -85,6 +85,11 @@ class CTRConfig(Frozen):
         description="added: a value's embedding is the id's plus a linear map, one per field, of the value's "
         "text as the frozen PLM (plm.path) embeds it; for finetuning without the PLM",
     )
+    history: Literal["none", "mean", "din", "transformer"] = Field(
+        default="din",
+        description="what becomes of a user's earlier items, if the dataset has them (`prepare --history`): "
+        "one embedding more, their mean, DIN's attention by the row's own item, or a transformer's state",
+    )
     structure: Literal["parallel", "stacked"] = Field(
         default="parallel", description="DCN, DCNv2: cross network beside the deep part or below it"
     )

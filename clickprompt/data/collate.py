@@ -66,9 +66,10 @@ class Collator:
         item_fields: np.ndarray | None = None,
         group: str | None = None,
         text_vectors: TextVectors | None = None,
+        history: Sequence[str] = (),
     ) -> None:
         """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
-        then the user's. None: a row is one text.
+        then the user's. None: a row is one text. history: the columns of one (config/history.py).
 
         Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -91,6 +92,7 @@ class Collator:
         self.item_fields = item_fields
         self.group = group
         self.text_vectors = text_vectors
+        self.history = tuple(history)
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -202,6 +204,9 @@ class Collator:
                 value_fields,
                 text["text_id_targets"] if "text_id_cells" in places else None,
             )
+        if self.history:
+            items = [np.asarray(columns[name], dtype=np.int64)[rows] for name in self.history]
+            ids = np.concatenate([ids, np.stack(items, axis=1)], axis=1)
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),

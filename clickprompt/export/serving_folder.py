@@ -84,6 +84,10 @@ def export_for_serving(
     check_clicks(export, dataset)
     transform = RowTransform.of_dataset(dataset) if raw else None
     if transform:
+        if dataset.history is not None:
+            raise DataError(
+                "--raw: this dataset has histories, which a graph can't look up; export without --raw"
+            )
         check_lookups(transform)
     fields = [
         {"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)}
@@ -143,7 +147,8 @@ def _write_graph(
     model's.
     """
     path = os.path.join(folder, graph.file)
-    graph.write(model, len(dataset.field_names), path, transform)
+    num_columns = len(dataset.columns) + len(dataset.history_columns)
+    graph.write(model, num_columns, path, transform)
     exported = graph.load(path)
     field_ids, inputs = _drawn(transform) if transform else _of_test_split(dataset)
 
@@ -197,7 +202,8 @@ def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray
     counts = dataset.row_group_counts("test")
     groups = np.flatnonzero(np.cumsum(counts) - counts < _CHECKED_ROWS)
     rows = dataset.read_row_groups("test", groups).slice(0, _CHECKED_ROWS)
-    real = np.stack([rows.column(column).to_numpy().astype("int64") for column in dataset.columns], axis=1)
+    columns = [*dataset.columns, *dataset.history_columns]
+    real = np.stack([rows.column(column).to_numpy().astype("int64") for column in columns], axis=1)
     field_ids = np.concatenate([np.zeros_like(real[:1]), real])
     return torch.from_numpy(field_ids), {"field_ids": field_ids}
 

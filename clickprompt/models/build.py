@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, ObjectiveName
+from clickprompt.config import PRETRAINING, Config, History, ObjectiveName
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.ctr import CTRModel
@@ -29,6 +29,7 @@ def build_model(
     plm_config: dict[str, Any] | None = None,
     table_rows: slice = ALL_ROWS,
     text_size: int | None = None,
+    history: History | None = None,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -42,6 +43,7 @@ def build_model(
     table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
     text_size: of the vectors that the CTR tower reads of the values' texts, if a training is to read them; an
     export never does (text_projection.py).
+    history: that of the dataset's rows, if they have one.
 
     With `baseline`, the model is that one's.
 
@@ -56,7 +58,12 @@ def build_model(
         torch.default_generator.manual_seed(config.seed)
         ctr = (
             CTRModel(
-                field_sizes, config.ctr, prediction=not pretrain, table_rows=table_rows, text_size=text_size
+                field_sizes,
+                config.ctr,
+                prediction=not pretrain,
+                table_rows=table_rows,
+                text_size=text_size,
+                history=history,
             )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
             or (baseline is not None and baseline.has_ctr)

@@ -1,15 +1,18 @@
 """The CTR tower: embedding, feature interaction, prediction (Eq. 2, 5, 10).
 
-Shape legend: B rows, F fields, Q interaction_dim, H size of a text's vector.
+Shape legend: B rows, F fields, N items of a history, C = F + N columns of ids, Q interaction_dim, H size of a
+text's vector.
 """
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickprompt.config import CTRConfig
+from clickprompt.config import CTRConfig, History
 from clickprompt.models.backbones import get_backbone
+from clickprompt.models.history import POOLINGS
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
 from clickprompt.models.text_projection import TextProjection
 
@@ -31,17 +34,24 @@ class CTRModel(nn.Module):
         prediction: bool = True,
         table_rows: slice = ALL_ROWS,
         text_size: int | None = None,
+        history: History | None = None,
     ) -> None:
         """table_rows: those of the tables that the model has (PackedEmbedding); text_size: H, if the values'
-        texts are read, too (text_projection.py).
+        texts are read, too (text_projection.py); history: that of the rows, if they have one.
         """
         super().__init__()
         backbone = get_backbone(config.backbone)
         width = backbone.embedding_width(config)
-        self.embedding = PackedEmbedding(field_sizes, width, table_rows)
+        self.num_fields = len(field_sizes)
+        # Without `ctr.history` the history's ids are looked up all the same, as they are part of the rows
+        more = [history.field] * history.length if history else []
+        self.embedding = PackedEmbedding(field_sizes, width, table_rows, more)
+        self.target = history.field if history else None
+        reads_history = history is not None and config.history != "none"
+        self.history = POOLINGS[config.history](width, len(more)) if reads_history else None
         self.text_projection = TextProjection(len(field_sizes), text_size, width) if text_size else None
         self.embedding_dropout = config.embedding_dropout
-        self.backbone = backbone(len(field_sizes), config)
+        self.backbone = backbone(self.num_fields + (self.history is not None), config)
         self.prediction = self.backbone.build_prediction() if prediction else None
         self.linear_terms = (
             PackedEmbedding(field_sizes, 1, table_rows) if prediction and backbone.has_linear_terms else None
@@ -52,21 +62,31 @@ class CTRModel(nn.Module):
         return self.backbone.interaction_dim
 
     def interaction_vector(self, field_ids: Tensor, text_vectors: Tensor | None = None) -> Tensor:
-        """Eq. 5: field_ids [B, F], and text_vectors [B, F, H] if the tower reads them → q [B, Q]."""
-        field_embeddings = self.embedding(field_ids)
+        """Eq. 5: field_ids [B, C], and text_vectors [B, F, H] if the tower reads them → q [B, Q]."""
+        embeddings = self.embedding(field_ids)
+        field_embeddings = embeddings[:, : self.num_fields]
         if self.text_projection is not None:
             assert text_vectors is not None, "this tower reads the values' texts"
             field_embeddings = field_embeddings + self.text_projection(text_vectors)
+        if self.history is not None:
+            pooled = self.history(
+                embeddings[:, self.num_fields :],
+                field_ids[:, self.num_fields :] > 0,
+                embeddings[:, self.target],
+            )
+            field_embeddings = torch.cat([field_embeddings, pooled.unsqueeze(1)], 1)
         if self.embedding_dropout:
             field_embeddings = F.dropout(field_embeddings, self.embedding_dropout, self.training)
         return self.backbone(field_embeddings)
 
     def logits(self, field_ids: Tensor, interaction_vector: Tensor) -> Tensor:
-        """ŷ^CTR of Eq. 9: field_ids [B, F] and their q [B, Q] → ctr_logits [B]."""
+        """ŷ^CTR of Eq. 9: field_ids [B, C] and their q [B, Q] → ctr_logits [B]."""
         assert self.prediction is not None, "built without its prediction layer"
         logits = self.prediction(interaction_vector).squeeze(1)
-        return logits if self.linear_terms is None else logits + self.linear_terms(field_ids).sum((1, 2))
+        if self.linear_terms is None:
+            return logits
+        return logits + self.linear_terms(field_ids[:, : self.num_fields]).sum((1, 2))
 
     def forward(self, field_ids: Tensor) -> Tensor:
-        """Eq. 10 before the sigmoid: field_ids [B, F] → ctr_logits [B]."""
+        """Eq. 10 before the sigmoid: field_ids [B, C] → ctr_logits [B]."""
         return self.logits(field_ids, self.interaction_vector(field_ids))

@@ -75,14 +75,24 @@ class PackedEmbedding(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, field_sizes: Sequence[int], embedding_dim: int, rows: slice = ALL_ROWS) -> None:
-        """rows: those that `weight` has, [start, None, step]; only with all of them can ids be looked up.
+    def __init__(
+        self,
+        field_sizes: Sequence[int],
+        embedding_dim: int,
+        rows: slice = ALL_ROWS,
+        more: Sequence[int] = (),
+    ) -> None:
+        """more: the fields of further columns of ids, behind those of the F fields.
+
+        rows: those that `weight` has, [start, None, step]; only with all of them can ids be looked up.
         Each row is the same whichever others there are. NO_ROWS is for weights that are set next.
         """
         super().__init__()
         self.num_rows = sum(field_sizes)
         self.weight = nn.Parameter(_fresh_rows(self.num_rows, embedding_dim, rows))
         offsets = torch.tensor([0, *field_sizes[:-1]], dtype=torch.int64).cumsum(0)
+        if more:
+            offsets = torch.cat([offsets, offsets[list(more)]])
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, field_ids: Tensor, fields: Tensor | None = None) -> Tensor:

@@ -99,7 +99,8 @@ def served_dataset(folder: str, info: ExportInfo) -> Dataset:
         for field, size in sizes
     ]
     template = {key: info.serving[key] for key in ("template",) if key in info.serving}
-    return Dataset(folder, {"fields": fields, "transform": info.serving["transform"], **template})
+    history = {"history": info.history} if info.history else {}
+    return Dataset(folder, {**history, "fields": fields, "transform": info.serving["transform"], **template})
 
 
 class RawRowScorer:
@@ -121,7 +122,7 @@ class RawRowScorer:
         self._model, info = load_scorer(export, self._device, precision)
         config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
-        self._columns = dataset.columns
+        self._columns, self._history = dataset.columns, dataset.history_columns
         self.transform = RowTransform.of_dataset(dataset)
         self._texts: _Texts | None = None
         if self._model.plm is not None:
@@ -145,16 +146,19 @@ class RawRowScorer:
             else []
         )
         codes = [column.indices.to_numpy(zero_copy_only=False) for column in encoded]
-        logits = np.empty(len(rows.field_ids), dtype=np.float32)
+        all_ids = rows.all_ids
+        logits = np.empty(len(all_ids), dtype=np.float32)
         for start in range(0, len(logits), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
-            chunk = rows.field_ids[some]
+            chunk = all_ids[some]
             columns = {"row_id": np.arange(len(chunk)), "label": np.zeros(len(chunk))}
             if self._texts is None:
                 columns = filled_up(
-                    columns | dict(zip(self._columns, chunk.T, strict=True)), self._batch_size
+                    columns | dict(zip([*self._columns, *self._history], chunk.T, strict=True)),
+                    self._batch_size,
                 )
-                batches = Collator(self._columns).micro_batches(columns, self._batch_size)
+                collator = Collator(self._columns, history=self._history)
+                batches = collator.micro_batches(columns, self._batch_size)
             else:
                 distinct = [column.dictionary for column in encoded]
                 batches = self._texts.batches(

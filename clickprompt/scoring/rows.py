@@ -43,6 +43,7 @@ class RowScorer:
             None,
             max_length=config.plm.max_length,
             item_fields=item_mask(config, dataset.field_names),
+            history=dataset.history_columns,
         )
 
     @torch.no_grad()

@@ -79,6 +79,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         dataset.field_sizes,
         objective=objective_name,
         text_size=text_vectors and text_vectors.size,
+        history=dataset.history,
     )
     objective = build_objective(model, stage)
     table = None
@@ -100,6 +101,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         item_fields=item_mask(config, dataset.field_names),
         group=group_column(dataset, config, stage),
         text_vectors=text_vectors,
+        history=dataset.history_columns,
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -171,7 +173,9 @@ def record(
     options = {"stage": stage, "seed": config.seed, "state": state, "context": recorder}
     train(built, collator, order, islice(batches, (until or steps) - resume), **options)
     text_size = collator.text_vectors and collator.text_vectors.size
-    fresh = build_model(config, dataset.field_sizes, objective=objective, text_size=text_size)
+    fresh = build_model(
+        config, dataset.field_sizes, objective=objective, text_size=text_size, history=dataset.history
+    )
     for name, parameter in fresh.named_parameters():
         if stage.embedding_optimizer != "dense" and name in tables_of(fresh):
             parameter.requires_grad_(False)

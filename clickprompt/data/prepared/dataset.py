@@ -4,7 +4,8 @@
 - vocab/<nn>-<name>.parquet: id int32, value string, train_count int64. Row i is id i. Id 0 means unknown:
   a missing value, a rare one, or one that came later.
 - <split>/part-<nnnnn>.parquet: row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
-  f_<name> int32 per field, and `group` int64 if the log says which rows were shown together.
+  f_<name> int32 per field, `group` int64 if the log says which rows were shown together, and h_<nn> int32 if
+  rows have histories (data/prepared/history.py).
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
@@ -23,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt.config import SPLITS, require_split
+from clickprompt.config import SPLITS, History, history_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
@@ -138,6 +139,16 @@ class Dataset:
     def columns(self) -> list[str]:
         """Return the fields' column names in the shards, in the order of `field_names`."""
         return [field["column"] for field in self.manifest["fields"]]
+
+    @property
+    def history(self) -> History | None:
+        """Return how the shards have what a row's user did before; None if they don't."""
+        return History.of(self.manifest.get("history"))
+
+    @property
+    def history_columns(self) -> list[str]:
+        """Return the names of the shards' columns of histories; none if they have none."""
+        return self.history.columns if self.history else []
 
     @property
     def field_sizes(self) -> list[int]:
@@ -290,7 +301,7 @@ class Dataset:
         return storage.join(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
-        return shard_schema(self.columns, self.grouped)
+        return shard_schema(self.columns, self.grouped, self.history.length if self.history else 0)
 
 
 def version_uri(uri: str, version: int) -> str:
@@ -357,8 +368,8 @@ def vocabulary_file(number: int, name: str) -> str:
     return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
 
 
-def shard_schema(columns: Sequence[str], grouped: bool = False) -> pa.Schema:
-    """grouped: the log says which rows were shown together."""
+def shard_schema(columns: Sequence[str], grouped: bool = False, history: int = 0) -> pa.Schema:
+    """grouped: the log says which rows were shown together; history: items of one (history.py)."""
     group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
     return pa.schema(
         [
@@ -366,7 +377,10 @@ def shard_schema(columns: Sequence[str], grouped: bool = False) -> pa.Schema:
             pa.field("label", pa.int8(), nullable=False),
             pa.field("timestamp", pa.int64(), nullable=False),
             *group,
-            *(pa.field(column, pa.int32(), nullable=False) for column in columns),
+            *(
+                pa.field(column, pa.int32(), nullable=False)
+                for column in [*columns, *history_columns(history)]
+            ),
         ]
     )
 

@@ -283,6 +283,19 @@ class TableSchema(FileOptions):
         default=None, description="column that says which rows were shown together, for AUC by request"
     )
     k_core: Annotated[int, Field(ge=0)] = 0
+    # Defaults are left out, so that a schema without histories keeps its fingerprint
+    history: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="number of the user's earlier rows whose items each row knows; needs user and item",
+        exclude_if=lambda history: history is None,
+    )
+    history_of: Literal["clicks", "all"] = Field(
+        default="clicks",
+        description="which of the earlier rows: those with a click, or all",
+        exclude_if=lambda events: events == "clicks",
+    )
     # The default is left out, so that a schema without a template keeps its fingerprint
     template: Literal["sentence", "compact"] = Field(
         default="sentence",

@@ -53,6 +53,7 @@ class Table(Source):
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
         self.template = self.schema.template
+        self.history, self.history_of = self.schema.history, self.schema.history_of
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.user, self.item = (

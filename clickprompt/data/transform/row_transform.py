@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickprompt.config import History
 from clickprompt.data.prepared.dataset import Dataset, read_table
 from clickprompt.data.sources.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text.template import UNKNOWN
@@ -37,6 +38,7 @@ from clickprompt.data.transform.values import (
 from clickprompt.io import storage
 
 __all__ = [
+    "HISTORY",
     "KEY",
     "FieldRule",
     "RowTransform",
@@ -47,6 +49,11 @@ __all__ = [
     "table_with_nulls",
     "with_nulls",
 ]
+
+HISTORY = "history"
+"""the column of new rows with what their users did before"""
+
+_BETWEEN_ITEMS = "|"
 
 KEY = "\tkey"
 """a table's column with its keys; no field can have the name"""
@@ -234,6 +241,13 @@ class Transformed:
 
     texts: list[pa.Array]
     field_ids: np.ndarray
+    history: np.ndarray | None = None
+    """[B, N] int64: ids of the items of what the user did before, newest first, 0 for none"""
+
+    @property
+    def all_ids(self) -> np.ndarray:
+        """Return the ids as the CTR tower reads them, [B, F + N]."""
+        return self.field_ids if self.history is None else np.concatenate([self.field_ids, self.history], 1)
 
     def known(self) -> np.ndarray:
         """Return [F]: rows whose value has an id of its own."""
@@ -256,7 +270,12 @@ class RowTransform:
         tables: Mapping[str, pa.Table],
         explode: Explode | None = None,
         options: FileOptions | None = None,
+        history: History | None = None,
     ) -> None:
+        """history: the rows have a column `HISTORY` with items: a list of their field's values, newest first,
+        or a text with | between them.
+        """
+        self.history = history
         self.rules = list(rules)
         self.explode = explode
         self.options = options or FileOptions()
@@ -265,7 +284,13 @@ class RowTransform:
         self._numbers: dict[int, pa.Array] = {}
 
     @classmethod
-    def load(cls, uri: str, described: Mapping[str, Any], vocabularies: Sequence[str]) -> "RowTransform":
+    def load(
+        cls,
+        uri: str,
+        described: Mapping[str, Any],
+        vocabularies: Sequence[str],
+        history: History | None = None,
+    ) -> "RowTransform":
         """Load it from a dataset or an export at `uri`: what its JSON says under "transform", and the
         vocabularies' files.
 
@@ -281,7 +306,8 @@ class RowTransform:
         }
         explode = described["explode"] and Explode.model_validate(described["explode"])
         rules = [FieldRule.from_json(rule) for rule in described["fields"]]
-        return cls(rules, values, tables, explode, FileOptions.model_validate(described["options"]))
+        options = FileOptions.model_validate(described["options"])
+        return cls(rules, values, tables, explode, options, history)
 
     @classmethod
     def of_dataset(cls, dataset: Dataset) -> "RowTransform":
@@ -289,6 +315,7 @@ class RowTransform:
             dataset.uri,
             dataset.manifest["transform"],
             [field["file"] for field in dataset.manifest["fields"]],
+            dataset.history,
         )
 
     @property
@@ -296,7 +323,8 @@ class RowTransform:
         """Return the columns that rows must have, each once, after they have been exploded if they
         are to be.
         """
-        return list(dict.fromkeys(rule.column for rule in self.rules))
+        columns = dict.fromkeys(rule.column for rule in self.rules)
+        return [*columns, *([HISTORY] if self.history else ())]
 
     def file_columns(self, present: Collection[str]) -> list[str]:
         """Return the columns that a file must have: the log's, or those that the rows are exploded from.
@@ -335,7 +363,27 @@ class RowTransform:
             self._ids(number, column, columns[self.rules[number].column].type)
             for number, column in enumerate(found)
         ]
-        return Transformed(found, np.stack(ids, axis=1))
+        history = self._history_ids(columns[HISTORY], nulls) if self.history else None
+        return Transformed(found, np.stack(ids, axis=1), history)
+
+    def _history_ids(self, column: pa.Array, nulls: Sequence[str]) -> np.ndarray:
+        """Return [B, N] ids of the first N items of each list."""
+        assert self.history is not None
+        try:
+            items = lists(column, None if kind_of(column.type) == "list" else _BETWEEN_ITEMS, nulls)
+        except BadValue as error:
+            error.column = HISTORY
+            raise
+        sizes = pc.list_value_length(items).fill_null(0).to_numpy()
+        flat = items.flatten()
+        number = self.rules[self.history.field].number
+        ids = self._ids(self.history.field, canonical_number(flat) if number else flat, flat.type)
+        rows = np.repeat(np.arange(len(items)), sizes)
+        places = np.arange(len(flat)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        found = np.zeros((len(items), self.history.length), dtype=np.int64)
+        kept = places < self.history.length
+        found[rows[kept], places[kept]] = ids[kept]
+        return found
 
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
         """Return the ids, [B] int64."""

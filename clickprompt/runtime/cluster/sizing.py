@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.config import Config, FinetuneConfig, PretrainConfig, load_config, replaced
+from clickprompt.config import Config, FinetuneConfig, History, PretrainConfig, load_config, replaced
 from clickprompt.data.micro_batches import equal_in_tokens
 from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.data.text.model_table import open_model_table
@@ -61,6 +61,8 @@ class Sizes:
     """of a text in the largest micro-batch, special tokens and padding included"""
     known_from: str
     tokens_from: str
+    history: int = 0
+    """items of a row's history"""
 
     @property
     def field_sizes(self) -> list[int]:
@@ -106,6 +108,7 @@ def size_training(
             sizes.field_sizes,
             objective=objective,
             text_size=text_size,
+            history=History(0, sizes.history) if sizes.history else None,
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
@@ -136,7 +139,8 @@ def size_training(
         # export (sharded tables in a file)
         "host_bytes": _LIBRARIES + built + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
-            [str(index) for index in range(sizes.fields)], config.data.chunk_batches * stage.global_batch_size
+            [str(index) for index in range(sizes.fields + sizes.history)],
+            config.data.chunk_batches * stage.global_batch_size,
         ),
         # On disk; a worker maps them and reads those of its rows
         "text_vector_bytes": 2 * (text_size or 0) * sum(sizes.field_sizes),
@@ -219,7 +223,8 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
     if known and any(given[name] for name in found):
         where += ", changed as given"
     tokens, tokens_from = _tokens(config, stage, dataset, given["tokens"])
-    return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from)  # pyright: ignore[reportArgumentType]
+    history = dataset.history.length if dataset is not None and dataset.history else 0
+    return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from, history=history)  # pyright: ignore[reportArgumentType]
 
 
 def _tokens(

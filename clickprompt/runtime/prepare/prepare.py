@@ -20,6 +20,7 @@ from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import say
 from clickprompt.runtime.prepare.coded_log import drop_repeats, joined_tables, k_core, read_log, sample_users
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
+from clickprompt.runtime.prepare.histories import check_history, find_histories
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
 from clickprompt.runtime.prepare.vocabulary import (
     build_vocabulary,
@@ -48,6 +49,8 @@ def prepare(
     seed: int = 0,
     sample_users: float | None = None,
     template: str | None = None,
+    history: int | None = None,
+    history_of: str | None = None,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
     runtime: RuntimeConfig | None = None,
@@ -63,6 +66,9 @@ def prepare(
     k-core; the seed decides which users.
 
     `template` is a name of TEMPLATES, how a row becomes text; without it the source's is used.
+
+    With `history`, every row gets the items of so many earlier rows of its user (data/prepared/history.py),
+    of clicks or of `all` rows (`history_of`); without it the source's is used.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
@@ -102,6 +108,12 @@ def prepare(
         raise InputError(f"template {template!r} is unknown; known: {', '.join(TEMPLATES)}")
     if TEMPLATES[template] != TEMPLATE:
         options["template"] = template
+    history = source.history if history is None else history
+    if history is not None:
+        options |= {"history": history, "history_of": history_of or source.history_of}
+        check_history(source, history, options["history_of"])
+    elif history_of is not None:
+        raise InputError(f"history_of={history_of}: there is no history; give its length as history, too")
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
         progress(f"{out_uri} is prepared already")
@@ -196,12 +208,20 @@ def _write_files(
     counted = count_rows(work, log, source.fields, starts, options, stage)
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
-    shards, bounds, clicks = write_shards(work, log, starts, sizes, options, stage, uri, ids, columns)
+    histories = find_histories(work, source, tables, log.files, log.rows, options, stage)
+    shards, bounds, clicks = write_shards(
+        work, log, starts, sizes, options, stage, uri, ids, columns, histories
+    )
     described = write_vocabularies(work, uri, fields, columns)
     storage.delete_tree(stage)
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
+    of_users = {}
+    if histories is not None:
+        item = source.fields.index(str(source.roles()["item"]))
+        of_users = {"history": {"field": item, "length": histories.length, "events": options["history_of"]}}
     return {
         "format_version": FORMAT_VERSION,
+        **of_users,
         "transform": write_transform(
             uri, source, rules, {key: in_buckets(table, rules) for key, table in tables.items()}
         ),

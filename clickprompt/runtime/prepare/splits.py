@@ -12,6 +12,7 @@ from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
 from clickprompt.runtime.prepare.column_tasks import CountedRows
 from clickprompt.runtime.prepare.fan_out import FanOut, totals
+from clickprompt.runtime.prepare.histories import Histories
 
 __all__ = ["count_rows", "cut_by_split", "write_shards"]
 
@@ -57,18 +58,19 @@ def write_shards(
     uri: str,
     ids: dict[str, dict[str, list[IdPart]]],
     columns: list[str],
+    histories: Histories | None = None,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
     """Write the shards below `uri`.
 
     Returns, by split, the shards' manifest entries, the first and last timestamp (not for a split without
     rows), and the clicks.
     """
-    pieces, num_shards = _sort_into_shards(work, log, starts, sizes, options, stage)
+    pieces, num_shards = _sort_into_shards(work, log, starts, sizes, options, stage, histories)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
     done = work.each(
         tasks.write_shard,
         (
-            (pieces, index, name, uri, ids, columns, options["row_group_rows"])
+            (pieces, index, name, uri, ids, columns, options["row_group_rows"], histories)
             for index, name in enumerate(names)
         ),
         "writing shards",
@@ -128,6 +130,7 @@ def _sort_into_shards(
     sizes: dict[str, int],
     options: dict[str, Any],
     stage: str,
+    histories: Histories | None,
 ) -> tuple[list[str], dict[str, int]]:
     """Write files with one record batch per shard, in the order train, valid, test; also return the number of
     shards per split.
@@ -168,7 +171,7 @@ def _sort_into_shards(
     pieces = work.each(
         tasks.cut,
         (
-            (file, ordering, boundaries, f"{stage}/sorted/{number:06d}.arrow")
+            (file, number, ordering, boundaries, histories, f"{stage}/sorted/{number:06d}.arrow")
             for number, file in enumerate(log.files)
         ),
         "cutting into shards",

@@ -23,6 +23,7 @@ from clickprompt.data.transform.row_transform import with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.runtime.prepare.column_tasks import codes_in_file
+from clickprompt.runtime.prepare.histories import Histories, with_history
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
@@ -263,9 +264,21 @@ def order_histograms(file: str, ordering: Ordering, lows: list[int], widths: lis
     return [bin_counts(order, low, width) for low, width in zip(lows, widths, strict=True)]
 
 
-def cut(file: str, ordering: Ordering, boundaries: list[int], to: str) -> str:
-    """Rewrite the file's rows with one record batch per shard; shard i begins at boundaries[i]."""
+def cut(
+    file: str,
+    number: int,
+    ordering: Ordering,
+    boundaries: list[int],
+    histories: Histories | None,
+    to: str,
+) -> str:
+    """Rewrite the file's rows with one record batch per shard; shard i begins at boundaries[i].
+
+    number: the file's.
+    """
     rows = staging.read_rows(file)
+    if histories is not None:
+        rows = with_history(rows, number, histories)
     order = _order([rows.column(name).to_numpy() for name in ("split_key", "row_id")], ordering)
     sorting = np.argsort(order, kind="stable")
     [batch] = (
@@ -289,6 +302,7 @@ def write_shard(
     ids: dict[str, dict[str, Sequence[IdPart]]],
     columns: list[str],
     row_group_rows: int,
+    histories: Histories | None = None,
 ) -> dict[str, Any]:
     """Assemble, encode and write one shard. Returns its manifest entry and what the driver merges."""
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
@@ -300,9 +314,13 @@ def write_shard(
         for key, by_column in ids.items()
         for column, parts in by_column.items()
     }
-    schema = shard_schema(columns, grouped="group" in block.column_names)
+    length = 0
+    if histories is not None:
+        encoded |= histories.encoded(block, ids)
+        length = histories.length
+    schema = shard_schema(columns, grouped="group" in block.column_names, history=length)
     table = pa.table(
-        {name: block.column(name) if name in block.column_names else encoded[name] for name in schema.names},
+        {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,
     )
     timestamps = block.column("timestamp").to_numpy()

@@ -181,6 +181,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         item_fields=item_mask(training.config, training.dataset.field_names),
         group=training.order.group_column,
         text_vectors=training.text_vectors,
+        history=training.dataset.history_columns,
     )
 
 
@@ -233,6 +234,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         objective=training.objective,
         table_rows=rows,
         text_size=training.text_size,
+        history=training.dataset.history,
     )
     tables, norms = tables_of(model), None
     if tables and host.rank == 0:

@@ -172,7 +172,7 @@ class Tables(ABC):
         if batch.candidate_ids is not None:
             assert batch.true_ids is not None
             assert batch.candidate_fields is not None
-            ids.append((batch.true_ids + self._offsets).flatten())
+            ids.append((batch.true_ids + self._offsets[: batch.true_ids.shape[1]]).flatten())
             ids.append(batch.candidate_ids + self._offsets[batch.candidate_fields])
         return torch.cat(ids)
 

@@ -1,0 +1,138 @@
+"""`prepare --history`: columns that a loop over the log gives, however it is cut; and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from clickprompt.cli.main import main
+from clickprompt.config import History, RuntimeConfig
+from clickprompt.data.prepared.dataset import SPLITS
+from clickprompt.errors import InputError
+from clickprompt.runtime.prepare import histories
+from clickprompt.runtime.prepare.append import append
+from clickprompt.runtime.prepare.prepare import prepare
+from tests.support.folders import files_below
+from tests.support.histories import LENGTH, write_log
+
+SMALL = {"rows_per_shard": 100, "row_group_rows": 37}
+
+
+def rows_of(dataset):
+    whole = pa.concat_tables([dataset.read_split(split) for split in SPLITS]).to_pandas()
+    return whole.sort_values(["timestamp", "row_id"])
+
+
+def by_hand(rows, events):
+    before, found = {}, []
+    for row in rows.itertuples():
+        seen = before.setdefault(row.f_user_id, [])
+        found.append((seen[::-1] + [0] * LENGTH)[:LENGTH])
+        if row.label or events == "all":
+            seen.append(row.f_movie_id)
+    return np.array(found)
+
+
+def rewrite(path, old, new):
+    with open(path) as stream:
+        text = stream.read()
+    assert old in text
+    with open(path, "w") as stream:
+        stream.write(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("events", ["clicks", "all"])
+@pytest.mark.parametrize("per_bucket", [1 << 19, 50])
+def test_equal_to_a_loop_over_the_log(tmp_path, monkeypatch, events, per_bucket):
+    monkeypatch.setattr(histories, "_ROWS_PER_BUCKET", per_bucket)
+    schema = write_log(str(tmp_path / "log"), history=f"history: {LENGTH}\nhistory_of: {events}")
+    dataset = prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    assert dataset.history == History(field=1, length=LENGTH)
+    rows = rows_of(dataset)
+    found = rows[dataset.history_columns].to_numpy()
+    np.testing.assert_array_equal(found, by_hand(rows, events))
+    assert (found[:, -1] > 0).mean() > 0.5
+    dataset.verify()
+
+
+def test_the_option_is_the_schemas(tmp_path):
+    """Also for known logs; and one without histories has the same files but for these columns."""
+    with_it = prepare(write_log(str(tmp_path / "log")), None, str(tmp_path / "with"), **SMALL)
+    schema = write_log(str(tmp_path / "log2"), history="")
+    by_option = prepare(schema, None, str(tmp_path / "option"), history=LENGTH, **SMALL)
+    without = prepare(schema, None, str(tmp_path / "without"), **SMALL)
+    assert without.history is None
+    assert without.history_columns == []
+    assert "history" not in without.manifest
+    pd.testing.assert_frame_equal(rows_of(with_it), rows_of(by_option))
+    fields = list(rows_of(without).columns)
+    assert not set(fields) & set(by_option.history_columns)
+    pd.testing.assert_frame_equal(rows_of(by_option)[fields], rows_of(without))
+
+
+def test_rare_items_have_no_id(tmp_path):
+    schema = write_log(str(tmp_path / "log"))
+    rewrite(schema, "column: item}", "column: item, min_count: 18}")
+    dataset = prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    rows = rows_of(dataset)
+    assert 0 < (rows.f_movie_id == 0).mean() < 1
+    np.testing.assert_array_equal(rows[dataset.history_columns].to_numpy(), by_hand(rows, "clicks"))
+
+
+@pytest.mark.ray
+def test_on_ray_the_bytes_are_the_same(tmp_path, ray_session, monkeypatch):
+    schema = write_log(str(tmp_path / "log"))
+    prepare(schema, None, str(tmp_path / "here"), **SMALL)
+    prepare(schema, None, str(tmp_path / "ray"), runtime=RuntimeConfig(use_ray="always"), **SMALL)
+    assert files_below(str(tmp_path / "here")) == files_below(str(tmp_path / "ray"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"history": 0}, "history=0: give a number of rows from 1 to 100, or leave it out"),
+        ({"history": 101}, "history=101: give a number of rows from 1 to 100"),
+        ({"history": 3, "history_of": "buys"}, "history_of='buys' is unknown; known: clicks, all"),
+        ({"history_of": "all"}, "history_of=all: there is no history; give its length as history, too"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, options, said):
+    schema = write_log(str(tmp_path / "log"), history="")
+    with pytest.raises(InputError, match=said):
+        prepare(schema, None, str(tmp_path / "out"), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_without_users_has_none(tmp_path):
+    schema = write_log(str(tmp_path / "log"), history="")
+    rewrite(schema, "user: user\n", "")
+    with pytest.raises(InputError, match="no field is the user's; name its column as user in the schema"):
+        prepare(schema, None, str(tmp_path / "out"), history=2)
+
+
+def test_nothing_is_appended_to_one(tmp_path):
+    schema = write_log(str(tmp_path / "log"))
+    prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    with pytest.raises(InputError, match="has histories, which --append can't go on with"):
+        append(schema, None, str(tmp_path / "out"))
+
+
+def test_by_its_command(tmp_path, capsys):
+    schema = write_log(str(tmp_path / "log"), history="")
+    words = [
+        "prepare",
+        schema,
+        "--out",
+        str(tmp_path / "out"),
+        "--history",
+        "3",
+        "--history-of",
+        "all",
+        "--json",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--set", "runtime.use_ray=never"])
+    assert stopped.value.code == 0
+    assert json.loads(capsys.readouterr().out)["fields"] == 3

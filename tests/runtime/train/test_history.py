@@ -1,0 +1,162 @@
+"""Histories through the commands: ended and continued, evaluated, predicted, exported, planned."""
+
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clickprompt.cli.main import main
+from clickprompt.config import dump_config, replaced
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.errors import RunError
+from clickprompt.evaluation.predictions import read_predictions
+from clickprompt.io import storage
+from clickprompt.runtime.train.train import run_training
+from clickprompt.scoring.raw_rows import open_scorer
+from tests.support.ending import EndsBefore, are_the_same
+from tests.support.histories import write_with_history
+from tests.support.tiny import tiny_config
+
+STEPS = 10
+VARIANTS = {"ids": {"finetune.with_plm": False}, "text": {"finetune.with_plm": True}}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")))
+    return tiny_config(
+        dataset.uri,
+        plm,
+        runtime__use_ray="never",
+        finetune__max_steps=STEPS,
+        finetune__patience=9,
+        finetune__lr__ctr=0.03,
+    )
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def run(request, config, tmp_path_factory):
+    settings = replaced(config, VARIANTS[request.param])
+    run = str(tmp_path_factory.mktemp(request.param) / "run")
+    run_training(settings, "finetune", run)
+    return settings, run
+
+
+def printed(capsys, *words: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*words])
+    output = capsys.readouterr()
+    assert stopped.value.code == 0, output.err
+    return output.out
+
+
+def refused(capsys, *words: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*words])
+    [line] = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    return line
+
+
+def raw_rows(dataset: Dataset) -> pd.DataFrame:
+    """The test split as new rows: a user's earlier items stand in one text."""
+    split = dataset.read_split("test").to_pandas().sort_values("row_id")
+    words = [dataset.vocabulary(number)["value"].to_pylist() for number in range(len(dataset.columns))]
+    rows = pd.DataFrame(
+        {
+            name: [words[number][place] if place else None for place in split[column]]
+            for number, (name, column) in enumerate(
+                zip(("user", "item", "genre"), dataset.columns, strict=True)
+            )
+        }
+    )
+    histories = split[dataset.history_columns].to_numpy().tolist()
+    rows["history"] = ["|".join(words[1][place] for place in items if place) for items in histories]
+    return rows
+
+
+def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
+    settings, whole = run
+    parts = str(tmp_path / "run")
+    with pytest.raises(RunError, match="ended by the test"):
+        run_training(settings, "finetune", parts, around=EndsBefore(6))
+    run_training(settings, "finetune", parts)
+    are_the_same(parts, whole)
+
+
+def test_predicted_as_evaluated(run, capsys, tmp_path):
+    settings, folder = run
+    alone = ["--set", "runtime.use_ray=never"]
+    printed(capsys, "evaluate", "--run", folder, *alone, "--json")
+    expected = read_predictions(f"{folder}/predictions/test").sort_by("row_id")["logit"].to_numpy()
+    dataset = Dataset.open(settings.data.path)
+    rows = str(tmp_path / "rows.csv")
+    raw_rows(dataset).to_csv(rows, index=False)
+    out = str(tmp_path / "out")
+    printed(capsys, "predict", "--run", folder, "--rows", rows, "--out", out, *alone)
+    found = [
+        row["logit"] for name in storage.list_names(out) for row in pq.read_table(f"{out}/{name}").to_pylist()
+    ]
+    assert found == pytest.approx(expected.tolist(), abs=1e-5)
+    assert len(set(found)) > len(found) / 2
+
+
+def test_a_list_is_as_a_text_and_more_than_the_length_is_cut(run):
+    settings, folder = run
+    rows = raw_rows(Dataset.open(settings.data.path)).head(20)
+    scorer = open_scorer(folder)
+    of_text = scorer.score(pa.Table.from_pandas(rows))[0]
+    lists = [
+        [*filter(None, text.split("|")), *(["1"] if text.count("|") == 3 else [])] for text in rows.history
+    ]
+    assert any(len(items) > 4 for items in lists)
+    of_lists = scorer.score(pa.Table.from_pandas(rows.assign(history=lists)))[0]
+    assert of_lists.tolist() == of_text.tolist()
+    empty = scorer.score(pa.Table.from_pandas(rows.assign(history="")))[0]
+    assert (empty != of_text).any()
+
+
+def test_rows_without_the_column_are_refused(run, capsys, tmp_path):
+    settings, folder = run
+    rows = str(tmp_path / "rows.csv")
+    raw_rows(Dataset.open(settings.data.path)).drop(columns="history").to_csv(rows, index=False)
+    line = refused(capsys, "predict", "--run", folder, "--rows", rows, "--out", str(tmp_path / "out"))
+    assert "history" in line
+
+
+def test_a_folder_for_a_server_scores_the_same(run, capsys, tmp_path):
+    settings, folder = run
+    served = str(tmp_path / "served")
+    printed(capsys, "export", "--run", folder, "--format", "safetensors", "--out", served)
+    rows = pa.Table.from_pandas(raw_rows(Dataset.open(settings.data.path)).head(9))
+    ours, theirs = (open_scorer(place).score(rows)[0].tolist() for place in (served, folder))
+    assert ours == theirs
+
+
+def test_graphs_read_its_ids(config, capsys, tmp_path):
+    """Whoever writes one compares its logits with the model's; look-ups of raw rows are refused."""
+    folder = str(tmp_path / "run")
+    run_training(replaced(config, VARIANTS["ids"]), "finetune", folder)
+    for kind in ("onnx", "torch-export"):
+        made = printed(
+            capsys, "export", "--run", folder, "--format", kind, "--out", f"{folder}-{kind}", "--json"
+        )
+        assert json.loads(made)["largest_difference"] <= 1e-4
+    line = refused(capsys, "export", "--run", folder, "--format", "onnx", "--raw", "--out", f"{folder}-raw")
+    assert "this dataset has histories, which a graph can't look up; export without --raw" in line
+
+
+def test_the_plan_knows_it(config, capsys, tmp_path):
+    path = str(tmp_path / "config.yaml")
+    parameters = {}
+    for kind in ("none", "mean", "din"):
+        settings = replaced(config, VARIANTS["ids"] | {"ctr.history": kind})
+        storage.write_bytes(path, dump_config(settings).encode())
+        plan = json.loads(printed(capsys, "plan", path, "--stage", "finetune", "--json"))
+        assert plan["data"]["history"] == 4
+        parameters[kind] = plan["parameters"]["ctr"]
+    assert parameters["none"] < parameters["mean"] < parameters["din"]
