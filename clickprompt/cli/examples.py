@@ -56,6 +56,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "clickprompt export --run runs/finetuned --out export",
         "clickprompt export --run runs/finetuned --format onnx --out export",
+        "clickprompt export --run runs/finetuned --format embeddings --out vectors",
     ),
     "serve": ("clickprompt serve --run runs/finetuned --port 8000",),
     "submit": (

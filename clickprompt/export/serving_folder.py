@@ -27,6 +27,7 @@ from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.export.checks import check_clicks
+from clickprompt.export.embeddings import EMBEDDINGS
 from clickprompt.export.format import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export, read_info
 from clickprompt.export.graphs import GRAPHS, GraphFormat
 from clickprompt.export.model_card import CARD, evaluations_of, write_card
@@ -58,13 +59,13 @@ def export_for_serving(
     finetuned, has a PLM that the format can't hold, its dataset is gone, or a graph can't follow its
     transform; RunError if the graph computes something else than the model.
     """
-    if to not in FORMATS:
-        raise InputError(
-            f"--out {to}: no such format; known formats: {', '.join(FORMATS)}; the folder to write "
-            "goes with --out"
-        )
     if raw and to != "onnx":
         raise InputError(f"--raw goes with --format onnx; {to} has no look-ups, so leave --raw out")
+    if to not in FORMATS:
+        known = ", ".join((*FORMATS, EMBEDDINGS))
+        raise InputError(
+            f"--out {to}: no such format; known formats: {known}; the folder to write goes with --out"
+        )
     graph = GRAPHS.get(to)
     if graph:
         graph.require()
