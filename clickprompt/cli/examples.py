@@ -5,7 +5,7 @@ __all__ = ["EXAMPLES", "GROUPS"]
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("fetch", "init", "prepare", "tokenize", "synth"),
     "Training": ("pretrain", "finetune", "tune", "pipeline", "reproduce"),
-    "What came out": ("evaluate", "recovery", "attention", "compare", "report", "predict"),
+    "What came out": ("evaluate", "recovery", "attention", "explain", "compare", "report", "predict"),
     "To a server": ("export", "serve"),
     "Clusters and machines": ("submit", "job", "doctor", "plan", "benchmark"),
     "Settings": ("presets", "config"),
@@ -47,6 +47,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "recovery": ("clickprompt recovery --run runs/pretrained",),
     "attention": ("clickprompt attention --run runs/pretrained --rows 2000",),
+    "explain": (
+        "clickprompt explain --run runs/finetuned",
+        "clickprompt explain --run runs/finetuned --split valid --repeats 10",
+    ),
     "compare": ("clickprompt compare a0 a1 --against b0 --against b1",),
     "report": ("clickprompt report runs/finetuned runs/scratch --out report.html",),
     "predict": (
@@ -56,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "clickprompt export --run runs/finetuned --out export",
         "clickprompt export --run runs/finetuned --format onnx --out export",
+        "clickprompt export --run runs/finetuned --format embeddings --out vectors",
     ),
     "serve": ("clickprompt serve --run runs/finetuned --port 8000",),
     "submit": (

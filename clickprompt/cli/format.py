@@ -10,6 +10,7 @@ __all__ = [
     "attention_table",
     "check_table",
     "comparison",
+    "explain_table",
     "job_line",
     "outcomes_table",
     "recovery_table",
@@ -135,6 +136,27 @@ def comparison(result: dict[str, Any]) -> str:
                 lines.append(
                     f"  {name.replace('_', ' ')} over {groups}: {of['value']:.4f}, {_t_test(of['t_test'])}"
                 )
+    return "\n".join(lines)
+
+
+def explain_table(result: dict[str, Any]) -> str:
+    """Format one line per field, the most important first, and the attributions of single rows."""
+    of = f"{result['rows']:,} rows, mean of {result['repeats']} permutations"
+    lines, table = [f"AUC {result['auc']:.4f}; {of}:"], [["permuted field", "loss of AUC", "95% by user"]]
+    for name, field in sorted(result["fields"].items(), key=lambda item: -item[1]["drop"]):
+        ends = "–" if field["interval"] is None else "[{:+.4f}, {:+.4f}]".format(*field["interval"])
+        table.append([_fit(name, 40), f"{field['drop']:+.4f}", ends])
+    lines += _aligned(table, left={0})
+    if found := result["attributions"]:
+        lines.append(f"CTR logits by field, from {found['baseline_logit']:+.3f} if all values are unknown:")
+        for row in found["rows"]:
+            parts = sorted(row["fields"].items(), key=lambda item: -abs(item[1]["attribution"]))
+            named = [
+                (name, _fit(part["value"] or "unknown", 30), part["attribution"]) for name, part in parts
+            ]
+            shown = ", ".join(f"{share:+.3f} {name}={value}" for name, value, share in named)
+            head = f"  row {row['row_id']}, {'click' if row['label'] else 'no click'}"
+            lines.append(f"{head}, {row['ctr_logit']:+.3f}: {shown}")
     return "\n".join(lines)
 
 

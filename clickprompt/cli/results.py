@@ -1,4 +1,6 @@
-"""Commands that measure and use a trained run: evaluate, recovery, attention, compare, report, predict."""
+"""Commands that measure and use a trained run: evaluate, recovery, attention, explain, compare, report,
+predict.
+"""
 
 import os
 import re
@@ -10,6 +12,7 @@ from clickprompt.cli.following import after_evaluating
 from clickprompt.cli.format import (
     attention_table,
     comparison,
+    explain_table,
     recovery_table,
     seeds_table,
     slices_table,
@@ -100,6 +103,32 @@ def attention(
     result = evaluate_attention(run, split, rows, config=settings, data=data)
     text = f"{attention_table(result)}\n{split}: {result['attention']}"
     finish(as_json, result, text, then=after_evaluating(run, predicts=False))
+
+
+@app.command()
+def explain(
+    run: RunOption,
+    split: SplitOption = "test",
+    repeats: Annotated[
+        int, typer.Option("--repeats", help="number of times that each field is permuted")
+    ] = 5,
+    rows: Annotated[
+        int, typer.Option("--rows", help="number of rows whose CTR logit is attributed to their fields")
+    ] = 5,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each field is worth to a finetuned run: the AUC that is lost when its values are permuted
+    among the rows, and single rows' logits by field.
+    """
+    settings = load_run_config(run, config, overrides)
+    from clickprompt.runtime.score.explain import explain as run_explain
+
+    result = run_explain(run, split, repeats=repeats, rows=rows, config=settings, data=data)
+    text = f"{explain_table(result)}\n{split}: {result['explain']}"
+    finish(as_json, result, text, then=after_evaluating(run, predicts=True))
 
 
 @app.command()

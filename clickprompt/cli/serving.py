@@ -27,7 +27,8 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="safetensors, or the CTR model alone as a graph: onnx, torch-export",
+            help="safetensors; the CTR model alone as a graph: onnx, torch-export; its vectors of users and "
+            "items: embeddings",
         ),
     ] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
@@ -38,12 +39,18 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export what a server needs from a finetuned run: model, configuration, tokenizer and vocabulary,
-    without pickles.
+    without pickles; or its vectors of users and items.
     """
+    from clickprompt.export.embeddings import EMBEDDINGS, export_embeddings
     from clickprompt.export.serving_folder import export_for_serving
 
     if not out:
         raise InputError("--out is missing: give the folder or URI to write")
+    if to == EMBEDDINGS and not raw:
+        result = export_embeddings(run, out, data)
+        vectors = ", ".join(f"{result[of]['rows']:,} of {result[of]['field']}" for of in ("user", "item"))
+        finish(as_json, result, f"vectors of {result['size']} numbers, {vectors}: {out}")
+        return
     result = export_for_serving(run, out, to, data, raw=raw)
     lines = [f"{result['objective']}, {result['parameters']:,} parameters, {to}: {out}"]
     if times := result.get("ms_per_batch"):

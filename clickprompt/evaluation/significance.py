@@ -147,7 +147,7 @@ def delong(labels: ArrayLike, scores: ArrayLike, base_scores: ArrayLike) -> DeLo
 
 class UserBootstrap(NamedTuple):
     difference: float
-    """AUC of the scores minus AUC of the base scores, over all rows"""
+    """AUC of the scores minus (mean) AUC of the base scores, over all rows"""
     standard_error: float
     p_value: float
     """two-sided: twice the share of resampled differences at or beyond 0 on the rarer side, counting in the
@@ -176,10 +176,12 @@ def user_bootstrap(
     A drawn user's rows count as often as the user was drawn, so rows are sorted once and not in every
     resample.
 
-    users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite. Raises DataError as
+    users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite; base_scores may be
+    [R, N], of several models, whose AUCs count by their mean. Raises DataError as
     `metrics.auc` does, and for fewer than two users.
     """
-    clicked, values, base_values = _paired(labels, scores, base_scores)
+    clicked, values = checked(labels, scores, "score")
+    bases = [checked(labels, each, "base score")[1] for each in np.atleast_2d(np.asarray(base_scores))]
     names, members = np.unique(np.asarray(users), return_inverse=True)
     if members.shape != clicked.shape:
         raise DataError(f"users have shape {members.shape}, labels {clicked.shape}; give every row's user")
@@ -188,9 +190,12 @@ def user_bootstrap(
             f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; "
             "evaluate on more rows"
         )
-    models = [_Presorted(members, clicked, each) for each in (values, base_values)]
-    once = np.ones(len(names), dtype=np.int64)
-    observed = models[0].auc(once) - models[1].auc(once)
+    model, *base_models = (_Presorted(members, clicked, each) for each in (values, *bases))
+
+    def gain(times: NDArray[np.int64]) -> float:
+        return model.auc(times) - sum(base.auc(times) for base in base_models) / len(base_models)
+
+    observed = gain(np.ones(len(names), dtype=np.int64))
     if math.isnan(observed):
         raise DataError(
             f"AUC is undefined: all {len(clicked)} rows have the same label; evaluate on rows of both classes"
@@ -200,7 +205,7 @@ def user_bootstrap(
         np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
         for _ in range(resamples)
     )
-    all_differences = np.array([models[0].auc(times) - models[1].auc(times) for times in drawn])
+    all_differences = np.array([gain(times) for times in drawn])
     differences = all_differences[np.isfinite(all_differences)]
     if len(differences) < 2:
         raise DataError(

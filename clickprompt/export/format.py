@@ -4,6 +4,7 @@ servers.
 - export.json: format, objective, configuration, fields, PLM architecture, origin, SHA-256 of the other files
 - model.safetensors: the weights (on object stores with a part of their checksum in the name)
 - tokenizer/: only with a PLM
+- README.md: the model card (model_card.py), in a run's export; `export.json` doesn't list it
 
 `export.json` is written last. A folder without it, or whose files differ from its checksums, is not an
 export.

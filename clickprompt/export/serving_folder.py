@@ -5,6 +5,7 @@ ids.
 - model.*: safetensors (an export as it is), or onnx or pt2: the CTR model as a graph (export/graphs.py)
 - vocab/: a Parquet file per field; row i is id i, row 0 stands for every unknown value
 - tables/: tables that raw rows are joined to, if the log has any
+- README.md: the model card (export/model_card.py), with what the run's evaluations found
 
 The "transform" in export.json's "serving" is all that turns raw rows into ids and texts
 (data/transform/row_transform.py); an ONNX graph can contain it ("inputs", export/raw_graph.py).
@@ -26,8 +27,10 @@ from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.latency import time_per_batch
 from clickprompt.export.checks import check_clicks
+from clickprompt.export.embeddings import EMBEDDINGS
 from clickprompt.export.format import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export, read_info
 from clickprompt.export.graphs import GRAPHS, GraphFormat
+from clickprompt.export.model_card import CARD, evaluations_of, write_card
 from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
@@ -56,13 +59,13 @@ def export_for_serving(
     finetuned, has a PLM that the format can't hold, its dataset is gone, or a graph can't follow its
     transform; RunError if the graph computes something else than the model.
     """
-    if to not in FORMATS:
-        raise InputError(
-            f"--out {to}: no such format; known formats: {', '.join(FORMATS)}; the folder to write "
-            "goes with --out"
-        )
     if raw and to != "onnx":
         raise InputError(f"--raw goes with --format onnx; {to} has no look-ups, so leave --raw out")
+    if to not in FORMATS:
+        known = ", ".join((*FORMATS, EMBEDDINGS))
+        raise InputError(
+            f"--out {to}: no such format; known formats: {known}; the folder to write goes with --out"
+        )
     graph = GRAPHS.get(to)
     if graph:
         graph.require()
@@ -129,8 +132,13 @@ def export_for_serving(
             for parent, _, files in os.walk(folder)
             for name in files
         ]
-        files = {name: storage.sha256(os.path.join(folder, name)) for name in sorted(names) if name != INFO}
+        files = {
+            name: storage.sha256(os.path.join(folder, name))
+            for name in sorted(names)
+            if name not in (INFO, CARD)
+        }
         storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))
+        write_card(folder, dataset, evaluations_of(export))
         storage.copy_tree(folder, work)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"path": out, "objective": info.objective, "parameters": parameters, **serving}

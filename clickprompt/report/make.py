@@ -13,6 +13,7 @@ from clickprompt.report.answer import answer
 from clickprompt.report.calibrated import calibration
 from clickprompt.report.compared import check_same_rows, compare_predictions, compared
 from clickprompt.report.data import click_rate_of, data_section, dataset_of
+from clickprompt.report.explained import explained
 from clickprompt.report.norms import norms
 from clickprompt.report.opening import opening, outcomes
 from clickprompt.report.page import markdown, page
@@ -72,6 +73,7 @@ def make_report(
         evaluated.long_tail(runs),
         evaluated.cold_start(runs),
         evaluated.by_value(runs),
+        explained(runs),
         evaluated.latency(runs),
         prompts.attention(runs),
         prompts.recovery(runs),

@@ -36,6 +36,7 @@ class Run:
     evaluation: dict[str, Any] | None
     attention: dict[str, Any] | None
     recovery: dict[str, Any] | None
+    explained: dict[str, Any] | None
     best_text: str
     """best.yaml of a sweep"""
     trials: list[dict[str, Any]] | None
@@ -117,6 +118,7 @@ def _read(uri: str, name: str, number: int, split: str) -> Run:
         evaluation=optional(f"evaluation-{split}.json"),
         attention=optional(f"attention-{split}.json"),
         recovery=optional(f"recovery-{split}.json"),
+        explained=optional("explain.json"),
         best_text=best,
         trials=_trials(storage.join(uri, "trials.parquet")) if "trials.parquet" in names else None,
     )

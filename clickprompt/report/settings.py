@@ -115,6 +115,11 @@ def missing(runs: Sequence[Run], split: str, compared: bool, places: Places) -> 
             what = f"calibration, long tail, cold start, AUC by value and latency of {run.name}"
             commands.append((what, f"clickprompt evaluate --run {places.of(run.uri)}{wanted}"))
     commands += [
+        (f"what each field is worth to {run.name}", f"clickprompt explain --run {places.of(run.uri)}{wanted}")
+        for run in finetuned
+        if not run.explained
+    ]
+    commands += [
         (f"masked values restored by {run.name}", f"clickprompt recovery --run {places.of(run.uri)}{wanted}")
         for run in pretrained
         if not run.recovery

@@ -17,6 +17,7 @@ from clickprompt.export.format import ExportInfo, load_export
 from clickprompt.models.baselines.ctr_bert import CTRBert
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.objectives import model_inputs
+from clickprompt.scoring.attribution import Attributions, integrated_gradients
 from clickprompt.scoring.precision import lower, matmuls_at
 
 __all__ = ["RowScorer", "filled_up", "load_scorer"]
@@ -77,6 +78,12 @@ class RowScorer:
         """Return all the rows as one batch, on the model's device."""
         columns = columns_of(rows)
         return self._collator(columns, epoch=0).to(self._device)
+
+    def attribute(self, rows: pa.Table) -> Attributions | None:
+        """Attribute the rows' CTR logits to their fields; None if the model has no CTR tower."""
+        if self._model.ctr is None:
+            return None
+        return integrated_gradients(self._model.ctr, self.batch(rows).field_ids)
 
     @torch.no_grad()
     def run(self, batch: Batch) -> None:

@@ -187,6 +187,22 @@ def test_bootstrap_is_fast_on_movielens_1m_test_rows():
     assert found.interval[0] < found.difference < found.interval[1]
 
 
+def test_several_base_models_count_by_the_mean_of_their_aucs():
+    """By the same draws: the mean of the differences that each alone has."""
+    rng = np.random.default_rng(5)
+    users, labels = rng.integers(0, 30, 400), rng.integers(0, 2, 400)
+    scores, bases = labels + rng.normal(size=400), rng.normal(size=(3, 400))
+    found = user_bootstrap(users, labels, scores, bases, resamples=50, seed=2)
+    assert found.difference == pytest.approx(
+        np.mean([user_bootstrap(users, labels, scores, base, resamples=2).difference for base in bases])
+    )
+    same = user_bootstrap(users, labels, scores, np.stack([bases[0]] * 3), resamples=50, seed=2)
+    alone = user_bootstrap(users, labels, scores, bases[0], resamples=50, seed=2)
+    assert same.interval == pytest.approx(alone.interval)
+    assert same.standard_error == pytest.approx(alone.standard_error)
+    assert found.interval[0] < found.difference < found.interval[1]
+
+
 def test_bootstrap_refuses_what_it_cannot_judge():
     with pytest.raises(DataError, match="needs two users"):
         user_bootstrap([1, 1], [0, 1], [1, 2], [2, 1])

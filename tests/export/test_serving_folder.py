@@ -76,7 +76,7 @@ def test_onnx(prepared, tmp_path, backbone):
     run, out = str(tmp_path / "run"), str(tmp_path / "served")
     model = write_run(run, prepared, ctr__backbone=backbone)
     result = export_for_serving(run, out, "onnx")
-    assert sorted(os.listdir(out)) == ["export.json", "model.onnx", "vocab"]
+    assert sorted(os.listdir(out)) == ["README.md", "export.json", "model.onnx", "vocab"]
     rows, ids = drawn_rows(prepared[0])
     np.testing.assert_array_equal(served_inputs(out, rows), ids)
     session = onnxruntime.InferenceSession(os.path.join(out, "model.onnx"))
@@ -115,7 +115,7 @@ def test_weights_too_large_for_one_file_are_listed_copied_and_checked(prepared, 
     run, out = str(tmp_path / "run"), str(tmp_path / "served")
     write_run(run, prepared)
     export_for_serving(run, out, "onnx", raw=raw)
-    assert sorted(os.listdir(out)) == ["export.json", "model.onnx", "model.onnx.data", "vocab"]
+    assert sorted(os.listdir(out)) == ["README.md", "export.json", "model.onnx", "model.onnx.data", "vocab"]
     with open(os.path.join(out, "export.json")) as stream:
         info = json.load(stream)
     assert info["files"]["model.onnx.data"] == storage.sha256(os.path.join(out, "model.onnx.data"))
@@ -130,7 +130,7 @@ def test_torch_export(prepared, tmp_path, monkeypatch, backbone):
     run, out = str(tmp_path / "run"), str(tmp_path / "served")
     model = write_run(run, prepared, ctr__backbone=backbone)
     export_for_serving(run, out, "torch-export")
-    assert sorted(os.listdir(out)) == ["export.json", "model.pt2", "vocab"]
+    assert sorted(os.listdir(out)) == ["README.md", "export.json", "model.pt2", "vocab"]
 
     def refuse(*_, **__):
         raise AssertionError("unpickled")
@@ -147,7 +147,7 @@ def test_safetensors(prepared, tmp_path):
     run, out = str(tmp_path / "run"), str(tmp_path / "served")
     model = write_run(run, prepared, objective="with_plm")
     export_for_serving(run, out)
-    assert sorted(os.listdir(out)) == ["export.json", "model.safetensors", "tokenizer", "vocab"]
+    assert sorted(os.listdir(out)) == ["README.md", "export.json", "model.safetensors", "tokenizer", "vocab"]
     loaded, info = load_export(out)
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)

@@ -281,3 +281,5 @@ def test_a_run_in_a_bucket_is_that_of_a_local_folder_also_when_a_worker_is_kille
     assert scores["auc"] == pytest.approx(expected["auc"], rel=1e-6)
     succeeds(capsys, "export", "--run", run, "--out", f"{bucket}/served")
     assert load_weights(f"{bucket}/served").keys() == weights.keys()
+    for export in (export_of(run), f"{bucket}/served"):
+        assert b"library_name: clickprompt" in storage.read_bytes(f"{export}/README.md")

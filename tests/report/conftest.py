@@ -52,5 +52,6 @@ def folders(tmp_path_factory, dataset):
             finetune__init=places["pretrain"],
         )
         made.write_evaluation(prompted, dataset, skill=0.9, seed=seed + 2, against=plain)
+    made.write_explained(places["dcnv2-0"])
     made.write_sweep(places["sweep"])
     return places

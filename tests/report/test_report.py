@@ -69,6 +69,7 @@ def test_every_section_is_there_and_the_file_stands_alone(page, folders):
         "Long tail",
         "Cold start",
         "AUC by value",
+        "What each field is worth",
         "Latency",
     ]
     expected += ["Prompt attention", "Recovery of masked values", "Sweep", "Configuration", "Environment"]
@@ -181,6 +182,24 @@ def test_rankings_stand_below_the_scores(folders):
     [heading, _, row, *_] = [line for line in table.splitlines() if line.startswith("|")]
     assert "| ndcg@1 | ndcg@5 | ndcg@10 | hit rate@1 | hit rate@5 | hit rate@10 | mrr | users |" in heading
     assert all(f"{value:.4f}" in row for value in figures.values())
+
+
+def test_what_each_field_is_worth_most_first(page, folders):
+    _, text = page
+    found = csvs(text)
+    drops = storage.read_json(f"{folders['dcnv2-0']}/explain.json")["fields"]
+    heading, *rows = found["loss-of-auc-by-permuted-field"]
+    assert heading[-3:] == ["loss of AUC", "95% interval low", "95% interval high"]
+    assert [(row[0], float(row[3])) for row in rows] == [
+        (name, drops[name]["drop"]) for name in ("User ID", "Gender", "Movie ID", "Film genre")
+    ]
+    assert [float(rows[0][-2]), float(rows[0][-1])] == drops[rows[0][0]]["interval"]
+    [of_rows] = [table for name, table in found.items() if name.startswith("rows-by-field")]
+    assert [line[4] for line in of_rows[1:]] == ["user id", "gender", "movie id", "unknown"]
+    shown = html.unescape(text)
+    assert "clickprompt explain --run" in shown  # for the others
+    assert "what each field is worth to dcnv2-1" in shown
+    assert "what each field is worth to dcnv2-0" not in shown
 
 
 def test_an_older_evaluation_shows_what_it_has_and_says_what_is_missing(folders, tmp_path):

@@ -104,6 +104,7 @@ RUN_BY = {
     "runs/dcnv2-1",
     "clickprompt attention --run URI --rows ROWS": f"{_CLI} attention --run runs/best --rows 8",
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
+    "clickprompt explain --run RUN": f"{_CLI} explain --run runs/dcnv2-0 --repeats 2",
     "clickprompt export --run RUN --format onnx --out FOLDER": "block: --format onnx --out",
     "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/finetune --out runs/weights; "
     f"{_CLI} export --run runs/finetune --format torch-export --out runs/graph",

@@ -113,6 +113,24 @@ def write_evaluation(
     storage.write_json(f"{run}/evaluation-test.json", result)
 
 
+def write_explained(run: str, *, drop: float = 0.1) -> None:
+    """What `explain` finds: each field loses half of what the one before it loses."""
+    drops = {name: drop / 2**number for number, name in enumerate(FIELDS)}
+    parts = {name: {"value": name.lower(), "attribution": lost} for name, lost in drops.items()}
+    parts[FIELDS[-1]]["value"] = None
+    rows = [{"row_id": 1, "label": 1, "ctr_logit": 0.5, "fields": parts}]
+    result = {
+        "run": run,
+        "split": "test",
+        "fields": {
+            name: {"drop": lost, "drops": [lost], "interval": [lost - 0.01, lost + 0.01]}
+            for name, lost in drops.items()
+        },
+        "attributions": {"baseline_logit": 0.25, "rows": rows},
+    }
+    storage.write_json(f"{run}/explain.json", result)
+
+
 def write_prompts(run: str, *, layers: int = 3, prompts: int = 5, fields: tuple[str, ...] = FIELDS) -> None:
     """What `evaluate` finds of a pretraining run, with and without --attention."""
     rng = np.random.default_rng(0)

@@ -15,6 +15,8 @@ from clickprompt.evaluation.recovery import write_recovery
 from clickprompt.export.format import weights_checksum
 from clickprompt.io import storage
 from clickprompt.scoring.attention import PromptAttention
+from clickprompt.scoring.attribution import Attributions
+from clickprompt.scoring.permuted import PermutedField
 from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import RowScorer
 
@@ -33,6 +35,7 @@ class Scorer:
         self._device = torch.device(device)
         self._precision: ScoringPrecision = precision
         self._loaded: tuple[str, Any] | None = None
+        self._permuted: tuple[tuple[Any, ...], PermutedField] | None = None
 
     def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
         """Return (group, labels [N], logits [N]) of a row group; retry if storage refuses."""
@@ -44,6 +47,28 @@ class Scorer:
         rows = self._dataset.read_row_groups(split, [group])
         write_predictions(part_uri(folder, group), self._held(RowScorer, export).score(rows))
         return len(rows)
+
+    def permuted(self, export: str, split: str, group: int, of: tuple[int, int, int] | None) -> np.ndarray:
+        """Return the logits [N] of a row group, in its own order; of: a field, repeat and seed, by which the
+        field's values are permuted among the split's rows.
+        """
+        rows = self._dataset.read_row_groups(split, [group])
+        if of is not None:
+            # One at a time: row groups come one after the other
+            if self._permuted is None or self._permuted[0] != (split, *of):
+                self._permuted = (split, *of), PermutedField(self._dataset, split, *of)
+            rows = self._permuted[1].of(group, rows)
+        scores = self._held(RowScorer, export).score(rows)
+        logits = np.empty_like(scores.logits)
+        logits[np.argsort(rows.column("row_id").to_numpy())] = scores.logits[np.argsort(scores.row_ids)]
+        return logits
+
+    def attribute(self, export: str, split: str, rows: int) -> Attributions | None:
+        """Attribute the CTR logits of the split's first rows to their fields."""
+        found = self._held(RowScorer, export).attribute(self._dataset.first_rows(split, rows))
+        if found is None:
+            return None
+        return Attributions(found.logits.cpu(), found.baseline_logit, found.of_fields.cpu())
 
     def recover(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])

@@ -8,6 +8,7 @@ from clickprompt.config import FinetuneConfig
 from clickprompt.data.text.template import tokenizer_fingerprint
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.format import publish, write_export
+from clickprompt.export.model_card import write_card
 from clickprompt.io import storage
 from clickprompt.models.text_projection import fold
 from clickprompt.runtime.train.training_run import TrainingRun
@@ -57,6 +58,8 @@ class Exports:
                 step=step,
             )
         )
+        if final:
+            self._write_card()
 
     def averaged(self, weights: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Return the weights that the validation after `step` scores (training/averaging.py), and keep the
@@ -93,7 +96,11 @@ class Exports:
         # Both are as they should be if a run that was killed right after publishing goes on
         elif not storage.patiently(lambda: storage.exists(self.final)):
             raise missing(best)
+        self._write_card()
         self._delete(self._training.order.total_steps, self._needed_by("kept"))
+
+    def _write_card(self) -> None:
+        storage.patiently(lambda: write_card(self.final, self._training.dataset))
 
     def prune(self, state: TrainState) -> None:
         """Delete exports up to `state.step` that neither this state nor a checkpoint in storage needs."""
