@@ -32,8 +32,6 @@ from tests.support.folders import files_below
 from tests.support.naive_prepare import naive_prepare
 from tests.support.random_tables import SMALL, as_fields, random_log, write
 
-pytestmark = pytest.mark.ray
-
 QUIET = {"progress": lambda line: None}
 FIELDS = ("User ID", "Item", "Colour")
 
@@ -129,7 +127,7 @@ class Naive:
 
 
 @pytest.mark.parametrize("seed", range(9))
-def test_batches_one_after_another_equal_pandas(ray_session, tmp_path, seed):
+def test_batches_one_after_another_equal_pandas(tmp_path, seed):
     draw = random.Random(seed)
     frame, schema = random_log(seed)
     schema["k_core"] = 0
@@ -176,7 +174,7 @@ def test_batches_one_after_another_equal_pandas(ray_session, tmp_path, seed):
 
 
 @pytest.fixture
-def two_batches(ray_session, tmp_path):
+def two_batches(tmp_path):
     """The first half of a log prepared, the second not yet in its folder: (schema, dataset, what adds the
     second).
     """
@@ -326,7 +324,7 @@ def test_other_options_sources_places_and_versions_are_refused(two_batches, tmp_
         prepare(path, None, dataset.uri, **SMALL, seed=3)
 
 
-def test_the_template_stays_and_no_other_is_taken(ray_session, tmp_path, capsys):
+def test_the_template_stays_and_no_other_is_taken(tmp_path, capsys):
     frame, schema = random_log(5)
     schema["k_core"] = 0
     half = len(frame) // 2
@@ -456,7 +454,7 @@ def test_a_killed_append_leaves_the_old_version(ray_session, tmp_path):
     assert content(Dataset.open(dataset.uri, 1)) == before
 
 
-def test_order_of_first_appearance(ray_session, tmp_path):
+def test_order_of_first_appearance(tmp_path):
     """New ids count in the order of the new rows, file by file in the order of their names, rows without a
     label left out.
     """
@@ -481,7 +479,7 @@ def test_order_of_first_appearance(ray_session, tmp_path):
     assert isinstance(second.read_split("train"), pa.Table)
 
 
-def test_rows_are_joined_to_the_tables_of_their_day(ray_session, tmp_path):
+def test_rows_are_joined_to_the_tables_of_their_day(tmp_path):
     rng = np.random.default_rng(0)
     items = pd.DataFrame(
         {

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from clickprompt.config import replaced
+from clickprompt.config import RuntimeConfig, replaced
 from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.export.format import dataset_of, load_weights, read_info
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.runtime.prepare.append import append
 from clickprompt.runtime.prepare.prepare import prepare
-from clickprompt.runtime.prepare.tokenize import tokenize
 from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
@@ -32,9 +32,7 @@ from tests.support.random_tables import write
 from tests.support.server import Server
 from tests.support.tiny import tiny_config, write_plm
 
-pytestmark = pytest.mark.ray
-
-QUIET = {"progress": lambda line: None}
+QUIET = {"progress": lambda line: None, "runtime": RuntimeConfig(use_ray="never")}
 SCHEMA = {
     "data": ["log-*"],
     "fields": [{"name": "User ID", "column": "uid"}, {"name": "Item", "column": "iid"}],
@@ -72,7 +70,7 @@ class Days:
         path = write(self.raw, day(1, range(20)), SCHEMA, files=1)
         uri = os.path.join(folder, "data")
         self.first = prepare(path, None, uri, rows_per_shard=100, row_group_rows=32, **QUIET)
-        tokenize(self.first, load_tokenizer(self.plm))
+        build_token_table(self.first, load_tokenizer(self.plm))
         self.config = tiny_config(
             uri,
             self.plm,
@@ -81,11 +79,12 @@ class Days:
             finetune__epochs=1,
             finetune__with_plm=False,
             finetune__init=self.run("pretrain-1"),
+            runtime__use_ray="never",
         )
         self.results = {"pretrain-1": self.train("pretrain", "pretrain-1", data__version=1)}
         write(self.raw, day(2, range(10, 40)), SCHEMA, files=1, first=1)
         self.second = append(path, None, uri, **QUIET)
-        tokenize(self.second, load_tokenizer(self.plm))
+        build_token_table(self.second, load_tokenizer(self.plm))
 
     def run(self, name):
         return os.path.join(self.folder, name)
@@ -189,6 +188,7 @@ def test_the_second_days_finetuning_reads_the_new_rows_and_is_scored_on_all(days
     assert evaluate([run], "test", config=days.config)[0]["rows"] == days.second.counts["test"]
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_the_server_goes_over_to_the_second_day(days, tmp_path):
     """A user of the second day alone is nobody until then."""

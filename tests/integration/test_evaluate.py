@@ -22,10 +22,10 @@ from tests.support.killing import one_actor_killed
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import write_plm
 
-pytestmark = pytest.mark.ray
 GROUPS = 200
 ASKED = 400  # rows, for what the PLM reads of the prompts
 TWO_ACTORS = replaced(Config(), {"runtime.evaluation_actors": 2})
+ALONE = replaced(Config(), {"runtime.use_ray": "never"})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def comparable(result):
 
 @pytest.mark.chaos
 def test_a_killed_actor_changes_nothing(ray_session, finetuned):
-    [expected] = evaluate([finetuned], "test", config=TWO_ACTORS)
+    [expected] = evaluate([finetuned], "test", config=ALONE)
     undisturbed = contents(finetuned)
     assert len(undisturbed) == GROUPS
     storage.delete_tree(os.path.join(finetuned, "predictions"))
@@ -90,8 +90,8 @@ def test_a_killed_actor_changes_nothing_of_attention(ray_session, prepared, tmp_
     assert found == expected
 
 
-def test_a_split_above_the_limit(ray_session, finetuned, monkeypatch, capsys):
-    [exact] = evaluate([finetuned], "test", config=TWO_ACTORS)
+def test_a_split_above_the_limit(finetuned, monkeypatch, capsys):
+    [exact] = evaluate([finetuned], "test", config=ALONE)
     monkeypatch.setattr(figures, "EXACT_ROWS", 100)
     monkeypatch.setattr(runtime_evaluate, "EXACT_ROWS", 100)
     with pytest.raises(SystemExit) as stopped:
@@ -123,7 +123,7 @@ def test_the_same_bits_however_the_split_is_cut(finetuned, prepared):
         assert np.array_equal(np.concatenate([part.logits for part in parts]), whole.logits), size
 
 
-def test_the_table_has_intervals_and_dashes(ray_session, finetuned, capsys):
+def test_the_table_has_intervals_and_dashes(finetuned, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--run", finetuned, "--set", "evaluate.tail_share=0.05"])
     out = capsys.readouterr().out.splitlines()
@@ -143,12 +143,12 @@ def test_the_table_has_intervals_and_dashes(ray_session, finetuned, capsys):
         assert [line for line in out if shown in line]
 
 
-def test_predictions_of_a_dataset_that_was_prepared_anew(ray_session, finetuned, prepared, tmp_path):
+def test_predictions_of_a_dataset_that_was_prepared_anew(finetuned, prepared, tmp_path):
     other = write_dataset(str(tmp_path / "other"), row_group_rows=10, other_rows=10 * GROUPS, seed=1)
-    evaluate([finetuned], "test", config=TWO_ACTORS)
+    evaluate([finetuned], "test", config=ALONE)
     run = str(tmp_path / "run")
     storage.copy_tree(finetuned, run)
     export = os.path.join(run, "export", "export.json")
     storage.write_json(export, {**storage.read_json(export), "dataset_fingerprint": other.fingerprint})
     with pytest.raises(InputError, match="trained and scored on another dataset"):
-        evaluate([finetuned], "test", against=run)
+        evaluate([finetuned], "test", config=ALONE, against=run)

@@ -14,8 +14,6 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.log_rows import decoded_rows
 
-pytestmark = pytest.mark.ray
-
 NAMES = [
     ["genre", "user_id", "price"],  # as their columns
     ["Label", "Row ID", "Timestamp"],
@@ -35,7 +33,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("names", NAMES, ids=lambda names: names[0][:12])
-def test_every_cell_is_the_logs(ray_session, tmp_path, names):
+def test_every_cell_is_the_logs(tmp_path, names):
     rng = np.random.default_rng(len(names[0]))
     frame = pd.DataFrame(
         {

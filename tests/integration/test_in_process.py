@@ -58,15 +58,15 @@ def test_a_training_goes_on_where_it_did_not_begin(ray_session, config, tmp_path
     settings, stage = replaced(config, CASES[case]), case.split()[0]
     undisturbed = str(tmp_path / "undisturbed")
     in_this_process(settings, stage, undisturbed)
-    for name, first, then in (("to Ray", in_this_process, on_ray), ("from Ray", on_ray, in_this_process)):
-        run = str(tmp_path / name)
+    run = str(tmp_path / "run")
+    for train, step in ((in_this_process, 6), (on_ray, 11)):
         with pytest.raises(RunError, match="ended by the test"):
-            first(settings, stage, run, EndsBefore(9))
-        then(settings, stage, run)
-        are_the_same(run, undisturbed)
-        left = [name for name in storage.list_names(f"{run}/checkpoints") if name.startswith("step-")]
-        assert len(left) == settings.runtime.keep_checkpoints
-        assert left[-1] == checkpoint_name(STEPS)
+            train(settings, stage, run, EndsBefore(step))
+    in_this_process(settings, stage, run)
+    are_the_same(run, undisturbed)
+    left = [name for name in storage.list_names(f"{run}/checkpoints") if name.startswith("step-")]
+    assert len(left) == settings.runtime.keep_checkpoints
+    assert left[-1] == checkpoint_name(STEPS)
 
 
 @pytest.mark.slow

@@ -10,8 +10,6 @@ from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.folders import files_below
 from tests.support.raw_movielens import ratings, write_1m
 
-pytestmark = pytest.mark.ray
-
 FILES = {"format": "csv", "delimiter": "::", "quote": None, "encoding": "latin-1", "nulls": [""]}
 SCHEMA = {
     **FILES,
@@ -73,12 +71,13 @@ def tables(raw):
     }
 
 
-def test_small_files_in_the_same_format(ray_session, tmp_path):
+def test_small_files_in_the_same_format(tmp_path):
     raw = write_1m(str(tmp_path / "raw"), ratings(700))
     own = same_bytes(raw, str(tmp_path), rows_per_shard=100, row_group_rows=16, progress=lambda line: None)
     assert own.manifest["roles"] == {"user": None, "item": None}
 
 
+@pytest.mark.slow  # the test above, of a million rows
 @pytest.mark.skipif(
     "CLICKPROMPT_ML1M" not in os.environ, reason="CLICKPROMPT_ML1M names no folder with MovieLens-1M"
 )
@@ -87,7 +86,7 @@ def test_the_real_files(ray_session, tmp_path):
     assert own.num_features == 17_251  # Table 1
 
 
-def test_keys_that_no_table_has_are_said_and_counted(ray_session, tmp_path):
+def test_keys_that_no_table_has_are_said_and_counted(tmp_path):
     raw = write_1m(
         str(tmp_path / "raw"), [*ratings(90), ("99", "1", 5, 5), ("1", "98", 1, 6), ("99", "98", 4, 7)]
     )

@@ -39,6 +39,9 @@ def prepared(tmp_path_factory):
     return dataset, plm, pa.table({"row_id": rows["row_id"].cast(pa.string()), **values})
 
 
+ALONE = RuntimeConfig(use_ray="never")
+
+
 # Tests of what one of the two objectives shows as well as the other
 MOSTLY_PLAIN = pytest.mark.parametrize(
     "finetuned", ["without_plm", pytest.param("with_plm", marks=pytest.mark.slow)], indirect=True
@@ -79,14 +82,12 @@ def test_known_rows_as_evaluate_and_the_same_for_any_number_of_actors(
     run = finetuned
     patterns = write_rows(str(tmp_path / "raw"), prepared[2])
     found = {}
-    for count in (1, 3):
+    for count, runtime in ((1, ALONE), (2, RuntimeConfig(evaluation_actors=2))):
         folder = str(tmp_path / f"out-{count}")
-        result = predict(
-            run, patterns, folder, keep=["row_id"], runtime=RuntimeConfig(evaluation_actors=count)
-        )
+        result = predict(run, patterns, folder, keep=["row_id"], runtime=runtime)
         assert result["rows"] == 3 * len(prepared[2])
         found[count] = predictions(folder)
-    assert found[1].equals(found[3])
+    assert found[1].equals(found[2])
     assert found[1].column_names == ["file", "row", "row_id", "logit", "probability"]
     scores = RowScorer(export_of(run), prepared[0]).score(prepared[0].read_split("test"))
     expected = dict(zip(scores.row_ids.tolist(), scores.logits.tolist(), strict=True))
@@ -172,8 +173,8 @@ def test_a_killed_actor_changes_nothing(ray_session, finetuned, prepared, tmp_pa
     folder.mkdir()
     for number in range(60):
         pq.write_table(rows.slice(40 * number, 40), folder / f"rows-{number:02d}.parquet")
-    found = {}
-    for name in ("undisturbed", "killed"):
+    found, two = {}, RuntimeConfig(evaluation_actors=2)
+    for name, runtime in (("undisturbed", ALONE), ("killed", two)):
         out = str(tmp_path / name)
 
         def written(out=out):
@@ -185,14 +186,14 @@ def test_a_killed_actor_changes_nothing(ray_session, finetuned, prepared, tmp_pa
             else nullcontext()
         )
         with disturbed:
-            predict(finetuned, [str(folder / "*.parquet")], out, runtime=RuntimeConfig(evaluation_actors=2))
+            predict(finetuned, [str(folder / "*.parquet")], out, runtime=runtime)
         found[name] = {file: storage.read_bytes(os.path.join(out, file)) for file in os.listdir(out)}
     assert len(found["killed"]) == 60
     assert found["killed"] == found["undisturbed"]
     assert sorted(os.listdir(tmp_path)) == ["killed", "raw", "undisturbed"]
 
 
-def test_the_same_bits_however_the_rows_are_cut_into_files(ray_session, prepared, tmp_path):
+def test_the_same_bits_however_the_rows_are_cut_into_files(prepared, tmp_path):
     """Without a PLM: with one, a batch is as long as its longest text."""
     run = str(tmp_path / "run")
     write_run(run, prepared[:2], finetune__eval_batch_size=16)
@@ -203,13 +204,7 @@ def test_the_same_bits_however_the_rows_are_cut_into_files(ray_session, prepared
         for number, start in enumerate(range(0, len(table), size)):
             pq.write_table(table.slice(start, size), tmp_path / f"raw-{size}" / f"rows-{number:03d}.parquet")
         out = str(tmp_path / f"out-{size}")
-        predict(
-            run,
-            [str(tmp_path / f"raw-{size}" / "*")],
-            out,
-            keep=["row_id"],
-            runtime=RuntimeConfig(evaluation_actors=2),
-        )
+        predict(run, [str(tmp_path / f"raw-{size}" / "*")], out, keep=["row_id"], runtime=ALONE)
         found.append(predictions(out).select(["row_id", "logit", "probability"]).combine_chunks())
     assert all(other.equals(found[0]) for other in found)
 

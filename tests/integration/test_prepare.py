@@ -1,4 +1,4 @@
-"""Raw log → dataset on a real Ray: against a plain reading of the same files, twice the same bytes, nothing
+"""Raw log → dataset: against a plain reading of the same files, twice the same bytes, nothing
 left behind.
 """
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from clickprompt.config import RuntimeConfig
 from clickprompt.data.keyed_random import random_bits
 from clickprompt.data.prepared.dataset import SPLITS, Dataset, split_sizes
 from clickprompt.data.sources.registry import get_source
@@ -25,8 +26,6 @@ from tests.support.folders import files_below
 from tests.support.naive_prepare import assert_equal, naive_prepare
 from tests.support.raw_movielens import MOVIES, USERS, ratings, write_1m, write_100k, write_atomic
 
-pytestmark = pytest.mark.ray
-
 SMALL = {"rows_per_shard": 100, "row_group_rows": 16}
 
 
@@ -36,7 +35,7 @@ def raw(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dataset(ray_session, raw, tmp_path_factory):
+def dataset(raw, tmp_path_factory):
     return prepare("movielens-1m", raw, str(tmp_path_factory.mktemp("out") / "d"), **SMALL)
 
 
@@ -161,7 +160,7 @@ def test_rows_of_equal_time_are_split_by_position(tmp_path):
     ]
 
 
-def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):
+def test_split_by_hash_is_a_seeded_sample(raw, dataset, tmp_path):
     """The same rows under other splits: each split has users of all times, and another seed draws another
     sample.
     """
@@ -183,7 +182,7 @@ def test_split_by_hash_is_a_seeded_sample(ray_session, raw, dataset, tmp_path):
     assert max(shared) < 0.4 * len(drawn[0])  # a tenth by chance
 
 
-def test_layout_and_seed_change_neither_rows_nor_splits(ray_session, tmp_path):
+def test_layout_and_seed_change_neither_rows_nor_splits(tmp_path):
     rows = ratings(60)
     official = prepare("movielens-100k", write_100k(str(tmp_path / "u"), rows), str(tmp_path / "a"), **SMALL)
     atomic = prepare(
@@ -195,7 +194,7 @@ def test_layout_and_seed_change_neither_rows_nor_splits(ray_session, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "write"), [("movielens-1m", write_1m), ("movielens-100k", write_100k)])
-def test_a_sample_of_the_users(ray_session, tmp_path, name, write):
+def test_a_sample_of_the_users(tmp_path, name, write):
     rows = ratings(600)
     of_each = collections.Counter(user for user, _, rating, _ in rows if rating != 3)
     raw, samples = write(str(tmp_path / "raw"), rows), set()
@@ -253,7 +252,7 @@ def two_rows(raw):
         (lambda raw: os.unlink(os.path.join(raw, "movies.dat")), r"movies\.dat: this raw file is missing"),
     ],
 )
-def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, spoil, message):
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, spoil, message):
     raw = write_1m(str(tmp_path / "raw"), ratings(30))
     spoil(raw)
     with pytest.raises(DataError, match=message) as caught:
@@ -268,7 +267,7 @@ def test_unknown_split_is_refused(raw, tmp_path):
         prepare("movielens-1m", raw, str(tmp_path / "out"), split_by="user", **SMALL)
 
 
-def test_bad_target_and_source_are_refused(ray_session, raw, tmp_path):
+def test_bad_target_and_source_are_refused(raw, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="check that the place exists"):
         prepare("movielens-1m", raw, str(tmp_path / "file" / "d"))
@@ -339,8 +338,9 @@ def test_bookcrossing_equals_pandas(ray_session, tmp_path):
     assert dataset.manifest["options"]["split"] == "hash"
 
 
-def test_movielens_1m_twice_the_same_bytes(movielens_1m, tmp_path):
-    again = prepare("movielens-1m", environment("CLICKPROMPT_ML1M"), str(tmp_path / "again"))
+def test_movielens_1m_has_the_same_bytes_without_ray(movielens_1m, tmp_path):
+    alone = RuntimeConfig(use_ray="never")
+    again = prepare("movielens-1m", environment("CLICKPROMPT_ML1M"), str(tmp_path / "again"), runtime=alone)
     first, second = files_below(movielens_1m.uri), files_below(again.uri)
     assert {name for name in first if not name.startswith("tokens/")} == second.keys()
     assert [name for name in second if first[name] != second[name]] == []
@@ -373,7 +373,7 @@ def test_real_dataset_opens_without_ray(movielens_1m):
     assert Dataset.open(movielens_1m.uri).fingerprint == movielens_1m.fingerprint
 
 
-def test_repeats_and_k_core_of_a_dump(ray_session, tmp_path):
+def test_repeats_and_k_core_of_a_dump(tmp_path):
     """Amazon: of a user's reviews of an item the latest stays, items without metadata go, and then every user
     and item has 5 rows.
     """

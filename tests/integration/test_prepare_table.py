@@ -24,11 +24,9 @@ from tests.support.folders import files_below
 from tests.support.naive_prepare import assert_equal, naive_prepare
 from tests.support.random_tables import SMALL, as_fields, random_log, write
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.mark.parametrize("seed", range(50))
-def test_a_random_table_equals_pandas(ray_session, tmp_path, seed):
+def test_a_random_table_equals_pandas(tmp_path, seed):
     frame, schema = random_log(seed)
     splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"])
     path = write(str(tmp_path / "raw"), frame, schema, files=2)
@@ -74,7 +72,7 @@ def test_many_partitions_equal_one_but_for_the_order_of_ids(ray_session, tmp_pat
 
 
 @pytest.mark.parametrize("left_out", [["Item"], ["User ID"]])
-def test_k_core_of_a_user_or_an_item_that_is_no_field(ray_session, tmp_path, left_out):
+def test_k_core_of_a_user_or_an_item_that_is_no_field(tmp_path, left_out):
     frame, schema = random_log(4)
     schema["k_core"] = 3
     schema["fields"] = [field for field in schema["fields"] if field["name"] not in left_out]
@@ -87,7 +85,7 @@ def test_k_core_of_a_user_or_an_item_that_is_no_field(ray_session, tmp_path, lef
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_min_count_equals_pandas(ray_session, tmp_path, seed):
+def test_min_count_equals_pandas(tmp_path, seed):
     """Values with fewer training rows are id 0; 1 leaves none out, not even those without any."""
     frame, schema = random_log(seed)
     schema["k_core"] = seed % 3
@@ -102,7 +100,7 @@ def test_min_count_equals_pandas(ray_session, tmp_path, seed):
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), splits, values)
 
 
-def test_a_sample_of_the_users_has_all_their_rows(ray_session, tmp_path):
+def test_a_sample_of_the_users_has_all_their_rows(tmp_path):
     frame, schema = random_log(4)
     frame = pd.concat([frame] * 4, ignore_index=True)
     frame["uid"] = [f"u{number % 60}" for number in range(len(frame))]
@@ -137,14 +135,14 @@ def test_a_sample_of_the_users_has_all_their_rows(ray_session, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl.gz"])
-def test_formats_say_the_same(ray_session, tmp_path, kind):
+def test_formats_say_the_same(tmp_path, kind):
     frame, schema = random_log(7)
     schema["k_core"] = 0
     dataset = prepare(write(str(tmp_path / "raw"), frame, schema, kind), None, str(tmp_path / "out"), **SMALL)
     assert_equal(dataset, *naive_prepare(as_fields(frame)))
 
 
-def test_split_column(ray_session, tmp_path):
+def test_split_column(tmp_path):
     frame, schema = random_log(3)
     del schema["timestamp"]
     schema |= {"k_core": 0, "split": "part"}
@@ -417,7 +415,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_input_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path, capsys, what):
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, what):
+    refused(tmp_path, capsys, what)
+
+
+@pytest.mark.parametrize("what", ["label no number", "truncated gzip", "k-core"])
+def test_bad_input_is_one_clear_line_on_ray_too(ray_session, tmp_path, capsys, what):
+    """What a task raises, about a value and about a file, and what the command itself finds."""
+    refused(tmp_path, capsys, what)
+
+
+def refused(tmp_path, capsys, what):
     spoil, message = BAD[what]
     frame, schema = random_log(5)
     path = spoil(str(tmp_path / "raw"), frame, schema | {"k_core": 0} if what != "k-core" else schema)
@@ -464,7 +472,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(ray_session, tmp_path,
     assert os.listdir(disk) == []
 
 
-def test_a_value_of_its_own_in_every_row(ray_session, tmp_path):
+def test_a_value_of_its_own_in_every_row(tmp_path):
     """A session's number says nothing, of which --check warns; preparing goes on."""
     frame, schema = random_log(19)
     frame["session"] = [f"s{row}" for row in range(len(frame))]
@@ -490,14 +498,14 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-def test_a_file_without_rows_among_good_ones(ray_session, tmp_path, name):
+def test_a_file_without_rows_among_good_ones(tmp_path, name):
     frame, schema = random_log(17)
     path = write(str(tmp_path / "raw"), frame, schema | {"k_core": 0})
     (tmp_path / "raw" / f"log-00{name}").write_bytes(EMPTY[name])
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), *naive_prepare(as_fields(frame)))
 
 
-def test_an_empty_file_among_good_ones_and_mixed_types(ray_session, tmp_path):
+def test_an_empty_file_among_good_ones_and_mixed_types(tmp_path):
     """A file without rows adds none; a column that is text in one file and numbers in another is one column
     of texts.
     """
@@ -518,7 +526,7 @@ def test_an_empty_file_among_good_ones_and_mixed_types(ray_session, tmp_path):
     assert_equal(prepare(path, None, str(tmp_path / "out"), **SMALL), *naive_prepare(as_fields(frame)))
 
 
-def test_same_log_again_and_another_schema(ray_session, tmp_path):
+def test_same_log_again_and_another_schema(tmp_path):
     frame, schema = random_log(13)
     schema["k_core"] = 0
     path = write(str(tmp_path / "raw"), frame, schema)

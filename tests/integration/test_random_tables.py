@@ -19,13 +19,16 @@ from clickprompt.runtime.prepare.tasks import _hash
 from tests.support.naive_prepare import assert_equal, naive_prepare
 from tests.support.random_logs import Number, random_log
 
-pytestmark = pytest.mark.ray
-
 FAST, ALL = 40, 1000
 
 
 @pytest.mark.parametrize("seed", range(FAST))
-def test_a_random_log_equals_pandas(ray_session, tmp_path, seed):
+def test_a_random_log_equals_pandas(tmp_path, seed):
+    check(tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_log_equals_pandas_on_ray(ray_session, tmp_path, seed):
     check(tmp_path, seed)
 
 

@@ -12,8 +12,6 @@ from clickprompt.evaluation.ranking import ranking
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.train.rankable import group_column
 
-pytestmark = pytest.mark.ray
-
 SCHEMA = {
     "data": "log.csv",
     "fields": [
@@ -28,7 +26,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize(("group", "named"), [(None, None), ("request", "Page")])
-def test_user_item_and_group_of_the_schema(ray_session, tmp_path, group, named):
+def test_user_item_and_group_of_the_schema(tmp_path, group, named):
     rng = np.random.default_rng(0)
     lines = [
         f"p{rng.integers(3)},u{rng.integers(9)},i{rng.integers(40)},r{row // 4},{rng.integers(2)}\n"

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from clickprompt.cli.main import main
+from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -36,6 +37,7 @@ from tests.support.tiny import write_plm
 pytestmark = pytest.mark.ray
 
 ROWS = 600
+ALONE, ON_RAY = RuntimeConfig(use_ray="never"), RuntimeConfig(use_ray="always")
 SMALL = {"rows_per_shard": 100, "row_group_rows": 16, "progress": lambda line: None}
 SCHEMA = {
     "fields": [
@@ -112,16 +114,23 @@ def succeeds(capsys, *arguments: str) -> dict:
     return json.loads(captured.out.splitlines()[-1])  # Ray warns of a busy machine on stdout
 
 
-@pytest.mark.parametrize(("kind", "schema_there"), [("parquet", True), ("csv.gz", False), ("jsonl", True)])
-def test_a_log_in_a_bucket_gives_the_bytes_of_a_local_one(ray_session, bucket, tmp_path, kind, schema_there):
-    local = prepare(write_log(str(tmp_path / "raw"), kind), None, str(tmp_path / "out"), **SMALL)
+@pytest.mark.parametrize(
+    ("kind", "schema_there", "runtime"),
+    [("parquet", True, ON_RAY), ("csv.gz", False, ALONE), ("jsonl", True, ALONE)],
+    ids=["parquet on Ray", "csv.gz", "jsonl"],
+)
+def test_a_log_in_a_bucket_gives_the_bytes_of_a_local_one(
+    ray_session, bucket, tmp_path, kind, schema_there, runtime
+):
+    log = write_log(str(tmp_path / "raw"), kind)
+    local = prepare(log, None, str(tmp_path / "out"), **SMALL, runtime=ALONE)
     storage.copy_tree(str(tmp_path / "raw"), f"{bucket}/raw")
     schema = (
         f"{bucket}/raw/log.yaml"
         if schema_there
         else write_schema(str(tmp_path / "here"), f"{bucket}/raw/log/part-?.{kind}")
     )
-    remote = prepare(schema, None, f"{bucket}/out/", **SMALL)
+    remote = prepare(schema, None, f"{bucket}/out/", **SMALL, runtime=runtime)
     assert without_addresses(remote) == without_addresses(local)
     assert list(remote.manifest["raw_files"]) == [
         f"{bucket}/raw/log/part-{number}.{kind}" for number in range(3)
@@ -135,7 +144,9 @@ def test_a_log_in_a_bucket_gives_the_bytes_of_a_local_one(ray_session, bucket, t
     assert sorted(objects(f"{bucket}/out")) == sorted(f"{bucket}/out/{file}" for file in files)
     lines = []
     assert (
-        prepare(schema, None, f"{bucket}/out", **SMALL | {"progress": lines.append}).fingerprint
+        prepare(
+            schema, None, f"{bucket}/out", **SMALL | {"progress": lines.append}, runtime=ALONE
+        ).fingerprint
         == remote.fingerprint
     )
     assert lines == [f"{bucket}/out is prepared already"]
@@ -178,10 +189,10 @@ def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, t
 def test_a_synthetic_log_is_written_to_a_bucket_and_prepared_there(ray_session, bucket, tmp_path):
     sizes = {"rows_per_file": 1024, "row_group_rows": 512, "progress": lambda line: None}
     facts = synth("goodreads", f"{bucket}/synth", 2000, **sizes)
-    assert facts == synth("goodreads", str(tmp_path / "synth"), 2000, **sizes)
+    assert facts == synth("goodreads", str(tmp_path / "synth"), 2000, **sizes, runtime=ALONE)
     files = ("log/part-00000.parquet", "log/part-00001.parquet", "schema.yaml", "synth.json")
     assert objects(f"{bucket}/synth") == [f"{bucket}/synth/{file}" for file in files]
-    remote = prepare(f"{bucket}/synth/schema.yaml", None, f"{bucket}/out", **SMALL)
+    remote = prepare(f"{bucket}/synth/schema.yaml", None, f"{bucket}/out", **SMALL, runtime=ALONE)
     assert remote.counts == {"train": 1600, "valid": 200, "test": 200}
 
 
@@ -189,7 +200,7 @@ def test_a_synthetic_log_is_written_to_a_bucket_and_prepared_there(ray_session, 
 def prepared(ray_session, shared_bucket, tmp_path_factory):
     """A bucket with a dataset and its token table, and the PLM's folder."""
     folder = tmp_path_factory.mktemp("s3")
-    prepare(write_log(str(folder / "raw"), "parquet"), None, str(folder / "data"), **SMALL)
+    prepare(write_log(str(folder / "raw"), "parquet"), None, str(folder / "data"), **SMALL, runtime=ALONE)
     storage.copy_tree(str(folder / "data"), f"{shared_bucket}/data")
     return shared_bucket, write_plm(str(folder / "plm")), str(folder / "data")
 

@@ -30,8 +30,7 @@ from tests.support.finetuned import write_run
 from tests.support.server import Server
 from tests.support.tiny import write_plm
 
-pytestmark = pytest.mark.ray
-
+ALONE = RuntimeConfig(use_ray="never")
 FIELDS = [
     {"name": "User", "column": "user"},
     {"name": "Word", "column": "word"},
@@ -89,7 +88,11 @@ def prepared(tmp_path_factory):
     with open(os.path.join(folder, "schema.yaml"), "w") as stream:
         yaml.safe_dump(schema, stream)
     dataset = prepare(
-        os.path.join(folder, "schema.yaml"), None, os.path.join(folder, "data"), progress=lambda line: None
+        os.path.join(folder, "schema.yaml"),
+        None,
+        os.path.join(folder, "data"),
+        runtime=ALONE,
+        progress=lambda line: None,
     )
     plm = write_plm(os.path.join(folder, "plm"))
     build_token_table(dataset, load_tokenizer(plm))
@@ -145,7 +148,7 @@ def test_parity(finetuned, prepared, tmp_path):
     expected = expected_logits(finetuned, dataset, split)
     assert np.ptp(expected) > 0.1
 
-    predict(finetuned, [file], str(tmp_path / "out"), runtime=RuntimeConfig())
+    predict(finetuned, [file], str(tmp_path / "out"), runtime=ALONE)
     found = pa.concat_tables(
         pq.read_table(tmp_path / "out" / name) for name in sorted(os.listdir(tmp_path / "out"))
     )
@@ -164,6 +167,7 @@ def test_parity(finetuned, prepared, tmp_path):
     )
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_no_request_fails_while_processes_are_killed_and_exports_change(prepared, tmp_path):
@@ -243,6 +247,7 @@ def served(prepared, request, tmp_path_factory):
         assert TOKEN not in err.read() + server.said
 
 
+@pytest.mark.ray
 def test_parity_over_http(served, prepared):
     dataset, _, rows, split, _ = prepared
     server, run = served
@@ -268,6 +273,7 @@ def test_parity_over_http(served, prepared):
     assert ask(b"{")[0] == 400
 
 
+@pytest.mark.ray
 def test_a_token_opens_the_door(served):
     server, _ = served
     assert server.ask("/ready")[0] == 200

@@ -23,6 +23,7 @@ from tests.support.tiny import tiny_config, write_both
 pytestmark = pytest.mark.ray
 SHARDED = {"pretrain.embedding_optimizer": "sharded", "finetune.embedding_optimizer": "sharded"}
 TWO = {**SHARDED, "runtime.num_workers": 2, "runtime.use_ray": "always"}
+ALONE = {"runtime.use_ray": "never"}
 TABLES = ["ctr.embedding.weight", "ctr.linear_terms.weight"]
 
 
@@ -54,7 +55,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dense(config, runs):
     """Both stages in this process."""
-    return _both(config, str(runs / "dense"))
+    return _both(replaced(config, ALONE), str(runs / "dense"))
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +112,8 @@ def test_norms_are_of_the_rows_that_the_first_worker_keeps(config, dense, sharde
 
 
 def test_evaluation_reads_the_export_where_it_lies(config, dense, sharded):
-    settings = replaced(config, TWO)
-    scores, expected = (
-        evaluate([found["finetune"]["run"]], "test", config=settings)[0] for found in (sharded, dense)
-    )
+    [scores] = evaluate([sharded["finetune"]["run"]], "test", config=replaced(config, TWO))
+    [expected] = evaluate([dense["finetune"]["run"]], "test", config=replaced(config, ALONE))
     assert scores["auc"] == pytest.approx(expected["auc"], abs=1e-3)
     assert scores["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-3)
     run = sharded["finetune"]["run"]
@@ -145,9 +144,7 @@ def test_one_worker_continues_what_two_began(ray_session, config, dense, runs):
     state = storage.read_json(storage.join(newest, "trainer.json"))
     assert state["num_workers"] == 2
     assert 0 < state["step"] < 9
-    result = run_training(
-        replaced(settings, {"runtime.num_workers": 1, "runtime.use_ray": "auto"}), "finetune", run
-    )
+    result = run_training(replaced(settings, {"runtime.num_workers": 1, **ALONE}), "finetune", run)
     assert result["step"] == 16
     assert _losses(result) == pytest.approx(_losses(dense["finetune"]), rel=1e-5)
 

@@ -148,8 +148,8 @@ def test_a_broken_run_continues_with_another_number_of_workers_and_stage(
 
 
 def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
-    """Without the PLM from the pretraining run, with lazy embeddings: the best validation's weights are
-    exported, and score the same in any process.
+    """Without the PLM from the pretraining run, with lazy embeddings, in this process: the best validation's
+    weights are exported, and score the same in any process.
     """
     run = str(tmp_path / "finetune")
     changes = {
@@ -159,8 +159,8 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
         "finetune.patience": 2,
     }
     changes |= {"finetune.lr.ctr": 0.01, "finetune.embedding_optimizer": "lazy"}
-    settings = replaced(config, {**changes, "runtime.engine": "torch", "runtime.evaluation_actors": 2})
-    result = run_training(settings, "finetune", run)
+    alone = replaced(config, {**changes, "runtime.num_workers": 1, "runtime.use_ray": "never"})
+    result = run_training(alone, "finetune", run)
     metrics = read_metrics(run)
     validations = {
         scores["valid_step"]: scores["valid_auc"] for row in metrics for scores in row.get("validations", ())
@@ -169,26 +169,25 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
     assert result["stopped"] is (result["step"] < result["planned_steps"])
     if result["stopped"]:
         assert [step for step in validations if step > result["best_step"]] == list(validations)[
-            -settings.finetune.patience :
+            -alone.finetune.patience :
         ]
 
-    [scores] = evaluate([run], "test", config=settings)
+    actors = replaced(config, {"runtime.evaluation_actors": 2})
+    [scores] = evaluate([run], "test", config=actors)
     model, info = load_export(export_of(run))
     assert info.objective == "without_plm"
     assert info.step == result["best_step"]
     assert model.plm is None
     dataset = Dataset.open(info.config["data"]["path"])
     predictions = read_predictions(os.path.join(run, "predictions", "test"))
-    [again] = evaluate([run], "test", config=replaced(settings, {"runtime.evaluation_actors": 1}))
+    [same] = evaluate([run], "test", config=alone, against=run)
     assert predictions.equals(read_predictions(os.path.join(run, "predictions", "test"))), (
         "the same bits for any number of actors"
     )
-    assert again["auc"] == scores["auc"]
-    [same] = evaluate([run], "test", config=settings, against=run)
-    assert same["against"]["auc"] == scores["auc"]
+    assert same["auc"] == same["against"]["auc"] == scores["auc"]
     assert same["against"]["delong"]["p_value"] == 1
     with pytest.raises(DataError, match="has no predictions of the valid split"):
-        evaluate([run], "valid", config=settings, against=run)
+        evaluate([run], "valid", config=alone, against=run)
     alone = RowScorer(export_of(run), dataset).score(dataset.read_split("test"))
     labels, logits = alone.labels, alone.logits
     expected = dict(zip(alone.row_ids.tolist(), logits.tolist(), strict=True))
@@ -224,7 +223,7 @@ def test_finetune_evaluate_export(ray_session, undisturbed, config, tmp_path):
 
 def measured(capsys, command: str, *arguments: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stopped:
-        main([command, "--split", "valid", "--set", "runtime.evaluation_actors=2", *arguments])
+        main([command, "--split", "valid", *arguments])
     output = capsys.readouterr()
     assert stopped.value.code in (0, 2), f"exit status {stopped.value.code}: {output.err}"
     return stopped.value.code, output.err if stopped.value.code else output.out
@@ -238,7 +237,7 @@ def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
     assert "run `clickprompt recovery`" in line
     assert not os.path.exists(os.path.join(run, "recovery"))
 
-    code, table = measured(capsys, "recovery", "--run", run)
+    code, table = measured(capsys, "recovery", "--run", run, "--set", "runtime.evaluation_actors=2")
     assert code == 0
     result = storage.read_json(os.path.join(run, "recovery-valid.json"))
     dataset = Dataset.open(load_export(export_of(run))[1].config["data"]["path"])
@@ -260,7 +259,8 @@ def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
             == sum(lines.filter(pc.field("field") == name)["hits_own"].to_pylist()) / field["targets"]
         )
 
-    code, line = measured(capsys, "recovery", "--run", run, "--against", run, "--json")
+    here = ("--set", "runtime.use_ray=never")
+    code, line = measured(capsys, "recovery", "--run", run, "--against", run, "--json", *here)
     assert code == 0
     for field in json.loads(line)["fields"].values():
         assert (field["against"]["difference"], field["against"]["interval"]) == (0, [0, 0])
