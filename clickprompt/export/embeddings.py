@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from clickprompt.config import stored_config
-from clickprompt.data.prepared.dataset import Dataset, vocabulary_schema
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.schemas import vocabulary_schema
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.figures import check_fields
 from clickprompt.export.format import dataset_of, export_of, load_weights, read_info

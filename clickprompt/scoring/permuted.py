@@ -1,4 +1,4 @@
-"""A split with one field's values permuted among all its rows, row group by row group."""
+"""A split with one field's values, or its histories, permuted among all its rows, row group by row group."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +15,22 @@ class PermutedField:
     """
 
     def __init__(self, dataset: Dataset, split: str, field: int, repeat: int, seed: int) -> None:
-        """field: its number; repeat, seed: which permutation of the field."""
-        self._column = dataset.columns[field]
-        values = pa.concat_tables(dataset.shard_tables(split, [self._column]))[self._column].to_numpy()
-        self._values = values[np.random.default_rng((seed, field, repeat)).permutation(len(values))]
+        """field: its number, or the one after the last for the histories; repeat, seed: which permutation of
+        the field.
+        """
+        of_fields = [[column] for column in dataset.columns]
+        values = pa.concat_tables(
+            dataset.shard_tables(split, [*of_fields, dataset.history_columns][field])
+        ).combine_chunks()
+        order = np.random.default_rng((seed, field, repeat)).permutation(len(values))
+        self._values = values.take(pa.array(order))
         ends = np.cumsum(dataset.row_group_counts(split))
         self._starts = ends - dataset.row_group_counts(split)
 
     def of(self, group: int, rows: pa.Table) -> pa.Table:
         """Return the rows of a row group with their permuted values."""
         start = self._starts[group]
-        values = pa.array(self._values[start : start + len(rows)])
-        return rows.set_column(rows.column_names.index(self._column), rows.schema.field(self._column), values)
+        values = self._values.slice(start, len(rows))
+        for name in values.column_names:
+            rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), values[name])
+        return rows

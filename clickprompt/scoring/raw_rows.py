@@ -24,7 +24,8 @@ from clickprompt.data.text.segments import SegmentEncoder, find_encoder
 from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.data.transform.columns import BadValue
-from clickprompt.data.transform.row_transform import RowTransform, Transformed, exploded
+from clickprompt.data.transform.explode import exploded
+from clickprompt.data.transform.row_transform import RowTransform, Transformed
 from clickprompt.data.transform.spelling import as_text
 from clickprompt.errors import DataError
 from clickprompt.export.format import (

@@ -80,8 +80,10 @@ class RowScorer:
         return self._collator(columns, epoch=0).to(self._device)
 
     def attribute(self, rows: pa.Table) -> Attributions | None:
-        """Attribute the rows' CTR logits to their fields; None if the model has no CTR tower."""
-        if self._model.ctr is None:
+        """Attribute the rows' CTR logits to their fields; None if the model has no CTR tower, or one that
+        reads histories, which are no field.
+        """
+        if self._model.ctr is None or self._model.ctr.history is not None:
             return None
         return integrated_gradients(self._model.ctr, self.batch(rows).field_ids)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt.data.prepared.dataset import FORMAT_VERSION, SPLITS, Dataset, shard_schema, vocabulary_schema
+from clickprompt.data.prepared.dataset import FORMAT_VERSION, SPLITS, Dataset
+from clickprompt.data.prepared.schemas import shard_schema, vocabulary_schema
 from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.text.template import TEMPLATES
 from clickprompt.data.transform.row_transform import FieldRule

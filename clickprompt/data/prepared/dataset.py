@@ -24,8 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt.config import SPLITS, History, history_columns, require_split
+from clickprompt.config import SPLITS, History, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
+from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
@@ -366,29 +367,6 @@ def vocabulary_file(number: int, name: str) -> str:
     may be longer than a file's.
     """
     return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
-
-
-def shard_schema(columns: Sequence[str], grouped: bool = False, history: int = 0) -> pa.Schema:
-    """grouped: the log says which rows were shown together; history: items of one (history.py)."""
-    group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
-    return pa.schema(
-        [
-            pa.field("row_id", pa.int64(), nullable=False),
-            pa.field("label", pa.int8(), nullable=False),
-            pa.field("timestamp", pa.int64(), nullable=False),
-            *group,
-            *(
-                pa.field(column, pa.int32(), nullable=False)
-                for column in [*columns, *history_columns(history)]
-            ),
-        ]
-    )
-
-
-def vocabulary_schema() -> pa.Schema:
-    return pa.schema(
-        [pa.field("id", pa.int32()), pa.field("value", pa.string()), pa.field("train_count", pa.int64())]
-    )
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from clickprompt.data.sources.draft_names import readable, unused
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.leaks import decides_label
 from clickprompt.data.sources.schema import Explode
+from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.instants import day_of
-from clickprompt.data.transform.row_transform import exploded
 from clickprompt.data.transform.values import kind_of
 from clickprompt.errors import InputError
 

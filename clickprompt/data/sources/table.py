@@ -29,8 +29,9 @@ from clickprompt.data.sources.reading import (
 )
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
 from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.instants import conflict, instants, unit_of
-from clickprompt.data.transform.row_transform import FieldRule, exploded, field_texts, key_texts
+from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
 from clickprompt.data.transform.values import kind_of, labels, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared import staging
-from clickprompt.data.prepared.dataset import SPLITS, shard_schema
+from clickprompt.data.prepared.dataset import SPLITS
 from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
+from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.transform.row_transform import with_nulls

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from clickprompt.data.prepared import staging
-from clickprompt.data.prepared.dataset import SPLITS, field_columns, vocabulary_file, vocabulary_schema
+from clickprompt.data.prepared.dataset import SPLITS, field_columns, vocabulary_file
 from clickprompt.data.prepared.partitions import IdPart
+from clickprompt.data.prepared.schemas import vocabulary_schema
 from clickprompt.data.sources.raw import Source, table_key
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, quantile_edges

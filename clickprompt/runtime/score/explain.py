@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from clickprompt.config import Config, require_split
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.transform.row_transform import HISTORY
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.figures import EXACT_ROWS, check_fields
 from clickprompt.evaluation.metrics import auc
@@ -70,7 +71,8 @@ def explain(
         )
     has_user = config.evaluate.user is not None or dataset.manifest.get("roles", {}).get("user") is not None
     users = _column(dataset, split, dataset.columns[user]) if has_user else None
-    passes = 1 + repeats * len(dataset.columns)
+    names = [*dataset.field_names, *([HISTORY] if dataset.history else [])]
+    passes = 1 + repeats * len(names)
     with_plm = info.plm is not None
     of_what = f"rows to score {'with' if with_plm else 'without'} a PLM"
     with (
@@ -85,10 +87,11 @@ def explain(
         Task(f"explaining {os.path.basename(run.rstrip('/'))}", count * passes, rows=1) as task,
     ):
         attributions = work.call("attribute", export, split, rows) if rows else None
-        scored = _each_pass(work, task, export, dataset, split, repeats, config.seed)
+        orders = [(field, repeat, config.seed) for field in range(len(names)) for repeat in range(repeats)]
+        scored = _each_pass(work, task, export, dataset, split, orders)
         logits = next(scored)
         whole, fields = auc(labels, logits), {}
-        for name in dataset.field_names:
+        for name in names:
             permuted = np.stack([next(scored) for _ in range(repeats)])
             drops = [whole - auc(labels, each) for each in permuted]
             interval = None if users is None else _interval(users, labels, logits, permuted)
@@ -117,11 +120,10 @@ def _column(dataset: Dataset, split: str, name: str) -> np.ndarray:
 
 
 def _each_pass(
-    work: Scorers, task: Task, export: str, dataset: Dataset, split: str, repeats: int, seed: int
+    work: Scorers, task: Task, export: str, dataset: Dataset, split: str, orders: list[tuple[int, int, int]]
 ) -> Iterator[np.ndarray]:
-    """Yield the split's logits [N] as it is, and then with each field permuted `repeats` times."""
+    """Yield the split's logits [N] as it is, and then as each of `orders` permutes it."""
     groups = len(dataset.row_group_counts(split))
-    orders = [(field, repeat, seed) for field in range(len(dataset.columns)) for repeat in range(repeats)]
     calls = ((export, split, group, of) for of in (None, *orders) for group in range(groups))
     parts, done = [], 0
     for logits in work.each("permuted", calls, in_order=True):

@@ -17,8 +17,9 @@ import ray.train
 from ray.data import DataIterator, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from clickprompt.data.prepared.dataset import Dataset, shard_schema
+from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import SENTINEL_STEP, Order, read_chunk
+from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.runtime.compat import ExecutionCallback, has_running_tasks
 
 __all__ = ["STREAM_NAME", "StepStream", "iterate_batches", "read_ahead_bytes", "worker_streams"]

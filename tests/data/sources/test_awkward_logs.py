@@ -16,7 +16,7 @@ import yaml
 from clickprompt.data.sources.raw import Findings, table_key
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.schema import Explode
-from clickprompt.data.transform.row_transform import exploded
+from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.values import BadValue
 from clickprompt.errors import InputError
 

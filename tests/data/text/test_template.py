@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.data.prepared.dataset import Dataset, vocabulary_schema
+from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.schemas import vocabulary_schema
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.text import template as text
 from clickprompt.data.text import token_table

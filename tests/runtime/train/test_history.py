@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,10 +12,14 @@ from clickprompt.cli.main import main
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import RunError
+from clickprompt.evaluation.metrics import auc
 from clickprompt.evaluation.predictions import read_predictions
+from clickprompt.export.format import export_of
 from clickprompt.io import storage
+from clickprompt.runtime.score.explain import explain
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
+from clickprompt.scoring.rows import RowScorer
 from tests.support.ending import EndsBefore, are_the_same
 from tests.support.histories import write_with_history
 from tests.support.tiny import tiny_config
@@ -148,6 +153,32 @@ def test_graphs_read_its_ids(config, capsys, tmp_path):
         assert json.loads(made)["largest_difference"] <= 1e-4
     line = refused(capsys, "export", "--run", folder, "--format", "onnx", "--raw", "--out", f"{folder}-raw")
     assert "this dataset has histories, which a graph can't look up; export without --raw" in line
+
+
+def test_explained(run):
+    """What the histories are worth, by permuting them as a whole."""
+    settings, folder = run
+    found = explain(folder, "test", repeats=2, rows=3, config=replaced(settings, {"seed": 7}))
+    assert list(found["fields"]) == ["User ID", "Movie ID", "Film genre", "history"]
+    assert found["attributions"] is None
+    dataset = Dataset.open(settings.data.path)
+    rows = dataset.read_split("test")
+    scorer = RowScorer(export_of(folder), dataset)
+
+    def auc_of(table):
+        scores = scorer.score(table)
+        return auc(scores.labels, scores.logits)
+
+    drops = []
+    for repeat in range(2):
+        order = np.random.default_rng((7, 3, repeat)).permutation(len(rows))
+        permuted = rows
+        for name in dataset.history_columns:
+            place = rows.column_names.index(name)
+            permuted = permuted.set_column(place, rows.schema.field(name), rows[name].take(pa.array(order)))
+        drops.append(auc_of(rows) - auc_of(permuted))
+    assert found["fields"]["history"]["drops"] == pytest.approx(drops, abs=1e-12)
+    assert any(drops)
 
 
 def test_the_plan_knows_it(config, capsys, tmp_path):
