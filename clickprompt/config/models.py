@@ -86,7 +86,7 @@ class CTRConfig(Frozen):
         "text as the frozen PLM (plm.path) embeds it; for finetuning without the PLM",
     )
     history: Literal["none", "mean", "din", "transformer"] = Field(
-        default="din",
+        default="mean",
         description="what becomes of a user's earlier items, if the dataset has them (`prepare --history`): "
         "one embedding more, their mean, DIN's attention by the row's own item, or a transformer's state",
     )

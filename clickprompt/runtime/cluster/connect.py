@@ -215,7 +215,9 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
                 dashboard_port=port,
                 **options,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except ClickPromptError:
+        raise
+    except Exception as error:  # a machine too busy to start a node in 30 s gets a bare one (ray 2.60)
         reason = " ".join(str(error).split())
         remedy = (
             "`clickprompt doctor` looks at what it needs" if embedded else "check the address and the token"
