@@ -69,10 +69,10 @@ test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
 
 coverage: env $(FETCHED) ## the tests without Ray, on all cores, and the lines of the Ray-free core that they leave out
-	$(BIN)/python -m pytest -n auto -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --durations=30 --cov --cov-report=term --cov-fail-under=95
 
 test-ray: env $(FETCHED) ## the tests that need Ray or a browser, or kill something
-	$(BIN)/python -m pytest -m "not unit and not slow"
+	$(BIN)/python -m pytest -m "not unit and not slow" --durations=30
 
 nox: env ## the tests without Ray on Python 3.11, 3.12 and 3.13, as far as those are here
 	@$(BIN)/python -m nox --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) nox

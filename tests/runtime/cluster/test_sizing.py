@@ -81,6 +81,7 @@ def test_sizes_of_a_prepared_dataset(prepared):
         "tokens": 7,
         "known_from": "",
         "tokens_from": "",
+        "history": 0,
     }
 
 
