@@ -11,7 +11,7 @@ from clickprompt.config.base import (
     ScoringPrecision,
 )
 from clickprompt.config.baselines import CTRBertConfig, CTRLConfig, P5Config
-from clickprompt.config.history import History, history_columns
+from clickprompt.config.history import MOST_HISTORY, History, history_columns
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -38,6 +38,7 @@ from clickprompt.config.stages import (
 from clickprompt.config.sweep import SearchRange, TuneConfig
 
 __all__ = [
+    "MOST_HISTORY",
     "PRETRAINING",
     "SPLITS",
     "CTRBertConfig",

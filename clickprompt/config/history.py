@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["History", "history_columns"]
+__all__ = ["MOST_HISTORY", "History", "history_columns"]
+
+MOST_HISTORY = 100
+"""rows of a history at most"""
 
 
 @dataclass(frozen=True)

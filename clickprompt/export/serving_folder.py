@@ -155,8 +155,7 @@ def _write_graph(
     model's.
     """
     path = os.path.join(folder, graph.file)
-    num_columns = len(dataset.columns) + len(dataset.history_columns)
-    graph.write(model, num_columns, path, transform)
+    graph.write(model, len(dataset.id_columns), path, transform)
     exported = graph.load(path)
     field_ids, inputs = _drawn(transform) if transform else _of_test_split(dataset)
 
@@ -210,8 +209,7 @@ def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray
     counts = dataset.row_group_counts("test")
     groups = np.flatnonzero(np.cumsum(counts) - counts < _CHECKED_ROWS)
     rows = dataset.read_row_groups("test", groups).slice(0, _CHECKED_ROWS)
-    columns = [*dataset.columns, *dataset.history_columns]
-    real = np.stack([rows.column(column).to_numpy().astype("int64") for column in columns], axis=1)
+    real = np.stack([rows.column(column).to_numpy().astype("int64") for column in dataset.id_columns], axis=1)
     field_ids = np.concatenate([np.zeros_like(real[:1]), real])
     return torch.from_numpy(field_ids), {"field_ids": field_ids}
 

@@ -73,7 +73,7 @@ class PromptAttention:
         """model: with eager attention."""
         self._device = device or torch.device("cpu")
         self._model = model.eval().to(self._device)
-        self._columns = dataset.columns
+        self._columns, self._id_columns = dataset.columns, dataset.id_columns
         self._table = table
         self._batch_size = batch_size
         self._max_length = max_length
@@ -95,21 +95,24 @@ class PromptAttention:
 
     @torch.no_grad()
     def score(self, rows: pa.Table) -> AttentionSums:
-        field_ids = np.stack([rows.column(column).to_numpy() for column in self._columns], axis=1)
-        by_length = np.argsort(-self._table.lengths(field_ids, self._max_length), kind="stable")
+        ids = np.stack([rows.column(column).to_numpy() for column in self._id_columns], axis=1)
+        lengths = self._table.lengths(ids[:, : len(self._columns)], self._max_length)
+        by_length = np.argsort(-lengths, kind="stable")
         sums = [
-            self._score(field_ids[by_length[start : start + self._batch_size]], field)
+            self._score(ids[by_length[start : start + self._batch_size]], field)
             for field in range(len(self._columns))
             for start in range(0, len(by_length), self._batch_size)
         ]
         return sum(sums[1:], sums[0])
 
-    def _score(self, field_ids: np.ndarray, field: int) -> AttentionSums:
+    def _score(self, ids: np.ndarray, field: int) -> AttentionSums:
+        """ids: [B, C]."""
         assert self._table.mask_id is not None
+        field_ids = ids[:, : len(self._columns)]
         input_ids, attention_mask = self._table.assemble(field_ids, max_length=self._max_length)
         masked = self._table.value_fields(field_ids, max_length=self._max_length) == field  # [B, Z]
         read = [
-            field_ids.astype(np.int64),
+            ids.astype(np.int64),
             np.where(masked, self._table.mask_id, input_ids).astype(np.int64),
             attention_mask,
         ]

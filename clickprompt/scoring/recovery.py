@@ -119,17 +119,20 @@ class Recovery:
         have the same user or item, so that figure errs upwards.
         """
         row_ids = rows.column("row_id").to_numpy()
-        field_ids = np.stack([rows.column(column).to_numpy() for column in self._dataset.columns], axis=1)
-        other_ids = field_ids[_other_rows(row_ids)]
-        by_length = np.argsort(-self._table.lengths(field_ids, self._max_length), kind="stable")
+        ids = np.stack([rows.column(column).to_numpy() for column in self._dataset.id_columns], axis=1)
+        other_ids = ids[_other_rows(row_ids)]
+        lengths = self._table.lengths(ids[:, : len(self._dataset.columns)], self._max_length)
+        by_length = np.argsort(-lengths, kind="stable")
         starts = range(0, len(by_length), self._batch_size)
         batches = (by_length[start : start + self._batch_size] for start in starts)
         return pa.concat_tables(
-            [SCHEMA.empty_table(), *(self._score(row_ids[b], field_ids[b], other_ids[b]) for b in batches)]
+            [SCHEMA.empty_table(), *(self._score(row_ids[b], ids[b], other_ids[b]) for b in batches)]
         )
 
-    def _score(self, row_ids: np.ndarray, field_ids: np.ndarray, other_ids: np.ndarray) -> pa.Table:
+    def _score(self, row_ids: np.ndarray, own_ids: np.ndarray, other_ids: np.ndarray) -> pa.Table:
+        """own_ids, other_ids: [B, C]."""
         assert self._table.mask_id is not None
+        field_ids = own_ids[:, : len(self._dataset.columns)]
         input_ids, attention_mask = self._table.assemble(field_ids, max_length=self._max_length)
         value_fields = self._table.value_fields(field_ids, max_length=self._max_length)
         masked_input_ids, labels = mask_tokens(
@@ -152,9 +155,7 @@ class Recovery:
         if not used.any():
             return SCHEMA.empty_table()
         read = (
-            [field_ids[used], other_ids[used]]
-            if self._model.prompt_projector is not None
-            else [field_ids[used]]
+            [own_ids[used], other_ids[used]] if self._model.prompt_projector is not None else [own_ids[used]]
         )
         hits = self._hits(read, masked_input_ids[used], attention_mask[used], labels[used])
 
@@ -182,7 +183,7 @@ class Recovery:
         attention_mask: np.ndarray,
         labels: np.ndarray,
     ) -> np.ndarray:
-        """Return [ways, M] bool: `read` has the ids [B, F] that the CTR tower reads in each of the ways; the
+        """Return [ways, M] bool: `read` has the ids [B, C] that the CTR tower reads in each of the ways; the
         text [B, Z] is the same in all of them.
         """
         target = labels != IGNORED

@@ -8,8 +8,19 @@ import ray
 from clickprompt.cli.main import main
 
 
+def printed(capsys, *arguments: str) -> str:
+    """What a command that succeeds prints on stdout."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments])
+    output = capsys.readouterr()
+    assert stopped.value.code == 0, output.err
+    return output.out
+
+
 def fails(capsys, *arguments: str) -> str:
     """The one line that a command with bad input prints."""
+    capsys.readouterr()
     started = ray.is_initialized()
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

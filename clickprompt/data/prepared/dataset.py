@@ -152,6 +152,11 @@ class Dataset:
         return self.history.columns if self.history else []
 
     @property
+    def id_columns(self) -> list[str]:
+        """Return the columns that the CTR tower reads, C = F + N: the fields', then the history's."""
+        return [*self.columns, *self.history_columns]
+
+    @property
     def field_sizes(self) -> list[int]:
         """Return the number of ids per field, the unknown id 0 included."""
         return [field["size"] for field in self.manifest["fields"]]

@@ -1,7 +1,7 @@
 """The interface of a source, and the reading of raw text files in pieces."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "cut_at_line_ends",
     "existing_files",
+    "log_column_of",
     "read_lines",
     "read_part_bytes",
     "table_key",
@@ -211,6 +212,11 @@ class Source(ABC):
 def table_key(table: str) -> str:
     """Return the internal name of the log column with the keys of a table; no field can have that name."""
     return f"key\t{table}"
+
+
+def log_column_of(field: str, tables: Mapping[str, pa.Table]) -> str:
+    """Return the log column that decides a field's value: its own, or the key of the table that has it."""
+    return next((key for key, table in tables.items() if field in table.column_names), field)
 
 
 def existing_files(folder: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from clickprompt.config.history import MOST_HISTORY
 from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.errors import ConfigError, DataError
@@ -287,7 +288,7 @@ class TableSchema(FileOptions):
     history: int | None = Field(
         default=None,
         ge=1,
-        le=100,
+        le=MOST_HISTORY,
         description="number of the user's earlier rows whose items each row knows; needs user and item",
         exclude_if=lambda history: history is None,
     )

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
 from clickprompt.data.prepared.partitions import IdPart
-from clickprompt.data.sources.raw import Source
+from clickprompt.data.sources.raw import Source, log_column_of
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.row_transform import FieldRule
@@ -195,7 +195,7 @@ def _write_files(
     ids: Ids = {column.name: {} for column in counted.columns}
     calls = []
     for number, (name, column) in enumerate(zip(source.fields, dataset.columns, strict=True)):
-        key = next((key for key, table in tables.items() if name in table.column_names), name)
+        key = log_column_of(name, tables)
         calls.append((dataset, source, number, key, tables.get(key), counted, stage))
         ids[key][column] = [IdPart(ids_file(stage, number), 0, 0)]
     fields = work.each(_extended, calls, "counting values")

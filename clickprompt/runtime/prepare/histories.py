@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.config import history_columns
+from clickprompt.config import MOST_HISTORY, history_columns
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.data.prepared.history import EVENTS, items_before
-from clickprompt.data.prepared.partitions import IdPart, ids_of
+from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.staging import log_column
-from clickprompt.data.sources.raw import Source
+from clickprompt.data.sources.raw import Source, log_column_of
 from clickprompt.data.transform.row_transform import HISTORY
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare.fan_out import FanOut
 
 __all__ = ["Histories", "check_history", "find_histories", "with_history"]
 
-MOST = 100
-"""rows of a history"""
 _ROWS_PER_BUCKET = 1 << 19  # rows whose histories one task holds: 40 MB for 20 items each
 
 
@@ -53,8 +51,8 @@ class Histories:
 
 def check_history(source: Source, length: int, events: str) -> None:
     """Raise InputError for histories that this log can't have."""
-    if not 1 <= length <= MOST:
-        raise InputError(f"history={length}: give a number of rows from 1 to {MOST}, or leave it out")
+    if not 1 <= length <= MOST_HISTORY:
+        raise InputError(f"history={length}: give a number of rows from 1 to {MOST_HISTORY}, or leave it out")
     if events not in EVENTS:
         raise InputError(f"history_of={events!r} is unknown; known: {', '.join(EVENTS)}")
     if any(rule.column == HISTORY for rule in source.rules()):
@@ -72,6 +70,7 @@ def find_histories(
     source: Source,
     tables: Mapping[str, pa.Table],
     files: list[str],
+    columns: Sequence[Coded],
     rows: int,
     options: dict[str, Any],
     stage: str,
@@ -80,20 +79,23 @@ def find_histories(
     if "history" not in options:
         return None
     roles = source.roles()
-    user, item = (_log_column_of(str(roles[role]), tables) for role in ("user", "item"))
-    column = field_columns(source.fields)[source.fields.index(str(roles["item"]))]
+    user, item = (log_column_of(str(roles[role]), tables) for role in ("user", "item"))
+    item_column = field_columns(source.fields)[source.fields.index(str(roles["item"]))]
+    # Rows without a user are of many users, so they have no history
+    [coded] = [column for column in columns if column.name == user]
+    nobody = len(coded) if coded.in_table else 0
     buckets = -(-rows // _ROWS_PER_BUCKET)
-    columns = [log_column(user), "timestamp", "row_id", log_column(item), "label"]
-    columns += ["group"] if source.grouped else []
+    read = [log_column(user), "timestamp", "row_id", log_column(item), "label"]
+    read += ["group"] if source.grouped else []
     parts = work.each(
         _of_users,
         (
-            (files, columns, options["history"], options["history_of"], bucket, buckets, stage)
+            (files, read, nobody, options["history"], options["history_of"], bucket, buckets, stage)
             for bucket in range(buckets)
         ),
         "finding what users did before",
     )
-    return Histories(tuple(parts), options["history"], (item, column))
+    return Histories(tuple(parts), options["history"], (item, item_column))
 
 
 def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
@@ -110,14 +112,17 @@ def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
     return rows
 
 
-def _log_column_of(field: str, tables: Mapping[str, pa.Table]) -> str:
-    return next((key for key, table in tables.items() if field in table.column_names), field)
-
-
 def _of_users(
-    files: list[str], columns: list[str], length: int, events: str, bucket: int, buckets: int, stage: str
+    files: list[str],
+    columns: list[str],
+    nobody: int,
+    length: int,
+    events: str,
+    bucket: int,
+    buckets: int,
+    stage: str,
 ) -> str:
-    """Write the histories of the users of one bucket; return where."""
+    """Write the histories of the users of one bucket; return where. `nobody`: the code of no user."""
     found = []
     for file in files:
         of_file = staging.read_columns(file, *columns)
@@ -127,6 +132,7 @@ def _of_users(
     )
     event = label > 0 if events == "clicks" else np.ones(len(label), dtype=bool)
     items = items_before(user, timestamp, row_id, item, event, length, *group).astype(np.int32)
+    items[user == nobody] = -1
     ends = np.cumsum([len(of_file[0]) for of_file in found])[:-1]
     to = f"{stage}/histories/{bucket:06d}.arrow"
     batches = [

@@ -208,7 +208,7 @@ def _write_files(
     counted = count_rows(work, log, source.fields, starts, options, stage)
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
-    histories = find_histories(work, source, tables, log.files, log.rows, options, stage)
+    histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
     shards, bounds, clicks = write_shards(
         work, log, starts, sizes, options, stage, uri, ids, columns, histories
     )

@@ -12,7 +12,7 @@ from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, field_columns, vocabulary_file
 from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.data.prepared.schemas import vocabulary_schema
-from clickprompt.data.sources.raw import Source, table_key
+from clickprompt.data.sources.raw import Source, log_column_of, table_key
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, quantile_edges
 from clickprompt.data.transform.row_transform import KEY, FieldRule
@@ -81,10 +81,7 @@ def build_vocabulary(
     Values are in the order of the tables or of the log (of a large log, of its partitions). Id 0 stands for
     null, for values with too few training rows, and for a code that no row has and that adds no value.
     """
-    keys = {
-        name: next((key for key, table in tables.items() if name in table.column_names), name)
-        for name in source.fields
-    }
+    keys = {name: log_column_of(name, tables) for name in source.fields}
     rules, parts = [], {}
     calls: list[tuple[Any, ...]] = []
     for number, rule in enumerate(source.rules()):

@@ -110,6 +110,12 @@ def check_training(
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
             say(str(truncation))
+    if text_size is not None and dataset.history is not None and config.ctr.history != "none":
+        # An export's table has the texts folded in, which the history's items were trained without
+        raise ConfigError(
+            f"ctr.text_embeddings={config.ctr.text_embeddings} can't be combined with "
+            f"ctr.history={config.ctr.history}; set ctr.history=none, or ctr.text_embeddings=none"
+        )
     text_vectors = None if text_size is None else open_text_vectors(dataset, config)
     init, earlier = None, None
     if stage.init is not None:

@@ -92,7 +92,7 @@ def worker_streams(
     stream.context.execution_options.label_selector = nodes
     # Without a limit of its own the stream reads ahead until it fills half of the object store, which is of
     # no use to a training run that takes hours
-    read_ahead = read_ahead_bytes([*dataset.columns, *dataset.history_columns], rows)
+    read_ahead = read_ahead_bytes(dataset.id_columns, rows)
     stream.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
         object_store_memory=read_ahead
     )

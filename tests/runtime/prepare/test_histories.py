@@ -81,6 +81,23 @@ def test_rare_items_have_no_id(tmp_path):
     np.testing.assert_array_equal(rows[dataset.history_columns].to_numpy(), by_hand(rows, "clicks"))
 
 
+def test_rows_without_a_user_have_none(tmp_path):
+    """They are of many users, whose clicks are no one's history."""
+    schema = write_log(str(tmp_path / "log"))
+    nobody = {"red 0", "blue 1", "green 2"}
+    for file in (tmp_path / "log").glob("log-*.csv"):
+        lines = file.read_text().splitlines()
+        kept = [line if line.split(",")[0] not in nobody else line[line.index(",") :] for line in lines]
+        file.write_text("\n".join(kept) + "\n")
+    dataset = prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    rows = rows_of(dataset)
+    without = (rows.f_user_id == 0).to_numpy()
+    found = rows[dataset.history_columns].to_numpy()
+    assert without.sum() > 50
+    assert not found[without].any()
+    np.testing.assert_array_equal(found[~without], by_hand(rows, "clicks")[~without])
+
+
 @pytest.mark.ray
 def test_on_ray_the_bytes_are_the_same(tmp_path, ray_session, monkeypatch):
     schema = write_log(str(tmp_path / "log"))

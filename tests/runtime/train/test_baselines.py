@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.cli.main import main
 from clickprompt.config import dump_config, replaced
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import read_predictions
@@ -21,6 +20,7 @@ from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
 from tests.support.baselines import SETTINGS, write_all
+from tests.support.commands import fails, printed
 from tests.support.ending import EndsBefore, are_the_same
 from tests.support.own_command import at_a_later_checkpoint, start
 from tests.support.tiny import tiny_config
@@ -62,24 +62,6 @@ def runs(request, prepared, config, tmp_path_factory):
         if stage == "pretrain":
             settings = replaced(settings, {"finetune.init": f"{folder}/pretrain"})
     return settings, folder
-
-
-def printed(capsys, *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([*words])
-    output = capsys.readouterr()
-    assert stopped.value.code == 0, output.err
-    return output.out
-
-
-def fails(capsys, *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([*words])
-    [line] = capsys.readouterr().err.splitlines()
-    assert stopped.value.code == 2
-    return line
 
 
 def test_a_run_that_is_ended_continues_to_the_same_bits(runs, tmp_path):

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from clickprompt.cli.main import main
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.errors import ConfigError, RunError
@@ -27,6 +26,7 @@ from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.runtime.train.worker import build_collator
 from clickprompt.scoring.raw_rows import open_scorer
+from tests.support.commands import printed
 from tests.support.ending import EndsBefore, are_the_same
 from tests.support.tiny import tiny_config, write_both
 
@@ -48,15 +48,6 @@ def run(config, tmp_path_factory):
     result = run_training(replaced(config, ON), "finetune", folder)
     assert PROJECTION not in result["norms"]["tower"]
     return folder
-
-
-def printed(capsys, *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([*words])
-    output = capsys.readouterr()
-    assert stopped.value.code == 0, output.err
-    return output.out
 
 
 def test_the_vectors_are_made_once(config, run, capsys, tmp_path):

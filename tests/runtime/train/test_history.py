@@ -8,18 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.cli.main import main
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.errors import RunError
+from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.metrics import auc
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of
 from clickprompt.io import storage
 from clickprompt.runtime.score.explain import explain
+from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
+from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import RowScorer
+from tests.support.commands import fails, printed
 from tests.support.ending import EndsBefore, are_the_same
 from tests.support.histories import write_with_history
 from tests.support.tiny import tiny_config
@@ -47,24 +49,6 @@ def run(request, config, tmp_path_factory):
     run = str(tmp_path_factory.mktemp(request.param) / "run")
     run_training(settings, "finetune", run)
     return settings, run
-
-
-def printed(capsys, *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([*words])
-    output = capsys.readouterr()
-    assert stopped.value.code == 0, output.err
-    return output.out
-
-
-def refused(capsys, *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([*words])
-    [line] = capsys.readouterr().err.splitlines()
-    assert stopped.value.code == 2
-    return line
 
 
 def raw_rows(dataset: Dataset) -> pd.DataFrame:
@@ -129,7 +113,7 @@ def test_rows_without_the_column_are_refused(run, capsys, tmp_path):
     settings, folder = run
     rows = str(tmp_path / "rows.csv")
     raw_rows(Dataset.open(settings.data.path)).drop(columns="history").to_csv(rows, index=False)
-    line = refused(capsys, "predict", "--run", folder, "--rows", rows, "--out", str(tmp_path / "out"))
+    line = fails(capsys, "predict", "--run", folder, "--rows", rows, "--out", str(tmp_path / "out"))
     assert "history" in line
 
 
@@ -151,7 +135,7 @@ def test_graphs_read_its_ids(config, capsys, tmp_path):
             capsys, "export", "--run", folder, "--format", kind, "--out", f"{folder}-{kind}", "--json"
         )
         assert json.loads(made)["largest_difference"] <= 1e-4
-    line = refused(capsys, "export", "--run", folder, "--format", "onnx", "--raw", "--out", f"{folder}-raw")
+    line = fails(capsys, "export", "--run", folder, "--format", "onnx", "--raw", "--out", f"{folder}-raw")
     assert "this dataset has histories, which a graph can't look up; export without --raw" in line
 
 
@@ -179,6 +163,33 @@ def test_explained(run):
         drops.append(auc_of(rows) - auc_of(permuted))
     assert found["fields"]["history"]["drops"] == pytest.approx(drops, abs=1e-12)
     assert any(drops)
+
+
+def test_what_reads_prompts_has_the_histories(config, capsys, tmp_path):
+    """`recovery` and `attention` of a pretraining give the CTR tower what training gave it."""
+    folder = str(tmp_path / "run")
+    run_training(replaced(config, {"pretrain.max_steps": 4}), "pretrain", folder)
+    dataset = Dataset.open(config.data.path)
+    recovery = Recovery.load(export_of(folder), dataset)
+    read, forward = [], recovery._model.ctr.interaction_vector
+
+    def noting(field_ids, *others):
+        read.append(field_ids)
+        return forward(field_ids, *others)
+
+    recovery._model.ctr.interaction_vector = noting
+    rows = dataset.read_row_groups("test", [0])
+    recovery.score(rows)
+    known = {tuple(row) for row in rows.select(dataset.id_columns).to_pandas().to_numpy().tolist()}
+    assert {tuple(row) for batch in read for row in batch.tolist()} <= known
+    for command in ("recovery", "attention"):
+        printed(capsys, command, "--run", folder, "--set", "runtime.use_ray=never", "--json")
+
+
+def test_frozen_texts_are_for_towers_without_it(config):
+    texts = VARIANTS["ids"] | {"ctr.text_embeddings": "added", "prompt.num_prompts": 0}
+    with pytest.raises(ConfigError, match=r"text_embeddings=added can't be combined with ctr\.history=mean"):
+        check_training(replaced(config, texts), "finetune")
 
 
 def test_the_plan_knows_it(config, capsys, tmp_path):
