@@ -54,7 +54,6 @@ def model_card(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str,
     config = stored_config(info["config"])
     pretrained = info["objective"] in PRETRAINING
     backbone = _backbone(config)
-    source = dataset.manifest["source"]
     tags = [
         "ctr-prediction",
         "recommendation",
@@ -73,7 +72,7 @@ def model_card(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str,
         backbone if config.baseline == "none" and backbone else config.baseline.replace("none", "ClickPrompt")
     )
     sections = [
-        f"# {name} on {source}",
+        f"# {name} on {_log_name(dataset)}",
         "Made by clickprompt from what it knows of the training. What isn't known is left out.",
         *_section("Model", _model(info, config)),
         *_section("Data", _data(dataset)),
@@ -83,6 +82,12 @@ def model_card(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str,
     ]
     text = "\n\n".join(sections)
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{text}\n"
+
+
+def _log_name(dataset: Dataset) -> str:
+    """Return the known log's name; that of a user's own is but a checksum of its schema."""
+    source = dataset.manifest["source"]
+    return "a log that a YAML file describes" if source.startswith("table ") else f"`{source}`"
 
 
 def _section(title: str, blocks: Sequence[str]) -> list[str]:
@@ -100,6 +105,9 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
         lines.append(f"- Baseline: `{config.baseline}`")
     if backbone := _backbone(config):
         lines.append(f"- CTR model: `{backbone}`, embeddings of {config.ctr.embedding_dim}")
+        if info["history"] and config.ctr.history != "none":
+            length = info["history"]["length"]
+            lines.append(f"- It reads the items of the user's last {length} rows (`{config.ctr.history}`)")
     if info["plm"]:
         path = (config.plm.path or "").rstrip("/")
         name = f" `{os.path.basename(path)}`," if path else ""
@@ -138,15 +146,13 @@ def _data(dataset: Dataset) -> list[str]:
         rows.append(line + ([day_of(moment) for moment in bounds[split]] if bounds else []))
     how = (manifest.get("options") or {}).get("split")
     split_by = f", split by {how}" if how else ""
-    source = manifest["source"]
-    said = "a log that a YAML file describes" if source.startswith("table ") else f"`{source}`"
     fields = [
         [field["name"], f"{field['size'] - 1:,}", *_share_unseen(field, counts, "test")]
         for field in manifest["fields"]
     ]
     unseen = ["unseen in test"] if all(len(field) == 3 for field in fields) else []
     return [
-        f"{said}, version {dataset.version}{split_by}, fingerprint `{dataset.fingerprint[:12]}`.",
+        f"{_log_name(dataset)}, version {dataset.version}{split_by}, fingerprint `{dataset.fingerprint[:12]}`.",
         _table(head, rows),
         _table(["field", "values", *unseen], [field[: 2 + len(unseen)] for field in fields]),
     ]

@@ -113,6 +113,18 @@ def test_what_is_not_known_is_left_out(prepared, tmp_path):
     assert "It wasn't scored on any split." in text
 
 
+def test_a_users_own_log_has_no_name(prepared, tmp_path):
+    """Its source is a checksum of the schema; a history is named."""
+    run = str(tmp_path / "run")
+    write_run(run, prepared)
+    info = vars(read_info(export_of(run))) | {"history": {"field": 2, "length": 20}}
+    dataset = Dataset(prepared[0].uri, {**prepared[0].manifest, "source": "table d1a16bae1737"})
+    text = model_card(info, dataset, {})
+    assert "# dcnv2 on a log that a YAML file describes" in text
+    assert "d1a16bae1737" not in text
+    assert "last 20 rows (`mean`)" in text
+
+
 def test_dates_and_unseen_shares(prepared, tmp_path):
     run = str(tmp_path / "run")
     write_run(run, prepared)
