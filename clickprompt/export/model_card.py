@@ -105,7 +105,7 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
         lines.append(f"- Baseline: `{config.baseline}`")
     if backbone := _backbone(config):
         lines.append(f"- CTR model: `{backbone}`, embeddings of {config.ctr.embedding_dim}")
-        if info["history"] and config.ctr.history != "none":
+        if info.get("history") and config.ctr.history != "none":
             length = info["history"]["length"]
             lines.append(f"- It reads the items of the user's last {length} rows (`{config.ctr.history}`)")
     if info["plm"]:
@@ -152,7 +152,8 @@ def _data(dataset: Dataset) -> list[str]:
     ]
     unseen = ["unseen in test"] if all(len(field) == 3 for field in fields) else []
     return [
-        f"{_log_name(dataset)}, version {dataset.version}{split_by}, fingerprint `{dataset.fingerprint[:12]}`.",
+        f"{_log_name(dataset)}, version {dataset.version}{split_by}, "
+        f"fingerprint `{dataset.fingerprint[:12]}`.",
         _table(head, rows),
         _table(["field", "values", *unseen], [field[: 2 + len(unseen)] for field in fields]),
     ]
