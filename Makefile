@@ -34,7 +34,7 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env env-gpu demo demo-full test test-ray test-slow coverage nox check docs site fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
+.PHONY: help env env-gpu demo demo-full test test-unit test-ray test-slow coverage nox check docs site fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,13 +63,17 @@ demo: env ## what pretraining is worth on MovieLens-100K with a tenth of its lab
 demo-full: env ## the same with all six layers of MiniLM-L6, in hours, into runs/demo-full
 	$(BIN)/clickprompt pipeline --config demo-full --run runs/demo-full
 
-test: coverage test-ray ## the test suite, without the slow cases
+test: test-unit test-ray ## the test suite, without the slow cases
 
 test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
 
-coverage: env $(FETCHED) ## the tests without Ray, on all cores, and the lines of the Ray-free core that they leave out
-	$(BIN)/python -m pytest -n auto -m "unit and not slow" --durations=30 --cov --cov-report=term --cov-fail-under=95
+test-unit: env $(FETCHED) ## the tests without Ray, on all cores
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --durations=30
+
+# Counting lines makes these tests a third longer, so `test` does without.
+coverage: env $(FETCHED) ## the same, and the lines of the Ray-free core that they leave out
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
 
 test-ray: env $(FETCHED) ## the tests that need Ray or a browser, or kill something
 	$(BIN)/python -m pytest -m "not unit and not slow" --durations=30

@@ -83,6 +83,7 @@ def lines(place):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_runs_once_goes_on_and_is_compared(place):
     folder, dataset, _ = place
     study = str(folder / "study.yaml")

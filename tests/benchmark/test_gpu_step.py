@@ -16,11 +16,11 @@ def config(tmp_path_factory):
     return tiny_config(dataset.uri, plm)
 
 
-# Compiling takes a minute
-COMPILED = pytest.param({"compiled": VARIANTS["compiled"]}, marks=pytest.mark.slow)
+COMPILED = {"compiled": VARIANTS["compiled"]}
 OTHERS = {variant: changes for variant, changes in VARIANTS.items() if variant != "compiled"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [OTHERS, COMPILED])
 def test_every_variant_and_micro_batch_is_measured(config, monkeypatch, others):
     monkeypatch.setattr(gpu_step, "VARIANTS", others)

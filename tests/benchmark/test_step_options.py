@@ -35,6 +35,7 @@ def test_every_option_alone_and_all_together(made):
             assert (f"speedup_{objective}_1_layers_{name}" in figures) == (name != "paper")
 
 
+@pytest.mark.slow
 def test_a_last_layer_that_gives_another_loss_is_not_timed(made, monkeypatch):
     config, datasets = made
     other = {**step_options._OPTIONS, "last-layer": {"masking.vocabulary": "dataset"}}

@@ -85,12 +85,13 @@ def a_case(rng):
     return labels, logits.astype(np.float32)
 
 
-def test_a_thousand_random_cases_stay_within_their_bound_merged_in_any_order():
+@pytest.mark.parametrize("cases", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_random_cases_stay_within_their_bound_merged_in_any_order(cases):
     torch.set_flush_denormal(False)
     rng = np.random.default_rng(7)
     crowded = exact = 0
     even = LogitBins.even()
-    for case in range(1000):
+    for case in range(cases):
         labels, logits = a_case(rng)
         bins = even if case % 2 else LogitBins.of_sample(rng.choice(logits, int(rng.integers(1, 50))))
         cuts = np.sort(rng.integers(0, len(labels), 2))
@@ -107,8 +108,8 @@ def test_a_thousand_random_cases_stay_within_their_bound_merged_in_any_order():
         assert roc_auc_score(labels, logits.astype(np.float64)) == pytest.approx(true, abs=1e-12)
         crowded += bound == 0.5
         exact += bound == 0
-    assert crowded > 50
-    assert exact > 50
+    assert crowded > cases / 20
+    assert exact > cases / 20
 
 
 def test_one_crowded_bin_is_either_told_apart_or_owned_up_to():

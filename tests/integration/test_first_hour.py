@@ -82,7 +82,7 @@ def test_minutes_make_it_shorter_once_and_for_all(tmp_path, monkeypatch, command
     longer = ("pretrain.epochs=100000", "pretrain.max_steps=null")
     given = ["pipeline", "log.yaml", "--run", "first"]
     given += set_to(*SETTINGS, f"plm.path={write_plm('plm')}", *longer)
-    command(*given, "--minutes", "1.5")
+    command(*given, "--minutes", "0.4")
     sizes = storage.read_json("first/sizes.json")
     steps = storage.read_json("first/pretrain/result.json")["planned_steps"]
     assert 20 <= steps == sizes["pretrain"]["steps"] < 100000 * 5

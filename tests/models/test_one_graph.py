@@ -31,8 +31,24 @@ def assert_graphs(function, batches, graphs):
     assert 1 <= counter.frame_count <= graphs
 
 
+# One for each way through the models; the others mix these
+CHOSEN = (
+    "ids and text",
+    "masked ids",
+    "pretrain, clicks",
+    "pretrain, gpt2",
+    "pretrain, input prompts",
+    "with PLM",
+)
 # Recomputed layers tell once more that prompts reached them, which no graph may
-@pytest.mark.parametrize("case", [case for case in CASES if case != "pretrain, recomputed"])
+EACH = [
+    pytest.param(case, marks=() if case in CHOSEN else pytest.mark.slow)
+    for case in CASES
+    if case != "pretrain, recomputed"
+]
+
+
+@pytest.mark.parametrize("case", EACH)
 def test_an_objective_is_one_graph(config, case):
     objective, batch = objective_and_batch(config, *CASES[case])
     assert_graphs(objective, [(batch,)], 1)
@@ -45,11 +61,12 @@ def test_a_backbone_is_one_graph(config, backbone):
 
 
 SLOW = [
-    pytest.param(variant, marks=pytest.mark.slow) for variant in ("roberta", "modernbert", "llama", "bart")
+    pytest.param(variant, marks=pytest.mark.slow)
+    for variant in ("roberta", "gpt2", "modernbert", "llama", "bart")
 ]
 
 
-@pytest.mark.parametrize("variant", ["bert", "gpt2", *SLOW])
+@pytest.mark.parametrize("variant", ["bert", *SLOW])
 def test_two_graphs_do_for_texts_of_all_widths(save_tiny, tokens, variant):
     """With dropout: the same numbers are drawn. A CPU's dropout is an operator of its own."""
     bert = ("hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -145,7 +145,8 @@ RUN_BY = {
     ".venv/bin/pre-commit install": f"git init -q hooks; cd hooks; cp {ROOT}/.pre-commit-config.yaml .; python -m pre_commit install",
     "bash .ci/run": ".ci/run",
     "make check": ".ci/run",
-    "make coverage": "Makefile",  # a part of make test
+    "make coverage": ".github/workflows/nightly.yml",
+    "make test-unit": "Makefile",  # a part of make test
     "make test-ray": "Makefile",  # likewise
     "make demo": ".ci/run",
     "make demo-full": f"{_CLI} pipeline --config demo-full --run runs/demo-full",

@@ -83,7 +83,7 @@ def two_workers(config, kept, tmp_path_factory):
         f"{engine}, on": Case(engine, changes=SMALL, resume=5, until=10, keep=kept[engine])
         for engine in ENGINES
     }
-    cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ENGINES}
+    cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ("torch", "3")}
     for name, changes in OPTED.items():
         folder = f"{kept['torch']}, options, {name}"
         first = Case(name.split(",")[0], "with_plm", changes=changes, until=4, keep=folder)
@@ -127,15 +127,28 @@ def plain_skipping(config):
         return record(replaced(config, SKIPPING))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.fixture(scope="module")
+def two_workers_skipping(config, tmp_path_factory):
+    cases = {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ("0", "1", "2")}
+    return distributed(config, 2, cases, tmp_path_factory.mktemp("skipping"))
+
+
+SKIPPED_BY = [
+    *(pytest.param(engine, "two_workers") for engine in ("torch", "3")),
+    *(pytest.param(engine, "two_workers_skipping", marks=pytest.mark.slow) for engine in ("0", "1", "2")),
+]
+
+
+@pytest.mark.parametrize(("engine", "run"), SKIPPED_BY)
 def test_every_engine_has_the_same_gradient_norms_and_drops_the_same_steps(
-    two_workers, plain_skipping, engine
+    request, plain_skipping, engine, run
 ):
+    found = request.getfixturevalue(run)
     assert 3 <= len(plain_skipping.skipped) < STEPS - 3
     name = f"{engine}, skipping"
-    assert two_workers[f"{name}: skipped"] == plain_skipping.skipped
-    assert two_workers[f"{name}: norms"] == pytest.approx(plain_skipping.norms, rel=1e-4)
-    assert two_workers[name] == pytest.approx(plain_skipping.losses, rel=1e-5)
+    assert found[f"{name}: skipped"] == plain_skipping.skipped
+    assert found[f"{name}: norms"] == pytest.approx(plain_skipping.norms, rel=1e-4)
+    assert found[name] == pytest.approx(plain_skipping.losses, rel=1e-5)
 
 
 @pytest.mark.parametrize(

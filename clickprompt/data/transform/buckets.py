@@ -8,6 +8,7 @@ edges at quantiles.
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -127,6 +128,7 @@ def quantile_edges(values: np.ndarray, counts: np.ndarray, n: int) -> tuple[floa
     return tuple(sorted({float(edge) for edge in edges}))
 
 
+@lru_cache(4096)  # of few powers, again for every piece of a column
 def _edge(value: float) -> str:
     """Write an edge as short as is exact: 4, 0.5, 1e+06; two edges never look the same."""
     short = f"{value:g}"
@@ -144,6 +146,7 @@ def _powers(base: float, sizes: np.ndarray) -> np.ndarray:
     return np.array(powers[1:] if powers[1] <= low else powers)
 
 
+@lru_cache(4096)
 def _power(base: float, exponent: int) -> float:
     try:
         return float(Fraction(base) ** exponent) if base == int(base) else base**exponent

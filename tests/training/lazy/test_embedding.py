@@ -324,14 +324,15 @@ TWO_WORKERS = {
 }
 
 
-def _worker(rank, port, config, out):
+def _worker(rank, port, config, cases, out):
     torch.set_num_threads(1)
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2"
     )
     dist.init_process_group("gloo", rank=rank, world_size=2)
     found = {}
-    for name, (engine, micro_batch_size) in TWO_WORKERS.items():
+    for name in cases:
+        engine, micro_batch_size = TWO_WORKERS[name]
         settings = lazy(config, pretrain__micro_batch_size=micro_batch_size)
         keep = os.path.join(out, name)
         with_zero = engine in ("1", "2")
@@ -357,13 +358,12 @@ def _worker(rank, port, config, out):
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def two_workers(config, tmp_path_factory):
-    out = str(tmp_path_factory.mktemp("two"))
+def two_workers(config, cases, out):
+    """What each worker found."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_worker, (port, config, out), nprocs=2)
+    mp.spawn(_worker, (port, config, cases, out), nprocs=2)
     return [storage.read_json(os.path.join(out, f"{rank}.json")) for rank in range(2)]
 
 
@@ -372,10 +372,20 @@ def plain(config):
     return run(config, "pretrain")[0]
 
 
-@pytest.mark.parametrize("case", TWO_WORKERS)
-def test_two_workers_equal_one_and_each_other(two_workers, plain, case):
-    first, second = (found[case] for found in two_workers)
-    assert first["losses"] == pytest.approx(plain, rel=1e-5)
-    assert first["digest"] == second["digest"]
-    assert first["resumed"] == first["losses"][20:]
-    assert "lazy-embedding.safetensors" in first["files"]
+SMALLER = [name for name in TWO_WORKERS if name.endswith("smaller micro-batches")]
+OTHERS = [name for name in TWO_WORKERS if name not in SMALLER]
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [SMALLER, pytest.param(OTHERS, marks=pytest.mark.slow)],
+    ids=["smaller micro-batches", "whole batches"],
+)
+def test_two_workers_equal_one_and_each_other(config, plain, tmp_path, cases):
+    both = two_workers(config, cases, str(tmp_path))
+    for case in cases:
+        first, second = (found[case] for found in both)
+        assert first["losses"] == pytest.approx(plain, rel=1e-5), case
+        assert first["digest"] == second["digest"], case
+        assert first["resumed"] == first["losses"][20:], case
+        assert "lazy-embedding.safetensors" in first["files"]
