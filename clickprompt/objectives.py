@@ -22,6 +22,7 @@ from clickprompt.models.baselines.ctrl import CTRL, contrastive_loss
 from clickprompt.models.baselines.p5 import P5
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import ReplacedHead, mean_by_cell, restoring_loss
+from clickprompt.models.layers import at_least_float32
 from clickprompt.models.ranking_loss import RANKING_TERMS
 
 __all__ = [
@@ -140,16 +141,14 @@ class PretrainLoss(nn.Module):
         labels = batch.reading.target_ids
         if batch.vocabulary is not None:  # which has every label
             labels = torch.searchsorted(batch.vocabulary, labels)
-        return F.cross_entropy(logits.float(), labels, reduction="sum")
+        return F.cross_entropy(at_least_float32(logits), labels, reduction="sum")
 
     def _ids(self, batch: Batch, q: Tensor | None) -> Tensor:
         assert q is not None
         assert batch.id_targets is not None, "pretraining on ids needs targets (data/id_corruption.py)"
         assert batch.true_ids is not None
         if isinstance(self.model.id_head, ReplacedHead):
-            logits = self.model.id_head(q)
-            if logits.dtype in (torch.bfloat16, torch.float16):
-                logits = logits.float()
+            logits = at_least_float32(self.model.id_head(q))
             replaced = (batch.field_ids[:, : batch.true_ids.shape[1]] != batch.true_ids).to(logits.dtype)
             weight = batch.id_targets.to(logits.dtype)
             return F.binary_cross_entropy_with_logits(logits, replaced, weight=weight, reduction="sum")
@@ -257,7 +256,7 @@ class ClickLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the summed loss, [1]; rows of weight 0 don't count."""
-        logits = self.model(*model_inputs(batch)).float()
+        logits = at_least_float32(self.model(*model_inputs(batch)))
         return F.binary_cross_entropy_with_logits(
             logits, batch.labels, weight=batch.row_weight, reduction="sum"
         ).reshape(1)
@@ -305,7 +304,7 @@ class RankLoss(nn.Module):
         """Return the summed losses, [2], the second one of this batch's own groups or by `joint_gradient`;
         with `represent` the logits, [B, 1].
         """
-        logits = self.model(*model_inputs(batch)).float()
+        logits = at_least_float32(self.model(*model_inputs(batch)))
         if represent:
             return logits.unsqueeze(1)
         click = F.binary_cross_entropy_with_logits(

@@ -17,6 +17,7 @@ __all__ = [
     "MLP",
     "NO_ROWS",
     "PackedEmbedding",
+    "at_least_float32",
     "bi_interaction",
     "gather_rows",
     "inner_products",
@@ -38,6 +39,11 @@ def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
     if table.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler writes its own backward
         return F.embedding(rows, table)
     return _GatherRows.apply(table, rows)  # pyright: ignore[reportReturnType]
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return bf16 and fp16 as float32, in which losses are summed; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _GatherRows(torch.autograd.Function):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clickprompt.config import Config
 from clickprompt.models.baselines.baseline import Baseline
 from clickprompt.models.ctr import CTRModel
-from clickprompt.models.layers import linear
+from clickprompt.models.layers import at_least_float32, linear
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM
@@ -63,7 +63,9 @@ class Contrast(nn.Module):
     def forward(self, q: Tensor, pooled: Tensor) -> Tensor:
         """q [B, Q], pooled [B, H] → [B, 2 · M · S]."""
         projected = self.tabular(q), self.textual(pooled.to(self.textual.weight.dtype))
-        parts = [F.normalize(one.unflatten(1, (self.subspaces, -1)).float(), dim=2) for one in projected]
+        parts = [
+            F.normalize(at_least_float32(one.unflatten(1, (self.subspaces, -1))), dim=2) for one in projected
+        ]
         return torch.cat(parts, dim=1).flatten(1)
 
 

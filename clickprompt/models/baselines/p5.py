@@ -15,6 +15,7 @@ from torch import Tensor
 from clickprompt.config import Config
 from clickprompt.models.baselines.baseline import Baseline
 from clickprompt.models.ctr import CTRModel
+from clickprompt.models.layers import at_least_float32
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM
@@ -54,7 +55,7 @@ class P5(Baseline):
         """Return −log p(answer) of each row, [B]: input_ids, attention_mask [B, Z], labels [B] 0 or 1."""
         assert self.plm is not None
         assert self.answers is not None, "check_training finds the answers' tokens"
-        logits = self.plm.lm_logits(self._states(input_ids, attention_mask)).float()
+        logits = at_least_float32(self.plm.lm_logits(self._states(input_ids, attention_mask)))
         return F.cross_entropy(logits, self.answers[labels.long()], reduction="none")
 
     def _states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
