@@ -14,6 +14,8 @@ STAMP := .venv/.made-for-$(DEVICE)
 
 # Idle OpenMP threads sleep instead of spinning: several processes share the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Each process that a run or a test starts would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Tests on real data read these; CLICKPROMPT_ML1M and CLICKPROMPT_ROBERTA_TOKENIZER too, where you have set them (CONTRIBUTING.md).
 # What is not set is fetched into data/, which git ignores.

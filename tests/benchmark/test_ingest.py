@@ -78,6 +78,7 @@ def test_command_prints_its_figures(ray_session, inputs, monkeypatch, capfd):
     assert "reading an epoch" in output.err
 
 
+@pytest.mark.slow
 def test_a_row_lost_or_doubled_is_found(ray_session, tmp_path):
     dataset = write_dataset(str(tmp_path / "d"))
     broken = write_dataset(str(tmp_path / "broken"))

@@ -43,7 +43,7 @@ def test_a_killed_command_continues(tmp_path):
     )
     storage.write_bytes(config, dump_config(settings).encode())
     killed = str(tmp_path / "killed")
-    process = start("pretrain", "--config", config, "--run", killed)
+    process = start("pretrain", "--config", config, "--run", killed, "--set", "runtime.use_ray=always")
     while not newest_complete(os.path.join(killed, "checkpoints")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)

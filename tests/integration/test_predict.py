@@ -166,6 +166,7 @@ def test_a_damaged_line_leaves_nothing(finetuned, prepared, tmp_path):
 
 @pytest.mark.chaos
 @MOSTLY_PLAIN
+@pytest.mark.slow
 def test_a_killed_actor_changes_nothing(ray_session, finetuned, prepared, tmp_path):
     table = prepared[2]
     rows = pa.concat_tables([table] * 20)

@@ -153,6 +153,7 @@ def at_once(*arguments):
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_two_runs_at_a_time_give_the_same_table(made, tmp_path, capsys):
     rows = ["--row", "FM", "--row", "ClickPrompt with PLM", "--seeds", "1"]
     one, _ = reproduced(capsys, made, tmp_path / "one", *rows)

@@ -186,6 +186,7 @@ def test_a_prepare_after_one_that_was_killed_starts_clean(ray_session, bucket, t
     ]
 
 
+@pytest.mark.slow
 def test_a_synthetic_log_is_written_to_a_bucket_and_prepared_there(ray_session, bucket, tmp_path):
     sizes = {"rows_per_file": 1024, "row_group_rows": 512, "progress": lambda line: None}
     facts = synth("goodreads", f"{bucket}/synth", 2000, **sizes)
@@ -205,6 +206,7 @@ def prepared(ray_session, shared_bucket, tmp_path_factory):
     return shared_bucket, write_plm(str(folder / "plm")), str(folder / "data")
 
 
+@pytest.mark.slow
 def test_tokenize(prepared, capsys, monkeypatch, tmp_path):
     bucket, plm, local = prepared
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -20,7 +20,7 @@ def dataset(tmp_path_factory):
 @pytest.mark.parametrize(
     ("num_workers", "start_step"),
     [
-        (1, 0),
+        pytest.param(1, 0, marks=pytest.mark.slow),
         pytest.param(2, 0, marks=pytest.mark.slow),
         pytest.param(3, 0, marks=pytest.mark.slow),
         (3, 37),

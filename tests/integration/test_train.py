@@ -229,6 +229,7 @@ def measured(capsys, command: str, *arguments: str) -> tuple[int, str]:
     return stopped.value.code, output.err if stopped.value.code else output.out
 
 
+@pytest.mark.slow
 def test_evaluate_a_pretraining_run(ray_session, undisturbed, capsys):
     """What the actors wrote is what one process recovers; the table and --against say the same."""
     run = undisturbed[0]

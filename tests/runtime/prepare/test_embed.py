@@ -128,6 +128,7 @@ def test_an_interrupted_writing_leaves_nothing(dataset):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_on_ray_as_in_one_process(ray_session, tmp_path):
     plm = write_weights(str(tmp_path / "plm"), "bert")
     found = []

@@ -293,6 +293,7 @@ def slow(config, tmp_path_factory):
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_killed_again_and_again(slow, tmp_path):
     """kill -9 a little later after a checkpoint each time, so in the middle of a step, a save or a copy."""
     file, undisturbed = slow
