@@ -332,10 +332,18 @@ class Table(Source):
         cut = {
             what.removesuffix(" cut"): rows for what, rows in findings.counts.items() if what.endswith(" cut")
         }
-        return found + [
-            f"{name}: {rows:,} values were longer than max_characters, and are cut"
-            for name, rows in cut.items()
-        ]
+        return (
+            found
+            + [
+                f"{name}: {rows:,} values were longer than max_characters, and are cut"
+                for name, rows in cut.items()
+            ]
+            + [
+                f"{what.removesuffix(' shortened')}: {rows:,} rows have more values; the first count"
+                for what, rows in findings.counts.items()
+                if what.endswith(" shortened")
+            ]
+        )
 
     def _columns(self) -> list[str]:
         """Return the columns that the schema needs of the log, after `explode` if there is one."""
