@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickprompt.data.prepared.dataset import slug
+from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import DataError, InputError
@@ -90,13 +91,14 @@ class LogRows:
 
     label [N] int8, null if the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
     values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
-    ranked against each other, if the log says so.
+    ranked against each other, if the log says so; history [N] lists of strings, newest first, if it has them.
     """
 
     label: pa.Array
     timestamp: pa.Array
     values: dict[str, pa.Array]
     group: pa.Array | None = None
+    history: pa.Array | None = None
     findings: Findings = field(default_factory=Findings)
 
     def __len__(self) -> int:
@@ -119,6 +121,7 @@ class Source(ABC):
     may_be_multi: tuple[str, ...] = ()  # fields that have several values in the raw files
     multi: tuple[str, ...] = ()  # those of them whose values all count (`take: each`)
     history: int | None = None  # default number of a user's earlier rows that each row knows
+    history_column: HistoryColumn | None = None  # the log's own, instead
     history_of: str = "clicks"  # which of them: clicks, or all
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from clickprompt.config.history import MOST_HISTORY
 from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES
 from clickprompt.data.prepared.dataset import field_columns
+from clickprompt.data.sources.history_schema import HistoryColumn, HistoryRule
 from clickprompt.data.sources.plain_yaml import PlainYaml
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
@@ -302,11 +302,10 @@ class TableSchema(FileOptions):
     )
     k_core: Annotated[int, Field(ge=0)] = 0
     # Defaults are left out, so that a schema without histories keeps its fingerprint
-    history: int | None = Field(
+    history: HistoryRule | None = Field(
         default=None,
-        ge=1,
-        le=MOST_HISTORY,
-        description="number of the user's earlier rows whose items each row knows; needs user and item",
+        description="number of the user's earlier rows whose items each row knows; needs user and item; or a "
+        "column that has such items: {column, length, separator, newest}",
         exclude_if=lambda history: history is None,
     )
     history_of: Literal["clicks", "all"] = Field(
@@ -353,6 +352,19 @@ class TableSchema(FileOptions):
         for role in ("user", "item"):
             if getattr(self, role) in [field.column for field in several]:
                 raise ValueError(f"{role}: a row has one; leave take: each out of its field")
+        if isinstance(self.history, HistoryColumn):
+            if self.history_of != "clicks":
+                raise ValueError("history_of: a column of the log says itself what is in it; leave it out")
+            item = next((field for field in self.fields if field.column == self.item), None)
+            if item is None:
+                raise ValueError(
+                    "history: no field is the item's; name its column as item, and make it a field"
+                )
+            if item.kind != "categorical" or item.values or item.remove or item.max_characters:
+                raise ValueError(
+                    f"history: its items are compared with the field {item.name} as it is in the log; leave "
+                    "kind, values, remove and max_characters out there"
+                )
         if self.k_core > 1 and not (self.user and self.item):
             raise ValueError(f"k_core={self.k_core} needs user and item; name their columns")
         if self.timestamp and self.split:

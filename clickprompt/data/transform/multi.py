@@ -43,11 +43,11 @@ def named(texts: pa.StringArray) -> pa.StringArray:
     return pc.replace_substring(texts, BETWEEN, ", ")
 
 
-def in_places(values: pa.ListArray, ids: np.ndarray, most: int) -> np.ndarray:
+def in_places(values: pa.ListArray, ids: np.ndarray, most: int, gaps: bool = False) -> np.ndarray:
     """Return each row's ids, [B, M] int64: those of its values (ids [E]) in their order, without values that
-    have none, then 0.
+    have none (or, with `gaps`, 0 in their places), then 0.
     """
-    known = ids > 0
+    known = (ids > 0) | gaps
     rows = list_rows(values)[known]
     found = np.zeros((len(values), most), dtype=np.int64)
     found[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = ids[known]

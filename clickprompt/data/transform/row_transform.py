@@ -21,10 +21,12 @@ import pyarrow.compute as pc
 
 from clickprompt.config import History
 from clickprompt.data.prepared.dataset import Dataset, read_table
+from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, significant
 from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.multi import apart, in_places, together
 from clickprompt.data.transform.values import (
     all_of,
@@ -211,11 +213,13 @@ class RowTransform:
         explode: Explode | None = None,
         options: FileOptions | None = None,
         history: History | None = None,
+        history_column: HistoryColumn | None = None,
     ) -> None:
-        """history: the rows have a column `HISTORY` with items: a list of their field's values, newest first,
-        or a text with | between them.
+        """history: the rows have a column with items: the log's own (`history_column`), or `HISTORY`, a list
+        of their field's values, newest first, or a text with | between them.
         """
         self.history = history
+        self.history_column = history_column
         self.rules = list(rules)
         self.explode = explode
         self.options = options or FileOptions()
@@ -247,7 +251,8 @@ class RowTransform:
         explode = described["explode"] and Explode.model_validate(described["explode"])
         rules = [FieldRule.from_json(rule) for rule in described["fields"]]
         options = FileOptions.model_validate(described["options"])
-        return cls(rules, values, tables, explode, options, history)
+        column = described.get("history") and HistoryColumn.model_validate(described["history"])
+        return cls(rules, values, tables, explode, options, history, column)
 
     @classmethod
     def of_dataset(cls, dataset: Dataset) -> "RowTransform":
@@ -264,7 +269,12 @@ class RowTransform:
         are to be.
         """
         columns = dict.fromkeys(rule.column for rule in self.rules)
-        return [*columns, *([HISTORY] if self.history else ())]
+        columns |= dict.fromkeys([self._history_name] if self.history else ())
+        return [*columns]
+
+    @property
+    def _history_name(self) -> str:
+        return self.history_column.column if self.history_column else HISTORY
 
     def file_columns(self, present: Collection[str]) -> list[str]:
         """Return the columns that a file must have: the log's, or those that the rows are exploded from.
@@ -309,29 +319,24 @@ class RowTransform:
             else:
                 own = self._ids(number, column, columns[rule.column].type)
             ids.append(own)
-        history = self._history_ids(columns[HISTORY], nulls) if self.history else None
+        history = self._history_ids(columns[self._history_name], nulls) if self.history else None
         return Transformed(
             found, np.stack(ids, axis=1), np.stack(further, axis=1) if further else None, history
         )
 
     def _history_ids(self, column: pa.Array, nulls: Sequence[str]) -> np.ndarray:
-        """Return [B, N] ids of the first N items of each list."""
+        """Return [B, N] ids of each row's N newest items."""
         assert self.history is not None
+        length, number = self.history.length, self.rules[self.history.field].number
+        separator = None if kind_of(column.type) == "list" else _BETWEEN_ITEMS
+        default = HistoryColumn(column=HISTORY, length=length, separator=separator, newest="first")
         try:
-            items = lists(column, None if kind_of(column.type) == "list" else _BETWEEN_ITEMS, nulls)
+            items = newest_items(column, self.history_column or default, number, nulls)
         except BadValue as error:
-            error.column = HISTORY
+            error.column = self._history_name
             raise
-        sizes = pc.list_value_length(items).fill_null(0).to_numpy()
-        flat = items.flatten()
-        number = self.rules[self.history.field].number
-        ids = self._ids(self.history.field, canonical_number(flat) if number else flat, flat.type)
-        rows = np.repeat(np.arange(len(items)), sizes)
-        places = np.arange(len(flat)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        found = np.zeros((len(items), self.history.length), dtype=np.int64)
-        kept = places < self.history.length
-        found[rows[kept], places[kept]] = ids[kept]
-        return found
+        ids = self._ids(self.history.field, items.flatten(), pa.string())
+        return in_places(items, ids, length, gaps=True)
 
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
         """Return the ids, [B] int64."""

@@ -116,6 +116,11 @@ def prepare(
         options["template"] = template
     if multi:
         options["multi"] = [*multi]
+    if source.history_column and (history, history_of) != (None, None):
+        raise InputError(
+            f"history: {source.name} has its own in the column {source.history_column.column}; leave "
+            "--history and --history-of out, or history out of the schema"
+        )
     history = source.history if history is None else history
     if history is not None:
         options |= {"history": history, "history_of": history_of or source.history_of}
@@ -228,7 +233,13 @@ def _write_files(
     of_users = {}
     if histories is not None:
         item = source.fields.index(str(source.roles()["item"]))
-        of_users = {"history": {"field": item, "length": histories.length, "events": options["history_of"]}}
+        of_users = {
+            "history": {
+                "field": item,
+                "length": histories.length,
+                "events": options.get("history_of", "column"),
+            }
+        }
     return {
         "format_version": FORMAT_VERSION,
         **of_users,
