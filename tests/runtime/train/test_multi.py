@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.config import replaced
+from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import read_predictions
@@ -142,6 +142,13 @@ def test_what_reads_prompts_reads_them(config, capsys, tmp_path):
     run_training(replaced(config, {"pretrain.max_steps": 4}), "pretrain", folder)
     for command in ("recovery", "attention"):
         printed(capsys, command, "--run", folder, "--set", "runtime.use_ray=never", "--json")
+
+
+def test_the_plan_reads_further_columns(config, capsys, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    plan = json.loads(printed(capsys, "plan", str(path), "--stage", "finetune", "--json"))
+    assert (plan["data"]["fields"], plan["data"]["further"]) == (3, 2)
 
 
 def test_frozen_texts_are_for_one_value(config):
