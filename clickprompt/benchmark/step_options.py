@@ -92,7 +92,9 @@ def measure_options(
     for template, dataset in datasets.items():
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         rows = dataset.read_row_groups("train", [0])
-        lengths = table.lengths(np.stack([rows[column].to_numpy() for column in dataset.columns], axis=1))
+        lengths = table.lengths(
+            np.stack([rows[column].to_numpy() for column in dataset.value_columns], axis=1)
+        )
         figures[f"tokens_a_row_{template}"] = figure([float(lengths.mean())], "tokens")
         notes.append(f"{template}: {len(table.vocabulary):,} of {table.vocab_size:,} tokens occur")
     for objective in _ARMS:

@@ -85,6 +85,10 @@ def prepare(
             "half the tokens)"
         ),
     ] = None,
+    multi: Annotated[
+        list[str] | None,
+        typer.Option(help="field of which a row keeps all values: 'Film genre' of MovieLens"),
+    ] = None,
     history: Annotated[
         int | None,
         typer.Option(help="number of the user's earlier clicks whose items each row knows, such as 20"),
@@ -126,8 +130,9 @@ def prepare(
             raise InputError(
                 "--append takes the rows of all users; leave --sample-users out, or prepare in a new place"
             )
-        if history is not None or history_of is not None:
-            raise InputError("--append goes on with the dataset's own options; leave --history out")
+        if history is not None or history_of is not None or multi:
+            option = "--multi" if multi else "--history"
+            raise InputError(f"--append goes on with the dataset's own options; leave {option} out")
         from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
@@ -145,6 +150,7 @@ def prepare(
             seed=settings.seed,
             sample_users=sample_users,
             template=template,
+            multi=multi or (),
             history=history,
             history_of=history_of,
             runtime=settings.runtime,

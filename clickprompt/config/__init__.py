@@ -24,6 +24,7 @@ from clickprompt.config.load import (
     value_of,
 )
 from clickprompt.config.models import CTRConfig, FGCNNConfig, PLMConfig, PromptConfig
+from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES, Multi, multi_columns
 from clickprompt.config.runtime import RuntimeConfig
 from clickprompt.config.schema import SPLITS, Config, DataConfig, PipelineConfig, require_split
 from clickprompt.config.stages import (
@@ -38,7 +39,9 @@ from clickprompt.config.stages import (
 from clickprompt.config.sweep import SearchRange, TuneConfig
 
 __all__ = [
+    "DEFAULT_VALUES",
     "MOST_HISTORY",
+    "MOST_VALUES",
     "PRETRAINING",
     "SPLITS",
     "CTRBertConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "LMKind",
     "LearningRates",
     "MaskingConfig",
+    "Multi",
     "ObjectiveName",
     "P5Config",
     "PLMConfig",
@@ -75,6 +79,7 @@ __all__ = [
     "history_columns",
     "load_config",
     "load_settings",
+    "multi_columns",
     "preset_names",
     "replaced",
     "require_split",

@@ -90,6 +90,11 @@ class CTRConfig(Frozen):
         description="what becomes of a user's earlier items, if the dataset has them (`prepare --history`): "
         "one embedding more, their mean, DIN's attention by the row's own item, or a transformer's state",
     )
+    pooling: Literal["mean", "sum", "max"] = Field(
+        default="mean",
+        description="how the embeddings of a field's values become the field's, where rows have several "
+        "(`take: each`): their mean, their sum, or the largest of each entry",
+    )
     structure: Literal["parallel", "stacked"] = Field(
         default="parallel", description="DCN, DCNv2: cross network beside the deep part or below it"
     )

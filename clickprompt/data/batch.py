@@ -24,9 +24,8 @@ class Batch:
     """
 
     row_ids: Tensor  # [B] int64
-    field_ids: (
-        Tensor  # [B, F + N] int64, counted from 0 in each field (0 = unknown); the last N are a history's
-    )
+    # [B, F + V + N] int64, counted from 0 in each field (0 = unknown); V further values, N items of a history
+    field_ids: Tensor
     labels: Tensor  # [B] float32, 0 or 1
     row_weight: Tensor  # [B] float32, 0 or 1
     input_ids: Tensor | None = None  # [B, Z] int64, the uncorrupted text; [MASK] for the click

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clickprompt.config import LMKind, MaskingConfig
+from clickprompt.config import LMKind, MaskingConfig, Multi, multi_columns
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
@@ -66,10 +66,12 @@ class Collator:
         item_fields: np.ndarray | None = None,
         group: str | None = None,
         text_vectors: TextVectors | None = None,
+        multi: Sequence[Multi] = (),
         history: Sequence[str] = (),
     ) -> None:
         """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
-        then the user's. None: a row is one text. history: the columns of one (config/history.py).
+        then the user's. None: a row is one text. multi: the fields with several values (config/multi.py);
+        history: the columns of one (config/history.py).
 
         Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -92,6 +94,8 @@ class Collator:
         self.item_fields = item_fields
         self.group = group
         self.text_vectors = text_vectors
+        further = multi_columns(multi)
+        self._further, self._further_fields = list(further), [*further.values()]
         self.history = tuple(history)
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
@@ -127,7 +131,10 @@ class Collator:
         return self._batches(columns, field_ids, weight, epoch, step, cut(lengths, micro_batch_size))
 
     def _field_ids(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.stack([np.asarray(columns[column], dtype=np.int64) for column in self.columns], axis=1)
+        return np.stack(
+            [np.asarray(columns[column], dtype=np.int64) for column in (*self.columns, *self._further)],
+            axis=1,
+        )
 
     def _batches(
         self,
@@ -162,7 +169,8 @@ class Collator:
     ) -> Batch:
         row_ids = np.asarray(columns["row_id"], dtype=np.int64)[rows]
         labels = np.asarray(columns["label"], dtype=np.float32)[rows]
-        text_ids, weight = field_ids[rows], weight[rows]
+        value_ids, weight = field_ids[rows], weight[rows]  # [B, F + V]
+        text_ids = value_ids[:, : len(self.columns)]
         ids = text_ids
         if self.id_dropout:
             drop = (
@@ -173,7 +181,7 @@ class Collator:
         text: dict[str, np.ndarray] = {}
         places: dict[str, Any] = {}
         if self.token_table is not None:
-            text = self._text(self.token_table, text_ids, weight > 0, row_ids, labels, epoch)
+            text = self._text(self.token_table, value_ids, weight > 0, row_ids, labels, epoch)
             if self._vocabulary is not None:
                 text["vocabulary"] = self._vocabulary
         value_fields = text.pop("value_fields", None)
@@ -204,6 +212,10 @@ class Collator:
                 value_fields,
                 text["text_id_targets"] if "text_id_cells" in places else None,
             )
+        if self._further:
+            # A field that the tower doesn't see has no further values, either
+            further = value_ids[:, len(self.columns) :]
+            ids = np.concatenate([ids, np.where(ids[:, self._further_fields] == 0, 0, further)], axis=1)
         if self.history:
             items = [np.asarray(columns[name], dtype=np.int64)[rows] for name in self.history]
             ids = np.concatenate([ids, np.stack(items, axis=1)], axis=1)

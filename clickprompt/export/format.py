@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, History, ObjectiveName, replaced, stored_config
+from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, replaced, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import DataError
 from clickprompt.io import storage
@@ -75,6 +75,7 @@ class ExportInfo:
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
     history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
+    multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
     serving: dict[str, Any] | None = (
         # only in a folder for a server (export/serving_folder.py): format, vocabulary files, how it was
         # checked
@@ -117,6 +118,7 @@ def write_export(
             dataset_fingerprint=dataset.fingerprint,
             dataset_version=dataset.version,
             history=None if dataset.history is None else asdict(dataset.history),
+            multi=[asdict(one) for one in dataset.multi] or None,
             tokenizer_fingerprint=tokenizer_fingerprint,
             plm=plm,
             step=step,
@@ -252,6 +254,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
         plm_config=info.plm,
         table_rows=NO_ROWS if mapped else ALL_ROWS,
         history=History.of(info.history),
+        multi=Multi.all_of(info.multi),
     )
     with storage.local_copy(uri) as folder:
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file

@@ -108,6 +108,11 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
         if info.get("history") and config.ctr.history != "none":
             length = info["history"]["length"]
             lines.append(f"- It reads the items of the user's last {length} rows (`{config.ctr.history}`)")
+        if info.get("multi"):
+            several = ", ".join(
+                f"{info['field_names'][one['field']]} (up to {one['most']})" for one in info["multi"]
+            )
+            lines.append(f"- Fields of several values, pooled (`{config.ctr.pooling}`): {several}")
     if info["plm"]:
         path = (config.plm.path or "").rstrip("/")
         name = f" `{os.path.basename(path)}`," if path else ""

@@ -91,6 +91,12 @@ def export_for_serving(
             raise DataError(
                 "--raw: this dataset has histories, which a graph can't look up; export without --raw"
             )
+        if dataset.multi:
+            name = dataset.field_names[dataset.multi[0].field]
+            raise DataError(
+                f"--raw: the field {name} has several values, which a graph can't look up; export without "
+                "--raw"
+            )
         check_lookups(transform)
     fields = [
         {"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)}
@@ -203,7 +209,7 @@ def _write_graph(
 
 
 def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
-    """Return (field_ids [B, F], the graph's inputs) of rows of the test split, and of one row of unknown
+    """Return (field_ids [B, C], the graph's inputs) of rows of the test split, and of one row of unknown
     values.
     """
     counts = dataset.row_group_counts("test")

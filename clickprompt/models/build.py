@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, History, ObjectiveName
+from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.ctr import CTRModel
@@ -30,6 +30,7 @@ def build_model(
     table_rows: slice = ALL_ROWS,
     text_size: int | None = None,
     history: History | None = None,
+    multi: Sequence[Multi] = (),
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -43,7 +44,7 @@ def build_model(
     table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
     text_size: of the vectors that the CTR tower reads of the values' texts, if a training is to read them; an
     export never does (text_projection.py).
-    history: that of the dataset's rows, if they have one.
+    history: that of the dataset's rows, if they have one; multi: its fields of several values.
 
     With `baseline`, the model is that one's.
 
@@ -64,6 +65,7 @@ def build_model(
                 table_rows=table_rows,
                 text_size=text_size,
                 history=history,
+                multi=multi,
             )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
             or (baseline is not None and baseline.has_ctr)

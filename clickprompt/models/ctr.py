@@ -1,7 +1,7 @@
 """The CTR tower: embedding, feature interaction, prediction (Eq. 2, 5, 10).
 
-Shape legend: B rows, F fields, N items of a history, C = F + N columns of ids, Q interaction_dim, H size of a
-text's vector.
+Shape legend: B rows, F fields, V further values of fields, N items of a history, C = F + V + N columns of
+ids, Q interaction_dim, H size of a text's vector.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickprompt.config import CTRConfig, History
+from clickprompt.config import CTRConfig, History, Multi, multi_columns
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.history import POOLINGS
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
+from clickprompt.models.pooling import pooled_fields
 from clickprompt.models.text_projection import TextProjection
 
 __all__ = ["CTRModel"]
@@ -35,26 +36,33 @@ class CTRModel(nn.Module):
         table_rows: slice = ALL_ROWS,
         text_size: int | None = None,
         history: History | None = None,
+        multi: Sequence[Multi] = (),
     ) -> None:
         """table_rows: those of the tables that the model has (PackedEmbedding); text_size: H, if the values'
-        texts are read, too (text_projection.py); history: that of the rows, if they have one.
+        texts are read, too (text_projection.py); history: that of the rows, if they have one; multi: the
+        fields of which rows have several values.
         """
         super().__init__()
         backbone = get_backbone(config.backbone)
         width = backbone.embedding_width(config)
         self.num_fields = len(field_sizes)
         # Without `ctr.history` the history's ids are looked up all the same, as they are part of the rows
-        more = [history.field] * history.length if history else []
-        self.embedding = PackedEmbedding(field_sizes, width, table_rows, more)
+        items = [history.field] * history.length if history else []
+        self.multi, self.pooling = tuple(multi), config.pooling
+        further = [*multi_columns(multi).values()]
+        self.num_values = self.num_fields + len(further)
+        self.embedding = PackedEmbedding(field_sizes, width, table_rows, [*further, *items])
         self.target = history.field if history else None
         reads_history = history is not None and config.history != "none"
-        self.history = POOLINGS[config.history](width, len(more)) if reads_history else None
+        self.history = POOLINGS[config.history](width, len(items)) if reads_history else None
         self.text_projection = TextProjection(len(field_sizes), text_size, width) if text_size else None
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(self.num_fields + (self.history is not None), config)
         self.prediction = self.backbone.build_prediction() if prediction else None
         self.linear_terms = (
-            PackedEmbedding(field_sizes, 1, table_rows) if prediction and backbone.has_linear_terms else None
+            PackedEmbedding(field_sizes, 1, table_rows, further)
+            if prediction and backbone.has_linear_terms
+            else None
         )
 
     @property
@@ -64,14 +72,14 @@ class CTRModel(nn.Module):
     def interaction_vector(self, field_ids: Tensor, text_vectors: Tensor | None = None) -> Tensor:
         """Eq. 5: field_ids [B, C], and text_vectors [B, F, H] if the tower reads them → q [B, Q]."""
         embeddings = self.embedding(field_ids)
-        field_embeddings = embeddings[:, : self.num_fields]
+        field_embeddings = self.of_fields(embeddings, field_ids)
         if self.text_projection is not None:
             assert text_vectors is not None, "this tower reads the values' texts"
             field_embeddings = field_embeddings + self.text_projection(text_vectors)
         if self.history is not None:
             pooled = self.history(
-                embeddings[:, self.num_fields :],
-                field_ids[:, self.num_fields :] > 0,
+                embeddings[:, self.num_values :],
+                field_ids[:, self.num_values :] > 0,
                 embeddings[:, self.target],
             )
             field_embeddings = torch.cat([field_embeddings, pooled.unsqueeze(1)], 1)
@@ -79,13 +87,25 @@ class CTRModel(nn.Module):
             field_embeddings = F.dropout(field_embeddings, self.embedding_dropout, self.training)
         return self.backbone(field_embeddings)
 
+    def of_fields(self, embeddings: Tensor, field_ids: Tensor) -> Tensor:
+        """Return one embedding per field: embeddings [B, C or F + V, d] of field_ids [B, C] → [B, F, d]."""
+        if not self.multi:
+            return embeddings[:, : self.num_fields]
+        return pooled_fields(embeddings, field_ids, self.num_fields, self.multi, self.pooling)
+
+    def terms(self, field_ids: Tensor) -> Tensor | None:
+        """Return the linear terms of the fields, field_ids [B, C] → [B, F, 1]; None if there are none."""
+        if self.linear_terms is None:
+            return None
+        values = field_ids[:, : self.num_values]
+        return self.of_fields(self.linear_terms(values), values)
+
     def logits(self, field_ids: Tensor, interaction_vector: Tensor) -> Tensor:
         """ŷ^CTR of Eq. 9: field_ids [B, C] and their q [B, Q] → ctr_logits [B]."""
         assert self.prediction is not None, "built without its prediction layer"
         logits = self.prediction(interaction_vector).squeeze(1)
-        if self.linear_terms is None:
-            return logits
-        return logits + self.linear_terms(field_ids[:, : self.num_fields]).sum((1, 2))
+        terms = self.terms(field_ids)
+        return logits if terms is None else logits + terms.sum((1, 2))
 
     def forward(self, field_ids: Tensor) -> Tensor:
         """Eq. 10 before the sigmoid: field_ids [B, C] → ctr_logits [B]."""

@@ -34,14 +34,16 @@ class Attributions(NamedTuple):
 
 
 def integrated_gradients(ctr: CTRModel, field_ids: Tensor, steps: int = STEPS) -> Attributions:
-    """Attribute each row's CTR logit to its fields: field_ids [B, F]. `ctr` is in eval mode; the path is
+    """Attribute each row's CTR logit to its fields: field_ids [B, F + V]. `ctr` is in eval mode; the path is
     computed in float64.
     """
     assert ctr.prediction is not None, "built without its prediction layer"
     head = copy.deepcopy(nn.Sequential(ctr.backbone, ctr.prediction)).double()
     unknown = torch.zeros_like(field_ids[:1])
     with torch.no_grad():
-        embeddings, baseline = (ctr.embedding(ids).double() for ids in (field_ids, unknown))
+        embeddings, baseline = (
+            ctr.of_fields(ctr.embedding(ids), ids).double() for ids in (field_ids, unknown)
+        )
     points = (torch.arange(steps, dtype=torch.float64, device=field_ids.device) + 0.5) / steps
     gradients = []
     for row in embeddings - baseline:  # [F, d]
@@ -53,8 +55,9 @@ def integrated_gradients(ctr: CTRModel, field_ids: Tensor, steps: int = STEPS) -
     of_fields = ((embeddings - baseline) * torch.stack(gradients)).sum(2)
     with torch.no_grad():
         logits, baseline_logit = head(embeddings).squeeze(1), head(baseline).squeeze(1)
-        if ctr.linear_terms is not None:
-            terms, first = (ctr.linear_terms(ids).double().squeeze(2) for ids in (field_ids, unknown))
+        terms, first = (ctr.terms(ids) for ids in (field_ids, unknown))
+        if terms is not None and first is not None:
+            terms, first = terms.double().squeeze(2), first.double().squeeze(2)
             of_fields = of_fields + terms - first
             logits, baseline_logit = logits + terms.sum(1), baseline_logit + first.sum(1)
     return Attributions(logits, float(baseline_logit), of_fields)

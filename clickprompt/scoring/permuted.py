@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from clickprompt.config import multi_columns
 from clickprompt.data.prepared.dataset import Dataset
 
 __all__ = ["PermutedField"]
@@ -18,7 +19,11 @@ class PermutedField:
         """field: its number, or the one after the last for the histories; repeat, seed: which permutation of
         the field.
         """
-        of_fields = [[column] for column in dataset.columns]
+        further = multi_columns(dataset.multi)
+        of_fields = [
+            [column, *(name for name, of in further.items() if of == number)]
+            for number, column in enumerate(dataset.columns)
+        ]
         values = pa.concat_tables(
             dataset.shard_tables(split, [*of_fields, dataset.history_columns][field])
         ).combine_chunks()

@@ -5,7 +5,7 @@ Shape legend: B rows, F fields, V distinct values of one field in a chunk.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,11 @@ from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import click_text_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
-from clickprompt.data.text.template import load_tokenizer, special_ids, surrounding, tokenizer_json
+from clickprompt.data.text.template import UNKNOWN, load_tokenizer, special_ids, surrounding, tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.data.transform.columns import BadValue
 from clickprompt.data.transform.explode import exploded
+from clickprompt.data.transform.multi import apart, in_places
 from clickprompt.data.transform.row_transform import RowTransform, Transformed
 from clickprompt.data.transform.spelling import as_text
 from clickprompt.errors import DataError
@@ -100,8 +101,8 @@ def served_dataset(folder: str, info: ExportInfo) -> Dataset:
         for field, size in sizes
     ]
     template = {key: info.serving[key] for key in ("template",) if key in info.serving}
-    history = {"history": info.history} if info.history else {}
-    return Dataset(folder, {**history, "fields": fields, "transform": info.serving["transform"], **template})
+    more = {key: value for key, value in (("history", info.history), ("multi", info.multi)) if value}
+    return Dataset(folder, {**more, "fields": fields, "transform": info.serving["transform"], **template})
 
 
 class RawRowScorer:
@@ -123,7 +124,8 @@ class RawRowScorer:
         self._model, info = load_scorer(export, self._device, precision)
         config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
-        self._columns, self._history = dataset.columns, dataset.history_columns
+        self._columns, self._multi, self._history = dataset.columns, dataset.multi, dataset.history_columns
+        self._id_columns = dataset.id_columns
         self.transform = RowTransform.of_dataset(dataset)
         self._texts: _Texts | None = None
         if self._model.plm is not None:
@@ -141,12 +143,9 @@ class RawRowScorer:
     @torch.no_grad()
     def score_transformed(self, rows: Transformed) -> np.ndarray:
         """Return float32 logits, [B]."""
-        encoded = (
-            [rows.shown(field).dictionary_encode() for field in range(len(self._columns))]
-            if self._texts
-            else []
-        )
-        codes = [column.indices.to_numpy(zero_copy_only=False) for column in encoded]
+        most = {one.field: one.most for one in self._multi}
+        fields = range(len(self._columns)) if self._texts else ()
+        encoded = [_encoded(rows, field, most.get(field)) for field in fields]
         all_ids = rows.all_ids
         logits = np.empty(len(all_ids), dtype=np.float32)
         for start in range(0, len(logits), _ROWS_AT_ONCE):
@@ -155,13 +154,13 @@ class RawRowScorer:
             columns = {"row_id": np.arange(len(chunk)), "label": np.zeros(len(chunk))}
             if self._texts is None:
                 columns = filled_up(
-                    columns | dict(zip([*self._columns, *self._history], chunk.T, strict=True)),
+                    columns | dict(zip(self._id_columns, chunk.T, strict=True)),
                     self._batch_size,
                 )
-                collator = Collator(self._columns, history=self._history)
+                collator = Collator(self._columns, multi=self._multi, history=self._history)
                 batches = collator.micro_batches(columns, self._batch_size)
             else:
-                distinct = [column.dictionary for column in encoded]
+                distinct, codes = zip(*encoded, strict=True)
                 batches = self._texts.batches(
                     columns, distinct, [field[some] for field in codes], self._batch_size
                 )
@@ -177,6 +176,19 @@ class RawRowScorer:
         return logits
 
 
+def _encoded(rows: Transformed, field: int, most: int | None) -> tuple[pa.Array, np.ndarray]:
+    """Return a field's distinct texts [V], and each row's places in them: [B], or of several values [B, M],
+    which have 0, the unknown value, where there are no more.
+    """
+    if most is None:
+        column = rows.shown(field).dictionary_encode()
+        return column.dictionary, column.indices.to_numpy(zero_copy_only=False)
+    values = apart(rows.texts[field])
+    flat = values.flatten().dictionary_encode()
+    places = in_places(values, flat.indices.to_numpy(zero_copy_only=False).astype(np.int64) + 1, most)
+    return pa.concat_arrays([pa.array([UNKNOWN]), flat.dictionary]), places
+
+
 class _Texts:
     """Batches of rows whose values needn't be in any vocabulary: each chunk's distinct values get a token
     table.
@@ -189,7 +201,7 @@ class _Texts:
         (data/text/segments.py).
         """
         loaded = load_tokenizer(tokenizer)
-        self._columns = dataset.columns
+        self._columns, self._multi = dataset.columns, dataset.multi
         self._max_length = config.plm.max_length or max_tokens
         known = separated is not None
         self._encoder = (
@@ -204,6 +216,7 @@ class _Texts:
             "suffix": suffix,
             "special_ids": special,
             "all_special_ids": sorted(loaded.all_special_ids),
+            "multi": [asdict(one) for one in dataset.multi],
         }
         self._click = click_text_of(dataset, loaded, config.plm)
         self._item_fields = item_mask(config, dataset.field_names)
@@ -211,18 +224,26 @@ class _Texts:
     def batches(
         self,
         columns: dict[str, np.ndarray],
-        distinct: list[pa.Array],
+        distinct: Sequence[pa.Array],
         codes: list[np.ndarray],
         batch_size: int,
     ) -> list[Batch]:
-        """`codes`: [B] per field, places in its `distinct` values [V]."""
+        """`codes`: [B] per field, or [B, M], places in its `distinct` values [V] (`_encoded`)."""
+        further = {one.field: one.columns for one in self._multi}
         parts, sizes, own = [], [], {}
         for field, (column, values, places) in enumerate(zip(self._columns, distinct, codes, strict=True)):
-            used, own[column] = np.unique(places, return_inverse=True)
+            names = [column, *further.get(field, ())]
+            of_row = places.reshape(len(places), len(names))
+            # 0 says that there is no further value
+            used = np.union1d(of_row, [0]) if field in further else np.unique(of_row)
+            own |= dict(zip(names, np.searchsorted(used, of_row).T, strict=True))
             parts.append(self._encoder.segments(field, values.take(pa.array(used)).to_pylist()))
             sizes.append(len(used))
         longest = (
-            sum(int(part.lengths.max()) for part in parts)
+            sum(
+                int(part.lengths.max()) * (1 + len(further.get(field, ())))
+                for field, part in enumerate(parts)
+            )
             + len(self._meta["prefix"])
             + len(self._meta["suffix"])
         )
@@ -238,7 +259,13 @@ class _Texts:
             spans,
             self._click,
         )
-        collator = Collator(self._columns, table, max_length=self._max_length, item_fields=self._item_fields)
+        collator = Collator(
+            self._columns,
+            table,
+            max_length=self._max_length,
+            item_fields=self._item_fields,
+            multi=self._multi,
+        )
         return collator.micro_batches(columns | own, batch_size)
 
 

@@ -44,6 +44,7 @@ class RowScorer:
             None,
             max_length=config.plm.max_length,
             item_fields=item_mask(config, dataset.field_names),
+            multi=dataset.multi,
             history=dataset.history_columns,
         )
 

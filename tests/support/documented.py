@@ -122,6 +122,7 @@ RUN_BY = {
     "'new/*.parquet' --out runs/scores",
     "clickprompt prepare SOURCE --raw DIR --out URI": "block: prepare movielens-1m",
     "clickprompt prepare … --check": "block: --check",
+    'clickprompt prepare --multi "Film genre"': "tests/runtime/prepare/test_multi.py",
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
     "clickprompt export --raw": "tests/runtime/train/test_history.py",

@@ -80,6 +80,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         objective=objective_name,
         text_size=text_vectors and text_vectors.size,
         history=dataset.history,
+        multi=dataset.multi,
     )
     objective = build_objective(model, stage)
     table = None
@@ -101,6 +102,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         item_fields=item_mask(config, dataset.field_names),
         group=group_column(dataset, config, stage),
         text_vectors=text_vectors,
+        multi=dataset.multi,
         history=dataset.history_columns,
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")

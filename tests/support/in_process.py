@@ -19,7 +19,12 @@ class InProcessValidation:
         self._engine, self._rows = engine, collator(columns_of(dataset.read_split("valid")), epoch=0)
         text_size = collator.text_vectors and collator.text_vectors.size
         self._build = lambda: build_model(
-            config, dataset.field_sizes, objective=objective, text_size=text_size, history=dataset.history
+            config,
+            dataset.field_sizes,
+            objective=objective,
+            text_size=text_size,
+            history=dataset.history,
+            multi=dataset.multi,
         )
 
     def begin(self, step):

@@ -4,8 +4,8 @@
 - vocab/<nn>-<name>.parquet: id int32, value string, train_count int64. Row i is id i. Id 0 means unknown:
   a missing value, a rare one, or one that came later.
 - <split>/part-<nnnnn>.parquet: row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
-  f_<name> int32 per field, `group` int64 if the log says which rows were shown together, and h_<nn> int32 if
-  rows have histories (data/prepared/history.py).
+  f_<name> int32 per field, `group` int64 if the log says which rows were shown together, v_<nn>_<nn> int32
+  for a field's further values (config/multi.py), and h_<nn> int32 for histories (history.py).
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt.config import SPLITS, History, require_split
+from clickprompt.config import SPLITS, History, Multi, multi_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
 from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.text.template import TEMPLATE
@@ -147,14 +147,24 @@ class Dataset:
         return History.of(self.manifest.get("history"))
 
     @property
+    def multi(self) -> tuple[Multi, ...]:
+        """Return the fields of which rows have several values."""
+        return Multi.all_of(self.manifest.get("multi"))
+
+    @property
+    def value_columns(self) -> list[str]:
+        """Return the columns of the fields' values, F + V: the fields' own, then the further values'."""
+        return [*self.columns, *multi_columns(self.multi)]
+
+    @property
     def history_columns(self) -> list[str]:
         """Return the names of the shards' columns of histories; none if they have none."""
         return self.history.columns if self.history else []
 
     @property
     def id_columns(self) -> list[str]:
-        """Return the columns that the CTR tower reads, C = F + N: the fields', then the history's."""
-        return [*self.columns, *self.history_columns]
+        """Return the columns that the CTR tower reads, C = F + V + N: the values', then the history's."""
+        return [*self.value_columns, *self.history_columns]
 
     @property
     def field_sizes(self) -> list[int]:
@@ -307,7 +317,7 @@ class Dataset:
         return storage.join(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
-        return shard_schema(self.columns, self.grouped, self.history.length if self.history else 0)
+        return shard_schema(self.value_columns, self.grouped, self.history.length if self.history else 0)
 
 
 def version_uri(uri: str, version: int) -> str:
@@ -365,13 +375,6 @@ def split_sizes(rows: int) -> dict[str, int]:
 def slug(name: str) -> str:
     """Return the name in lower-case letters, digits and _: "User ID" → "user_id"; possibly empty."""
     return re.sub(r"\W+", "_", name.lower()).strip("_")
-
-
-def vocabulary_file(number: int, name: str) -> str:
-    """Return the vocabulary's path below the dataset's folder. The number tells fields apart; a field's name
-    may be longer than a file's.
-    """
-    return f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
 
 
 @contextmanager

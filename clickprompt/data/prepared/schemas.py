@@ -10,7 +10,9 @@ __all__ = ["shard_schema", "vocabulary_schema"]
 
 
 def shard_schema(columns: Sequence[str], grouped: bool = False, history: int = 0) -> pa.Schema:
-    """grouped: the log says which rows were shown together; history: items of one (history.py)."""
+    """columns: of the fields' values; grouped: the log says which rows were shown together; history: items of
+    one (history.py).
+    """
     group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
     return pa.schema(
         [

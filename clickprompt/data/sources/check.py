@@ -24,6 +24,7 @@ from clickprompt.data.sources.schema import TimeRule
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.buckets import bucket, quantile_edges
 from clickprompt.data.transform.instants import day_of, instants
+from clickprompt.data.transform.multi import named
 from clickprompt.data.transform.row_transform import KEY, FieldRule, table_with_nulls, with_nulls
 from clickprompt.data.transform.values import BadValue
 from clickprompt.errors import DataError, InputError
@@ -191,7 +192,7 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
         }
         for key, (count, example) in lost.items()
     ]
-    fields = {name: pa.concat_arrays(columns) for name, columns in gathered.items()}
+    fields = {name: named(pa.concat_arrays(columns)) for name, columns in gathered.items()}
     return _Sample(
         label, pa.concat_arrays(times).to_numpy(zero_copy_only=False), fields, seen, found, findings
     )

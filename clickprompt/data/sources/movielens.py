@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from clickprompt.config import DEFAULT_VALUES
 from clickprompt.data.sources.raw import (
     LogRows,
     RawPart,
@@ -26,6 +27,7 @@ from clickprompt.data.sources.raw import (
     read_lines,
     read_part_bytes,
 )
+from clickprompt.data.transform.multi import BETWEEN
 from clickprompt.data.transform.row_transform import KEY
 from clickprompt.errors import DataError
 from clickprompt.io import storage
@@ -154,6 +156,7 @@ class _MovieLens(Source):
     fields = (*USER_FIELDS, *ITEM_FIELDS)
     user, item = "user", "item"
     item_field = "Movie ID"
+    may_be_multi = ("Film genre",)
     where_to_get: str
     log: _File
     users: _File
@@ -207,6 +210,10 @@ class _MovieLens(Source):
     def _uri(self, file: _File) -> str:
         return storage.join(self.raw_dir, file.name)
 
+    def _genres(self, found: Sequence[str]) -> str:
+        """Return the first genre, or all of them `together`."""
+        return BETWEEN.join(found[: DEFAULT_VALUES if "Film genre" in self.multi else 1])
+
     def _malformed(self, part: RawPart, data: bytes) -> DataError:
         """Find the malformed line by looking at each one: slow, but done only once, for the message."""
         for row, line in enumerate(data.split(b"\n")):
@@ -255,7 +262,7 @@ class MovieLens1M(_MovieLens):
                 self.users, USER_FIELDS, lambda v: [v[0], GENDERS[v[1]], AGES_1M[v[2]], JOBS_1M[v[3]], v[4]]
             ),
             "item": self._read(
-                self.items, ITEM_FIELDS, lambda v: [v[0], _YEAR.sub("", v[1]), v[2].split("|")[0]]
+                self.items, ITEM_FIELDS, lambda v: [v[0], _YEAR.sub("", v[1]), self._genres(v[2].split("|"))]
             ),
         }
 
@@ -283,8 +290,8 @@ class MovieLens100K(_MovieLens):
     def tables(self) -> dict[str, pa.Table]:
         def genre(v: list[str]) -> str:
             if self.atomic:
-                return v[3].split(" ")[0]
-            return next((name for name, flag in zip(GENRES_100K, v[5:], strict=True) if flag == "1"), "")
+                return self._genres(v[3].split(" "))
+            return self._genres([name for name, flag in zip(GENRES_100K, v[5:], strict=True) if flag == "1"])
 
         return {
             "user": self._read(self.users, USER_FIELDS, lambda v: [v[0], GENDERS[v[2]], v[1], v[3], v[4]]),

@@ -1,5 +1,6 @@
 """The interface of a source, and the reading of raw text files in pieces."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from clickprompt.data.prepared.dataset import slug
+from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.transform.row_transform import FieldRule
-from clickprompt.errors import DataError
+from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
 __all__ = [
@@ -89,13 +91,14 @@ class LogRows:
 
     label [N] int8, null if the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
     values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
-    ranked against each other, if the log says so.
+    ranked against each other, if the log says so; history [N] lists of strings, newest first, if it has them.
     """
 
     label: pa.Array
     timestamp: pa.Array
     values: dict[str, pa.Array]
     group: pa.Array | None = None
+    history: pa.Array | None = None
     findings: Findings = field(default_factory=Findings)
 
     def __len__(self) -> int:
@@ -115,7 +118,10 @@ class Source(ABC):
     # default split; "hash": the log has no timestamps; "column": its timestamps are numbers of splits
     split: str = "time"
     template: str = "sentence"  # default way from a row to its text (data/text/template.py)
+    may_be_multi: tuple[str, ...] = ()  # fields that have several values in the raw files
+    multi: tuple[str, ...] = ()  # those of them whose values all count (`take: each`)
     history: int | None = None  # default number of a user's earlier rows that each row knows
+    history_column: HistoryColumn | None = None  # the log's own, instead
     history_of: str = "clicks"  # which of them: clicks, or all
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
@@ -184,7 +190,28 @@ class Source(ABC):
         """Return how raw values become the fields' texts: by default unchanged, from columns named like the
         fields.
         """
-        return [FieldRule(FieldSchema(name=name, column=slug(name))) for name in self.fields]
+        several = FieldSchema(name="-", column="-", kind="multi", separator="|", take="each")
+        return [
+            FieldRule(
+                several.model_copy(update={"name": name, "column": slug(name)})
+                if name in self.multi
+                else FieldSchema(name=name, column=slug(name))
+            )
+            for name in self.fields
+        ]
+
+    def with_multi(self, names: Sequence[str]) -> "Source":
+        """Return the log with all values of these fields. Raises InputError for one that has no more."""
+        for name in names:
+            if name not in self.may_be_multi:
+                known = ", ".join(self.may_be_multi) or "none"
+                raise InputError(
+                    f"multi={name}: not a field of {self.name} that has several values (those are: {known}); "
+                    "a log of your own says it in its schema, by take: each"
+                )
+        some = copy.copy(self)
+        some.multi = tuple(names)
+        return some
 
     @classmethod
     def item_fields(cls) -> tuple[str, ...]:

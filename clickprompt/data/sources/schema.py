@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from clickprompt.config.history import MOST_HISTORY
 from clickprompt.config.mistakes import enumerated, mistakes_of
+from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES
 from clickprompt.data.prepared.dataset import field_columns
+from clickprompt.data.sources.history_schema import HistoryColumn, HistoryRule
+from clickprompt.data.sources.plain_yaml import PlainYaml
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
 
@@ -112,10 +114,18 @@ class FieldSchema(_Frozen):
         min_length=1,
         description="multi: separator of the values, if they are one text",
     )
-    take: Literal["first", "all"] = Field(
+    take: Literal["first", "all", "each"] = Field(
         default="first",
         description="multi: first takes the first value; all joins them by commas, so that each "
-        "combination is a value of its own",
+        "combination is a value of its own; each takes every value as one of its own",
+    )
+    # The default is left out, so that a schema without it keeps its fingerprint
+    most: int | None = Field(
+        default=None,
+        ge=2,
+        le=MOST_VALUES,
+        description=f"multi, each: values of a row that are taken, the first ones; default: {DEFAULT_VALUES}",
+        exclude_if=lambda most: most is None,
     )
     # the default is left out, so that a schema without min_count keeps its fingerprint
     min_count: int = Field(
@@ -125,6 +135,11 @@ class FieldSchema(_Frozen):
         "has its id, also one that only comes later",
         exclude_if=lambda count: count == 1,
     )
+
+    @property
+    def most_values(self) -> int | None:
+        """Return how many values a row has at most; None if it has one."""
+        return (self.most or DEFAULT_VALUES) if self.take == "each" else None
 
     @field_validator("name")
     @classmethod
@@ -160,6 +175,8 @@ class FieldSchema(_Frozen):
                 raise ValueError(
                     f"field {self.name}: a numeric field has one rule; give one of {', '.join(rules)}"
                 )
+        if self.most is not None and self.take != "each":
+            raise ValueError(f"field {self.name}: most is for take: each; set that, or leave most out")
         if self.edges is not None and (not self.edges or any(not a < b for a, b in pairwise(self.edges))):
             raise ValueError(
                 f"field {self.name}: edges={list(self.edges)} do not increase; sort them, each once"
@@ -170,7 +187,7 @@ class FieldSchema(_Frozen):
 _RULES = {
     "categorical": ("type", "values", "remove", "max_characters"),
     "numeric": ("edges", "round", "quantiles", "log"),
-    "multi": ("separator", "take"),
+    "multi": ("separator", "take", "most"),
 }
 """kind → options that only this kind takes"""
 
@@ -285,11 +302,10 @@ class TableSchema(FileOptions):
     )
     k_core: Annotated[int, Field(ge=0)] = 0
     # Defaults are left out, so that a schema without histories keeps its fingerprint
-    history: int | None = Field(
+    history: HistoryRule | None = Field(
         default=None,
-        ge=1,
-        le=MOST_HISTORY,
-        description="number of the user's earlier rows whose items each row knows; needs user and item",
+        description="number of the user's earlier rows whose items each row knows; needs user and item; or a "
+        "column that has such items: {column, length, separator, newest}",
         exclude_if=lambda history: history is None,
     )
     history_of: Literal["clicks", "all"] = Field(
@@ -327,6 +343,28 @@ class TableSchema(FileOptions):
             field_columns([field.name for field in self.fields])
         except DataError as error:
             raise ValueError(str(error)) from error
+        several = [field for field in self.fields if field.most_values]
+        if self.fields[0] in several:
+            raise ValueError(
+                f"field {several[0].name}: has several values, and the text begins with it; put it behind "
+                "another"
+            )
+        for role in ("user", "item"):
+            if getattr(self, role) in [field.column for field in several]:
+                raise ValueError(f"{role}: a row has one; leave take: each out of its field")
+        if isinstance(self.history, HistoryColumn):
+            if self.history_of != "clicks":
+                raise ValueError("history_of: a column of the log says itself what is in it; leave it out")
+            item = next((field for field in self.fields if field.column == self.item), None)
+            if item is None:
+                raise ValueError(
+                    "history: no field is the item's; name its column as item, and make it a field"
+                )
+            if item.kind != "categorical" or item.values or item.remove or item.max_characters:
+                raise ValueError(
+                    f"history: its items are compared with the field {item.name} as it is in the log; leave "
+                    "kind, values, remove and max_characters out there"
+                )
         if self.k_core > 1 and not (self.user and self.item):
             raise ValueError(f"k_core={self.k_core} needs user and item; name their columns")
         if self.timestamp and self.split:
@@ -344,48 +382,10 @@ class TableSchema(FileOptions):
         return (table, name) if point and table in self.tables else None
 
 
-class _PlainYaml(yaml.SafeLoader):
-    """YAML read by version 1.2: `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they look
-    like.
-    """
-
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        found = super().construct_scalar(node)
-        if isinstance(found, str) and re.search("[\ud800-\udfff]", found):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{found!r} holds half a surrogate pair, which is not text", node.start_mark
-            )
-        return found
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice!r} is there twice", node.start_mark
-            )
-        for key, _ in node.value:  # 1 and true are two keys, but would be one in a dict
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
-_NUMBER = r"(0|[1-9][0-9]*)"
-_PlainYaml.yaml_implicit_resolvers = {}
-for _tag, _expression, _first in (
-    ("bool", "true|false", "tf"),
-    ("null", "null|~|", "n~"),
-    ("int", f"[-+]?{_NUMBER}", "-+0123456789"),
-    ("float", rf"[-+]?({_NUMBER}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
-    ("merge", "<<", "<"),
-):
-    _firsts = [*_first, ""] if _tag == "null" else [*_first]
-    _PlainYaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_expression})$"), _firsts)
-
-
 def load_schema(uri: str) -> TableSchema:
     """Read a schema. Raises ConfigError naming the file and every mistake: the key, the value, the rule."""
     try:
-        content = yaml.load(storage.read_bytes(uri).decode(), Loader=_PlainYaml)  # noqa: S506 - a safe loader
+        content = yaml.load(storage.read_bytes(uri).decode(), Loader=PlainYaml)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); mend the file") from error
     if not isinstance(content, dict):

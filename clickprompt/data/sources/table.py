@@ -6,7 +6,6 @@ that are joined to it by a key.
 # pyright: reportAttributeAccessIssue=false
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 
 from clickprompt.config import SPLITS
 from clickprompt.data.sources.file_options import file_format, nulls_of
+from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.joined_table import read_joined_table
 from clickprompt.data.sources.raw import Example, Findings, LogRows, RawPart, Source, table_key
 from clickprompt.data.sources.reading import (
@@ -30,9 +30,10 @@ from clickprompt.data.sources.reading import (
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.explode import exploded
+from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
-from clickprompt.data.transform.values import kind_of, labels, texts
+from clickprompt.data.transform.values import hashes, kind_of, labels, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
@@ -54,7 +55,11 @@ class Table(Source):
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
         self.template = self.schema.template
-        self.history, self.history_of = self.schema.history, self.schema.history_of
+        history, self.history_of = self.schema.history, self.schema.history_of
+        if isinstance(history, HistoryColumn):
+            self.history_column = history
+        else:
+            self.history = history
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.user, self.item = (
@@ -146,7 +151,9 @@ class Table(Source):
     def reading(self) -> dict[str, Any]:
         explode = self.schema.explode
         options = {name: getattr(self.schema, name) for name in FileOptions.model_fields}
+        history = self.history_column
         return {
+            **({"history": history.model_dump(mode="json")} if history else {}),
             "explode": explode and explode.model_dump(mode="json"),
             "options": FileOptions(**options).model_dump(mode="json", exclude_defaults=True),
         }
@@ -272,10 +279,15 @@ class Table(Source):
                 if column and role not in values and self.k_core > 1:
                     name = column
                     values[role] = texts(columns[name], nulls)
+            history = None
+            if self.history_column:
+                name = self.history_column.column
+                item = next(one for one in self.rules() if one.schema.name == self.item)
+                history = newest_items(columns[name], self.history_column, item.number, nulls)
             group = None
             if schema.group:
                 name = schema.group
-                group = _hashes(texts(columns[name], nulls))
+                group = hashes(texts(columns[name], nulls))
             name = (schema.timestamp.column if schema.timestamp else schema.split) or ""
             timestamp, forms = self._timestamps(columns.get(name), len(rows), nulls)
         except BadValue as error:
@@ -288,7 +300,7 @@ class Table(Source):
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
             findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
-        return LogRows(label, timestamp, values, group, findings)
+        return LogRows(label, timestamp, values, group, history, findings)
 
     def _timestamps(
         self, column: pa.Array | None, rows: int, nulls: Sequence[str]
@@ -332,10 +344,18 @@ class Table(Source):
         cut = {
             what.removesuffix(" cut"): rows for what, rows in findings.counts.items() if what.endswith(" cut")
         }
-        return found + [
-            f"{name}: {rows:,} values were longer than max_characters, and are cut"
-            for name, rows in cut.items()
-        ]
+        return (
+            found
+            + [
+                f"{name}: {rows:,} values were longer than max_characters, and are cut"
+                for name, rows in cut.items()
+            ]
+            + [
+                f"{what.removesuffix(' shortened')}: {rows:,} rows have more values; the first count"
+                for what, rows in findings.counts.items()
+                if what.endswith(" shortened")
+            ]
+        )
 
     def _columns(self) -> list[str]:
         """Return the columns that the schema needs of the log, after `explode` if there is one."""
@@ -352,6 +372,7 @@ class Table(Source):
             schema.user,
             schema.item,
             schema.group,
+            self.history_column and self.history_column.column,
         ]
         return list(dict.fromkeys(name for name in named if name))
 
@@ -374,13 +395,3 @@ def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:
             f"write both alike, or give the field {field.name} type: integer, with which a fraction is an "
             "error"
         )
-
-
-def _hashes(values: pa.Array) -> pa.Array:
-    """Return int64 numbers that tell the values apart; −1 for a missing one."""
-    encoded = values.dictionary_encode()
-    digests = [
-        hashlib.blake2b(value.encode(), digest_size=8).digest() for value in encoded.dictionary.to_pylist()
-    ]
-    numbers = np.append(np.frombuffer(b"".join(digests), dtype=np.int64) & np.int64(2**62 - 1), np.int64(-1))
-    return pa.array(numbers[encoded.indices.fill_null(len(digests)).to_numpy()])

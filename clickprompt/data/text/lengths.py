@@ -1,6 +1,6 @@
 """Measure how long the rows' texts are, against what a PLM reads at most, before the training starts.
 
-Shape legend: B rows, F fields.
+Shape legend: B rows, F fields, V further values of fields.
 """
 
 from collections.abc import Sequence
@@ -49,13 +49,16 @@ def text_lengths(
     for split in splits:
         for group in range(len(dataset.row_group_counts(split))):
             part = dataset.read_row_groups(split, [group])
-            # [B, F]
-            field_ids = np.stack([part.column(column).to_numpy() for column in dataset.columns], axis=1)
+            # [B, F + V]
+            field_ids = np.stack([part.column(column).to_numpy() for column in dataset.value_columns], axis=1)
             lengths = table.lengths(field_ids)
             rows += len(lengths)
             long = field_ids[lengths > limit]
             over += len(long)
-            lost += (~table.kept(long, limit)).sum(axis=0)
+            of_segments = ~table.kept(long, limit)
+            lost += [
+                of_segments[:, table.segment_fields == field].any(axis=1).sum() for field in range(len(lost))
+            ]
             if lengths.max(initial=0) > longest:
                 longest, where = int(lengths.max()), split
                 row_id = part.column("row_id")[int(lengths.argmax())].as_py()

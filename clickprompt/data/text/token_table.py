@@ -1,6 +1,7 @@
 """The token table, which makes tokenizing a row a look-up (DESIGN §3.2). token_table_build.py builds it.
 
-Shape legend: B rows, F fields, Z tokens of the longest row, T tokens of all segments.
+Shape legend: B rows, F fields, V further values of fields, P = F + V segments of a row, Z tokens of the
+longest row, T tokens of all segments.
 """
 
 import functools
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clickprompt.config import Multi, multi_columns
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.click_text import ClickText
 from clickprompt.data.text.mapped import mapped_folder
@@ -36,6 +38,9 @@ class TokenTable:
     from the segment's first token. With a `max_length`, rows that are longer lose whole segments
     (`kept_segments`); a segment that becomes the first one this way keeps its leading separator.
 
+    A further value of a field (config/multi.py) has a segment of its own, behind the field's first: "Film
+    genre is Drama. Film genre is War."
+
     `click`: the texts end with the click (`with_click`). Its segment stands before the family's closing
     tokens and is treated as they are: it is never lost, and belongs to no field.
 
@@ -62,6 +67,11 @@ class TokenTable:
         self.width_multiple = width_multiple
         self._sizes = np.array(meta["field_sizes"], dtype=np.int64)
         self._bases = np.cumsum(self._sizes) - self._sizes
+        of_columns = [*range(len(self._sizes)), *multi_columns(Multi.all_of(meta.get("multi"))).values()]
+        self._order = np.argsort(of_columns, kind="stable")  # the columns in the order of the text
+        self.segment_fields = np.array(of_columns)[self._order]
+        """[P]: the field of each segment"""
+        self._further = self._order >= len(self._sizes)
         self._prefix = np.array(meta["prefix"], dtype=np.int64)
         segment = click.tokens if click is not None else ()
         self._suffix = np.array([*segment, *meta["suffix"]], dtype=np.int64)
@@ -170,12 +180,11 @@ class TokenTable:
         return attention_mask.sum(axis=1) - len(self._suffix) + self.click.place
 
     def segment_lengths(self, field_ids: np.ndarray) -> np.ndarray:
-        """Return [B, F] int64: tokens of each cell's segment."""
-        cells = self._cells(field_ids)
-        return self.offsets[cells + 1] - self.offsets[cells]
+        """Return [B, P] int64: tokens of each segment; 0 where a field has no further value."""
+        return self._counts(self._cells(field_ids), None, None)
 
     def kept(self, field_ids: np.ndarray, max_length: int) -> np.ndarray:
-        """Return [B, F] bool: the segments of each row that stay under `max_length`."""
+        """Return [B, P] bool: the segments of each row that stay under `max_length`."""
         return kept_segments(self.segment_lengths(field_ids), max_length - self.fixed_length)
 
     def lengths(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
@@ -188,9 +197,9 @@ class TokenTable:
         """Return the tokens of the rows' sentences, padded on the right to the longest of them, or to the
         multiple above.
 
-        field_ids [B, F] integers, each field counted from 0; text [B] bool, or [B, F] for each segment: rows
-        with False get only the special tokens (and the click's), or, if the family puts none around a text,
-        one padding token that is not masked out, because attention over nothing is undefined.
+        field_ids [B, F + V] integers, each field counted from 0; text [B] bool, or [B, F] for each field:
+        rows with False get only the special tokens (and the click's), or, if the family puts none around a
+        text, one padding token that is not masked out, because attention over nothing is undefined.
 
         Returns input_ids [B, Z] int64 and attention_mask [B, Z] int64 (1 = token).
         """
@@ -227,14 +236,14 @@ class TokenTable:
         # A token's place in its segment
         inside = np.arange(int(flat.sum())) - np.repeat(np.cumsum(flat) - flat, flat)
         start, stop = (np.repeat(self.value_spans[cells, side].ravel(), flat) for side in (0, 1))
-        field = np.repeat(np.tile(np.arange(cells.shape[1], dtype=np.int16), len(cells)), flat)
+        field = np.repeat(np.tile(self.segment_fields.astype(np.int16), len(cells)), flat)
         result[self._text_positions(counts, result.shape[1])] = np.where(
             (inside >= start) & (inside < stop), field, -1
         )
         return result
 
     def _row_lengths(self, counts: np.ndarray) -> np.ndarray:
-        """Return [B] int64: tokens of rows with `counts` [B, F] tokens per segment; at least the one token of
+        """Return [B] int64: tokens of rows with `counts` [B, P] tokens per segment; at least the one token of
         `assemble`.
         """
         return np.maximum(counts.sum(axis=1) + self.fixed_length, 1)
@@ -254,25 +263,29 @@ class TokenTable:
         return (positions >= before) & (positions < (before + counts.sum(axis=1))[:, None])
 
     def _counts(self, cells: np.ndarray, text: np.ndarray | None, max_length: int | None) -> np.ndarray:
-        """Return [B, F] int64: tokens that each segment puts into its row."""
+        """Return [B, P] int64: tokens that each segment puts into its row."""
         counts = self.offsets[cells + 1] - self.offsets[cells]
+        if self._further.any():
+            counts[self._further & (cells == self._bases[self.segment_fields])] = 0
         if text is not None:
-            counts *= text if text.ndim == 2 else text[:, None]
+            counts *= text[:, self.segment_fields] if text.ndim == 2 else text[:, None]
         if max_length is not None and max_length < self.max_length:
             counts *= kept_segments(counts, max_length - self.fixed_length)
         return counts
 
     def _cells(self, field_ids: np.ndarray) -> np.ndarray:
-        """Return [B, F] int64: each cell's number in `offsets` and `value_spans`."""
+        """Return [B, P] int64: each segment's number in `offsets` and `value_spans`."""
         ids = np.asarray(field_ids, dtype=np.int64)
-        if ids.ndim != 2 or ids.shape[1] != len(self._sizes):
-            raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {len(self._sizes)}]")
-        if ids.size and ((ids < 0) | (ids >= self._sizes)).any():
+        if ids.ndim != 2 or ids.shape[1] != len(self._order):
+            raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {len(self._order)}]")
+        if self._further.any():
+            ids = ids[:, self._order]
+        if ids.size and ((ids < 0) | (ids >= self._sizes[self.segment_fields])).any():
             raise ValueError(
                 "field_ids hold an id outside its field's vocabulary; they belong to another dataset "
                 "than the token table"
             )
-        return ids + self._bases
+        return ids + self._bases[self.segment_fields]
 
 
 def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:

@@ -3,10 +3,12 @@ the table's files as they come, and only a few numbers per value stay in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clickprompt.config import multi_columns
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.segments import Encoded, SegmentEncoder, find_encoder
 from clickprompt.data.text.template import special_ids, surrounding, tokenizer_fingerprint
@@ -55,6 +57,7 @@ def build_token_table(
             "all_special_ids": sorted(tokenizer.all_special_ids),
             "vocab_size": len(tokenizer),
             "max_length": len(prefix) + len(suffix) + longest,
+            **({"multi": [asdict(one) for one in dataset.multi]} if dataset.multi else {}),
         }
         storage.write_json(storage.join(target, META), meta)
     return TokenTable.open(dataset, tokenizer)
@@ -85,4 +88,4 @@ def _write_arrays(target: str, dataset: Dataset, encoder: SegmentEncoder, encode
     for name, array in (("offsets", offsets), ("value_spans", np.concatenate(spans))):
         with storage.open_output(array_file(target, name)) as stream:
             stream.write(array.astype(ARRAYS[name], copy=False).data)
-    return int(longest.sum())
+    return int(longest.sum()) + sum(int(longest[field]) for field in multi_columns(dataset.multi).values())

@@ -21,10 +21,13 @@ import pyarrow.compute as pc
 
 from clickprompt.config import History
 from clickprompt.data.prepared.dataset import Dataset, read_table
+from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, significant
 from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.history_lists import newest_items
+from clickprompt.data.transform.multi import apart, in_places, together
 from clickprompt.data.transform.values import (
     all_of,
     canonical_number,
@@ -108,13 +111,20 @@ def field_texts(
     rule: FieldRule, column: pa.Array, nulls: Sequence[str], note: Callable[[str, int], None] | None = None
 ) -> pa.Array:
     """Return [B] strings, null where a value is missing. Numbers whose buckets aren't fitted yet come as
-    numbers of a few digits.
+    numbers of a few digits, several values of a field `together` (multi.py).
 
-    note: called with the values that were cut, and how many. Raises BadValue for the first value that the
+    note: called with what was cut, and in how many rows. Raises BadValue for the first value that the
     rule can't read.
     """
     schema = rule.schema
     if schema.kind == "multi":
+        if schema.most_values:
+            # UNKNOWN is the text of id 0, so it is no value of its own
+            several = lists(column, schema.separator, [*nulls, UNKNOWN])
+            longer = pc.sum(pc.greater(pc.list_value_length(several), schema.most_values)).as_py()
+            if note and longer:
+                note(f"{schema.name} shortened", longer)
+            return together(several, column, schema.most_values)
         several = lists(column, schema.separator, nulls)
         return first_of(several) if schema.take == "first" else all_of(several)
     if kind_of(column.type) == "list":
@@ -164,26 +174,29 @@ def _blank_is_null(found: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True)
 class Transformed:
-    """Transformed rows. `texts`: [B] strings of each field, null where the value is missing; `field_ids` [B,
-    F] int64, 0 for missing and unseen values.
+    """Transformed rows. `texts`: [B] strings of each field, null where the value is missing, several values
+    of a field `together` (multi.py); `field_ids` [B, F] int64, 0 for missing and unseen values.
     """
 
     texts: list[pa.Array]
     field_ids: np.ndarray
+    further: np.ndarray | None = None
+    """[B, V] int64: ids of the fields' further values (config/multi.py), 0 for none"""
     history: np.ndarray | None = None
     """[B, N] int64: ids of the items of what the user did before, newest first, 0 for none"""
 
     @property
     def all_ids(self) -> np.ndarray:
-        """Return the ids as the CTR tower reads them, [B, F + N]."""
-        return self.field_ids if self.history is None else np.concatenate([self.field_ids, self.history], 1)
+        """Return the ids as the CTR tower reads them, [B, F + V + N]."""
+        parts = [self.field_ids, self.further, self.history]
+        return np.concatenate([part for part in parts if part is not None], 1)
 
     def known(self) -> np.ndarray:
         """Return [F]: rows whose value has an id of its own."""
         return (self.field_ids > 0).sum(axis=0)
 
     def shown(self, field: int) -> pa.Array:
-        """Return [B] strings as they stand in the sentence."""
+        """Return [B] strings as they stand in the sentence, of a field with one value."""
         return self.texts[field].fill_null(UNKNOWN)
 
 
@@ -200,11 +213,13 @@ class RowTransform:
         explode: Explode | None = None,
         options: FileOptions | None = None,
         history: History | None = None,
+        history_column: HistoryColumn | None = None,
     ) -> None:
-        """history: the rows have a column `HISTORY` with items: a list of their field's values, newest first,
-        or a text with | between them.
+        """history: the rows have a column with items: the log's own (`history_column`), or `HISTORY`, a list
+        of their field's values, newest first, or a text with | between them.
         """
         self.history = history
+        self.history_column = history_column
         self.rules = list(rules)
         self.explode = explode
         self.options = options or FileOptions()
@@ -236,7 +251,8 @@ class RowTransform:
         explode = described["explode"] and Explode.model_validate(described["explode"])
         rules = [FieldRule.from_json(rule) for rule in described["fields"]]
         options = FileOptions.model_validate(described["options"])
-        return cls(rules, values, tables, explode, options, history)
+        column = described.get("history") and HistoryColumn.model_validate(described["history"])
+        return cls(rules, values, tables, explode, options, history, column)
 
     @classmethod
     def of_dataset(cls, dataset: Dataset) -> "RowTransform":
@@ -253,7 +269,12 @@ class RowTransform:
         are to be.
         """
         columns = dict.fromkeys(rule.column for rule in self.rules)
-        return [*columns, *([HISTORY] if self.history else ())]
+        columns |= dict.fromkeys([self._history_name] if self.history else ())
+        return [*columns]
+
+    @property
+    def _history_name(self) -> str:
+        return self.history_column.column if self.history_column else HISTORY
 
     def file_columns(self, present: Collection[str]) -> list[str]:
         """Return the columns that a file must have: the log's, or those that the rows are exploded from.
@@ -288,31 +309,34 @@ class RowTransform:
             except BadValue as error:
                 error.column = rule.column
                 raise
-        ids = [
-            self._ids(number, column, columns[self.rules[number].column].type)
-            for number, column in enumerate(found)
-        ]
-        history = self._history_ids(columns[HISTORY], nulls) if self.history else None
-        return Transformed(found, np.stack(ids, axis=1), history)
+        ids, further = [], []
+        for number, (rule, column) in enumerate(zip(self.rules, found, strict=True)):
+            if rule.schema.most_values:
+                values = apart(column)
+                of_values = self._ids(number, values.flatten(), pa.string())
+                own, *others = in_places(values, of_values, rule.schema.most_values).T
+                further += others
+            else:
+                own = self._ids(number, column, columns[rule.column].type)
+            ids.append(own)
+        history = self._history_ids(columns[self._history_name], nulls) if self.history else None
+        return Transformed(
+            found, np.stack(ids, axis=1), np.stack(further, axis=1) if further else None, history
+        )
 
     def _history_ids(self, column: pa.Array, nulls: Sequence[str]) -> np.ndarray:
-        """Return [B, N] ids of the first N items of each list."""
+        """Return [B, N] ids of each row's N newest items."""
         assert self.history is not None
+        length, number = self.history.length, self.rules[self.history.field].number
+        separator = None if kind_of(column.type) == "list" else _BETWEEN_ITEMS
+        default = HistoryColumn(column=HISTORY, length=length, separator=separator, newest="first")
         try:
-            items = lists(column, None if kind_of(column.type) == "list" else _BETWEEN_ITEMS, nulls)
+            items = newest_items(column, self.history_column or default, number, nulls)
         except BadValue as error:
-            error.column = HISTORY
+            error.column = self._history_name
             raise
-        sizes = pc.list_value_length(items).fill_null(0).to_numpy()
-        flat = items.flatten()
-        number = self.rules[self.history.field].number
-        ids = self._ids(self.history.field, canonical_number(flat) if number else flat, flat.type)
-        rows = np.repeat(np.arange(len(items)), sizes)
-        places = np.arange(len(flat)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        found = np.zeros((len(items), self.history.length), dtype=np.int64)
-        kept = places < self.history.length
-        found[rows[kept], places[kept]] = ids[kept]
-        return found
+        ids = self._ids(self.history.field, items.flatten(), pa.string())
+        return in_places(items, ids, length, gaps=True)
 
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
         """Return the ids, [B] int64."""

@@ -10,6 +10,7 @@ rule.
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
+import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ __all__ = [
     "canonical_number",
     "cut",
     "first_of",
+    "hashes",
     "is_in",
     "is_missing",
     "kind_of",
@@ -201,6 +203,16 @@ def cut(texts: pa.StringArray, longest: int) -> tuple[pa.StringArray, int]:
     """Return texts of at most `longest` characters (code points), and how many were longer."""
     long = pc.sum(pc.greater(pc.utf8_length(texts), longest)).as_py() or 0
     return (pc.utf8_slice_codeunits(texts, 0, longest) if long else texts), long
+
+
+def hashes(values: pa.Array) -> pa.Array:
+    """Return int64 numbers that tell the values apart; −1 for a missing one."""
+    encoded = values.dictionary_encode()
+    digests = [
+        hashlib.blake2b(value.encode(), digest_size=8).digest() for value in encoded.dictionary.to_pylist()
+    ]
+    numbers = np.append(np.frombuffer(b"".join(digests), dtype=np.int64) & np.int64(2**62 - 1), np.int64(-1))
+    return pa.array(numbers[encoded.indices.fill_null(len(digests)).to_numpy()])
 
 
 def _text_numbers(column: pa.StringArray, nulls: Sequence[str]) -> pa.DoubleArray:

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.config import Config, FinetuneConfig, History, PretrainConfig, load_config, replaced
+from clickprompt.config import (
+    Config,
+    FinetuneConfig,
+    History,
+    PretrainConfig,
+    load_config,
+    multi_columns,
+    replaced,
+)
 from clickprompt.data.micro_batches import equal_in_tokens
 from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.data.text.model_table import open_model_table
@@ -63,6 +71,8 @@ class Sizes:
     tokens_from: str
     history: int = 0
     """items of a row's history"""
+    further: int = 0
+    """columns of further values, of fields of which rows have several"""
 
     @property
     def field_sizes(self) -> list[int]:
@@ -119,7 +129,7 @@ def size_training(
     return {
         "stage": stage_name,
         "objective": objective,
-        "data": asdict(sizes),
+        "data": {name: value for name, value in asdict(sizes).items() if name != "further" or value},
         "parameters": {**parameters, "total": sum(parameters.values()), "trained": _trained(model)},
         "workers": runtime.min_workers,
         "on_gpu": on_gpu,
@@ -139,7 +149,7 @@ def size_training(
         # export (sharded tables in a file)
         "host_bytes": _LIBRARIES + built + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
-            [str(index) for index in range(sizes.fields + sizes.history)],
+            [str(index) for index in range(sizes.fields + sizes.further + sizes.history)],
             config.data.chunk_batches * stage.global_batch_size,
         ),
         # On disk; a worker maps them and reads those of its rows
@@ -224,7 +234,8 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
         where += ", changed as given"
     tokens, tokens_from = _tokens(config, stage, dataset, given["tokens"])
     history = dataset.history.length if dataset is not None and dataset.history else 0
-    return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from, history=history)  # pyright: ignore[reportArgumentType]
+    columns = {"history": history, "further": len(multi_columns(dataset.multi)) if dataset is not None else 0}
+    return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from, **columns)  # pyright: ignore[reportArgumentType]
 
 
 def _tokens(
@@ -242,7 +253,7 @@ def _tokens(
         except DataError:  # not tokenized yet
             return min(_TOKENS, limit or _TOKENS), "assumed, until there is a token table"
         columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, stage.global_batch_size))
-        ids = np.stack([columns[column] for column in dataset.columns], axis=1)
+        ids = np.stack([columns[column] for column in dataset.value_columns], axis=1)
         lengths = table.lengths(ids, limit)
         if stage.micro_batches_equal_in == "tokens":
             parts = equal_in_tokens(lengths, stage.micro_batch_size)

@@ -146,9 +146,14 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
                 f"{uri}: was prepared with {name}={options[name]}, not {value}; --append keeps "
                 "it, leave it out"
             )
-    if "history" in manifest["options"]:
+    if dataset.history is not None:
         raise InputError(
             f"{uri}: has histories, which --append can't go on with; prepare all raw files in a new place"
+        )
+    if dataset.multi:
+        raise InputError(
+            f"{uri}: has a field with take: each, which --append can't go on with; prepare all raw files in "
+            "a new place"
         )
     if "sample_users" in manifest["options"]:
         raise InputError(

@@ -12,6 +12,7 @@ from clickprompt.config import Config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.data.text.text_vectors import TextVectors, write_text_vectors
+from clickprompt.errors import ConfigError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.runtime.by_size import here
@@ -47,7 +48,14 @@ def embed_values(dataset: Dataset, config: Config, size: int) -> TextVectors:
 
 
 def open_text_vectors(dataset: Dataset, config: Config) -> TextVectors:
-    """Open what `embed_values` has stored. Raises DataError as TextVectors.open does."""
+    """Open what `embed_values` has stored. Raises DataError as TextVectors.open does, and ConfigError for a
+    field of several values.
+    """
+    if dataset.multi:
+        raise ConfigError(
+            f"ctr.text_embeddings={config.ctr.text_embeddings} is for fields of one value, and "
+            f"{dataset.field_names[dataset.multi[0].field]} has several; set ctr.text_embeddings=none"
+        )
     return TextVectors.open(dataset, vectors_fingerprint(config), str(config.plm.path))
 
 

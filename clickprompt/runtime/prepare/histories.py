@@ -2,6 +2,8 @@
 
 A task finds the histories of one share of the users, reading four columns of all coded files, and writes a
 record batch for each file. So no task holds more than its users' rows, and a file finds its own again.
+
+A log's own histories (data/transform/history_lists.py) have their items' codes from the beginning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +20,12 @@ from clickprompt.data.prepared.history import EVENTS, items_before
 from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Source, log_column_of
+from clickprompt.data.transform.multi import in_places
 from clickprompt.data.transform.row_transform import HISTORY
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare.fan_out import FanOut
 
-__all__ = ["Histories", "check_history", "find_histories", "with_history"]
+__all__ = ["Histories", "check_history", "find_histories", "own_codes", "own_histories", "with_history"]
 
 _ROWS_PER_BUCKET = 1 << 19  # rows whose histories one task holds: 40 MB for 20 items each
 
@@ -32,7 +35,7 @@ class Histories:
     """Where the histories of a coded log are."""
 
     parts: tuple[str, ...]
-    """files of the users' shares: record batch i belongs to the log's file i"""
+    """files of the users' shares: record batch i belongs to the log's file i; none for a log's own"""
     length: int
     item: tuple[str, str]
     """log column and field column of the items"""
@@ -76,11 +79,13 @@ def find_histories(
     stage: str,
 ) -> Histories | None:
     """Find the histories that the options ask for; None if they don't."""
-    if "history" not in options:
+    if "history" not in options and source.history_column is None:
         return None
     roles = source.roles()
     user, item = (log_column_of(str(roles[role]), tables) for role in ("user", "item"))
     item_column = field_columns(source.fields)[source.fields.index(str(roles["item"]))]
+    if source.history_column is not None:
+        return Histories((), source.history_column.length, (item, item_column))
     # Rows without a user are of many users, so they have no history
     [coded] = [column for column in columns if column.name == user]
     nobody = len(coded) if coded.in_table else 0
@@ -99,7 +104,9 @@ def find_histories(
 
 
 def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
-    """Add the codes of their histories to the rows of coded file `number`."""
+    """Add the codes of their histories to the rows of coded file `number`, if they don't have them yet."""
+    if not histories.parts:
+        return rows
     parts = [staging.read_batch(part, number) for part in histories.parts]
     found = pa.Table.from_batches(parts).combine_chunks()
     order = np.argsort(found.column("row_id").to_numpy(), kind="stable")
@@ -110,6 +117,29 @@ def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
     for name in history_columns(histories.length):
         rows = rows.append_column(name, found.column(name))
     return rows
+
+
+def own_histories(rows: pa.Table, item: str, length: int) -> pa.Table:
+    """Return a parsed file's rows with their own histories, a column of lists, as places in the dictionary of
+    the log column `item`, which gets values that only histories have.
+    """
+    place, history = rows.schema.get_field_index(log_column(item)), rows.column(HISTORY).combine_chunks()
+    items = rows.column(place).chunk(0)
+    numbering = staging.Numbering(items.dictionary, grows=True)
+    [places] = numbering.codes([history.flatten()])
+    items = pa.DictionaryArray.from_arrays(items.indices, numbering.values)
+    rows = rows.set_column(place, log_column(item), items).drop_columns([HISTORY])
+    found = in_places(history, places.astype(np.int64) + 1, length, gaps=True).astype(np.int32) - 1
+    for name, column in zip(history_columns(length), found.T, strict=True):
+        rows = rows.append_column(name, pa.array(column))
+    return rows
+
+
+def own_codes(rows: pa.Table, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of `own_histories` as codes, given those of the dictionary's values; −1 for none."""
+    names = [name for name in history_columns(MOST_HISTORY) if name in rows.column_names]
+    places = {name: rows.column(name).to_numpy() for name in names}
+    return {name: np.where(column < 0, np.int32(-1), codes[column]) for name, column in places.items()}
 
 
 def _of_users(

@@ -5,10 +5,11 @@ values of one partition of a column (data/prepared/partitions.py); the driver ho
 that the log is joined to. So memory grows neither with the log nor with its vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from clickprompt.config import RuntimeConfig
+from clickprompt.config import Multi, RuntimeConfig, multi_columns
 from clickprompt.data.prepared.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
@@ -49,6 +50,7 @@ def prepare(
     seed: int = 0,
     sample_users: float | None = None,
     template: str | None = None,
+    multi: Sequence[str] = (),
     history: int | None = None,
     history_of: str | None = None,
     rows_per_shard: int = 65536,
@@ -67,6 +69,8 @@ def prepare(
 
     `template` is a name of TEMPLATES, how a row becomes text; without it the source's is used.
 
+    `multi`: fields of a known log of which a row keeps all values (the genres of a film), not only the first.
+
     With `history`, every row gets the items of so many earlier rows of its user (data/prepared/history.py),
     of clicks or of `all` rows (`history_of`); without it the source's is used.
 
@@ -79,6 +83,8 @@ def prepare(
     # Ray tasks run in folders of their own
     out_uri = storage.native(out_uri)
     source = get_source(source_name, raw_dir and storage.native(raw_dir))
+    if multi:
+        source = source.with_multi(multi)
     field_columns(source.fields)  # raises if two names give the same column
     if rows_per_shard < 1 or row_group_rows < 1:
         raise InputError(
@@ -108,6 +114,13 @@ def prepare(
         raise InputError(f"template {template!r} is unknown; known: {', '.join(TEMPLATES)}")
     if TEMPLATES[template] != TEMPLATE:
         options["template"] = template
+    if multi:
+        options["multi"] = [*multi]
+    if source.history_column and (history, history_of) != (None, None):
+        raise InputError(
+            f"history: {source.name} has its own in the column {source.history_column.column}; leave "
+            "--history and --history-of out, or history out of the schema"
+        )
     history = source.history if history is None else history
     if history is not None:
         options |= {"history": history, "history_of": history_of or source.history_of}
@@ -208,9 +221,11 @@ def _write_files(
     counted = count_rows(work, log, source.fields, starts, options, stage)
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
+    several = [(number, rule.schema.most_values) for number, rule in enumerate(rules)]
+    multi = [Multi(number, most) for number, most in several if most]
     histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
     shards, bounds, clicks = write_shards(
-        work, log, starts, sizes, options, stage, uri, ids, columns, histories
+        work, log, starts, sizes, options, stage, uri, ids, [*columns, *multi_columns(multi)], histories
     )
     described = write_vocabularies(work, uri, fields, columns)
     storage.delete_tree(stage)
@@ -218,10 +233,17 @@ def _write_files(
     of_users = {}
     if histories is not None:
         item = source.fields.index(str(source.roles()["item"]))
-        of_users = {"history": {"field": item, "length": histories.length, "events": options["history_of"]}}
+        of_users = {
+            "history": {
+                "field": item,
+                "length": histories.length,
+                "events": options.get("history_of", "column"),
+            }
+        }
     return {
         "format_version": FORMAT_VERSION,
         **of_users,
+        **({"multi": [asdict(one) for one in multi]} if multi else {}),
         "transform": write_transform(
             uri, source, rules, {key: in_buckets(table, rules) for key, table in tables.items()}
         ),

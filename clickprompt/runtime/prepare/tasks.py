@@ -20,11 +20,11 @@ from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
-from clickprompt.data.transform.row_transform import with_nulls
+from clickprompt.data.transform.row_transform import HISTORY, with_nulls
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.runtime.prepare.column_tasks import codes_in_file
-from clickprompt.runtime.prepare.histories import Histories, with_history
+from clickprompt.runtime.prepare.histories import Histories, own_codes, own_histories, with_history
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
@@ -68,6 +68,8 @@ def read_part(source: Source, part: RawPart, prefix: str) -> tuple[int, int, lis
             files.append(f"{prefix}-{len(files):04d}.arrow")
             encoded = staging.as_dictionaries(labelled, [log_column(name) for name in piece.values])
             _refuse_huge_values(part, encoded, list(piece.values))
+            if source.history_column:
+                encoded = own_histories(encoded, source.item, source.history_column.length)
             staging.write_rows(files[-1], encoded)
     return rows, kept, files, findings
 
@@ -77,7 +79,9 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     numbers = pa.array(np.arange(first, first + len(rows), dtype=np.int64))
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
     group = {} if rows.group is None else {"group": rows.group}
-    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **group, **values})
+    history = {} if rows.history is None else {HISTORY: rows.history}
+    more = {**group, **values, **history}
+    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **more})
 
 
 def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None:
@@ -148,6 +152,9 @@ def encode_file(
         table = table.append_column("group", rows.column("group"))
     for name, code in codes.items():
         table = table.append_column(log_column(name), pa.array(code))
+    if source.history_column:
+        for name, code in own_codes(rows, maps[source.item]).items():
+            table = table.append_column(name, pa.array(code))
     return _write_coded(to, table.filter(pa.array(matched))), unmatched
 
 

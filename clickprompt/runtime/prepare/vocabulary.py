@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clickprompt.config import Multi
 from clickprompt.data.prepared import staging
-from clickprompt.data.prepared.dataset import SPLITS, field_columns, vocabulary_file
+from clickprompt.data.prepared.dataset import SPLITS, field_columns, slug
 from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.data.prepared.schemas import vocabulary_schema
 from clickprompt.data.sources.raw import Source, log_column_of, table_key
@@ -26,6 +27,13 @@ from clickprompt.runtime.prepare.column_tasks import (
     write_kept,
 )
 from clickprompt.runtime.prepare.fan_out import FanOut
+from clickprompt.runtime.prepare.multi_values import (
+    count_values,
+    count_values_of_log,
+    ids_of_log,
+    kept_values,
+    write_value_ids,
+)
 
 __all__ = [
     "FieldValues",
@@ -82,12 +90,17 @@ def build_vocabulary(
     null, for values with too few training rows, and for a code that no row has and that adds no value.
     """
     keys = {name: log_column_of(name, tables) for name in source.fields}
-    rules, parts = [], {}
+    rules, parts, several = [], {}, {}
     calls: list[tuple[Any, ...]] = []
     for number, rule in enumerate(source.rules()):
         name = rule.schema.name
         least = source.min_count(name)
-        if (table := tables.get(keys[name])) is not None:
+        table = tables.get(keys[name])
+        if rule.schema.most_values:
+            several[number], parts[number] = _several(
+                work, source, table, number, rule, keys[name], counted, stage
+            )
+        elif table is not None:
             column = table.column(name).combine_chunks()
             rows = counted.of_column(keys[name], len(column))
             if rule.schema.quantiles is not None:
@@ -113,9 +126,48 @@ def build_vocabulary(
         zip(source.fields, field_columns(source.fields), strict=True)
     ):
         field = FieldValues.of(name, parts[number], source.min_count(name))
-        ids[keys[name]][field_column] = field.ids()
+        if number in several:
+            columns = [field_column, *Multi(number, len(several[number])).columns]
+            ids[keys[name]] |= dict(zip(columns, several[number], strict=True))
+        else:
+            ids[keys[name]][field_column] = field.ids()
         fields.append(field)
     return fields, ids, rules
+
+
+def _several(
+    work: FanOut,
+    source: Source,
+    table: pa.Table | None,
+    number: int,
+    rule: FieldRule,
+    key: str,
+    counted: CountedRows,
+    stage: str,
+) -> tuple[list[list[IdPart]], list[KeptValues]]:
+    """Keep the values of a field of which rows have several; also return, for each place among a row's
+    values, the files with the ids of the codes.
+
+    table: the one that the log column `key` joins, if any.
+    """
+    name, most = rule.schema.name, rule.schema.most_values
+    assert most is not None
+    least = source.min_count(name)
+    if table is None:
+        [counts] = work.each(
+            count_values_of_log, [(name, number, counted, least, stage)], f"counting values of {name}"
+        )
+        partitions = range(counted.column(name).partitions)
+        calls = ((name, partition, number, counted, most, stage) for partition in partitions)
+        facts = work.each(ids_of_log, calls, f"numbering values of {name}")
+    else:
+        column = table.column(name).combine_chunks()
+        rows = counted.of_column(key, len(column))
+        codes = (column, chosen_codes(source, rows, table), rows)
+        counts = count_values([codes], least, stage, number)
+        facts = [write_value_ids(codes, most, stage, number, 0, 0)]
+    of_places = [list(parts) for parts in zip(*(one.ids for one in facts), strict=True)]
+    return of_places, [kept_values(counts, facts, stage, number)]
 
 
 def chosen_codes(source: Source, rows: np.ndarray, table: pa.Table | None) -> np.ndarray:
@@ -214,6 +266,7 @@ def _write_vocabulary(uri: str, number: int, name: str, parts: Sequence[KeptValu
             yield kept.add_column(0, "id", ids).cast(schema)
             first += len(kept)
 
-    file = vocabulary_file(number, name)
+    # The number tells fields apart; a field's name may be longer than a file's
+    file = f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
     entry = tasks.write_row_groups(uri, file, schema, tables(), _VALUES_PER_PIECE)
     return {"size": 1 + sum(part.values for part in parts), **entry}

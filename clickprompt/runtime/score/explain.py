@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.config import Config, require_split
+from clickprompt.config import Config, multi_columns, require_split
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.row_transform import HISTORY
 from clickprompt.errors import DataError, InputError
@@ -150,7 +150,14 @@ def _of_rows(found: Attributions | None, dataset: Dataset, split: str, rows: int
         return None
     table = dataset.first_rows(split, rows)
     values = [dataset.vocabulary(field)["value"] for field in range(len(dataset.columns))]
-    ids = [table.column(column).to_numpy() for column in dataset.columns]
+    further = multi_columns(dataset.multi)
+    ids = [
+        [
+            table.column(column).to_numpy(),
+            *(table.column(name).to_numpy() for name in further if further[name] == field),
+        ]
+        for field, column in enumerate(dataset.columns)
+    ]
     return {
         "baseline_logit": found.baseline_logit,
         "rows": [
@@ -160,7 +167,10 @@ def _of_rows(found: Attributions | None, dataset: Dataset, split: str, rows: int
                 "ctr_logit": float(found.logits[row]),
                 "fields": {
                     name: {
-                        "value": values[field][int(ids[field][row])].as_py() if ids[field][row] else None,
+                        "value": ", ".join(
+                            values[field][int(of[row])].as_py() for of in ids[field] if of[row]
+                        )
+                        or None,
                         "attribution": float(found.of_fields[row, field]),
                     }
                     for field, name in enumerate(dataset.field_names)

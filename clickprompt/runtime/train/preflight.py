@@ -106,7 +106,7 @@ def check_training(
         config = with_answers(config, plm, tokenizer)
         table = open_model_table(dataset, tokenizer, config.plm)
         if objective == "pretrain" and config.baseline != "ctrl":
-            Collator(dataset.columns, table, config.masking, lm=plm.lm_kind)
+            Collator(dataset.columns, table, config.masking, lm=plm.lm_kind, multi=dataset.multi)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
             say(str(truncation))

@@ -37,6 +37,7 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
         objective=training.objective,
         text_size=training.text_size,
         history=training.dataset.history,
+        multi=training.dataset.multi,
     )
     objective: Any = build_objective(model, training.stage)
     runtime, size = training.config.runtime, training.stage.micro_batch_size

@@ -181,6 +181,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         item_fields=item_mask(training.config, training.dataset.field_names),
         group=training.order.group_column,
         text_vectors=training.text_vectors,
+        multi=training.dataset.multi,
         history=training.dataset.history_columns,
     )
 
@@ -235,6 +236,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         table_rows=rows,
         text_size=training.text_size,
         history=training.dataset.history,
+        multi=training.dataset.multi,
     )
     tables, norms = tables_of(model), None
     if tables and host.rank == 0:
