@@ -23,7 +23,7 @@ from clickprompt.config.load import (
     stored_config,
     value_of,
 )
-from clickprompt.config.models import CTRConfig, FGCNNConfig, PLMConfig, PromptConfig
+from clickprompt.config.models import CTRConfig, FGCNNConfig, LoRAConfig, PLMConfig, PromptConfig
 from clickprompt.config.runtime import RuntimeConfig
 from clickprompt.config.schema import SPLITS, Config, DataConfig, PipelineConfig, require_split
 from clickprompt.config.stages import (
@@ -55,6 +55,7 @@ __all__ = [
     "IdObjective",
     "LMKind",
     "LearningRates",
+    "LoRAConfig",
     "MaskingConfig",
     "ObjectiveName",
     "P5Config",

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from clickprompt.config.base import Frozen, Pooling
 
-__all__ = ["CTRConfig", "FGCNNConfig", "PLMConfig", "PromptConfig"]
+__all__ = ["CTRConfig", "FGCNNConfig", "LoRAConfig", "PLMConfig", "PromptConfig"]
 
 
 class FGCNNConfig(Frozen):
@@ -123,6 +123,31 @@ class CTRConfig(Frozen):
         return self
 
 
+class LoRAConfig(Frozen):
+    """Low-rank adapters (Hu et al. 2022): W x becomes W x + alpha / rank · B A x, and of the PLM only A and B
+    are trained.
+    """
+
+    rank: int = Field(
+        default=0,
+        ge=0,
+        description="size of A's output and B's input; 0: no adapters, all of the PLM is trained",
+    )
+    alpha: float = Field(default=16.0, gt=0, description="scale of the adapters, over rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of what A reads")
+    targets: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="names of the layers' linear maps that get adapters, such as [query, value]; default: "
+        "those of queries and values (GPT-2 and ModernBERT have one map for queries, keys and values)",
+    )
+
+    @property
+    def scale(self) -> float:
+        """Return alpha / rank."""
+        return self.alpha / self.rank
+
+
 class PLMConfig(Frozen):
     """The pretrained language model."""
 
@@ -149,6 +174,7 @@ class PLMConfig(Frozen):
         "which are the targets of pretraining, the first or last token with pooling cls or last, and the "
         "click's [MASK] with click_text (equal up to rounding; not with flash attention)",
     )
+    lora: LoRAConfig = LoRAConfig()
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory, more time"
     )
