@@ -26,6 +26,7 @@ from torch import nn
 
 from clickprompt.config import PRETRAINING, Config, History, ObjectiveName, replaced, stored_config
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import is_pattern
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.models.build import build_model
@@ -81,6 +82,13 @@ class ExportInfo:
         # checked
         None
     )
+    template: str | None = None  # the pattern of the texts it was trained on, if they had one
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.template is None:
+            del values["template"]
+        return values
 
 
 def write_export(
@@ -119,11 +127,12 @@ def write_export(
             dataset_version=dataset.version,
             history=None if dataset.history is None else asdict(dataset.history),
             tokenizer_fingerprint=tokenizer_fingerprint,
+            template=dataset.template if plm is not None and is_pattern(dataset.template) else None,
             plm=plm,
             step=step,
             files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},
         )
-        storage.write_json(os.path.join(folder, INFO), asdict(info))
+        storage.write_json(os.path.join(folder, INFO), info.to_json())
         publish(folder, uri)
 
 

@@ -13,7 +13,7 @@ The "transform" in export.json's "serving" is all that turns raw rows into ids a
 
 import os
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,7 @@ def export_for_serving(
             for name in sorted(names)
             if name not in (INFO, CARD)
         }
-        storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))
+        storage.write_json(os.path.join(folder, INFO), replace(info, files=files, serving=serving).to_json())
         write_card(folder, dataset, evaluations_of(export))
         storage.copy_tree(folder, work)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -145,10 +145,10 @@ def _prompted(
     if config.lora.rank:
         if lm_head:
             # The head's vocabulary matrix is as large as the embeddings, which it often is: frozen with them
+            output: Any = model.get_output_embeddings()  # None if it was loaded without a head
             names = {id(parameter): name for name, parameter in model.named_parameters()}
-            matrix = model.get_output_embeddings().weight if family.backbone else None
-            if matrix is not None and names[id(matrix)] not in fresh:
-                matrix.requires_grad_(False)
+            if output is not None and names[id(output.weight)] not in fresh:
+                output.weight.requires_grad_(False)
         add_adapters(model.get_submodule(family.backbone), family, config.lora)
     chooses_positions = config.last_layer == "targets"
     plm = PromptedPLM(model, family, prompt, lm_head=lm_head, chooses_positions=chooses_positions)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clickprompt.config.history import MOST_HISTORY
 from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.data.prepared.dataset import field_columns
-from clickprompt.errors import ConfigError, DataError
+from clickprompt.data.text.template import TEMPLATES, stored_template
+from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.io import storage
 
 __all__ = [
@@ -298,11 +299,25 @@ class TableSchema(FileOptions):
         exclude_if=lambda events: events == "clicks",
     )
     # The default is left out, so that a schema without a template keeps its fingerprint
-    template: Literal["sentence", "compact"] = Field(
+    template: str = Field(
         default="sentence",
-        description="text of a row; sentence: Eq. 4, 'name is value.' for each field; compact: 'value;'",
+        description="text of a row; sentence: Eq. 4, 'name is value.' for each field; compact: 'value;'; or "
+        "a pattern of fields' names in braces, such as '{Age} years old. Item {Title} ({Genre})'",
         exclude_if=lambda template: template == "sentence",
     )
+
+    @model_validator(mode="after")
+    def _template_is_known(self) -> "TableSchema":
+        if self.template not in TEMPLATES and "{" not in self.template:
+            raise ValueError(
+                f"template={self.template!r}: give {' or '.join(TEMPLATES)}, or a pattern of fields' names "
+                "in braces"
+            )
+        try:
+            stored_template(self.template, [field.name for field in self.fields])
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @field_validator("data", mode="before")
     @classmethod
