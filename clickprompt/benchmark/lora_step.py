@@ -13,12 +13,11 @@ from clickprompt.benchmark.measure import Figures, arm, figure
 from clickprompt.benchmark.pamlm_step import interleaved_steps, require_same
 from clickprompt.benchmark.step_options import OptionSteps
 from clickprompt.config import Config, ObjectiveName, replaced
-from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.fetch import fetch
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 
-__all__ = ["measure_lora", "measure_lora_step"]
+__all__ = ["measure_lora_step"]
 
 _PLM = "minilm-l6"
 _RANK = 8
@@ -27,7 +26,7 @@ _REPEATS = 5
 _OBJECTIVES: tuple[ObjectiveName, ...] = ("pretrain", "with_plm")
 
 
-def measure_lora_step(config: Config) -> tuple[Figures, list[str]]:
+def measure_lora_step(config: Config, repeats: int = _REPEATS) -> tuple[Figures, list[str]]:
     """Return figures and remarks. `data.path` and `plm.path` are fetched into `pipeline.downloads` if they
     aren't set; `plm.lora` (default: rank 8), ctr, prompt, masking and optimizer settings of `config` apply.
     """
@@ -37,11 +36,7 @@ def measure_lora_step(config: Config) -> tuple[Figures, list[str]]:
     config, dataset = benchmark_inputs(config)
     sizes = {"global_batch_size": _ROWS, "micro_batch_size": _MICRO_BATCH}
     changes = {f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in sizes.items()}
-    return measure_lora(replaced(config, changes), dataset, _REPEATS)
-
-
-def measure_lora(config: Config, dataset: Dataset, repeats: int) -> tuple[Figures, list[str]]:
-    """As `measure_lora_step`, on a tokenized dataset."""
+    config = replaced(config, changes)
     rank = config.plm.lora.rank or _RANK
     arms = {"full": 0, "lora": rank}
     figures: Figures = {}

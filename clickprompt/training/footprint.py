@@ -42,8 +42,8 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
     id heads  12 B r C, for the share r of the values that are restored and C candidates of all fields: all
               values, or id_candidates a field
 
-What `masking.vocabulary: dataset` and `plm.last_layer: targets` save isn't subtracted, so with them the
-activations are an upper bound.
+What `masking.vocabulary: dataset`, `plm.last_layer: targets` and `plm.lora` (which needs no inputs of frozen
+matrices) save isn't subtracted, so with them the activations are an upper bound.
 
 With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
 
