@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clickprompt.config.history import MOST_HISTORY
 from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.data.prepared.dataset import field_columns
-from clickprompt.data.text.template import TEMPLATES, stored_template
-from clickprompt.errors import ConfigError, DataError, InputError
+from clickprompt.data.text.template import check_template
+from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
 
 __all__ = [
@@ -306,19 +306,6 @@ class TableSchema(FileOptions):
         exclude_if=lambda template: template == "sentence",
     )
 
-    @model_validator(mode="after")
-    def _template_is_known(self) -> "TableSchema":
-        if self.template not in TEMPLATES and "{" not in self.template:
-            raise ValueError(
-                f"template={self.template!r}: give {' or '.join(TEMPLATES)}, or a pattern of fields' names "
-                "in braces"
-            )
-        try:
-            stored_template(self.template, [field.name for field in self.fields])
-        except InputError as error:
-            raise ValueError(str(error)) from error
-        return self
-
     @field_validator("data", mode="before")
     @classmethod
     def _one_is_a_list(cls, data: Any) -> Any:
@@ -331,6 +318,7 @@ class TableSchema(FileOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TableSchema":
+        check_template(self.template)
         for what, values in (
             ("name", [field.name for field in self.fields]),
             ("column", [field.column for field in self.fields]),

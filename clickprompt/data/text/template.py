@@ -25,6 +25,7 @@ __all__ = [
     "TEMPLATE",
     "TEMPLATES",
     "UNKNOWN",
+    "check_template",
     "encode",
     "field_template",
     "is_pattern",
@@ -60,6 +61,13 @@ _CLOSED = re.compile(r"(?<=[.,;:!?)]) ")
 def is_pattern(template: str) -> bool:
     """Whether a manifest's template is that of the whole text, not of one field."""
     return template not in TEMPLATES.values()
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError for a template that is neither a name of TEMPLATES nor a pattern."""
+    if template not in TEMPLATES and "{" not in template:
+        known = " or ".join(TEMPLATES)
+        raise ValueError(f"template={template!r}: give {known}, or a pattern with fields' names in braces")
 
 
 def stored_template(template: str, names: Sequence[str]) -> str:

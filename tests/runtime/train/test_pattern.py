@@ -7,7 +7,7 @@ import pytest
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
-from clickprompt.errors import ConfigError, DataError, InputError
+from clickprompt.errors import DataError, InputError
 from clickprompt.export.checks import check_scorable
 from clickprompt.export.format import export_of, read_info
 from clickprompt.export.serving_folder import export_for_serving
@@ -46,7 +46,7 @@ def test_prepare_records_the_pattern_and_append_keeps_it(tmp_path) -> None:
     own = write(str(tmp_path / "own"), frame, schema | {"template": pattern}, files=2)
     assert prepare(own, None, str(tmp_path / "own-out"), **SMALL).template == pattern
     wrong = write(str(tmp_path / "wrong"), frame, schema | {"template": "{nobody} is"}, files=2)
-    with pytest.raises(ConfigError, match="no field 'nobody'; the nearest is"):
+    with pytest.raises(InputError, match="no field 'nobody'; the nearest is"):
         prepare(wrong, None, str(tmp_path / "wrong-out"), **SMALL)
 
 
