@@ -165,6 +165,11 @@ class PLMConfig(Frozen):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="number format of the PLM's weights"
     )
+    master_weights: bool = Field(
+        default=False,
+        description="with dtype=bfloat16: AdamW steps float32 copies of the weights, so that steps smaller "
+        "than a bf16 weight's precision aren't lost; plain torch only",
+    )
     attn_implementation: Literal["sdpa", "eager", "flash"] = Field(
         default="sdpa", description="attention kernel; flash needs the flash-attn package"
     )
@@ -194,6 +199,15 @@ class PLMConfig(Frozen):
         "masks at mask_rate, in the training rows of finetune.label_share; finetuning's PLM logit is the LM "
         "head's for yes less that for no at its [MASK], in place of Eq. 8's; masked language models only",
     )
+
+    @model_validator(mode="after")
+    def _copies_of_bf16(self) -> "PLMConfig":
+        if self.master_weights and self.dtype == "float32":
+            raise ValueError(
+                "master_weights=true copies bf16 weights, and dtype is float32; set dtype=bfloat16 or leave "
+                "it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_reading(self) -> "PLMConfig":

@@ -278,6 +278,7 @@ def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
             device=device,
             precision=runtime.precision,
             total_steps=training.order.total_steps,
+            master_weights=training.config.plm.master_weights,
         )
     # Otherwise DeepSpeed takes any GPU it finds, even in a worker that was given none
     os.environ["DS_ACCELERATOR"] = device.type
