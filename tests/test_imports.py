@@ -35,6 +35,7 @@ HOMES = {
     "ray": ["clickprompt/runtime/*.py", "clickprompt/benchmark/*.py"],
     "deepspeed": ["clickprompt/training/deepspeed_engine.py"],
     "transformers": ["clickprompt/models/plm*.py"],
+    "peft": ["clickprompt/models/plm_lora.py"],
 }
 COMPAT = "clickprompt/runtime/compat.py"
 TOKENIZERS = {

@@ -15,6 +15,7 @@ from clickprompt.benchmark.faults.campaign import measure_faults
 from clickprompt.benchmark.faults.settings import FaultsConfig
 from clickprompt.benchmark.gpu_step import measure_gpu_step
 from clickprompt.benchmark.ingest import measure_ingest
+from clickprompt.benchmark.lora_step import measure_lora_step
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.memory import measure_memory
 from clickprompt.benchmark.overhead import measure_overhead, measure_scaling
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Any], tuple[Figures, list[str]]]] = {
     "faults": measure_faults,
     "gpu-step": measure_gpu_step,
     "ingest": measure_ingest,
+    "lora-step": measure_lora_step,
     "memory": measure_memory,
     "overhead": measure_overhead,
     "pamlm-step": measure_pamlm_step,

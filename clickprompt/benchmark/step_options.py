@@ -35,7 +35,7 @@ from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize
 from clickprompt.training.engine import TorchEngine
 
-__all__ = ["measure_options", "measure_step_options"]
+__all__ = ["OptionSteps", "measure_options", "measure_step_options"]
 
 _SOURCE, _PLM = "movielens-100k", "minilm-l6"
 _LAYERS = (2, 3)
@@ -111,9 +111,7 @@ def _measure(
     with contextlib.ExitStack() as stack:
         arms = {
             name: stack.enter_context(
-                arm(
-                    f"{label}, {name}", _THREADS, _OptionSteps, *_chosen(config, datasets, options), objective
-                )
+                arm(f"{label}, {name}", _THREADS, OptionSteps, *_chosen(config, datasets, options), objective)
             )
             for name, options in _ARMS[objective].items()
         }
@@ -143,7 +141,7 @@ def _chosen(
     return replaced(config, changes), dataset
 
 
-class _OptionSteps(Steps):
+class OptionSteps(Steps):
     """One arm, in its process."""
 
     def __init__(self, config: Config, dataset: Dataset, objective: ObjectiveName) -> None:
@@ -162,6 +160,10 @@ class _OptionSteps(Steps):
         self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
         self._running = None
         self._batches = endless_batches(config, dataset, self._stage)
+
+    def trained(self) -> int:
+        """Return the number of parameters that are trained."""
+        return sum(parameter.numel() for parameter in self._objective.parameters() if parameter.requires_grad)
 
     def advance(self) -> tuple[float, bool]:
         """Return the processor's seconds of the next part of a step, and whether that was the step's last."""

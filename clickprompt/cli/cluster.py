@@ -240,7 +240,7 @@ def benchmark(
         str,
         typer.Argument(
             help="what to measure: auc, ctr-step, ctr-stream, evaluate, faults, gpu-step, ingest, "
-            "memory, overhead, pamlm-step, scaling, serve, shuffle, step-options, tokens"
+            "lora-step, memory, overhead, pamlm-step, scaling, serve, shuffle, step-options, tokens"
         ),
     ],
     config: ConfigOption = None,

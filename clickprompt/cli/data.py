@@ -81,8 +81,8 @@ def prepare(
     template: Annotated[
         str | None,
         typer.Option(
-            help="text of a row: sentence (as in the paper: 'name is value.'), or compact ('value;', about "
-            "half the tokens)"
+            help="text of a row: sentence (as in the paper: 'name is value.'), compact ('value;', about half "
+            "the tokens), or a pattern such as '{Age} years old. Item {Title} ({Genre})'"
         ),
     ] = None,
     multi: Annotated[

@@ -28,7 +28,7 @@ def export(
             "--format",
             metavar="FORMAT",
             help="safetensors; the CTR model alone as a graph: onnx, torch-export; its vectors of users and "
-            "items: embeddings",
+            "items: embeddings; what plm.lora trained of the PLM, as peft's files: adapter",
         ),
     ] = "safetensors",
     out: Annotated[str | None, typer.Option("--out", help="folder or URI to write")] = None,
@@ -41,6 +41,7 @@ def export(
     """Export what a server needs from a finetuned run: model, configuration, tokenizer and vocabulary,
     without pickles; or its vectors of users and items.
     """
+    from clickprompt.export.adapter import ADAPTER, export_adapter
     from clickprompt.export.embeddings import EMBEDDINGS, export_embeddings
     from clickprompt.export.serving_folder import export_for_serving
 
@@ -50,6 +51,12 @@ def export(
         result = export_embeddings(run, out, data)
         vectors = ", ".join(f"{result[of]['rows']:,} of {result[of]['field']}" for of in ("user", "item"))
         finish(as_json, result, f"vectors of {result['size']} numbers, {vectors}: {out}")
+        return
+    if to == ADAPTER and not raw:
+        result = export_adapter(run, out)
+        finish(
+            as_json, result, f"adapters of {result['parameters']:,} parameters for {result['base']}: {out}"
+        )
         return
     result = export_for_serving(run, out, to, data, raw=raw)
     lines = [f"{result['objective']}, {result['parameters']:,} parameters, {to}: {out}"]

@@ -23,7 +23,7 @@ from clickprompt.config.load import (
     stored_config,
     value_of,
 )
-from clickprompt.config.models import CTRConfig, FGCNNConfig, PLMConfig, PromptConfig
+from clickprompt.config.models import CTRConfig, FGCNNConfig, LoRAConfig, PLMConfig, PromptConfig
 from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES, Multi, multi_columns
 from clickprompt.config.runtime import RuntimeConfig
 from clickprompt.config.schema import SPLITS, Config, DataConfig, PipelineConfig, require_split
@@ -58,6 +58,7 @@ __all__ = [
     "IdObjective",
     "LMKind",
     "LearningRates",
+    "LoRAConfig",
     "MaskingConfig",
     "Multi",
     "ObjectiveName",

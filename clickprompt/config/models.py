@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from clickprompt.config.base import Frozen, Pooling
 
-__all__ = ["CTRConfig", "FGCNNConfig", "PLMConfig", "PromptConfig"]
+__all__ = ["CTRConfig", "FGCNNConfig", "LoRAConfig", "PLMConfig", "PromptConfig"]
 
 
 class FGCNNConfig(Frozen):
@@ -128,6 +128,31 @@ class CTRConfig(Frozen):
         return self
 
 
+class LoRAConfig(Frozen):
+    """Low-rank adapters (Hu et al. 2022): W x becomes W x + alpha / rank · B A x, and of the PLM only A and B
+    are trained.
+    """
+
+    rank: int = Field(
+        default=0,
+        ge=0,
+        description="size of A's output and B's input; 0: no adapters, all of the PLM is trained",
+    )
+    alpha: float = Field(default=16.0, gt=0, description="scale of the adapters, over rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of what A reads")
+    targets: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="names of the layers' linear maps that get adapters, such as [query, value]; default: "
+        "those of queries and values (GPT-2 and ModernBERT have one map for queries, keys and values)",
+    )
+
+    @property
+    def scale(self) -> float:
+        """Return alpha / rank."""
+        return self.alpha / self.rank
+
+
 class PLMConfig(Frozen):
     """The pretrained language model."""
 
@@ -145,6 +170,11 @@ class PLMConfig(Frozen):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="number format of the PLM's weights"
     )
+    master_weights: bool = Field(
+        default=False,
+        description="with dtype=bfloat16: AdamW steps float32 copies of the weights, so that steps smaller "
+        "than a bf16 weight's precision aren't lost; plain torch only",
+    )
     attn_implementation: Literal["sdpa", "eager", "flash"] = Field(
         default="sdpa", description="attention kernel; flash needs the flash-attn package"
     )
@@ -154,6 +184,7 @@ class PLMConfig(Frozen):
         "which are the targets of pretraining, the first or last token with pooling cls or last, and the "
         "click's [MASK] with click_text (equal up to rounding; not with flash attention)",
     )
+    lora: LoRAConfig = LoRAConfig()
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory, more time"
     )
@@ -173,6 +204,15 @@ class PLMConfig(Frozen):
         "masks at mask_rate, in the training rows of finetune.label_share; finetuning's PLM logit is the LM "
         "head's for yes less that for no at its [MASK], in place of Eq. 8's; masked language models only",
     )
+
+    @model_validator(mode="after")
+    def _copies_of_bf16(self) -> "PLMConfig":
+        if self.master_weights and self.dtype == "float32":
+            raise ValueError(
+                "master_weights=true copies bf16 weights, and dtype is float32; set dtype=bfloat16 or leave "
+                "it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_reading(self) -> "PLMConfig":

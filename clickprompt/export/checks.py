@@ -76,4 +76,9 @@ def token_table(export: str, info: ExportInfo, dataset: Dataset) -> TokenTable |
                 f"{export}: trained on texts by the template {name}, {dataset.uri} has others "
                 f"({dataset.template}); give a dataset prepared with --template {name}"
             )
+    if info.template is not None and info.template != dataset.template:
+        raise DataError(
+            f"{export}: trained on texts by the template {info.template!r}, {dataset.uri} has others "
+            f"({dataset.template}); give a dataset prepared with that --template"
+        )
     return open_model_table(dataset, tokenizer, stored_config(info.config).plm)

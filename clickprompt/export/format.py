@@ -16,7 +16,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from torch import nn
 
 from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, replaced, stored_config
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.text.template import is_pattern
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.models.build import build_model
@@ -49,6 +50,7 @@ __all__ = [
     "scores_of",
     "weights_checksum",
     "write_export",
+    "write_merged",
 ]
 
 FORMAT_VERSION = 1
@@ -81,6 +83,13 @@ class ExportInfo:
         # checked
         None
     )
+    template: str | None = None  # the pattern of the texts it was trained on, if they had one
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.template is None:
+            del values["template"]
+        return values
 
 
 def write_export(
@@ -120,11 +129,12 @@ def write_export(
             history=None if dataset.history is None else asdict(dataset.history),
             multi=[asdict(one) for one in dataset.multi] or None,
             tokenizer_fingerprint=tokenizer_fingerprint,
+            template=dataset.template if plm is not None and is_pattern(dataset.template) else None,
             plm=plm,
             step=step,
             files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},
         )
-        storage.write_json(os.path.join(folder, INFO), asdict(info))
+        storage.write_json(os.path.join(folder, INFO), info.to_json())
         publish(folder, uri)
 
 
@@ -240,11 +250,15 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     """Load the trained model in eval mode and what is known of it. `changes` to its configuration may only be
     such that the weights don't depend on.
 
+    Adapters (`plm.lora`) are merged into the weights that they are of.
     Tables of a training that divided them among its workers aren't loaded, but mapped: a process reads the
     rows that it looks up.
     """
     info = read_info(uri)
     config = replaced(stored_config(info.config), changes or {})
+    lora = config.plm.lora
+    if lora.rank:
+        config = replaced(config, {"plm.lora.rank": 0})
     stage = config.pretrain if info.objective in PRETRAINING else config.finetune
     mapped = stage.embedding_optimizer == "sharded"
     model = build_model(
@@ -258,6 +272,10 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     )
     with storage.local_copy(uri) as folder:
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file
+    if lora.rank and info.plm is not None:
+        from clickprompt.models.plm_lora import merged  # transformers' models take seconds to import
+
+        tensors = merged(tensors, lora, info.plm["model_type"])
     own = unique_tensors(model)
     assert tensors.keys() == own.keys(), sorted(tensors.keys() ^ own.keys())
     if mapped:
@@ -266,6 +284,15 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
                 module.weight = nn.Parameter(tensors.pop(f"{name}.weight"), requires_grad=False)
     load_matching(model, tensors)
     return model.eval(), info
+
+
+def write_merged(folder: str, model: ClickPrompt, info: ExportInfo) -> ExportInfo:
+    """Write a model whose adapters are merged over the weights of the copy of its export in `folder`; return
+    what is known of it now, in which it is one without adapters.
+    """
+    write_tensors(os.path.join(folder, _weights_file(info.files)), unique_tensors(model), {})
+    config = replaced(stored_config(info.config), {"plm.lora.rank": 0})
+    return replace(info, config=config.model_dump(mode="json"))
 
 
 def load_weights(uri: str, prefix: str = "") -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ The "transform" in export.json's "serving" is all that turns raw rows into ids a
 
 import os
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,18 @@ from clickprompt.data.text.template import TEMPLATE, load_tokenizer
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, InputError, RunError
 from clickprompt.evaluation.latency import time_per_batch
+from clickprompt.export.adapter import ADAPTER
 from clickprompt.export.checks import check_clicks
 from clickprompt.export.embeddings import EMBEDDINGS
-from clickprompt.export.format import INFO, TOKENIZER_FOLDER, dataset_of, export_of, load_export, read_info
+from clickprompt.export.format import (
+    INFO,
+    TOKENIZER_FOLDER,
+    dataset_of,
+    export_of,
+    load_export,
+    read_info,
+    write_merged,
+)
 from clickprompt.export.graphs import GRAPHS, GraphFormat
 from clickprompt.export.model_card import CARD, evaluations_of, write_card
 from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
@@ -62,7 +71,7 @@ def export_for_serving(
     if raw and to != "onnx":
         raise InputError(f"--raw goes with --format onnx; {to} has no look-ups, so leave --raw out")
     if to not in FORMATS:
-        known = ", ".join((*FORMATS, EMBEDDINGS))
+        known = ", ".join((*FORMATS, EMBEDDINGS, ADAPTER))
         raise InputError(
             f"--out {to}: no such format; known formats: {known}; the folder to write goes with --out"
         )
@@ -120,6 +129,8 @@ def export_for_serving(
             }
         else:
             storage.copy_tree(export, folder)
+            if stored_config(info.config).plm.lora.rank:
+                info = write_merged(folder, model, info)
             if model.plm is not None:
                 serving["separated"] = find_encoder(
                     dataset, load_tokenizer(os.path.join(folder, TOKENIZER_FOLDER))
@@ -143,7 +154,7 @@ def export_for_serving(
             for name in sorted(names)
             if name not in (INFO, CARD)
         }
-        storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))
+        storage.write_json(os.path.join(folder, INFO), replace(info, files=files, serving=serving).to_json())
         write_card(folder, dataset, evaluations_of(export))
         storage.copy_tree(folder, work)
     parameters = sum(parameter.numel() for parameter in model.parameters())

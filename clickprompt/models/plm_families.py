@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, 
 from clickprompt.config import LMKind
 from clickprompt.errors import ConfigError
 
-__all__ = ["PLM_FAMILIES", "PLMFamily", "get_family"]
+__all__ = ["PLM_FAMILIES", "PLMFamily", "get_family", "has_adapter"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class PLMFamily:
     """whether the MLP multiplies two maps of its input (SwiGLU, GeGLU)"""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     """config values that training here needs"""
+    adapted: tuple[str, ...] = ("query", "value")
+    """names of the linear maps that get adapters by default (`plm.lora`): those of queries and values"""
+    transposed: bool = False
+    """whether the matrices of linear maps are [in, out], not [out, in]"""
 
     @property
     def sees_all(self) -> bool:
@@ -82,14 +86,27 @@ class PLMFamily:
         }[self.lm_kind]
 
 
+def has_adapter(linear: nn.Module) -> bool:
+    """Whether a linear map has become peft's; its `weight` would leave the adapter out."""
+    return hasattr(linear, "base_layer")
+
+
 def _separate(key: str, value: str) -> Callable[[Any, Tensor], tuple[Tensor, Tensor]]:
     """Return the keys and values of an attention with separate projections for the two."""
     return lambda attention, states: (getattr(attention, key)(states), getattr(attention, value)(states))
 
 
+def _last_two_thirds(joint: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values from queries, keys and values, [B, K, 3C]: an adapter works on all of them."""
+    _, key, value = joint.chunk(3, dim=-1)
+    return key, value
+
+
 def _modernbert_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tensor]:
     """Return keys and values where one matrix [3H, H] gives queries, keys and values."""
     size = states.shape[-1]
+    if has_adapter(attention.Wqkv):
+        return _last_two_thirds(attention.Wqkv(states))
     bias = None if attention.Wqkv.bias is None else attention.Wqkv.bias[size:]
     key, value = F.linear(states, attention.Wqkv.weight[size:], bias).chunk(2, dim=-1)
     return key, value
@@ -98,6 +115,8 @@ def _modernbert_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tenso
 def _gpt2_key_value(attention: Any, states: Tensor) -> tuple[Tensor, Tensor]:
     """Return keys and values where that matrix is transposed, [H, 3H]."""
     size = states.shape[-1]
+    if has_adapter(attention.c_attn):
+        return _last_two_thirds(attention.c_attn(states))
     key, value = (states @ attention.c_attn.weight[:, size:] + attention.c_attn.bias[size:]).chunk(2, dim=-1)
     return key, value
 
@@ -147,6 +166,7 @@ _LLAMA = {
     "rotary": True,
     "gated": True,
     "config_changes": {"use_cache": False},
+    "adapted": ("q_proj", "v_proj"),
 }
 
 PLM_FAMILIES: dict[str, PLMFamily] = {
@@ -172,6 +192,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         lm_transform=lambda model: nn.Sequential(
             model.vocab_transform, model.activation, model.vocab_layer_norm
         ),
+        adapted=("q_lin", "v_lin"),
     ),
     "electra": PLMFamily(
         lm_kind="masked",
@@ -197,6 +218,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         lm_transform=lambda model: model.head,
         rotary=True,
         gated=True,
+        adapted=("Wqkv",),
     ),
     "gpt2": PLMFamily(
         lm_kind="causal",
@@ -210,6 +232,8 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         keeps_width=True,
         lm_transform=lambda model: nn.Identity(),
         config_changes={"use_cache": False},
+        adapted=("c_attn",),
+        transposed=True,
     ),
     "llama": PLMFamily(**_LLAMA),
     "qwen2": PLMFamily(**_LLAMA),
@@ -226,6 +250,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         depth=("encoder_layers", "decoder_layers"),
         # A skipped layer would leave parameters without a gradient
         config_changes={"use_cache": False, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},
+        adapted=("q_proj", "v_proj"),
     ),
     "t5": PLMFamily(
         lm_kind="denoising",
@@ -242,6 +267,7 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
         max_tokens=lambda config: getattr(config, "n_positions", 512),
         depth=("num_layers", "num_decoder_layers"),
         config_changes={"use_cache": False},
+        adapted=("q", "v"),
     ),
 }
 

@@ -21,6 +21,7 @@ from clickprompt.io import storage
 from clickprompt.models.plm import PromptedPLM, longest_text
 from clickprompt.models.plm_families import PLMFamily, get_family
 from clickprompt.models.plm_fusion import ATTENTION
+from clickprompt.models.plm_lora import add_adapters, check_adapters
 from clickprompt.models.plm_shapes import SHAPES
 
 __all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_fingerprint", "plm_from_config"]
@@ -50,6 +51,8 @@ def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts
     hf_config, family = _read_config(config, prompt)
     if not config.random_init:
         _check_weights(_path(config))
+    if config.lora.rank:
+        check_adapters(hf_config, family, config.lora)
     return _facts(hf_config, family, prompt)
 
 
@@ -116,7 +119,7 @@ def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: 
         )
     if lm_head and info["missing_keys"]:
         _log.info("%s has no LM head of its own; the head's transform starts from fresh weights", config.path)
-    return _prompted(model, family, config, prompt, lm_head)
+    return _prompted(model, family, config, prompt, lm_head, frozenset(info["missing_keys"]))
 
 
 def plm_from_config(
@@ -131,8 +134,22 @@ def plm_from_config(
 
 
 def _prompted(
-    model: PreTrainedModel, family: PLMFamily, config: PLMConfig, prompt: PromptConfig, lm_head: bool
+    model: PreTrainedModel,
+    family: PLMFamily,
+    config: PLMConfig,
+    prompt: PromptConfig,
+    lm_head: bool,
+    fresh: frozenset[str] = frozenset(),
 ) -> PromptedPLM:
+    """fresh: names of the weights that the checkpoint lacks."""
+    if config.lora.rank:
+        if lm_head:
+            # The head's vocabulary matrix is as large as the embeddings, which it often is: frozen with them
+            output: Any = model.get_output_embeddings()  # None if it was loaded without a head
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            if output is not None and names[id(output.weight)] not in fresh:
+                output.weight.requires_grad_(False)
+        add_adapters(model.get_submodule(family.backbone), family, config.lora)
     chooses_positions = config.last_layer == "targets"
     plm = PromptedPLM(model, family, prompt, lm_head=lm_head, chooses_positions=chooses_positions)
     if config.gradient_checkpointing:

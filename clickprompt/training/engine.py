@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from clickprompt.objectives import Objective
 from clickprompt.training.lazy.embedding import LazyEmbedding
 from clickprompt.training.lazy.sharded import ShardedEmbedding
 from clickprompt.training.lazy.tables import Tables
+from clickprompt.training.masters import Masters
 from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
@@ -195,8 +197,11 @@ class TorchEngine:
         device: torch.device,
         precision: Precision = "fp32",
         total_steps: int | None = None,
+        master_weights: bool = False,
     ):
-        """`total_steps` is the run's: lazy embeddings need the learning rates of the steps they waited."""
+        """`total_steps` is the run's: lazy embeddings need the learning rates of the steps they waited.
+        master_weights: whether AdamW steps fp32 copies of bf16 weights.
+        """
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.device = device
@@ -207,7 +212,12 @@ class TorchEngine:
         self.optimizer = build_optimizer(self.model, stage)
         self._loss_scale = LossScale() if precision == "fp16" else None
         self._replica: Any = _replicated(self.objective) if self.world_size > 1 else self.objective
-        self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._masters = Masters(self.model, self.optimizer) if master_weights else None
+        self._trainable = [
+            self._masters.of(parameter) if self._masters else parameter
+            for parameter in self.model.parameters()
+            if parameter.requires_grad
+        ]
         self._norm: Tensor | None = None
         self._not_finite = torch.zeros((), device=device)  # 1 once a step's numbers weren't finite
 
@@ -234,6 +244,8 @@ class TorchEngine:
         return loss_sums.detach()
 
     def gradient_norm(self) -> Tensor:
+        if self._masters:
+            self._masters.take_gradients()
         gradients = [tensor.grad for tensor in self._trainable if tensor.grad is not None]
         if self._loss_scale:
             for gradient in gradients:
@@ -250,6 +262,8 @@ class TorchEngine:
         norm = self.gradient_norm() if self._norm is None else self._norm
         nn.utils.clip_grads_with_norm_(self._trainable, self._max_grad_norm, norm)
         self.optimizer.step()
+        if self._masters:
+            self._masters.round()
         if self._lazy:
             self._lazy.clip(norm, self._max_grad_norm)
             self._lazy.step()
@@ -273,6 +287,13 @@ class TorchEngine:
         if self._loss_scale:
             self._loss_scale.update(overflow=overflow)
 
+    def _slices(self) -> list[Slice]:
+        """Return what AdamW steps, by parameter."""
+        whole = whole_parameters(self.model)
+        if self._masters is None:
+            return whole
+        return [replace(one, holder=self._masters.of(one.holder)) for one in whole]
+
     def weights(self) -> dict[str, Tensor]:
         tables = self._lazy.weights() if self._lazy else {}
         return {} if self.rank else weights_of(self.model) | tables
@@ -283,10 +304,12 @@ class TorchEngine:
         if self.rank:  # the rest of the state is the same on every worker
             return
         extra = {"loss_scale": vars(self._loss_scale)} if self._loss_scale else {}
-        save_slices(folder, 0, 1, whole_parameters(self.model), self.optimizer, buffers_of(self.model), extra)
+        save_slices(folder, 0, 1, self._slices(), self.optimizer, buffers_of(self.model), extra)
 
     def load(self, folder: str) -> None:
-        extra = load_slices(folder, whole_parameters(self.model), self.optimizer, buffers_of(self.model))
+        extra = load_slices(folder, self._slices(), self.optimizer, buffers_of(self.model))
+        if self._masters:
+            self._masters.round()
         if self._loss_scale:
             vars(self._loss_scale).update(extra.get("loss_scale", {}))
         if self._lazy:

@@ -14,6 +14,8 @@ Lazy tables (training/lazy/embedding.py) take rows · (12 · width + 8) bytes fo
 step and position, whole on every worker. Of sharded ones (training/lazy/sharded.py) a worker has rows / N, of
 12 · width + 4 bytes each.
 
+With `plm.master_weights` a trained bf16 weight takes 2 bytes, its gradient 4, its fp32 copy and moments 12.
+
 Copies are the larger of two moments of the backward pass:
 
 - As it begins, beside the activations: under autocast the casts of the matrices, 2 bytes an element (with
@@ -42,8 +44,8 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
     id heads  12 B r C, for the share r of the values that are restored and C candidates of all fields: all
               values, or id_candidates a field
 
-What `masking.vocabulary: dataset` and `plm.last_layer: targets` save isn't subtracted, so with them the
-activations are an upper bound.
+What `masking.vocabulary: dataset`, `plm.last_layer: targets` and `plm.lora` (which needs no inputs of frozen
+matrices) save isn't subtracted, so with them the activations are an upper bound.
 
 With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
 
@@ -57,6 +59,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from clickprompt.config import Config, StageConfig
@@ -157,6 +160,14 @@ def footprint(
     rows, of_row = len(tables[0]) if tables else 0, 12 * sum(table.shape[1] for table in tables) + 8
     if stage.embedding_optimizer == "sharded":
         rows, of_row = -(-rows // num_workers), of_row - 4
+    if config.plm.master_weights:
+        halves = _bytes(
+            parameter
+            for parameter in parameters
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16
+        )
+        # fp32 for gradient and moments, and the copy
+        gradients, optimizer = gradients + halves, optimizer + 4 * halves
     offloaded = 0.0
     if runtime.offload != "none":
         offloaded, optimizer = optimizer, 0.0

@@ -49,6 +49,7 @@ _BENCHMARK_TESTS = {
     "pamlm-step": "test_pamlm_step.py",
     "gpu-step": "test_gpu_step.py",
     "tokens": "test_tokens.py",
+    "lora-step": "test_lora_step.py",
     "ctr-step": "test_ctr_step.py",
     "ctr-stream --set data.path=runs/goodreads": "test_ctr_stream.py",
     "overhead": "test_overhead.py",
@@ -106,6 +107,7 @@ RUN_BY = {
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
     "clickprompt explain --run RUN": f"{_CLI} explain --run runs/dcnv2-0 --repeats 2",
     "clickprompt export --run RUN --format onnx --out FOLDER": "block: --format onnx --out",
+    "clickprompt export --run RUN --format adapter --out FOLDER": "tests/runtime/train/test_lora.py",
     "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/finetune --out runs/weights; "
     f"{_CLI} export --run runs/finetune --format torch-export --out runs/graph",
     "clickprompt fetch movielens-100k --out DIR": "block: fetch movielens-100k --out",
@@ -164,7 +166,7 @@ RUN_BY = {
     "pip freeze": "python -m pip freeze",
     "pip install -c constraints.txt .": "cluster/install.sh",  # run by tests/test_cluster_files.py
     "pip install -c constraints.txt …": "cluster/install.sh",
-    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "mlflow", "onnx", "tune")},
+    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "lora", "mlflow", "onnx", "tune")},
     "cluster/install.sh TARGET cpu|cuda": "tests/test_cluster_files.py",
     "pytest -m gpu": "gpu",
     "python scripts/compare_losses.py main": "tests/test_compare_losses.py",

@@ -108,7 +108,12 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
         built = TorchEngine(
-            objective, stage, device=device, precision=config.runtime.precision, total_steps=total_steps
+            objective,
+            stage,
+            device=device,
+            precision=config.runtime.precision,
+            total_steps=total_steps,
+            master_weights=config.plm.master_weights,
         )
     else:
         from clickprompt.training import deepspeed_engine

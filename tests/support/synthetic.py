@@ -89,6 +89,6 @@ def write_dataset(
         },
     }
     if template:
-        manifest["template"] = TEMPLATES[template]
+        manifest["template"] = TEMPLATES.get(template, template)
     storage.write_json(os.path.join(folder, "manifest.json"), manifest)
     return Dataset.open(folder)

@@ -14,6 +14,7 @@ from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES
 from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.data.sources.history_schema import HistoryColumn, HistoryRule
 from clickprompt.data.sources.plain_yaml import PlainYaml
+from clickprompt.data.text.template import check_template
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
 
@@ -314,9 +315,10 @@ class TableSchema(FileOptions):
         exclude_if=lambda events: events == "clicks",
     )
     # The default is left out, so that a schema without a template keeps its fingerprint
-    template: Literal["sentence", "compact"] = Field(
+    template: str = Field(
         default="sentence",
-        description="text of a row; sentence: Eq. 4, 'name is value.' for each field; compact: 'value;'",
+        description="text of a row; sentence: Eq. 4, 'name is value.' for each field; compact: 'value;'; or "
+        "a pattern of fields' names in braces, such as '{Age} years old. Item {Title} ({Genre})'",
         exclude_if=lambda template: template == "sentence",
     )
 
@@ -332,6 +334,7 @@ class TableSchema(FileOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TableSchema":
+        check_template(self.template)
         for what, values in (
             ("name", [field.name for field in self.fields]),
             ("column", [field.column for field in self.fields]),

@@ -28,6 +28,7 @@ from clickprompt.data.sources.reading import (
     read_rows,
 )
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
+from clickprompt.data.text.template import stored_template
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.history_lists import newest_items
@@ -55,6 +56,7 @@ class Table(Source):
         self.split = "time" if self.schema.timestamp else "column" if self.schema.split else "hash"
         self.k_core = self.schema.k_core
         self.template = self.schema.template
+        stored_template(self.template, self.fields)  # raises for a field that there isn't
         history, self.history_of = self.schema.history, self.schema.history_of
         if isinstance(history, HistoryColumn):
             self.history_column = history

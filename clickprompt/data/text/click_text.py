@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clickprompt.data.keyed_random import random_uniform
-from clickprompt.data.text.template import UNKNOWN, encode, segment, sentence
+from clickprompt.data.text.template import TEMPLATE, UNKNOWN, encode, is_pattern, segment, sentence
 from clickprompt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def find_click_text(
     before = encode(tokenizer, texts, special_tokens=False)
     added: list[list[int]] = []
     for answer in ANSWERS:
-        last = segment(NAME, answer, False, template)
+        last = segment(NAME, answer, False, TEMPLATE if is_pattern(template) else template)
         whole = encode(tokenizer, [text + last for text in texts], special_tokens=False)
         tails = [ids[len(start) :] for start, ids in zip(before, whole, strict=True)]
         joins = all(ids[: len(start)] == start for start, ids in zip(before, whole, strict=True))

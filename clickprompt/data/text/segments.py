@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.text.template import SEPARATOR, UNKNOWN, segment, sentence, tokenizer_json
+from clickprompt.data.text.template import (
+    SEPARATOR,
+    UNKNOWN,
+    field_template,
+    segment,
+    sentence,
+    tokenizer_json,
+)
 from clickprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,6 +59,10 @@ class SegmentEncoder:
         """
         self.separated = separated
         self._dataset = dataset
+        # A pattern may leave fields out
+        self._first = next(
+            field for field, name in enumerate(dataset.field_names) if field_template(name, dataset.template)
+        )
         self._json = tokenizer
         self._backend = _plain_backend(tokenizer)
         self._dummy = self._backend.token_to_id(_DUMMY)
@@ -77,7 +88,7 @@ class SegmentEncoder:
         )
 
     def segments(self, field: int, values: Sequence[str]) -> Encoded:
-        name, first = self._dataset.field_names[field], field == 0 or not self.separated
+        name, first = self._dataset.field_names[field], field == self._first or not self.separated
         template = self._dataset.template
         encodings = self._backend.encode_batch(
             [segment(name, value, first, template) for value in values], add_special_tokens=False
@@ -90,13 +101,14 @@ class SegmentEncoder:
         )
         flat = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
         characters = np.fromiter(flat, dtype=np.int64, count=2 * len(tokens)).reshape(-1, 2)
-        begin = len(segment(name, "", first, template).removesuffix(template.partition("{value}")[2]))
+        behind = field_template(name, template).partition("{value}")[2]
+        begin = len(segment(name, "", first, template).removesuffix(behind))
         end = begin + np.repeat([len(value) for value in values], lengths)
         # the tokens whose characters overlap the value's
         overlap = (
             (characters[:, 0] < end) & (characters[:, 1] > begin) & (characters[:, 0] < characters[:, 1])
         )
-        if field and not self.separated:
+        if field != self._first and not self.separated:
             # A separator that the tokenizer has put before the segment has the first character's place, which
             # is the value's if the template begins with it
             starts = (np.cumsum(lengths) - lengths)[lengths > 0]

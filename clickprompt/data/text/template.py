@@ -1,10 +1,20 @@
-"""The text of a row (Eq. 4, or a shorter one), and the tokenizers that read it."""
+"""The text of a row (Eq. 4, a shorter one, or one's own), and the tokenizers that read it.
 
+A pattern is a text with the fields' names in braces, such as "{Age} years old. Item {Title} ({Genre})". It is
+cut into one part per field, each with its field's value: between two values, at the last space that follows
+punctuation, or else at the first space. So a part is a field's segment, as those of Eq. 4 are: it is
+tokenized once a value, and left out as a whole where a text is too long.
+"""
+
+import difflib
+import functools
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clickprompt.errors import ConfigError, DataError
+from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.io import storage
 
 if TYPE_CHECKING:
@@ -15,11 +25,15 @@ __all__ = [
     "TEMPLATE",
     "TEMPLATES",
     "UNKNOWN",
+    "check_template",
     "encode",
+    "field_template",
+    "is_pattern",
     "load_tokenizer",
     "segment",
     "sentence",
     "special_ids",
+    "stored_template",
     "surrounding",
     "tokenizer_fingerprint",
     "tokenizer_json",
@@ -40,16 +54,105 @@ SENTINEL = "<extra_id_0>"
 _TABLE_FORMAT = 4
 
 
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_CLOSED = re.compile(r"(?<=[.,;:!?)]) ")
+
+
+def is_pattern(template: str) -> bool:
+    """Whether a manifest's template is that of the whole text, not of one field."""
+    return template not in TEMPLATES.values()
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError for a template that is neither a name of TEMPLATES nor a pattern."""
+    if template not in TEMPLATES and "{" not in template:
+        known = " or ".join(TEMPLATES)
+        raise ValueError(f"template={template!r}: give {known}, or a pattern with fields' names in braces")
+
+
+def stored_template(template: str, names: Sequence[str]) -> str:
+    """Return what a manifest holds for a template: a name of TEMPLATES, or a pattern of the fields `names`.
+
+    A field may be written as it would be named in code: {user_id} for "User ID". Raises InputError for an
+    unknown name or field, a field that comes twice or before an earlier one, or values without a space
+    between them.
+    """
+    if template in TEMPLATES:
+        return TEMPLATES[template]
+    if "{" not in template:
+        raise InputError(
+            f"template {template!r} is unknown; known: {', '.join(TEMPLATES)}, or a pattern such as "
+            f"'{{{names[0]}}} chose {{{names[-1]}}}.'"
+        )
+    texts = _FIELD.split(template)
+    found = [_known(name, names, template) for name in texts[1::2]]
+    if any(brace in text for text in texts[::2] for brace in "{}"):
+        raise InputError(f"template {template!r}: a brace without its other one; braces hold a field's name")
+    for before, name in itertools.pairwise(found):
+        if names.index(name) <= names.index(before):
+            order = ", ".join(one for one in names if one in found)
+            raise InputError(
+                f"template {template!r}: {name} comes behind {before}; give every field once, in the order "
+                f"of the dataset's fields: {order}"
+            )
+    for name, text in zip(found, texts[2:-1:2], strict=False):
+        if SEPARATOR not in text:
+            raise InputError(f"template {template!r}: put a space between {name} and the field behind it")
+    texts[1::2] = [f"{{{name}}}" for name in found]
+    pattern = "".join(texts)
+    if not is_pattern(pattern):
+        raise InputError(
+            f"template {template!r}: means Eq. 4 or compact; give the other field a word of its own"
+        )
+    return pattern
+
+
+def _known(field: str, names: Sequence[str], template: str) -> str:
+    in_code = {name.lower().replace(" ", "_"): name for name in names}
+    if field in names or field in in_code:
+        return field if field in names else in_code[field]
+    near = difflib.get_close_matches(field.lower(), in_code, n=1, cutoff=0.0)[0]
+    raise InputError(
+        f"template {template!r}: no field {field!r}; the nearest is {in_code[near]!r}, all are "
+        f"{', '.join(names)}"
+    )
+
+
+@functools.cache
+def _parts(pattern: str) -> dict[str, str]:
+    """Return the template of each field that a pattern has; SEPARATOR joins them."""
+    before, *rest = _FIELD.split(pattern)
+    parts = {}
+    for name, after in zip(rest[::2], rest[1::2], strict=True):
+        cut = len(after)
+        if len(parts) + 1 < len(rest) // 2:
+            closed = [match.start() for match in _CLOSED.finditer(after)]
+            # A word such as "(" belongs to the value behind it
+            cut = closed[-1] if closed else after.index(SEPARATOR)
+        parts[name] = f"{before}{{value}}{after[:cut]}"
+        before = after[cut + 1 :]
+    return parts
+
+
+def field_template(name: str, template: str) -> str:
+    """Return the text of one field; empty if a pattern leaves it out."""
+    return _parts(template).get(name, "") if is_pattern(template) else template
+
+
 def segment(name: str, value: str, first: bool, template: str = TEMPLATE) -> str:
-    """Return one field's part of the text, with the separator that joins it to the part before."""
-    return ("" if first else SEPARATOR) + template.format(name=name, value=value)
+    """Return one field's part of the text, with the separator that joins it to the part before; empty if a
+    pattern leaves it out.
+    """
+    own = field_template(name, template)
+    return own and ("" if first else SEPARATOR) + own.format(name=name, value=value)
 
 
 def sentence(names: Sequence[str], values: Sequence[str], template: str = TEMPLATE) -> str:
     """Return the text of one row: Eq. 4, unless another template is given."""
-    return "".join(
-        segment(name, value, index == 0, template)
-        for index, (name, value) in enumerate(zip(names, values, strict=True))
+    return SEPARATOR.join(
+        segment(name, value, True, template)
+        for name, value in zip(names, values, strict=True)
+        if field_template(name, template)
     )
 
 

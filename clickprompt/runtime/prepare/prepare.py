@@ -13,7 +13,7 @@ from clickprompt.config import Multi, RuntimeConfig, multi_columns
 from clickprompt.data.prepared.dataset import FORMAT_VERSION, MANIFEST, SPLITS, Dataset, field_columns
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
-from clickprompt.data.text.template import TEMPLATE, TEMPLATES
+from clickprompt.data.text.template import TEMPLATE, stored_template
 from clickprompt.data.transform.instants import day_of
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
@@ -67,7 +67,8 @@ def prepare(
     With `sample_users`, a share between 0 and 1, only the rows of that share of users are kept, before
     k-core; the seed decides which users.
 
-    `template` is a name of TEMPLATES, how a row becomes text; without it the source's is used.
+    `template` is how a row becomes text, a name of TEMPLATES or a pattern (data/text/template.py); without it
+    the source's is used.
 
     `multi`: fields of a known log of which a row keeps all values (the genres of a film), not only the first.
 
@@ -110,9 +111,7 @@ def prepare(
             )
         options["sample_users"] = sample_users
     template = template or source.template
-    if template not in TEMPLATES:
-        raise InputError(f"template {template!r} is unknown; known: {', '.join(TEMPLATES)}")
-    if TEMPLATES[template] != TEMPLATE:
+    if stored_template(template, source.fields) != TEMPLATE:
         options["template"] = template
     if multi:
         options["multi"] = [*multi]
@@ -249,7 +248,7 @@ def _write_files(
         ),
         "roles": source.roles(),
         "grouped": source.grouped,
-        "template": TEMPLATES[options.get("template", "sentence")],
+        "template": stored_template(options.get("template", "sentence"), source.fields),
         "fields": described,
         "num_features": sum(field["features"] for field in described),
         "counts": sizes,

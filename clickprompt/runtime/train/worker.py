@@ -8,14 +8,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from clickprompt.config import PretrainConfig
+from clickprompt.config import PretrainConfig, stored_config
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.errors import DataError, RunError
-from clickprompt.export.format import load_weights
+from clickprompt.export.format import load_weights, read_info
 from clickprompt.io import storage
 from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
@@ -243,12 +243,26 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         trained = trained_rows(training.dataset)
         norms = Norms(_exported(model), tables, training.dataset.field_names, trained, rows)
     if training.init:
-        weights = load_weights(training.init)
+        weights = _fitting(load_weights(training.init), training, model)
         weights = start_weights(weights, tables, training.dataset, training.earlier, training.stage)
         load_matching(model, weights | {name: weights[name][rows] for name in tables if name in weights})
         if norms is not None:
             norms.begin(_exported(model))
     return model, norms
+
+
+def _fitting(
+    weights: dict[str, torch.Tensor], training: TrainingRun, model: ClickPrompt
+) -> dict[str, torch.Tensor]:
+    """Return the weights of `training.init` under the names of `model`, which may have other adapters."""
+    assert training.init is not None
+    info, own = read_info(training.init), training.config.plm.lora
+    earlier = stored_config(info.config).plm.lora
+    if info.plm is None or model.plm is None or not (earlier.rank or own.rank):
+        return weights
+    from clickprompt.models.plm_lora import fit_adapters  # transformers' models take seconds to import
+
+    return fit_adapters(weights, earlier, info.plm["model_type"], own, unique_tensors(model))
 
 
 def _exported(model: ClickPrompt) -> dict[str, torch.Tensor]:
@@ -266,6 +280,7 @@ def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
             device=device,
             precision=runtime.precision,
             total_steps=training.order.total_steps,
+            master_weights=training.config.plm.master_weights,
         )
     # Otherwise DeepSpeed takes any GPU it finds, even in a worker that was given none
     os.environ["DS_ACCELERATOR"] = device.type
