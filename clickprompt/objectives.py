@@ -4,6 +4,10 @@ the PLM (Eq. 9) and without it (Eq. 10); and pretraining on ids, beside the firs
 An objective has one or several terms. Its forward returns the *sum* of each term's losses over a micro-batch.
 The loop divides it by the number of the term's targets in the whole global batch, so the gradient is the same
 however that batch is divided into workers and micro-batches.
+
+If rows have weights w (`Batch.importance`), the losses of clicks are Σ w loss / Σ w: their targets count w
+each. The others are unweighted: pretraining learns from texts and ids, and a weight says how much a row's
+click counts.
 """
 
 from collections.abc import Mapping
@@ -259,12 +263,12 @@ class ClickLoss(nn.Module):
         """Return the summed loss, [1]; rows of weight 0 don't count."""
         logits = self.model(*model_inputs(batch)).float()
         return F.binary_cross_entropy_with_logits(
-            logits, batch.labels, weight=batch.row_weight, reduction="sum"
+            logits, batch.labels, weight=batch.loss_weight, reduction="sum"
         ).reshape(1)
 
     def count_targets(self, batch: Batch) -> Tensor:
-        """Count the rows, [1]."""
-        return batch.row_weight.sum().reshape(1)
+        """Count the rows, by their weights, [1]."""
+        return batch.loss_weight.double().sum().reshape(1)
 
 
 class AnswerLoss(nn.Module):
@@ -282,11 +286,11 @@ class AnswerLoss(nn.Module):
         assert batch.input_ids is not None
         assert batch.attention_mask is not None
         losses = self.model.answer_losses(batch.input_ids, batch.attention_mask, batch.labels)
-        return (losses * batch.row_weight).sum().reshape(1)
+        return (losses * batch.loss_weight).sum().reshape(1)
 
     def count_targets(self, batch: Batch) -> Tensor:
-        """Count the rows, [1]."""
-        return batch.row_weight.sum().reshape(1)
+        """Count the rows, by their weights, [1]."""
+        return batch.loss_weight.double().sum().reshape(1)
 
 
 class RankLoss(nn.Module):

@@ -34,6 +34,8 @@ class Scores:
     """None without a CTR tower"""
     plm_logits: np.ndarray | None
     """None without a PLM"""
+    weights: np.ndarray | None = None
+    """the rows' own, for figures; None if all count alike"""
 
 
 def part_uri(folder: str, group: int) -> str:

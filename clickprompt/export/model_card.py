@@ -14,7 +14,7 @@ import yaml
 from clickprompt.config import PRETRAINING, SPLITS, Config, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.instants import day_of
-from clickprompt.evaluation.click_rate import click_rate_only
+from clickprompt.evaluation.click_rate import click_rate_of
 from clickprompt.export.format import INFO, weights_checksum
 from clickprompt.io import storage
 
@@ -186,12 +186,11 @@ def _metrics(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str, d
     if not found:
         return []
     rows = []
-    clicks, counts = dataset.manifest.get("clicks"), dataset.manifest["counts"]
+    clicks = dataset.manifest.get("clicks")
     for split, (auc, interval, log_loss) in found.items():
         line = [split, "–" if auc is None else f"{auc:.4f}"]
         line += ["–" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]", f"{log_loss:.4f}"]
-        if clicks:
-            alone = click_rate_only(counts["train"], clicks["train"], counts[split], clicks[split])
+        if clicks and (alone := click_rate_of(dataset.manifest, split)):
             line.append(f"{alone['log_loss']:.4f}")
         rows.append(line)
     head = ["split", "AUC", "95% interval", "log loss", *(["log loss of the click rate"] if clicks else [])]

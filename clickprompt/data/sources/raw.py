@@ -89,7 +89,7 @@ class LogRows:
 
     label [N] int8, null if the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
     values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
-    ranked against each other, if the log says so.
+    ranked against each other, and importance [N] float32: how much a row counts, if the log says so.
     """
 
     label: pa.Array
@@ -97,6 +97,7 @@ class LogRows:
     values: dict[str, pa.Array]
     group: pa.Array | None = None
     findings: Findings = field(default_factory=Findings)
+    importance: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -128,6 +129,7 @@ class Source(ABC):
     remark: str = ""  # what a user of the prepared dataset should know
     tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
     grouped: bool = False  # whether its rows say which of them were shown together
+    weighted: bool = False  # whether its rows say how much they count
     # whether the vocabulary has every value of the tables, or only those of rows that the log refers to
     whole_tables: bool = True
 

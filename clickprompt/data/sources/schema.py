@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clickprompt.config.history import MOST_HISTORY
 from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.data.prepared.dataset import field_columns
+from clickprompt.data.sources.plain_yaml import PlainYaml
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
 
@@ -284,7 +285,12 @@ class TableSchema(FileOptions):
         default=None, description="column that says which rows were shown together, for AUC by request"
     )
     k_core: Annotated[int, Field(ge=0)] = 0
-    # Defaults are left out, so that a schema without histories keeps its fingerprint
+    # Defaults are left out, so that a schema without these keeps its fingerprint
+    weight: _Column | None = Field(
+        default=None,
+        description="column of numbers from 0 up: how much a row counts in finetuning's loss and in figures",
+        exclude_if=lambda weight: weight is None,
+    )
     history: int | None = Field(
         default=None,
         ge=1,
@@ -344,48 +350,10 @@ class TableSchema(FileOptions):
         return (table, name) if point and table in self.tables else None
 
 
-class _PlainYaml(yaml.SafeLoader):
-    """YAML read by version 1.2: `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they look
-    like.
-    """
-
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        found = super().construct_scalar(node)
-        if isinstance(found, str) and re.search("[\ud800-\udfff]", found):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{found!r} holds half a surrogate pair, which is not text", node.start_mark
-            )
-        return found
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice!r} is there twice", node.start_mark
-            )
-        for key, _ in node.value:  # 1 and true are two keys, but would be one in a dict
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
-_NUMBER = r"(0|[1-9][0-9]*)"
-_PlainYaml.yaml_implicit_resolvers = {}
-for _tag, _expression, _first in (
-    ("bool", "true|false", "tf"),
-    ("null", "null|~|", "n~"),
-    ("int", f"[-+]?{_NUMBER}", "-+0123456789"),
-    ("float", rf"[-+]?({_NUMBER}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
-    ("merge", "<<", "<"),
-):
-    _firsts = [*_first, ""] if _tag == "null" else [*_first]
-    _PlainYaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_expression})$"), _firsts)
-
-
 def load_schema(uri: str) -> TableSchema:
     """Read a schema. Raises ConfigError naming the file and every mistake: the key, the value, the rule."""
     try:
-        content = yaml.load(storage.read_bytes(uri).decode(), Loader=_PlainYaml)  # noqa: S506 - a safe loader
+        content = yaml.load(storage.read_bytes(uri).decode(), Loader=PlainYaml)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); mend the file") from error
     if not isinstance(content, dict):

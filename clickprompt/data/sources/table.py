@@ -32,7 +32,7 @@ from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
-from clickprompt.data.transform.values import kind_of, labels, texts
+from clickprompt.data.transform.values import kind_of, labels, row_weights, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
@@ -57,6 +57,7 @@ class Table(Source):
         self.history, self.history_of = self.schema.history, self.schema.history_of
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
+        self.weighted = self.schema.weight is not None
         self.user, self.item = (
             self._role(column, role)
             for column, role in ((self.schema.user, "user"), (self.schema.item, "item"))
@@ -276,6 +277,10 @@ class Table(Source):
             if schema.group:
                 name = schema.group
                 group = _hashes(texts(columns[name], nulls))
+            importance = None
+            if schema.weight:
+                name = schema.weight
+                importance = row_weights(columns[name], label, nulls)
             name = (schema.timestamp.column if schema.timestamp else schema.split) or ""
             timestamp, forms = self._timestamps(columns.get(name), len(rows), nulls)
         except BadValue as error:
@@ -288,7 +293,7 @@ class Table(Source):
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
             findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
-        return LogRows(label, timestamp, values, group, findings)
+        return LogRows(label, timestamp, values, group, findings, importance)
 
     def _timestamps(
         self, column: pa.Array | None, rows: int, nulls: Sequence[str]
@@ -352,6 +357,7 @@ class Table(Source):
             schema.user,
             schema.item,
             schema.group,
+            schema.weight,
         ]
         return list(dict.fromkeys(name for name in named if name))
 

@@ -209,19 +209,21 @@ def _write_files(
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
     histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
-    shards, bounds, clicks = write_shards(
+    shards, bounds, clicks, weights = write_shards(
         work, log, starts, sizes, options, stage, uri, ids, columns, histories
     )
+    if source.weighted:
+        _check_weights(source, weights)
     described = write_vocabularies(work, uri, fields, columns)
     storage.delete_tree(stage)
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
-    of_users = {}
+    more: dict[str, Any] = {"weighted": True, "weights": weights} if source.weighted else {}
     if histories is not None:
         item = source.fields.index(str(source.roles()["item"]))
-        of_users = {"history": {"field": item, "length": histories.length, "events": options["history_of"]}}
+        more["history"] = {"field": item, "length": histories.length, "events": options["history_of"]}
     return {
         "format_version": FORMAT_VERSION,
-        **of_users,
+        **more,
         "transform": write_transform(
             uri, source, rules, {key: in_buckets(table, rules) for key, table in tables.items()}
         ),
@@ -237,6 +239,15 @@ def _write_files(
         "row_group_rows": options["row_group_rows"],
         "shards": shards,
     }
+
+
+def _check_weights(source: Source, weights: dict[str, list[float]]) -> None:
+    for split in SPLITS:
+        if not weights[split][0]:
+            raise DataError(
+                f"{source.raw_dir}: all rows of the {split} split have the weight 0, so none counts; correct "
+                "the schema's weight"
+            )
 
 
 def _say_what_was_found(

@@ -33,6 +33,7 @@ SPAN = 1 << 61  # room for one split's sort keys in an int64
 # Streams that make these hashes independent of each other and of other uses of the keyed generator with the
 # same seed
 _ORDER, _SPLIT, _USERS = 1, 8, 9
+_OF_ROWS = ("group", "importance")  # columns that some logs have
 _LONGEST_VALUE = 1 << 16  # bytes; anything longer is a mistake in the file, not a feature value
 
 Stats = tuple[int, int, int, int, int]
@@ -76,8 +77,8 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     """Return the rows as they are staged, numbered from `first`."""
     numbers = pa.array(np.arange(first, first + len(rows), dtype=np.int64))
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
-    group = {} if rows.group is None else {"group": rows.group}
-    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **group, **values})
+    given = {name: column for name in _OF_ROWS if (column := getattr(rows, name)) is not None}
+    return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **given, **values})
 
 
 def _refuse_huge_values(part: RawPart, rows: pa.Table, names: list[str]) -> None:
@@ -144,8 +145,9 @@ def encode_file(
             "split_key": key,
         }
     )
-    if "group" in rows.column_names:
-        table = table.append_column("group", rows.column("group"))
+    for name in _OF_ROWS:
+        if name in rows.column_names:
+            table = table.append_column(name, rows.column(name))
     for name, code in codes.items():
         table = table.append_column(log_column(name), pa.array(code))
     return _write_coded(to, table.filter(pa.array(matched))), unmatched
@@ -319,7 +321,8 @@ def write_shard(
     if histories is not None:
         encoded |= histories.encoded(block, ids)
         length = histories.length
-    schema = shard_schema(columns, grouped="group" in block.column_names, history=length)
+    weighted = "importance" in block.column_names
+    schema = shard_schema(columns, "group" in block.column_names, length, weighted)
     table = pa.table(
         {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,
@@ -335,8 +338,15 @@ def write_shard(
         "entry": entry | write_parquet(uri, file, table, row_group_rows),
         "keys": keys,
         "clicks": int(block.column("label").to_numpy().sum(dtype=np.int64)),
+        "weights": _weight_sums(block) if weighted else None,
         "bounds": (int(timestamps.min()), int(timestamps.max())),
     }
+
+
+def _weight_sums(rows: pa.Table) -> list[float]:
+    """Return the weight of all rows, and of those with a click."""
+    weights = rows.column("importance").to_numpy().astype(np.float64)
+    return [float(weights.sum()), float(weights @ rows.column("label").to_numpy())]
 
 
 def write_parquet(uri: str, file: str, table: pa.Table, row_group_rows: int) -> dict[str, Any]:
