@@ -261,7 +261,7 @@ class ClickLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the summed loss, [1]; rows of weight 0 don't count."""
-        logits = self.model(*model_inputs(batch)).float()
+        logits = sampled_logits(self.model, batch)
         return F.binary_cross_entropy_with_logits(
             logits, batch.labels, weight=batch.loss_weight, reduction="sum"
         ).reshape(1)
@@ -309,7 +309,7 @@ class RankLoss(nn.Module):
         """Return the summed losses, [2], the second one of this batch's own groups or by `joint_gradient`;
         with `represent` the logits, [B, 1].
         """
-        logits = self.model(*model_inputs(batch)).float()
+        logits = sampled_logits(self.model, batch)
         if represent:
             return logits.unsqueeze(1)
         click = F.binary_cross_entropy_with_logits(
@@ -324,6 +324,12 @@ class RankLoss(nn.Module):
     def count_targets(self, batch: Batch) -> Tensor:
         """Count the rows, and the batch's own pairs or groups, [2]."""
         return torch.stack([batch.row_weight.sum(), self.joint.count(self.joint.rows(batch))])
+
+
+def sampled_logits(model: ClickPrompt, batch: Batch) -> Tensor:
+    """Return the logits [B] of clicks among the training rows, which may lack some without one."""
+    logits = model(*model_inputs(batch)).float()
+    return logits - model.logit_shift if model.logit_shift else logits
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:

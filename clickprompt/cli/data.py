@@ -92,6 +92,13 @@ def prepare(
     history_of: Annotated[
         str | None, typer.Option(help="which earlier rows --history takes: clicks (the default), or all")
     ] = None,
+    keep_negatives: Annotated[
+        float | None,
+        typer.Option(
+            help="keep only this share of the training rows without a click, such as 0.1; models correct "
+            "their probabilities for it"
+        ),
+    ] = None,
     append: Annotated[
         bool,
         typer.Option(
@@ -128,6 +135,8 @@ def prepare(
             )
         if history is not None or history_of is not None:
             raise InputError("--append goes on with the dataset's own options; leave --history out")
+        if keep_negatives is not None:
+            raise InputError("--append goes on with the dataset's own options; leave --keep-negatives out")
         from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None
@@ -147,6 +156,7 @@ def prepare(
             template=template,
             history=history,
             history_of=history_of,
+            keep_negatives=keep_negatives,
             runtime=settings.runtime,
         )
     counts = {split: dataset.counts[split] for split in SPLITS}

@@ -8,15 +8,20 @@ __all__ = ["click_rate_of", "click_rate_only"]
 
 
 def click_rate_of(manifest: Mapping[str, Any], split: str) -> dict[str, Any] | None:
-    """Return `click_rate_only` of a prepared dataset's split, by the rows' weights if they have some; None if
-    the manifest is of a version that didn't count clicks.
+    """Return `click_rate_only` of a prepared dataset's split, by the rows' weights if they have some, and as
+    if no training row had been left out (`keep_negatives`); None if the manifest is of a version that didn't
+    count clicks.
     """
     if not {"train", split} <= (manifest.get("clicks") or {}).keys():
         return None
     counts, clicks = manifest["counts"], manifest["clicks"]
     if manifest.get("weighted"):
         counts, clicks = ({name: of[place] for name, of in manifest["weights"].items()} for place in (0, 1))
-    return click_rate_only(counts["train"], clicks["train"], counts[split], clicks[split])
+    kept = manifest.get("options", {}).get("keep_negatives", 1.0)
+    train_rows = (
+        counts["train"] if kept == 1 else clicks["train"] + (counts["train"] - clicks["train"]) / kept
+    )
+    return click_rate_only(train_rows, clicks["train"], counts[split], clicks[split])
 
 
 def click_rate_only(train_rows: float, train_clicks: float, rows: float, clicks: float) -> dict[str, Any]:

@@ -52,12 +52,13 @@ def compare(
     count alike, is then None. Raises DataError as `auc_or_none` does.
     """
     base_auc = auc_or_none(labels, base_logits, weights)
+    weighted = {} if weights is None else {"weights": weights}
     return {
         "auc": base_auc,
         "log_loss": log_loss(labels, base_logits, weights),
         "relative_improvement": relative_improvement(auc_or_none(labels, logits, weights), base_auc),
         "delong": _tested(delong, labels, logits, base_logits) if weights is None else None,
-        "user_bootstrap": _tested(user_bootstrap, users, labels, logits, base_logits, weights=weights),
+        "user_bootstrap": _tested(user_bootstrap, users, labels, logits, base_logits, **weighted),
     }
 
 

@@ -75,11 +75,17 @@ class ExportInfo:
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
     history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
+    keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it
     serving: dict[str, Any] | None = (
         # only in a folder for a server (export/serving_folder.py): format, vocabulary files, how it was
         # checked
         None
     )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `export.json` holds: without what only some exports have."""
+        some = {"keep_negatives"} if self.keep_negatives is None else set()
+        return {name: value for name, value in asdict(self).items() if name not in some}
 
 
 def write_export(
@@ -117,12 +123,13 @@ def write_export(
             dataset_fingerprint=dataset.fingerprint,
             dataset_version=dataset.version,
             history=None if dataset.history is None else asdict(dataset.history),
+            keep_negatives=dataset.keep_negatives,
             tokenizer_fingerprint=tokenizer_fingerprint,
             plm=plm,
             step=step,
             files={name: storage.sha256(os.path.join(folder, name)) for name in sorted(names)},
         )
-        storage.write_json(os.path.join(folder, INFO), asdict(info))
+        storage.write_json(os.path.join(folder, INFO), info.to_json())
         publish(folder, uri)
 
 
@@ -252,6 +259,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
         plm_config=info.plm,
         table_rows=NO_ROWS if mapped else ALL_ROWS,
         history=History.of(info.history),
+        keep_negatives=info.keep_negatives,
     )
     with storage.local_copy(uri) as folder:
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file

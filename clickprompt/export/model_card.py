@@ -121,6 +121,11 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
     if config.data.rows == "new":
         lines.append("- Trained on the rows that the dataset's version added")
     stage = config.pretrain if info["objective"] in PRETRAINING else config.finetune
+    if info.get("keep_negatives"):
+        lines.append(
+            f"- Of the training rows without a click {info['keep_negatives']:.4g} were kept, at random; its "
+            "probabilities are those of all rows: p / (p + (1 − p) / this share)"
+        )
     if stage.init:
         lines.append("- Started from an earlier clickprompt export")
     if info["objective"] not in PRETRAINING:

@@ -13,11 +13,12 @@ The "transform" in export.json's "serving" is all that turns raw rows into ids a
 
 import os
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from clickprompt.config import stored_config
 from clickprompt.data.prepared.dataset import Dataset
@@ -34,7 +35,6 @@ from clickprompt.export.model_card import CARD, evaluations_of, write_card
 from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
-from clickprompt.models.ctr import CTRModel
 
 __all__ = ["FORMATS", "export_for_serving"]
 
@@ -102,6 +102,7 @@ def export_for_serving(
     with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         if graph:
             assert model.ctr is not None
+            scorer = model if model.logit_shift else model.ctr
             inputs = (
                 {"inputs": [one.to_json() for one in raw_inputs(transform)]}
                 if transform
@@ -110,7 +111,7 @@ def export_for_serving(
             serving |= {
                 **inputs,
                 "output": "logit",
-                **_write_graph(graph, model.ctr, dataset, folder, transform),
+                **_write_graph(graph, scorer, dataset, folder, transform),
             }
         else:
             storage.copy_tree(export, folder)
@@ -137,7 +138,7 @@ def export_for_serving(
             for name in sorted(names)
             if name not in (INFO, CARD)
         }
-        storage.write_json(os.path.join(folder, INFO), asdict(replace(info, files=files, serving=serving)))
+        storage.write_json(os.path.join(folder, INFO), replace(info, files=files, serving=serving).to_json())
         write_card(folder, dataset, evaluations_of(export))
         storage.copy_tree(folder, work)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -149,7 +150,7 @@ def _vocabulary(field: dict[str, Any]) -> str:
 
 
 def _write_graph(
-    graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str, transform: RowTransform | None
+    graph: GraphFormat, model: nn.Module, dataset: Dataset, folder: str, transform: RowTransform | None
 ) -> dict[str, Any]:
     """Write the graph and return what `export.json` says of it. Raises RunError if its logits aren't the
     model's.

@@ -181,6 +181,11 @@ class Dataset:
         return self.manifest.get("weighted", False)
 
     @property
+    def keep_negatives(self) -> float | None:
+        """Return the share of the training rows without a click that are kept; None if all are."""
+        return self.manifest.get("options", {}).get("keep_negatives")
+
+    @property
     def template(self) -> str:
         """Return the text of one field of a row (data/text/template.py)."""
         return self.manifest.get("template", TEMPLATE)

@@ -118,6 +118,7 @@ class Source(ABC):
     template: str = "sentence"  # default way from a row to its text (data/text/template.py)
     history: int | None = None  # default number of a user's earlier rows that each row knows
     history_of: str = "clicks"  # which of them: clicks, or all
+    keep_negatives: float | None = None  # default share of the training rows without a click
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
     item_field: str | None = None  # field that says which item a row is about

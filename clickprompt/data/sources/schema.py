@@ -291,6 +291,13 @@ class TableSchema(FileOptions):
         description="column of numbers from 0 up: how much a row counts in finetuning's loss and in figures",
         exclude_if=lambda weight: weight is None,
     )
+    keep_negatives: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the training rows without a click that are kept; models correct for it",
+        exclude_if=lambda share: share is None,
+    )
     history: int | None = Field(
         default=None,
         ge=1,

@@ -55,6 +55,7 @@ class Table(Source):
         self.k_core = self.schema.k_core
         self.template = self.schema.template
         self.history, self.history_of = self.schema.history, self.schema.history_of
+        self.keep_negatives = self.schema.keep_negatives
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.weighted = self.schema.weight is not None

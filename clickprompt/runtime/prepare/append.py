@@ -26,7 +26,7 @@ from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import ClickPromptError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.prepare.coded_log import joined_tables, read_log
+from clickprompt.runtime.prepare.coded_log import joined_tables, read_log, sample_negatives
 from clickprompt.runtime.prepare.column_tasks import (
     CountedRows,
     KeptValues,
@@ -191,6 +191,10 @@ def _write_files(
         work, source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
     )
     sizes, starts = cut_by_split(work, log, options, progress)
+    before = log.rows
+    log, sizes = sample_negatives(work, log, sizes, starts, options, progress)
+    if "keep_negatives" in options:
+        statistics["negatives_left_out"] = before - log.rows
     counted = count_rows(work, log, source.fields, starts, options, stage)
     ids: Ids = {column.name: {} for column in counted.columns}
     calls = []

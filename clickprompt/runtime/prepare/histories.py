@@ -33,6 +33,8 @@ class Histories:
 
     parts: tuple[str, ...]
     """files of the users' shares: record batch i belongs to the log's file i"""
+    files: tuple[str, ...]
+    """the log's"""
     length: int
     item: tuple[str, str]
     """log column and field column of the items"""
@@ -95,7 +97,7 @@ def find_histories(
         ),
         "finding what users did before",
     )
-    return Histories(tuple(parts), options["history"], (item, item_column))
+    return Histories(tuple(parts), tuple(files), options["history"], (item, item_column))
 
 
 def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:

@@ -18,7 +18,14 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import say
-from clickprompt.runtime.prepare.coded_log import drop_repeats, joined_tables, k_core, read_log, sample_users
+from clickprompt.runtime.prepare.coded_log import (
+    drop_repeats,
+    joined_tables,
+    k_core,
+    read_log,
+    sample_negatives,
+    sample_users,
+)
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 from clickprompt.runtime.prepare.histories import check_history, find_histories
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
@@ -51,6 +58,7 @@ def prepare(
     template: str | None = None,
     history: int | None = None,
     history_of: str | None = None,
+    keep_negatives: float | None = None,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
     runtime: RuntimeConfig | None = None,
@@ -69,6 +77,10 @@ def prepare(
 
     With `history`, every row gets the items of so many earlier rows of its user (data/prepared/history.py),
     of clicks or of `all` rows (`history_of`); without it the source's is used.
+
+    With `keep_negatives`, a share between 0 and 1, only that share of the training rows without a click is
+    kept, drawn by (seed, row_id); models correct their probabilities for it (config/sampling.py). Validation
+    and test stay whole. Without it the source's is used.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
@@ -114,6 +126,13 @@ def prepare(
         check_history(source, history, options["history_of"])
     elif history_of is not None:
         raise InputError(f"history_of={history_of}: there is no history; give its length as history, too")
+    keep_negatives = source.keep_negatives if keep_negatives is None else keep_negatives
+    if keep_negatives is not None:
+        if not 0 < keep_negatives < 1:
+            raise InputError(
+                f"keep_negatives={keep_negatives}: must be above 0 and below 1; for all rows leave it out"
+            )
+        options["keep_negatives"] = keep_negatives
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
         progress(f"{out_uri} is prepared already")
@@ -205,10 +224,14 @@ def _write_files(
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is "
                 "empty; at least 3 are needed"
             )
+    histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
+    before = log.rows
+    log, sizes = sample_negatives(work, log, sizes, starts, options, progress)
+    if "keep_negatives" in options:
+        statistics["negatives_left_out"] = before - log.rows
     counted = count_rows(work, log, source.fields, starts, options, stage)
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
-    histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
     shards, bounds, clicks, weights = write_shards(
         work, log, starts, sizes, options, stage, uri, ids, columns, histories
     )

@@ -170,10 +170,12 @@ def _sort_into_shards(
         ends = ends[before[ends] < sizes[split]]
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
+    # Histories are those of all files, of which a sample may have fewer
+    numbers = {file: number for number, file in enumerate(histories.files if histories else log.files)}
     pieces = work.each(
         tasks.cut,
         (
-            (file, number, ordering, boundaries, histories, f"{stage}/sorted/{number:06d}.arrow")
+            (file, numbers[file], ordering, boundaries, histories, f"{stage}/sorted/{number:06d}.arrow")
             for number, file in enumerate(log.files)
         ),
         "cutting into shards",

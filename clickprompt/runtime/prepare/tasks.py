@@ -32,7 +32,7 @@ BINS = 1 << 16
 SPAN = 1 << 61  # room for one split's sort keys in an int64
 # Streams that make these hashes independent of each other and of other uses of the keyed generator with the
 # same seed
-_ORDER, _SPLIT, _USERS = 1, 8, 9
+_ORDER, _SPLIT, _USERS, _NEGATIVES = 1, 8, 9, 15
 _OF_ROWS = ("group", "importance")  # columns that some logs have
 _LONGEST_VALUE = 1 << 16  # bytes; anything longer is a mistake in the file, not a feature value
 
@@ -169,6 +169,15 @@ def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | N
         file,
         rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(log_column(user)).to_numpy()) < share)),
     )
+
+
+def of_sampled_negatives(file: str, ordering: Ordering, share: float) -> Stats | None:
+    """Keep a share of the training rows without a click, and all other rows."""
+    rows = staging.read_rows(file)
+    key, row_id, label = (rows.column(name).to_numpy() for name in ("split_key", "row_id", "label"))
+    kept = (split_numbers(key, row_id, ordering) > 0) | (label > 0)
+    kept |= random_uniform(_NEGATIVES, ordering[2], row_id) < share
+    return _write_coded(file, rows.filter(pa.array(kept)))
 
 
 def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.ndarray:
