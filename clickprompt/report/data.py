@@ -59,6 +59,10 @@ def data_section(dataset: Dataset | None, places: Places) -> Section | None:
     options = manifest.get("options") or {}
     split_by = f", split by {options['split']}" if options.get("split") else ""
     note = f"{places.of(dataset.uri)}, version {version}{split_by}, fingerprint {dataset.fingerprint[:12]}"
+    if kept := options.get("keep_negatives"):
+        note += f"; of the training rows without a click {kept:g} were kept"
+    if manifest.get("weighted"):
+        note += "; rows have weights, by which figures are, but not these counts"
     blocks = [Block("Splits", Table(columns, rows), note=note, half=True)]
     if any("unseen_in_train" in field for field in fields):
         blocks.append(_unseen(fields, counts))

@@ -12,6 +12,7 @@ from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of, scores_of
 from clickprompt.report.make import make_report
 from clickprompt.runtime.score.evaluate import evaluate
+from clickprompt.runtime.score.scorer import Scorer
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.metrics_log import read_metrics
@@ -81,6 +82,21 @@ def test_validated_and_evaluated_by_weight(config, run, monkeypatch):
         assert of_parts["gauc"][key] == pytest.approx(found["gauc"][key], rel=1e-9)
     error = of_parts["calibration"]["equal_width"]["error"]
     assert error == pytest.approx(found["calibration"]["equal_width"]["error"], rel=1e-9)
+
+
+def test_an_actor_gives_the_rows_weights(config, run):
+    """In the order of its logits, which isn't that of the rows."""
+    dataset = Dataset.open(config.data.path)
+    rows = dataset.read_row_groups("valid", [1]).to_pandas()
+    _, labels, logits, weights = Scorer(dataset, "cpu", "fp32").logits(export_of(run), "valid", 1)
+    assert weights is not None
+    assert sorted(zip(labels, weights, strict=True)) == sorted(
+        zip(rows["label"], rows["importance"], strict=True)
+    )
+    evaluate([run], "valid", config=config)
+    found = read_predictions(f"{run}/predictions/valid").to_pandas().set_index("row_id")["logit"]
+    by_logit = dict(zip(found.loc[rows["row_id"]].tolist(), rows["importance"], strict=True))
+    assert [by_logit[logit] for logit in logits.tolist()] == weights.tolist()
 
 
 def test_a_report_and_a_comparison(config, run, tmp_path):
