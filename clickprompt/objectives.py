@@ -4,6 +4,10 @@ the PLM (Eq. 9) and without it (Eq. 10); and pretraining on ids, beside the firs
 An objective has one or several terms. Its forward returns the *sum* of each term's losses over a micro-batch.
 The loop divides it by the number of the term's targets in the whole global batch, so the gradient is the same
 however that batch is divided into workers and micro-batches.
+
+If rows have weights w (`Batch.importance`), the losses of clicks are Σ w loss / Σ w: their targets count w
+each. The others are unweighted: pretraining learns from texts and ids, and a weight says how much a row's
+click counts.
 """
 
 from collections.abc import Mapping
@@ -256,14 +260,14 @@ class ClickLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the summed loss, [1]; rows of weight 0 don't count."""
-        logits = at_least_float32(self.model(*model_inputs(batch)))
+        logits = sampled_logits(self.model, batch)
         return F.binary_cross_entropy_with_logits(
-            logits, batch.labels, weight=batch.row_weight, reduction="sum"
+            logits, batch.labels, weight=batch.loss_weight, reduction="sum"
         ).reshape(1)
 
     def count_targets(self, batch: Batch) -> Tensor:
-        """Count the rows, [1]."""
-        return batch.row_weight.sum().reshape(1)
+        """Count the rows, by their weights, [1]."""
+        return batch.loss_weight.double().sum().reshape(1)
 
 
 class AnswerLoss(nn.Module):
@@ -281,11 +285,11 @@ class AnswerLoss(nn.Module):
         assert batch.input_ids is not None
         assert batch.attention_mask is not None
         losses = self.model.answer_losses(batch.input_ids, batch.attention_mask, batch.labels)
-        return (losses * batch.row_weight).sum().reshape(1)
+        return (losses * batch.loss_weight).sum().reshape(1)
 
     def count_targets(self, batch: Batch) -> Tensor:
-        """Count the rows, [1]."""
-        return batch.row_weight.sum().reshape(1)
+        """Count the rows, by their weights, [1]."""
+        return batch.loss_weight.double().sum().reshape(1)
 
 
 class RankLoss(nn.Module):
@@ -304,7 +308,7 @@ class RankLoss(nn.Module):
         """Return the summed losses, [2], the second one of this batch's own groups or by `joint_gradient`;
         with `represent` the logits, [B, 1].
         """
-        logits = at_least_float32(self.model(*model_inputs(batch)))
+        logits = sampled_logits(self.model, batch)
         if represent:
             return logits.unsqueeze(1)
         click = F.binary_cross_entropy_with_logits(
@@ -319,6 +323,12 @@ class RankLoss(nn.Module):
     def count_targets(self, batch: Batch) -> Tensor:
         """Count the rows, and the batch's own pairs or groups, [2]."""
         return torch.stack([batch.row_weight.sum(), self.joint.count(self.joint.rows(batch))])
+
+
+def sampled_logits(model: ClickPrompt, batch: Batch) -> Tensor:
+    """Return the logits [B] of clicks among the training rows, which may lack some without one."""
+    logits = at_least_float32(model(*model_inputs(batch)))
+    return logits - model.logit_shift if model.logit_shift else logits
 
 
 def model_inputs(batch: Batch) -> tuple[Tensor, *tuple[Tensor | None, ...]]:

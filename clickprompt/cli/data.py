@@ -96,6 +96,13 @@ def prepare(
     history_of: Annotated[
         str | None, typer.Option(help="which earlier rows --history takes: clicks (the default), or all")
     ] = None,
+    keep_negatives: Annotated[
+        float | None,
+        typer.Option(
+            help="keep only this share of the training rows without a click, such as 0.1; models correct "
+            "their probabilities for it"
+        ),
+    ] = None,
     append: Annotated[
         bool,
         typer.Option(
@@ -130,8 +137,12 @@ def prepare(
             raise InputError(
                 "--append takes the rows of all users; leave --sample-users out, or prepare in a new place"
             )
-        if history is not None or history_of is not None or multi:
-            option = "--multi" if multi else "--history"
+        own = {
+            "--multi": multi,
+            "--history": history is not None or history_of is not None,
+            "--keep-negatives": keep_negatives is not None,
+        }
+        for option in (option for option, given in own.items() if given):
             raise InputError(f"--append goes on with the dataset's own options; leave {option} out")
         from clickprompt.runtime.prepare.append import append as run_append
 
@@ -153,6 +164,7 @@ def prepare(
             multi=multi or (),
             history=history,
             history_of=history_of,
+            keep_negatives=keep_negatives,
             runtime=settings.runtime,
         )
     counts = {split: dataset.counts[split] for split in SPLITS}

@@ -28,6 +28,7 @@ class Batch:
     field_ids: Tensor
     labels: Tensor  # [B] float32, 0 or 1
     row_weight: Tensor  # [B] float32, 0 or 1
+    importance: Tensor | None = None  # [B] float32, from 0 up: how much a row counts; None = all alike
     input_ids: Tensor | None = None  # [B, Z] int64, the uncorrupted text; [MASK] for the click
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text
@@ -56,6 +57,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.row_ids)
+
+    @property
+    def loss_weight(self) -> Tensor:
+        """Return how much each row counts in a loss of clicks, [B] float32; 0 for padding."""
+        return self.row_weight if self.importance is None else self.row_weight * self.importance
 
     def to(self, device: torch.device) -> "Batch":
         return _each(self, lambda tensor: tensor.to(device, non_blocking=True))

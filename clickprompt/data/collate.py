@@ -30,7 +30,8 @@ _NEEDS_MASK_TOKEN = {"masked": "PA-MLM", "denoising": "denoising"}
 
 
 class Collator:
-    """Turn columns `row_id`, `label`, one per field, and optionally `weight` (missing = 1) into batches.
+    """Turn columns `row_id`, `label`, one per field, and optionally `weight` (0 for padding, missing = 1) and
+    `importance` into batches.
 
     With a token table, batches carry text. With `masking`, they also carry what the PLM reads in pretraining
     and its targets, which depend on `lm`:
@@ -219,6 +220,8 @@ class Collator:
         if self.history:
             items = [np.asarray(columns[name], dtype=np.int64)[rows] for name in self.history]
             ids = np.concatenate([ids, np.stack(items, axis=1)], axis=1)
+        if "importance" in columns:
+            text["importance"] = np.array(np.asarray(columns["importance"], dtype=np.float32)[rows])
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),

@@ -67,17 +67,19 @@ class LogitBins:
 class AucHistogram:
     """Clicks and other rows per bin of the logit, for any number of rows below 2^32; 16 MiB at most."""
 
-    def __init__(self, bins: LogitBins | None = None) -> None:
+    def __init__(self, bins: LogitBins | None = None, *, weighted: bool = False) -> None:
         self.bins = bins or LogitBins.even()
-        self.counts = np.zeros((int(self.bins.bins_of.sum()), 2), dtype=np.int64)
-        """[bins, 2]: rows with label 0 and with label 1"""
+        self.counts = np.zeros((int(self.bins.bins_of.sum()), 2), np.float64 if weighted else np.int64)
+        """[bins, 2]: rows with label 0 and with label 1; if weighted, the sums of their weights"""
 
-    def add(self, labels: ArrayLike, logits: ArrayLike) -> None:
+    def add(self, labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None) -> None:
         """Count rows. This takes 8 bytes per row while it runs.
 
-        labels: [N], 0 or 1. logits: [N] float32, finite. Raises DataError for another label, a logit that
-        isn't finite, or another number of logits than labels; then nothing is counted.
+        labels: [N], 0 or 1. logits: [N] float32, finite. weights: [N], ≥ 0, if weighted. Raises DataError for
+        another label, a logit that isn't finite, or another number of logits than labels; then nothing is
+        counted.
         """
+        assert (weights is not None) == (self.counts.dtype == np.float64), "weighted, or not"
         clicked, values = np.asarray(labels), _float32(logits)
         if clicked.shape != values.shape:
             raise DataError(
@@ -86,9 +88,9 @@ class AucHistogram:
             )
         cells = self._cells(clicked, values)
         if len(cells) < self.counts.size // 16:  # np.bincount would make all bins anew for a few rows
-            np.add.at(self.counts.reshape(-1), cells, 1)
+            np.add.at(self.counts.reshape(-1), cells, 1 if weights is None else np.asarray(weights))
         else:
-            self.counts += np.bincount(cells, minlength=self.counts.size).reshape(-1, 2)
+            self.counts += np.bincount(cells, weights, minlength=self.counts.size).reshape(-1, 2)
 
     def _cells(self, labels: NDArray, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the place of each row in the flattened counts, [N]."""
@@ -117,18 +119,19 @@ class AucHistogram:
         clicks·all others) over the bins of more than one value. Raises DataError if only one class is
         present.
         """
-        occupied = np.flatnonzero(self.counts[:, 0] | self.counts[:, 1])
+        occupied = np.flatnonzero(self.counts.any(axis=1))
         others, clicks = self.counts[occupied].T
-        num_others, num_clicks = int(others.sum()), int(clicks.sum())
-        assert num_others + num_clicks < 1 << 32, "twice the pairs overflow int64"
+        num_others, num_clicks = others.sum().item(), clicks.sum().item()
+        if self.counts.dtype == np.int64:
+            assert num_others + num_clicks < 1 << 32, "twice the pairs overflow int64"
         if not num_others * num_clicks:
             raise DataError(
                 f"AUC is undefined: {num_others:,} rows have label 0 and {num_clicks:,} label 1; "
                 "evaluate on rows of both classes"
             )
         below = np.cumsum(others) - others
-        twice_right = int(np.sum(clicks * (2 * below + others)))
-        uncertain = int(np.sum((clicks * others)[~self.bins.of_one_value()[occupied]]))
+        twice_right = np.sum(clicks * (2 * below + others)).item()
+        uncertain = np.sum((clicks * others)[~self.bins.of_one_value()[occupied]]).item()
         return twice_right / (2 * num_others * num_clicks), uncertain / (2 * num_others * num_clicks)
 
 

@@ -49,9 +49,12 @@ def equal_mass_edges(logits: ArrayLike, num_bins: int = NUM_BINS) -> NDArray[np.
     return np.unique(np.concatenate([[0.0], inner, [1.0]]))
 
 
-def calibration_sums(labels: ArrayLike, logits: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return [bins, 3]: rows, clicks and the sum of predicted probabilities of each bin. Those of several
-    shards can be added.
+def calibration_sums(
+    labels: ArrayLike, logits: ArrayLike, edges: NDArray[np.float64], importance: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return [bins, 3]: rows, clicks and the sum of predicted probabilities of each bin; with `importance`,
+    the rows' weights [N], these by weight, then the rows that count and Σ weight², [bins, 5]. Those of
+    several shards can be added.
 
     labels: [N], 0 or 1. logits: [N], finite. edges: [bins + 1], ascending from 0 to 1. Raises DataError for
     another label than 0 and 1, a logit that isn't finite, or another number of logits than labels.
@@ -59,7 +62,10 @@ def calibration_sums(labels: ArrayLike, logits: ArrayLike, edges: NDArray[np.flo
     clicked, values = checked(labels, logits, "logit")
     probability = _probability(values)
     place = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, len(edges) - 2)
-    weights = (None, clicked, probability)
+    weights: tuple[Any, ...] = (None, clicked, probability)
+    if importance is not None:
+        weight = np.asarray(importance, dtype=np.float64)
+        weights = (weight, weight * clicked, weight * probability, weight > 0, weight**2)
     return np.stack(
         [np.bincount(place, weights=weight, minlength=len(edges) - 1) for weight in weights], axis=1
     ).astype(np.float64)
@@ -69,9 +75,9 @@ def expected_calibration_error(sums: NDArray[np.float64]) -> float:
     """ECE (Naeini et al. 2015): Σ_bins (rows / all rows) · |mean prediction − share of clicks|, in [0, 1]. It
     depends on the bins.
 
-    sums: [bins, 3] of `calibration_sums`. Raises DataError for no rows.
+    sums: [bins, 3 or 5] of `calibration_sums`. Raises DataError for no rows.
     """
-    rows, clicks, predicted = sums.T
+    rows, clicks, predicted = sums.T[:3]
     if not rows.any():
         raise DataError("calibration is undefined: there are no rows; evaluate on a split that has some")
     return float(np.abs(predicted - clicks).sum() / rows.sum())
@@ -80,15 +86,19 @@ def expected_calibration_error(sums: NDArray[np.float64]) -> float:
 def reliability_curve(sums: NDArray[np.float64], edges: NDArray[np.float64]) -> list[dict[str, Any]]:
     """Return for each bin with rows: `lower` and `upper` edge, `rows`, mean `prediction`, `click_rate` and
     its 95% `interval`, which is Wilson's (1927): never outside [0, 1], and usable for few rows and for rates
-    near 0. It treats rows as independent of each other.
+    near 0. It treats rows as independent of each other. With weights w there is also `weight` = Σ w, and
+    the interval is that of Kish's (1965) (Σ w)² / Σ w² rows.
     """
     curve = []
-    for lower, upper, (rows, clicks, predicted) in zip(
+    for lower, upper, (weight, clicks, predicted, *more) in zip(
         edges[:-1].tolist(), edges[1:].tolist(), sums.tolist(), strict=True
     ):
-        if rows:
-            line = {"lower": lower, "upper": upper, "rows": int(rows), "prediction": predicted / rows}
-            curve.append({**line, "click_rate": clicks / rows, "interval": _wilson(clicks / rows, rows)})
+        if weight:
+            rows, effective = (more[0], weight**2 / more[1]) if more else (weight, weight)
+            line = {"lower": lower, "upper": upper, "rows": int(rows), "prediction": predicted / weight}
+            line |= {"weight": weight, "effective_rows": effective} if more else {}
+            rate = clicks / weight
+            curve.append({**line, "click_rate": rate, "interval": _wilson(rate, effective)})
     return curve
 
 
@@ -111,13 +121,19 @@ def joined_bins(curve: Sequence[Mapping[str, Any]], fewest: int) -> list[dict[st
         rows = sum(one["rows"] for one in group)
         if rows < max(fewest, 1):
             continue
+        weights = [one.get("weight", one["rows"]) for one in group]
         predicted, clicked = (
-            sum(one["rows"] * one[key] for one in group) / rows for key in ("prediction", "click_rate")
+            sum(weight * one[key] for weight, one in zip(weights, group, strict=True)) / sum(weights)
+            for key in ("prediction", "click_rate")
         )
         line = {"lower": group[0]["lower"], "upper": group[-1]["upper"], "rows": rows}
-        joined.append(
-            {**line, "prediction": predicted, "click_rate": clicked, "interval": _wilson(clicked, rows)}
-        )
+        effective = rows
+        if "weight" in group[0]:
+            squares = sum(one["weight"] ** 2 / one["effective_rows"] for one in group)
+            effective = sum(weights) ** 2 / squares
+            line |= {"weight": sum(weights), "effective_rows": effective}
+        interval = _wilson(clicked, effective)
+        joined.append({**line, "prediction": predicted, "click_rate": clicked, "interval": interval})
     return joined
 
 

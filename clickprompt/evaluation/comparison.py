@@ -36,26 +36,34 @@ def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
     return base["logit"].to_numpy()
 
 
-def compare(users: NDArray, labels: NDArray, logits: NDArray, base_logits: NDArray) -> dict[str, Any]:
+def compare(
+    users: NDArray,
+    labels: NDArray,
+    logits: NDArray,
+    base_logits: NDArray,
+    weights: NDArray | None = None,
+) -> dict[str, Any]:
     """Return {"auc", "log_loss"} of the base model, "relative_improvement" over it (Table 2's Rel.Impr), and
     two tests of the difference: "delong", which treats rows as independent, and "user_bootstrap", which
     doesn't; None if there are too few rows of a class, or too few users, to test. If all rows are of one
     class, only "log_loss" isn't None.
 
-    All [N]; users are ids of any kind. Raises DataError as `auc_or_none` does.
+    All [N]; users are ids of any kind. weights: how much a row counts; DeLong's test, which is for rows that
+    count alike, is then None. Raises DataError as `auc_or_none` does.
     """
-    base_auc = auc_or_none(labels, base_logits)
+    base_auc = auc_or_none(labels, base_logits, weights)
+    weighted = {} if weights is None else {"weights": weights}
     return {
         "auc": base_auc,
-        "log_loss": log_loss(labels, base_logits),
-        "relative_improvement": relative_improvement(auc_or_none(labels, logits), base_auc),
-        "delong": _tested(delong, labels, logits, base_logits),
-        "user_bootstrap": _tested(user_bootstrap, users, labels, logits, base_logits),
+        "log_loss": log_loss(labels, base_logits, weights),
+        "relative_improvement": relative_improvement(auc_or_none(labels, logits, weights), base_auc),
+        "delong": _tested(delong, labels, logits, base_logits) if weights is None else None,
+        "user_bootstrap": _tested(user_bootstrap, users, labels, logits, base_logits, **weighted),
     }
 
 
-def _tested(test: Callable[..., Any], *arrays: NDArray) -> dict[str, Any] | None:
+def _tested(test: Callable[..., Any], *arrays: NDArray, **options: Any) -> dict[str, Any] | None:
     try:
-        return test(*arrays)._asdict()
+        return test(*arrays, **options)._asdict()
     except DataError:  # the arrays have been checked, so there are too few rows or users
         return None

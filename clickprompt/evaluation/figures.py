@@ -101,6 +101,9 @@ def split_figures(
     if the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`); by row for the
     values of the user's own field, each of which is one user.
 
+    If the rows have weights, the AUCs, log losses, calibration and GAUC are by weight, and the ranking is as
+    without: a row's place in a list has no weight.
+
     base: another model's predictions of the same rows. Then there is "against" (comparison.py; of the split
     also `compare_ranking`), too, also in the subsets of the long tail. If all rows are of one class, no AUC
     is defined: those of the split, their bounds and intervals are None. Raises DataError if predictions, base
@@ -109,6 +112,9 @@ def split_figures(
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     base_logits = None if base is None else paired_logits(predictions, base)
     ids = _ids(predictions, dataset, split)
+    weights = None
+    if dataset.weighted:
+        weights = _column(predictions, dataset, split, "importance").astype(np.float64)
     counts = {
         name: dataset.vocabulary(number)["train_count"].to_numpy()
         for number, name in enumerate(dataset.field_names)
@@ -119,42 +125,43 @@ def split_figures(
         figures = {
             "tail_user": subset.tail_user,
             "tail_item": subset.tail_item,
-            **figures_of(labels, logits, ids[user], subset.rows),
+            **figures_of(labels, logits, ids[user], subset.rows, weights),
         }
         if base_logits is not None:
-            chosen = (values[subset.rows] for values in (ids[user], labels, logits, base_logits))
-            figures["against"] = None if figures["auc"] is None else compare(*chosen)
+            columns = (ids[user], labels, logits, base_logits, weights)
+            chosen = (None if values is None else values[subset.rows] for values in columns)
+            figures["against"] = None if figures["auc"] is None else compare(*chosen)  # pyright: ignore[reportArgumentType]
         return figures
 
     def against(base_logits: np.ndarray) -> dict[str, Any]:
-        found = compare(ids[user], labels, logits, base_logits)
+        found = compare(ids[user], labels, logits, base_logits, weights)
         for name, groups in (("ranking", ids[user]), ("ranking_by_request", requests)):
             if groups is not None:
                 found[name] = compare_ranking(groups, labels, logits, base_logits, settings.top_k)
         return found
 
-    whole = auc_or_none(labels, logits)
-    requests = _groups(predictions, dataset, split) if dataset.grouped else None
+    whole = auc_or_none(labels, logits, weights)
+    requests = _column(predictions, dataset, split, "group") if dataset.grouped else None
     subsets = tail_subsets(ids[user], ids[item], tails(counts[user], counts[item], settings.tail_share))
     cold = {name: rows for name, rows in cold_rows(ids, counts).items() if rows.any() or name == "none"}
     return {
         "rows": len(labels),
         "auc": whole,
         "auc_bound": None if whole is None else 0.0,
-        "auc_interval": None if whole is None else auc_interval(ids[user], labels, logits),
-        "log_loss": log_loss(labels, logits),
-        "gauc": gauc(ids[user], labels, logits)._asdict(),
+        "auc_interval": None if whole is None else auc_interval(ids[user], labels, logits, weights),
+        "log_loss": log_loss(labels, logits, weights),
+        "gauc": gauc(ids[user], labels, logits, weights)._asdict(),
         "ranking": ranking(ids[user], labels, logits, settings.top_k)._asdict(),
         **(
             {}
             if requests is None
             else {
-                "auc_by_request": gauc(requests, labels, logits)._asdict(),
+                "auc_by_request": gauc(requests, labels, logits, weights)._asdict(),
                 "ranking_by_request": ranking(requests, labels, logits, settings.top_k)._asdict(),
             }
         ),
         "calibration": {
-            name: _calibration(labels, logits, edges)
+            name: _calibration(labels, logits, edges, weights)
             for name, edges in (
                 ("equal_width", equal_width_edges()),
                 ("equal_mass", equal_mass_edges(logits)),
@@ -166,11 +173,17 @@ def split_figures(
             "share": settings.tail_share,
             **{reading: [of_subset(subset) for subset in four] for reading, four in subsets.items()},
         },
-        "cold_start": {name: figures_of(labels, logits, ids[user], rows) for name, rows in cold.items()},
+        "cold_start": {
+            name: figures_of(labels, logits, ids[user], rows, weights) for name, rows in cold.items()
+        },
         "by_value": {
             name: _named(
                 auc_by_value(
-                    ids[name], labels, logits, clusters=np.arange(len(labels)) if name == user else ids[user]
+                    ids[name],
+                    labels,
+                    logits,
+                    clusters=np.arange(len(labels)) if name == user else ids[user],
+                    weights=weights,
                 ),
                 dataset.vocabulary(dataset.field_names.index(name))["value"],
             )
@@ -186,8 +199,10 @@ def _with_few_values(dataset: Dataset) -> list[str]:
     ]
 
 
-def _calibration(labels: np.ndarray, logits: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
-    sums = calibration_sums(labels, logits, edges)
+def _calibration(
+    labels: np.ndarray, logits: np.ndarray, edges: np.ndarray, weights: np.ndarray | None
+) -> dict[str, Any]:
+    sums = calibration_sums(labels, logits, edges, weights)
     return {"error": expected_calibration_error(sums), "curve": reliability_curve(sums, edges)}
 
 
@@ -195,11 +210,10 @@ def _named(figures: list[dict[str, Any]], values: pa.ChunkedArray) -> list[dict[
     return [{**of_value, "value": values[of_value["value"]].as_py()} for of_value in figures]
 
 
-def _groups(predictions: pa.Table, dataset: Dataset, split: str) -> np.ndarray:
-    """Return which rows were shown together, in the order of the predictions."""
-    return rows_of(predictions, pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", "group"])))[
-        "group"
-    ].to_numpy()
+def _column(predictions: pa.Table, dataset: Dataset, split: str, name: str) -> np.ndarray:
+    """Return a column of the rows, in the order of the predictions."""
+    rows = pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", name]))
+    return rows_of(predictions, rows)[name].to_numpy()
 
 
 def _ids(predictions: pa.Table, dataset: Dataset, split: str) -> dict[str, np.ndarray]:

@@ -17,8 +17,9 @@ SCHEMA = pa.schema(
         ("label", pa.int8()),
         ("logit", pa.float32()),  # from Eq. 9 or Eq. 10; what the metrics read
         ("probability", pa.float32()),  # σ(logit), for people and for serving
-        ("ctr_logit", pa.float32()),  # from the CTR tower alone; null without one
-        ("plm_logit", pa.float32()),  # from the PLM tower alone; null without a PLM
+        # From the towers alone, not corrected for a sample of the training rows (config/sampling.py)
+        ("ctr_logit", pa.float32()),  # null without a CTR tower
+        ("plm_logit", pa.float32()),  # null without a PLM
     ]
 )
 
@@ -34,6 +35,8 @@ class Scores:
     """None without a CTR tower"""
     plm_logits: np.ndarray | None
     """None without a PLM"""
+    weights: np.ndarray | None = None
+    """the rows' own, for figures; None if all count alike"""
 
 
 def part_uri(folder: str, group: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clickprompt.errors import DataError, InputError
-from clickprompt.evaluation.metrics import checked, run_starts
+from clickprompt.evaluation.metrics import checked, counted, run_starts
 
 __all__ = [
     "DeLong",
@@ -58,7 +58,9 @@ def cluster_interval(
     return float(low), float(high)
 
 
-def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> tuple[float, float] | None:
+def auc_interval(
+    clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[float, float] | None:
     """95% interval of one AUC whose rows come in clusters, such as users: DeLong's variance with the rows'
     placements summed within each cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve
     data"), on the logit scale, so that it stays within [0, 1].
@@ -68,21 +70,33 @@ def auc_interval(clusters: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> t
     of the c clusters, c₁ have clicks and c₀ have others. If every cluster is one row, this is DeLong's
     variance. It takes one sort and no resampling.
 
-    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite. Returns None if fewer than two
-    clusters have clicks or have others, the AUC is 0 or 1, or the variance is 0.
+    clusters: [N], ids of any kind. labels: [N], 0 or 1. scores: [N], finite. weights: [N], ≥ 0: sums and
+    placements are then by weight. Returns None if fewer than two clusters have clicks or have others, the AUC
+    is 0 or 1, or the variance is 0.
     """
     clicked, values = checked(labels, scores, "score")
-    names, members = np.unique(np.asarray(clusters), return_inverse=True)
+    of_rows = np.asarray(clusters)
+    weight: NDArray[np.float64] | None = None
+    if weights is not None:
+        weight = counted(clicked, weights)
+        kept = weight > 0
+        clicked, values, of_rows, weight = clicked[kept], values[kept], of_rows[kept], weight[kept]
+    names, members = np.unique(of_rows, return_inverse=True)
     clicks_of = np.bincount(members, weights=clicked, minlength=len(names))
     others_of = np.bincount(members, minlength=len(names)) - clicks_of
     if min(np.count_nonzero(clicks_of), np.count_nonzero(others_of)) < 2:
         return None
-    placements = _placements(clicked, values)
-    auc = float(placements[clicked].mean())
-    beyond = placements - auc
+    placements = _placements(clicked, values, weight)
+    if weight is None:
+        auc, of_clicks, of_others = float(placements[clicked].mean()), clicks_of.sum(), others_of.sum()
+        beyond = placements - auc
+    else:
+        of_clicks, of_others = weight[clicked].sum(), weight[~clicked].sum()
+        auc = float(weight[clicked] @ placements[clicked] / of_clicks)
+        beyond = weight * (placements - auc)
     # [C], each a share of the class
-    u = np.bincount(members, weights=np.where(clicked, beyond, 0), minlength=len(names)) / clicks_of.sum()
-    v = np.bincount(members, weights=np.where(clicked, 0, beyond), minlength=len(names)) / others_of.sum()
+    u = np.bincount(members, weights=np.where(clicked, beyond, 0), minlength=len(names)) / of_clicks
+    v = np.bincount(members, weights=np.where(clicked, 0, beyond), minlength=len(names)) / of_others
     terms = (
         (np.count_nonzero(clicks_of), u @ u),
         (np.count_nonzero(others_of), v @ v),
@@ -166,6 +180,7 @@ def user_bootstrap(
     scores: ArrayLike,
     base_scores: ArrayLike,
     *,
+    weights: ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> UserBootstrap:
@@ -177,8 +192,8 @@ def user_bootstrap(
     resample.
 
     users: [N], ids of any kind. labels: [N], 0 or 1. scores, base_scores: [N], finite; base_scores may be
-    [R, N], of several models, whose AUCs count by their mean. Raises DataError as
-    `metrics.auc` does, and for fewer than two users.
+    [R, N], of several models, whose AUCs count by their mean. weights: [N], ≥ 0, of the AUCs. Raises
+    DataError as `metrics.auc` does, and for fewer than two users.
     """
     clicked, values = checked(labels, scores, "score")
     bases = [checked(labels, each, "base score")[1] for each in np.atleast_2d(np.asarray(base_scores))]
@@ -190,7 +205,8 @@ def user_bootstrap(
             f"a bootstrap by user needs two users, these {len(members)} rows have {len(names)}; "
             "evaluate on more rows"
         )
-    model, *base_models = (_Presorted(members, clicked, each) for each in (values, *bases))
+    of_rows = None if weights is None else counted(clicked, weights)
+    model, *base_models = (_Presorted(members, clicked, each, of_rows) for each in (values, *bases))
 
     def gain(times: NDArray[np.int64]) -> float:
         return model.auc(times) - sum(base.auc(times) for base in base_models) / len(base_models)
@@ -274,15 +290,17 @@ def _paired(
     return clicked, values, checked(labels, base_scores, "base score")[1]
 
 
-def _placements(clicked: NDArray[np.bool_], scores: NDArray) -> NDArray[np.float64]:
+def _placements(
+    clicked: NDArray[np.bool_], scores: NDArray, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Return [N]: for a click the share of other rows below it, for another row the share of clicks above it;
-    a tie is half below and half above.
+    a tie is half below and half above. With weights, shares are by weight.
     """
     order = np.argsort(scores)
     starts = run_starts(scores[order])
     sizes = np.diff(np.append(starts, len(scores)))
-    clicks = np.add.reduceat(clicked[order].astype(np.int64), starts)
-    others = sizes - clicks
+    of_rows = np.ones(len(scores), dtype=np.int64) if weights is None else weights[order]
+    clicks, others = (np.add.reduceat(of_rows * of, starts) for of in (clicked[order], ~clicked[order]))
     below = (np.cumsum(others) - others + others / 2) / others.sum()
     above = (clicks.sum() - np.cumsum(clicks) + clicks / 2) / clicks.sum()
     placements = np.empty(len(scores))
@@ -295,8 +313,15 @@ class _Presorted:
     again.
     """
 
-    def __init__(self, members: NDArray, clicked: NDArray[np.bool_], scores: NDArray) -> None:
+    def __init__(
+        self,
+        members: NDArray,
+        clicked: NDArray[np.bool_],
+        scores: NDArray,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
         order = np.argsort(scores)
+        self._weights = None if weights is None else weights[order]
         self._members, self._clicked = members[order], clicked[order]
         self._starts = run_starts(scores[order])
 
@@ -305,13 +330,16 @@ class _Presorted:
         missing.
         """
         weights = times[self._members]
+        if self._weights is not None:
+            weights = weights * self._weights
         clicks = np.where(self._clicked, weights, 0)
         if len(self._starts) < len(weights):  # there are ties
             clicks, weights = np.add.reduceat(clicks, self._starts), np.add.reduceat(weights, self._starts)
         others = weights - clicks
         others_below = np.cumsum(others)
-        pairs = int(clicks.sum()) * int(others_below[-1])
-        return int(clicks @ (2 * others_below - others)) / (2 * pairs) if pairs else math.nan
+        # As Python's numbers: whole ones can't overflow
+        pairs = clicks.sum().item() * others_below[-1].item()
+        return (clicks @ (2 * others_below - others)).item() / (2 * pairs) if pairs else math.nan
 
 
 def _t_p_value(t: float, degrees: int) -> float:

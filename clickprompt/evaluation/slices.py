@@ -98,20 +98,28 @@ def cold_rows(
     return {**cold, "none": ~np.any(list(cold.values()), axis=0)}
 
 
-def figures_of(labels: NDArray, logits: NDArray, users: NDArray, rows: NDArray[np.bool_]) -> dict[str, Any]:
+def figures_of(
+    labels: NDArray,
+    logits: NDArray,
+    users: NDArray,
+    rows: NDArray[np.bool_],
+    weights: NDArray | None = None,
+) -> dict[str, Any]:
     """Return {"rows", "clicks", "auc", "auc_bound", "auc_interval", "log_loss"} of the chosen rows; the AUC
     is None for fewer than ten rows of either class. The bound is the largest error of the AUC (0: it is
-    exact), the interval that of `auc_interval` by user.
+    exact), the interval that of `auc_interval` by user. With weights [N], rows of weight 0 are no rows.
     """
+    rows = rows if weights is None else rows & (weights > 0)
+    of_rows = None if weights is None else weights[rows]
     chosen, clicks = int(rows.sum()), int(labels[rows].sum())
     enough = judged(chosen, clicks)
     return {
         "rows": chosen,
         "clicks": clicks,
-        "auc": auc(labels[rows], logits[rows]) if enough else None,
+        "auc": auc(labels[rows], logits[rows], of_rows) if enough else None,
         "auc_bound": 0.0 if enough else None,
-        "auc_interval": auc_interval(users[rows], labels[rows], logits[rows]) if enough else None,
-        "log_loss": log_loss(labels[rows], logits[rows]) if chosen else None,
+        "auc_interval": auc_interval(users[rows], labels[rows], logits[rows], of_rows) if enough else None,
+        "log_loss": log_loss(labels[rows], logits[rows], of_rows) if chosen else None,
     }
 
 

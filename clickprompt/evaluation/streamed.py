@@ -2,9 +2,9 @@
 prediction files at a time.
 
 Memory grows with the vocabulary and not with the rows: every AUC comes from an `AucHistogram` (16 MiB at
-most), certain to its bound. GAUC and the figures of users' rankings are exact: rows wait in temporary files,
-9 bytes each, until all of a user's are there. Intervals of AUCs and AUC by value are left out, because they
-need all rows sorted or a histogram per value.
+most), certain to its bound. GAUC and the figures of users' rankings are exact: rows wait in temporary
+files, 9 bytes each (17 with weights), until all of a user's are there. Intervals of AUCs and AUC by value are
+left out, because they need all rows sorted or a histogram per value.
 """
 
 import math
@@ -28,7 +28,7 @@ from clickprompt.evaluation.calibration import (
     expected_calibration_error,
     reliability_curve,
 )
-from clickprompt.evaluation.group_auc import Gauc, gauc
+from clickprompt.evaluation.group_auc import Gauc, gauc_and_weight
 from clickprompt.evaluation.metrics import log_loss
 from clickprompt.evaluation.predictions import part_uri, read_part, rows_of
 from clickprompt.evaluation.ranking import Ranked, merged, ranking
@@ -47,17 +47,22 @@ _SAMPLE = 1 << 20
 class _Sums:
     """Sums of a subset's rows."""
 
-    def __init__(self, bins: LogitBins) -> None:
-        self._histogram = AucHistogram(bins)
+    def __init__(self, bins: LogitBins, *, weighted: bool) -> None:
+        self._histogram = AucHistogram(bins, weighted=weighted)
         self._rows = self._clicks = 0
-        self._loss = 0.0
+        self._loss = self._weight = 0.0
 
-    def add(self, labels: NDArray, logits: NDArray) -> None:
+    def add(self, labels: NDArray, logits: NDArray, weights: NDArray | None) -> None:
+        if weights is not None:
+            counted = weights > 0
+            labels, logits, weights = labels[counted], logits[counted], weights[counted]
         if len(labels):
-            self._histogram.add(labels, logits)
+            self._histogram.add(labels, logits, weights)
             self._rows += len(labels)
             self._clicks += int(labels.sum())
-            self._loss += len(labels) * log_loss(labels, logits)
+            weight = len(labels) if weights is None else float(weights.sum(dtype=np.float64))
+            self._weight += weight
+            self._loss += weight * log_loss(labels, logits, weights)
 
     def figures(self, *, always: bool = False) -> dict[str, Any]:
         """Return the figures as `figures_of` of slices.py. `always`: with an AUC however few rows there are,
@@ -74,21 +79,25 @@ class _Sums:
             "auc": auc,
             "auc_bound": bound,
             "auc_interval": None,
-            "log_loss": self._loss / self._rows if self._rows else None,
+            "log_loss": self._loss / self._weight if self._rows else None,
         }
 
 
 class _ByUser:
     """Rows in files by user, so that figures of users need only some of the users at a time."""
 
-    _ROW = np.dtype([("user", "<i4"), ("label", "i1"), ("logit", "<f4")])
+    _ROW = (("user", "<i4"), ("label", "i1"), ("logit", "<f4"))
+    _WEIGHT = ("weight", "<f8")
 
-    def __init__(self, folder: str, rows: int) -> None:
+    def __init__(self, folder: str, rows: int, *, weighted: bool) -> None:
+        self._row = np.dtype([*self._ROW, *([self._WEIGHT] if weighted else [])])
         self._paths = [os.path.join(folder, str(part)) for part in range(math.ceil(rows / _USERS_ROWS))]
 
-    def add(self, users: NDArray, labels: NDArray, logits: NDArray) -> None:
-        rows = np.empty(len(users), dtype=self._ROW)
+    def add(self, users: NDArray, labels: NDArray, logits: NDArray, weights: NDArray | None) -> None:
+        rows = np.empty(len(users), dtype=self._row)
         rows["user"], rows["label"], rows["logit"] = users, labels, logits
+        if weights is not None:
+            rows["weight"] = weights
         part = users % len(self._paths)
         for number, path in enumerate(self._paths):
             with storage.user_errors(path), open(path, "ab") as stream:
@@ -96,17 +105,19 @@ class _ByUser:
 
     def figures(self, top_k: Sequence[int]) -> tuple[Gauc, Ranked]:
         parts, ranked = [], []
+        total, weighted = 0.0, []
         for path in self._paths:
-            rows = np.fromfile(path, self._ROW)
+            rows = np.fromfile(path, self._row)
             columns = rows["user"], rows["label"], rows["logit"]
-            parts.append(gauc(*columns))
+            weights = rows["weight"] if "weight" in (self._row.names or ()) else None
+            part, weight = gauc_and_weight(*columns, weights)
+            parts.append(part)
+            if part.value is not None:
+                total += weight
+                weighted.append(part.value * weight)
             ranked.append(ranking(*columns, top_k))
         counted = sum(part.rows for part in parts)
-        value = (
-            math.fsum(part.value * part.rows for part in parts if part.value is not None) / counted
-            if counted
-            else None
-        )
+        value = math.fsum(weighted) / total if weighted else None
         users, left_out = sum(part.users for part in parts), sum(part.users_left_out for part in parts)
         rows_left_out = sum(part.rows_left_out for part in parts)
         return Gauc(value, users, counted, left_out, rows_left_out), merged(ranked)
@@ -137,34 +148,44 @@ def streamed_figures(
         for number, name in enumerate(dataset.field_names)
     }
     tail = tails(counts[user], counts[item], settings.tail_share)
-    calibration = {name: np.zeros((len(of) - 1, 3)) for name, of in edges.items()}
+    calibration = {name: np.zeros((len(of) - 1, 5 if dataset.weighted else 3)) for name, of in edges.items()}
     values = {name: np.zeros((len(counts[name]), 2), dtype=np.int64) for name in few}  # rows, clicks
-    whole = _Sums(bins)
-    subsets: dict[tuple[str, bool, bool], _Sums] = defaultdict(lambda: _Sums(bins))
-    cold: dict[str, _Sums] = defaultdict(lambda: _Sums(bins))
+    weighted = dataset.weighted
+
+    def sums_of_none() -> _Sums:
+        return _Sums(bins, weighted=weighted)
+
+    whole = sums_of_none()
+    subsets: dict[tuple[str, bool, bool], _Sums] = defaultdict(sums_of_none)
+    cold: dict[str, _Sums] = defaultdict(sums_of_none)
     with tempfile.TemporaryDirectory(prefix="clickprompt-") as scratch:
-        by_user = _ByUser(scratch, int(groups.sum()))
+        by_user = _ByUser(scratch, int(groups.sum()), weighted=weighted)
         for rows, predictions in _chunks(folder, dataset, split, groups):
             ids = {
                 name: rows[column].to_numpy()
                 for name, column in zip(dataset.field_names, dataset.columns, strict=True)
             }
             labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
-            whole.add(labels, logits)
-            by_user.add(ids[user], labels, logits)
+            weights = rows["importance"].to_numpy().astype(np.float64) if weighted else None
+            whole.add(labels, logits, weights)
+            by_user.add(ids[user], labels, logits, weights)
             for name, of in edges.items():
-                calibration[name] += calibration_sums(labels, logits, of)
+                calibration[name] += calibration_sums(labels, logits, of, weights)
             for reading, four in tail_subsets(ids[user], ids[item], tail).items():
                 for subset in four:
                     subsets[reading, subset.tail_user, subset.tail_item].add(
-                        labels[subset.rows], logits[subset.rows]
+                        labels[subset.rows],
+                        logits[subset.rows],
+                        None if weights is None else weights[subset.rows],
                     )
             for name, chosen in cold_rows(ids, counts).items():
                 if chosen.any() or name == "none":
-                    cold[name].add(labels[chosen], logits[chosen])
+                    of_chosen = None if weights is None else weights[chosen]
+                    cold[name].add(labels[chosen], logits[chosen], of_chosen)
+            counted = slice(None) if weights is None else weights > 0
             for name, sums in values.items():
                 of_value = (
-                    np.bincount(ids[name], weights, minlength=len(sums)) for weights in (None, labels)
+                    np.bincount(ids[name][counted], of, minlength=len(sums)) for of in (None, labels[counted])
                 )
                 sums += np.stack(list(of_value), axis=1).astype(np.int64)
         users, ranked = by_user.figures(settings.top_k)
@@ -173,6 +194,7 @@ def streamed_figures(
         readings[reading].append({"tail_user": tail_user, "tail_item": tail_item, **sums.figures()})
     return {
         **{name: figure for name, figure in whole.figures(always=True).items() if name != "clicks"},
+        "rows": int(groups.sum()),
         "gauc": users._asdict(),
         "ranking": ranked._asdict(),
         "calibration": {

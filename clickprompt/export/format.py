@@ -78,6 +78,7 @@ class ExportInfo:
     files: dict[str, str] | None = None
     history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
     multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
+    keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it
     serving: dict[str, Any] | None = (
         # only in a folder for a server (export/serving_folder.py): format, vocabulary files, how it was
         # checked
@@ -86,10 +87,9 @@ class ExportInfo:
     template: str | None = None  # the pattern of the texts it was trained on, if they had one
 
     def to_json(self) -> dict[str, Any]:
-        values = asdict(self)
-        if self.template is None:
-            del values["template"]
-        return values
+        """Return what `export.json` holds: without what only some exports have."""
+        some = ("template", "keep_negatives")
+        return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
 def write_export(
@@ -128,6 +128,7 @@ def write_export(
             dataset_version=dataset.version,
             history=None if dataset.history is None else asdict(dataset.history),
             multi=[asdict(one) for one in dataset.multi] or None,
+            keep_negatives=dataset.keep_negatives,
             tokenizer_fingerprint=tokenizer_fingerprint,
             template=dataset.template if plm is not None and is_pattern(dataset.template) else None,
             plm=plm,
@@ -269,6 +270,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
         table_rows=NO_ROWS if mapped else ALL_ROWS,
         history=History.of(info.history),
         multi=Multi.all_of(info.multi),
+        keep_negatives=info.keep_negatives,
     )
     with storage.local_copy(uri) as folder:
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.export.raw_graph import OPSET, add_lookups
-from clickprompt.models.ctr import CTRModel
 
 __all__ = ["GRAPHS", "GraphFormat"]
 
@@ -45,7 +45,9 @@ class GraphFormat:
                 f"{' '.join(self.needs)}"
             )
 
-    def write(self, model: CTRModel, num_fields: int, path: str, lookups: RowTransform | None = None) -> None:
+    def write(
+        self, model: nn.Module, num_fields: int, path: str, lookups: RowTransform | None = None
+    ) -> None:
         """Write `model`, in eval mode on the CPU, to `path`. lookups: what comes before it in an
         ONNX graph.
         """

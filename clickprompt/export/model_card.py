@@ -14,7 +14,7 @@ import yaml
 from clickprompt.config import PRETRAINING, SPLITS, Config, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.instants import day_of
-from clickprompt.evaluation.click_rate import click_rate_only
+from clickprompt.evaluation.click_rate import click_rate_of
 from clickprompt.export.format import INFO, weights_checksum
 from clickprompt.io import storage
 
@@ -126,6 +126,11 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
     if config.data.rows == "new":
         lines.append("- Trained on the rows that the dataset's version added")
     stage = config.pretrain if info["objective"] in PRETRAINING else config.finetune
+    if info.get("keep_negatives"):
+        lines.append(
+            f"- Of the training rows without a click {info['keep_negatives']:.4g} were kept, at random; its "
+            "probabilities are those of all rows: p / (p + (1 − p) / this share)"
+        )
     if stage.init:
         lines.append("- Started from an earlier clickprompt export")
     if info["objective"] not in PRETRAINING:
@@ -191,12 +196,11 @@ def _metrics(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str, d
     if not found:
         return []
     rows = []
-    clicks, counts = dataset.manifest.get("clicks"), dataset.manifest["counts"]
+    clicks = dataset.manifest.get("clicks")
     for split, (auc, interval, log_loss) in found.items():
         line = [split, "–" if auc is None else f"{auc:.4f}"]
         line += ["–" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]", f"{log_loss:.4f}"]
-        if clicks:
-            alone = click_rate_only(counts["train"], clicks["train"], counts[split], clicks[split])
+        if clicks and (alone := click_rate_of(dataset.manifest, split)):
             line.append(f"{alone['log_loss']:.4f}")
         rows.append(line)
     head = ["split", "AUC", "95% interval", "log loss", *(["log loss of the click rate"] if clicks else [])]

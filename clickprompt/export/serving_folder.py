@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from clickprompt.config import stored_config
 from clickprompt.data.prepared.dataset import Dataset
@@ -43,7 +44,6 @@ from clickprompt.export.model_card import CARD, evaluations_of, write_card
 from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
-from clickprompt.models.ctr import CTRModel
 
 __all__ = ["FORMATS", "export_for_serving"]
 
@@ -117,6 +117,7 @@ def export_for_serving(
     with new_folder(out) as work, tempfile.TemporaryDirectory(prefix="clickprompt-") as folder:
         if graph:
             assert model.ctr is not None
+            scorer = model if model.logit_shift else model.ctr
             inputs = (
                 {"inputs": [one.to_json() for one in raw_inputs(transform)]}
                 if transform
@@ -125,7 +126,7 @@ def export_for_serving(
             serving |= {
                 **inputs,
                 "output": "logit",
-                **_write_graph(graph, model.ctr, dataset, folder, transform),
+                **_write_graph(graph, scorer, dataset, folder, transform),
             }
         else:
             storage.copy_tree(export, folder)
@@ -166,7 +167,7 @@ def _vocabulary(field: dict[str, Any]) -> str:
 
 
 def _write_graph(
-    graph: GraphFormat, model: CTRModel, dataset: Dataset, folder: str, transform: RowTransform | None
+    graph: GraphFormat, model: nn.Module, dataset: Dataset, folder: str, transform: RowTransform | None
 ) -> dict[str, Any]:
     """Write the graph and return what `export.json` says of it. Raises RunError if its logits aren't the
     model's.

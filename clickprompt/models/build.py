@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName
+from clickprompt.config.sampling import shift_of_sample
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.ctr import CTRModel
@@ -31,6 +32,7 @@ def build_model(
     text_size: int | None = None,
     history: History | None = None,
     multi: Sequence[Multi] = (),
+    keep_negatives: float | None = None,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -45,6 +47,8 @@ def build_model(
     text_size: of the vectors that the CTR tower reads of the values' texts, if a training is to read them; an
     export never does (text_projection.py).
     history: that of the dataset's rows, if they have one; multi: its fields of several values.
+    keep_negatives: the share of the training rows without a click that were kept, if not all: the model's
+    logits are then those of all rows.
 
     With `baseline`, the model is that one's.
 
@@ -73,7 +77,7 @@ def build_model(
         )
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
-            return ClickPrompt(ctr, None, 0)
+            return _shifted(ClickPrompt(ctr, None, 0), keep_negatives)
         if objective == "pretrain_ids":
             assert ctr is not None
             return ClickPrompt(ctr, None, 0, id_head=_id_head(ctr, len(field_sizes), config))
@@ -102,6 +106,11 @@ def build_model(
             )
     if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
         plm.freeze()
+    return _shifted(model, keep_negatives)
+
+
+def _shifted(model: ClickPrompt, keep_negatives: float | None) -> ClickPrompt:
+    model.logit_shift = shift_of_sample(keep_negatives)
     return model
 
 

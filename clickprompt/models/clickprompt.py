@@ -31,6 +31,9 @@ class ClickPrompt(nn.Module):
     their logits (Table 5, w/o Prompt), and pretraining has no CTR tower.
     """
 
+    logit_shift: float = 0.0
+    """what the click logit has beside the towers' (config/sampling.py); training's loss is without it"""
+
     def __init__(
         self,
         ctr: CTRModel | None,
@@ -119,8 +122,15 @@ class ClickPrompt(nn.Module):
 
     def joined(self, ctr_logits: Tensor | None, plm_logits: Tensor | None) -> Tensor:
         """Join the towers' logits [B] by Eq. 9; without prompts return their sum (Table 5), with one tower
-        its own.
+        its own. To that comes the `logit_shift`.
         """
+        logits = self._joined(ctr_logits, plm_logits)
+        if not self.logit_shift:
+            return logits
+        # In bf16 a shift would cost digits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)) + self.logit_shift
+
+    def _joined(self, ctr_logits: Tensor | None, plm_logits: Tensor | None) -> Tensor:
         if plm_logits is None:
             assert ctr_logits is not None
             return ctr_logits

@@ -87,9 +87,10 @@ def _errors(
     by_width = {run.number: figures["error"] for run, figures in width}
     rows = []
     for run, figures in mass or width:
-        total = sum(one["rows"] for one in figures["curve"])
+        weights = [one.get("weight", one["rows"]) for one in figures["curve"]]
+        total = sum(weights)
         means = [
-            sum(one["rows"] * one[key] for one in figures["curve"]) / total
+            sum(weight * one[key] for weight, one in zip(weights, figures["curve"], strict=True)) / total
             for key in ("prediction", "click_rate")
         ]
         rows.append([run.name, figures["error"] if mass else None, by_width.get(run.number), *means])

@@ -76,13 +76,15 @@ def compare_predictions(
         return [], f"No comparison: {rows:,} rows are more than the {_MOST_ROWS:,} that are sorted in memory."
     base_table = read_predictions(places[base.number])
     others = [(run, _paired(run, base, base_table, places[run.number])) for run in scored if run is not base]
-    users, note = _users(base, base_table, split, data)
+    users, weights, note = _users(base, base_table, split, data)
     labels, base_logits = base_table["label"].to_numpy(), base_table["logit"].to_numpy()
-    found = [Comparison(base, auc_or_none(labels, base_logits), log_loss(labels, base_logits), None)]
+    of_base = auc_or_none(labels, base_logits, weights), log_loss(labels, base_logits, weights)
+    found = [Comparison(base, *of_base, None)]
     for run, logits in others:
         say(f"comparing {run.name} with {base.name}")
-        figures = compare(users, labels, logits, base_logits)
-        found.append(Comparison(run, auc_or_none(labels, logits), log_loss(labels, logits), figures))
+        figures = compare(users, labels, logits, base_logits, weights)
+        of_run = auc_or_none(labels, logits, weights), log_loss(labels, logits, weights)
+        found.append(Comparison(run, *of_run, figures))
     return found, note
 
 
@@ -93,9 +95,11 @@ def _paired(run: Run, base: Run, base_table: pa.Table, place: str) -> np.ndarray
         raise DataError(f"{run.uri} beside {base.uri}: {error}") from error
 
 
-def _users(base: Run, predictions: pa.Table, split: str, data: str | None) -> tuple[np.ndarray, str]:
-    """Return the user of each prediction, [N]; if the dataset can't be read, one user for all of them, and a
-    remark.
+def _users(
+    base: Run, predictions: pa.Table, split: str, data: str | None
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Return the user of each prediction, [N], its weight, [N], if rows have them, and a remark; if the
+    dataset can't be read, one user for all of them.
     """
     path, version = data or base.config.get("data.path"), base.config.get("data.version")
     try:
@@ -104,14 +108,15 @@ def _users(base: Run, predictions: pa.Table, split: str, data: str | None) -> tu
         dataset = Dataset.open(storage.native(str(path)), version or 1)
         name = ((base.evaluation or {}).get("long_tail") or {}).get("user") or dataset.field_names[0]
         column = dataset.columns[dataset.field_names.index(name)]
-        rows = pa.concat_tables(dataset.shard_tables(split, ["row_id", column])).sort_by("row_id")
+        weight = ["importance"] if dataset.weighted else []
+        rows = pa.concat_tables(dataset.shard_tables(split, ["row_id", column, *weight])).sort_by("row_id")
         if not rows["row_id"].equals(predictions["row_id"]):
             raise InputError("its rows are not those of the predictions")
     except (InputError, ValueError) as error:
-        return np.zeros(
-            len(predictions), dtype=np.int64
-        ), f"No bootstrap by user: the dataset can't be read ({error}); --data says where it is."
-    return rows[column].to_numpy(), f"Users are those of the field {name}."
+        note = f"No bootstrap by user: the dataset can't be read ({error}); --data says where it is."
+        return np.zeros(len(predictions), dtype=np.int64), None, note
+    weights = rows["importance"].to_numpy() if dataset.weighted else None
+    return rows[column].to_numpy(), weights, f"Users are those of the field {name}."
 
 
 def compared(found: Sequence[Comparison], base: Run, note: str) -> Section | None:

@@ -7,7 +7,7 @@ from typing import Any
 from clickprompt.data.prepared.dataset import SPLITS, Dataset
 from clickprompt.data.transform.instants import day_of
 from clickprompt.errors import InputError
-from clickprompt.evaluation.click_rate import click_rate_only
+from clickprompt.evaluation import click_rate
 from clickprompt.io import storage
 from clickprompt.report.page import Block, Section
 from clickprompt.report.places import Places
@@ -38,10 +38,7 @@ def dataset_of(runs: Sequence[Run], base: Run, data: str | None) -> Dataset | No
 
 def click_rate_of(dataset: Dataset | None, split: str) -> dict[str, Any] | None:
     """Return the figures of predicting the training click rate for a split (evaluation/click_rate.py)."""
-    if dataset is None or not {"train", split} <= dataset.manifest.get("clicks", {}).keys():
-        return None
-    counts, clicks = dataset.manifest["counts"], dataset.manifest["clicks"]
-    return click_rate_only(counts["train"], clicks["train"], counts[split], clicks[split])
+    return None if dataset is None else click_rate.click_rate_of(dataset.manifest, split)
 
 
 def data_section(dataset: Dataset | None, places: Places) -> Section | None:
@@ -62,6 +59,10 @@ def data_section(dataset: Dataset | None, places: Places) -> Section | None:
     options = manifest.get("options") or {}
     split_by = f", split by {options['split']}" if options.get("split") else ""
     note = f"{places.of(dataset.uri)}, version {version}{split_by}, fingerprint {dataset.fingerprint[:12]}"
+    if kept := options.get("keep_negatives"):
+        note += f"; of the training rows without a click {kept:g} were kept"
+    if manifest.get("weighted"):
+        note += "; rows have weights, by which figures are, but not these counts"
     blocks = [Block("Splits", Table(columns, rows), note=note, half=True)]
     if any("unseen_in_train" in field for field in fields):
         blocks.append(_unseen(fields, counts))

@@ -73,6 +73,9 @@ class RowScorer:
             column([self._model.joined(*logits) for logits in towers]),
             column(ctr) if ctr else None,
             column(plm) if plm else None,
+            column([one for batch in batches if (one := batch.importance) is not None])
+            if batches[0].importance is not None
+            else None,
         )
 
     def batch(self, rows: pa.Table) -> Batch:

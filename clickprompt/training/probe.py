@@ -26,7 +26,7 @@ class Probe:
         self._engine = engine
         rows = dataset.first_rows("train", _ROWS)
         self._batch = collator(columns_of(rows)).to(engine.device)
-        self._targets = [max(count, 1.0) for count in engine.objective.count_targets(self._batch).tolist()]
+        self._targets = [count or 1.0 for count in engine.objective.count_targets(self._batch).tolist()]
 
     @torch.no_grad()
     def __call__(self) -> float:

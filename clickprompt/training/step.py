@@ -26,8 +26,8 @@ class StepResult:
     """mean over the targets of the global batch; of several terms the weighted sum"""
     terms: dict[str, float]
     """the loss of each term, before it is weighted"""
-    targets: int
-    """of the first term"""
+    targets: float
+    """of the first term; a whole number unless rows have weights"""
     joint_targets: int | None
     """of the term over the whole global batch, if there is one"""
     rows: int
@@ -77,7 +77,7 @@ class BegunStep:
         (rows, tokens), numbers = numbers[:2], numbers[2:]
         losses, (norm, *wished) = numbers[: len(names)], numbers[len(names) :]
         terms = {
-            name: total / max(count, 1.0) for name, total, count in zip(names, losses, targets, strict=True)
+            name: total / (count or 1.0) for name, total, count in zip(names, losses, targets, strict=True)
         }
         loss = sum(weight * terms[name] for name, weight in self._terms.items())
         overflow = may_overflow and not math.isfinite(norm)
@@ -87,7 +87,7 @@ class BegunStep:
         return StepResult(
             loss=loss,
             terms=terms,
-            targets=int(targets[0]),
+            targets=int(targets[0]) if targets[0].is_integer() else targets[0],
             joint_targets=None if self._joint is None else int(targets[names.index(self._joint.name)]),
             rows=int(rows),
             tokens=int(tokens),
@@ -133,7 +133,8 @@ def train_step(
     if first is not None:
         micro_batches = first.micro_batches
         counts[joint] = first.targets
-    divisors = counts[:-2].clamp(min=1.0)
+    # Where nothing counts, the sum of losses is 0
+    divisors = counts[:-2].where(counts[:-2] > 0, 1.0)
     loss_sums = torch.zeros(len(divisors), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(micro_batches):
         loss_sums += engine.accumulate(batch, divisors, last=index == len(micro_batches) - 1)

@@ -127,6 +127,7 @@ RUN_BY = {
     'clickprompt prepare --multi "Film genre"': "tests/runtime/prepare/test_multi.py",
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
+    "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",
     "clickprompt export --raw": "tests/runtime/train/test_history.py",
     "clickprompt benchmark …": "tests/benchmark/test_measure.py",
     "clickprompt submit COMMAND --address http://HEAD:8265 …": _SUBMIT,

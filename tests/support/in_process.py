@@ -37,7 +37,9 @@ class InProcessValidation:
         with torch.no_grad():
             logits = model(*model_inputs(self._rows)).numpy()
         labels = self._rows.labels.numpy()
-        self._scores = torch.tensor([auc(labels, logits), log_loss(labels, logits)], dtype=torch.float64)
+        weights = None if self._rows.importance is None else self._rows.importance.numpy()
+        scores = [figure(labels, logits, weights) for figure in (auc, log_loss)]
+        self._scores = torch.tensor(scores, dtype=torch.float64)
 
     def result(self):
         return dict(

@@ -5,7 +5,8 @@
   a missing value, a rare one, or one that came later.
 - <split>/part-<nnnnn>.parquet: row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
   f_<name> int32 per field, `group` int64 if the log says which rows were shown together, v_<nn>_<nn> int32
-  for a field's further values (config/multi.py), and h_<nn> int32 for histories (history.py).
+  for a field's further values (config/multi.py), h_<nn> int32 for histories (history.py), and `importance`
+  float32 if rows have weights.
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
@@ -15,7 +16,6 @@
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,13 +26,23 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, History, Multi, multi_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
-from clickprompt.data.prepared.schemas import shard_schema
+from clickprompt.data.prepared.schemas import field_columns, shard_schema, slug, vocabulary_file
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.hashes import Hashes
 
-__all__ = ["FORMAT_VERSION", "SPLITS", "Dataset", "columns_of", "field_columns", "read_table", "split_sizes"]
+__all__ = [
+    "FORMAT_VERSION",
+    "SPLITS",
+    "Dataset",
+    "columns_of",
+    "field_columns",
+    "read_table",
+    "slug",
+    "split_sizes",
+    "vocabulary_file",
+]
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -177,6 +187,16 @@ class Dataset:
         return self.manifest.get("grouped", False)
 
     @property
+    def weighted(self) -> bool:
+        """Return whether the shards have a column `importance`: how much a row counts."""
+        return self.manifest.get("weighted", False)
+
+    @property
+    def keep_negatives(self) -> float | None:
+        """Return the share of the training rows without a click that are kept; None if all are."""
+        return self.manifest.get("options", {}).get("keep_negatives")
+
+    @property
     def template(self) -> str:
         """Return the text of one field of a row (data/text/template.py)."""
         return self.manifest.get("template", TEMPLATE)
@@ -317,7 +337,8 @@ class Dataset:
         return storage.join(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
-        return shard_schema(self.value_columns, self.grouped, self.history.length if self.history else 0)
+        history = self.history.length if self.history else 0
+        return shard_schema(self.value_columns, self.grouped, history, self.weighted)
 
 
 def version_uri(uri: str, version: int) -> str:
@@ -345,24 +366,6 @@ def _read_manifest(where: str) -> dict[str, Any]:
     return manifest
 
 
-def field_columns(names: Sequence[str]) -> list[str]:
-    """Return the fields' columns in the shards: "User ID" → "f_user_id". The prefix keeps a field's column
-    apart from `row_id`, `label`, `timestamp` and whatever else travels with a row.
-
-    Raises DataError for two names that make the same column.
-    """
-    columns: dict[str, str] = {}
-    for name in names:
-        column = f"f_{slug(name)}"
-        if column in columns:
-            raise DataError(
-                f"the fields {columns[column]!r} and {name!r} differ in signs and cases only; give "
-                "one of them another name"
-            )
-        columns[column] = name
-    return list(columns)
-
-
 def split_sizes(rows: int) -> dict[str, int]:
     """Split 8:1:1 as the paper's Table 1 rounds it: test = ⌈N/10⌉, valid = ⌈(N − test)/9⌉, train =
     the rest.
@@ -370,11 +373,6 @@ def split_sizes(rows: int) -> dict[str, int]:
     test = -(-rows // 10)
     valid = -(-(rows - test) // 9)
     return {"train": rows - test - valid, "valid": valid, "test": test}
-
-
-def slug(name: str) -> str:
-    """Return the name in lower-case letters, digits and _: "User ID" → "user_id"; possibly empty."""
-    return re.sub(r"\W+", "_", name.lower()).strip("_")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How a schema says that the log itself has what a row's user did before."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -27,8 +28,8 @@ def _one_of_two(history: Any) -> Any:
     numbers = map(str, range(1, MOST_HISTORY + 1))
     if not isinstance(history, dict | HistoryColumn) and str(history) not in numbers:
         raise ValueError(
-            f"{history!r} is neither; give a number of rows from 1 to {MOST_HISTORY}, or a column as "
-            "{column, length, separator, newest}"
+            f"{json.dumps(history, default=str)} is neither; give a number of rows from 1 to {MOST_HISTORY}, "
+            "or a column as {column, length, separator, newest}"
         )
     return history
 

@@ -1,4 +1,4 @@
-"""YAML as a schema is written in."""
+"""The YAML in which schemas are written."""
 
 import re
 from typing import Any

@@ -91,7 +91,8 @@ class LogRows:
 
     label [N] int8, null if the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
     values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
-    ranked against each other, if the log says so; history [N] lists of strings, newest first, if it has them.
+    ranked against each other, if the log says so; history [N] lists of strings, newest first, if it has them;
+    importance [N] float32: how much a row counts, if the log says so.
     """
 
     label: pa.Array
@@ -100,6 +101,7 @@ class LogRows:
     group: pa.Array | None = None
     history: pa.Array | None = None
     findings: Findings = field(default_factory=Findings)
+    importance: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -123,6 +125,7 @@ class Source(ABC):
     history: int | None = None  # default number of a user's earlier rows that each row knows
     history_column: HistoryColumn | None = None  # the log's own, instead
     history_of: str = "clicks"  # which of them: clicks, or all
+    keep_negatives: float | None = None  # default share of the training rows without a click
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
     item_field: str | None = None  # field that says which item a row is about
@@ -134,6 +137,7 @@ class Source(ABC):
     remark: str = ""  # what a user of the prepared dataset should know
     tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
     grouped: bool = False  # whether its rows say which of them were shown together
+    weighted: bool = False  # whether its rows say how much they count
     # whether the vocabulary has every value of the tables, or only those of rows that the log refers to
     whole_tables: bool = True
 

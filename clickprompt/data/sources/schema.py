@@ -2,16 +2,14 @@
 and item.
 """
 
-import re
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from clickprompt.config.mistakes import enumerated, mistakes_of
-from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES
 from clickprompt.data.prepared.dataset import field_columns
+from clickprompt.data.sources.field_schema import NULLS, Column, FieldSchema, Frozen
 from clickprompt.data.sources.history_schema import HistoryColumn, HistoryRule
 from clickprompt.data.sources.plain_yaml import PlainYaml
 from clickprompt.data.text.template import check_template
@@ -30,175 +28,12 @@ __all__ = [
 ]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _truth_values_are_texts(cls, values: Any) -> Any:
-        """Take `positive: [true]` and a column called `true` as they are written."""
-        return (
-            {key: _texts_of(value) if key in _TEXTS else value for key, value in values.items()}
-            if isinstance(values, dict)
-            else values
-        )
-
-
-NULLS = ("", "NULL", "\\N", "NA", "N/A", "NaN", "nan", "None", "null")
-
-_TEXTS = frozenset(
-    {
-        "name",
-        "column",
-        "positive",
-        "drop",
-        "nulls",
-        "names",
-        "timestamp",
-        "split",
-        "user",
-        "item",
-        "group",
-        "key",
-        "on",
-        "values",
-    }
-)
-
-
-def _texts_of(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return {_texts_of(key): _texts_of(of_key) for key, of_key in value.items()}
-    return [_texts_of(one) for one in value] if isinstance(value, list) else value
-
-
-_Column = Annotated[str, Field(min_length=1)]
-
-
-class FieldSchema(_Frozen):
-    """One field of the text (Eq. 4): its name there, and how its column becomes a value."""
-
-    name: Annotated[str, Field(min_length=1)]
-    column: Annotated[_Column, Field(description="column of the log, or table.column of one of the tables")]
-    kind: Literal["categorical", "numeric", "multi"] = "categorical"
-    type: Literal["integer"] | None = Field(
-        default=None, description="categorical: whole numbers, however they are stored"
-    )
-    values: dict[str, str] | None = Field(
-        default=None, description="categorical: words for codes; another code is an error"
-    )
-    remove: str | None = Field(
-        default=None, description="categorical: regular expression of what is cut out of the value"
-    )
-    max_characters: int | None = Field(
-        default=None, ge=1, description="categorical: length at which longer text is cut"
-    )
-    edges: tuple[float, ...] | None = Field(
-        default=None, description="numeric: buckets between these increasing values, as '4 to 10'"
-    )
-    round: int | None = Field(
-        default=None, ge=-15, le=15, description="numeric: digits after the point (negative: before it)"
-    )
-    quantiles: int | None = Field(
-        default=None,
-        ge=2,
-        le=10_000,
-        description="numeric: number of buckets, with as many training rows in each",
-    )
-    log: float | None = Field(
-        default=None, ge=1.01, description="numeric: buckets between the powers of this base, as '8 to 16'"
-    )
-    separator: str | None = Field(
-        default=None,
-        min_length=1,
-        description="multi: separator of the values, if they are one text",
-    )
-    take: Literal["first", "all", "each"] = Field(
-        default="first",
-        description="multi: first takes the first value; all joins them by commas, so that each "
-        "combination is a value of its own; each takes every value as one of its own",
-    )
-    # The default is left out, so that a schema without it keeps its fingerprint
-    most: int | None = Field(
-        default=None,
-        ge=2,
-        le=MOST_VALUES,
-        description=f"multi, each: values of a row that are taken, the first ones; default: {DEFAULT_VALUES}",
-        exclude_if=lambda most: most is None,
-    )
-    # the default is left out, so that a schema without min_count keeps its fingerprint
-    min_count: int = Field(
-        default=1,
-        ge=1,
-        description="training rows that a value needs; rarer values are unknown (id 0); 1: every value "
-        "has its id, also one that only comes later",
-        exclude_if=lambda count: count == 1,
-    )
-
-    @property
-    def most_values(self) -> int | None:
-        """Return how many values a row has at most; None if it has one."""
-        return (self.most or DEFAULT_VALUES) if self.take == "each" else None
-
-    @field_validator("name")
-    @classmethod
-    def _one_line(cls, name: str) -> str:
-        if not name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name):
-            raise ValueError(
-                f"{name!r} is not a name for a field: it stands in the text; use letters or other signs, "
-                "on one line"
-            )
-        return name.strip()
-
-    @field_validator("remove")
-    @classmethod
-    def _expression(cls, remove: str | None) -> str | None:
-        try:
-            re.compile(remove or "")
-        except re.error as error:
-            raise ValueError(f"remove={remove!r} is not a regular expression ({error})") from error
-        return remove
-
-    @model_validator(mode="after")
-    def _rules_fit_the_kind(self) -> "FieldSchema":
-        for kind, rules in _RULES.items():
-            given = [
-                rule for rule in rules if rule in self.model_fields_set and getattr(self, rule) is not None
-            ]
-            if kind != self.kind and given:
-                what = f"{' and '.join(given)} {'is a rule' if len(given) == 1 else 'are rules'}"
-                raise ValueError(
-                    f"field {self.name}: {what} of kind {kind}, not {self.kind}; set kind: {kind}"
-                )
-            if kind == self.kind == "numeric" and len(given) != 1:
-                raise ValueError(
-                    f"field {self.name}: a numeric field has one rule; give one of {', '.join(rules)}"
-                )
-        if self.most is not None and self.take != "each":
-            raise ValueError(f"field {self.name}: most is for take: each; set that, or leave most out")
-        if self.edges is not None and (not self.edges or any(not a < b for a, b in pairwise(self.edges))):
-            raise ValueError(
-                f"field {self.name}: edges={list(self.edges)} do not increase; sort them, each once"
-            )
-        return self
-
-
-_RULES = {
-    "categorical": ("type", "values", "remove", "max_characters"),
-    "numeric": ("edges", "round", "quantiles", "log"),
-    "multi": ("separator", "take", "most"),
-}
-"""kind → options that only this kind takes"""
-
-
-class LabelRule(_Frozen):
+class LabelRule(Frozen):
     """The rule for clicks: rows with a number of at least `positive_from`, or with one of the values
     `positive`; without either, 1 is a click and 0 is not.
     """
 
-    column: _Column
+    column: Column
     positive_from: float | None = None
     positive: tuple[str, ...] | None = None
     drop: tuple[str, ...] = Field(default=(), description="values whose rows are left out")
@@ -214,14 +49,14 @@ class LabelRule(_Frozen):
         return self
 
 
-class TimeRule(_Frozen):
-    column: _Column
+class TimeRule(Frozen):
+    column: Column
     unit: Literal["s", "ms", "us", "ns"] | None = Field(
         default=None, description="unit of numbers since 1970; default: found from their size"
     )
 
 
-class FileOptions(_Frozen):
+class FileOptions(Frozen):
     """Options for reading files (data/sources/reading.py). What is left out is found from the files' names
     and first lines.
     """
@@ -240,19 +75,19 @@ class JoinedTable(FileOptions):
     """A further file, such as items or users. A field with `column: items.title` takes its column title."""
 
     data: str = Field(description="file, folder or pattern, as for the log")
-    key: _Column = Field(description="its column with the keys, each once")
-    on: _Column | None = Field(
+    key: Column = Field(description="its column with the keys, each once")
+    on: Column | None = Field(
         default=None, description="the log's column with the same keys; default: the one of the same name"
     )
 
 
-class Explode(_Frozen):
+class Explode(Frozen):
     """One row of the file becomes many rows of the log: from lists, or from texts such as `N1-1 N2-0`
     (separator ' ', split '-', into [news, clicked]).
     """
 
     columns: Annotated[
-        tuple[_Column, ...],
+        tuple[Column, ...],
         Field(
             min_length=1,
             description="columns of lists, or of texts with a separator, of the same length in each row",
@@ -266,7 +101,7 @@ class Explode(_Frozen):
         min_length=1,
         description="separator of the parts of an entry; the last one in it counts",
     )
-    into: tuple[_Column, _Column] | None = Field(
+    into: tuple[Column, Column] | None = Field(
         default=None, description="with split: names of the columns that the two parts make"
     )
 
@@ -291,18 +126,30 @@ class TableSchema(FileOptions):
     fields: Annotated[tuple[FieldSchema, ...], Field(min_length=2)]
     label: LabelRule
     timestamp: TimeRule | None = Field(default=None, description="column of times, by which the log is split")
-    split: _Column | None = Field(default=None, description="column that says train, valid or test")
-    user: _Column | None = Field(
+    split: Column | None = Field(default=None, description="column that says train, valid or test")
+    user: Column | None = Field(
         default=None, description="column of the user, for k_core, and for figures by user if it is a field"
     )
-    item: _Column | None = Field(
+    item: Column | None = Field(
         default=None, description="column of the item, for k_core, and for the long tail if it is a field"
     )
-    group: _Column | None = Field(
+    group: Column | None = Field(
         default=None, description="column that says which rows were shown together, for AUC by request"
     )
     k_core: Annotated[int, Field(ge=0)] = 0
-    # Defaults are left out, so that a schema without histories keeps its fingerprint
+    # Defaults are left out, so that a schema without these keeps its fingerprint
+    weight: Column | None = Field(
+        default=None,
+        description="column of numbers from 0 up: how much a row counts in finetuning's loss and in figures",
+        exclude_if=lambda weight: weight is None,
+    )
+    keep_negatives: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the training rows without a click that are kept; models correct for it",
+        exclude_if=lambda share: share is None,
+    )
     history: HistoryRule | None = Field(
         default=None,
         description="number of the user's earlier rows whose items each row knows; needs user and item; or a "

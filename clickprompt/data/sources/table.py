@@ -34,7 +34,7 @@ from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
-from clickprompt.data.transform.values import hashes, kind_of, labels, texts
+from clickprompt.data.transform.values import hashes, kind_of, labels, row_weights, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
@@ -62,8 +62,10 @@ class Table(Source):
             self.history_column = history
         else:
             self.history = history
+        self.keep_negatives = self.schema.keep_negatives
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
+        self.weighted = self.schema.weight is not None
         self.user, self.item = (
             self._role(column, role)
             for column, role in ((self.schema.user, "user"), (self.schema.item, "item"))
@@ -135,8 +137,7 @@ class Table(Source):
         for before, now in zip(fitted, self.rules(), strict=True):
             kinds = {*before.kinds, *now.kinds}
             if before.schema.kind == "categorical" and before.kinds and now.kinds:
-                _one_kind(
-                    before.schema,
+                before.schema.check_one_kind(
                     dict.fromkeys(before.kinds, "the files before")
                     | dict.fromkeys(now.kinds, "the new ones"),
                 )
@@ -182,7 +183,7 @@ class Table(Source):
             of_table = self.schema.table_of(field.column)
             found = kinds[field.column] if of_table is None else tables[of_table[0]][of_table[1]]
             if field.kind == "categorical":
-                _one_kind(field, found)
+                field.check_one_kind(found)
             table = of_table and of_table[0]
             rules.append(
                 FieldRule(
@@ -290,6 +291,10 @@ class Table(Source):
             if schema.group:
                 name = schema.group
                 group = hashes(texts(columns[name], nulls))
+            importance = None
+            if schema.weight:
+                name = schema.weight
+                importance = row_weights(columns[name], label, nulls)
             name = (schema.timestamp.column if schema.timestamp else schema.split) or ""
             timestamp, forms = self._timestamps(columns.get(name), len(rows), nulls)
         except BadValue as error:
@@ -302,7 +307,7 @@ class Table(Source):
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
             findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
-        return LogRows(label, timestamp, values, group, history, findings)
+        return LogRows(label, timestamp, values, group, history, findings, importance)
 
     def _timestamps(
         self, column: pa.Array | None, rows: int, nulls: Sequence[str]
@@ -375,6 +380,7 @@ class Table(Source):
             schema.item,
             schema.group,
             self.history_column and self.history_column.column,
+            schema.weight,
         ]
         return list(dict.fromkeys(name for name in named if name))
 
@@ -384,16 +390,3 @@ class Table(Source):
         if not explode:
             return self._columns()
         return [*explode.columns, *(name for name in self._columns() if name not in explode.made)]
-
-
-def _one_kind(field: FieldSchema, kinds: Mapping[str, str]) -> None:
-    """Raise DataError if ids are whole numbers in one file and floats, which can't hold all of them, in
-    another.
-    """
-    if field.type != "integer" and {"integer", "float"} <= kinds.keys():
-        raise DataError(
-            f"{field.column} is whole numbers in {kinds['integer']} and floats in {kinds['float']}, which "
-            "can't hold all of them; "
-            f"write both alike, or give the field {field.name} type: integer, with which a fraction is an "
-            "error"
-        )

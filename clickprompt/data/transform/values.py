@@ -51,6 +51,7 @@ __all__ = [
     "labels",
     "lists",
     "numbers",
+    "row_weights",
     "texts",
 ]
 
@@ -88,6 +89,19 @@ def numbers(column: pa.Array, nulls: Sequence[str] = NULLS) -> pa.DoubleArray:
         return column.cast(pa.float64(), safe=False)
     refuse(column, column.is_valid(), f"is not a number but of type {column.type}; set another kind")
     return pa.nulls(len(column), pa.float64())
+
+
+def row_weights(column: pa.Array, label: pa.Array, nulls: Sequence[str] = NULLS) -> pa.FloatArray:
+    """Return the rows' weights, float32; 0 for a row without a label, which is left out. Raises BadValue for
+    another row's that is missing, negative or too large.
+    """
+    found = numbers(column, nulls)
+    with np.errstate(over="ignore"):
+        weights = found.to_numpy(zero_copy_only=False).astype(np.float32)
+    kept = label.is_valid().to_numpy(zero_copy_only=False)
+    wrong = kept & ~(np.isfinite(weights) & (weights >= 0))
+    refuse(column, wrong, "is no weight, which is a number from 0 up; mend the row or leave it out")
+    return pa.array(np.where(kept, weights, np.float32(0)))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import ClickPromptError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
-from clickprompt.runtime.prepare.coded_log import joined_tables, read_log
+from clickprompt.runtime.prepare.coded_log import joined_tables, read_log, sample_negatives
 from clickprompt.runtime.prepare.column_tasks import (
     CountedRows,
     KeptValues,
@@ -196,6 +196,10 @@ def _write_files(
         work, source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
     )
     sizes, starts = cut_by_split(work, log, options, progress)
+    before = log.rows
+    log, sizes = sample_negatives(work, log, sizes, starts, options, progress)
+    if "keep_negatives" in options:
+        statistics["negatives_left_out"] = before - log.rows
     counted = count_rows(work, log, source.fields, starts, options, stage)
     ids: Ids = {column.name: {} for column in counted.columns}
     calls = []
@@ -204,7 +208,9 @@ def _write_files(
         calls.append((dataset, source, number, key, tables.get(key), counted, stage))
         ids[key][column] = [IdPart(ids_file(stage, number), 0, 0)]
     fields = work.each(_extended, calls, "counting values")
-    shards, bounds, clicks = write_shards(work, log, starts, sizes, options, stage, uri, ids, dataset.columns)
+    shards, bounds, clicks, weights = write_shards(
+        work, log, starts, sizes, options, stage, uri, ids, dataset.columns
+    )
     described = write_vocabularies(work, uri, fields, dataset.columns)
     storage.delete_tree(stage)
     storage.delete_half_written(uri)  # a task whose worker was killed may have left something
@@ -220,6 +226,7 @@ def _write_files(
         "num_features": sum(field.facts["features"] for field in fields),
         "counts": _sums(old["counts"], sizes),
         "clicks": _sums(old["clicks"], clicks),
+        **({"weights": _weight_sums(old["weights"], weights)} if dataset.weighted else {}),
         "statistics": _sums(old["statistics"], statistics),
         "bounds": {split: _hull(old["bounds"][split], bounds.get(split)) for split in SPLITS},
         "shards": {split: [*old["shards"][split], *_below(folder, shards[split])] for split in SPLITS},
@@ -286,6 +293,13 @@ def _sums(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
     return {
         name: old.get(name, 0) + new.get(name, 0)
         for name in [*old, *(name for name in new if name not in old)]
+    }
+
+
+def _weight_sums(old: dict[str, list[float]], new: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {
+        split: [before + more for before, more in zip(sums, new.get(split, [0.0, 0.0]), strict=True)]
+        for split, sums in old.items()
     }
 
 

@@ -17,7 +17,15 @@ from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.column_tasks import merge_column, scatter_values
 from clickprompt.runtime.prepare.fan_out import FanOut
 
-__all__ = ["CodedLog", "drop_repeats", "joined_tables", "k_core", "read_log", "sample_users"]
+__all__ = [
+    "CodedLog",
+    "drop_repeats",
+    "joined_tables",
+    "k_core",
+    "read_log",
+    "sample_negatives",
+    "sample_users",
+]
 
 _ROWS_PER_BUCKET = 1 << 21  # rows that one task searches for repeated interactions
 
@@ -212,6 +220,29 @@ def sample_users(work: FanOut, source: Source, log: CodedLog, options: dict[str,
         f"{source.raw_dir}: no user is in the sample (sample_users={options['sample_users']}); use a larger "
         "one",
     )
+
+
+def sample_negatives(
+    work: FanOut,
+    log: CodedLog,
+    sizes: dict[str, int],
+    starts: list[tuple[int, int]],
+    options: dict[str, Any],
+    progress: Callable[[str], None],
+) -> tuple[CodedLog, dict[str, int]]:
+    """Keep a random share of the training rows without a click, if the options say so; return the log and the
+    rows per split that are left.
+    """
+    share = options.get("keep_negatives")
+    if share is None:
+        return log, sizes
+    ordering = starts, log.first_key, options["seed"]
+    calls = ((file, ordering, share) for file in log.files)
+    found = work.each(tasks.of_sampled_negatives, calls, "sampling rows without a click")
+    kept = CodedLog.of(log.files, log.columns, found, "")
+    left_out = log.rows - kept.rows
+    progress(f"{left_out:,} training rows without a click are left out (keep_negatives={share:g})")
+    return kept, sizes | {"train": sizes["train"] - left_out}
 
 
 def drop_repeats(work: FanOut, source: Source, log: CodedLog, progress: Callable[[str], None]) -> CodedLog:

@@ -36,6 +36,8 @@ class Histories:
 
     parts: tuple[str, ...]
     """files of the users' shares: record batch i belongs to the log's file i; none for a log's own"""
+    files: tuple[str, ...]
+    """the log's"""
     length: int
     item: tuple[str, str]
     """log column and field column of the items"""
@@ -85,7 +87,7 @@ def find_histories(
     user, item = (log_column_of(str(roles[role]), tables) for role in ("user", "item"))
     item_column = field_columns(source.fields)[source.fields.index(str(roles["item"]))]
     if source.history_column is not None:
-        return Histories((), source.history_column.length, (item, item_column))
+        return Histories((), tuple(files), source.history_column.length, (item, item_column))
     # Rows without a user are of many users, so they have no history
     [coded] = [column for column in columns if column.name == user]
     nobody = len(coded) if coded.in_table else 0
@@ -100,7 +102,7 @@ def find_histories(
         ),
         "finding what users did before",
     )
-    return Histories(tuple(parts), options["history"], (item, item_column))
+    return Histories(tuple(parts), tuple(files), options["history"], (item, item_column))
 
 
 def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:

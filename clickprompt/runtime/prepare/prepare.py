@@ -19,7 +19,14 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import say
-from clickprompt.runtime.prepare.coded_log import drop_repeats, joined_tables, k_core, read_log, sample_users
+from clickprompt.runtime.prepare.coded_log import (
+    drop_repeats,
+    joined_tables,
+    k_core,
+    read_log,
+    sample_negatives,
+    sample_users,
+)
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 from clickprompt.runtime.prepare.histories import check_history, find_histories
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
@@ -53,6 +60,7 @@ def prepare(
     multi: Sequence[str] = (),
     history: int | None = None,
     history_of: str | None = None,
+    keep_negatives: float | None = None,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
     runtime: RuntimeConfig | None = None,
@@ -74,6 +82,10 @@ def prepare(
 
     With `history`, every row gets the items of so many earlier rows of its user (data/prepared/history.py),
     of clicks or of `all` rows (`history_of`); without it the source's is used.
+
+    With `keep_negatives`, a share between 0 and 1, only that share of the training rows without a click is
+    kept, drawn by (seed, row_id); models correct their probabilities for it (config/sampling.py). Validation
+    and test stay whole. Without it the source's is used.
 
     A dataset made before from the same raw files with the same options is returned as it is.
 
@@ -126,6 +138,13 @@ def prepare(
         check_history(source, history, options["history_of"])
     elif history_of is not None:
         raise InputError(f"history_of={history_of}: there is no history; give its length as history, too")
+    keep_negatives = source.keep_negatives if keep_negatives is None else keep_negatives
+    if keep_negatives is not None:
+        if not 0 < keep_negatives < 1:
+            raise InputError(
+                f"keep_negatives={keep_negatives}: must be above 0 and below 1; for all rows leave it out"
+            )
+        options["keep_negatives"] = keep_negatives
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
         progress(f"{out_uri} is prepared already")
@@ -217,32 +236,34 @@ def _write_files(
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is "
                 "empty; at least 3 are needed"
             )
+    histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
+    before = log.rows
+    log, sizes = sample_negatives(work, log, sizes, starts, options, progress)
+    if "keep_negatives" in options:
+        statistics["negatives_left_out"] = before - log.rows
     counted = count_rows(work, log, source.fields, starts, options, stage)
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
     columns = field_columns(source.fields)
     several = [(number, rule.schema.most_values) for number, rule in enumerate(rules)]
     multi = [Multi(number, most) for number, most in several if most]
-    histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
-    shards, bounds, clicks = write_shards(
+    shards, bounds, clicks, weights = write_shards(
         work, log, starts, sizes, options, stage, uri, ids, [*columns, *multi_columns(multi)], histories
     )
+    if source.weighted:
+        _check_weights(source, weights)
     described = write_vocabularies(work, uri, fields, columns)
     storage.delete_tree(stage)
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
-    of_users = {}
+    more: dict[str, Any] = {"weighted": True, "weights": weights} if source.weighted else {}
     if histories is not None:
         item = source.fields.index(str(source.roles()["item"]))
-        of_users = {
-            "history": {
-                "field": item,
-                "length": histories.length,
-                "events": options.get("history_of", "column"),
-            }
-        }
+        events = options.get("history_of", "column")
+        more["history"] = {"field": item, "length": histories.length, "events": events}
+    if multi:
+        more["multi"] = [asdict(one) for one in multi]
     return {
         "format_version": FORMAT_VERSION,
-        **of_users,
-        **({"multi": [asdict(one) for one in multi]} if multi else {}),
+        **more,
         "transform": write_transform(
             uri, source, rules, {key: in_buckets(table, rules) for key, table in tables.items()}
         ),
@@ -258,6 +279,15 @@ def _write_files(
         "row_group_rows": options["row_group_rows"],
         "shards": shards,
     }
+
+
+def _check_weights(source: Source, weights: dict[str, list[float]]) -> None:
+    for split in SPLITS:
+        if not weights[split][0]:
+            raise DataError(
+                f"{source.raw_dir}: all rows of the {split} split have the weight 0, so none counts; correct "
+                "the schema's weight"
+            )
 
 
 def _say_what_was_found(

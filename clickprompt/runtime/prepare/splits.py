@@ -59,11 +59,11 @@ def write_shards(
     ids: dict[str, dict[str, list[IdPart]]],
     columns: list[str],
     histories: Histories | None = None,
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int]]:
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int], dict[str, list[float]]]:
     """Write the shards below `uri`.
 
     Returns, by split, the shards' manifest entries, the first and last timestamp (not for a split without
-    rows), and the clicks.
+    rows), the clicks, and if rows have weights their sum and that of the clicked rows.
     """
     pieces, num_shards = _sort_into_shards(work, log, starts, sizes, options, stage, histories)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
@@ -76,7 +76,7 @@ def write_shards(
         "writing shards",
     )
     shards: dict[str, list[dict[str, Any]]] = {}
-    bounds, clicks = {}, {}
+    bounds, clicks, weights = {}, {}, {}
     for split in SPLITS:
         written, done = done[: num_shards[split]], done[num_shards[split] :]
         keys = [key for shard in written for key in shard["keys"]]
@@ -84,12 +84,14 @@ def write_shards(
         shards[split] = [shard["entry"] for shard in written]
         assert sum(shard["rows"] for shard in shards[split]) == sizes[split]
         clicks[split] = sum(shard["clicks"] for shard in written)
+        if written and written[0]["weights"] is not None:
+            weights[split] = [sum(shard["weights"][place] for shard in written) for place in range(2)]
         if written:
             bounds[split] = [
                 min(shard["bounds"][0] for shard in written),
                 max(shard["bounds"][1] for shard in written),
             ]
-    return shards, bounds, clicks
+    return shards, bounds, clicks, weights
 
 
 def _column_sizes(work: FanOut, log: CodedLog) -> dict[str, int]:
@@ -168,10 +170,12 @@ def _sort_into_shards(
         ends = ends[before[ends] < sizes[split]]
         boundaries += [low, *(low + (int(end) + 1) * width for end in ends)]
         num_shards[split] = len(ends) + 1
+    # Histories are those of all files, of which a sample may have fewer
+    numbers = {file: number for number, file in enumerate(histories.files if histories else log.files)}
     pieces = work.each(
         tasks.cut,
         (
-            (file, number, ordering, boundaries, histories, f"{stage}/sorted/{number:06d}.arrow")
+            (file, numbers[file], ordering, boundaries, histories, f"{stage}/sorted/{number:06d}.arrow")
             for number, file in enumerate(log.files)
         ),
         "cutting into shards",

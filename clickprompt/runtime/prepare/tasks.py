@@ -32,7 +32,8 @@ BINS = 1 << 16
 SPAN = 1 << 61  # room for one split's sort keys in an int64
 # Streams that make these hashes independent of each other and of other uses of the keyed generator with the
 # same seed
-_ORDER, _SPLIT, _USERS = 1, 8, 9
+_ORDER, _SPLIT, _USERS, _NEGATIVES = 1, 8, 9, 15
+_OF_ROWS = ("group", "importance")  # columns that some logs have
 _LONGEST_VALUE = 1 << 16  # bytes; anything longer is a mistake in the file, not a feature value
 
 Stats = tuple[int, int, int, int, int]
@@ -78,9 +79,9 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     """Return the rows as they are staged, numbered from `first`."""
     numbers = pa.array(np.arange(first, first + len(rows), dtype=np.int64))
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
-    group = {} if rows.group is None else {"group": rows.group}
+    given = {name: column for name in _OF_ROWS if (column := getattr(rows, name)) is not None}
     history = {} if rows.history is None else {HISTORY: rows.history}
-    more = {**group, **values, **history}
+    more = {**given, **values, **history}
     return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **more})
 
 
@@ -148,8 +149,9 @@ def encode_file(
             "split_key": key,
         }
     )
-    if "group" in rows.column_names:
-        table = table.append_column("group", rows.column("group"))
+    for name in _OF_ROWS:
+        if name in rows.column_names:
+            table = table.append_column(name, rows.column(name))
     for name, code in codes.items():
         table = table.append_column(log_column(name), pa.array(code))
     if source.history_column:
@@ -174,6 +176,15 @@ def of_sampled_users(file: str, user: str, share: float, seed: int) -> Stats | N
         file,
         rows.filter(pa.array(random_uniform(_USERS, seed, rows.column(log_column(user)).to_numpy()) < share)),
     )
+
+
+def of_sampled_negatives(file: str, ordering: Ordering, share: float) -> Stats | None:
+    """Keep a share of the training rows without a click, and all other rows."""
+    rows = staging.read_rows(file)
+    key, row_id, label = (rows.column(name).to_numpy() for name in ("split_key", "row_id", "label"))
+    kept = (split_numbers(key, row_id, ordering) > 0) | (label > 0)
+    kept |= random_uniform(_NEGATIVES, ordering[2], row_id) < share
+    return _write_coded(file, rows.filter(pa.array(kept)))
 
 
 def repeats(source: Source, files: list[str], bucket: int, buckets: int) -> np.ndarray:
@@ -326,7 +337,8 @@ def write_shard(
     if histories is not None:
         encoded |= histories.encoded(block, ids)
         length = histories.length
-    schema = shard_schema(columns, grouped="group" in block.column_names, history=length)
+    weighted = "importance" in block.column_names
+    schema = shard_schema(columns, "group" in block.column_names, length, weighted)
     table = pa.table(
         {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,
@@ -342,8 +354,15 @@ def write_shard(
         "entry": entry | write_parquet(uri, file, table, row_group_rows),
         "keys": keys,
         "clicks": int(block.column("label").to_numpy().sum(dtype=np.int64)),
+        "weights": _weight_sums(block) if weighted else None,
         "bounds": (int(timestamps.min()), int(timestamps.max())),
     }
+
+
+def _weight_sums(rows: pa.Table) -> list[float]:
+    """Return the weight of all rows, and of those with a click."""
+    weights = rows.column("importance").to_numpy().astype(np.float64)
+    return [float(weights.sum()), float(weights @ rows.column("label").to_numpy())]
 
 
 def write_parquet(uri: str, file: str, table: pa.Table, row_group_rows: int) -> dict[str, Any]:

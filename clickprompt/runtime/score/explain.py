@@ -90,11 +90,12 @@ def explain(
         orders = [(field, repeat, config.seed) for field in range(len(names)) for repeat in range(repeats)]
         scored = _each_pass(work, task, export, dataset, split, orders)
         logits = next(scored)
-        whole, fields = auc(labels, logits), {}
+        weights = _column(dataset, split, "importance") if dataset.weighted else None
+        whole, fields = auc(labels, logits, weights), {}
         for name in names:
             permuted = np.stack([next(scored) for _ in range(repeats)])
-            drops = [whole - auc(labels, each) for each in permuted]
-            interval = None if users is None else _interval(users, labels, logits, permuted)
+            drops = [whole - auc(labels, each, weights) for each in permuted]
+            interval = None if users is None else _interval(users, labels, logits, permuted, weights)
             fields[name] = {"drop": float(np.mean(drops)), "drops": drops, "interval": interval}
     result = {
         "run": run,
@@ -136,10 +137,14 @@ def _each_pass(
 
 
 def _interval(
-    users: np.ndarray, labels: np.ndarray, logits: np.ndarray, permuted: np.ndarray
+    users: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    permuted: np.ndarray,
+    weights: np.ndarray | None,
 ) -> tuple[float, float] | None:
     try:
-        return user_bootstrap(users, labels, logits, permuted).interval
+        return user_bootstrap(users, labels, logits, permuted, weights=weights).interval
     except DataError:  # too few users
         return None
 

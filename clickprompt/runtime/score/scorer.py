@@ -37,11 +37,15 @@ class Scorer:
         self._loaded: tuple[str, Any] | None = None
         self._permuted: tuple[tuple[Any, ...], PermutedField] | None = None
 
-    def logits(self, export: str, split: str, group: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """Return (group, labels [N], logits [N]) of a row group; retry if storage refuses."""
+    def logits(
+        self, export: str, split: str, group: int
+    ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return (group, labels [N], logits [N], weights [N] if rows have them) of a row group; retry if
+        storage refuses.
+        """
         rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
         scores = storage.patiently(lambda: self._held(RowScorer, export)).score(rows)
-        return group, scores.labels, scores.logits
+        return group, scores.labels, scores.logits, scores.weights
 
     def score(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])

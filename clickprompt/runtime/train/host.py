@@ -10,8 +10,8 @@ from clickprompt.runtime.train.training_run import Batches, TrainingRun
 
 __all__ = ["Host", "Metrics", "Part", "Scoring", "Status", "Store"]
 
-Part = tuple[int, np.ndarray, np.ndarray]
-"""(row group, its labels [N], its logits [N])"""
+Part = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
+"""(row group, its labels [N], its logits [N], its rows' weights [N] if they have some)"""
 
 
 class Status(Protocol):

@@ -20,6 +20,12 @@ def group_column(dataset: Dataset, config: Config, stage: StageConfig) -> str | 
     """
     if not isinstance(stage, FinetuneConfig) or stage.loss == "bce":
         return None
+    if dataset.weighted:
+        raise ConfigError(
+            f"finetune.loss={stage.loss}: the rows of {dataset.uri} have weights, and by whose a pair counts "
+            "(its click's, both rows', the group's) is not agreed on; set finetune.loss=bce, or prepare "
+            "without weight"
+        )
     if config.runtime.compile != "off" and stage.with_plm:
         raise ConfigError(
             f"finetune.loss={stage.loss} can't be combined with runtime.compile={config.runtime.compile}: "

@@ -153,15 +153,17 @@ class ExportValidation:
         known = storage.patiently(lambda: scores_of(export))
         if known is not None:
             return known
-        labels, logits = self._logits(export, step, wants_stop)
-        scores = auc(labels, logits), log_loss(labels, logits)
+        labels, logits, weights = self._logits(export, step, wants_stop)
+        scores = auc(labels, logits, weights), log_loss(labels, logits, weights)
         storage.patiently(lambda: add_scores(export, *scores))
         return scores
 
     def _logits(
         self, export: str, step: int, wants_stop: Callable[[], bool]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and logits of the whole split, in its own order. Raises _PutOffError if `wants_stop`."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Labels, logits and, if rows have them, weights of the whole split, row group by row group. Raises
+        _PutOffError if `wants_stop`.
+        """
         parts: list[Part] = []
         self._scored = 0
         try:
@@ -173,9 +175,10 @@ class ExportValidation:
         finally:
             self._scored = None
         parts.sort(key=lambda part: part[0])
-        labels = np.concatenate([part_labels for _, part_labels, _ in parts])
-        logits = np.concatenate([part_logits for _, _, part_logits in parts])
-        return labels, logits
+        labels = np.concatenate([part_labels for _, part_labels, _, _ in parts])
+        logits = np.concatenate([part_logits for _, _, part_logits, _ in parts])
+        weights = [of_part for _, _, _, of_part in parts if of_part is not None]
+        return labels, logits, np.concatenate(weights) if weights else None
 
     def _count(self, rows: int) -> None:
         with self._counting:

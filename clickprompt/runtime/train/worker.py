@@ -237,6 +237,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         text_size=training.text_size,
         history=training.dataset.history,
         multi=training.dataset.multi,
+        keep_negatives=training.dataset.keep_negatives,
     )
     tables, norms = tables_of(model), None
     if tables and host.rank == 0:

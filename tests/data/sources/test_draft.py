@@ -18,8 +18,9 @@ from clickprompt.cli.main import main
 from clickprompt.data.sources.draft import draft_schema
 from clickprompt.data.sources.draft_names import are_alike, is_id, is_outcome, is_time, readable
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
+from clickprompt.data.sources.plain_yaml import PlainYaml
 from clickprompt.data.sources.registry import get_source
-from clickprompt.data.sources.schema import _PlainYaml, load_schema
+from clickprompt.data.sources.schema import load_schema
 from clickprompt.errors import ConfigError, DataError
 
 
@@ -430,8 +431,8 @@ def test_names_of_keys():
 @settings(max_examples=500, deadline=None)
 @given(text=st.text())
 def test_texts_are_the_same_when_they_are_read(text):
-    assert yaml.load(f"a: {scalar(text)}   # {shown(text)}", Loader=_PlainYaml) == {"a": text}
-    assert yaml.load(f"a: {flow({'b': [text, 4.5]})}", Loader=_PlainYaml) == {"a": {"b": [text, 4.5]}}
+    assert yaml.load(f"a: {scalar(text)}   # {shown(text)}", Loader=PlainYaml) == {"a": text}
+    assert yaml.load(f"a: {flow({'b': [text, 4.5]})}", Loader=PlainYaml) == {"a": {"b": [text, 4.5]}}
 
 
 NAMES = st.one_of(
