@@ -26,8 +26,14 @@ NOT_UNIT = {"ray", "chaos", "gpu", "browser"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what uses the session's Ray `ray`, and what has none of NOT_UNIT `unit`, before -m chooses."""
+    """Mark what uses the session's Ray `ray`, and what has none of NOT_UNIT `unit`, before -m chooses.
+
+    With pytest-xdist a file's tests stay together, as they share what the file makes once, and so do all that
+    need tests/support/workers.py: two groups of such processes take more than twice as long as one.
+    """
     for item in items:
+        shared = {"distributed", "in_workers"} & vars(item.module).keys()
+        item.add_marker(pytest.mark.xdist_group("workers" if shared else item.nodeid.split("::")[0]))
         if "ray_session" in item.fixturenames:
             item.add_marker("ray")
         if not NOT_UNIT & {mark.name for mark in item.iter_markers()}:

@@ -10,6 +10,7 @@ import pytest
 
 from clickprompt.cli.main import main
 from clickprompt.io import storage
+from clickprompt.runtime.pipeline import budget
 from tests.support.public_logs import LOGS, ROWS
 from tests.support.tiny import write_plm
 
@@ -79,6 +80,8 @@ def test_minutes_make_it_shorter_once_and_for_all(tmp_path, monkeypatch, command
     files = LOGS["movielens"](tmp_path, random.Random(0))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "log.yaml").write_text(command("init", *files))
+    monkeypatch.setattr(budget, "_AROUND", {True: 1.0})  # else most of the time is for starts
+    monkeypatch.setattr(budget, "_REPORT_S", 2.0)
     longer = ("pretrain.epochs=100000", "pretrain.max_steps=null")
     given = ["pipeline", "log.yaml", "--run", "first"]
     given += set_to(*SETTINGS, f"plm.path={write_plm('plm')}", *longer)

@@ -319,6 +319,7 @@ def test_movielens_1m_is_the_papers_table_1(movielens_1m):
                 ), name
 
 
+@pytest.mark.slow
 def test_movielens_1m_equals_pandas(movielens_1m):
     rows, tables = naive_sources.movielens_1m(environment("CLICKPROMPT_ML1M"))
     splits, _ = naive_prepare(rows)

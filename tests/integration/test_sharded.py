@@ -64,6 +64,7 @@ def sharded(ray_session, config, runs):
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.slow
 def test_losses_and_validations_are_those_of_dense_adamw(dense, sharded, stage):
     expected, found = dense[stage], sharded[stage]
     assert found["num_workers"] == 2
@@ -74,6 +75,7 @@ def test_losses_and_validations_are_those_of_dense_adamw(dense, sharded, stage):
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.slow
 def test_the_export_is_that_of_dense_adamw(dense, sharded, stage):
     expected, found = (load_weights(results[stage]["export"]) for results in (dense, sharded))
     assert found.keys() == expected.keys()
@@ -81,6 +83,7 @@ def test_the_export_is_that_of_dense_adamw(dense, sharded, stage):
         assert (found[name] - expected[name]).norm() < 1e-3 * expected[name].norm(), name
 
 
+@pytest.mark.slow
 def test_each_worker_uploads_its_rows(config, sharded):
     rows = sum(Dataset.open(config.data.path).field_sizes)
     newest = newest_complete(storage.join(sharded["finetune"]["run"], "checkpoints"))
@@ -91,6 +94,7 @@ def test_each_worker_uploads_its_rows(config, sharded):
         assert 0 <= size - len(range(rank, rows, 2)) * of_row < 1000
 
 
+@pytest.mark.slow
 def test_norms_are_of_the_rows_that_the_first_worker_keeps(config, dense, sharded):
     expected, found = (results["finetune"]["norms"] for results in (dense, sharded))
     assert found["tables"].keys() == expected["tables"].keys() == set(TABLES)
@@ -111,6 +115,7 @@ def test_norms_are_of_the_rows_that_the_first_worker_keeps(config, dense, sharde
         )
 
 
+@pytest.mark.slow
 def test_evaluation_reads_the_export_where_it_lies(config, dense, sharded):
     [scores] = evaluate([sharded["finetune"]["run"]], "test", config=replaced(config, TWO))
     [expected] = evaluate([dense["finetune"]["run"]], "test", config=replaced(config, ALONE))

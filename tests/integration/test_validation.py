@@ -93,8 +93,9 @@ def equals(naive, run, result):
 
 @pytest.mark.parametrize(
     ("workers", "actors"),
-    [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), pytest.param(1, 2, marks=pytest.mark.slow)],
+    [(1, 1), (2, 1), (1, 2)],
 )
+@pytest.mark.slow
 def test_stops_where_the_naive_loop_stops(ray_session, config, naive, tmp_path, workers, actors):
     run = str(tmp_path / "run")
     settings = replaced(config, {"runtime.num_workers": workers, "runtime.evaluation_actors": actors})

@@ -241,7 +241,7 @@ def test_long_names_of_runs_fit(opened, folders, tmp_path, width):
     assert complaints == []
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, pytest.param(400, marks=pytest.mark.slow)])
 def test_marks_are_reached_by_keyboard(opened, report, width):
     page, complaints, _ = opened(report, width)
     charts = page.evaluate(

@@ -2,13 +2,10 @@
 
 import os
 import shutil
-import socket
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
 from clickprompt.config import PRETRAINING, Config, FinetuneConfig, replaced
@@ -33,6 +30,7 @@ from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
 from clickprompt.training.probe import Probe
 from tests.support.in_process import InProcessValidation
+from tests.support.workers import in_workers
 
 STEPS = 20
 ENGINES = ["torch", "0", "1", "2", "3"]
@@ -205,22 +203,9 @@ class Case:
     steps: int = STEPS
 
 
-def _worker(rank, num_workers, port, config, cases, out):
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        LOCAL_RANK=str(rank),
-        RANK=str(rank),
-        WORLD_SIZE=str(num_workers),
-    )
-    if config.runtime.gpus_per_worker:
-        torch.cuda.set_device(rank)
-    dist.init_process_group(
-        "nccl" if config.runtime.gpus_per_worker else "gloo", rank=rank, world_size=num_workers
-    )
-    curves = {}
+def _curves(rank, num_workers, config, cases):
     guards._FIRST_STEPS = 2  # in this process only, for SKIPPING
+    curves = {}
     for name, case in cases.items():
         options = {
             "engine": case.engine,
@@ -233,15 +218,28 @@ def _worker(rank, num_workers, port, config, cases, out):
         recorder = record(changed, objective=case.objective, rank=rank, num_workers=num_workers, **options)
         curves[name] = recorder.losses + recorder.validations
         curves[f"{name}: norms"], curves[f"{name}: skipped"] = recorder.norms, recorder.skipped
-    if rank == 0:
-        storage.write_json(os.path.join(out, "curves.json"), curves)
-    dist.destroy_process_group()
+    return curves
 
 
-def distributed(config, num_workers, cases: dict[str, Case], folder) -> dict[str, list[float]]:
+def distributed(config, num_workers, cases: dict[str, Case]) -> dict[str, list[float]]:
     """Each case's losses, all in one group of processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, (num_workers, port, config, cases, str(folder)), nprocs=num_workers)
-    return storage.read_json(os.path.join(folder, "curves.json"))
+    on_gpu = bool(config.runtime.gpus_per_worker)
+    return in_workers(_curves, num_workers, config, cases, on_gpu=on_gpu)[0]
+
+
+class Curves(dict):
+    """name → losses of so many workers. A case is run when it is first asked for; before one that is named
+    "…, on", the one that it goes on from.
+    """
+
+    def __init__(self, config, num_workers, cases: dict[str, Case]):
+        super().__init__()
+        self._config, self._num_workers, self._cases = config, num_workers, cases
+
+    def __missing__(self, key):
+        name = key.partition(":")[0]
+        earlier = name.removesuffix(", on")
+        if earlier != name and earlier in self._cases:
+            self[earlier]
+        self.update(distributed(self._config, self._num_workers, {name: self._cases[name]}))
+        return self[key]

@@ -8,7 +8,7 @@ from clickprompt.config import replaced
 from clickprompt.models.baselines import BASELINES
 from clickprompt.runtime.prepare.embed import embed_values
 from tests.support.baselines import SETTINGS, write_all
-from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
+from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
 from tests.support.tiny import tiny_config
 
 FROZEN_TEXT = {"ctr.text_embeddings": "added", "finetune.with_plm": False, "prompt.num_prompts": 0}
@@ -36,7 +36,7 @@ def objective_of(name, stage):
 
 
 @pytest.fixture(scope="module")
-def two_workers(config_and_plms, tmp_path_factory):
+def two_workers(config_and_plms):
     config, plms = config_and_plms
     cases = {
         f"{name}, {stage}": Case(
@@ -50,7 +50,7 @@ def two_workers(config_and_plms, tmp_path_factory):
         changes = SMALL | FROZEN_TEXT | {"finetune.embedding_optimizer": tables}
         cases[f"frozen text, {tables}"] = Case("torch", objective="without_plm", changes=changes)
     cases["frozen text, ZeRO 2"] = Case("2", objective="without_plm", changes=SMALL | FROZEN_TEXT)
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)

@@ -3,15 +3,13 @@
 import socket
 
 import pytest
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from clickprompt.errors import InputError, RunError
 from clickprompt.io import storage
 from clickprompt.training.checkpoint import damage_of, newest_complete, newest_for_all
 from tests.support.checkpoints import write_checkpoint
-from tests.support.clusters import free_port
 from tests.support.hashed import grow_old, hashed
+from tests.support.workers import in_workers
 
 
 def test_only_complete_ones_count(place, tmp_path):
@@ -33,20 +31,16 @@ def test_one_worker_hashes_and_tells_the_others(tmp_path):
     run = str(tmp_path / "run")
     write_checkpoint(run, 5, tmp_path)
     newest = write_checkpoint(run, 10, tmp_path)
-    out = str(tmp_path / "out")
-    mp.spawn(_look, (3, f"tcp://127.0.0.1:{free_port()}", run, out), nprocs=3)
-    found = [storage.read_json(f"{out}/{rank}.json") for rank in range(3)]
+    found = in_workers(_look, 3, run)
     assert [one["checkpoint"] for one in found] == [newest] * 3
     assert [len(one["hashed"]) for one in found] == [2, 0, 0]
 
 
-def _look(rank: int, num_workers: int, address: str, run: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=num_workers)
+def _look(rank: int, num_workers: int, run: str) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         read = hashed(patch)
         checkpoint = newest_for_all(f"{run}/checkpoints", rank)
-    storage.write_json(f"{out}/{rank}.json", {"checkpoint": checkpoint, "hashed": read})
-    dist.destroy_process_group()
+    return {"checkpoint": checkpoint, "hashed": read}
 
 
 def test_it_is_hashed_once_and_again_if_it_was_altered(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import DataError, RunError
 from clickprompt.training import guards
+from tests.support.chosen import some
 from tests.support.engines import (
     ENGINES,
     LOWER,
@@ -23,6 +24,7 @@ from tests.support.engines import (
     SMALL,
     STEPS,
     Case,
+    Curves,
     build,
     distributed,
     losses_of,
@@ -77,13 +79,13 @@ OPTED |= {
 
 
 @pytest.fixture(scope="module")
-def two_workers(config, kept, tmp_path_factory):
+def two_workers(config, kept):
     cases = {engine: Case(engine, changes=SMALL, until=5, keep=kept[engine]) for engine in ENGINES}
     cases |= {
         f"{engine}, on": Case(engine, changes=SMALL, resume=5, until=10, keep=kept[engine])
         for engine in ENGINES
     }
-    cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ("torch", "3")}
+    cases |= {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ENGINES}
     for name, changes in OPTED.items():
         folder = f"{kept['torch']}, options, {name}"
         first = Case(name.split(",")[0], "with_plm", changes=changes, until=4, keep=folder)
@@ -101,7 +103,7 @@ def two_workers(config, kept, tmp_path_factory):
         "2", changes={"plm.gradient_checkpointing": True, **chosen}, until=5
     )
     cases["3, with_plm"] = Case("3", "with_plm", steps=10)
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -109,7 +111,7 @@ def test_two_workers_equal_one_plain_process(two_workers, plain, engine):
     assert two_workers[engine] + two_workers[f"{engine}, on"] == pytest.approx(plain[:10], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", OPTED)
+@pytest.mark.parametrize("name", some(OPTED, "3", "2, lazy"))
 def test_rates_decays_and_frozen_tables_are_those_of_one_plain_process(two_workers, config, name):
     expected = losses_of(replaced(config, OPTIONS), objective="with_plm", until=12)
     found = two_workers[f"{name}, options"] + two_workers[f"{name}, options, on"]
@@ -127,28 +129,15 @@ def plain_skipping(config):
         return record(replaced(config, SKIPPING))
 
 
-@pytest.fixture(scope="module")
-def two_workers_skipping(config, tmp_path_factory):
-    cases = {f"{engine}, skipping": Case(engine, changes=SKIPPING) for engine in ("0", "1", "2")}
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("skipping"))
-
-
-SKIPPED_BY = [
-    *(pytest.param(engine, "two_workers") for engine in ("torch", "3")),
-    *(pytest.param(engine, "two_workers_skipping", marks=pytest.mark.slow) for engine in ("0", "1", "2")),
-]
-
-
-@pytest.mark.parametrize(("engine", "run"), SKIPPED_BY)
+@pytest.mark.parametrize("engine", some(ENGINES, "torch", "3"))
 def test_every_engine_has_the_same_gradient_norms_and_drops_the_same_steps(
-    request, plain_skipping, engine, run
+    two_workers, plain_skipping, engine
 ):
-    found = request.getfixturevalue(run)
     assert 3 <= len(plain_skipping.skipped) < STEPS - 3
     name = f"{engine}, skipping"
-    assert found[f"{name}: skipped"] == plain_skipping.skipped
-    assert found[f"{name}: norms"] == pytest.approx(plain_skipping.norms, rel=1e-4)
-    assert found[name] == pytest.approx(plain_skipping.losses, rel=1e-5)
+    assert two_workers[f"{name}: skipped"] == plain_skipping.skipped
+    assert two_workers[f"{name}: norms"] == pytest.approx(plain_skipping.norms, rel=1e-4)
+    assert two_workers[name] == pytest.approx(plain_skipping.losses, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +166,17 @@ def test_finetuning_and_its_validation_with_divided_parameters(two_workers, conf
 def test_two_then_one_then_three_workers_equal_the_undisturbed_run(
     two_workers, config, plain, kept, tmp_path, engines
 ):
+    for engine in engines:
+        two_workers[engine]
     for engine in engines:  # what one worker writes next would overwrite what the other tests began from
         shutil.copytree(kept[engine], f"{kept[engine]}-one")
     one = {engine: Case(engine, resume=5, until=15, keep=f"{kept[engine]}-one") for engine in engines}
-    ones = distributed(config, 1, one, tmp_path)
+    ones = distributed(config, 1, one)
     thirds = {"pretrain.micro_batch_size": 8}
     three = {
         engine: Case(engine, changes=thirds, resume=15, keep=f"{kept[engine]}-one") for engine in engines
     }
-    threes = distributed(config, 3, three, tmp_path)
+    threes = distributed(config, 3, three)
     for engine in engines:
         assert ones[engine] + threes[engine] == pytest.approx(plain[5:], rel=1e-5), engine
 
@@ -193,6 +184,7 @@ def test_two_then_one_then_three_workers_equal_the_undisturbed_run(
 @pytest.mark.parametrize("engine", ENGINES)
 def test_exported_weights_are_whole_and_those_of_the_checkpoint(two_workers, config, kept, engine):
     """Written by two workers, read by one plain process."""
+    two_workers[f"{engine}, on"]
     _, _, _, _, plain_engine = build(config, "pretrain", "torch", 1)
     plain_engine.load(os.path.join(kept[engine], "10"))
     expected = load_file(os.path.join(kept[engine], "10-weights.safetensors"))
@@ -202,6 +194,7 @@ def test_exported_weights_are_whole_and_those_of_the_checkpoint(two_workers, con
 
 
 def test_another_model_than_the_saved_one_is_noticed(two_workers, config, kept, tmp_path):
+    two_workers["3, on"]
     folder = shutil.copytree(kept["3"], tmp_path / "kept")
     options = {"keep": str(folder), "resume": 5, "until": 6}
     losses_of(config, **options)
@@ -278,7 +271,7 @@ def test_every_stage_number_of_workers_and_objective_equals_one_plain_process(co
         for name, changes in variants.items():
             for objective in OBJECTIVE_NAMES[:2]:
                 cases[f"ZeRO 3, {name}, {objective}"] = Case("3", objective, changes={**SMALL, **changes})
-    found = distributed(config, num_workers, cases, tmp_path)
+    found = distributed(config, num_workers, cases)
     apart, plain = {}, {}
     for name, case in cases.items():
         same = (case.objective, case.steps, str(case.changes))
@@ -347,7 +340,7 @@ def test_lower_precision_and_offload_through_deepspeed(config, plain, tmp_path):
         for name, case in cases.items()
         for end, resume in (("", 0), (", resumed", 5))
     }
-    found = distributed(config, 2, pairs, tmp_path)
+    found = distributed(config, 2, pairs)
     for name in cases:
         assert found[name] == pytest.approx(plain[:10], rel=LOWER.get(name[3:], 1e-5)), name
         assert found[name] != plain[:10], name

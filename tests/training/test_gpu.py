@@ -70,7 +70,7 @@ def _run(config, num_workers, cases, folder):
         }
         both[name] = Case(**options)
         both[f"{name}, resumed"] = Case(**options, resume=10)
-    return distributed(replaced(config, ON_GPU), num_workers, both, folder)
+    return distributed(replaced(config, ON_GPU), num_workers, both)
 
 
 def test_every_engine_and_objective_equals_the_cpu_and_resumes(config, on_cpu, num_workers, tmp_path):
@@ -124,6 +124,6 @@ def test_offload_to_a_disk_changes_nothing(config, on_cpu, num_workers, tmp_path
 def test_lazy_tables_equal_the_cpus_dense_ones(config, on_cpu, num_workers, tmp_path, objective):
     changes = {**SMALL, "pretrain.embedding_optimizer": "lazy", "finetune.embedding_optimizer": "lazy"}
     cases = {engine: Case(engine, objective, changes=changes) for engine in ("torch", "0", "1", "2")}
-    found = distributed(replaced(config, ON_GPU), num_workers, cases, tmp_path)
+    found = distributed(replaced(config, ON_GPU), num_workers, cases)
     for engine in cases:
         assert found[engine] == pytest.approx(on_cpu[objective], rel=1e-4), engine

@@ -3,7 +3,8 @@
 import pytest
 
 from clickprompt.config import replaced
-from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
+from tests.support.chosen import some
+from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
 from tests.support.histories import write_with_history
 from tests.support.tiny import tiny_config
 
@@ -33,15 +34,18 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_workers(config, tmp_path_factory):
+def two_workers(config):
     cases = {
         name: Case(engine, objective=objective, changes=SMALL | changes)
         for name, (engine, objective, changes) in CASES.items()
     }
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
-@pytest.mark.parametrize("name", CASES)
+CHOSEN = ["din", "sharded", "ZeRO 3", "linear terms", "masked ids"]
+
+
+@pytest.mark.parametrize("name", some(CASES, *CHOSEN))
 def test_losses_are_those_of_one_dense_process(config, two_workers, name):
     _, objective, changes = CASES[name]
     dense = {key: value for key, value in changes.items() if not key.endswith("embedding_optimizer")}

@@ -2,10 +2,13 @@
 workers give one plain process's losses, also across a restart.
 """
 
+import itertools
+
 import pytest
 
 from clickprompt.config import replaced
-from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
+from tests.support.chosen import some
+from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both
 
 RATES = "{ctr: 1e-2, projector: 2e-3, plm: 1e-3, heads: 5e-3}"
@@ -68,7 +71,7 @@ def two_workers(config, tmp_path_factory):
             number = engine.split(",")[0]
             cases[f"{name}, {engine}"] = Case(number, objective, until=5, **changed)
             cases[f"{name}, {engine}, on"] = Case(number, objective, resume=5, until=10, **changed)
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
 # Which value is hidden can't be learned here: the fields of these rows are independent
@@ -79,8 +82,24 @@ def test_the_objective_is_learned(plain, name):
     assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", OBJECTIVES)
+# Each objective by two of them, and each of them with two objectives
+CHOSEN = [
+    ("all with text", "torch"),
+    ("all with text", "3"),
+    ("replaced alone", "2, lazy"),
+    ("replaced alone", "torch, sharded"),
+    ("masked alone", "torch, lazy"),
+    ("masked alone", "2"),
+    ("text with clicks", "torch, sharded"),
+    ("text with clicks", "3"),
+    ("clicks by the LM head", "2, lazy"),
+    ("clicks by the LM head", "2"),
+    ("clicks by the LM head of a frozen PLM", "torch, lazy"),
+    ("clicks by the LM head of a frozen PLM", "torch"),
+]
+
+
+@pytest.mark.parametrize(("name", "engine"), some(itertools.product(OBJECTIVES, ENGINES), *CHOSEN))
 def test_two_workers_with_a_restart_equal_one_plain_process(two_workers, plain, name, engine):
     found = two_workers[f"{name}, {engine}"] + two_workers[f"{name}, {engine}, on"]
     assert found == pytest.approx(plain[name][:10], rel=1e-5)

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from clickprompt.config import replaced
 from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import parameter_groups
-from tests.support.engines import LOWER, SMALL, Case, build, distributed, losses_of
+from tests.support.engines import LOWER, SMALL, Case, Curves, build, distributed, losses_of
 from tests.support.tiny import tiny_config, write_both, write_plm
 
 STEPS, HALF = 10, 5
@@ -47,7 +47,7 @@ def two_workers(config, gpt2, tmp_path_factory):
     cases = halves(folder, "torch") | halves(folder, "3")
     cases["bf16"] = Case("torch", changes={**SMALL, "runtime.precision": "bf16"}, until=HALF, steps=STEPS)
     cases["3, gpt2"] = Case("3", changes={**SMALL, "plm.path": gpt2.plm.path}, until=HALF, steps=STEPS)
-    return distributed(config, 2, cases, folder), folder
+    return Curves(config, 2, cases), folder
 
 
 @pytest.mark.parametrize("engine", ["torch", "3"])
@@ -74,7 +74,7 @@ def test_every_stage_precision_and_objective(config, plain, tmp_path):
     cases |= {
         f"{engine}, finetuned": Case(engine, "with_plm", changes=SMALL, steps=STEPS) for engine in "0123"
     }
-    curves = distributed(config, 2, cases, tmp_path)
+    curves = distributed(config, 2, cases)
     finetuned = losses_of(config, objective="with_plm", steps=STEPS)
     for engine in "0123":
         assert curves[f"{engine}, bf16"] == pytest.approx(plain, rel=LOWER["bf16"]), engine
@@ -85,7 +85,8 @@ def test_every_stage_precision_and_objective(config, plain, tmp_path):
 
 @pytest.mark.parametrize("engine", ["torch", "3"])
 def test_checkpoints_hold_what_is_trained_and_weights_are_whole(two_workers, config, engine):
-    _, folder = two_workers
+    curves, folder = two_workers
+    curves[f"{engine}, on"]
     names = set()
     for file in (folder / engine / f"{STEPS}").glob("state-*.safetensors"):
         with safe_open(file, "pt") as source:

@@ -3,7 +3,7 @@
 import pytest
 
 from clickprompt.config import replaced
-from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
+from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
 from tests.support.multi import write_with_multi
 from tests.support.tiny import tiny_config
 
@@ -25,12 +25,12 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_workers(config, tmp_path_factory):
+def two_workers(config):
     cases = {
         name: Case("torch", objective="without_plm", changes=SMALL | changes)
         for name, changes in CASES.items()
     }
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,13 +3,10 @@ every objective.
 """
 
 import os
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from clickprompt.config import PRETRAINING, Config, replaced
@@ -24,6 +21,7 @@ from clickprompt.models.plm_loading import check_plm
 from clickprompt.objectives import OBJECTIVES
 from clickprompt.training.engine import TorchEngine, all_reduce_sum
 from tests.support.tiny import CLICK_WORDS, tiny_config, write_both, write_plm
+from tests.support.workers import in_workers
 
 CASES = {
     "PA-MLM": ("bert", "pretrain", {}),
@@ -139,10 +137,7 @@ def gradients(
     }
 
 
-def _worker(rank, num_workers, port, config, out):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=num_workers)
+def _worker(rank, num_workers, config, out):
     for case in CASES:
         found = gradients(config, case, 4, rank, num_workers)
         if rank == 0:
@@ -150,7 +145,6 @@ def _worker(rank, num_workers, port, config, out):
                 {name: gradient.contiguous() for name, gradient in found.items()},
                 os.path.join(out, f"{case}.safetensors"),
             )
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +159,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_workers(config, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("gradients"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, (2, port, config, out), nprocs=2)
+    in_workers(_worker, 2, config, out)
     return out
 
 

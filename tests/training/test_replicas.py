@@ -1,17 +1,12 @@
 """How DistributedDataParallel sends gradients and buffers."""
 
-import os
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from clickprompt.config import replaced
-from clickprompt.io import storage
 from tests.support.engines import SMALL, build
 from tests.support.tiny import tiny_config, write_both
+from tests.support.workers import in_workers
 
 CASES = {
     "pretrain": ("pretrain", {}),
@@ -20,10 +15,7 @@ CASES = {
 }
 
 
-def _worker(rank, port, config, out):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _worker(rank, num_workers, config):
     found = {}
     for name, (objective_name, changes) in CASES.items():
         settings = replaced(config, {**SMALL, **changes})
@@ -41,21 +33,14 @@ def _worker(rank, port, config, out):
             "changed": any(not torch.equal(value, buffers[key]) for key, value in objective.named_buffers()),
             "sent": engine._replica.forward_sync_buffers,
         }
-    if rank == 0:
-        storage.write_json(out, found)
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replicas")
     dataset, plm = write_both(str(folder))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    out = str(folder / "found.json")
-    mp.spawn(_worker, (port, tiny_config(dataset.uri, plm), out), nprocs=2)
-    return storage.read_json(out)
+    return in_workers(_worker, 2, tiny_config(dataset.uri, plm))[0]
 
 
 @pytest.mark.parametrize("case", CASES)

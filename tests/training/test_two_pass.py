@@ -1,12 +1,15 @@
 """A ranking loss is that of the whole global batch, however it is divided; two passes equal one graph."""
 
+import itertools
+
 import pytest
 import torch
 
 from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import columns_of
 from clickprompt.training.two_pass import first_pass
-from tests.support.engines import SMALL, Case, build, distributed, losses_of
+from tests.support.chosen import some
+from tests.support.engines import SMALL, Case, Curves, build, losses_of
 from tests.support.tiny import tiny_config, write_both
 
 LOSSES = ["pairwise", "listwise"]
@@ -33,7 +36,7 @@ def kept(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_workers(config, kept, tmp_path_factory):
+def two_workers(config, kept):
     cases = {}
     for loss in LOSSES:
         small = SMALL | ranked(loss)
@@ -46,7 +49,7 @@ def two_workers(config, kept, tmp_path_factory):
     cases["kept"] = Case(
         "2", "with_plm", changes=SMALL | ranked("pairwise"), steps=10, until=4, keep=f"{kept}/pairwise"
     )
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +70,26 @@ def test_it_is_another_loss_than_that_of_the_click(plain, config, loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("objective", ["with_plm", "without_plm"])
-@pytest.mark.parametrize("size", [4, 12])
+@pytest.mark.parametrize("size", some([4, 12], 4))
 def test_micro_batches_change_nothing(plain, config, loss, objective, size):
     changes = ranked(loss) | {"finetune.micro_batch_size": size}
     found = losses_of(replaced(config, changes), objective=objective, steps=10)
     assert found == pytest.approx(plain[loss, objective], rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(
-    "case", ["torch, without_plm", "torch, with_plm", "3, with_plm", "lazy", "sharded", "2"]
-)
+ENGINES = ["torch, without_plm", "torch, with_plm", "3, with_plm", "lazy", "sharded", "2"]
+CHOSEN = [("pairwise", "torch, with_plm"), ("pairwise", "sharded"), ("pairwise", "2")]
+CHOSEN += [("listwise", "3, with_plm"), ("listwise", "lazy")]
+
+
+@pytest.mark.parametrize(("loss", "case"), some(itertools.product(LOSSES, ENGINES), *CHOSEN))
 def test_two_workers_equal_one_graph(two_workers, plain, loss, case):
     objective = case.partition(", ")[2] or "without_plm"
     assert two_workers[f"{loss}, {case}"] == pytest.approx(plain[loss, objective], rel=1e-5)
 
 
 def test_it_goes_on_from_a_checkpoint(two_workers, plain, config, kept):
+    two_workers["kept"]
     whole = replaced(config, WHOLE | ranked("pairwise"))
     found = losses_of(whole, objective="with_plm", steps=10, resume=4, keep=f"{kept}/pairwise")
     assert found[:6] == pytest.approx(plain["pairwise", "with_plm"][4:10], rel=1e-5)

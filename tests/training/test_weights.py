@@ -13,7 +13,7 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss, PretrainLoss
 from clickprompt.training.engine import TorchEngine
-from tests.support.engines import SMALL, STEPS, Case, distributed, losses_of
+from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
 from tests.support.tiny import tiny_config
 from tests.support.weighted import write_weighted
 
@@ -36,12 +36,12 @@ def config(made):
 
 
 @pytest.fixture(scope="module")
-def two_workers(config, tmp_path_factory):
+def two_workers(config):
     cases = {
         name: Case(engine, objective=objective, changes=SMALL | changes)
         for name, (engine, objective, changes) in CASES.items()
     }
-    return distributed(config, 2, cases, tmp_path_factory.mktemp("two"))
+    return Curves(config, 2, cases)
 
 
 @pytest.mark.parametrize("name", CASES)

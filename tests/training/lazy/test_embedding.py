@@ -4,14 +4,11 @@ validation, export.
 
 import hashlib
 import os
-import socket
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
@@ -19,7 +16,6 @@ from clickprompt.data.prepared.dataset import Dataset, columns_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
-from clickprompt.io import storage
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import load_matching, unique_tensors
 from clickprompt.objectives import OBJECTIVES
@@ -28,6 +24,7 @@ from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
 from tests.support.in_process import InProcessValidation
 from tests.support.tiny import tiny_config, write_both
+from tests.support.workers import in_workers
 
 STEPS = 30
 CPU = torch.device("cpu")
@@ -324,12 +321,7 @@ TWO_WORKERS = {
 }
 
 
-def _worker(rank, port, config, cases, out):
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2"
-    )
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _worker(rank, num_workers, config, cases, out):
     found = {}
     for name in cases:
         engine, micro_batch_size = TWO_WORKERS[name]
@@ -354,17 +346,7 @@ def _worker(rank, port, config, cases, out):
             "resumed": resumed,
             "files": sorted(os.listdir(os.path.join(keep, "20"))),
         }
-    storage.write_json(os.path.join(out, f"{rank}.json"), found)
-    dist.destroy_process_group()
-
-
-def two_workers(config, cases, out):
-    """What each worker found."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, (port, config, cases, out), nprocs=2)
-    return [storage.read_json(os.path.join(out, f"{rank}.json")) for rank in range(2)]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +364,7 @@ OTHERS = [name for name in TWO_WORKERS if name not in SMALLER]
     ids=["smaller micro-batches", "whole batches"],
 )
 def test_two_workers_equal_one_and_each_other(config, plain, tmp_path, cases):
-    both = two_workers(config, cases, str(tmp_path))
+    both = in_workers(_worker, 2, config, cases, str(tmp_path))
     for case in cases:
         first, second = (found[case] for found in both)
         assert first["losses"] == pytest.approx(plain, rel=1e-5), case
