@@ -73,11 +73,11 @@ test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
 
 test-unit: env $(FETCHED) ## the tests without Ray, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "unit and not slow" --durations=30
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --durations=30
 
 # Counting lines makes these tests a third longer, so `test` does without.
 coverage: env $(FETCHED) ## the same, and the lines of the Ray-free core that they leave out
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto -m "unit and not slow" --cov --cov-report=term --cov-fail-under=95
 
 test-ray: env $(FETCHED) ## the tests that need Ray or a browser, or kill something
 	$(BIN)/python -m pytest -m "not unit and not slow" --durations=30

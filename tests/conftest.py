@@ -1,11 +1,13 @@
 """One Ray and one object store for the whole test session: starting one takes seconds."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import uuid
+from functools import cache
 
 import pytest
 from hypothesis import settings
@@ -24,16 +26,29 @@ settings.load_profile("search" if os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES") el
 NOT_UNIT = {"ray", "chaos", "gpu", "browser"}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a file's tests together, as they share what the file makes once, and all that need
+    tests/support/workers.py: two groups of such processes take more than twice as long as one.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    @cache
+    def needs_workers(file):
+        return re.search(r"\b(Curves|distributed|in_workers)\(", (config.rootpath / file).read_text())
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "workers" if needs_workers(file) else file
+
+    return ByFile(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what uses the session's Ray `ray`, and what has none of NOT_UNIT `unit`, before -m chooses.
-
-    With pytest-xdist a file's tests stay together, as they share what the file makes once, and so do all that
-    need tests/support/workers.py: two groups of such processes take more than twice as long as one.
-    """
+    """Mark what uses the session's Ray `ray`, and what has none of NOT_UNIT `unit`, before -m chooses."""
     for item in items:
-        shared = {"distributed", "in_workers"} & vars(item.module).keys()
-        item.add_marker(pytest.mark.xdist_group("workers" if shared else item.nodeid.split("::")[0]))
         if "ray_session" in item.fixturenames:
             item.add_marker("ray")
         if not NOT_UNIT & {mark.name for mark in item.iter_markers()}:
