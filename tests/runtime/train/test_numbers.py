@@ -105,8 +105,8 @@ def test_two_prices_of_a_bucket_are_two_and_a_missing_one_is_none(run, folder):
     def logits(price):
         return scorer.score(pa.Table.from_pandas(rows.assign(price=price)))[0]
 
-    assert (logits("900") != logits("901")).all()
-    assert logits("9e2").tolist() == logits("900.0").tolist()
+    assert (logits("14") != logits("16")).all()
+    assert logits("1.4e1").tolist() == logits("14.0").tolist()
     assert logits("").tolist() == logits(None).tolist()
     with pytest.raises(BadValue, match="is not a number"):
         logits("x")
@@ -114,12 +114,11 @@ def test_two_prices_of_a_bucket_are_two_and_a_missing_one_is_none(run, folder):
 
 def test_graphs_read_them(config, capsys, tmp_path):
     """Whoever writes one compares its logits with the model's; look-ups of raw rows are refused."""
-    for numeric in ("periodic", "soft_buckets"):
+    for numeric, kind in (("soft_buckets", "torch-export"), ("periodic", "onnx")):
         place = str(tmp_path / numeric)
         run_training(replaced(config, VARIANTS["ids"] | {"ctr.numeric": numeric}), "finetune", place)
-        for kind in ("onnx", "torch-export"):
-            words = ["export", "--run", place, "--format", kind, "--out", f"{place}-{kind}", "--json"]
-            assert json.loads(printed(capsys, *words))["largest_difference"] <= 1e-4
+        words = ["export", "--run", place, "--format", kind, "--out", f"{place}-{kind}", "--json"]
+        assert json.loads(printed(capsys, *words))["largest_difference"] <= 1e-4
     line = fails(capsys, "export", "--run", place, "--format", "onnx", "--raw", "--out", f"{place}-raw")
     assert "the field Price has learned numbers, which a graph can't compute; export without --raw" in line
 
