@@ -16,7 +16,7 @@ from clickprompt.config import CTRConfig
 
 __all__ = ["EMBEDDERS", "PeriodicNumbers", "SoftBuckets"]
 
-_META_STD = 0.02  # as the rows of the tables
+_ROW_STD = 0.02  # of the tables
 
 
 class PeriodicNumbers(nn.Module):
@@ -41,21 +41,25 @@ class PeriodicNumbers(nn.Module):
 
 
 class SoftBuckets(nn.Module):
-    """Σ_s p_s m_s over S trained meta-embeddings m_s, with p = softmax(W h + h) and h = LeakyReLU(w z)
+    """Σ_s p_s m_s over S trained meta-embeddings m_s, with p = softmax(W h + h) and h = LeakyReLU(w z + b)
     (AutoDis: Guo et al. 2021, "An embedding learning framework for numerical features in CTR prediction",
-    section 3.2). The paper's skip connection has the factor 1 here, and its temperature is left to W and w.
+    section 3.2). The paper's skip connection has the factor 1 here, its temperature is left to W and w, and b
+    is added: z is centred, and without it nothing but the mean could separate two buckets.
     """
 
     def __init__(self, fields: int, width: int, config: CTRConfig) -> None:
         super().__init__()
         size = config.numeric_size
         self.scores = nn.Parameter(torch.empty(fields, size).uniform_(-1, 1))
+        self.bias = nn.Parameter(torch.empty(fields, size).uniform_(-1, 1))
         self.mixing = _xavier(fields, size, size)
-        self.meta = nn.Parameter(torch.randn(fields, size, width) * _META_STD)
+        # A mean of S of them is then about as large as a row of the tables
+        self.meta = nn.Parameter(torch.randn(fields, size, width) * _ROW_STD * math.sqrt(size))
 
     def forward(self, numbers: Tensor) -> Tensor:
         """numbers [B, K] of at least float32 → [B, K, d], in the weights' type."""
-        hidden = F.leaky_relu(self.scores.to(numbers.dtype) * numbers.unsqueeze(2))  # [B, K, S]
+        scores, bias = self.scores.to(numbers.dtype), self.bias.to(numbers.dtype)
+        hidden = F.leaky_relu(scores * numbers.unsqueeze(2) + bias)  # [B, K, S]
         mixed = torch.einsum("bks,kst->bkt", hidden, self.mixing.to(numbers.dtype)) + hidden
         return torch.einsum("bks,ksd->bkd", mixed.softmax(2).to(self.meta.dtype), self.meta)
 

@@ -43,7 +43,10 @@ def by_hand(kind, module, numbers):
                 ]
                 fields.append(torch.stack([torch.clamp(entry, min=0) for entry in entries]))
             else:
-                hidden = [value if value > 0 else 0.01 * value for value in of["scores"][field] * z]
+                hidden = [
+                    value if value > 0 else 0.01 * value
+                    for value in of["scores"][field] * z + of["bias"][field]
+                ]
                 size = range(len(hidden))
                 mixed = [sum((hidden[s] * of["mixing"][field][s, t] for s in size), hidden[t]) for t in size]
                 total = sum(torch.exp(one) for one in mixed)
