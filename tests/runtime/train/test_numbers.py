@@ -144,6 +144,12 @@ def test_pretrained_prompts_read_them(config, capsys, tmp_path):
     other = {**begun, "ctr.numeric": "soft_buckets"}
     with pytest.raises(ConfigError, match=r"pretrained with ctr.numeric=periodic, not soft_buckets"):
         check_training(replaced(config, other), "finetune")
+    rows = prepare(write_log(str(tmp_path / "log"), rows=500), None, str(tmp_path / "other"))
+    elsewhere = {**begun, "data.path": rows.uri, "finetune.with_plm": False}
+    with pytest.raises(
+        ConfigError, match="its numbers were standardised by the mean and deviation of another"
+    ):
+        check_training(replaced(config, elsewhere), "finetune")
 
 
 def test_the_plan_reads_their_columns(config, capsys, tmp_path):
