@@ -25,6 +25,7 @@ from clickprompt.config.load import (
 )
 from clickprompt.config.models import CTRConfig, FGCNNConfig, LoRAConfig, PLMConfig, PromptConfig
 from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES, Multi, multi_columns
+from clickprompt.config.numbers import MILLION, MOST_DEVIATIONS, number_columns
 from clickprompt.config.runtime import RuntimeConfig
 from clickprompt.config.schema import SPLITS, Config, DataConfig, PipelineConfig, require_split
 from clickprompt.config.stages import (
@@ -40,6 +41,8 @@ from clickprompt.config.sweep import SearchRange, TuneConfig
 
 __all__ = [
     "DEFAULT_VALUES",
+    "MILLION",
+    "MOST_DEVIATIONS",
     "MOST_HISTORY",
     "MOST_VALUES",
     "PRETRAINING",
@@ -81,6 +84,7 @@ __all__ = [
     "load_config",
     "load_settings",
     "multi_columns",
+    "number_columns",
     "preset_names",
     "replaced",
     "require_split",

@@ -95,6 +95,20 @@ class CTRConfig(Frozen):
         description="how the embeddings of a field's values become the field's, where rows have several "
         "(`take: each`): their mean, their sum, or the largest of each entry",
     )
+    numeric: Literal["buckets", "periodic", "soft_buckets"] = Field(
+        default="buckets",
+        description="embeddings of numeric fields that the log says are `learned`: their buckets', or one of "
+        "the number itself, from waves (PLR) or a softmax over meta-embeddings (AutoDis)",
+    )
+    numeric_size: int = Field(
+        default=32, ge=1, description="periodic: number of frequencies; soft_buckets: of meta-embeddings"
+    )
+    numeric_sigma: float = Field(
+        default=0.1,
+        gt=0,
+        description="periodic: standard deviation of the first frequencies, in waves per standard deviation "
+        "of the number; worth a search",
+    )
     structure: Literal["parallel", "stacked"] = Field(
         default="parallel", description="DCN, DCNv2: cross network beside the deep part or below it"
     )

@@ -24,7 +24,8 @@ class Batch:
     """
 
     row_ids: Tensor  # [B] int64
-    # [B, F + V + N] int64, counted from 0 in each field (0 = unknown); V further values, N items of a history
+    # [B, F + V + N + K] int64, counted from 0 in each field (0 = unknown); V further values, N items of a
+    # history, K numbers in millionths of a standard deviation (config/numbers.py)
     field_ids: Tensor
     labels: Tensor  # [B] float32, 0 or 1
     row_weight: Tensor  # [B] float32, 0 or 1

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clickprompt.config import LMKind, MaskingConfig, Multi, multi_columns
+from clickprompt.config import LMKind, MaskingConfig, Multi, multi_columns, number_columns
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
@@ -69,10 +69,12 @@ class Collator:
         text_vectors: TextVectors | None = None,
         multi: Sequence[Multi] = (),
         history: Sequence[str] = (),
+        numbers: Sequence[int] = (),
     ) -> None:
         """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
         then the user's. None: a row is one text. multi: the fields with several values (config/multi.py);
-        history: the columns of one (config/history.py).
+        history: the columns of one (config/history.py); numbers: the fields that have them
+        (config/numbers.py).
 
         Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -98,6 +100,7 @@ class Collator:
         further = multi_columns(multi)
         self._further, self._further_fields = list(further), [*further.values()]
         self.history = tuple(history)
+        self._numbers, self._number_fields = number_columns(numbers), [*numbers]
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -213,6 +216,7 @@ class Collator:
                 value_fields,
                 text["text_id_targets"] if "text_id_cells" in places else None,
             )
+        of_numbers = ids[:, self._number_fields] > 0  # a field that the tower doesn't see has no number
         if self._further:
             # A field that the tower doesn't see has no further values, either
             further = value_ids[:, len(self.columns) :]
@@ -220,6 +224,9 @@ class Collator:
         if self.history:
             items = [np.asarray(columns[name], dtype=np.int64)[rows] for name in self.history]
             ids = np.concatenate([ids, np.stack(items, axis=1)], axis=1)
+        if self._numbers:
+            numbers = [np.asarray(columns[name], dtype=np.int64)[rows] for name in self._numbers]
+            ids = np.concatenate([ids, np.where(of_numbers, np.stack(numbers, axis=1), 0)], axis=1)
         if "importance" in columns:
             text["importance"] = np.array(np.asarray(columns["importance"], dtype=np.float32)[rows])
         return Batch(

@@ -78,6 +78,7 @@ class ExportInfo:
     files: dict[str, str] | None = None
     history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
     multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
+    numbers: list[int] | None = None  # fields whose numbers its rows have (config/numbers.py)
     keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it
     serving: dict[str, Any] | None = (
         # only in a folder for a server (export/serving_folder.py): format, vocabulary files, how it was
@@ -128,6 +129,7 @@ def write_export(
             dataset_version=dataset.version,
             history=None if dataset.history is None else asdict(dataset.history),
             multi=[asdict(one) for one in dataset.multi] or None,
+            numbers=[*dataset.numbers] or None,
             keep_negatives=dataset.keep_negatives,
             tokenizer_fingerprint=tokenizer_fingerprint,
             template=dataset.template if plm is not None and is_pattern(dataset.template) else None,
@@ -270,6 +272,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
         table_rows=NO_ROWS if mapped else ALL_ROWS,
         history=History.of(info.history),
         multi=Multi.all_of(info.multi),
+        numbers=info.numbers or (),
         keep_negatives=info.keep_negatives,
     )
     with storage.local_copy(uri) as folder:

@@ -1,9 +1,9 @@
 """The CTR model as a graph that runs without this package: ONNX, or a program of torch.export.
 
 Both take `field_ids` [B, F] int64, each field counted from 0 (with further values of fields,
-config/multi.py, and histories, config/history.py, [B, F + V + N]), and give `logit` [B] float32 (Eq. 10
-before the sigmoid), for any B ≥ 1. An ONNX graph may have the transform's look-ups before that, and then
-takes raw rows (raw_graph.py).
+config/multi.py, histories, config/history.py, and numbers, config/numbers.py, [B, F + V + N + K]), and give
+`logit` [B] float32 (Eq. 10 before the sigmoid), for any B ≥ 1. An ONNX graph may have the transform's
+look-ups before that, and then takes raw rows (raw_graph.py).
 """
 
 import contextlib

@@ -113,6 +113,9 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
                 f"{info['field_names'][one['field']]} (up to {one['most']})" for one in info["multi"]
             )
             lines.append(f"- Fields of several values, pooled (`{config.ctr.pooling}`): {several}")
+        if info.get("numbers") and config.ctr.numeric != "buckets":
+            learned = ", ".join(info["field_names"][field] for field in info["numbers"])
+            lines.append(f"- Fields whose numbers it embeds (`{config.ctr.numeric}`): {learned}")
     if info["plm"]:
         path = (config.plm.path or "").rstrip("/")
         name = f" `{os.path.basename(path)}`," if path else ""

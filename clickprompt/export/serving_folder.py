@@ -106,6 +106,12 @@ def export_for_serving(
                 f"--raw: the field {name} has several values, which a graph can't look up; export without "
                 "--raw"
             )
+        if dataset.numbers:
+            name = dataset.field_names[dataset.numbers[0]]
+            raise DataError(
+                f"--raw: the field {name} has learned numbers, which a graph can't compute; export without "
+                "--raw"
+            )
         check_lookups(transform)
     fields = [
         {"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)}

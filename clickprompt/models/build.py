@@ -32,6 +32,7 @@ def build_model(
     text_size: int | None = None,
     history: History | None = None,
     multi: Sequence[Multi] = (),
+    numbers: Sequence[int] = (),
     keep_negatives: float | None = None,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
@@ -46,7 +47,8 @@ def build_model(
     table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
     text_size: of the vectors that the CTR tower reads of the values' texts, if a training is to read them; an
     export never does (text_projection.py).
-    history: that of the dataset's rows, if they have one; multi: its fields of several values.
+    history: that of the dataset's rows, if they have one; multi: its fields of several values;
+    numbers: its fields whose numbers rows have.
     keep_negatives: the share of the training rows without a click that were kept, if not all: the model's
     logits are then those of all rows.
 
@@ -70,6 +72,7 @@ def build_model(
                 text_size=text_size,
                 history=history,
                 multi=multi,
+                numbers=numbers,
             )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
             or (baseline is not None and baseline.has_ctr)

@@ -1,7 +1,7 @@
 """The CTR tower: embedding, feature interaction, prediction (Eq. 2, 5, 10).
 
 Shape legend: B rows, F fields, V further values of fields, N items of a history, C = F + V + N columns of
-ids, Q interaction_dim, H size of a text's vector.
+ids, Q interaction_dim, H size of a text's vector. Where fields have numbers, K more columns follow.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickprompt.config import CTRConfig, History, Multi, multi_columns
+from clickprompt.config import MILLION, CTRConfig, History, Multi, multi_columns
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.history import POOLINGS
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
+from clickprompt.models.numbers import EMBEDDERS
 from clickprompt.models.pooling import pooled_fields
 from clickprompt.models.text_projection import TextProjection
 
@@ -37,10 +38,12 @@ class CTRModel(nn.Module):
         text_size: int | None = None,
         history: History | None = None,
         multi: Sequence[Multi] = (),
+        numbers: Sequence[int] = (),
     ) -> None:
         """table_rows: those of the tables that the model has (PackedEmbedding); text_size: H, if the values'
         texts are read, too (text_projection.py); history: that of the rows, if they have one; multi: the
-        fields of which rows have several values.
+        fields of which rows have several values; numbers: the fields whose numbers rows have
+        (config/numbers.py).
         """
         super().__init__()
         backbone = get_backbone(config.backbone)
@@ -55,6 +58,10 @@ class CTRModel(nn.Module):
         self.target = history.field if history else None
         reads_history = history is not None and config.history != "none"
         self.history = POOLINGS[config.history](width, len(items)) if reads_history else None
+        # Without `ctr.numeric` the numbers are part of the rows, too, and nothing reads them
+        self.number_fields = list(numbers) if config.numeric != "buckets" else []
+        self.num_ids = self.num_values + len(items)
+        self.numbers = EMBEDDERS[config.numeric](len(numbers), width, config) if self.number_fields else None
         self.text_projection = TextProjection(len(field_sizes), text_size, width) if text_size else None
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(self.num_fields + (self.history is not None), config)
@@ -70,16 +77,15 @@ class CTRModel(nn.Module):
         return self.backbone.interaction_dim
 
     def interaction_vector(self, field_ids: Tensor, text_vectors: Tensor | None = None) -> Tensor:
-        """Eq. 5: field_ids [B, C], and text_vectors [B, F, H] if the tower reads them → q [B, Q]."""
-        embeddings = self.embedding(field_ids)
-        field_embeddings = self.of_fields(embeddings, field_ids)
+        """Eq. 5: field_ids [B, C + K], and text_vectors [B, F, H] if the tower reads them → q [B, Q]."""
+        embeddings, field_embeddings = self._embedded(field_ids)
         if self.text_projection is not None:
             assert text_vectors is not None, "this tower reads the values' texts"
             field_embeddings = field_embeddings + self.text_projection(text_vectors)
         if self.history is not None:
             pooled = self.history(
                 embeddings[:, self.num_values :],
-                field_ids[:, self.num_values :] > 0,
+                field_ids[:, self.num_values : self.num_ids] > 0,
                 embeddings[:, self.target],
             )
             field_embeddings = torch.cat([field_embeddings, pooled.unsqueeze(1)], 1)
@@ -87,14 +93,41 @@ class CTRModel(nn.Module):
             field_embeddings = F.dropout(field_embeddings, self.embedding_dropout, self.training)
         return self.backbone(field_embeddings)
 
+    def field_embeddings(self, field_ids: Tensor) -> Tensor:
+        """Return one embedding per field, before any dropout: field_ids [B, C + K] → [B, F, d]."""
+        return self._embedded(field_ids)[1]
+
+    def _embedded(self, field_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of all ids, [B, C, d], and of the fields, [B, F, d]."""
+        embeddings = self.embedding(field_ids[:, : self.num_ids])
+        return embeddings, self._with_numbers(self.of_fields(embeddings, field_ids), field_ids)
+
+    def _with_numbers(self, field_embeddings: Tensor, field_ids: Tensor) -> Tensor:
+        """Put the embeddings of numbers in the places of their buckets', [B, F, d]. A field without a value
+        (id 0) keeps the embedding of that.
+        """
+        if self.numbers is None:
+            return field_embeddings
+        exact = torch.promote_types(field_embeddings.dtype, torch.float32)
+        found = self.numbers(field_ids[:, self.num_ids :].to(exact) / MILLION)
+        of_fields = list(field_embeddings.unbind(1))
+        for place, field in enumerate(self.number_fields):
+            known = field_ids[:, field : field + 1] > 0
+            of_fields[field] = torch.where(known, found[:, place], of_fields[field])
+        return torch.stack(of_fields, 1)
+
     def of_fields(self, embeddings: Tensor, field_ids: Tensor) -> Tensor:
-        """Return one embedding per field: embeddings [B, C or F + V, d] of field_ids [B, C] → [B, F, d]."""
+        """Return one embedding per field: embeddings [B, C or F + V, d] of field_ids [B, C] → [B, F, d].
+        Numbers aren't in them.
+        """
         if not self.multi:
             return embeddings[:, : self.num_fields]
         return pooled_fields(embeddings, field_ids, self.num_fields, self.multi, self.pooling)
 
     def terms(self, field_ids: Tensor) -> Tensor | None:
-        """Return the linear terms of the fields, field_ids [B, C] → [B, F, 1]; None if there are none."""
+        """Return the linear terms of the fields, field_ids [B, C] → [B, F, 1]; None if there are none. A
+        number's is that of its bucket.
+        """
         if self.linear_terms is None:
             return None
         values = field_ids[:, : self.num_values]

@@ -45,8 +45,8 @@ class Settings:
 def settings_of(name: str, ndim: int, stage: StageConfig, layers_above: int = 0) -> Settings:
     """Return the settings of a ClickPrompt parameter with `ndim` dimensions.
 
-    Biases, norms and ctr_weight never decay. layers_above: for a parameter of the PLM, what
-    PromptedPLM.layers_above says; its rate is lr.plm · plm_layer_decay^layers_above.
+    Biases, norms, frequencies of numbers and ctr_weight never decay. layers_above: for a parameter of the
+    PLM, what PromptedPLM.layers_above says; its rate is lr.plm · plm_layer_decay^layers_above.
     """
     group = group_of(name)
     table = name.startswith(_TABLES)
@@ -58,7 +58,8 @@ def settings_of(name: str, ndim: int, stage: StageConfig, layers_above: int = 0)
     elif group == "plm":
         rate *= stage.plm_layer_decay**layers_above
         decay = decay if stage.plm_weight_decay is None else stage.plm_weight_decay
-    is_matrix = ndim > 1 and not name.endswith("bias")  # the projector's biases are stacked
+    # the projector's biases are stacked, and so are the fields' frequencies
+    is_matrix = ndim > 1 and not name.endswith(("bias", "frequencies"))
     return Settings(rate, decay if is_matrix else 0.0, frozen)
 
 

@@ -34,16 +34,14 @@ class Attributions(NamedTuple):
 
 
 def integrated_gradients(ctr: CTRModel, field_ids: Tensor, steps: int = STEPS) -> Attributions:
-    """Attribute each row's CTR logit to its fields: field_ids [B, F + V]. `ctr` is in eval mode; the path is
-    computed in float64.
+    """Attribute each row's CTR logit to its fields: field_ids [B, F + V + K]. `ctr` is in eval mode; the
+    path is computed in float64.
     """
     assert ctr.prediction is not None, "built without its prediction layer"
     head = copy.deepcopy(nn.Sequential(ctr.backbone, ctr.prediction)).double()
     unknown = torch.zeros_like(field_ids[:1])
     with torch.no_grad():
-        embeddings, baseline = (
-            ctr.of_fields(ctr.embedding(ids), ids).double() for ids in (field_ids, unknown)
-        )
+        embeddings, baseline = (ctr.field_embeddings(ids).double() for ids in (field_ids, unknown))
     points = (torch.arange(steps, dtype=torch.float64, device=field_ids.device) + 0.5) / steps
     gradients = []
     for row in embeddings - baseline:  # [F, d]

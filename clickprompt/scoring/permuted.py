@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.config import multi_columns
+from clickprompt.config import multi_columns, number_columns
 from clickprompt.data.prepared.dataset import Dataset
 
 __all__ = ["PermutedField"]
@@ -19,7 +19,8 @@ class PermutedField:
         """field: its number, or the one after the last for the histories; repeat, seed: which permutation of
         the field.
         """
-        further = multi_columns(dataset.multi)
+        numbers = zip(number_columns(dataset.numbers), dataset.numbers, strict=True)
+        further = {**multi_columns(dataset.multi), **dict(numbers)}
         of_fields = [
             [column, *(name for name, of in further.items() if of == number)]
             for number, column in enumerate(dataset.columns)

@@ -101,7 +101,7 @@ def served_dataset(folder: str, info: ExportInfo) -> Dataset:
         for field, size in sizes
     ]
     template = {key: info.serving[key] for key in ("template",) if key in info.serving}
-    more = {key: value for key, value in (("history", info.history), ("multi", info.multi)) if value}
+    more = {key: getattr(info, key) for key in ("history", "multi", "numbers") if getattr(info, key)}
     return Dataset(folder, {**more, "fields": fields, "transform": info.serving["transform"], **template})
 
 
@@ -125,7 +125,7 @@ class RawRowScorer:
         config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
         self._columns, self._multi, self._history = dataset.columns, dataset.multi, dataset.history_columns
-        self._id_columns = dataset.id_columns
+        self._id_columns, self._numbers = dataset.id_columns, dataset.numbers
         self.transform = RowTransform.of_dataset(dataset)
         self._texts: _Texts | None = None
         if self._model.plm is not None:
@@ -157,7 +157,9 @@ class RawRowScorer:
                     columns | dict(zip(self._id_columns, chunk.T, strict=True)),
                     self._batch_size,
                 )
-                collator = Collator(self._columns, multi=self._multi, history=self._history)
+                collator = Collator(
+                    self._columns, multi=self._multi, history=self._history, numbers=self._numbers
+                )
                 batches = collator.micro_batches(columns, self._batch_size)
             else:
                 distinct, codes = zip(*encoded, strict=True)

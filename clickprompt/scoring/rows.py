@@ -45,6 +45,7 @@ class RowScorer:
             max_length=config.plm.max_length,
             item_fields=item_mask(config, dataset.field_names),
             multi=dataset.multi,
+            numbers=dataset.numbers,
             history=dataset.history_columns,
         )
 

@@ -25,6 +25,7 @@ class InProcessValidation:
             text_size=text_size,
             history=dataset.history,
             multi=dataset.multi,
+            numbers=dataset.numbers,
         )
 
     def begin(self, step):

@@ -5,8 +5,8 @@
   a missing value, a rare one, or one that came later.
 - <split>/part-<nnnnn>.parquet: row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
   f_<name> int32 per field, `group` int64 if the log says which rows were shown together, v_<nn>_<nn> int32
-  for a field's further values (config/multi.py), h_<nn> int32 for histories (history.py), and `importance`
-  float32 if rows have weights.
+  for a field's further values (config/multi.py), h_<nn> int32 for histories (history.py), n_<nn> int32 for
+  numbers (config/numbers.py), and `importance` float32 if rows have weights.
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickprompt.config import SPLITS, History, Multi, multi_columns, require_split
+from clickprompt.config import SPLITS, History, Multi, multi_columns, number_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
 from clickprompt.data.prepared.schemas import field_columns, shard_schema, slug, vocabulary_file
 from clickprompt.data.text.template import TEMPLATE
@@ -172,9 +172,14 @@ class Dataset:
         return self.history.columns if self.history else []
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Return the fields whose numbers rows have (config/numbers.py)."""
+        return tuple(self.manifest.get("numbers", ()))
+
+    @property
     def id_columns(self) -> list[str]:
-        """Return the columns that the CTR tower reads, C = F + V + N: the values', then the history's."""
-        return [*self.value_columns, *self.history_columns]
+        """Return the columns that the CTR tower reads, C = F + V + N + K: values, history, numbers."""
+        return [*self.value_columns, *self.history_columns, *number_columns(self.numbers)]
 
     @property
     def field_sizes(self) -> list[int]:
@@ -337,8 +342,7 @@ class Dataset:
         return storage.join(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
-        history = self.history.length if self.history else 0
-        return shard_schema(self.value_columns, self.grouped, history, self.weighted)
+        return shard_schema(self.id_columns, self.grouped, weighted=self.weighted)
 
 
 def version_uri(uri: str, version: int) -> str:

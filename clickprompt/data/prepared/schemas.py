@@ -5,17 +5,22 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clickprompt.config import history_columns
+from clickprompt.config import history_columns, number_columns
 from clickprompt.errors import DataError
 
 __all__ = ["field_columns", "shard_schema", "slug", "vocabulary_file", "vocabulary_schema"]
 
 
 def shard_schema(
-    columns: Sequence[str], grouped: bool = False, history: int = 0, weighted: bool = False
+    columns: Sequence[str],
+    grouped: bool = False,
+    history: int = 0,
+    weighted: bool = False,
+    numbers: Sequence[int] = (),
 ) -> pa.Schema:
     """columns: of the fields' values; grouped: the log says which rows were shown together; history: items of
-    one (history.py); weighted: the log says how much a row counts.
+    one (history.py); weighted: the log says how much a row counts; numbers: fields whose numbers travel, too
+    (config/numbers.py).
     """
     group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
     return pa.schema(
@@ -26,7 +31,7 @@ def shard_schema(
             *group,
             *(
                 pa.field(column, pa.int32(), nullable=False)
-                for column in [*columns, *history_columns(history)]
+                for column in [*columns, *history_columns(history), *number_columns(numbers)]
             ),
             *([pa.field("importance", pa.float32(), nullable=False)] if weighted else []),
         ]

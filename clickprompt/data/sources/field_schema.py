@@ -94,6 +94,13 @@ class FieldSchema(Frozen):
     log: float | None = Field(
         default=None, ge=1.01, description="numeric: buckets between the powers of this base, as '8 to 16'"
     )
+    # The default is left out, so that a schema without it keeps its fingerprint
+    learned: bool = Field(
+        default=False,
+        description="numeric: the number itself is kept beside its bucket, for models that embed it "
+        "(`ctr.numeric`)",
+        exclude_if=lambda learned: not learned,
+    )
     separator: str | None = Field(
         default=None,
         min_length=1,
@@ -160,6 +167,10 @@ class FieldSchema(Frozen):
                 raise ValueError(
                     f"field {self.name}: a numeric field has one rule; give one of {', '.join(rules)}"
                 )
+        if self.learned and self.kind != "numeric":
+            raise ValueError(
+                f"field {self.name}: learned is for kind: numeric; set that, or leave learned out"
+            )
         if self.most is not None and self.take != "each":
             raise ValueError(f"field {self.name}: most is for take: each; set that, or leave most out")
         if self.edges is not None and (not self.edges or any(not a < b for a, b in pairwise(self.edges))):

@@ -92,7 +92,8 @@ class LogRows:
     label [N] int8, null if the label rule drops the row; timestamp [N] int64, microseconds since 1970 UTC;
     values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
     ranked against each other, if the log says so; history [N] lists of strings, newest first, if it has them;
-    importance [N] float32: how much a row counts, if the log says so.
+    importance [N] float32: how much a row counts, if the log says so; numbers: column (config/numbers.py) →
+    [N] float64, null if missing, of fields whose numbers are learned.
     """
 
     label: pa.Array
@@ -102,6 +103,7 @@ class LogRows:
     history: pa.Array | None = None
     findings: Findings = field(default_factory=Findings)
     importance: pa.Array | None = None
+    numbers: dict[str, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -203,6 +205,11 @@ class Source(ABC):
             )
             for name in self.fields
         ]
+
+    @property
+    def learned(self) -> list[int]:
+        """Return the numbers of the fields whose numbers are learned."""
+        return [number for number, rule in enumerate(self.rules()) if rule.schema.learned]
 
     def with_multi(self, names: Sequence[str]) -> "Source":
         """Return the log with all values of these fields. Raises InputError for one that has no more."""

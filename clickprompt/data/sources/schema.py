@@ -202,6 +202,12 @@ class TableSchema(FileOptions):
         for role in ("user", "item"):
             if getattr(self, role) in [field.column for field in several]:
                 raise ValueError(f"{role}: a row has one; leave take: each out of its field")
+        for field in self.fields:
+            if field.learned and self.table_of(field.column):
+                raise ValueError(
+                    f"field {field.name}: learned is for numbers of the log, and {field.column} is a "
+                    "table's; leave learned out, or write the number into the log"
+                )
         if isinstance(self.history, HistoryColumn):
             if self.history_of != "clicks":
                 raise ValueError("history_of: a column of the log says itself what is in it; leave it out")

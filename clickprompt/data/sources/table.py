@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt.config import SPLITS
+from clickprompt.config import SPLITS, number_columns
 from clickprompt.data.sources.file_options import file_format, nulls_of
 from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.joined_table import read_joined_table
@@ -34,7 +34,7 @@ from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
-from clickprompt.data.transform.values import hashes, kind_of, labels, row_weights, texts
+from clickprompt.data.transform.values import hashes, kind_of, labels, numbers, row_weights, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
@@ -270,8 +270,11 @@ class Table(Source):
             )
             note("label_missing", counts.missing)
             findings.occurred |= counts.found
-            values = {}
-            for field_rule in self.rules():
+            values, learned = {}, {}
+            for number, field_rule in enumerate(self.rules()):
+                if field_rule.schema.learned:
+                    name = field_rule.column
+                    learned[number_columns([number])[0]] = numbers(columns[name], nulls)
                 if field_rule.table is None:
                     name = field_rule.column
                     values[field_rule.schema.name] = field_texts(field_rule, columns[name], nulls, note)
@@ -307,7 +310,7 @@ class Table(Source):
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
             findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
-        return LogRows(label, timestamp, values, group, history, findings, importance)
+        return LogRows(label, timestamp, values, group, history, findings, importance, learned)
 
     def _timestamps(
         self, column: pa.Array | None, rows: int, nulls: Sequence[str]

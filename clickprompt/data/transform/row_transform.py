@@ -28,6 +28,7 @@ from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, sign
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.multi import apart, in_places, together
+from clickprompt.data.transform.standard import Scale, standardised
 from clickprompt.data.transform.values import (
     all_of,
     canonical_number,
@@ -79,6 +80,8 @@ class FieldRule:
     """kinds of the column's types (values.py), over all files that say one"""
     edges: tuple[float, ...] | None = None
     """edges of quantiles, fitted on training rows"""
+    scale: Scale | None = None
+    """of the numbers of training rows, if they are learned"""
 
     @property
     def number(self) -> bool:
@@ -93,10 +96,13 @@ class FieldRule:
         return self.on or self.schema.column
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "schema": self.schema.model_dump(mode="json", exclude_defaults=True)}
+        found = {**asdict(self), "schema": self.schema.model_dump(mode="json", exclude_defaults=True)}
+        # Left out as long as there is none, as manifests of before have none
+        return {key: value for key, value in found.items() if key != "scale" or value is not None}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "FieldRule":
+        scale = Scale(*found["scale"]) if "scale" in found else None
         edges = None if found["edges"] is None else tuple(found["edges"])
         return cls(
             FieldSchema.model_validate(found["schema"]),
@@ -104,6 +110,7 @@ class FieldRule:
             found["on"],
             tuple(found["kinds"]),
             edges,
+            scale,
         )
 
 
@@ -184,11 +191,13 @@ class Transformed:
     """[B, V] int64: ids of the fields' further values (config/multi.py), 0 for none"""
     history: np.ndarray | None = None
     """[B, N] int64: ids of the items of what the user did before, newest first, 0 for none"""
+    numbers: np.ndarray | None = None
+    """[B, K] int64: numbers of fields, standardised (standard.py)"""
 
     @property
     def all_ids(self) -> np.ndarray:
-        """Return the ids as the CTR tower reads them, [B, F + V + N]."""
-        parts = [self.field_ids, self.further, self.history]
+        """Return the ids as the CTR tower reads them, [B, F + V + N + K]."""
+        parts = [self.field_ids, self.further, self.history, self.numbers]
         return np.concatenate([part for part in parts if part is not None], 1)
 
     def known(self) -> np.ndarray:
@@ -320,9 +329,10 @@ class RowTransform:
                 own = self._ids(number, column, columns[rule.column].type)
             ids.append(own)
         history = self._history_ids(columns[self._history_name], nulls) if self.history else None
-        return Transformed(
-            found, np.stack(ids, axis=1), np.stack(further, axis=1) if further else None, history
-        )
+        learned = [(columns[rule.column], rule.scale) for rule in self.rules if rule.scale]
+        scaled = [standardised(numbers(column, nulls), scale) for column, scale in learned]
+        of_further, of_numbers = (np.stack(part, axis=1) if part else None for part in (further, scaled))
+        return Transformed(found, np.stack(ids, axis=1), of_further, history, of_numbers)
 
     def _history_ids(self, column: pa.Array, nulls: Sequence[str]) -> np.ndarray:
         """Return [B, N] ids of each row's N newest items."""

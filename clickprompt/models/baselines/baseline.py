@@ -87,6 +87,7 @@ class Baseline(ClickPrompt):
         if not cls.has_ctr:
             wanted |= {
                 "data.id_dropout": (0, "reads no ids"),
+                "ctr.numeric": ("buckets", "has no CTR model"),
                 f"{stage_name}.embedding_optimizer": ("dense", "has no embedding tables"),
             }
         if cls.answers_in_words:

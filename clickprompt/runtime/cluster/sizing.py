@@ -56,6 +56,9 @@ _SHOWN = {
 }
 
 
+_FEW_HAVE = ("further", "numbers")  # left out of a plan that has none
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What a plan needs to know about a dataset."""
@@ -73,6 +76,8 @@ class Sizes:
     """items of a row's history"""
     further: int = 0
     """columns of further values, of fields of which rows have several"""
+    numbers: int = 0
+    """fields whose numbers rows have"""
 
     @property
     def field_sizes(self) -> list[int]:
@@ -119,6 +124,7 @@ def size_training(
             objective=objective,
             text_size=text_size,
             history=History(0, sizes.history) if sizes.history else None,
+            numbers=range(sizes.numbers),
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
@@ -129,7 +135,7 @@ def size_training(
     return {
         "stage": stage_name,
         "objective": objective,
-        "data": {name: value for name, value in asdict(sizes).items() if name != "further" or value},
+        "data": {name: value for name, value in asdict(sizes).items() if value or name not in _FEW_HAVE},
         "parameters": {**parameters, "total": sum(parameters.values()), "trained": _trained(model)},
         "workers": runtime.min_workers,
         "on_gpu": on_gpu,
@@ -149,7 +155,7 @@ def size_training(
         # export (sharded tables in a file)
         "host_bytes": _LIBRARIES + built + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
-            [str(index) for index in range(sizes.fields + sizes.further + sizes.history)],
+            [str(index) for index in range(sizes.fields + sizes.further + sizes.history + sizes.numbers)],
             config.data.chunk_batches * stage.global_batch_size,
         ),
         # On disk; a worker maps them and reads those of its rows
@@ -234,7 +240,9 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
         where += ", changed as given"
     tokens, tokens_from = _tokens(config, stage, dataset, given["tokens"])
     history = dataset.history.length if dataset is not None and dataset.history else 0
-    columns = {"history": history, "further": len(multi_columns(dataset.multi)) if dataset is not None else 0}
+    columns = {"history": history}
+    if dataset is not None:
+        columns |= {"further": len(multi_columns(dataset.multi)), "numbers": len(dataset.numbers)}
     return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from, **columns)  # pyright: ignore[reportArgumentType]
 
 

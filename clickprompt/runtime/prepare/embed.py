@@ -24,6 +24,8 @@ __all__ = ["embed_values", "open_text_vectors", "vectors_fingerprint"]
 _FEW_VALUES = 20_000  # of MiniLM so many are embedded in the seconds that Ray takes to start
 _FORMAT = 1  # part of the fingerprint
 
+_OFF = {"history": "none", "numeric": "buckets"}
+
 
 def embed_values(dataset: Dataset, config: Config, size: int) -> TextVectors:
     """Run `write_text_vectors` by plm.path, distributed if that is worth starting Ray; size: H."""
@@ -49,8 +51,17 @@ def embed_values(dataset: Dataset, config: Config, size: int) -> TextVectors:
 
 def open_text_vectors(dataset: Dataset, config: Config) -> TextVectors:
     """Open what `embed_values` has stored. Raises DataError as TextVectors.open does, and ConfigError for a
-    field of several values.
+    field of several values, and for histories and numbers that the tower is to read.
     """
+    # An export's table has the texts folded in, without which the history's items were trained, and which a
+    # number's embedding doesn't read
+    for key, there in (("history", dataset.history is not None), ("numeric", bool(dataset.numbers))):
+        value = getattr(config.ctr, key)
+        if there and value != _OFF[key]:
+            raise ConfigError(
+                f"ctr.text_embeddings={config.ctr.text_embeddings} can't be combined with "
+                f"ctr.{key}={value}; set ctr.{key}={_OFF[key]}, or ctr.text_embeddings=none"
+            )
     if dataset.multi:
         raise ConfigError(
             f"ctr.text_embeddings={config.ctr.text_embeddings} is for fields of one value, and "

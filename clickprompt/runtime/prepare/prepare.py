@@ -29,6 +29,7 @@ from clickprompt.runtime.prepare.coded_log import (
 )
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 from clickprompt.runtime.prepare.histories import check_history, find_histories
+from clickprompt.runtime.prepare.numbers import fit_scales, with_scales
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
 from clickprompt.runtime.prepare.vocabulary import (
     build_vocabulary,
@@ -241,13 +242,25 @@ def _write_files(
     log, sizes = sample_negatives(work, log, sizes, starts, options, progress)
     if "keep_negatives" in options:
         statistics["negatives_left_out"] = before - log.rows
+    scales = fit_scales(work, source, log, (starts, log.first_key, options["seed"]))
     counted = count_rows(work, log, source.fields, starts, options, stage)
     fields, ids, rules = build_vocabulary(work, source, tables, counted, stage)
+    rules = with_scales(rules, scales)
     columns = field_columns(source.fields)
     several = [(number, rule.schema.most_values) for number, rule in enumerate(rules)]
     multi = [Multi(number, most) for number, most in several if most]
     shards, bounds, clicks, weights = write_shards(
-        work, log, starts, sizes, options, stage, uri, ids, [*columns, *multi_columns(multi)], histories
+        work,
+        log,
+        starts,
+        sizes,
+        options,
+        stage,
+        uri,
+        ids,
+        [*columns, *multi_columns(multi)],
+        histories,
+        scales,
     )
     if source.weighted:
         _check_weights(source, weights)
@@ -261,6 +274,8 @@ def _write_files(
         more["history"] = {"field": item, "length": histories.length, "events": events}
     if multi:
         more["multi"] = [asdict(one) for one in multi]
+    if scales:
+        more["numbers"] = [*scales]
     return {
         "format_version": FORMAT_VERSION,
         **more,

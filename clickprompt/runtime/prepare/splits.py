@@ -1,12 +1,13 @@
 """Find where the splits begin, and write each one's sorted shards; boundaries come from file histograms."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.data.prepared.partitions import IdPart
+from clickprompt.data.transform.standard import Scale
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
@@ -59,6 +60,7 @@ def write_shards(
     ids: dict[str, dict[str, list[IdPart]]],
     columns: list[str],
     histories: Histories | None = None,
+    scales: Mapping[int, Scale] | None = None,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int], dict[str, list[float]]]:
     """Write the shards below `uri`.
 
@@ -70,7 +72,7 @@ def write_shards(
     done = work.each(
         tasks.write_shard,
         (
-            (pieces, index, name, uri, ids, columns, options["row_group_rows"], histories)
+            (pieces, index, name, uri, ids, columns, options["row_group_rows"], histories, scales)
             for index, name in enumerate(names)
         ),
         "writing shards",

@@ -5,7 +5,7 @@ again.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clickprompt.config import number_columns
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS
@@ -21,6 +22,7 @@ from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.transform.row_transform import HISTORY, with_nulls
+from clickprompt.data.transform.standard import Scale, standardised
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.runtime.prepare.column_tasks import codes_in_file
@@ -81,7 +83,7 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
     given = {name: column for name in _OF_ROWS if (column := getattr(rows, name)) is not None}
     history = {} if rows.history is None else {HISTORY: rows.history}
-    more = {**given, **values, **history}
+    more = {**given, **rows.numbers, **values, **history}
     return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **more})
 
 
@@ -149,7 +151,7 @@ def encode_file(
             "split_key": key,
         }
     )
-    for name in _OF_ROWS:
+    for name in (*_OF_ROWS, *number_columns(source.learned)):
         if name in rows.column_names:
             table = table.append_column(name, rows.column(name))
     for name, code in codes.items():
@@ -322,8 +324,12 @@ def write_shard(
     columns: list[str],
     row_group_rows: int,
     histories: Histories | None = None,
+    scales: Mapping[int, Scale] | None = None,
 ) -> dict[str, Any]:
-    """Assemble, encode and write one shard. Returns its manifest entry and what the driver merges."""
+    """Assemble, encode and write one shard. Returns its manifest entry and what the driver merges.
+
+    scales: of the fields with learned numbers.
+    """
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
     block = block.take(
         pa.array(np.lexsort((block.column("row_id").to_numpy(), block.column("order").to_numpy())))
@@ -337,8 +343,10 @@ def write_shard(
     if histories is not None:
         encoded |= histories.encoded(block, ids)
         length = histories.length
+    for name, scale in zip(number_columns([*scales]), scales.values(), strict=True) if scales else ():
+        encoded[name] = standardised(block.column(name).combine_chunks(), scale)
     weighted = "importance" in block.column_names
-    schema = shard_schema(columns, "group" in block.column_names, length, weighted)
+    schema = shard_schema(columns, "group" in block.column_names, length, weighted, [*(scales or ())])
     table = pa.table(
         {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,

@@ -43,6 +43,7 @@ from clickprompt.runtime.in_process import in_process
 from clickprompt.runtime.prepare.embed import open_text_vectors
 from clickprompt.runtime.train.answers import with_answers
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
+from clickprompt.runtime.train.numbers import check_numbers, check_same_numbers
 from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.training_run import TrainingRun
 
@@ -88,6 +89,7 @@ def check_training(
     if config.baseline == "ctr_bert":
         item_fields = find_item_fields(dataset, config.ctr_bert.item_fields)
         config = replaced(config, {"ctr_bert.item_fields": item_fields})
+    check_numbers(config, stage_name, dataset)
     if not again:
         dataset.verify()
     if isinstance(stage, FinetuneConfig):
@@ -110,12 +112,6 @@ def check_training(
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
             say(str(truncation))
-    if text_size is not None and dataset.history is not None and config.ctr.history != "none":
-        # An export's table has the texts folded in, which the history's items were trained without
-        raise ConfigError(
-            f"ctr.text_embeddings={config.ctr.text_embeddings} can't be combined with "
-            f"ctr.history={config.ctr.history}; set ctr.history=none, or ctr.text_embeddings=none"
-        )
     text_vectors = None if text_size is None else open_text_vectors(dataset, config)
     init, earlier = None, None
     if stage.init is not None:
@@ -252,7 +248,7 @@ def _check_init(
             config.ctr,
             apart_from={"dropout", "embedding_dropout", "text_embeddings"},
         )
-        before = _trained_on(what, info, dataset)
+        before = _trained_on(what, info, config, dataset)
     if plm is None or info.plm is None:
         return before
     from clickprompt.models.plm_loading import plm_facts  # imported here for the same reason as above
@@ -274,7 +270,7 @@ def _check_init(
     return before
 
 
-def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None:
+def _trained_on(what: str, info: ExportInfo, config: Config, dataset: Dataset) -> Dataset | None:
     """Return the dataset that the export was trained on, in that version; None if it is `dataset`."""
     if info.dataset_fingerprint == dataset.fingerprint:
         return None
@@ -298,6 +294,7 @@ def _trained_on(what: str, info: ExportInfo, dataset: Dataset) -> Dataset | None
         raise DataError(
             f"{what}: trained on {where}, and there is another dataset in that place now; {remedy}"
         )
+    check_same_numbers(what, config, earlier, dataset)
     earlier.verify([])
     return earlier
 

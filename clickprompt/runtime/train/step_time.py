@@ -38,6 +38,7 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
         text_size=training.text_size,
         history=training.dataset.history,
         multi=training.dataset.multi,
+        numbers=training.dataset.numbers,
     )
     objective: Any = build_objective(model, training.stage)
     runtime, size = training.config.runtime, training.stage.micro_batch_size

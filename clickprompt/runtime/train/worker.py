@@ -182,6 +182,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         group=training.order.group_column,
         text_vectors=training.text_vectors,
         multi=training.dataset.multi,
+        numbers=training.dataset.numbers,
         history=training.dataset.history_columns,
     )
 
@@ -237,6 +238,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         text_size=training.text_size,
         history=training.dataset.history,
         multi=training.dataset.multi,
+        numbers=training.dataset.numbers,
         keep_negatives=training.dataset.keep_negatives,
     )
     tables, norms = tables_of(model), None

@@ -168,7 +168,8 @@ class Tables(ABC):
 
     def _read_by(self, batch: Batch) -> Tensor:
         """Return the ids that a batch's forward pass may look up, with repetitions: [n]."""
-        ids = [(batch.field_ids + self._offsets).flatten()]
+        # numbers of fields are behind the ids
+        ids = [(batch.field_ids[:, : len(self._offsets)] + self._offsets).flatten()]
         if batch.candidate_ids is not None:
             assert batch.true_ids is not None
             assert batch.candidate_fields is not None
