@@ -78,6 +78,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         objective=objective_name,
         text_size=text_vectors and text_vectors.size,
         history=dataset.history,
+        numbers=dataset.numbers,
         multi=dataset.multi,
     )
     objective = build_objective(model, stage)
@@ -102,6 +103,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         text_vectors=text_vectors,
         multi=dataset.multi,
         history=dataset.history_columns,
+        numbers=dataset.numbers,
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":

@@ -1,21 +1,13 @@
 """A log with learned numbers, prepared; and losses of a training on it, by one process or by several."""
 
 import os
-import socket
-from unittest import mock
 
 import numpy as np
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
-from clickprompt.io import storage
 from clickprompt.runtime.prepare.prepare import prepare
-from tests.support import engines
 from tests.support.synthetic import WORDS
 from tests.support.tiny import write_plm
 
@@ -66,34 +58,3 @@ def write_with_numbers(folder: str, more: str = "") -> tuple[Dataset, str]:
     dataset = prepare(schema, None, os.path.join(folder, "data"), row_group_rows=37)
     build_token_table(dataset, load_tokenizer(plm))
     return dataset, plm
-
-
-def losses_of(config, changes, *, rank=0, num_workers=1) -> list[float]:
-    """`engines.losses_of` of finetuning without a PLM, by a model that is given the numbers of its rows."""
-    numbers = Dataset.open(config.data.path).numbers
-    build, collate = engines.build_model, engines.Collator
-    with (
-        mock.patch.object(engines, "build_model", lambda *a, **k: build(*a, **{**k, "numbers": numbers})),
-        mock.patch.object(engines, "Collator", lambda *a, **k: collate(*a, **{**k, "numbers": numbers})),
-    ):
-        changed = replaced(config, changes)
-        return engines.losses_of(changed, objective="without_plm", rank=rank, num_workers=num_workers)
-
-
-def losses_of_two(config, cases: dict[str, dict], folder: str) -> dict[str, list[float]]:
-    """The losses of each case's changes, by two gloo processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, (port, config, cases, folder), nprocs=2)
-    return storage.read_json(os.path.join(folder, "losses.json"))
-
-
-def _worker(rank, port, config, cases, folder):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    found = {name: losses_of(config, changes, rank=rank, num_workers=2) for name, changes in cases.items()}
-    if rank == 0:
-        storage.write_json(os.path.join(folder, "losses.json"), found)
-    dist.destroy_process_group()

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.support.engines import SMALL, STEPS
-from tests.support.numbers import losses_of, losses_of_two, write_with_numbers
+from clickprompt.config import replaced
+from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
+from tests.support.numbers import write_with_numbers
 from tests.support.tiny import tiny_config
 
 CASES = {
@@ -22,13 +23,14 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_workers(config, tmp_path_factory):
-    cases = {name: SMALL | changes for name, changes in CASES.items()}
-    return losses_of_two(config, cases, str(tmp_path_factory.mktemp("two")))
+def two_workers(config):
+    cases = {name: Case("torch", "without_plm", SMALL | changes) for name, changes in CASES.items()}
+    return Curves(config, 2, cases)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_are_those_of_one_dense_process(config, two_workers, name):
-    losses = losses_of(config, {"ctr.numeric": CASES[name]["ctr.numeric"]})
+    alone = replaced(config, {"ctr.numeric": CASES[name]["ctr.numeric"]})
+    losses = losses_of(alone, objective="without_plm")
     assert losses[STEPS - 1] != pytest.approx(losses[0], rel=1e-3)
     assert two_workers[name] == pytest.approx(losses, rel=2e-5)
