@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 
 from pyarrow import fs
 
-from clickprompt.errors import InputError, RunError
+from clickprompt.errors import InputError, RunError, has_secret
 
 __all__ = [
     "copy_file",
@@ -77,6 +77,11 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    if has_secret(uri) and not uri.startswith(_S3):
+        raise InputError(
+            f"{uri}: an address with a password or token in it would be stored and shown; give that by the "
+            "environment"
+        )
     if uri.startswith(_S3):
         with user_errors(uri):
             return _resolve_s3(uri)
@@ -96,7 +101,7 @@ def _resolve_s3(uri: str) -> tuple[fs.FileSystem, str]:
     """
     path = uri.removeprefix(_S3).rstrip("/")
     bucket = path.split("/", 1)[0]
-    if set("@:") & set(bucket):
+    if set("@:") & set(bucket) or has_secret(uri):
         raise InputError(
             "an s3:// address with a key in it would be stored and shown; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
