@@ -33,6 +33,7 @@ __all__ = [
     "delete_tree",
     "exists",
     "file_size",
+    "inside",
     "is_local",
     "is_refusal",
     "join",
@@ -134,6 +135,15 @@ def native(uri: str) -> str:
 
 def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
+
+
+def inside(uri: str, name: str) -> str:
+    """Return the address of a file below `uri` that a file there names, as a manifest does. Raises InputError
+    for a name that leads elsewhere.
+    """
+    if not isinstance(name, str) or set(name.split("/")) & {"", ".", ".."} or "\0" in name or "\\" in name:
+        raise InputError(f"{uri}: names a file {name!r}, which isn't below its folder; get the folder again")
+    return join(uri, name)
 
 
 def exists(uri: str) -> bool:
