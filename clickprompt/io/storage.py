@@ -141,7 +141,8 @@ def inside(uri: str, name: str) -> str:
     """Return the address of a file below `uri` that a file there names, as a manifest does. Raises InputError
     for a name that leads elsewhere.
     """
-    if not isinstance(name, str) or set(name.split("/")) & {"", ".", ".."} or "\0" in name or "\\" in name:
+    below = isinstance(name, str) and name.encode(errors="ignore").decode() == name
+    if not below or set(name.split("/")) & {"", ".", ".."} or set(name) & {"\0", "\\"}:
         raise InputError(f"{uri}: names a file {name!r}, which isn't below its folder; get the folder again")
     return join(uri, name)
 

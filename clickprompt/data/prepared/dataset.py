@@ -369,7 +369,7 @@ def _reading(path: str) -> Iterator[None]:
     """Name the file in any error while reading it."""
     try:
         yield
-    except (InputError, pa.ArrowException, OSError) as error:
+    except (InputError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
         ) from error

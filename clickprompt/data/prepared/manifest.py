@@ -11,26 +11,40 @@ from clickprompt.io import storage
 __all__ = ["check_manifest", "read_manifest"]
 
 
-class _Field(BaseModel):
+class _File(BaseModel):
+    file: StrictStr
+    sha256: StrictStr
+
+
+class _Field(_File):
     name: StrictStr
     column: StrictStr
     size: PositiveInt
-    file: StrictStr
-    sha256: StrictStr
 
 
-class _Shard(BaseModel):
-    file: StrictStr
+class _Shard(_File):
     row_groups: list[NonNegativeInt]
-    sha256: StrictStr
+
+
+class _Transform(BaseModel):
+    tables: dict[str, _File]
 
 
 class _Manifest(BaseModel):
+    """What every dataset has, and of what only some have, its type."""
+
     model_config = ConfigDict(strict=True)
 
     fields: list[_Field]
     shards: dict[str, list[_Shard]]
     counts: dict[str, NonNegativeInt]
+    transform: _Transform = _Transform(tables={})
+    options: dict[str, Any] = {}
+    history: dict[str, int] | None = None
+    multi: list[dict[str, int]] | None = None
+    grouped: bool = False
+    weighted: bool = False
+    template: str = ""
 
 
 def read_manifest(where: str) -> dict[str, Any]:
@@ -70,5 +84,9 @@ def check_manifest(where: str, manifest: dict[str, Any]) -> None:
     ]
     if lacking:
         raise DataError(f"{where}: {lacking[0]} is missing; run clickprompt prepare again")
-    for entry in (*found.fields, *(shard for shards in found.shards.values() for shard in shards)):
+    for split in SPLITS:
+        if found.counts[split] and not any(sum(shard.row_groups) for shard in found.shards[split]):
+            raise DataError(f"{where}: shards.{split} has no rows; run clickprompt prepare again")
+    shards = [shard for of_split in found.shards.values() for shard in of_split]
+    for entry in (*found.fields, *shards, *found.transform.tables.values()):
         storage.inside(where, entry.file)
