@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ray._common.tls_utils import add_port_to_grpc_server
     from ray._common.utils import get_ray_address_file, get_system_memory
     from ray._private.ray_constants import (
         DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     )
     from ray.data._internal.execution.execution_callback import ExecutionCallback
     from ray.data._internal.stats import get_or_create_stats_actor
-    from ray.serve._private.replica import add_port_to_grpc_server
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2._internal.execution.context import get_train_context
     from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
@@ -130,7 +130,7 @@ def loopback_node() -> Iterator[None]:
     whoever gives it, and then its processes listen on every interface (Ray 2.60). Processes that Ray starts
     read the variable, this one has read it already.
     """
-    constants = importlib.import_module(NAMES["ENABLE_RAY_CLUSTER"])
+    constants: Any = importlib.import_module(NAMES["ENABLE_RAY_CLUSTER"])
     variable = constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before, set_before = constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
     constants.ENABLE_RAY_CLUSTER, os.environ[variable] = False, "0"
@@ -155,6 +155,6 @@ def keep_replica_on_loopback() -> None:
     address = ray.util.get_node_ip_address()
     if not address.startswith("127."):
         return
-    replica = importlib.import_module(NAMES["add_port_to_grpc_server"])
+    replica: Any = importlib.import_module(NAMES["add_port_to_grpc_server"])
     bind = importlib.import_module("ray._common.tls_utils").add_port_to_grpc_server
     replica.add_port_to_grpc_server = lambda server, at: bind(server, at.replace("[::]", address))

@@ -78,7 +78,9 @@ def _join(backend: str, address: str, port: int) -> None:
     # By itself torch's store listens on every interface, and takes requests from anyone
     rank, size = context.get_world_rank(), context.get_world_size()
     listening = socket.create_server((address, port)).detach() if rank == 0 else None
-    store = dist.TCPStore(address, port, size, rank == 0, _TIMEOUT, master_listen_fd=listening)
+    store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - documented under this name
+        address, port, size, rank == 0, _TIMEOUT, master_listen_fd=listening
+    )
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
 
