@@ -13,7 +13,7 @@ class BoundedYaml(yaml.SafeLoader):
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _size(node, {}) > _MOST:
-            raise yaml.composer.ComposerError(
+            raise yaml.constructor.ConstructorError(
                 None, None, f"its aliases stand for more than {_MOST:,} values", node.start_mark
             )
         return node
