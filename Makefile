@@ -36,7 +36,7 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env env-gpu demo demo-full test test-unit test-ray test-slow coverage nox check docs site fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
+.PHONY: help env env-gpu demo demo-full test test-unit test-ray test-slow coverage nox check docs site audit fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -100,6 +100,13 @@ site: $(STAMP) ## the documentation as a site, into site/; a broken link or anch
 	@$(BIN)/python -c 'import material' 2>/dev/null || \
 		$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+# In an environment of its own: what is audited isn't changed. Strict: what can't be looked up is a failure.
+audit: env ## the dependencies' licences, and their known weaknesses
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1 pip-licenses==5.5.5
+	.venv/audit/bin/pip-licenses --python $(BIN)/python --from mixed --order license
+	.venv/audit/bin/pip-audit --requirement $(CONSTRAINTS) --no-deps --disable-pip --strict --progress-spinner off
 
 fetch-ml100k: env
 	$(BIN)/clickprompt fetch movielens-100k --out data/movielens-100k

@@ -3,6 +3,8 @@
 An `InputError` is a mistake that the person who typed the command can mend: its message names the value, the
 rule and the remedy in one line, and the exit status is 2. Any other `ClickPromptError` is a failed run, with
 exit status 1.
+
+No message shows a password or a token that an address has in it (`without_secrets`).
 """
 
 import re
@@ -16,7 +18,31 @@ __all__ = [
     "MissingTokensError",
     "RunError",
     "StoppedError",
+    "has_secret",
+    "without_secrets",
 ]
+
+_URI = re.compile(r"\b\w+://[^\s'\"<>]+")
+_USER = re.compile(r"(?<=://)([^/@?]*:[^/@]*|(?<=http://)[^/@?]+|(?<=https://)[^/@?]+)(?=@)")
+_NAMES = (
+    r"[\w.-]*(?:token|secret|passw(?:or)?d|pwd|signature|credential)[\w.-]*"
+    r"|[\w.-]*(?:access|account|api)[_-]?key[\w.-]*|sig"
+)
+_VALUE = re.compile(rf"(?<=[?&;])({_NAMES})=[^&;#]+", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with *** for what lets someone in: `user:password@` of an address, and values of its
+    query whose names say so (token, secret, password, signature, …_key).
+    """
+    if "://" not in text:
+        return text
+    return _URI.sub(lambda found: _VALUE.sub(r"\1=***", _USER.sub("***", found[0])), text)
+
+
+def has_secret(uri: str) -> bool:
+    """Return whether `without_secrets` finds something in it."""
+    return without_secrets(uri) != uri
 
 
 class ClickPromptError(Exception):
@@ -25,9 +51,11 @@ class ClickPromptError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """One line, whatever the user's values in it hold."""
+        """One line without secrets, whatever the user's values in it hold."""
         return re.sub(
-            r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], super().__str__()
+            r"[\x00-\x1f\x7f-\x9f\u2028\u2029]",
+            lambda found: repr(found[0])[1:-1],
+            without_secrets(super().__str__()),
         )
 
 

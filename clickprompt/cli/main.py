@@ -15,7 +15,7 @@ from clickprompt.cli import cluster, data, reproducing, results, serving, settin
 from clickprompt.cli.help import Command
 from clickprompt.cli.options import app
 from clickprompt.cli.renamed import check_spelling
-from clickprompt.errors import ClickPromptError, StoppedError
+from clickprompt.errors import ClickPromptError, StoppedError, without_secrets
 from clickprompt.io.progress import say
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -63,4 +63,4 @@ def _fail(as_json: bool, message: str, status: int, *, asked: bool = False) -> N
 
 
 def _print_error(message: str) -> None:
-    print(json.dumps({"error": message}), flush=True)
+    print(json.dumps({"error": without_secrets(message)}), flush=True)

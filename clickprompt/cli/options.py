@@ -13,6 +13,7 @@ import typer
 from clickprompt import __version__
 from clickprompt.cli import complete
 from clickprompt.cli.help import Group
+from clickprompt.errors import without_secrets
 from clickprompt.io.progress import say
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def load_run_config(run: str, config: str | None, overrides: Iterable[str] | Non
 
 def finish(as_json: bool, result: dict[str, Any], text: str, then: str = "") -> None:
     """Print a command's result: one JSON object, or `text`, and on stderr the command that comes next."""
-    print(json.dumps(result) if as_json else text)
+    print(without_secrets(json.dumps(result) if as_json else text))
     if then and not as_json:
         sys.stdout.flush()
         say(f"next: {then}")

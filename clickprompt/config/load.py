@@ -16,6 +16,7 @@ from clickprompt.config.mistakes import section_mistake, unknown_key, validated
 from clickprompt.config.schema import Config
 from clickprompt.errors import ConfigError
 from clickprompt.io import storage
+from clickprompt.io.bounded_yaml import BoundedYaml
 
 __all__ = [
     "check_key",
@@ -120,8 +121,8 @@ def _read(config: str) -> dict[str, Any]:
             f"--config {config}: neither a YAML file nor a preset; presets: {', '.join(preset_names())}"
         )
     try:
-        values = yaml.safe_load(content.decode()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(content.decode(), Loader=BoundedYaml) or {}  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"--config {config}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ConfigError(
@@ -153,8 +154,8 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _parse_value(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return yaml.load(text, Loader=BoundedYaml)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
 
 

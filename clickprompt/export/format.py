@@ -12,22 +12,25 @@ export.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, replaced, stored_config
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import is_pattern
-from clickprompt.errors import DataError
+from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
@@ -207,22 +210,40 @@ def read_info(uri: str) -> ExportInfo:
     file.
     """
     values = storage.read_json(storage.join(uri, INFO))
-    if values.get("format_version") != FORMAT_VERSION:
+    if not isinstance(values, dict) or "format_version" not in values:
         raise DataError(
-            f"{uri}: export format {values.get('format_version')}, this clickprompt reads "
+            f"{storage.join(uri, INFO)}: not an export's; give a folder that clickprompt has written"
+        )
+    if values["format_version"] != FORMAT_VERSION:
+        raise DataError(
+            f"{uri}: export format {values['format_version']}, this clickprompt reads "
             f"{FORMAT_VERSION}; export again with this version"
         )
-    if (values.get("serving") or {}).get("format", "safetensors") != "safetensors":
+    try:
+        info = TypeAdapter(ExportInfo).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"{uri}: a model as {values['serving']['format']}, which only a server runs; give the run "
-            "it was exported from"
+            f"{storage.join(uri, INFO)}: {place}: {first['msg']}; copy the export again"
+        ) from error
+    if unknown := sorted(values.keys() - {field.name for field in fields(ExportInfo)}):
+        raise DataError(
+            f"{storage.join(uri, INFO)}: {unknown[0]!r} is unknown here; read it with the clickprompt that "
+            "has written it"
         )
-    for name, checksum in values["files"].items():
-        if not storage.exists(storage.join(uri, name)) or storage.sha256(storage.join(uri, name)) != checksum:
-            raise DataError(
-                f"{storage.join(uri, name)}: missing or not what export.json lists; copy the export again"
-            )
-    return ExportInfo(**values)
+    serving = (info.serving or {}).get("format", "safetensors")
+    if serving != "safetensors":
+        raise DataError(
+            f"{uri}: a model as {serving}, which only a server runs; give the run it was exported from"
+        )
+    for name, checksum in (info.files or {}).items():
+        where = storage.inside(uri, name)
+        if not storage.exists(where) or storage.sha256(where) != checksum:
+            raise DataError(f"{where}: missing or not what export.json lists; copy the export again")
+    if not any(name.startswith("model") and name.endswith(".safetensors") for name in info.files or ()):
+        raise DataError(f"{storage.join(uri, INFO)}: lists no model.safetensors; copy the export again")
+    return info
 
 
 def scores_of(uri: str) -> tuple[float, float] | None:
@@ -264,31 +285,56 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
         config = replaced(config, {"plm.lora.rank": 0})
     stage = config.pretrain if info.objective in PRETRAINING else config.finetune
     mapped = stage.embedding_optimizer == "sharded"
-    model = build_model(
-        config,
-        info.field_sizes,
-        objective=info.objective,
-        plm_config=info.plm,
-        table_rows=NO_ROWS if mapped else ALL_ROWS,
-        history=History.of(info.history),
-        multi=Multi.all_of(info.multi),
-        numbers=info.numbers or (),
-        keep_negatives=info.keep_negatives,
-    )
-    with storage.local_copy(uri) as folder:
+    with _as_it_says(uri):
+        model = build_model(
+            config,
+            info.field_sizes,
+            objective=info.objective,
+            plm_config=info.plm,
+            table_rows=NO_ROWS if mapped else ALL_ROWS,
+            history=History.of(info.history),
+            multi=Multi.all_of(info.multi),
+            numbers=info.numbers or (),
+            keep_negatives=info.keep_negatives,
+        )
+    with storage.local_copy(uri) as folder, _as_it_says(uri):
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file
     if lora.rank and info.plm is not None:
         from clickprompt.models.plm_lora import merged  # transformers' models take seconds to import
 
         tensors = merged(tensors, lora, info.plm["model_type"])
     own = unique_tensors(model)
-    assert tensors.keys() == own.keys(), sorted(tensors.keys() ^ own.keys())
+    if other := sorted(tensors.keys() ^ own.keys()):
+        raise DataError(
+            f"{uri}: {other[0]} is either lacking or too much in its weights; copy the export again"
+        )
     if mapped:
         for name, module in model.named_modules():
             if isinstance(module, PackedEmbedding):
                 module.weight = nn.Parameter(tensors.pop(f"{name}.weight"), requires_grad=False)
     load_matching(model, tensors)
     return model.eval(), info
+
+
+@contextmanager
+def _as_it_says(uri: str) -> Iterator[None]:
+    """Raise DataError if `export.json` describes no model that can be built, or the weights are damaged.
+
+    Both may be a stranger's, and each type of model finds out by itself what it can't be.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
+        raise DataError(
+            f"{uri}: no model as it says can be built ({' '.join(str(error).split())[:200]}); copy the "
+            "export again"
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DataError(
+            f"{uri}: damaged ({' '.join(str(error).split())[:200]}); copy the export again"
+        ) from error
 
 
 def write_merged(folder: str, model: ClickPrompt, info: ExportInfo) -> ExportInfo:

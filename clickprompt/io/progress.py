@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from clickprompt.errors import without_secrets
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -15,6 +17,7 @@ _LINE_EVERY = 10.0  # seconds between plain lines
 
 def say(message: str) -> None:
     """Print one line to the person at the terminal, on stderr because stdout belongs to results."""
+    message = without_secrets(message)
     print(message, file=sys.stderr, flush=True)
 
 

@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 
 from pyarrow import fs
 
-from clickprompt.errors import InputError, RunError
+from clickprompt.errors import InputError, RunError, has_secret
 
 __all__ = [
     "copy_file",
@@ -33,6 +33,7 @@ __all__ = [
     "delete_tree",
     "exists",
     "file_size",
+    "inside",
     "is_local",
     "is_refusal",
     "join",
@@ -77,6 +78,11 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    if has_secret(uri) and not uri.startswith(_S3):
+        raise InputError(
+            f"{uri}: an address with a password or token in it would be stored and shown; give that by the "
+            "environment"
+        )
     if uri.startswith(_S3):
         with user_errors(uri):
             return _resolve_s3(uri)
@@ -96,7 +102,7 @@ def _resolve_s3(uri: str) -> tuple[fs.FileSystem, str]:
     """
     path = uri.removeprefix(_S3).rstrip("/")
     bucket = path.split("/", 1)[0]
-    if set("@:") & set(bucket):
+    if set("@:") & set(bucket) or has_secret(uri):
         raise InputError(
             "an s3:// address with a key in it would be stored and shown; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
@@ -129,6 +135,16 @@ def native(uri: str) -> str:
 
 def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
+
+
+def inside(uri: str, name: str) -> str:
+    """Return the address of a file below `uri` that a file there names, as a manifest does. Raises InputError
+    for a name that leads elsewhere.
+    """
+    below = isinstance(name, str) and name.encode(errors="ignore").decode() == name
+    if not below or set(name.split("/")) & {"", ".", ".."} or set(name) & {"\0", "\\"}:
+        raise InputError(f"{uri}: names a file {name!r}, which isn't below its folder; get the folder again")
+    return join(uri, name)
 
 
 def exists(uri: str) -> bool:

@@ -18,10 +18,10 @@ os.environ.setdefault(
     "task will be retried",
 )
 
-# Ray binds its ports on every interface, and reads its authentication mode once, when it is imported. So an
-# embedded Ray gets a token of this process's own, unless the user has chosen a mode or has a token (which is
-# then also the token of the cluster to connect to). A job's entry point gets what it needs from its cluster,
-# which may be no token.
+# Other users of the machine can reach an embedded Ray's ports, and Ray reads its authentication mode once,
+# when it is imported. So an embedded Ray gets a token of this process's own, unless the user chose a mode
+# or has a token (which is then also the token of the cluster to connect to). A job's entry point gets what it
+# needs from its cluster, which may be no token.
 if (
     "ray" not in sys.modules
     and "RAY_AUTH_MODE" not in os.environ

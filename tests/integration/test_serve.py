@@ -27,6 +27,7 @@ from clickprompt.scoring.rows import RowScorer
 from tests.support.clusters import free_port
 from tests.support.commands import fails
 from tests.support.finetuned import write_run
+from tests.support.listening import beyond_loopback, explained, listening
 from tests.support.server import Server
 from tests.support.tiny import write_plm
 
@@ -271,6 +272,14 @@ def test_parity_over_http(served, prepared):
     assert "is not a number" in answer["errors"][0]["error"]
     assert ask({"rows": [rows[0] | {"click": 1}], "ignore_unknown": True})[0] == 200
     assert ask(b"{")[0] == 400
+
+
+@pytest.mark.ray
+def test_it_listens_on_loopback_only(served):
+    server, _ = served
+    found = listening(server.process.pid)
+    assert beyond_loopback(found) == []
+    assert {"ProxyActor", "raylet"} <= {who for who, _ in found} <= explained()
 
 
 @pytest.mark.ray

@@ -30,6 +30,7 @@ GUIDE = [
         "serving",
         "cluster",
         "sizing",
+        "security",
         "troubleshooting",
     )
 ]
@@ -141,6 +142,7 @@ RUN_BY = {
     "export RAY_AUTH_MODE=token": "tests/integration/test_local_nodes.py",
     "clickprompt submit pretrain --address http://127.0.0.1:8265 --config run.yaml --run /tmp/runs/pretrain": "tests/integration/test_local_nodes.py",
     "clickprompt submit …": _SUBMIT,
+    "clickprompt submit --env": _SUBMIT,
     "clickprompt synth goodreads --rows 1000000 --out runs/synthetic": f"{_CLI} synth goodreads --rows 1000000 --out runs/synthetic",
     "clickprompt tokenize DATASET --plm PATH": "block: tokenize runs",
     "clickprompt tune --run URI": "block: tune --config",
@@ -149,6 +151,7 @@ RUN_BY = {
     ".venv/bin/pre-commit install": f"git init -q hooks; cd hooks; cp {ROOT}/.pre-commit-config.yaml .; python -m pre_commit install",
     "bash .ci/run": ".ci/run",
     "make check": ".ci/run",
+    "make audit": ".github/workflows/nightly.yml",
     "make coverage": ".github/workflows/nightly.yml",
     "make test-unit": "Makefile",  # a part of make test
     "make test-ray": "Makefile",  # likewise

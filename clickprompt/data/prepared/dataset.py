@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, History, Multi, multi_columns, number_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
+from clickprompt.data.prepared.manifest import check_manifest, read_manifest
 from clickprompt.data.prepared.schemas import field_columns, shard_schema, slug, vocabulary_file
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
@@ -81,8 +82,10 @@ class Dataset:
                 f"{uri}: there is {found} here; make one with clickprompt prepare SOURCE --raw DIR --out "
                 f"{uri}"
             )
-        manifest = _read_manifest(where)
+        manifest = read_manifest(where)
         newest = manifest.get("version", 1)
+        if type(newest) is not int:
+            raise DataError(f"{where}: version={newest!r} is no number; run clickprompt prepare again")
         if version is not None and version != newest:
             where = version_uri(uri, version)
             if not 1 <= version < newest or not storage.exists(where):
@@ -90,12 +93,13 @@ class Dataset:
                     f"{uri}: has no version {version}; the newest is {newest}; set data.version to "
                     "that or an earlier one"
                 )
-            manifest = _read_manifest(where)
+            manifest = read_manifest(where)
         if manifest["format_version"] != FORMAT_VERSION:
             raise DataError(
                 f"{uri}: prepared with format {manifest['format_version']}, this clickprompt reads "
                 f"{FORMAT_VERSION}; run clickprompt prepare again"
             )
+        check_manifest(where, manifest)
         for split in SPLITS:
             if not manifest["counts"][split]:
                 raise DataError(f"{uri}: the {split} split is empty; prepare a log with more rows")
@@ -339,7 +343,7 @@ class Dataset:
         return shards
 
     def _path(self, entry: dict[str, Any]) -> str:
-        return storage.join(self.uri, entry["file"])
+        return storage.inside(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
         return shard_schema(self.id_columns, self.grouped, weighted=self.weighted)
@@ -353,21 +357,6 @@ def version_uri(uri: str, version: int) -> str:
 def version_folder(version: int) -> str:
     """Return how the name of the folder begins that holds the rows which this version added."""
     return f"v{version}-"
-
-
-def _read_manifest(where: str) -> dict[str, Any]:
-    try:
-        manifest = storage.read_json(where)
-    except InputError as error:
-        raise DataError(
-            f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})"
-        ) from error
-    if not isinstance(manifest, dict) or "format_version" not in manifest:
-        raise DataError(
-            f"{where}: not the manifest of a clickprompt dataset; give a folder written by "
-            "clickprompt prepare"
-        )
-    return manifest
 
 
 def split_sizes(rows: int) -> dict[str, int]:
@@ -384,7 +373,7 @@ def _reading(path: str) -> Iterator[None]:
     """Name the file in any error while reading it."""
     try:
         yield
-    except (InputError, pa.ArrowException, OSError) as error:
+    except (InputError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
         ) from error

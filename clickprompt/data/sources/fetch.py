@@ -132,7 +132,7 @@ def _existing(name: str, target: str) -> Fetched | None:
     found = storage.read_json(record) if os.path.isfile(record) else {}
     files = found.get("files", {})
     complete = all(
-        os.path.isfile(where := os.path.join(target, file)) and os.path.getsize(where) == size
+        os.path.isfile(where := storage.inside(target, file)) and os.path.getsize(where) == size
         for file, size in files.items()
     )
     if found.get("name") != name or not complete:

@@ -5,10 +5,12 @@ from typing import Any
 
 import yaml
 
+from clickprompt.io.bounded_yaml import BoundedYaml
+
 __all__ = ["PlainYaml"]
 
 
-class PlainYaml(yaml.SafeLoader):
+class PlainYaml(BoundedYaml):
     """YAML read by version 1.2: `no`, `on`, dates, `1_000`, `1:30` and `007` are the texts that they look
     like.
     """

@@ -250,12 +250,13 @@ class RowTransform:
         Raises DataError for a file that is missing or damaged.
         """
         values = [
-            read_table(storage.join(uri, file), ["value"]).column("value").combine_chunks()
+            read_table(storage.inside(uri, file), ["value"]).column("value").combine_chunks()
             for file in vocabularies
         ]
         values = [pa.concat_arrays([pa.array([UNKNOWN]), found.slice(1)]) for found in values]
         tables = {
-            name: read_table(storage.join(uri, entry["file"])) for name, entry in described["tables"].items()
+            name: read_table(storage.inside(uri, entry["file"]))
+            for name, entry in described["tables"].items()
         }
         explode = described["explode"] and Explode.model_validate(described["explode"])
         rules = [FieldRule.from_json(rule) for rule in described["fields"]]

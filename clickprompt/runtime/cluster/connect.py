@@ -207,7 +207,10 @@ def _connected(runtime: RuntimeConfig, dashboard: bool) -> Iterator[None]:
     if embedded:
         say(f"embedded Ray: {options['num_cpus']} logical CPUs declared on {usable_cores()} cores")
     try:
-        with _own_dashboard() if embedded else contextlib.nullcontext() as port:
+        with contextlib.ExitStack() as own:
+            port = own.enter_context(_own_dashboard()) if embedded else None
+            if embedded:
+                own.enter_context(compat.loopback_node())
             ray.init(
                 address=runtime.address,
                 log_to_driver=False,

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from clickprompt.errors import InputError
+from clickprompt.runtime import compat
 from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
 
 __all__ = ["SECONDS", "Gate", "read_token"]
@@ -36,6 +37,7 @@ class Gate:
     """The HTTP server: it checks paths, sizes and the token, and retries if a Model process dies."""
 
     def __init__(self, options: ServeOptions, model: Any):
+        compat.keep_replica_on_loopback()
         self._token = read_token(options.token_file) if options.token == "required" else None  # noqa: S105
         self._model = model
         self._requests = Counter("clickprompt_serve_requests", "requests answered, by status", ("status",))

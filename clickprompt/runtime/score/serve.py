@@ -36,6 +36,7 @@ from clickprompt.errors import ClickPromptError, InputError, RunError
 from clickprompt.export.format import INFO, export_of
 from clickprompt.io import storage
 from clickprompt.io.progress import say
+from clickprompt.runtime import compat
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.score.gate import SECONDS, Gate, read_token
 from clickprompt.runtime.score.serve_options import TOKEN, ServeOptions
@@ -70,6 +71,7 @@ class Model:
     """One process with the model; it keeps the old model until a new one is completely loaded."""
 
     def __init__(self, options: ServeOptions):
+        compat.keep_replica_on_loopback()
         torch.set_num_threads(max(int(options.cpus), 1))
         torch.set_flush_denormal(True)
         self._options = options

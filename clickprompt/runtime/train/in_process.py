@@ -90,6 +90,8 @@ def _join_group_of_one(device: torch.device) -> None:
     if dist.is_initialized():
         return
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+    # Gloo listens even if nobody will come
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     hook = sys.excepthook
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

@@ -31,7 +31,7 @@ from clickprompt.data.text.item_fields import find_item_fields
 from clickprompt.data.text.lengths import check_lengths
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
-from clickprompt.errors import ConfigError, DataError
+from clickprompt.errors import ConfigError, DataError, has_secret
 from clickprompt.export.format import ExportInfo, dataset_of, export_of, read_info
 from clickprompt.io import storage
 from clickprompt.io.progress import say
@@ -194,7 +194,8 @@ def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
 
 def _check_tracking(runtime: RuntimeConfig) -> None:
     # The address isn't shown: the password would be in logs, too
-    if "@" in (runtime.mlflow or "").partition("://")[2].split("/")[0]:
+    address = runtime.mlflow or ""
+    if "@" in address.partition("://")[2].split("/")[0] or has_secret(address):
         raise ConfigError(
             "runtime.mlflow has a user or password in it, which would be stored; set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

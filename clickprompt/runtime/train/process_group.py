@@ -6,6 +6,7 @@ sooner without it, so here only the workers import it.
 
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -46,6 +47,10 @@ class _Backend(Backend):
 
 def _address_and_port() -> tuple[str, int]:
     address = ray.util.get_node_ip_address()
+    if _is_loopback(address):
+        # Bound to it in _join
+        with socket.create_server((address, 0)) as server:
+            return address, server.getsockname()[1]
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server(("", 0), family=family) as server:
         return address, server.getsockname()[1]
@@ -67,7 +72,21 @@ def _join(backend: str, address: str, port: int) -> None:
     if backend == "nccl":
         # A collective operation that can't end must not hang forever
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    if not _is_loopback(address):
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+        return
+    # By itself torch's store listens on every interface, and takes requests from anyone
+    rank, size = context.get_world_rank(), context.get_world_size()
+    listening = socket.create_server((address, port)).detach() if rank == 0 else None
+    store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - documented under this name
+        address, port, size, rank == 0, _TIMEOUT, master_listen_fd=listening
+    )
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.")
 
 
 def _leave() -> None:

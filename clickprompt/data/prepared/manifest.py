@@ -1,0 +1,92 @@
+"""Read a dataset's manifest: what everything that reads the dataset relies on is there, and has its type."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, StrictStr, ValidationError
+
+from clickprompt.config import SPLITS
+from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
+
+__all__ = ["check_manifest", "read_manifest"]
+
+
+class _File(BaseModel):
+    file: StrictStr
+    sha256: StrictStr
+
+
+class _Field(_File):
+    name: StrictStr
+    column: StrictStr
+    size: PositiveInt
+
+
+class _Shard(_File):
+    row_groups: list[NonNegativeInt]
+
+
+class _Transform(BaseModel):
+    tables: dict[str, _File]
+
+
+class _Manifest(BaseModel):
+    """What every dataset has, and of what only some have, its type."""
+
+    model_config = ConfigDict(strict=True)
+
+    fields: list[_Field]
+    shards: dict[str, list[_Shard]]
+    counts: dict[str, NonNegativeInt]
+    transform: _Transform = _Transform(tables={})
+    options: dict[str, Any] = {}
+    history: dict[str, int] | None = None
+    multi: list[dict[str, int]] | None = None
+    grouped: bool = False
+    weighted: bool = False
+    template: str = ""
+
+
+def read_manifest(where: str) -> dict[str, Any]:
+    """Return the content of a manifest, of whatever format version.
+
+    Raises DataError if it can't be read or is something else.
+    """
+    try:
+        manifest = storage.read_json(where)
+    except InputError as error:
+        raise DataError(
+            f"{where}: can't be read as a manifest; run clickprompt prepare again ({error})"
+        ) from error
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise DataError(
+            f"{where}: not the manifest of a clickprompt dataset; give a folder written by "
+            "clickprompt prepare"
+        )
+    return manifest
+
+
+def check_manifest(where: str, manifest: dict[str, Any]) -> None:
+    """Raise DataError for a manifest of this format version that lacks something, or names a file outside of
+    its folder.
+    """
+    try:
+        found = _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where}: {place}: {first['msg']}; run clickprompt prepare again") from error
+    lacking = [
+        f"{what}.{split}"
+        for what in ("shards", "counts")
+        for split in SPLITS
+        if split not in getattr(found, what)
+    ]
+    if lacking:
+        raise DataError(f"{where}: {lacking[0]} is missing; run clickprompt prepare again")
+    for split in SPLITS:
+        if found.counts[split] and not any(sum(shard.row_groups) for shard in found.shards[split]):
+            raise DataError(f"{where}: shards.{split} has no rows; run clickprompt prepare again")
+    shards = [shard for of_split in found.shards.values() for shard in of_split]
+    for entry in (*found.fields, *shards, *found.transform.tables.values()):
+        storage.inside(where, entry.file)
