@@ -30,6 +30,12 @@ class _Transform(BaseModel):
     tables: dict[str, _File]
 
 
+class _History(BaseModel):
+    field: NonNegativeInt
+    length: PositiveInt
+    events: StrictStr
+
+
 class _Manifest(BaseModel):
     """What every dataset has, and of what only some have, its type."""
 
@@ -40,7 +46,7 @@ class _Manifest(BaseModel):
     counts: dict[str, NonNegativeInt]
     transform: _Transform = _Transform(tables={})
     options: dict[str, Any] = {}
-    history: dict[str, int] | None = None
+    history: _History | None = None
     multi: list[dict[str, int]] | None = None
     grouped: bool = False
     weighted: bool = False
