@@ -275,10 +275,10 @@ def test_parity_over_http(served, prepared):
 
 
 @pytest.mark.ray
-def test_it_listens_on_loopback_only(served):
+def test_it_listens_beyond_loopback_only_where_it_was_told_to(served):
     server, _ = served
     found = listening(server.process.pid)
-    assert beyond_loopback(found) == []
+    assert beyond_loopback(found) == [("ProxyActor", "0.0.0.0")]  # --host
     assert {"ProxyActor", "raylet"} <= {who for who, _ in found} <= explained()
 
 
