@@ -142,8 +142,8 @@ def prepare(
             "--history": history is not None or history_of is not None,
             "--keep-negatives": keep_negatives is not None,
         }
-        for option in (option for option, given in own.items() if given):
-            raise InputError(f"--append goes on with the dataset's own options; leave {option} out")
+        if given := [option for option, is_given in own.items() if is_given]:
+            raise InputError(f"--append goes on with the dataset's own options; leave {given[0]} out")
         from clickprompt.runtime.prepare.append import append as run_append
 
         seed = settings.seed if "seed" in settings.model_fields_set else None

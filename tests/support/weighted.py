@@ -5,11 +5,8 @@ import os
 import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.text.template import load_tokenizer
-from clickprompt.data.text.token_table_build import build_token_table
-from clickprompt.runtime.prepare.prepare import prepare
+from tests.support.small_logs import prepare_with_tokens, write_csv_log
 from tests.support.synthetic import WORDS
-from tests.support.tiny import write_plm
 
 USERS, ITEMS = 23, 30
 
@@ -19,7 +16,6 @@ def write_log(folder: str, rows: int = 700, more: str = "weight: weight", files:
     the others weigh depends on the item, and is below 1 in most.
     """
     rng = np.random.default_rng(0)
-    os.makedirs(folder)
     lines = []
     for row in range(rows):
         user, item = int(rng.integers(USERS)), int(rng.integers(ITEMS))
@@ -27,34 +23,13 @@ def write_log(folder: str, rows: int = 700, more: str = "weight: weight", files:
         weight = 0 if rng.random() < 1 / 3 else round(rng.random() * (0.2, 0.5, 6)[item % 3], 4)
         words = WORDS[user % len(WORDS)], WORDS[item % 3]
         lines.append(f"{words[0]} {user},{item},{words[1]},{1_000_000_000 + row},{click},{weight}")
-    for number, part in enumerate(np.array_split(np.array(lines), files)):
-        with open(os.path.join(folder, f"log-{number}.csv"), "w") as stream:
-            stream.write("\n".join(["user,item,genre,time,click,weight", *part]) + "\n")
-    schema = os.path.join(folder, "log.yaml")
-    with open(schema, "w") as stream:
-        stream.write(
-            f"""data: "log-*.csv"
-fields:
-- {{name: User ID, column: user}}
-- {{name: Movie ID, column: item}}
-- {{name: Film genre, column: genre}}
-label: {{column: click}}
-timestamp: time
-user: user
-item: item
-{more}
-"""
-        )
-    return schema
+    fields = {"User ID": "user", "Movie ID": "item", "Film genre": "genre"}
+    return write_csv_log(folder, "user,item,genre,time,click,weight", lines, fields, files=files, more=more)
 
 
 def write_weighted(folder: str, more: str = "weight: weight") -> tuple[Dataset, str]:
     """The prepared log with the token table of a tiny PLM, and that PLM's folder."""
-    plm = write_plm(os.path.join(folder, "plm"))
-    schema = write_log(os.path.join(folder, "log"), more=more)
-    dataset = prepare(schema, None, os.path.join(folder, "data"), row_group_rows=37)
-    build_token_table(dataset, load_tokenizer(plm))
-    return dataset, plm
+    return prepare_with_tokens(folder, write_log(os.path.join(folder, "log"), more=more))
 
 
 def naive_auc(labels, scores, weights) -> float:
