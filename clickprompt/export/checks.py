@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from clickprompt.config import PRETRAINING, stored_config
+from clickprompt.config import PRETRAINING, stored_config, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer, tokenizer_fingerprint
@@ -47,6 +47,12 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
         raise DataError(
             f"{export}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has "
             f"{', '.join(dataset.field_names)}; give the dataset it was trained on"
+        )
+    learned = tasks_of(stored_config(info.config), info.labels or ())
+    if lacking := [name for name in learned if name not in dataset.labels]:
+        raise DataError(
+            f"{export}: trained on the label {lacking[0]}, which {dataset.uri} doesn't have; give the "
+            "dataset it was trained on"
         )
     sizes = zip(info.field_names, info.field_sizes, dataset.field_sizes, strict=True)
     other = [(name, expected, int(found)) for name, expected, found in sizes if expected != found]
