@@ -76,7 +76,9 @@ def _scored(
     owners: Sequence[int],
     errors: list[RowError],
 ) -> np.ndarray:
-    """Return logits, [B] or [B, 1 + T]. Rows that the transform refuses are added to `errors` and have none."""
+    """Return logits, [B] or [B, 1 + T]. Rows that the transform refuses are added to `errors`, and have
+    none.
+    """
     left = np.arange(len(places))
     logits = np.zeros((len(places), *scorer.shape), np.float32)
     refused: dict[int, int] = {}

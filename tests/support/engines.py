@@ -80,6 +80,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         history=dataset.history,
         numbers=dataset.numbers,
         multi=dataset.multi,
+        labels=dataset.labels,
     )
     objective = build_objective(model, stage)
     table = None
@@ -104,6 +105,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         multi=dataset.multi,
         history=dataset.history_columns,
         numbers=dataset.numbers,
+        labels=model.tasks,
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -181,7 +183,12 @@ def record(
     train(built, collator, order, islice(batches, (until or steps) - resume), **options)
     text_size = collator.text_vectors and collator.text_vectors.size
     fresh = build_model(
-        config, dataset.field_sizes, objective=objective, text_size=text_size, history=dataset.history
+        config,
+        dataset.field_sizes,
+        objective=objective,
+        text_size=text_size,
+        history=dataset.history,
+        labels=dataset.labels,
     )
     for name, parameter in fresh.named_parameters():
         if stage.embedding_optimizer != "dense" and name in tables_of(fresh):

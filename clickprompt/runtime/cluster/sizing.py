@@ -56,7 +56,7 @@ _SHOWN = {
 }
 
 
-_FEW_HAVE = ("further", "numbers")  # left out of a plan that has none
+_FEW_HAVE = ("further", "numbers", "labels")  # left out of a plan that has none
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Sizes:
     """columns of further values, of fields of which rows have several"""
     numbers: int = 0
     """fields whose numbers rows have"""
+    labels: int = 0
+    """besides the click"""
 
     @property
     def field_sizes(self) -> list[int]:
@@ -125,6 +127,7 @@ def size_training(
             text_size=text_size,
             history=History(0, sizes.history) if sizes.history else None,
             numbers=range(sizes.numbers),
+            labels=[str(number) for number in range(sizes.labels)],
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
@@ -243,6 +246,7 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
     columns = {"history": history}
     if dataset is not None:
         columns |= {"further": len(multi_columns(dataset.multi)), "numbers": len(dataset.numbers)}
+        columns["labels"] = len(dataset.labels)
     return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from, **columns)  # pyright: ignore[reportArgumentType]
 
 
