@@ -15,10 +15,16 @@ __all__ = ["check_clicks", "check_dataset", "check_scorable", "token_table"]
 
 
 def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError if the export can't score this dataset: other fields, another token table, or no click
-    logit.
+    """Raises DataError if the export can't score this dataset: other fields, another token table, not its
+    labels, or no click logit.
     """
     info = check_clicks(export, dataset)
+    learned = tasks_of(stored_config(info.config), info.labels or ())
+    if lacking := [name for name in learned if name not in dataset.labels]:
+        raise DataError(
+            f"{export}: trained on the label {lacking[0]}, which {dataset.uri} doesn't have; give the "
+            "dataset it was trained on"
+        )
     token_table(export, info, dataset)
     return info
 
@@ -47,12 +53,6 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
         raise DataError(
             f"{export}: trained on the fields {', '.join(info.field_names)}, and {dataset.uri} has "
             f"{', '.join(dataset.field_names)}; give the dataset it was trained on"
-        )
-    learned = tasks_of(stored_config(info.config), info.labels or ())
-    if lacking := [name for name in learned if name not in dataset.labels]:
-        raise DataError(
-            f"{export}: trained on the label {lacking[0]}, which {dataset.uri} doesn't have; give the "
-            "dataset it was trained on"
         )
     sizes = zip(info.field_names, info.field_sizes, dataset.field_sizes, strict=True)
     other = [(name, expected, int(found)) for name, expected, found in sizes if expected != found]

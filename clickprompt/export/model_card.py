@@ -241,7 +241,7 @@ def _label_metrics(info: dict[str, Any], evaluations: Mapping[str, dict[str, Any
         [
             name,
             split,
-            *("–" if figures[key] is None else f"{figures[key]:.4f}" for key in ("auc", "log_loss")),
+            *("–" if figures.get(key) is None else f"{figures[key]:.4f}" for key in ("auc", "log_loss")),
         ]
         for split in SPLITS
         for name, figures in found.get(split, {}).items()

@@ -22,6 +22,7 @@ from clickprompt.config import (
     load_config,
     replaced,
     stored_config,
+    tasks_of,
     value_of,
 )
 from clickprompt.data.collate import Collator
@@ -46,7 +47,7 @@ from clickprompt.runtime.train.device_options import check_devices, check_plm_op
 from clickprompt.runtime.train.numbers import check_numbers, check_same_numbers
 from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.stage_checks import check_ids, check_validation
-from clickprompt.runtime.train.tasks import check_tasks
+from clickprompt.runtime.train.tasks import check_same_tasks, check_tasks
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def _check_init(
         )
     if info.objective == "pretrain":
         check_labels(what, earlier, config)
+    if info.objective not in PRETRAINING:
+        check_same_tasks(what, tasks_of(earlier, info.labels or ()), tasks_of(config, dataset.labels))
     has_ctr = config.baseline == "ctrl" or (
         config.baseline == "none"
         and (info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids)

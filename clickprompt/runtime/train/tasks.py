@@ -1,12 +1,13 @@
 """Checks of further labels as tasks before a training starts."""
 
 import difflib
+from collections.abc import Sequence
 
 from clickprompt.config import CLICK, Config, FinetuneConfig, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError
 
-__all__ = ["check_tasks"]
+__all__ = ["check_same_tasks", "check_tasks"]
 
 
 def check_tasks(config: Config, stage_name: str, dataset: Dataset) -> None:
@@ -46,4 +47,16 @@ def check_tasks(config: Config, stage_name: str, dataset: Dataset) -> None:
         raise ConfigError(
             "plm.click_text=true asks the PLM for the click in words, and the log has labels besides "
             f"({', '.join(tasks)}) that the text doesn't name; set it to false, or {remedy}"
+        )
+
+
+def check_same_tasks(what: str, earlier: Sequence[str], now: Sequence[str]) -> None:
+    """Raise ConfigError if a finetuning starts from one of other labels, whose heads would be taken for its
+    own. One that learned the click alone has none.
+    """
+    if earlier and tuple(earlier) != tuple(now):
+        learns = ", ".join(now) or "none"
+        raise ConfigError(
+            f"{what}: learned the labels {', '.join(earlier)} beside the click, and this run {learns}; use a "
+            "dataset with the same labels in the same order, or start from the pretraining"
         )

@@ -212,6 +212,17 @@ def test_pretraining_knows_none_and_finetuning_starts_from_it(config, tmp_path):
     assert read_info(export_of(finetuned)).labels == ["like", "purchase"]
 
 
+def test_a_finetuning_goes_on_with_its_own_heads(run, tmp_path):
+    settings, folder = run
+    settings = replaced(settings, {"finetune.init": folder, "finetune.lr.ctr": 1e-6})
+    assert check_training(settings, "finetune").init == export_of(folder)
+    other = "labels: {purchase: {column: liked}, like: {column: liked}}"
+    dataset, _ = write_labelled(str(tmp_path / "other"), other)
+    changes = {"data.path": dataset.uri}
+    with pytest.raises(ConfigError, match=r"learned the labels like, purchase .* this run purchase, like"):
+        check_training(replaced(settings, changes), "finetune")
+
+
 def test_the_click_alone(config, tmp_path):
     """ctr.tasks=none: the model, its files and its figures are those of a log without labels."""
     folder = str(tmp_path / "run")
