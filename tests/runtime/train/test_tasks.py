@@ -15,6 +15,7 @@ from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of, label_scores_of, load_weights, read_info
 from clickprompt.io import storage
 from clickprompt.report.make import make_report
+from clickprompt.runtime import in_process
 from clickprompt.runtime.score.evaluate import evaluate
 from clickprompt.runtime.score.explain import explain
 from clickprompt.runtime.score.scorer import Scorer
@@ -297,3 +298,18 @@ def test_the_plan_counts_their_heads(config, capsys, tmp_path):
     assert parameters() == alone + 2 * (width + 1)
     mmoe = 3 * (width + 1) * 5 + 3 * 3 * width + 3 * (5 * 5 + 5 + 5 + 1)
     assert parameters(**{"ctr.tasks": "mmoe"}) == alone - (width + 1) + mmoe
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_actors_find_the_same(ray_session, config, monkeypatch, tmp_path):
+    """Begun on Ray, whose actors score validations, and ended here: as if it had stayed here, to the bit."""
+    settings = replaced(config, VARIANTS["mmoe"] | {"finetune.with_plm": False})
+    on_ray = replaced(settings, {"runtime.use_ray": "always"})
+    here, run = (str(tmp_path / name) for name in ("here", "run"))
+    with pytest.raises(RunError, match="ended by the test"):
+        run_training(on_ray, "finetune", run, around=EndsBefore(9))
+    monkeypatch.setattr(in_process, "connected", lambda: False)  # as if the session's Ray weren't there
+    for place in (here, run):
+        run_training(settings, "finetune", place)
+    are_the_same(run, here)
