@@ -62,6 +62,7 @@ _TIME = (
     r"^(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4}) "
     r"(?P<hour>\d{1,2}):(?P<minute>\d\d):(?P<second>\d\d) (?P<half>[AP]M)$"
 )
+_LINES_AT_ONCE = 2048  # of about 40 rows each, which all have their histories
 _FOLDER_BITS = 40  # of a request's number, below those of its folder: lines of a file
 
 
@@ -128,28 +129,34 @@ class Mind(Source):
         assert isinstance(part, _Lines)
         lines = _cells(part, _LOG_COLUMNS, _LOG_COLUMNS[1:])
         time = _times(part, lines["time"].chunk(0))
-        shown = pc.split_pattern(pc.utf8_trim_whitespace(lines["impressions"].chunk(0)), " ")
-        origin = np.repeat(np.arange(len(lines)), pc.list_value_length(shown).to_numpy())
+        for first in range(0, len(lines), _LINES_AT_ONCE):
+            yield self._rows(part, first, lines.slice(first, _LINES_AT_ONCE), time)
+
+    def _rows(self, part: _Lines, first: int, lines: pa.Table, time: np.ndarray) -> LogRows:
+        """Return the rows of some lines, of which `first` is the first one's place in the part; time: of all
+        lines of the part.
+        """
+        user, history, impressions = (
+            lines[name].combine_chunks() for name in ("user_id", "history", "impressions")
+        )
+        shown = pc.split_pattern(pc.utf8_trim_whitespace(impressions), " ")
+        line = np.repeat(np.arange(len(lines)), pc.list_value_length(shown).to_numpy())
         entries = shown.flatten()
         good = pc.match_substring_regex(entries, r"^\S+-[01]$")
         if not pc.all(good).as_py():
             index = pc.index(good, False).as_py()
-            raise _not_labelled(part.place(int(origin[index])), entries[index].as_py())
-        label = pc.ends_with(entries, "1").cast(pa.int8())
-        line = pa.array(origin)
-        history = None
-        if self.history_column is not None:
-            found = newest_items(lines["history"].chunk(0), self.history_column, False, ("",))
-            history = found.take(line)
-        yield LogRows(
-            label,
-            pa.array(time[origin]),
-            {
-                "User ID": lines["user_id"].chunk(0).take(line),
+            raise _not_labelled(part.place(first + int(line[index])), entries[index].as_py())
+        return LogRows(
+            label=pc.ends_with(entries, "1").cast(pa.int8()),
+            timestamp=pa.array(time[first + line]),
+            values={
+                "User ID": _words(user).take(pa.array(line)),
                 _ITEM: pc.utf8_slice_codeunits(entries, 0, -2),
             },
-            pa.array((part.folder << _FOLDER_BITS) + part.line_number(0) + origin),
-            history,
+            group=pa.array((part.folder << _FOLDER_BITS) + part.line_number(first) + line),
+            history=None
+            if self.history_column is None
+            else newest_items(history, self.history_column, False, ("",)).take(pa.array(line)),
         )
 
     def rules(self) -> list[FieldRule]:
@@ -242,14 +249,12 @@ def _malformed(part: RawPart, data: bytes, names: Sequence[str], error: pa.Arrow
 
 
 def _not_labelled(place: str, entry: str) -> DataError:
+    shown = f"{place}: impression {entry[:80]!r}"
     if entry and "-" not in entry:
         return DataError(
-            f"{place}: impression {entry!r} has no click or none behind it, as in MIND's test split; give "
-            "the folders of train and dev"
+            f"{shown} has no click or none behind it, as in MIND's test split; give the folders of train and dev"
         )
-    return DataError(
-        f"{place}: impression {entry!r}; expected a news id with 1 for a click or 0, as in N55689-1 N35729-0"
-    )
+    return DataError(f"{shown}; expected a news id with 1 for a click or 0, as in N55689-1 N35729-0")
 
 
 def _times(part: RawPart, column: pa.Array) -> np.ndarray:

@@ -28,6 +28,7 @@ from tests.support.log_rows import as_dicts
 from tests.support.raw_mind import FOLDERS, LOG, NEWS, naive_mind, write_mind
 
 SMALL = {"rows_per_shard": 100, "row_group_rows": 37}
+AT_ONCE = "clickprompt.data.sources.mind._LINES_AT_ONCE"
 CUTS = "clickprompt.data.sources.raw.cut_at_line_ends.__defaults__"
 LINE = "1\tU1\t11/15/2019 9:55:12 AM\tN1 N2\tN1-1 N2-0"
 ITEM = "N1\tsports\tsoccer\tA title\tText\thttps://x.y\t[]\t[]"
@@ -63,6 +64,7 @@ def one_folder(folder, line=LINE, item=ITEM):
 @pytest.mark.parametrize("part_bytes", [2000, 4 << 20])
 def test_every_row_is_read_as_by_a_loop(place, raw, monkeypatch, part_bytes):
     monkeypatch.setattr(CUTS, (part_bytes,))
+    monkeypatch.setattr(AT_ONCE, 50)
     storage.copy_tree(raw, f"{place}/raw")
     source = pickle.loads(pickle.dumps(get_source("mind", f"{place}/raw/").with_history(100)))
     files = source.raw_files()
@@ -153,7 +155,8 @@ def test_a_request_is_in_one_split(raw, tmp_path, split_by):
 
 
 def test_the_same_bytes_however_the_log_is_cut(dataset, raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(CUTS, (3000,))
+    monkeypatch.setattr(CUTS, (9000,))
+    monkeypatch.setattr(AT_ONCE, 20)
     again = prepare("mind", raw, str(tmp_path / "again"), history=4, **SMALL)
     first, second = files_below(dataset.uri), files_below(again.uri)
     assert first == second
@@ -210,6 +213,7 @@ def test_new_rows_are_read_from_lines_of_the_same_format(dataset, raw, tmp_path,
 def test_a_malformed_line_is_named(tmp_path, monkeypatch, line, said, part_bytes):
     folder = one_folder(tmp_path, line)
     monkeypatch.setattr(CUTS, (part_bytes,))
+    monkeypatch.setattr(AT_ONCE, 1)
     source = get_source("mind", folder)
     source.raw_files()
     with pytest.raises(DataError, match=rf"behaviors\.tsv, {said}") as caught:
