@@ -252,7 +252,8 @@ def _not_labelled(place: str, entry: str) -> DataError:
     shown = f"{place}: impression {entry[:80]!r}"
     if entry and "-" not in entry:
         return DataError(
-            f"{shown} has no click or none behind it, as in MIND's test split; give the folders of train and dev"
+            f"{shown} has no click or none behind it, as in MIND's test split; use the folders of train and "
+            "dev"
         )
     return DataError(f"{shown}; expected a news id with 1 for a click or 0, as in N55689-1 N35729-0")
 

@@ -194,7 +194,7 @@ def test_new_rows_are_read_from_lines_of_the_same_format(dataset, raw, tmp_path,
         ),
         (
             LINE.replace("N2-0", "N2"),
-            r"line 2: impression 'N2' has no click .*MIND's test split; give the folders",
+            r"line 2: impression 'N2' has no click .*MIND's test split; use the folders",
         ),
         (LINE.replace("N1-1 N2-0", ""), r"line 2: impression ''; expected a news id"),
         (LINE.replace("N1-1 N2-0", "N1-1  N2-0"), r"line 2: impression ''; expected a news id"),
