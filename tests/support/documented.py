@@ -126,6 +126,7 @@ RUN_BY = {
     "clickprompt prepare SOURCE --raw DIR --out URI": "block: prepare movielens-1m",
     "clickprompt prepare … --check": "block: --check",
     'clickprompt prepare --multi "Film genre"': "tests/runtime/prepare/test_multi.py",
+    "clickprompt prepare mind --raw MIND --out runs/mind --history 20": "tests/runtime/train/test_mind.py",
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",

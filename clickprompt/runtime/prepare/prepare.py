@@ -137,6 +137,7 @@ def prepare(
     if history is not None:
         options |= {"history": history, "history_of": history_of or source.history_of}
         check_history(source, history, options["history_of"])
+        source = source.with_history(history)
     elif history_of is not None:
         raise InputError(f"history_of={history_of}: there is no history; give its length as history, too")
     keep_negatives = source.keep_negatives if keep_negatives is None else keep_negatives
@@ -230,7 +231,7 @@ def _write_files(
             f"{source.raw_dir}: all {log.rows:,} rows have the same timestamp: no order in time; use "
             "--split hash"
         )
-    sizes, starts = cut_by_split(work, log, options, progress)
+    sizes, starts = cut_by_split(work, log, options, progress, source.whole_groups)
     for split in SPLITS:
         if not sizes[split]:
             raise DataError(
