@@ -160,6 +160,7 @@ def test_a_process_that_ends_for_good_is_one_line(ray_session, capfd):
     ("evaluated", "predicted"),
     [("with_plm", "without_plm"), pytest.param("without_plm", "with_plm", marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_scores(ray_session, capfd, ours, tmp_path, places, evaluated, predicted):
     dataset, plm = write_both(str(tmp_path / "prepared"))
     rows = dataset.read_split("test")

@@ -225,6 +225,7 @@ def test_another_model_than_the_saved_one_is_noticed(two_workers, config, kept, 
 
 
 @pytest.mark.parametrize(("micro_batch_size", "equal_in"), [(4, "rows"), (24, "rows"), (4, "tokens")])
+@pytest.mark.sampled(2)
 def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batch_size, equal_in):
     changed = replaced(
         config,
@@ -234,6 +235,7 @@ def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batc
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bart", "t5"])
+@pytest.mark.sampled(1)
 def test_next_token_and_denoising_losses_fall(config, tmp_path, family):
     plm = write_plm(str(tmp_path / family), family)
     build_token_table(Dataset.open(config.data.path), load_tokenizer(plm))  # T5 has a tokenizer of its own

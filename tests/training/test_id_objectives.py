@@ -76,6 +76,7 @@ def two_workers(config, tmp_path_factory):
 
 # Which value is hidden can't be learned here: the fields of these rows are independent
 @pytest.mark.parametrize("name", ["all with text", "replaced alone", "text with clicks"])
+@pytest.mark.sampled(1)
 def test_the_objective_is_learned(plain, name):
     losses = plain[name]
     assert len(losses) == STEPS
