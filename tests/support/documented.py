@@ -134,6 +134,7 @@ RUN_BY = {
     "clickprompt benchmark …": "tests/benchmark/test_measure.py",
     "clickprompt submit COMMAND --address http://HEAD:8265 …": _SUBMIT,
     "python -m clickprompt": _SUBMIT,
+    "python -m tests.support.kept_version": "tests/integration/test_upgrade.py",  # reads what it writes
     "clickprompt pretrain …": "block: pretrain --config",
     "clickprompt report RUN… [--out FILE.html]": "block: report runs/pretrain",
     **{f"clickprompt serve --run {run}": "tests/integration/test_serve.py" for run in ("served", "now")},
