@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES
 from clickprompt.errors import DataError
 
-__all__ = ["NULLS", "Column", "FieldSchema", "Frozen"]
+__all__ = ["NULLS", "Column", "FieldSchema", "Frozen", "VectorFile"]
 
 
 class Frozen(BaseModel):
@@ -59,6 +59,14 @@ def _texts_of(value: Any) -> Any:
 
 
 Column = Annotated[str, Field(min_length=1)]
+
+
+class VectorFile(Frozen):
+    """A file with a vector for each of a field's values, such as an image's by some other model."""
+
+    data: str = Field(description="file, folder or pattern, as for the log: Parquet, Delta or Iceberg")
+    key: Column = Field(description="its column with the field's values, each once")
+    column: Column = Field(description="its column of lists of numbers, all of one length")
 
 
 class FieldSchema(Frozen):
@@ -118,6 +126,13 @@ class FieldSchema(Frozen):
         le=MOST_VALUES,
         description=f"multi, each: values of a row that are taken, the first ones; default: {DEFAULT_VALUES}",
         exclude_if=lambda most: most is None,
+    )
+    # The default is left out, so that a schema without it keeps its fingerprint
+    vectors: VectorFile | None = Field(
+        default=None,
+        description="categorical: a given vector for each value, which CTR models read beside its embedding "
+        "(`ctr.vectors`) and which is never in the text: {data, key, column}",
+        exclude_if=lambda vectors: vectors is None,
     )
     # the default is left out, so that a schema without min_count keeps its fingerprint
     min_count: int = Field(
@@ -193,7 +208,7 @@ class FieldSchema(Frozen):
 
 
 _RULES = {
-    "categorical": ("type", "values", "remove", "max_characters"),
+    "categorical": ("type", "values", "remove", "max_characters", "vectors"),
     "numeric": ("edges", "round", "quantiles", "log"),
     "multi": ("separator", "take", "most"),
 }
