@@ -31,6 +31,7 @@ from clickprompt.data.sources.reading import (
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
 from clickprompt.data.text.template import stored_template
 from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.descriptions import text_column
 from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.instants import conflict, instants, unit_of
@@ -187,7 +188,7 @@ class Table(Source):
             name: column_kinds(
                 self._matching([table.data], table),
                 table,
-                [table.key, *(column for _, column in self._fields_of(name))],
+                [table.key, *(column for _, column in [*self._fields_of(name), *self._texts_of(name)])],
             )
             for name, table in self.schema.tables.items()
         }
@@ -214,11 +215,26 @@ class Table(Source):
         found = ((field, self.schema.table_of(field.column)) for field in self.schema.fields)
         return [(field, place[1]) for field, place in found if place and place[0] == table]
 
+    def _texts_of(self, table: str) -> list[tuple[FieldSchema, str]]:
+        """Return the descriptions of fields' values that a table has, as fields, and their columns there."""
+        found = []
+        for field in self.schema.fields:
+            place = field.text and self.schema.table_of(field.text.column)
+            if field.text and place and place[0] == table:
+                text = FieldSchema(name="text", column=place[1], max_characters=field.text.max_characters)
+                found.append((text.model_copy(update={"name": text_column(field.name)}), place[1]))
+        return found
+
     def tables(self) -> dict[str, pa.Table]:
-        rules = {rule.schema.name: rule for rule in self.rules()}
+        texts = [one for name in self.schema.tables for one in self._texts_of(name)]
+        rules = {rule.schema.name: rule for rule in [*self.rules(), *(FieldRule(one) for one, _ in texts)]}
         return {
             table_key(name): read_joined_table(
-                name, table, self._matching([table.data], table), self._fields_of(name), rules
+                name,
+                table,
+                self._matching([table.data], table),
+                [*self._fields_of(name), *self._texts_of(name)],
+                rules,
             )
             for name, table in self.schema.tables.items()
         }
