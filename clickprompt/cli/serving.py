@@ -35,6 +35,10 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="with onnx: the graph takes the log's columns instead of ids")
     ] = False,
+    texts: Annotated[
+        bool,
+        typer.Option("--texts", help="with embeddings: also the PLM's vectors of the values' texts"),
+    ] = False,
     data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
     to_hub: Annotated[
         str | None,
@@ -62,8 +66,10 @@ def export(
         if to in (EMBEDDINGS, ADAPTER):
             raise InputError(f"--push goes with models, and --format {to} has no model card; leave it out")
         token = hub_token(to_hub)
+    if texts and to != EMBEDDINGS:
+        raise InputError(f"--texts goes with --format {EMBEDDINGS}, not {to}; leave it out")
     if to == EMBEDDINGS and not raw:
-        result = export_embeddings(run, out, data)
+        result = export_embeddings(run, out, data, texts=texts)
         vectors = ", ".join(f"{result[of]['rows']:,} of {result[of]['field']}" for of in ("user", "item"))
         finish(as_json, result, f"vectors of {result['size']} numbers, {vectors}: {out}")
         return
