@@ -108,6 +108,7 @@ RUN_BY = {
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
     "clickprompt explain --run RUN": f"{_CLI} explain --run runs/dcnv2-0 --repeats 2",
     "clickprompt export --run RUN --format onnx --out FOLDER": "block: --format onnx --out",
+    "clickprompt export --run RUN --out FOLDER --push OWNER/NAME": "tests/export/test_hub.py",
     "clickprompt export --run RUN --format adapter --out FOLDER": "tests/runtime/train/test_lora.py",
     "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/finetune --out runs/weights; "
     f"{_CLI} export --run runs/finetune --format torch-export --out runs/graph",

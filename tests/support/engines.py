@@ -29,7 +29,7 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
 from clickprompt.training.probe import Probe
-from tests.support.in_process import InProcessValidation
+from tests.support.in_process import InProcessValidation, given_vectors_of
 from tests.support.workers import in_workers
 
 STEPS = 20
@@ -80,6 +80,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         history=dataset.history,
         numbers=dataset.numbers,
         multi=dataset.multi,
+        vectors=given_vectors_of(config, dataset),
     )
     objective = build_objective(model, stage)
     table = None
@@ -181,7 +182,12 @@ def record(
     train(built, collator, order, islice(batches, (until or steps) - resume), **options)
     text_size = collator.text_vectors and collator.text_vectors.size
     fresh = build_model(
-        config, dataset.field_sizes, objective=objective, text_size=text_size, history=dataset.history
+        config,
+        dataset.field_sizes,
+        objective=objective,
+        text_size=text_size,
+        history=dataset.history,
+        vectors=given_vectors_of(config, dataset),
     )
     for name, parameter in fresh.named_parameters():
         if stage.embedding_optimizer != "dense" and name in tables_of(fresh):

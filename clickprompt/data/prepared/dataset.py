@@ -7,6 +7,7 @@
   f_<name> int32 per field, `group` int64 if the log says which rows were shown together, v_<nn>_<nn> int32
   for a field's further values (config/multi.py), h_<nn> int32 for histories (history.py), n_<nn> int32 for
   numbers (config/numbers.py), and `importance` float32 if rows have weights.
+- vectors/<nn>.bin: given vectors of a field's values (data/prepared/given_vectors.py).
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
@@ -181,6 +182,11 @@ class Dataset:
         return tuple(self.manifest.get("numbers", ()))
 
     @property
+    def vectors(self) -> list[dict[str, Any]]:
+        """Return which fields' values have given vectors (given_vectors.py)."""
+        return self.manifest.get("vectors", [])
+
+    @property
     def id_columns(self) -> list[str]:
         """Return the columns that the CTR tower reads, C = F + V + N + K: values, history, numbers."""
         return [*self.value_columns, *self.history_columns, *number_columns(self.numbers)]
@@ -312,6 +318,7 @@ class Dataset:
         entries = [
             *self.manifest["fields"],
             *joined,
+            *self.vectors,
             *(shard for split in splits for shard in self._shards(split)),
         ]
         hashes = Hashes(self.uri, [entry["file"] for entry in entries])

@@ -28,6 +28,7 @@ from clickprompt.runtime.prepare.coded_log import (
     sample_users,
 )
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
+from clickprompt.runtime.prepare.given_vectors import measure_vectors, write_vectors
 from clickprompt.runtime.prepare.histories import check_history, find_histories
 from clickprompt.runtime.prepare.numbers import fit_scales, with_scales
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
@@ -198,6 +199,7 @@ def _write_files(
     """Write everything but the manifest, and return the manifest's content."""
     if source.remark:
         progress(f"note: {source.remark}")
+    given = measure_vectors(source)
     stage = storage.join(uri, _STAGE)
     tables = joined_tables(source)
     if "sample_users" in options and source.user not in {*source.fields, *tables}:
@@ -277,6 +279,8 @@ def _write_files(
         more["multi"] = [asdict(one) for one in multi]
     if scales:
         more["numbers"] = [*scales]
+    if given:
+        more["vectors"] = write_vectors(uri, given, described, progress)
     return {
         "format_version": FORMAT_VERSION,
         **more,

@@ -247,7 +247,7 @@ def _check_init(
             "ctr",
             earlier.ctr,
             config.ctr,
-            apart_from={"dropout", "embedding_dropout", "text_embeddings"},
+            apart_from={"dropout", "embedding_dropout", "text_embeddings", "vectors"},
         )
         before = _trained_on(what, info, config, dataset)
     if plm is None or info.plm is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.given_vectors import open_vectors
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.lengths import TextLengths
 from clickprompt.data.text.text_vectors import TextVectors
@@ -55,6 +56,11 @@ class TrainingRun:
     def text_size(self) -> int | None:
         """Return the size of the text vectors that the CTR tower reads, if any."""
         return None if self.text_vectors is None else self.text_vectors.size
+
+    @property
+    def vectors(self) -> dict[int, np.ndarray]:
+        """Return field → the given vectors of its values that the tower reads, mapped from their files."""
+        return {} if self.config.ctr.vectors == "none" else open_vectors(self.dataset)
 
     @property
     def reads_masks(self) -> bool:
