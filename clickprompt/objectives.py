@@ -192,7 +192,7 @@ class PretrainLoss(nn.Module):
                 batch.candidates_per_field,
                 batch.complete_fields,
             ),
-            self.model.ctr.embedding,
+            self.model.ctr.embedded,
         )
 
 

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from pyarrow import fs
 
+from tests.support.chosen import leave_the_rest_to_slow
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray collects metrics every 10 s: tests that wait for one would take as long.
 os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")
@@ -47,7 +49,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what uses the session's Ray `ray`, and what has none of NOT_UNIT `unit`, before -m chooses."""
+    """Mark what uses the session's Ray `ray`, what has none of NOT_UNIT `unit`, and what is left out of a
+    sample `slow`, before -m chooses.
+    """
+    leave_the_rest_to_slow(items)
     for item in items:
         if "ray_session" in item.fixturenames:
             item.add_marker("ray")

@@ -191,7 +191,8 @@ def test_what_runs_it_is_there(command):
             if block.runs_here
         )
     elif command.startswith("make ") and runs == ".ci/run":
-        assert f'"{command}"' in (ROOT / runs).read_text()
+        steps = re.findall(r"^step .*\bmake (.*)$", (ROOT / runs).read_text(), re.MULTILINE)
+        assert any(command.split()[1] in step.split() for step in steps)
     else:
         text = (ROOT / runs).read_text()
         benchmark = re.match(r"clickprompt benchmark ([\w-]+)", command)

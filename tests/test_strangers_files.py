@@ -190,6 +190,7 @@ def test_a_vocabulary_that_is_something_else(folders, tmp_path):
         "pretrain: 2024-99-99",
     ],
 )
+@pytest.mark.sampled(3)
 def test_yaml_that_stands_for_more(tmp_path, read, text):
     (tmp_path / "x.yaml").write_text(text)
     assert (refused(read, str(tmp_path / "x.yaml")) or "").count("x.yaml") == 1

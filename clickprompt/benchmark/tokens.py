@@ -30,6 +30,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import UNKNOWN, load_tokenizer, sentence
 from clickprompt.data.text.token_table import TokenTable
+from clickprompt.data.text.value_texts import ValueTexts
 from clickprompt.errors import RunError
 from clickprompt.io.progress import say
 
@@ -208,9 +209,9 @@ def _field_ids(dataset: Dataset, seed: int) -> list[np.ndarray]:
 
 def _sentences(dataset: Dataset, field_ids: Sequence[np.ndarray]) -> list[list[str]]:
     """Return the sentences of each batch; the vocabularies are read once."""
-    columns = []
+    columns, texts_of = [], ValueTexts(dataset)
     for field, numbers in enumerate(np.concatenate(field_ids).T):
-        values = dataset.vocabulary(field).column("value").take(numbers).to_pylist()
+        values = texts_of.of(field, dataset.vocabulary(field).column("value").take(numbers))
         columns.append([value if number else UNKNOWN for value, number in zip(values, numbers, strict=True)])
     texts = (sentence(dataset.field_names, values, dataset.template) for values in zip(*columns, strict=True))
     return [list(islice(texts, len(batch))) for batch in field_ids]

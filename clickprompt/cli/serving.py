@@ -35,7 +35,18 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="with onnx: the graph takes the log's columns instead of ids")
     ] = False,
+    texts: Annotated[
+        bool,
+        typer.Option("--texts", help="with embeddings: also the PLM's vectors of the values' texts"),
+    ] = False,
     data: Annotated[str | None, typer.Option(help="prepared dataset, if it has moved")] = None,
+    to_hub: Annotated[
+        str | None,
+        typer.Option("--push", metavar="REPO", help="push it to this repository of the Hugging Face Hub"),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="with --push: a new repository is public; default: private")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export what a server needs from a finetuned run: model, configuration, tokenizer and vocabulary,
@@ -43,12 +54,22 @@ def export(
     """
     from clickprompt.export.adapter import ADAPTER, export_adapter
     from clickprompt.export.embeddings import EMBEDDINGS, export_embeddings
+    from clickprompt.export.hub import hub_token, push
     from clickprompt.export.serving_folder import export_for_serving
 
     if not out:
         raise InputError("--out is missing: give the folder or URI to write")
+    if public and to_hub is None:
+        raise InputError("--public: nothing is pushed; give --push REPO with it, or leave it out")
+    token = ""
+    if to_hub is not None:
+        if to in (EMBEDDINGS, ADAPTER):
+            raise InputError(f"--push goes with models, and --format {to} has no model card; leave it out")
+        token = hub_token(to_hub)
+    if texts and to != EMBEDDINGS:
+        raise InputError(f"--texts goes with --format {EMBEDDINGS}, not {to}; leave it out")
     if to == EMBEDDINGS and not raw:
-        result = export_embeddings(run, out, data)
+        result = export_embeddings(run, out, data, texts=texts)
         vectors = ", ".join(f"{result[of]['rows']:,} of {result[of]['field']}" for of in ("user", "item"))
         finish(as_json, result, f"vectors of {result['size']} numbers, {vectors}: {out}")
         return
@@ -74,6 +95,9 @@ def export(
             f"{name} {figure['median']:.3f} (p99 {figure['p99']:.3f})" for name, figure in times.items()
         )
         lines.insert(1, f"ms per batch of {result['batch']}, one thread, median: {figures}")
+    if to_hub is not None:
+        result["hub"] = push(out, to_hub, token, public=public)
+        lines.append(f"pushed: {result['hub']['url']}")
     finish(as_json, result, "\n".join(lines))
 
 

@@ -85,6 +85,11 @@ class CTRConfig(Frozen):
         description="added: a value's embedding is the id's plus a linear map, one per field, of the value's "
         "text as the frozen PLM (plm.path) embeds it; for finetuning without the PLM",
     )
+    vectors: Literal["none", "added"] = Field(
+        default="added",
+        description="what becomes of vectors that the log gives a field's values, if it does (`vectors` in a "
+        "schema): added: a value's embedding is the id's plus a linear map of its vector",
+    )
     history: Literal["none", "mean", "din", "transformer"] = Field(
         default="mean",
         description="what becomes of a user's earlier items, if the dataset has them (`prepare --history`): "

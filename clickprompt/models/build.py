@@ -13,6 +13,7 @@ from clickprompt.config.sampling import shift_of_sample
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.ctr import CTRModel
+from clickprompt.models.given_vectors import Tables
 from clickprompt.models.id_heads import ReplacedHead, RestoringHead
 from clickprompt.models.layers import ALL_ROWS
 
@@ -33,6 +34,7 @@ def build_model(
     history: History | None = None,
     multi: Sequence[Multi] = (),
     numbers: Sequence[int] = (),
+    vectors: Tables | None = None,
     keep_negatives: float | None = None,
     labels: Sequence[str] = (),
 ) -> ClickPrompt:
@@ -50,6 +52,8 @@ def build_model(
     export never does (text_projection.py).
     history: that of the dataset's rows, if they have one; multi: its fields of several values;
     numbers: its fields whose numbers rows have.
+    vectors: field → those given for its values (given_vectors.py), if a training is to read them; an export
+    never does.
     keep_negatives: the share of the training rows without a click that were kept, if not all: the model's
     logits are then those of all rows.
     labels: those of the dataset beside the click, which finetuning learns as ctr.tasks says.
@@ -77,6 +81,7 @@ def build_model(
                 multi=multi,
                 numbers=numbers,
                 tasks=len(tasks),
+                vectors=vectors,
             )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
             or (baseline is not None and baseline.has_ctr)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clickprompt.config import MILLION, CTRConfig, History, Multi, multi_columns
 from clickprompt.models.backbones import get_backbone
+from clickprompt.models.given_vectors import GivenVectors, Tables
 from clickprompt.models.history import POOLINGS
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
 from clickprompt.models.numbers import EMBEDDERS
@@ -41,11 +42,13 @@ class CTRModel(nn.Module):
         multi: Sequence[Multi] = (),
         numbers: Sequence[int] = (),
         tasks: int = 0,
+        vectors: Tables | None = None,
     ) -> None:
         """table_rows: those of the tables that the model has (PackedEmbedding); text_size: H, if the values'
         texts are read, too (text_projection.py); history: that of the rows, if they have one; multi: the
         fields of which rows have several values; numbers: the fields whose numbers rows have
-        (config/numbers.py); tasks: T, the labels besides the click whose logits it gives.
+        (config/numbers.py); vectors: field → those given for its values, [N, H] (given_vectors.py), if the
+        tower is to read them; tasks: T, the labels besides the click whose logits it gives.
         """
         super().__init__()
         backbone = get_backbone(config.backbone)
@@ -65,6 +68,8 @@ class CTRModel(nn.Module):
         self.num_ids = self.num_values + len(items)
         self.numbers = EMBEDDERS[config.numeric](len(numbers), width, config) if self.number_fields else None
         self.text_projection = TextProjection(len(field_sizes), text_size, width) if text_size else None
+        columns = [*range(self.num_fields), *further, *items]
+        self.vectors = GivenVectors(vectors, columns, width) if vectors else None
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(self.num_fields + (self.history is not None), config)
         heads = TASK_HEADS[config.tasks] if prediction and tasks else None
@@ -103,9 +108,17 @@ class CTRModel(nn.Module):
         """Return one embedding per field, before any dropout: field_ids [B, C + K] → [B, F, d]."""
         return self._embedded(field_ids)[1]
 
+    def embedded(self, ids: Tensor, fields: Tensor) -> Tensor:
+        """Return the embeddings of ids of the given fields, both of any shape → [..., d]."""
+        embeddings = self.embedding(ids, fields)
+        return embeddings if self.vectors is None else self.vectors.of(embeddings, ids, fields)
+
     def _embedded(self, field_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings of all ids, [B, C, d], and of the fields, [B, F, d]."""
-        embeddings = self.embedding(field_ids[:, : self.num_ids])
+        ids = field_ids[:, : self.num_ids]
+        embeddings = self.embedding(ids)
+        if self.vectors is not None:
+            embeddings = self.vectors(embeddings, ids)
         return embeddings, self._with_numbers(self.of_fields(embeddings, field_ids), field_ids)
 
     def _with_numbers(self, field_embeddings: Tensor, field_ids: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ Shape legend: B rows, F fields, S tokens read, Q interaction_dim, H hidden size,
 d embedding size, M cells to be restored, C candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickprompt.models.layers import PackedEmbedding, linear
+from clickprompt.models.layers import linear
 
 __all__ = ["ReplacedHead", "RestoringHead", "mean_by_cell", "restoring_loss"]
 
@@ -63,13 +63,14 @@ def restoring_loss(
     log_q: Tensor,
     per_field: Sequence[int],
     candidates: tuple[Tensor, Tensor, Tensor, Sequence[int], Sequence[bool]],
-    embedding: PackedEmbedding,
+    embedding: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Return the summed cross entropy of M hidden ids, each among its field's candidates and itself:
 
         −log( e^{v·e_y − log Q_y} / (e^{v·e_y − log Q_y} + Σ_{c ≠ y} e^{v·e_c − log Q_c}) )
 
     vectors [M, d]; fields (ascending), true_ids, log_q [M]; per_field: how many are of each of the F fields.
+    embedding: ids and the field of each, [C] → [C, d].
     candidates: ids, fields (ascending), log Q, each [C]; how many are of each field; and whether they are all
     ids of the field, in order and with log Q 0. The host knows these numbers, so it waits for no device.
     """

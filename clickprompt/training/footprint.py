@@ -14,6 +14,7 @@ Lazy tables (training/lazy/embedding.py) take rows · (12 · width + 8) bytes fo
 step and position, whole on every worker. Of sharded ones (training/lazy/sharded.py) a worker has rows / N, of
 12 · width + 4 bytes each.
 
+Given vectors (`ctr.vectors`) take 2 bytes a number, whole on every worker, which are counted as weights.
 With `plm.master_weights` a trained bf16 weight takes 2 bytes, its gradient 4, its fp32 copy and moments 12.
 
 Copies are the larger of two moments of the backward pass:
@@ -180,8 +181,10 @@ def footprint(
     begin, end = _moments(
         model, config, zero_stage, whole, trained, largest, several=stage.micro_batches(num_workers) > 1
     )
+    given = model.ctr.vectors if model.ctr is not None else None
+    vectors = _bytes(one.table for one in given.of_field.values()) if given is not None else 0
     return Footprint(
-        weights=int(weights),
+        weights=int(weights) + vectors,
         gradients=int(gradients),
         optimizer=int(optimizer),
         lazy_tables=rows * of_row,

@@ -42,6 +42,7 @@ def test_every_variant_and_micro_batch_is_measured(config, monkeypatch, others):
     assert flops["dataset-vocabulary"] < flops["paper"]
 
 
+@pytest.mark.slow
 def test_the_settings_that_gpu_check_measures(config, monkeypatch):
     """The preset's tables are lazy, whose rows every step must announce."""
     preset = load_config(

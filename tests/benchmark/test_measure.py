@@ -34,6 +34,7 @@ class Probe:
         os._exit(9)
 
 
+@pytest.mark.slow
 def test_an_arm_lives_in_a_process_of_its_own_and_ends_with_its_context(capfd):
     with arm("probe", 1, Probe, 5) as probe:
         assert [probe.call("state"), probe.call("state")] == [(5, 1, 1), (5, 2, 1)]

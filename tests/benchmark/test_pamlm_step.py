@@ -27,6 +27,7 @@ def inputs(tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_command_prints_one_object_with_its_figures(inputs, monkeypatch, capfd):
     monkeypatch.setitem(
         BENCHMARKS, "pamlm-step", functools.partial(measure_pamlm_step, shapes={"tiny": TINY})

@@ -47,6 +47,7 @@ def test_command_prints_one_object_with_its_figures(dataset, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sampled(2)
 def test_arms_give_the_same_arrays(dataset, family):
     tokenizer = FAMILIES[family]()
     table = build_token_table(dataset, tokenizer)

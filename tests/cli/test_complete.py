@@ -42,6 +42,7 @@ def bash(line: str) -> list[str]:
         ("clickprompt config pretrain.lr.p", ["pretrain.lr.projector", "pretrain.lr.plm"]),
     ],
 )
+@pytest.mark.sampled(4)
 def test_bash(line, offered):
     assert bash(line) == offered
 

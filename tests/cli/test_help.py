@@ -91,6 +91,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize("arguments", ["--help", *(f"{name} -h" for name in COMMANDS), "--version"])
+@pytest.mark.sampled(6)
 def test_help_imports_nothing_heavy(arguments):
     program = (
         "import sys\nfrom clickprompt.cli.main import main\n"

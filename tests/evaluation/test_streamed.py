@@ -50,6 +50,7 @@ def write(dataset, folder):
 
 
 @pytest.mark.parametrize("at_once", [1, 500, 1 << 20])
+@pytest.mark.sampled(1)
 def test_equal_to_the_exact_figures_within_the_bounds(predicted, monkeypatch, at_once):
     dataset, folder = predicted
     exact = figures_of_files(folder, dataset, "test", SETTINGS)
@@ -117,6 +118,7 @@ def test_rankings_are_printed_and_compared(predicted):
 
 @pytest.mark.parametrize("limit", [5000, 4999])
 @pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.sampled(2)
 def test_where_all_rows_are_of_one_class_only_the_auc_is_undefined(tmp_path, monkeypatch, limit, label):
     dataset = write_dataset(str(tmp_path / "data"), other_rows=5000)
     for shard in dataset.manifest["shards"]["test"]:
@@ -174,6 +176,7 @@ def same_figures(found, exact):
 
 
 @pytest.mark.parametrize("limit", [5000, 4999])
+@pytest.mark.sampled(1)
 def test_predictions_of_other_rows_or_labels_are_refused(predicted, monkeypatch, limit):
     dataset, folder = predicted
     monkeypatch.setattr(figures, "EXACT_ROWS", limit)

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from clickprompt.cli.main import main
+from clickprompt.data.text.template import encode, load_tokenizer
 from clickprompt.export.embeddings import export_embeddings
 from clickprompt.io import storage
+from tests.support.described import shown, write_described
 from tests.support.finetuned import write_run
 from tests.support.tiny import write_both
 
@@ -46,6 +48,49 @@ def test_a_value_has_the_vector_that_the_model_looks_up(prepared, tmp_path, caps
             looked_up = model.ctr.embedding(field_ids)[:, field]
         np.testing.assert_array_equal(np.array(rows["vector"].to_pylist(), np.float32), looked_up.numpy())
         assert len(np.unique(looked_up.numpy(), axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize("objective", ["with_plm", "pretrain"])
+def test_a_value_s_text_as_the_trained_plm_embeds_it(tmp_path, capsys, objective):
+    """Of an item it is its title, if it has one."""
+    described = write_described(str(tmp_path / "described"))
+    dataset, plm = described
+    run, out = str(tmp_path / "run"), str(tmp_path / "vectors")
+    model: Any = write_run(run, described, objective=objective)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", "--run", run, "--format", "embeddings", "--texts", "--out", out, "--json"])
+    assert stopped.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["size"], result["text_size"]) == (8, 32)
+    tokenizer = load_tokenizer(plm)
+    for role, text_of in (("user", str), ("item", shown)):
+        rows = pq.read_table(os.path.join(out, f"{role}.parquet"))
+        assert rows.column_names == ["id", "value", "train_count", "vector", "text_vector"]
+        assert len(rows) == dataset.field_sizes[dataset.field_names.index(result[role]["field"])] - 1
+        for row in rows.slice(0, 6).to_pylist():
+            [tokens] = encode(tokenizer, [text_of(row["value"])], special_tokens=True)
+            ids = torch.tensor([tokens])
+            with torch.no_grad():
+                states = model.plm.eval()(ids, torch.ones_like(ids))[0]
+            mean = sum(states) / len(states)
+            expected = mean / sum(x * x for x in mean) ** 0.5
+            np.testing.assert_allclose(row["text_vector"], expected.numpy(), atol=1e-3)
+
+
+def test_texts_that_cannot_be_embedded_are_one_line(prepared, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    write_run(run, prepared)
+    for form, said in (
+        ("embeddings", "has no language model, which --texts asks"),
+        ("onnx", "--texts goes with --format embeddings, not onnx"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["export", "--run", run, "--format", form, "--texts", "--out", str(tmp_path / "new")])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+        assert not os.path.exists(tmp_path / "new")
 
 
 def test_a_place_anywhere(prepared, place, tmp_path):

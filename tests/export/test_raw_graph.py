@@ -85,6 +85,7 @@ small = np.array([0.0, 1e-3, 0.25, 0.5, 1.0, 7.999, 8.0, 1000.0, -0.3, -8.0, -9.
     ],
     ids=lambda found: str(found)[:40],
 )
+@pytest.mark.sampled(4)
 def test_numeric_fields_at_the_ends_of_their_buckets(tmp_path, schema, values, edges):
     check(
         transform_of(Number=({"kind": "numeric", **schema}, pa.array(values), ("float",), edges)),

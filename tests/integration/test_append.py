@@ -127,6 +127,7 @@ class Naive:
 
 
 @pytest.mark.parametrize("seed", range(9))
+@pytest.mark.sampled(3)
 def test_batches_one_after_another_equal_pandas(tmp_path, seed):
     draw = random.Random(seed)
     frame, schema = random_log(seed)

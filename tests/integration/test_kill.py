@@ -23,7 +23,7 @@ from tests.support.raw_movielens import ratings, write_1m
 from tests.support.tiny import tiny_config, write_both
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
-STEPS = 30
+STEPS = 16
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -39,7 +39,7 @@ def test_a_killed_command_continues(tmp_path):
     dataset, plm = write_both(str(tmp_path))
     config = str(tmp_path / "run.yaml")
     settings = tiny_config(
-        dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=1
+        dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=2
     )
     storage.write_bytes(config, dump_config(settings).encode())
     killed = str(tmp_path / "killed")
@@ -50,7 +50,7 @@ def test_a_killed_command_continues(tmp_path):
     started = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    for left in psutil.wait_procs(started, timeout=30)[1]:  # what Ray hasn't ended by itself
+    for left in psutil.wait_procs(started, timeout=10)[1]:  # what Ray hasn't ended by itself
         left.kill()
     assert not os.path.exists(os.path.join(killed, "result.json")), "it was over before it was killed"
     # Half a checkpoint, as a kill during an upload leaves it, is ignored

@@ -26,6 +26,7 @@ from tests.support.random_tables import SMALL, as_fields, random_log, write
 
 
 @pytest.mark.parametrize("seed", range(50))
+@pytest.mark.sampled(12)
 def test_a_random_table_equals_pandas(tmp_path, seed):
     frame, schema = random_log(seed)
     splits, values = naive_prepare(as_fields(frame), k_core=schema["k_core"])

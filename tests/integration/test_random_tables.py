@@ -23,6 +23,7 @@ FAST, ALL = 40, 1000
 
 
 @pytest.mark.parametrize("seed", range(FAST))
+@pytest.mark.sampled(10)
 def test_a_random_log_equals_pandas(tmp_path, seed):
     check(tmp_path, seed)
 

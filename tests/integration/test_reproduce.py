@@ -178,6 +178,7 @@ def test_what_fails_at_once_is_a_marked_cell_and_nothing_starts_from_it(made, tm
 
 
 @pytest.mark.parametrize("table", ["table-6", "table-7", "table-8"])
+@pytest.mark.sampled(1)
 def test_tables_of_other_kinds(made, tmp_path, capsys, table):
     result, _ = reproduced(capsys, made, tmp_path, table=table)
     again, told = reproduced(capsys, made, tmp_path, table=table)

@@ -139,6 +139,7 @@ def test_evaluation_reads_the_export_where_it_lies(config, dense, sharded):
         assert os.path.realpath(path) in maps.read()
 
 
+@pytest.mark.slow
 def test_one_worker_continues_what_two_began(ray_session, config, dense, runs):
     run = str(runs / "continued")
     settings = replaced(config, {**TWO, "finetune.init": dense["pretrain"]["run"]})

@@ -24,7 +24,7 @@ def dataset(tmp_path_factory):
         pytest.param(2, 0, marks=pytest.mark.slow),
         pytest.param(3, 0, marks=pytest.mark.slow),
         (3, 37),
-        (2, 45),
+        pytest.param(2, 45, marks=pytest.mark.slow),
     ],
 )
 def test_stream_equals_the_plan(ray_session, dataset, num_workers, start_step):

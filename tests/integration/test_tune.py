@@ -39,7 +39,8 @@ def sweep(config, run, space, **changes):
 
 
 def test_each_pretraining_once(ray_session, config, tmp_path, capfd):
-    space = {"prompt.num_prompts": [1], "finetune.lr.plm": [0, "1e-3"]}
+    config = replaced(config, {"finetune.with_plm": False})
+    space = {"prompt.num_prompts": [1], "finetune.lr.ctr": [1e-2, "1e-3"]}
     run = str(tmp_path / "tune")
     result = sweep(config, run, space)
     assert list(result["pretrains"]) == ["pretrain-00"], "not one per point"
@@ -53,13 +54,13 @@ def test_each_pretraining_once(ray_session, config, tmp_path, capfd):
     )
 
     table = pq.read_table(os.path.join(run, "trials.parquet")).to_pylist()
-    assert {(row["prompt.num_prompts"], row["finetune.lr.plm"]) for row in table} == {
-        (k, rate) for k in (1,) for rate in (0.0, 1e-3)
+    assert {(row["prompt.num_prompts"], row["finetune.lr.ctr"]) for row in table} == {
+        (k, rate) for k in (1,) for rate in (1e-2, 1e-3)
     }
     for row in table:
         export = storage.read_json(os.path.join(run, row["run"], "export", "export.json"))["config"]
         assert export["prompt"]["num_prompts"] == row["prompt.num_prompts"]
-        assert export["finetune"]["lr"]["plm"] == row["finetune.lr.plm"]
+        assert export["finetune"]["lr"]["ctr"] == row["finetune.lr.ctr"]
         assert export["finetune"]["init"] == os.path.join(run, row["pretrain"])
         pretrained = storage.read_json(os.path.join(run, row["pretrain"], "export", "export.json"))["config"]
         assert pretrained["prompt"]["num_prompts"] == row["prompt.num_prompts"]

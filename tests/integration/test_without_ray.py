@@ -19,6 +19,7 @@ from tests.support.finetuned import write_run
 from tests.support.folders import files_below
 from tests.support.own_process import run_without_ray
 from tests.support.random_tables import SMALL, random_log, write
+from tests.support.raw_mind import write_mind
 from tests.support.tiny import write_both, write_plm
 
 pytestmark = pytest.mark.ray
@@ -120,6 +121,7 @@ def test_data(ray_session, capfd, ours, tmp_path, places, seed):
     storage.copy_tree(places[0], places[1])
     write(raw, frame.iloc[half:], schema, kind="csv" if seed == 1 else "parquet", files=2, first=2)
     toys = write_toys(str(tmp_path / "toys"))
+    mind = write_mind(str(tmp_path / "mind"), requests=60)
     plm = write_plm(str(tmp_path / "plm"))
     results, files = same_on_ray(
         capfd,
@@ -130,6 +132,7 @@ def test_data(ray_session, capfd, ours, tmp_path, places, seed):
             ["prepare", path, "--out", f"{places[0]}/sampled", "--split", "hash", "--sample-users", "0.7"],
             ["prepare", "amazon-toys", "--raw", toys, "--out", f"{places[0]}/toys"],
             ["prepare", path, "--out", f"{places[0]}/grown", "--append"],
+            ["prepare", "mind", "--raw", mind, "--out", f"{places[0]}/mind", "--history", "3"],
             ["tokenize", f"{places[0]}/data", "--plm", plm],
         ],
         places,
@@ -139,7 +142,7 @@ def test_data(ray_session, capfd, ours, tmp_path, places, seed):
     assert dropped["repeats_dropped"] > 0
     assert dropped["k_core_dropped"] > 0
     assert any(name.endswith("tokens.bin") for name in files)
-    assert sum(name.endswith("manifest.json") for name in files) == 4
+    assert sum(name.endswith("manifest.json") for name in files) == 5
 
 
 def test_a_process_that_ends_for_good_is_one_line(ray_session, capfd):
@@ -157,6 +160,7 @@ def test_a_process_that_ends_for_good_is_one_line(ray_session, capfd):
     ("evaluated", "predicted"),
     [("with_plm", "without_plm"), pytest.param("without_plm", "with_plm", marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_scores(ray_session, capfd, ours, tmp_path, places, evaluated, predicted):
     dataset, plm = write_both(str(tmp_path / "prepared"))
     rows = dataset.read_split("test")

@@ -36,6 +36,7 @@ def shaken(model):
 @pytest.mark.parametrize("depth", ["layerwise", "input"])
 @pytest.mark.parametrize("last_layer", ["full", "targets"])
 @pytest.mark.parametrize("family", MASKED)
+@pytest.mark.sampled
 def test_logit_is_yes_less_no_at_the_clicks_mask(save_tiny, tokens, family, last_layer, depth, tied) -> None:
     path = save_tiny(family, tie_word_embeddings=tied)
     settings = config_of(path, f"plm.last_layer={last_layer}", f"prompt.prompt_depth={depth}")

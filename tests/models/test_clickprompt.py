@@ -210,6 +210,7 @@ def test_the_four_variants_of_table_5_are_config_values(config, tokens, with_pro
 @pytest.mark.parametrize(
     ("depth", "injection"), [("layerwise", "hidden"), ("layerwise", "key_value"), ("input", "hidden")]
 )
+@pytest.mark.sampled
 def test_every_family_trains_in_every_objective(save_tiny, tokens, family, depth, injection) -> None:
     """Eq. 6–9 end to end: each parameter gets a gradient, the export's tensors rebuild the model, BART's tied
     tables are stored once.

@@ -49,12 +49,14 @@ EACH = [
 
 
 @pytest.mark.parametrize("case", EACH)
+@pytest.mark.sampled(2)
 def test_an_objective_is_one_graph(config, case):
     objective, batch = objective_and_batch(config, *CASES[case])
     assert_graphs(objective, [(batch,)], 1)
 
 
 @pytest.mark.parametrize("backbone", sorted(backbones.BACKBONES))
+@pytest.mark.sampled(3)
 def test_a_backbone_is_one_graph(config, backbone):
     objective, batch = objective_and_batch(config, "without_plm", {"ctr.backbone": backbone})
     assert_graphs(objective, [(batch,)], 1)
@@ -67,6 +69,7 @@ SLOW = [
 
 
 @pytest.mark.parametrize("variant", ["bert", *SLOW])
+@pytest.mark.slow
 def test_two_graphs_do_for_texts_of_all_widths(save_tiny, tokens, variant):
     """With dropout: the same numbers are drawn. A CPU's dropout is an operator of its own."""
     bert = ("hidden_dropout_prob", "attention_probs_dropout_prob")

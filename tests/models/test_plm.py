@@ -144,6 +144,7 @@ def assert_equals_naive(
 @every_variant
 @attentions
 @pytest.mark.parametrize("lengths", [[9, 9, 9], SHORT_PADDING], ids=["unpadded", "padded"])
+@pytest.mark.sampled
 def test_naive_without_prompts_is_hugging_face(tiny, tokens, variant, attention, lengths) -> None:
     model = plain_model(tiny(variant), attention).double().eval()
     input_ids, attention_mask = tokens(lengths)
@@ -157,6 +158,7 @@ def test_naive_without_prompts_is_hugging_face(tiny, tokens, variant, attention,
 @pytest.mark.parametrize("variant", ["gpt2", "llama", "llama-grouped", "qwen2", "qwen3"])
 @attentions
 @paddings
+@pytest.mark.sampled
 def test_naive_keys_and_values_are_hugging_faces_cache(tiny, tokens, variant, attention, padding) -> None:
     """A decoder's cache of K positions, with the text's positions counted from 0, is the same thing."""
     model = plain_model(tiny(variant), attention).double().eval()
@@ -193,6 +195,7 @@ def test_every_family_is_tested() -> None:
 @attentions
 @paddings
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.sampled
 def test_hidden_prompts_equal_concatenation(load, tokens, variant, attention, padding, checkpointing) -> None:
     assert_equals_naive(
         load(variant, attention, checkpointing), load(variant, attention), tokens, LENGTHS[padding]
@@ -202,6 +205,7 @@ def test_hidden_prompts_equal_concatenation(load, tokens, variant, attention, pa
 @every_variant
 @attentions
 @paddings
+@pytest.mark.sampled
 def test_key_value_prompts_equal_concatenation(load, tokens, variant, attention, padding) -> None:
     plm = load(variant, attention, True, KEY_VALUE)
     assert_equals_naive(
@@ -212,6 +216,7 @@ def test_key_value_prompts_equal_concatenation(load, tokens, variant, attention,
 @every_variant
 @attentions
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.sampled
 def test_input_prompts_are_embeddings_before_the_text(
     tiny, load, tokens, variant, attention, checkpointing
 ) -> None:
@@ -281,6 +286,7 @@ def test_prompts_are_at_position_0_of_any_rotary_embedding(save_tiny, tokens, ro
 
 @every_variant
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.sampled
 def test_checkpointing_computes_every_layer_again(load, tokens, variant, checkpointing) -> None:
     """So that the cases above that are called checkpointing are."""
     plm = load(variant, "sdpa", checkpointing)
@@ -318,6 +324,7 @@ def test_the_decoder_reads_another_text_than_the_encoder(load, tokens, variant) 
     [("sdpa", None), ("sdpa", KEY_VALUE), ("sdpa", INPUT_ONLY), ("eager", None), ("eager", KEY_VALUE)],
     ids=["sdpa-hidden", "sdpa-key_value", "sdpa-input", "eager-hidden", "eager-key_value"],
 )
+@pytest.mark.sampled
 def test_rows_do_not_depend_on_the_padding_of_their_batch(load, tokens, variant, attention, prompt) -> None:
     """A row alone (unpadded: where a causal mask could be left to the kernel), in a padded batch, and in that
     batch padded further.
@@ -343,6 +350,7 @@ def test_rows_do_not_depend_on_the_padding_of_their_batch(load, tokens, variant,
 @every_variant
 @attentions
 @paddings
+@pytest.mark.sampled
 def test_without_prompts_it_is_the_plain_model(tiny, tokens, variant, attention, padding) -> None:
     plm = load_plm(
         PLMConfig(path=tiny(variant), attn_implementation=attention), NO_PROMPTS, lm_head=False
@@ -361,6 +369,7 @@ def test_without_prompts_it_is_the_plain_model(tiny, tokens, variant, attention,
 @some_variants
 @attentions
 @pytest.mark.parametrize("prompt", [None, KEY_VALUE, INPUT_ONLY], ids=["hidden", "key_value", "input"])
+@pytest.mark.sampled
 def test_a_plm_built_for_prompts_runs_without_them(load, tokens, variant, attention, prompt) -> None:
     input_ids, attention_mask = tokens(SHORT_PADDING)
     text = attention_mask.bool()
@@ -461,6 +470,7 @@ def test_no_target_leaves_zero_gradients(tiny, tokens) -> None:
 
 @some_variants
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.sampled
 def test_forward_passes_before_a_backward_do_not_mix(load, tokens, variant, checkpointing) -> None:
     """Two micro-batches forward, an evaluation in between, then both backward: as if each had been alone."""
     plm = load(variant, "sdpa", checkpointing)
@@ -548,6 +558,7 @@ def test_num_layers_keeps_the_first_layers_of_each_stack(tiny, variant) -> None:
 
 
 @every_variant
+@pytest.mark.sampled(5)
 def test_config_dict_rebuilds_the_architecture(tiny, tokens, variant) -> None:
     config = PLMConfig(path=tiny(variant), num_layers=2, attn_implementation="eager")
     plm = load_plm(config).eval()
@@ -566,6 +577,7 @@ def test_config_dict_rebuilds_the_architecture(tiny, tokens, variant) -> None:
 
 
 @every_variant
+@pytest.mark.sampled(4)
 def test_random_init_reads_no_weights_and_follows_the_seed(save_tiny, variant) -> None:
     path = save_tiny(variant)
     trained = load_plm(PLMConfig(path=path)).backbone.get_input_embeddings().weight
@@ -758,6 +770,7 @@ def test_hub_name_out_of_reach_is_refused(monkeypatch, tmp_path) -> None:
 
 
 @every_variant
+@pytest.mark.sampled(4)
 def test_text_longer_than_the_position_table_is_refused(tiny, tokens, variant) -> None:
     """Layer-wise prompts take no position; prompts before the first layer do."""
     layerwise = load_plm(PLMConfig(path=tiny(variant)), PromptConfig(num_prompts=K), lm_head=False)

@@ -87,6 +87,7 @@ def note_widths(plm):
 @pytest.mark.parametrize("depth", PROMPTS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.sampled
 def test_states_at_targets_and_gradients_are_those_of_the_whole_layer(
     tiny, tokens, variant, depth, padding, attention
 ):
@@ -114,6 +115,7 @@ def test_states_at_targets_and_gradients_are_those_of_the_whole_layer(
 
 @pytest.mark.parametrize("variant", ["bert", "modernbert", "gpt2", "llama", "bart"])
 @pytest.mark.parametrize("depth", PROMPTS)
+@pytest.mark.sampled
 def test_recomputation_changes_nothing(tiny, tokens, depth, variant):
     """Two forward passes before the backward passes: nothing is kept on modules."""
     input_ids, attention_mask = tokens(PADDINGS["padded"])
@@ -144,6 +146,7 @@ def test_a_batch_without_targets_gives_zero_gradients(tiny, tokens):
 
 @pytest.mark.parametrize("variant", CHOOSING)
 @pytest.mark.parametrize("depth", PROMPTS)
+@pytest.mark.sampled
 def test_the_state_that_a_click_is_read_from(tiny, tokens, variant, depth):
     """One position of each row, as pooling by the first or last token and click_text read it."""
     input_ids, attention_mask = tokens(PADDINGS["padded"])

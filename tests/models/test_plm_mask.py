@@ -33,6 +33,7 @@ class Operators(TorchDispatchMode):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.sampled
 def test_prompts_are_put_before_a_mask_once(tiny, tokens, variant, attention):
     plm = load_plm(PLMConfig(path=tiny(variant), attn_implementation=attention), PromptConfig(num_prompts=2))
     layers, width = plm.prompt_shape

@@ -66,6 +66,7 @@ def expected(run, prepared) -> np.ndarray:
     return logits
 
 
+@pytest.mark.sampled(3)
 def test_of_a_run_and_of_its_folder_for_a_server(run, raw, expected, tmp_path):
     served = str(tmp_path / "served")
     export_for_serving(run, served)

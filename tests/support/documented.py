@@ -108,6 +108,7 @@ RUN_BY = {
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
     "clickprompt explain --run RUN": f"{_CLI} explain --run runs/dcnv2-0 --repeats 2",
     "clickprompt export --run RUN --format onnx --out FOLDER": "block: --format onnx --out",
+    "clickprompt export --run RUN --out FOLDER --push OWNER/NAME": "tests/export/test_hub.py",
     "clickprompt export --run RUN --format adapter --out FOLDER": "tests/runtime/train/test_lora.py",
     "clickprompt export --run URI --out URI": f"{_CLI} export --run runs/finetune --out runs/weights; "
     f"{_CLI} export --run runs/finetune --format torch-export --out runs/graph",
@@ -126,6 +127,7 @@ RUN_BY = {
     "clickprompt prepare SOURCE --raw DIR --out URI": "block: prepare movielens-1m",
     "clickprompt prepare … --check": "block: --check",
     'clickprompt prepare --multi "Film genre"': "tests/runtime/prepare/test_multi.py",
+    "clickprompt prepare mind --raw MIND --out runs/mind --history 20": "tests/runtime/train/test_mind.py",
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",
@@ -133,6 +135,7 @@ RUN_BY = {
     "clickprompt benchmark …": "tests/benchmark/test_measure.py",
     "clickprompt submit COMMAND --address http://HEAD:8265 …": _SUBMIT,
     "python -m clickprompt": _SUBMIT,
+    "python -m tests.support.kept_version": "tests/integration/test_upgrade.py",  # reads what it writes
     "clickprompt pretrain …": "block: pretrain --config",
     "clickprompt report RUN… [--out FILE.html]": "block: report runs/pretrain",
     **{f"clickprompt serve --run {run}": "tests/integration/test_serve.py" for run in ("served", "now")},

@@ -29,7 +29,7 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
 from clickprompt.training.probe import Probe
-from tests.support.in_process import InProcessValidation
+from tests.support.in_process import InProcessValidation, given_vectors_of
 from tests.support.workers import in_workers
 
 STEPS = 20
@@ -81,6 +81,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         numbers=dataset.numbers,
         multi=dataset.multi,
         labels=dataset.labels,
+        vectors=given_vectors_of(config, dataset),
     )
     objective = build_objective(model, stage)
     table = None
@@ -189,6 +190,7 @@ def record(
         text_size=text_size,
         history=dataset.history,
         labels=dataset.labels,
+        vectors=given_vectors_of(config, dataset),
     )
     for name, parameter in fresh.named_parameters():
         if stage.embedding_optimizer != "dense" and name in tables_of(fresh):

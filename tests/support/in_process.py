@@ -5,11 +5,16 @@ used as late as ever.
 import torch
 
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.given_vectors import open_vectors
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import load_matching
 from clickprompt.objectives import model_inputs
 from clickprompt.training.engine import all_reduce_sum
+
+
+def given_vectors_of(config, dataset):
+    return {} if config.ctr.vectors == "none" else open_vectors(dataset)
 
 
 class InProcessValidation:
@@ -27,6 +32,7 @@ class InProcessValidation:
             multi=dataset.multi,
             numbers=dataset.numbers,
             labels=dataset.labels,
+            vectors=given_vectors_of(config, dataset),
         )
 
     def begin(self, step):

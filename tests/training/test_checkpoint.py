@@ -31,9 +31,9 @@ def test_one_worker_hashes_and_tells_the_others(tmp_path):
     run = str(tmp_path / "run")
     write_checkpoint(run, 5, tmp_path)
     newest = write_checkpoint(run, 10, tmp_path)
-    found = in_workers(_look, 3, run)
-    assert [one["checkpoint"] for one in found] == [newest] * 3
-    assert [len(one["hashed"]) for one in found] == [2, 0, 0]
+    found = in_workers(_look, 2, run)
+    assert [one["checkpoint"] for one in found] == [newest] * 2
+    assert [len(one["hashed"]) for one in found] == [2, 0]
 
 
 def _look(rank: int, num_workers: int, run: str) -> dict:

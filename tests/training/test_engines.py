@@ -106,7 +106,7 @@ def two_workers(config, kept):
     return Curves(config, 2, cases)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", some(ENGINES, "torch", "2", "3"))
 def test_two_workers_equal_one_plain_process(two_workers, plain, engine):
     assert two_workers[engine] + two_workers[f"{engine}, on"] == pytest.approx(plain[:10], rel=1e-5)
 
@@ -160,28 +160,27 @@ def test_finetuning_and_its_validation_with_divided_parameters(two_workers, conf
     )
 
 
+@pytest.mark.parametrize("workers", some([2, 3], 2))  # three processes more take seconds to start
 @pytest.mark.parametrize(
     "engines", [("torch", "2", "3"), pytest.param(("0", "1"), marks=pytest.mark.slow)], ids="-".join
 )
-def test_two_then_one_then_three_workers_equal_the_undisturbed_run(
-    two_workers, config, plain, kept, tmp_path, engines
+def test_two_then_one_then_so_many_workers_equal_the_undisturbed_run(
+    two_workers, config, plain, kept, tmp_path, engines, workers
 ):
     for engine in engines:
         two_workers[engine]
     for engine in engines:  # what one worker writes next would overwrite what the other tests began from
-        shutil.copytree(kept[engine], f"{kept[engine]}-one")
-    one = {engine: Case(engine, resume=5, until=15, keep=f"{kept[engine]}-one") for engine in engines}
+        shutil.copytree(kept[engine], tmp_path / engine)
+    one = {engine: Case(engine, resume=5, until=15, keep=str(tmp_path / engine)) for engine in engines}
     ones = distributed(config, 1, one)
-    thirds = {"pretrain.micro_batch_size": 8}
-    three = {
-        engine: Case(engine, changes=thirds, resume=15, keep=f"{kept[engine]}-one") for engine in engines
-    }
-    threes = distributed(config, 3, three)
+    parts = {"pretrain.micro_batch_size": 24 // workers}
+    last = {engine: Case(engine, changes=parts, resume=15, keep=str(tmp_path / engine)) for engine in engines}
+    lasts = distributed(config, workers, last)
     for engine in engines:
-        assert ones[engine] + threes[engine] == pytest.approx(plain[5:], rel=1e-5), engine
+        assert ones[engine] + lasts[engine] == pytest.approx(plain[5:], rel=1e-5), engine
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", some(ENGINES, "torch", "3"))
 def test_exported_weights_are_whole_and_those_of_the_checkpoint(two_workers, config, kept, engine):
     """Written by two workers, read by one plain process."""
     two_workers[f"{engine}, on"]
@@ -225,6 +224,7 @@ def test_another_model_than_the_saved_one_is_noticed(two_workers, config, kept, 
 
 
 @pytest.mark.parametrize(("micro_batch_size", "equal_in"), [(4, "rows"), (24, "rows"), (4, "tokens")])
+@pytest.mark.sampled(2)
 def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batch_size, equal_in):
     changed = replaced(
         config,
@@ -234,6 +234,7 @@ def test_loss_curve_does_not_depend_on_the_micro_batch(config, plain, micro_batc
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bart", "t5"])
+@pytest.mark.sampled(1)
 def test_next_token_and_denoising_losses_fall(config, tmp_path, family):
     plm = write_plm(str(tmp_path / family), family)
     build_token_table(Dataset.open(config.data.path), load_tokenizer(plm))  # T5 has a tokenizer of its own

@@ -43,6 +43,7 @@ def test_the_waits_are_seen():
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.sampled(6)
 def test_both_passes_need_no_values(config, case):
     """On the meta device tensors have shapes only: whoever asks for a value gets an error."""
     objective, batch = objective_and_batch(config, *CASES[case])
@@ -102,6 +103,7 @@ def _count_synchronize(_, config, out):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_no_step_of_deepspeed_synchronises(config, tmp_path):
     """Its throughput timer does from the third step on, unless it is switched off."""
     mp.spawn(_count_synchronize, (config, str(tmp_path / "counts.json")), nprocs=1)

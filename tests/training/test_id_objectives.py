@@ -3,6 +3,7 @@ workers give one plain process's losses, also across a restart.
 """
 
 import itertools
+from functools import cache
 
 import pytest
 
@@ -56,10 +57,14 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(config):
-    return {
-        name: losses_of(replaced(config, changes), objective=objective)
-        for name, (objective, changes) in OBJECTIVES.items()
-    }
+    """name → one process's losses, `plain(name)`."""
+
+    @cache
+    def of(name):
+        objective, changes = OBJECTIVES[name]
+        return losses_of(replaced(config, changes), objective=objective)
+
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +81,20 @@ def two_workers(config, tmp_path_factory):
 
 # Which value is hidden can't be learned here: the fields of these rows are independent
 @pytest.mark.parametrize("name", ["all with text", "replaced alone", "text with clicks"])
+@pytest.mark.sampled(1)
 def test_the_objective_is_learned(plain, name):
-    losses = plain[name]
+    losses = plain(name)
     assert len(losses) == STEPS
     assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
 
 
-# Each objective by two of them, and each of them with two objectives
+# Each objective, and each of them
 CHOSEN = [
-    ("all with text", "torch"),
     ("all with text", "3"),
     ("replaced alone", "2, lazy"),
-    ("replaced alone", "torch, sharded"),
     ("masked alone", "torch, lazy"),
-    ("masked alone", "2"),
     ("text with clicks", "torch, sharded"),
-    ("text with clicks", "3"),
-    ("clicks by the LM head", "2, lazy"),
     ("clicks by the LM head", "2"),
-    ("clicks by the LM head of a frozen PLM", "torch, lazy"),
     ("clicks by the LM head of a frozen PLM", "torch"),
 ]
 
@@ -102,4 +102,4 @@ CHOSEN = [
 @pytest.mark.parametrize(("name", "engine"), some(itertools.product(OBJECTIVES, ENGINES), *CHOSEN))
 def test_two_workers_with_a_restart_equal_one_plain_process(two_workers, plain, name, engine):
     found = two_workers[f"{name}, {engine}"] + two_workers[f"{name}, {engine}, on"]
-    assert found == pytest.approx(plain[name][:10], rel=1e-5)
+    assert found == pytest.approx(plain(name)[:10], rel=1e-5)

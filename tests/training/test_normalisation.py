@@ -164,6 +164,7 @@ def two_workers(config, tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.sampled(6)
 def test_gradient_does_not_depend_on_the_cut(config, two_workers, case):
     whole = gradients(config, case, ROWS)
     assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())

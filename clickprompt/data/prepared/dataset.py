@@ -8,6 +8,7 @@
   for a field's further values (config/multi.py), h_<nn> int32 for histories (history.py), n_<nn> int32 for
   numbers (config/numbers.py), `importance` float32 if rows have weights, and label_<name> int8 for further
   labels (config/tasks.py).
+- vectors/<nn>.bin: given vectors of a field's values (data/prepared/given_vectors.py).
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
 - v<n>-<random>/: version n's vocab/, and the <split>/ of the rows that version n adds to version n − 1
@@ -132,13 +133,9 @@ class Dataset:
 
         The other splits stay whole, and so does the vocabulary. Raises DataError if no row is left.
         """
-        counts = np.array(
-            [
-                int((labelled_draws(self._row_ids(index), seed) < share).sum())
-                for index in range(len(self.row_group_counts("train")))
-            ],
-            dtype=np.int64,
-        )
+        groups = range(len(self.row_group_counts("train")))
+        kept = [int((labelled_draws(self._row_ids(index), seed) < share).sum()) for index in groups]
+        counts = np.array(kept, dtype=np.int64)
         if not counts.sum():
             raise DataError(
                 f"{self.uri}: finetune.label_share={share:g} leaves none of {self.counts['train']:,} "
@@ -180,6 +177,11 @@ class Dataset:
     def numbers(self) -> tuple[int, ...]:
         """Return the fields whose numbers rows have (config/numbers.py)."""
         return tuple(self.manifest.get("numbers", ()))
+
+    @property
+    def vectors(self) -> list[dict[str, Any]]:
+        """Return which fields' values have given vectors (given_vectors.py)."""
+        return self.manifest.get("vectors", [])
 
     @property
     def id_columns(self) -> list[str]:
@@ -318,6 +320,7 @@ class Dataset:
         entries = [
             *self.manifest["fields"],
             *joined,
+            *self.vectors,
             *(shard for split in splits for shard in self._shards(split)),
         ]
         hashes = Hashes(self.uri, [entry["file"] for entry in entries])

@@ -22,6 +22,11 @@ class _Field(_File):
     size: PositiveInt
 
 
+class _Vectors(_File):
+    field: NonNegativeInt
+    size: PositiveInt
+
+
 class _Shard(_File):
     row_groups: list[NonNegativeInt]
 
@@ -55,6 +60,7 @@ class _Manifest(BaseModel):
     history: _History | None = None
     multi: list[dict[str, int]] | None = None
     labels: list[_Label] = []
+    vectors: list[_Vectors] = []
     grouped: bool = False
     weighted: bool = False
     template: str = ""
@@ -101,5 +107,5 @@ def check_manifest(where: str, manifest: dict[str, Any]) -> None:
         if found.counts[split] and not any(sum(shard.row_groups) for shard in found.shards[split]):
             raise DataError(f"{where}: shards.{split} has no rows; run clickprompt prepare again")
     shards = [shard for of_split in found.shards.values() for shard in of_split]
-    for entry in (*found.fields, *shards, *found.transform.tables.values()):
+    for entry in (*found.fields, *shards, *found.vectors, *found.transform.tables.values()):
         storage.inside(where, entry.file)

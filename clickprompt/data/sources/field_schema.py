@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from clickprompt.config.multi import DEFAULT_VALUES, MOST_VALUES
 from clickprompt.errors import DataError
 
-__all__ = ["NULLS", "Column", "FieldSchema", "Frozen"]
+__all__ = ["NULLS", "Column", "FieldSchema", "Frozen", "TextRule", "VectorFile"]
 
 
 class Frozen(BaseModel):
@@ -60,6 +60,23 @@ def _texts_of(value: Any) -> Any:
 
 
 Column = Annotated[str, Field(min_length=1)]
+
+
+class VectorFile(Frozen):
+    """A file with a vector for each of a field's values, such as an image's by some other model."""
+
+    data: str = Field(description="file, folder or pattern, as for the log: Parquet, Delta or Iceberg")
+    key: Column = Field(description="its column with the field's values, each once")
+    column: Column = Field(description="its column of lists of numbers, all of one length")
+
+
+class TextRule(Frozen):
+    """What stands in the text in a value's place: a joined table's description of it."""
+
+    column: Annotated[Column, Field(description="table.column of a table joined on the field's own column")]
+    max_characters: int | None = Field(
+        default=None, ge=1, description="length at which longer text is cut; default: none"
+    )
 
 
 class FieldSchema(Frozen):
@@ -120,6 +137,20 @@ class FieldSchema(Frozen):
         description=f"multi, each: values of a row that are taken, the first ones; default: {DEFAULT_VALUES}",
         exclude_if=lambda most: most is None,
     )
+    # The default is left out, so that a schema without it keeps its fingerprint
+    vectors: VectorFile | None = Field(
+        default=None,
+        description="categorical: a given vector for each value, which CTR models read beside its embedding "
+        "(`ctr.vectors`) and which is never in the text: {data, key, column}",
+        exclude_if=lambda vectors: vectors is None,
+    )
+    # The default is left out, so that a schema without it keeps its fingerprint
+    text: TextRule | None = Field(
+        default=None,
+        description="categorical: what stands in the text in the value's place, such as `items.title`, while "
+        "the id stays the value's; {column, max_characters} cuts it; a value without one stands there itself",
+        exclude_if=lambda text: text is None,
+    )
     # the default is left out, so that a schema without min_count keeps its fingerprint
     min_count: int = Field(
         default=1,
@@ -143,6 +174,11 @@ class FieldSchema(Frozen):
                 "on one line"
             )
         return name.strip()
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _column_alone(cls, text: Any) -> Any:
+        return {"column": text} if isinstance(text, str) else text
 
     @field_validator("remove")
     @classmethod
@@ -194,7 +230,7 @@ class FieldSchema(Frozen):
 
 
 _RULES = {
-    "categorical": ("type", "values", "remove", "max_characters"),
+    "categorical": ("type", "values", "remove", "max_characters", "vectors", "text"),
     "numeric": ("edges", "round", "quantiles", "log"),
     "multi": ("separator", "take", "most"),
 }

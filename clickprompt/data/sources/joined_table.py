@@ -16,7 +16,26 @@ from clickprompt.data.transform.columns import BadValue
 from clickprompt.data.transform.row_transform import KEY, FieldRule, field_texts, key_texts
 from clickprompt.errors import DataError
 
-__all__ = ["read_joined_table"]
+__all__ = ["Places", "check_key", "read_joined_table"]
+
+
+class Places:
+    """Where the rows of files that are read one after the other stand."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[FilePart, int]] = []
+        self._ends: list[int] = []
+
+    def add(self, part: FilePart, first: int, rows: int) -> None:
+        """Add a piece of `rows` rows, the first of which is `first` of its part."""
+        self._parts.append((part, first))
+        self._ends.append(rows + (self._ends[-1] if self._ends else 0))
+
+    def __call__(self, index: int) -> str:
+        """Return the place of a row in words."""
+        piece = int(np.searchsorted(self._ends, index, side="right"))
+        part, first = self._parts[piece]
+        return part.place(first + index - (self._ends[piece - 1] if piece else 0))
 
 
 def read_joined_table(
@@ -32,13 +51,13 @@ def read_joined_table(
     """
     columns = list(dict.fromkeys([table.key, *(column for _, column in fields)]))
     pieces: list[pa.Table] = []
-    places: list[tuple[FilePart, int]] = []
+    places = Places()
     for file in files:
         for part in file_parts(file, file_format(table)):
             rows = 0
             for piece in read_rows(part, columns, file_format(table)):
                 pieces.append(_texts(piece, table, fields, rules, part, rows))
-                places.append((part, rows))
+                places.add(part, rows, len(piece))
                 rows += len(piece)
     if not pieces:
         raise DataError(
@@ -46,14 +65,7 @@ def read_joined_table(
         )
     whole = pa.concat_tables(pieces).combine_chunks()
     key = whole.column(KEY).combine_chunks()
-    ends = np.cumsum([len(piece) for piece in pieces])
-
-    def place(index: int) -> str:
-        piece = int(np.searchsorted(ends, index, side="right"))
-        part, first = places[piece]
-        return part.place(first + index - int(ends[piece] - len(pieces[piece])))
-
-    _check_key(key, table.key, place)
+    check_key(key, table.key, places)
     return pa.table({KEY: key, **{field.name: whole.column(field.name) for field, _ in fields}})
 
 
@@ -81,7 +93,7 @@ def _texts(
     return pa.table(made)
 
 
-def _check_key(key: pa.Array, name: str, place: Callable[[int], str]) -> None:
+def check_key(key: pa.Array, name: str, place: Callable[[int], str]) -> None:
     """Raise DataError for a row without a key, and for a key that comes twice."""
     if key.null_count:
         raise DataError(

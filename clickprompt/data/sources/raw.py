@@ -128,7 +128,8 @@ class Source(ABC):
     multi: tuple[str, ...] = ()  # those of them whose values all count (`take: each`)
     history: int | None = None  # default number of a user's earlier rows that each row knows
     history_column: HistoryColumn | None = None  # the log's own, instead
-    history_of: str = "clicks"  # which of them: clicks, or all
+    # which of them: clicks, or all; "column": those of the log's own column, if any are asked for
+    history_of: str = "clicks"
     keep_negatives: float | None = None  # default share of the training rows without a click
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str
@@ -141,6 +142,8 @@ class Source(ABC):
     remark: str = ""  # what a user of the prepared dataset should know
     tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
     grouped: bool = False  # whether its rows say which of them were shown together
+    # whether those rows, which the log has one after the other in one part, all go to the same split
+    whole_groups: bool = False
     weighted: bool = False  # whether its rows say how much they count
     labels: tuple[str, ...] = ()  # names of further labels, beside the click
     # whether the vocabulary has every value of the tables, or only those of rows that the log refers to
@@ -226,6 +229,10 @@ class Source(ABC):
         some = copy.copy(self)
         some.multi = tuple(names)
         return some
+
+    def with_history(self, length: int) -> "Source":
+        """Return the log with its own histories of this length, if it has a column of them (`history_of`)."""
+        return self
 
     @classmethod
     def item_fields(cls) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ To add one, write a class like those in movielens.py and add a line here.
 from clickprompt.data.sources.amazon import AmazonToys, AmazonToys2023
 from clickprompt.data.sources.bookcrossing import BookCrossing
 from clickprompt.data.sources.goodreads import GoodReads
+from clickprompt.data.sources.mind import Mind
 from clickprompt.data.sources.movielens import MovieLens1M, MovieLens100K
 from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.table import Table
@@ -17,7 +18,7 @@ _SCHEMA = (".yaml", ".yml")
 
 SOURCES: dict[str, type[Source]] = {
     source.name: source
-    for source in (AmazonToys, AmazonToys2023, BookCrossing, GoodReads, MovieLens1M, MovieLens100K)
+    for source in (AmazonToys, AmazonToys2023, BookCrossing, GoodReads, Mind, MovieLens1M, MovieLens100K)
 }
 
 

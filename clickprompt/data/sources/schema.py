@@ -233,6 +233,8 @@ class TableSchema(FileOptions):
                     f"field {field.name}: learned is for numbers of the log, and {field.column} is a "
                     "table's; leave learned out, or write the number into the log"
                 )
+        for field in self.fields:
+            self._check_text(field)
         if isinstance(self.history, HistoryColumn):
             if self.history_of != "clicks":
                 raise ValueError("history_of: a column of the log says itself what is in it; leave it out")
@@ -271,6 +273,28 @@ class TableSchema(FileOptions):
             raise ValueError(
                 f"keep_negatives={self.keep_negatives:g} with labels: rows left out by their click are no "
                 "sample for another label, whose probabilities couldn't be corrected; give one of them"
+            )
+
+    def _check_text(self, field: FieldSchema) -> None:
+        """Raise ValueError if a field's values have no descriptions where its `text` says."""
+        if field.text is None:
+            return
+        place = self.table_of(field.text.column)
+        if place is None:
+            raise ValueError(
+                f"field {field.name}: text={field.text.column} is no column of a table; name one of tables, "
+                "as table.column"
+            )
+        table = self.tables[place[0]]
+        if (table.on or table.key) != field.column:
+            raise ValueError(
+                f"field {field.name}: text is what the table {place[0]} has for {table.on or table.key}, and "
+                f"the field's column is {field.column}; give a table joined on that"
+            )
+        if field.values or field.remove or field.max_characters:
+            raise ValueError(
+                f"field {field.name}: with text its values are compared with a table's keys; leave values, "
+                "remove and max_characters out (text takes {column, max_characters})"
             )
 
     def table_of(self, column: str) -> tuple[str, str] | None:

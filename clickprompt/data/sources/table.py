@@ -15,15 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.config import SPLITS, number_columns
+from clickprompt.data.sources.column_kinds import column_kinds
 from clickprompt.data.sources.file_options import file_format, nulls_of
 from clickprompt.data.sources.further_labels import further_labels, never_occurred
+from clickprompt.data.sources.given_vectors import GivenVectors, check_vector_columns
 from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.joined_table import read_joined_table
 from clickprompt.data.sources.raw import Example, Findings, LogRows, RawPart, Source, table_key
 from clickprompt.data.sources.reading import (
     DataFile,
     FilePart,
-    file_columns,
     file_parts,
     find_files,
     read_rows,
@@ -31,11 +32,12 @@ from clickprompt.data.sources.reading import (
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
 from clickprompt.data.text.template import stored_template
 from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.descriptions import text_column
 from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
-from clickprompt.data.transform.values import hashes, kind_of, labels, numbers, row_weights, texts
+from clickprompt.data.transform.values import hashes, labels, numbers, row_weights, texts
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
@@ -102,7 +104,19 @@ class Table(Source):
     def raw_files(self) -> dict[str, int]:
         files = self._files()
         self._rules = self._rules_of(files)
-        return {file.uri: file.size for file in files} | self.table_files()
+        given = self.vectors()
+        for one in given:
+            check_vector_columns(one.file, one.files)
+        of_vectors = {file.uri: file.size for one in given for file in one.files}
+        return {file.uri: file.size for file in files} | of_vectors | self.table_files()
+
+    def vectors(self) -> list[GivenVectors]:
+        """Return the vectors that the log gives its fields' values."""
+        return [
+            GivenVectors(number, rule, tuple(self._matching([rule.schema.vectors.data], FileOptions())))
+            for number, rule in enumerate(self.rules())
+            if rule.schema.vectors is not None
+        ]
 
     def table_files(self) -> dict[str, int]:
         return {
@@ -171,12 +185,12 @@ class Table(Source):
 
     def _rules_of(self, files: Sequence[DataFile]) -> list[FieldRule]:
         """Check all files' columns. Raises DataError if a file lacks one, or one differs in kind."""
-        kinds = self._kinds(files, self.schema, self._columns())
+        kinds = column_kinds(files, self.schema, self._columns(), self.schema.explode)
         tables = {
-            name: self._kinds(
+            name: column_kinds(
                 self._matching([table.data], table),
                 table,
-                [table.key, *(column for _, column in self._fields_of(name))],
+                [table.key, *(column for _, column in [*self._fields_of(name), *self._texts_of(name)])],
             )
             for name, table in self.schema.tables.items()
         }
@@ -194,31 +208,6 @@ class Table(Source):
             )
         return rules
 
-    def _kinds(
-        self, files: Sequence[DataFile], options: FileOptions, wanted: Sequence[str]
-    ) -> dict[str, dict[str, str]]:
-        """Return column → kind of its type (values.py) → a file in which it has that kind."""
-        found: dict[str, dict[str, str]] = {name: {} for name in wanted}
-        explode = self.schema.explode if options is self.schema else None
-        for file in files:
-            columns = file_columns(file, file_format(options))
-            if columns is None:
-                continue
-            for name in wanted:
-                if explode and explode.into and name in explode.into:
-                    found[name].setdefault("text", file.uri)
-                    continue
-                if name not in columns:
-                    names = ", ".join(map(str, columns))[:300]
-                    raise DataError(
-                        f"{file.uri}: has no column {name!r}, which the schema names; it has {names}"
-                    )
-                type_ = columns[name]
-                if explode and name in explode.columns and pa.types.is_list(type_):
-                    type_ = type_.value_type
-                found[name].setdefault(kind_of(type_), file.uri)
-        return found
-
     def _on(self, table: str) -> str:
         joined = self.schema.tables[table]
         return joined.on or joined.key
@@ -228,11 +217,26 @@ class Table(Source):
         found = ((field, self.schema.table_of(field.column)) for field in self.schema.fields)
         return [(field, place[1]) for field, place in found if place and place[0] == table]
 
+    def _texts_of(self, table: str) -> list[tuple[FieldSchema, str]]:
+        """Return the descriptions of fields' values that a table has, as fields, and their columns there."""
+        found = []
+        for field in self.schema.fields:
+            place = field.text and self.schema.table_of(field.text.column)
+            if field.text and place and place[0] == table:
+                text = FieldSchema(name="text", column=place[1], max_characters=field.text.max_characters)
+                found.append((text.model_copy(update={"name": text_column(field.name)}), place[1]))
+        return found
+
     def tables(self) -> dict[str, pa.Table]:
-        rules = {rule.schema.name: rule for rule in self.rules()}
+        texts = [one for name in self.schema.tables for one in self._texts_of(name)]
+        rules = {rule.schema.name: rule for rule in [*self.rules(), *(FieldRule(one) for one, _ in texts)]}
         return {
             table_key(name): read_joined_table(
-                name, table, self._matching([table.data], table), self._fields_of(name), rules
+                name,
+                table,
+                self._matching([table.data], table),
+                [*self._fields_of(name), *self._texts_of(name)],
+                rules,
             )
             for name, table in self.schema.tables.items()
         }

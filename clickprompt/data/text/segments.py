@@ -25,6 +25,7 @@ from clickprompt.data.text.template import (
     sentence,
     tokenizer_json,
 )
+from clickprompt.data.text.value_texts import ValueTexts
 from clickprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SegmentEncoder:
         separator.
         """
         self.separated = separated
-        self._dataset = dataset
+        self._dataset, self._texts = dataset, ValueTexts(dataset)
         # A pattern may leave fields out
         self._first = next(
             field for field, name in enumerate(dataset.field_names) if field_template(name, dataset.template)
@@ -74,7 +75,7 @@ class SegmentEncoder:
         """Encode the segments of the values in one piece of the field's vocabulary
         (`Dataset.vocabulary_pieces`).
         """
-        values = self._dataset.vocabulary_piece(field, piece).column("value").to_pylist()
+        values = self._texts.of(field, self._dataset.vocabulary_piece(field, piece).column("value"))
         if piece == 0:
             values[0] = UNKNOWN
         parts = [
@@ -139,10 +140,12 @@ def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Segm
     rows = dataset.read_row_groups("train", [0]).slice(0, _SAMPLED_ROWS)
     real = np.stack([rows.column(column).to_numpy() for column in dataset.columns], axis=1)
     field_ids = np.concatenate([np.zeros_like(drawn[:1]), drawn, real])
-    columns = []
+    columns, texts_of = [], ValueTexts(dataset)
     for field in range(len(dataset.columns)):
-        vocabulary = dataset.vocabulary(field).column("value")
-        columns.append([vocabulary[int(i)].as_py() if i else UNKNOWN for i in field_ids[:, field]])
+        values = texts_of.of(field, dataset.vocabulary(field).column("value").take(field_ids[:, field]))
+        columns.append(
+            [value if i else UNKNOWN for value, i in zip(values, field_ids[:, field], strict=True)]
+        )
     texts = [sentence(dataset.field_names, values, dataset.template) for values in zip(*columns, strict=True)]
     failed = None
     for separated in (True, False):

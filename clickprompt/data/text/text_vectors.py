@@ -19,6 +19,7 @@ import numpy as np
 
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.mapped import mapped_folder
+from clickprompt.data.text.value_texts import ValueTexts
 from clickprompt.errors import DataError, MissingTextVectorsError
 from clickprompt.io import storage
 from clickprompt.io.folders import new_folder
@@ -112,9 +113,10 @@ def write_text_vectors(
 
 def _texts(dataset: Dataset) -> Iterator[list[str]]:
     """Yield the values' texts in chunks, in the order of the vectors; that of id 0 is empty."""
+    texts = ValueTexts(dataset)
     for field in range(len(dataset.columns)):
         for piece in range(dataset.vocabulary_pieces(field)):
-            values = dataset.vocabulary_piece(field, piece).column("value").to_pylist()
+            values = texts.of(field, dataset.vocabulary_piece(field, piece).column("value"))
             if piece == 0:
                 values[0] = ""
             for start in range(0, len(values), _CHUNK):

@@ -12,7 +12,7 @@ Shape legend: B rows, F fields, V values of a vocabulary.
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from clickprompt.data.sources.schema import Explode, FieldSchema, FileOptions
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, significant
 from clickprompt.data.transform.columns import BadValue, refuse
+from clickprompt.data.transform.descriptions import KEY, described
 from clickprompt.data.transform.history_lists import newest_items
 from clickprompt.data.transform.multi import apart, in_places, together
 from clickprompt.data.transform.standard import Scale, standardised
@@ -58,9 +59,6 @@ HISTORY = "history"
 
 _BETWEEN_ITEMS = "|"
 
-KEY = "\tkey"
-"""a table's column with its keys; no field can have the name"""
-
 NUMBERS = frozenset({"integer", "float", "decimal"})
 
 _SIGNIFICANT = 5
@@ -89,6 +87,11 @@ class FieldRule:
         has nothing but numbers.
         """
         return self.schema.type == "integer" or (bool(self.kinds) and {*self.kinds} <= NUMBERS)
+
+    @property
+    def text_table(self) -> str | None:
+        """Return the table with the descriptions of the values, if they have some."""
+        return self.schema.text and self.schema.text.column.partition(".")[0]
 
     @property
     def column(self) -> str:
@@ -193,6 +196,8 @@ class Transformed:
     """[B, N] int64: ids of the items of what the user did before, newest first, 0 for none"""
     numbers: np.ndarray | None = None
     """[B, K] int64: numbers of fields, standardised (standard.py)"""
+    descriptions: Mapping[int, pa.Array] = field(default_factory=dict)
+    """field → [B] strings that stand in the text in its values' place (descriptions.py)"""
 
     @property
     def all_ids(self) -> np.ndarray:
@@ -206,7 +211,7 @@ class Transformed:
 
     def shown(self, field: int) -> pa.Array:
         """Return [B] strings as they stand in the sentence, of a field with one value."""
-        return self.texts[field].fill_null(UNKNOWN)
+        return self.descriptions.get(field, self.texts[field]).fill_null(UNKNOWN)
 
 
 class RowTransform:
@@ -333,7 +338,13 @@ class RowTransform:
         learned = [(columns[rule.column], rule.scale) for rule in self.rules if rule.scale]
         scaled = [standardised(numbers(column, nulls), scale) for column, scale in learned]
         of_further, of_numbers = (np.stack(part, axis=1) if part else None for part in (further, scaled))
-        return Transformed(found, np.stack(ids, axis=1), of_further, history, of_numbers)
+        descriptions = {
+            number: described(found[number], self.tables[rule.text_table], rule.schema.name)
+            for number, rule in enumerate(self.rules)
+            if rule.text_table is not None
+        }
+        all_ids = np.stack(ids, axis=1), of_further, history, of_numbers
+        return Transformed(found, *all_ids, descriptions)
 
     def _history_ids(self, column: pa.Array, nulls: Sequence[str]) -> np.ndarray:
         """Return [B, N] ids of each row's N newest items."""

@@ -56,7 +56,7 @@ _SHOWN = {
 }
 
 
-_FEW_HAVE = ("further", "numbers", "labels")  # left out of a plan that has none
+_FEW_HAVE = ("further", "numbers", "vectors", "labels")  # left out of a plan that has none
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Sizes:
     """fields whose numbers rows have"""
     labels: int = 0
     """besides the click"""
+    vectors: tuple[tuple[int, int, int], ...] = ()
+    """fields whose values have vectors that the model reads, how many values, and the size of a vector"""
 
     @property
     def field_sizes(self) -> list[int]:
@@ -128,6 +130,9 @@ def size_training(
             history=History(0, sizes.history) if sizes.history else None,
             numbers=range(sizes.numbers),
             labels=[str(number) for number in range(sizes.labels)],
+            vectors={
+                field: torch.empty(values, size, dtype=torch.float16) for field, values, size in sizes.vectors
+            },
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
@@ -243,10 +248,13 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
         where += ", changed as given"
     tokens, tokens_from = _tokens(config, stage, dataset, given["tokens"])
     history = dataset.history.length if dataset is not None and dataset.history else 0
-    columns = {"history": history}
+    columns: dict[str, Any] = {"history": history}
     if dataset is not None:
         columns |= {"further": len(multi_columns(dataset.multi)), "numbers": len(dataset.numbers)}
         columns["labels"] = len(dataset.labels)
+    if dataset is not None and config.ctr.vectors != "none":
+        found_vectors = ((entry["field"], entry["size"]) for entry in dataset.vectors)
+        columns["vectors"] = tuple((field, dataset.field_sizes[field], size) for field, size in found_vectors)
     return Sizes(**found, tokens=tokens, known_from=where, tokens_from=tokens_from, **columns)  # pyright: ignore[reportArgumentType]
 
 

@@ -160,6 +160,11 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
             f"{uri}: has a field with learned: true, which --append can't go on with; prepare all raw files "
             "in a new place"
         )
+    if dataset.vectors:
+        raise InputError(
+            f"{uri}: has a field with vectors, which --append can't go on with; prepare all raw files in a "
+            "new place"
+        )
     if "sample_users" in manifest["options"]:
         raise InputError(
             f"{uri}: holds a sample of the users, which --append can't go on with; prepare all raw files in "

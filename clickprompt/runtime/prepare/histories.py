@@ -58,7 +58,11 @@ def check_history(source: Source, length: int, events: str) -> None:
     """Raise InputError for histories that this log can't have."""
     if not 1 <= length <= MOST_HISTORY:
         raise InputError(f"history={length}: give a number of rows from 1 to {MOST_HISTORY}, or leave it out")
-    if events not in EVENTS:
+    if source.history_of == "column" and events != "column":
+        raise InputError(
+            f"history_of={events!r}: {source.name} has a column of histories, which is taken; leave it out"
+        )
+    if events not in (*EVENTS, source.history_of):
         raise InputError(f"history_of={events!r} is unknown; known: {', '.join(EVENTS)}")
     if any(rule.column == HISTORY for rule in source.rules()):
         raise InputError(f"history={length}: a field's column is called {HISTORY}, too; rename the column")

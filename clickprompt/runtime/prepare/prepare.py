@@ -28,6 +28,7 @@ from clickprompt.runtime.prepare.coded_log import (
     sample_users,
 )
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
+from clickprompt.runtime.prepare.given_vectors import measure_vectors, write_vectors
 from clickprompt.runtime.prepare.histories import check_history, find_histories
 from clickprompt.runtime.prepare.labels import check_labels, say_labels
 from clickprompt.runtime.prepare.numbers import fit_scales, with_scales
@@ -138,6 +139,7 @@ def prepare(
     if history is not None:
         options |= {"history": history, "history_of": history_of or source.history_of}
         check_history(source, history, options["history_of"])
+        source = source.with_history(history)
     elif history_of is not None:
         raise InputError(f"history_of={history_of}: there is no history; give its length as history, too")
     keep_negatives = source.keep_negatives if keep_negatives is None else keep_negatives
@@ -203,6 +205,7 @@ def _write_files(
     """Write everything but the manifest, and return the manifest's content."""
     if source.remark:
         progress(f"note: {source.remark}")
+    given = measure_vectors(source)
     stage = storage.join(uri, _STAGE)
     tables = joined_tables(source)
     if "sample_users" in options and source.user not in {*source.fields, *tables}:
@@ -236,7 +239,7 @@ def _write_files(
             f"{source.raw_dir}: all {log.rows:,} rows have the same timestamp: no order in time; use "
             "--split hash"
         )
-    sizes, starts = cut_by_split(work, log, options, progress)
+    sizes, starts = cut_by_split(work, log, options, progress, source.whole_groups)
     for split in SPLITS:
         if not sizes[split]:
             raise DataError(
@@ -287,6 +290,8 @@ def _write_files(
         more["multi"] = [asdict(one) for one in multi]
     if scales:
         more["numbers"] = [*scales]
+    if given:
+        more["vectors"] = write_vectors(uri, given, described, progress)
     return {
         "format_version": FORMAT_VERSION,
         **more,

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.data.transform.standard import Scale
+from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
@@ -35,16 +37,62 @@ class WrittenShards(NamedTuple):
 
 
 def cut_by_split(
-    work: FanOut, log: CodedLog, options: dict[str, Any], progress: Callable[[str], None]
+    work: FanOut,
+    log: CodedLog,
+    options: dict[str, Any],
+    progress: Callable[[str], None],
+    whole_groups: bool = False,
 ) -> tuple[dict[str, int], list[tuple[int, int]]]:
-    """Return the rows per split, and the (split_key, row_id) where valid and test begin."""
+    """Return the rows per split, and the (split_key, row_id) where valid and test begin.
+
+    whole_groups: no split begins within a group, whose rows have the same split_key.
+    """
     sizes = _column_sizes(work, log) if options["split"] == "column" else split_sizes(log.rows)
+    ends = (sizes["train"], sizes["train"] + sizes["valid"])
+    starts = [_kth(work, log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
+    if whole_groups:
+        sizes, starts = _before_groups(work, log, sizes, starts)
     progress(
         f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / "
         f"{sizes['test']:,}"
     )
-    ends = (sizes["train"], sizes["train"] + sizes["valid"])
-    return sizes, [_kth(work, log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
+    return sizes, starts
+
+
+def _before_groups(
+    work: FanOut, log: CodedLog, sizes: dict[str, int], starts: list[tuple[int, int]]
+) -> tuple[dict[str, int], list[tuple[int, int]]]:
+    """Return sizes and starts of splits that begin where the groups do that they begin in."""
+    moved, begins = [], []
+    for key, row_id in starts:
+        found = work.in_turn(_group_before, ((file, row_id) for file in log.files))
+        [(rows, first)] = [one for one in found if one]
+        moved.append(rows)
+        begins.append((key, first))
+    valid, test = moved
+    whole = {
+        "train": sizes["train"] - valid,
+        "valid": sizes["valid"] + valid - test,
+        "test": sizes["test"] + test,
+    }
+    if empty := next((split for split in SPLITS if not whole[split]), None):
+        raise DataError(
+            f"the {empty} split is empty: rows that were shown together stay together, and the {log.rows:,} "
+            "rows are of too few requests; give more of the log"
+        )
+    return whole, begins
+
+
+def _group_before(file: str, row_id: int) -> tuple[int, int] | None:
+    """Return how many rows of its group are before a row, and the row_id of the group's first one; None if
+    the row is not in the file.
+    """
+    rows, groups = staging.read_columns(file, "row_id", "group")
+    place = int(np.searchsorted(rows, row_id))
+    if place == len(rows) or rows[place] != row_id:
+        return None
+    same = np.flatnonzero(groups[: place + 1] == groups[place])
+    return len(same) - 1, int(rows[same[0]])
 
 
 def count_rows(

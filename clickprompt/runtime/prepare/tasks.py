@@ -136,19 +136,14 @@ def encode_file(
         codes = {name: np.where(code < 0, ends[name], code) for name, code in codes.items()}
         matched[:] = True
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
+    hashed = rows.column("group").to_numpy() if source.whole_groups else row_id
     key = (
-        _hash(_SPLIT, options["seed"], row_id)
+        _hash(_SPLIT, options["seed"], hashed)
         if options["split"] == "hash"
         else rows.column("timestamp").to_numpy()
     )
-    table = pa.table(
-        {
-            "row_id": row_id,
-            "label": rows.column("label"),
-            "timestamp": rows.column("timestamp"),
-            "split_key": key,
-        }
-    )
+    given = {name: rows.column(name) for name in ("label", "timestamp")}
+    table = pa.table({"row_id": row_id, **given, "split_key": key})
     for name in (*_OF_ROWS, *number_columns(source.learned), *label_columns(source.labels)):
         if name in rows.column_names:
             table = table.append_column(name, rows.column(name))

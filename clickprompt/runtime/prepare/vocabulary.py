@@ -16,6 +16,7 @@ from clickprompt.data.prepared.schemas import vocabulary_schema
 from clickprompt.data.sources.raw import Source, log_column_of, table_key
 from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, quantile_edges
+from clickprompt.data.transform.descriptions import text_column
 from clickprompt.data.transform.row_transform import KEY, FieldRule
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare.column_tasks import (
@@ -227,8 +228,10 @@ def write_transform(
     See data/transform/row_transform.py.
     """
     joined = {}
-    for number, table in enumerate(dict.fromkeys(rule.table for rule in rules if rule.table is not None)):
+    wanted = [table for rule in rules for table in (rule.table, rule.text_table) if table is not None]
+    for number, table in enumerate(dict.fromkeys(wanted)):
         fields = [rule.schema.name for rule in rules if rule.table == table]
+        fields += [text_column(rule.schema.name) for rule in rules if rule.text_table == table]
         rows = tables[table_key(table)].select([KEY, *fields])
         rows = rows.filter(rows.column(KEY).is_valid())
         joined[table] = write_parquet(uri, f"tables/{number:02d}.parquet", rows, _VALUES_PER_PIECE)

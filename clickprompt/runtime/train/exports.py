@@ -10,6 +10,7 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.export.format import publish, write_export
 from clickprompt.export.model_card import write_card
 from clickprompt.io import storage
+from clickprompt.models import given_vectors
 from clickprompt.models.text_projection import fold
 from clickprompt.runtime.train.training_run import TrainingRun
 from clickprompt.training.averaging import mean_with, steps_before, write_snapshot
@@ -43,6 +44,7 @@ class Exports:
         vectors = self._training.text_vectors
         if vectors is not None:
             fold(weights, vectors.vectors, self._training.dataset.field_sizes)
+        given_vectors.fold(weights, self._training.vectors, self._training.dataset.field_sizes)
         storage.patiently(
             lambda: write_export(
                 self.final if final else self.at(step),

@@ -222,7 +222,7 @@ def _check_init(
             "ctr",
             earlier.ctr,
             config.ctr,
-            apart_from={"dropout", "embedding_dropout", "text_embeddings"}
+            apart_from={"dropout", "embedding_dropout", "text_embeddings", "vectors"}
             | (_TASKS if info.objective in PRETRAINING else set()),
         )
         before = _trained_on(what, info, config, dataset)

@@ -40,6 +40,7 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
         multi=training.dataset.multi,
         numbers=training.dataset.numbers,
         labels=training.tasks,
+        vectors=training.vectors,
     )
     objective: Any = build_objective(model, training.stage)
     runtime, size = training.config.runtime, training.stage.micro_batch_size

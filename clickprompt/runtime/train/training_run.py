@@ -9,6 +9,7 @@ import numpy as np
 
 from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.given_vectors import open_vectors
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.lengths import TextLengths
 from clickprompt.data.text.text_vectors import TextVectors
@@ -61,6 +62,11 @@ class TrainingRun:
         """Return the names of the labels besides the click that the run learns; a pretraining learns none."""
         learns = isinstance(self.stage, FinetuneConfig)
         return tasks_of(self.config, self.dataset.labels) if learns else ()
+
+    @property
+    def vectors(self) -> dict[int, np.ndarray]:
+        """Return field → the given vectors of its values that the tower reads, mapped from their files."""
+        return {} if self.config.ctr.vectors == "none" else open_vectors(self.dataset)
 
     @property
     def reads_masks(self) -> bool:

@@ -21,6 +21,7 @@ from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
+from clickprompt.models.given_vectors import GIVEN
 from clickprompt.models.layers import ALL_ROWS
 from clickprompt.models.text_projection import PROJECTION
 from clickprompt.objectives import build_objective
@@ -240,6 +241,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         history=training.dataset.history,
         multi=training.dataset.multi,
         numbers=training.dataset.numbers,
+        vectors=training.vectors,
         keep_negatives=training.dataset.keep_negatives,
         labels=training.tasks,
     )
@@ -272,7 +274,8 @@ def _fitting(
 
 def _exported(model: ClickPrompt) -> dict[str, torch.Tensor]:
     """Return the tensors that the run's export has, too."""
-    return {name: tensor for name, tensor in unique_tensors(model).items() if name != PROJECTION}
+    tensors = unique_tensors(model).items()
+    return {name: tensor for name, tensor in tensors if not name.startswith((PROJECTION, GIVEN))}
 
 
 def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:

@@ -110,6 +110,7 @@ def test_storage_refuses_and_takes_files_again(tmp_path):
     shutil.rmtree(inner)
 
 
+@pytest.mark.slow
 def test_a_command_that_ends_before_the_strike(tmp_path):
     config = str(tmp_path / "missing.yaml")
     with (

@@ -35,6 +35,7 @@ def joined(rows, table, name):
 
 
 @pytest.mark.parametrize("block", range(20))
+@pytest.mark.sampled(5)
 def test_what_is_read_is_what_was_meant(tmp_path, block):
     for seed in range(50 * block, 50 * block + 50):
         log = random_log(seed, str(tmp_path / str(seed)), prepared=False)
@@ -52,6 +53,7 @@ def test_what_is_read_is_what_was_meant(tmp_path, block):
             assert values == meant, (seed, name)
 
 
+@pytest.mark.slow
 def test_the_thousand_logs_have_all_that_they_could(tmp_path):
     """Or the test above would pass for want of anything to read."""
     kinds, types, files = set(), set(), set()

@@ -75,6 +75,7 @@ def test_the_whole_is_right(told):
 
 
 @pytest.mark.parametrize(("path", "prefix", "key"), KEYS)
+@pytest.mark.sampled(20)
 def test_no_value_of_any_key_is_refused_in_words_of_pydantic(told, path, prefix, key):
     refused = [said for value in WRONG if (said := told(changed(path, key, value)))]
     assert refused

@@ -198,6 +198,7 @@ def test_manifest_without_a_template_means_eq_4(dataset):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sampled(8)
 def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family, template):
     dataset = by_template(dataset, template)
     tokenizer = FAMILIES[family]()
@@ -217,6 +218,7 @@ def test_assembly_equals_the_tokenizer_on_whole_sentences(dataset, family, templ
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sampled(8)
 def test_segments_of_random_values_join_to_the_sentence(dataset, family, template):
     dataset = by_template(dataset, template)
     rng = np.random.default_rng(5)
@@ -275,6 +277,7 @@ def test_rows_without_text_are_special_tokens_only(dataset):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sampled(8)
 def test_value_fields_equal_the_tokenizers_offsets_on_whole_sentences(dataset, family, template):
     dataset = by_template(dataset, template)
     assert_value_fields_are_the_offsets(dataset, FAMILIES[family](), comparable_pairs(dataset, family))

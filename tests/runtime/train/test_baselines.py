@@ -64,6 +64,7 @@ def runs(request, prepared, config, tmp_path_factory):
     return settings, folder
 
 
+@pytest.mark.sampled(1)
 def test_a_run_that_is_ended_continues_to_the_same_bits(runs, tmp_path):
     settings, folder = runs
     for stage in BASELINES[settings.baseline].stages:
@@ -96,6 +97,7 @@ def test_a_killed_run_continues_to_the_same_bits(runs, tmp_path):
         are_the_same(run, f"{folder}/{stage}")
 
 
+@pytest.mark.sampled(2)
 def test_evaluated_predicted_and_reported(runs, capsys, tmp_path):
     settings, folder = runs
     run = f"{folder}/finetune"
@@ -121,6 +123,7 @@ def test_evaluated_predicted_and_reported(runs, capsys, tmp_path):
     assert shown in storage.read_bytes(report).decode()
 
 
+@pytest.mark.sampled(1)
 def test_a_graph_of_the_ctr_model_is_refused_without_one(runs, capsys, tmp_path):
     settings, folder = runs
     words = ["export", "--run", f"{folder}/finetune", "--format", "onnx", "--out", str(tmp_path / "out")]

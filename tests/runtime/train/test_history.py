@@ -68,6 +68,7 @@ def raw_rows(dataset: Dataset) -> pd.DataFrame:
     return rows
 
 
+@pytest.mark.sampled(1)
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
     parts = str(tmp_path / "run")

@@ -330,6 +330,7 @@ def test_a_signal_is_no_error(slow, tmp_path):
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(slow, tmp_path):
     file, _ = slow
     run = str(tmp_path / "run")

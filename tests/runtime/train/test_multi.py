@@ -62,6 +62,7 @@ def raw_rows(dataset: Dataset) -> pd.DataFrame:
     )
 
 
+@pytest.mark.sampled(1)
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
     parts = str(tmp_path / "run")
@@ -111,6 +112,7 @@ def test_more_values_and_new_ones(run):
     assert np.isfinite(logits(None)).all()
 
 
+@pytest.mark.slow
 def test_graphs_read_its_ids(config, capsys, tmp_path):
     """Whoever writes one compares its logits with the model's; look-ups of raw rows are refused."""
     folder = str(tmp_path / "run")

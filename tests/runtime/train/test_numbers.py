@@ -68,6 +68,7 @@ def raw_rows(folder, config) -> pd.DataFrame:
     return pd.concat(files, ignore_index=True).iloc[np.sort(split["row_id"].to_numpy())]
 
 
+@pytest.mark.sampled(1)
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
     parts = str(tmp_path / "run")
@@ -112,6 +113,7 @@ def test_two_prices_of_a_bucket_are_two_and_a_missing_one_is_none(run, folder):
         logits("x")
 
 
+@pytest.mark.slow
 def test_graphs_read_them(config, capsys, tmp_path):
     """Whoever writes one compares its logits with the model's; look-ups of raw rows are refused."""
     for numeric, kind in (("soft_buckets", "torch-export"), ("periodic", "onnx")):

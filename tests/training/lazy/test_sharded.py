@@ -44,7 +44,7 @@ CASES = {
         },
     ),
 }
-MOST = ["pretrain", "several tables", "hardly any other parameter", "options of tables"]
+MOST = ["pretrain", "several tables", "options of tables"]
 ENGINES = ["torch", "0", "1", "2", "3"]
 KEPT = 5  # the step at which another number of workers continues
 CONTINUED = ["without_plm", "several tables", "pretrain", "3"]  # by one worker and by four
