@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickprompt.config import FinetuneConfig, PretrainConfig
+from clickprompt.config import CLICK, FinetuneConfig, PretrainConfig
 from clickprompt.data.batch import Batch
 from clickprompt.data.places import Cells
 from clickprompt.data.text.masking import IGNORED
@@ -37,6 +37,7 @@ __all__ = [
     "Objective",
     "PretrainLoss",
     "RankLoss",
+    "TaskLoss",
     "build_objective",
     "model_inputs",
 ]
@@ -270,6 +271,38 @@ class ClickLoss(nn.Module):
         return batch.loss_weight.double().sum().reshape(1)
 
 
+class TaskLoss(nn.Module):
+    """Binary cross entropy of the click as in ClickLoss, and of each further label on its own logit. A row
+    whose label isn't known has no part in that label's loss.
+    """
+
+    joint: JointTerm | None = None
+
+    def __init__(self, model: ClickPrompt, weights: Mapping[str, float]):
+        """weights: of the labels' losses in the sum; 1 for those that have none."""
+        super().__init__()
+        self.model = model
+        self.terms = {name: weights.get(name, 1.0) for name in (CLICK, *model.tasks)}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return each label's summed loss, [1 + T]; rows of weight 0 don't count."""
+        labels, weight = self._targets(batch)
+        logits = at_least_float32(self.model(*model_inputs(batch)))
+        losses = F.binary_cross_entropy_with_logits(logits, labels, weight=weight, reduction="none")
+        return losses.sum(0)
+
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Count the rows that have each label, by their weights, [1 + T]."""
+        return self._targets(batch)[1].double().sum(0)
+
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the labels and how much each counts, both [B, 1 + T]."""
+        assert batch.more_labels is not None, "the collator was built without the labels"
+        labels = torch.cat([batch.labels.unsqueeze(1), batch.more_labels], 1)
+        weight = batch.loss_weight.unsqueeze(1) * (labels >= 0)
+        return labels.clamp(min=0), weight
+
+
 class AnswerLoss(nn.Module):
     """P5's cross entropy of the answer's token (models/baselines/p5.py)."""
 
@@ -359,4 +392,6 @@ def build_objective(model: ClickPrompt, stage: PretrainConfig | FinetuneConfig) 
         return AnswerLoss(model)
     if stage.loss != "bce":
         return RankLoss(model, stage.loss, stage.rank_weight)
+    if model.tasks:
+        return TaskLoss(model, stage.task_weights)
     return ClickLoss(model)

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from clickprompt.cli.labels import checked_labels, label_lines
+
 __all__ = [
     "attention_table",
     "check_table",
@@ -52,6 +54,7 @@ def check_table(found: dict[str, Any]) -> str:
         f"{found['rows']:,} rows of a sample, {found['label_rate']:.1%} clicks, {dropped}; all below is of "
         "the sample:"
     )
+    lines += checked_labels(found)
     for name, split in found["splits"].items():
         if split["rows"]:
             dates = f", {split['first']} to {split['last']}" if split["first"] else ""
@@ -310,7 +313,7 @@ def split_line(result: dict[str, Any]) -> str:
     )
     left_out = f"{result['left_out']}\n" if result["left_out"] else ""
     whole = f"{left_out}{result['split']}: {figures}, {latency}: {result['predictions']}"
-    return whole + _rankings(result)
+    return whole + label_lines(result) + _rankings(result)
 
 
 def _slice_line(label: str, figures: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import typer
 
 from clickprompt.cli.following import after_finetuning, after_pipeline, after_pretraining
 from clickprompt.cli.format import outcomes_table, sweep_table
+from clickprompt.cli.labels import valid_labels
 from clickprompt.cli.options import ConfigOption, JsonOption, RunOption, SetOption, app, finish, load_config
 from clickprompt.io.progress import say
 
@@ -45,7 +46,8 @@ def _train(stage: str, run: str, config: str | None, overrides: list[str] | None
     finish(
         as_json,
         result,
-        f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}: {result['export']}",
+        f"{stage}: {result['step']} of {result['planned_steps']} steps{loss}{auc}{valid_labels(result)}: "
+        f"{result['export']}",
         then=after_finetuning(run)
         if stage == "finetune"
         else after_pretraining(run, config, overrides, with_plm=settings.pretrain.with_plm),

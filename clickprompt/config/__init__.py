@@ -38,9 +38,12 @@ from clickprompt.config.stages import (
     StageConfig,
 )
 from clickprompt.config.sweep import SearchRange, TuneConfig
+from clickprompt.config.tasks import CLICK, LABEL_NAME, label_columns, tasks_of
 
 __all__ = [
+    "CLICK",
     "DEFAULT_VALUES",
+    "LABEL_NAME",
     "MILLION",
     "MOST_DEVIATIONS",
     "MOST_HISTORY",
@@ -81,6 +84,7 @@ __all__ = [
     "check_labels",
     "dump_config",
     "history_columns",
+    "label_columns",
     "load_config",
     "load_settings",
     "multi_columns",
@@ -89,5 +93,6 @@ __all__ = [
     "replaced",
     "require_split",
     "stored_config",
+    "tasks_of",
     "value_of",
 ]

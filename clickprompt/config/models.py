@@ -114,6 +114,16 @@ class CTRConfig(Frozen):
         description="periodic: standard deviation of the first frequencies, in waves per standard deviation "
         "of the number; worth a search",
     )
+    tasks: Literal["none", "shared_bottom", "mmoe"] = Field(
+        default="shared_bottom",
+        description="what becomes of the log's further labels (`labels:`), if it has some, in finetuning: "
+        "none; a head each on the vector that also makes the prompts; or, as the click itself, a gate over "
+        "experts and a tower each (MMoE)",
+    )
+    experts: int = Field(default=4, ge=1, description="mmoe: number of experts that all tasks share")
+    expert_dim: int = Field(
+        default=64, ge=1, description="mmoe: size of an expert's output, and of the towers' hidden layer"
+    )
     structure: Literal["parallel", "stacked"] = Field(
         default="parallel", description="DCN, DCNv2: cross network beside the deep part or below it"
     )

@@ -3,9 +3,10 @@
 The defaults come from the paper's §4.1.4 and Appendix B.1.
 """
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from clickprompt.config.base import Frozen, IdObjective, ObjectiveName
 from clickprompt.errors import ConfigError
@@ -269,6 +270,11 @@ class FinetuneConfig(StageConfig):
         "probabilities calibrated; 1: without bce, so that only the order of the scores within a group means "
         "something",
     )
+    task_weights: dict[str, float] = Field(
+        default={},
+        description="label → weight of its loss in the sum, such as {like: 0.3}; 1 where none is given, and "
+        "for click, the log's own label",
+    )
     epochs: int = Field(default=3, ge=1, description="number of times each row is seen")
     global_batch_size: int = Field(default=256, ge=1, description="rows per optimizer step over all workers")
     lr: FinetuneLearningRates = FinetuneLearningRates()  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -302,6 +308,14 @@ class FinetuneConfig(StageConfig):
         description="number of validations whose weights are averaged: what is scored, and may be exported, "
         "is the mean of a validation's weights and those of the ones before it; training goes on without it",
     )
+
+    @field_validator("task_weights", mode="before")
+    @classmethod
+    def _above_0(cls, weights: Any) -> Any:
+        for name, weight in weights.items() if isinstance(weights, dict) else ():
+            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
+                raise ValueError(f"{name}={weight!r} is no weight; give a number above 0")
+        return weights
 
     @model_validator(mode="after")
     def _no_mean_of_divided_tables(self) -> "FinetuneConfig":

@@ -1,7 +1,7 @@
 """The batch: what one forward pass reads.
 
 Shape legend: B rows, F fields, Z tokens of the longest row, Y of the longest item text, D size of a
-representation, H of a text's vector.
+representation, H of a text's vector, T further labels.
 """
 
 from collections.abc import Callable
@@ -30,6 +30,7 @@ class Batch:
     labels: Tensor  # [B] float32, 0 or 1
     row_weight: Tensor  # [B] float32, 0 or 1
     importance: Tensor | None = None  # [B] float32, from 0 up: how much a row counts; None = all alike
+    more_labels: Tensor | None = None  # [B, T] float32, of further tasks: 0, 1, or −1 where it isn't known
     input_ids: Tensor | None = None  # [B, Z] int64, the uncorrupted text; [MASK] for the click
     attention_mask: Tensor | None = None  # [B, Z] int64, 1 = token
     masked_input_ids: Tensor | None = None  # [B, Z] int64, the corrupted text

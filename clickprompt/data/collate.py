@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clickprompt.config import LMKind, MaskingConfig, Multi, multi_columns, number_columns
+from clickprompt.config import LMKind, MaskingConfig, Multi, label_columns, multi_columns, number_columns
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
@@ -70,11 +70,12 @@ class Collator:
         multi: Sequence[Multi] = (),
         history: Sequence[str] = (),
         numbers: Sequence[int] = (),
+        labels: Sequence[str] = (),
     ) -> None:
         """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
         then the user's. None: a row is one text. multi: the fields with several values (config/multi.py);
         history: the columns of one (config/history.py); numbers: the fields that have them
-        (config/numbers.py).
+        (config/numbers.py); labels: names of further ones that batches are to have (config/tasks.py).
 
         Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -101,6 +102,7 @@ class Collator:
         self._further, self._further_fields = list(further), [*further.values()]
         self.history = tuple(history)
         self._numbers, self._number_fields = number_columns(numbers), [*numbers]
+        self._labels = label_columns(labels)
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 
@@ -229,6 +231,9 @@ class Collator:
             ids = np.concatenate([ids, np.where(of_numbers, np.stack(numbers, axis=1), 0)], axis=1)
         if "importance" in columns:
             text["importance"] = np.array(np.asarray(columns["importance"], dtype=np.float32)[rows])
+        if self._labels:
+            more = [np.asarray(columns[name], dtype=np.float32)[rows] for name in self._labels]
+            text["more_labels"] = np.stack(more, axis=1)
         return Batch(
             row_ids=torch.from_numpy(row_ids.copy()),
             field_ids=torch.from_numpy(ids.copy()),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.config import EvaluateConfig
+from clickprompt.config import EvaluateConfig, label_columns
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.calibration import (
@@ -17,8 +17,9 @@ from clickprompt.evaluation.calibration import (
 )
 from clickprompt.evaluation.comparison import compare, paired_logits
 from clickprompt.evaluation.group_auc import auc_by_value, gauc
+from clickprompt.evaluation.labels import figures_of_labels
 from clickprompt.evaluation.metrics import auc_or_none, log_loss
-from clickprompt.evaluation.predictions import read_predictions, rows_of
+from clickprompt.evaluation.predictions import labels_of, read_predictions, rows_of
 from clickprompt.evaluation.ranking import compare_ranking, ranking
 from clickprompt.evaluation.significance import auc_interval
 from clickprompt.evaluation.slices import TailSubset, cold_rows, figures_of, tail_subsets, tails
@@ -66,8 +67,8 @@ def figures_of_files(
     `EXACT_ROWS`, without all of them in memory (streamed.py).
 
     "left_out" names what is None for that reason (None if nothing is): every "auc_interval",
-    "auc_by_request", "ranking_by_request", the AUCs of "by_value". The other AUCs then come from histograms
-    and are within their "auc_bound"; GAUC and "ranking" are exact.
+    "auc_by_request", "ranking_by_request", the AUCs of "by_value"; "labels" isn't there. The other
+    AUCs then come from histograms and are within their "auc_bound"; GAUC and "ranking" are exact.
     """
     rows = dataset.counts[split]
     if rows <= EXACT_ROWS:
@@ -81,8 +82,8 @@ def figures_of_files(
     why = f"{rows:,} rows, more than the {EXACT_ROWS:,} that are sorted in memory"
     return {
         **figures,
-        "left_out": f"{why}: no intervals, no AUC by value; the other AUCs are within their bounds "
-        "(auc_bound)",
+        "left_out": f"{why}: no intervals, no AUC by value{', no further labels' if dataset.labels else ''}; "
+        "the other AUCs are within their bounds (auc_bound)",
     }
 
 
@@ -97,7 +98,8 @@ def split_figures(
 
     Returns {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc", "auc_by_request" (GAUC of
     requests, if the log has groups), "ranking" (ranking.py, by user), "ranking_by_request", "calibration",
-    "long_tail", "cold_start", "by_value"}. The last has, field by field, each value's rows, clicks and AUC,
+    "long_tail", "cold_start", "by_value", "labels" (labels.py, if the model has further tasks)}. by_value
+    has, field by field, each value's rows, clicks and AUC,
     if the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`); by row for the
     values of the user's own field, each of which is one user.
 
@@ -190,7 +192,18 @@ def split_figures(
             for name in _with_few_values(dataset)
         },
         **({} if base_logits is None else {"against": against(base_logits)}),
+        **_of_labels(predictions, dataset, split, ids[user], weights),
     }
+
+
+def _of_labels(
+    predictions: pa.Table, dataset: Dataset, split: str, users: np.ndarray, weights: np.ndarray | None
+) -> dict[str, Any]:
+    names = labels_of(predictions.column_names)
+    if not names:
+        return {}
+    rows = pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", *label_columns(names)]))
+    return {"labels": figures_of_labels(predictions, rows_of(predictions, rows), users, weights)}
 
 
 def _with_few_values(dataset: Dataset) -> list[str]:

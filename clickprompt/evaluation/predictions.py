@@ -1,15 +1,26 @@
 """Prediction files: one Parquet file per scored shard, keyed by row_id."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clickprompt.config import label_columns
 from clickprompt.errors import DataError
 from clickprompt.io import storage
 
-__all__ = ["SCHEMA", "Scores", "part_uri", "read_part", "read_predictions", "rows_of", "write_predictions"]
+__all__ = [
+    "SCHEMA",
+    "Scores",
+    "labels_of",
+    "part_uri",
+    "read_part",
+    "read_predictions",
+    "rows_of",
+    "write_predictions",
+]
 
 SCHEMA = pa.schema(
     [
@@ -37,6 +48,22 @@ class Scores:
     """None without a PLM"""
     weights: np.ndarray | None = None
     """the rows' own, for figures; None if all count alike"""
+    tasks: tuple[str, ...] = ()
+    """names of the T labels beside the click (config/tasks.py)"""
+    more_labels: np.ndarray | None = None
+    """[N, T]: 0, 1, or −1 where it isn't known; None without further labels"""
+    more_logits: np.ndarray | None = None
+    """[N, T]; None without further labels"""
+
+    @property
+    def all_labels(self) -> np.ndarray:
+        """Return [N], or with further labels [N, 1 + T], the click first."""
+        return self.labels if self.more_labels is None else np.column_stack([self.labels, self.more_labels])
+
+    @property
+    def all_logits(self) -> np.ndarray:
+        """Return [N], or with further labels [N, 1 + T], the click's first."""
+        return self.logits if self.more_logits is None else np.column_stack([self.logits, self.more_logits])
 
 
 def part_uri(folder: str, group: int) -> str:
@@ -50,8 +77,7 @@ def write_predictions(uri: str, scores: Scores) -> None:
 
     Raises InputError if `uri` can't be written.
     """
-    # σ without overflow at large negative logits
-    probability = np.exp(-np.logaddexp(0.0, -scores.logits.astype(np.float64)))
+    probability = _probability(scores.logits)
     towers = [
         pa.nulls(len(scores.logits), pa.float32()) if logits is None else pa.array(logits)
         for logits in (scores.ctr_logits, scores.plm_logits)
@@ -60,19 +86,45 @@ def write_predictions(uri: str, scores: Scores) -> None:
         scores.row_ids,
         scores.labels.astype(np.int8),
         scores.logits,
-        probability.astype(np.float32),
+        probability,
     ]
-    table = pa.Table.from_arrays([*map(pa.array, columns), *towers], schema=SCHEMA).sort_by("row_id")
+    more: list[pa.Array] = []
+    for task in range(len(scores.tasks)):
+        assert scores.more_labels is not None
+        assert scores.more_logits is not None
+        labels, logits = scores.more_labels[:, task].astype(np.int8), scores.more_logits[:, task]
+        more += [pa.array(labels, mask=labels < 0), pa.array(logits), pa.array(_probability(logits))]
+    schema = _schema(scores.tasks)
+    table = pa.Table.from_arrays([*map(pa.array, columns), *towers, *more], schema=schema).sort_by("row_id")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
 
 
+def _probability(logits: np.ndarray) -> np.ndarray:
+    """Return σ without overflow at large negative logits, float32."""
+    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))).astype(np.float32)
+
+
+def _schema(tasks: Sequence[str]) -> pa.Schema:
+    schema = SCHEMA
+    for name, [label] in ((name, label_columns([name])) for name in tasks):
+        schema = schema.append(pa.field(label, pa.int8()))  # null where it isn't known
+        schema = schema.append(pa.field(f"logit_{name}", pa.float32()))
+        schema = schema.append(pa.field(f"probability_{name}", pa.float32()))
+    return schema
+
+
+def labels_of(columns: Sequence[str]) -> list[str]:
+    """Return the names of the further labels that predictions with these columns have."""
+    return [name.removeprefix("logit_") for name in columns if name.startswith("logit_")]
+
+
 def read_predictions(uri: str) -> pa.Table:
     """Read every prediction in the folder `uri`, sorted by row_id.
 
-    Returns a table of `SCHEMA`. Raises DataError for a folder without prediction files, a file that isn't
-    one, or a row that was predicted twice.
+    Returns a table of `SCHEMA`, and of three columns more for each further label. Raises DataError for a
+    folder without prediction files, a file that isn't one, or a row that was predicted twice.
     """
     names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
     if not names:
@@ -115,7 +167,7 @@ def read_part(uri: str) -> pa.Table:
             table = pq.ParquetFile(stream).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
-    if not table.schema.equals(SCHEMA):
+    if not table.schema.equals(_schema(labels_of(table.column_names))):
         raise DataError(
             f"{uri}: columns are {table.schema.names}, predictions have {SCHEMA.names}; this folder "
             "holds something else"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from clickprompt.config import PRETRAINING, stored_config
+from clickprompt.config import PRETRAINING, stored_config, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer, tokenizer_fingerprint
@@ -15,10 +15,16 @@ __all__ = ["check_clicks", "check_dataset", "check_scorable", "token_table"]
 
 
 def check_scorable(export: str, dataset: Dataset) -> ExportInfo:
-    """Raises DataError if the export can't score this dataset: other fields, another token table, or no click
-    logit.
+    """Raises DataError if the export can't score this dataset: other fields, another token table, not its
+    labels, or no click logit.
     """
     info = check_clicks(export, dataset)
+    learned = tasks_of(stored_config(info.config), info.labels or ())
+    if lacking := [name for name in learned if name not in dataset.labels]:
+        raise DataError(
+            f"{export}: trained on the label {lacking[0]}, which {dataset.uri} doesn't have; give the "
+            "dataset it was trained on"
+        )
     token_table(export, info, dataset)
     return info
 

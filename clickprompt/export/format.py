@@ -46,6 +46,7 @@ __all__ = [
     "add_scores",
     "dataset_of",
     "export_of",
+    "label_scores_of",
     "load_export",
     "load_weights",
     "publish",
@@ -89,10 +90,12 @@ class ExportInfo:
         None
     )
     template: str | None = None  # the pattern of the texts it was trained on, if they had one
+    labels: list[str] | None = None  # those of its dataset besides the click, learned as ctr.tasks says
+    valid_labels: dict[str, dict[str, float | None]] | None = None  # as valid_auc, of each that is learned
 
     def to_json(self) -> dict[str, Any]:
         """Return what `export.json` holds: without what only some exports have."""
-        some = ("template", "keep_negatives")
+        some = ("template", "keep_negatives", "labels", "valid_labels")
         return {name: value for name, value in asdict(self).items() if name not in some or value is not None}
 
 
@@ -134,6 +137,7 @@ def write_export(
             multi=[asdict(one) for one in dataset.multi] or None,
             numbers=[*dataset.numbers] or None,
             keep_negatives=dataset.keep_negatives,
+            labels=[*dataset.labels] or None,
             tokenizer_fingerprint=tokenizer_fingerprint,
             template=dataset.template if plm is not None and is_pattern(dataset.template) else None,
             plm=plm,
@@ -252,11 +256,22 @@ def scores_of(uri: str) -> tuple[float, float] | None:
     return (info["valid_auc"], info["valid_log_loss"]) if info.get("valid_log_loss") is not None else None
 
 
-def add_scores(uri: str, valid_auc: float, valid_log_loss: float) -> None:
-    """Note in an export what its weights reach on the validation split."""
+def label_scores_of(uri: str) -> dict[str, dict[str, float | None]]:
+    """Return the "auc" and "log_loss" of each further label that `add_scores` has left in an export."""
+    return storage.read_json(storage.join(uri, INFO)).get("valid_labels") or {}
+
+
+def add_scores(
+    uri: str,
+    valid_auc: float,
+    valid_log_loss: float,
+    labels: Mapping[str, Mapping[str, float | None]] | None = None,
+) -> None:
+    """Note in an export what its weights reach on the validation split; labels: for each further one."""
     path = storage.join(uri, INFO)
+    more = {"valid_labels": labels} if labels else {}
     storage.write_json(
-        path, {**storage.read_json(path), "valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
+        path, {**storage.read_json(path), "valid_auc": valid_auc, "valid_log_loss": valid_log_loss, **more}
     )
 
 
@@ -296,6 +311,7 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
             multi=Multi.all_of(info.multi),
             numbers=info.numbers or (),
             keep_negatives=info.keep_negatives,
+            labels=info.labels or (),
         )
     with storage.local_copy(uri) as folder, _as_it_says(uri):
         tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from clickprompt.config import PRETRAINING, SPLITS, Config, stored_config
+from clickprompt.config import CLICK, PRETRAINING, SPLITS, Config, stored_config, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.instants import day_of
 from clickprompt.evaluation.click_rate import click_rate_of
@@ -141,7 +141,16 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
         lines.append(
             f"- Loss: `{config.finetune.loss}`" + (f", {labels:.0%} of the labels" if labels < 1 else "")
         )
+        if tasks := _tasks(info, config):
+            weights = {name: config.finetune.task_weights.get(name, 1.0) for name in (CLICK, *tasks)}
+            weighed = ", ".join(f"`{name}` {weight:g}" for name, weight in weights.items())
+            lines.append(f"- Tasks (`{config.ctr.tasks}`) and the weights of their losses: {weighed}")
     return ["\n".join(lines)]
+
+
+def _tasks(info: dict[str, Any], config: Config) -> tuple[str, ...]:
+    """Return the labels that it learned beside the click."""
+    return () if info["objective"] in PRETRAINING else tasks_of(config, info.get("labels") or ())
 
 
 def _prompted(info: dict[str, Any], config: Config) -> bool:
@@ -169,7 +178,17 @@ def _data(dataset: Dataset) -> list[str]:
         f"fingerprint `{dataset.fingerprint[:12]}`.",
         _table(head, rows),
         _table(["field", "values", *unseen], [field[: 2 + len(unseen)] for field in fields]),
+        *_label_data(manifest),
     ]
+
+
+def _label_data(manifest: Mapping[str, Any]) -> list[str]:
+    """How often further labels are known in training, and positive."""
+    rows = []
+    for label in manifest.get("labels") or ():
+        known, positive = label["known"]["train"], label["positive"]["train"]
+        rows.append([label["name"], f"{known:,}", f"{positive / known:.1%}"])
+    return [_table(["label", "training rows that have it", "positive"], rows)] if rows else []
 
 
 def _dated(dataset: Dataset) -> dict[str, list[int]]:
@@ -210,7 +229,24 @@ def _metrics(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str, d
     note = "Intervals take users as independent, not rows. The click rate alone has an AUC of 0.5."
     if info.get("valid_log_loss") is not None:
         note += " The validation split chose the step."
-    return [_table(head, rows), note]
+    return [_table(head, rows), note, *_label_metrics(info, evaluations)]
+
+
+def _label_metrics(info: dict[str, Any], evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
+    """AUC and log loss of further labels, over the rows that have them."""
+    found = {split: one["labels"] for split, one in evaluations.items() if one.get("labels")}
+    if info.get("valid_labels"):
+        found.setdefault("valid", info["valid_labels"])
+    rows = [
+        [
+            name,
+            split,
+            *("–" if figures.get(key) is None else f"{figures[key]:.4f}" for key in ("auc", "log_loss")),
+        ]
+        for split in SPLITS
+        for name, figures in found.get(split, {}).items()
+    ]
+    return [_table(["label", "split", "AUC", "log loss"], rows)] if rows else []
 
 
 def _use(info: dict[str, Any], dataset: Dataset) -> list[str]:
@@ -224,9 +260,11 @@ def _use(info: dict[str, Any], dataset: Dataset) -> list[str]:
             else "`field_ids` [rows, fields] by `vocab/`, 0: unknown"
         )
         model = next(name for name in info["files"] if name.startswith("model") and "." in name)
-        return [
-            f"`{model}` takes {takes}, and gives `logit` [rows]; the sigmoid of it is the click probability."
-        ]
+        more = "".join(f", `{name}`" for name in serving.get("outputs", ())[1:])
+        said = "the sigmoid of it is the click probability"
+        if more:
+            said = "the sigmoid of each is a probability, of the click and of the label that it names"
+        return [f"`{model}` takes {takes}, and gives `logit`{more} [rows]; {said}."]
     predict = "clickprompt predict --run EXPORT --rows rows.csv --out scores"
     if serving:
         return _shell("clickprompt serve --run EXPORT", f"{predict} --data DATASET")

@@ -13,6 +13,7 @@ The "transform" in export.json's "serving" is all that turns raw rows into ids a
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +40,7 @@ from clickprompt.export.format import (
     read_info,
     write_merged,
 )
-from clickprompt.export.graphs import GRAPHS, GraphFormat
+from clickprompt.export.graphs import GRAPHS, GraphFormat, graph_outputs
 from clickprompt.export.model_card import CARD, evaluations_of, write_card
 from clickprompt.export.raw_graph import check_lookups, drawn_inputs, raw_inputs
 from clickprompt.io import storage
@@ -131,8 +132,8 @@ def export_for_serving(
             )
             serving |= {
                 **inputs,
-                "output": "logit",
-                **_write_graph(graph, scorer, dataset, folder, transform),
+                **({"outputs": graph_outputs(model.tasks)} if model.tasks else {"output": "logit"}),
+                **_write_graph(graph, scorer, dataset, folder, transform, model.tasks),
             }
         else:
             storage.copy_tree(export, folder)
@@ -173,13 +174,18 @@ def _vocabulary(field: dict[str, Any]) -> str:
 
 
 def _write_graph(
-    graph: GraphFormat, model: nn.Module, dataset: Dataset, folder: str, transform: RowTransform | None
+    graph: GraphFormat,
+    model: nn.Module,
+    dataset: Dataset,
+    folder: str,
+    transform: RowTransform | None,
+    tasks: Sequence[str],
 ) -> dict[str, Any]:
     """Write the graph and return what `export.json` says of it. Raises RunError if its logits aren't the
     model's.
     """
     path = os.path.join(folder, graph.file)
-    graph.write(model, len(dataset.id_columns), path, transform)
+    graph.write(model, len(dataset.id_columns), path, transform, tasks)
     exported = graph.load(path)
     field_ids, inputs = _drawn(transform) if transform else _of_test_split(dataset)
 

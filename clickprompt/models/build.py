@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName
+from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, tasks_of
 from clickprompt.config.sampling import shift_of_sample
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
@@ -36,6 +36,7 @@ def build_model(
     numbers: Sequence[int] = (),
     vectors: Tables | None = None,
     keep_negatives: float | None = None,
+    labels: Sequence[str] = (),
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -55,6 +56,7 @@ def build_model(
     never does.
     keep_negatives: the share of the training rows without a click that were kept, if not all: the model's
     logits are then those of all rows.
+    labels: those of the dataset beside the click, which finetuning learns as ctr.tasks says.
 
     With `baseline`, the model is that one's.
 
@@ -62,6 +64,7 @@ def build_model(
     """
     pretrain = objective in PRETRAINING
     baseline = get_baseline(config.baseline)
+    tasks = () if pretrain else tasks_of(config, labels)
     prompt = config.prompt
     if not pretrain and not config.finetune.with_prompts:
         prompt = prompt.model_copy(update={"num_prompts": 0})
@@ -77,6 +80,7 @@ def build_model(
                 history=history,
                 multi=multi,
                 numbers=numbers,
+                tasks=len(tasks),
                 vectors=vectors,
             )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
@@ -85,7 +89,7 @@ def build_model(
         )
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
-            return _shifted(ClickPrompt(ctr, None, 0), keep_negatives)
+            return _shifted(ClickPrompt(ctr, None, 0, tasks=tasks), keep_negatives)
         if objective == "pretrain_ids":
             assert ctr is not None
             return ClickPrompt(ctr, None, 0, id_head=_id_head(ctr, len(field_sizes), config))
@@ -111,6 +115,7 @@ def build_model(
                 click_text=config.plm.click_text,
                 id_head=_id_head(ctr, len(field_sizes), config) if pretrain else None,
                 text_id_head=_text_id_head(ctr, plm, len(field_sizes), config) if pretrain else None,
+                tasks=tasks,
             )
     if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
         plm.freeze()

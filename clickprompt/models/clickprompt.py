@@ -6,6 +6,7 @@ V vocabulary, M masked positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,11 @@ class ClickPrompt(nn.Module):
     logit_shift: float = 0.0
     """what the click logit has beside the towers' (config/sampling.py); training's loss is without it"""
 
+    tasks: tuple[str, ...] = ()
+    """names of the T labels beside the click (config/tasks.py): where there are some, logits are [B, 1 + T],
+    the click's first
+    """
+
     def __init__(
         self,
         ctr: CTRModel | None,
@@ -45,11 +51,14 @@ class ClickPrompt(nn.Module):
         click_text: bool = False,
         id_head: nn.Module | None = None,
         text_id_head: nn.Module | None = None,
+        tasks: Sequence[str] = (),
     ) -> None:
         """click_head: the model gives click logits; click_text: its PLM does by its LM head, not by Eq. 8's
-        MLP, from a text that ends with the click (data/text/click_text.py).
+        MLP, from a text that ends with the click (data/text/click_text.py). tasks: labels besides the click,
+        of which Eq. 8's MLP has an output, and Eq. 9 an α, each.
         """
         super().__init__()
+        self.tasks = tuple(tasks)
         self.ctr = ctr
         self.plm = plm
         self.prompt_projector: PromptProjector | None = None
@@ -69,10 +78,10 @@ class ClickPrompt(nn.Module):
             )
         if click_head:
             if not click_text:
-                self.click_head = ClickHead(plm.hidden_size)
+                self.click_head = ClickHead(plm.hidden_size, 1 + len(tasks))
             if num_prompts:
                 # Shape [1], as DeepSpeed can't broadcast a 0-dim tensor
-                self.ctr_weight = nn.Parameter(torch.tensor([0.5]))
+                self.ctr_weight = nn.Parameter(torch.full((1 + len(tasks),), 0.5))
 
     def forward(self, field_ids: Tensor, *text: Tensor | None) -> Tensor:
         """Compute Eq. 9, or Eq. 10 without a PLM, before the sigmoid: field_ids [B, F], input_ids and
@@ -121,8 +130,8 @@ class ClickPrompt(nn.Module):
         return self.plm.state_of_each(_read_position(attention_mask, self.pooling), *text)
 
     def joined(self, ctr_logits: Tensor | None, plm_logits: Tensor | None) -> Tensor:
-        """Join the towers' logits [B] by Eq. 9; without prompts return their sum (Table 5), with one tower
-        its own. To that comes the `logit_shift`.
+        """Join the towers' logits [B] by Eq. 9, each task's by an α of its own; without prompts return their
+        sum (Table 5), with one tower its own. To that comes the `logit_shift`.
         """
         logits = self._joined(ctr_logits, plm_logits)
         if not self.logit_shift:
@@ -205,15 +214,16 @@ class ClickPrompt(nn.Module):
 
 
 class ClickHead(nn.Module):
-    """The MLP of Eq. 8 and ŷ^PLM of Eq. 9: Linear(tanh(Linear(pooled))), H → H → 1."""
+    """The MLP of Eq. 8 and ŷ^PLM of Eq. 9: Linear(tanh(Linear(pooled))), H → H → 1, or one per task."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, tasks: int = 1) -> None:
+        """tasks: of the click and further labels."""
         super().__init__()
         self.dense = linear(hidden_size, hidden_size)
-        self.prediction = linear(hidden_size, 1)
+        self.prediction = linear(hidden_size, tasks)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """pooled [B, H] → plm_logits [B]."""
+        """pooled [B, H] → plm_logits [B], of several tasks [B, tasks]."""
         pooled = pooled.to(self.dense.weight.dtype)  # the PLM may have another dtype
         return self.prediction(torch.tanh(self.dense(pooled))).squeeze(-1)
 

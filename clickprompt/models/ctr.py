@@ -17,6 +17,7 @@ from clickprompt.models.history import POOLINGS
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
 from clickprompt.models.numbers import EMBEDDERS
 from clickprompt.models.pooling import pooled_fields
+from clickprompt.models.tasks import TASK_HEADS
 from clickprompt.models.text_projection import TextProjection
 
 __all__ = ["CTRModel"]
@@ -40,13 +41,14 @@ class CTRModel(nn.Module):
         history: History | None = None,
         multi: Sequence[Multi] = (),
         numbers: Sequence[int] = (),
+        tasks: int = 0,
         vectors: Tables | None = None,
     ) -> None:
         """table_rows: those of the tables that the model has (PackedEmbedding); text_size: H, if the values'
         texts are read, too (text_projection.py); history: that of the rows, if they have one; multi: the
         fields of which rows have several values; numbers: the fields whose numbers rows have
         (config/numbers.py); vectors: field → those given for its values, [N, H] (given_vectors.py), if the
-        tower is to read them.
+        tower is to read them; tasks: T, the labels besides the click whose logits it gives.
         """
         super().__init__()
         backbone = get_backbone(config.backbone)
@@ -70,12 +72,16 @@ class CTRModel(nn.Module):
         self.vectors = GivenVectors(vectors, columns, width) if vectors else None
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(self.num_fields + (self.history is not None), config)
-        self.prediction = self.backbone.build_prediction() if prediction else None
+        heads = TASK_HEADS[config.tasks] if prediction and tasks else None
+        own = prediction and not (heads and heads.heads_the_click)
+        self.prediction = self.backbone.build_prediction() if own else None
         self.linear_terms = (
             PackedEmbedding(field_sizes, 1, table_rows, further)
             if prediction and backbone.has_linear_terms
             else None
         )
+        width = self.interaction_dim + (self.linear_terms is not None)
+        self.tasks = heads(width, tasks, config) if heads else None
 
     @property
     def interaction_dim(self) -> int:
@@ -147,12 +153,21 @@ class CTRModel(nn.Module):
         return self.of_fields(self.linear_terms(values), values)
 
     def logits(self, field_ids: Tensor, interaction_vector: Tensor) -> Tensor:
-        """ŷ^CTR of Eq. 9: field_ids [B, C] and their q [B, Q] → ctr_logits [B]."""
-        assert self.prediction is not None, "built without its prediction layer"
-        logits = self.prediction(interaction_vector).squeeze(1)
+        """ŷ^CTR of Eq. 9: field_ids [B, C] and their q [B, Q] → ctr_logits [B]; with further tasks
+        [B, 1 + T], the click's first. What the tasks share is q, and Σ_j w[x_j] if there are linear terms.
+        """
         terms = self.terms(field_ids)
-        return logits if terms is None else logits + terms.sum((1, 2))
+        linear_sum = None if terms is None else terms.sum((1, 2))
+        shared = interaction_vector
+        if self.tasks is not None and linear_sum is not None:
+            shared = torch.cat([shared, linear_sum.unsqueeze(1)], 1)
+        if self.prediction is None:
+            assert self.tasks is not None, "built without its prediction layer"
+            return self.tasks(shared)
+        logits = self.prediction(interaction_vector).squeeze(1)
+        logits = logits if linear_sum is None else logits + linear_sum
+        return logits if self.tasks is None else torch.cat([logits.unsqueeze(1), self.tasks(shared)], 1)
 
     def forward(self, field_ids: Tensor) -> Tensor:
-        """Eq. 10 before the sigmoid: field_ids [B, C] → ctr_logits [B]."""
+        """Eq. 10 before the sigmoid: field_ids [B, C] → ctr_logits [B], or [B, 1 + T]."""
         return self.logits(field_ids, self.interaction_vector(field_ids))

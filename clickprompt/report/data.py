@@ -63,6 +63,9 @@ def data_section(dataset: Dataset | None, places: Places) -> Section | None:
         note += f"; of the training rows without a click {kept:g} were kept"
     if manifest.get("weighted"):
         note += "; rows have weights, by which figures are, but not these counts"
+    for label in manifest.get("labels") or ():
+        known = label["known"]["train"]
+        note += f"; {label['name']}: {label['positive']['train'] / known:.1%} of {known:,} training rows"
     blocks = [Block("Splits", Table(columns, rows), note=note, half=True)]
     if any("unseen_in_train" in field for field in fields):
         blocks.append(_unseen(fields, counts))

@@ -14,6 +14,7 @@ from clickprompt.report.calibrated import calibration
 from clickprompt.report.compared import check_same_rows, compare_predictions, compared
 from clickprompt.report.data import click_rate_of, data_section, dataset_of
 from clickprompt.report.explained import explained
+from clickprompt.report.labels import labels
 from clickprompt.report.norms import norms
 from clickprompt.report.opening import opening, outcomes
 from clickprompt.report.page import markdown, page
@@ -70,6 +71,7 @@ def make_report(
         training.curves(runs),
         norms(runs),
         calibration(runs, click_rate),
+        labels(runs),
         evaluated.long_tail(runs),
         evaluated.cold_start(runs),
         evaluated.by_value(runs),

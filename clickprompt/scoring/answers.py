@@ -1,6 +1,7 @@
 """Answer a server's requests, several of which are scored at a time. Of HTTP it knows only the status.
 
-- 200 {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256}
+- 200 {"predictions": [{"logit", "probability"}], "export": the first digits of export.json's SHA-256}; of
+  further labels a prediction has "logit_<name>" and "probability_<name>", too
 - 422 {"errors": [{"row", "column", "error"}]}: the first _MOST_ERRORS unreadable rows; nothing is scored
 - 400 {"error"}: the body is not a request
 """
@@ -10,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from clickprompt.data.transform.json_rows import RowError, parse_rows, tables_of
 from clickprompt.data.transform.values import BadValue
-from clickprompt.scoring.raw_rows import RawRowScorer
+from clickprompt.scoring.raw_rows import RawRowScorer, score_columns, score_names
 
 __all__ = ["MOST_ROWS", "Answer", "answers"]
 
@@ -48,10 +48,10 @@ def answers(scorer: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
         rows += own
         owners += [number] * len(own)
     tables, errors = tables_of(rows, scorer.transform.columns, lenient)
-    logits = np.zeros(len(rows), np.float32)
+    logits = np.zeros((len(rows), *scorer.shape), np.float32)
     for places, table in tables:
         logits[places] = _scored(scorer, places, table, owners, errors)
-    probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
+    names, columns = score_names(scorer.tasks), score_columns(logits)
     for number, start in starts.items():
         listed = sorted(
             (error for error in errors if owners[error.row] == number), key=lambda error: error.row
@@ -64,11 +64,8 @@ def answers(scorer: RawRowScorer, bodies: Sequence[bytes]) -> list[Answer]:
             made[number] = 422, {"errors": shown}
             continue
         own = slice(start, start + owners.count(number))
-        pairs = zip(logits[own].tolist(), probabilities[own].tolist(), strict=True)
-        made[number] = (
-            200,
-            {"predictions": [{"logit": logit, "probability": probability} for logit, probability in pairs]},
-        )
+        scores = zip(*(column[own].tolist() for column in columns), strict=True)
+        made[number] = 200, {"predictions": [dict(zip(names, of_row, strict=True)) for of_row in scores]}
     return [made[number] for number in range(len(bodies))]
 
 
@@ -79,9 +76,11 @@ def _scored(
     owners: Sequence[int],
     errors: list[RowError],
 ) -> np.ndarray:
-    """Return logits, [B]. Rows that the transform refuses are added to `errors` and have none."""
+    """Return logits, [B] or [B, 1 + T]. Rows that the transform refuses are added to `errors`, and have
+    none.
+    """
     left = np.arange(len(places))
-    logits = np.zeros(len(places), np.float32)
+    logits = np.zeros((len(places), *scorer.shape), np.float32)
     refused: dict[int, int] = {}
     while len(left):
         try:

@@ -41,7 +41,16 @@ from clickprompt.objectives import model_inputs
 from clickprompt.scoring.precision import matmuls_at
 from clickprompt.scoring.rows import filled_up, load_scorer
 
-__all__ = ["SERVED_ROWS", "RawRowScorer", "check_columns", "open_scorer", "score_part", "served_dataset"]
+__all__ = [
+    "SERVED_ROWS",
+    "RawRowScorer",
+    "check_columns",
+    "open_scorer",
+    "score_columns",
+    "score_names",
+    "score_part",
+    "served_dataset",
+]
 
 SERVED_ROWS = 64
 """`most_rows` of a server: every forward pass is filled up to so many rows, even for one"""
@@ -127,6 +136,9 @@ class RawRowScorer:
         self._columns, self._multi, self._history = dataset.columns, dataset.multi, dataset.history_columns
         self._id_columns, self._numbers = dataset.id_columns, dataset.numbers
         self.transform = RowTransform.of_dataset(dataset)
+        self.tasks = self._model.tasks
+        self.shape = (1 + len(self.tasks),) if self.tasks else ()
+        """of a row's logits"""
         self._texts: _Texts | None = None
         if self._model.plm is not None:
             with storage.local_copy(storage.join(export, TOKENIZER_FOLDER)) as folder:
@@ -134,20 +146,20 @@ class RawRowScorer:
                 self._texts = _Texts(dataset, folder, config, self._model.plm.max_tokens, separated)
 
     def score(self, rows: pa.Table, nulls: Sequence[str] | None = None) -> tuple[np.ndarray, Transformed]:
-        """Return float32 logits, [B], of rows with the transform's columns, in their order. Raises BadValue
-        for a value that can't be read.
+        """Return float32 logits, [B] or of several tasks [B, 1 + T], of rows with the transform's columns, in
+        their order. Raises BadValue for a value that can't be read.
         """
         transformed = self.transform(rows, nulls)
         return self.score_transformed(transformed), transformed
 
     @torch.no_grad()
     def score_transformed(self, rows: Transformed) -> np.ndarray:
-        """Return float32 logits, [B]."""
+        """Return float32 logits, [B] or of several tasks [B, 1 + T]."""
         most = {one.field: one.most for one in self._multi}
         fields = range(len(self._columns)) if self._texts else ()
         encoded = [_encoded(rows, field, most.get(field)) for field in fields]
         all_ids = rows.all_ids
-        logits = np.empty(len(all_ids), dtype=np.float32)
+        logits = np.empty((len(all_ids), *self.shape), dtype=np.float32)
         for start in range(0, len(logits), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
             chunk = all_ids[some]
@@ -271,15 +283,29 @@ class _Texts:
         return collator.micro_batches(columns | own, batch_size)
 
 
+def score_names(tasks: Sequence[str]) -> list[str]:
+    """Return the names of what a row is answered: of the click, then of each further label."""
+    suffixes = ["", *(f"_{task}" for task in tasks)]
+    return [f"{what}{suffix}" for suffix in suffixes for what in ("logit", "probability")]
+
+
+def score_columns(logits: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of `score_names`, [B] each: logits [B] or [B, 1 + T]."""
+    probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
+    of_tasks = zip(np.atleast_2d(logits.T), np.atleast_2d(probabilities.T), strict=True)
+    return [np.ascontiguousarray(column) for both in of_tasks for column in both]
+
+
 def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str) -> tuple[int, list[int]]:
     """Write a part's predictions to the Parquet file `uri`, whole or not at all. Return its rows, and how
     many of each field are known.
 
     Columns: file, row (in the file, counted from 0; the rows that one row is exploded into share it), those
-    of `keep` as text, logit (of Eq. 9 or 10), probability.
+    of `keep` as text, logit (of Eq. 9 or 10), probability; logit_<name> and probability_<name> of further
+    labels.
     """
     kept = [pa.field(name, pa.string()) for name in keep]
-    scores = [pa.field("logit", pa.float32()), pa.field("probability", pa.float32())]
+    scores = [pa.field(name, pa.float32()) for name in score_names(scorer.tasks)]
     schema = pa.schema([pa.field("file", pa.string()), pa.field("row", pa.int64()), *kept, *scores])
     known = np.zeros(len(scorer.transform.rules), dtype=np.int64)
     scored = 0
@@ -296,14 +322,12 @@ def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: s
                 texts = [as_text(rows.column(name).combine_chunks()) for name in keep]
             except BadValue as error:
                 raise DataError(f"{part.place(first + int(origin[error.index]))}: {error}") from error
-            probabilities = torch.from_numpy(logits).double().sigmoid().float().numpy()
             files = pa.repeat(pa.scalar(part.uri), len(rows))
             written = [
                 files,
                 pa.array(part.first_row + first + origin),
                 *texts,
-                pa.array(logits),
-                pa.array(probabilities),
+                *(pa.array(column) for column in score_columns(logits)),
             ]
             writer.write_table(pa.table(written, schema=schema))
             known += transformed.known()

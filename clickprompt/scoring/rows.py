@@ -47,6 +47,7 @@ class RowScorer:
             multi=dataset.multi,
             numbers=dataset.numbers,
             history=dataset.history_columns,
+            labels=self._model.tasks,
         )
 
     @torch.no_grad()
@@ -64,19 +65,28 @@ class RowScorer:
                     scored(int((batch.row_weight > 0).sum()))
         counted = torch.cat([batch.row_weight for batch in batches]) > 0
 
+        tasks = self._model.tasks
+
         def column(parts: list[torch.Tensor]) -> np.ndarray:
             return torch.cat(parts).float().cpu()[counted].numpy()
 
+        def of_click(parts: list[torch.Tensor]) -> np.ndarray:
+            return column([part[:, 0] for part in parts] if tasks else parts)
+
         ctr, plm = ([logits for logits in tower if logits is not None] for tower in zip(*towers, strict=True))
+        joined = [self._model.joined(*logits) for logits in towers]
         return Scores(
             torch.cat([batch.row_ids for batch in batches])[counted].numpy(),
             column([batch.labels for batch in batches]),
-            column([self._model.joined(*logits) for logits in towers]),
-            column(ctr) if ctr else None,
-            column(plm) if plm else None,
+            of_click(joined),
+            of_click(ctr) if ctr else None,
+            of_click(plm) if plm else None,
             column([one for batch in batches if (one := batch.importance) is not None])
             if batches[0].importance is not None
             else None,
+            tasks,
+            column([one for batch in batches if (one := batch.more_labels) is not None]) if tasks else None,
+            column([part[:, 1:] for part in joined]) if tasks else None,
         )
 
     def batch(self, rows: pa.Table) -> Batch:
@@ -86,11 +96,12 @@ class RowScorer:
 
     def attribute(self, rows: pa.Table) -> Attributions | None:
         """Attribute the rows' CTR logits to their fields; None if the model has no CTR tower, or one that
-        reads histories, which are no field.
+        reads histories, which are no field, or whose click logit is one of several tasks' (MMoE).
         """
-        if self._model.ctr is None or self._model.ctr.history is not None:
+        ctr = self._model.ctr
+        if ctr is None or ctr.history is not None or ctr.prediction is None:
             return None
-        return integrated_gradients(self._model.ctr, self.batch(rows).field_ids)
+        return integrated_gradients(ctr, self.batch(rows).field_ids)
 
     @torch.no_grad()
     def run(self, batch: Batch) -> None:

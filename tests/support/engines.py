@@ -80,6 +80,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         history=dataset.history,
         numbers=dataset.numbers,
         multi=dataset.multi,
+        labels=dataset.labels,
         vectors=given_vectors_of(config, dataset),
     )
     objective = build_objective(model, stage)
@@ -105,6 +106,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         multi=dataset.multi,
         history=dataset.history_columns,
         numbers=dataset.numbers,
+        labels=model.tasks,
     )
     device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
@@ -187,6 +189,7 @@ def record(
         objective=objective,
         text_size=text_size,
         history=dataset.history,
+        labels=dataset.labels,
         vectors=given_vectors_of(config, dataset),
     )
     for name, parameter in fresh.named_parameters():

@@ -17,7 +17,7 @@ def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.
     """
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm, **settings)
-    model = build_model(config, dataset.field_sizes, objective=objective).eval()
+    model = build_model(config, dataset.field_sizes, objective=objective, labels=dataset.labels).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

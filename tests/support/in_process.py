@@ -31,6 +31,7 @@ class InProcessValidation:
             history=dataset.history,
             multi=dataset.multi,
             numbers=dataset.numbers,
+            labels=dataset.labels,
             vectors=given_vectors_of(config, dataset),
         )
 
@@ -43,6 +44,7 @@ class InProcessValidation:
         assert load_matching(model, weights) == []
         with torch.no_grad():
             logits = model(*model_inputs(self._rows)).numpy()
+        logits = logits[:, 0] if model.tasks else logits
         labels = self._rows.labels.numpy()
         weights = None if self._rows.importance is None else self._rows.importance.numpy()
         scores = [figure(labels, logits, weights) for figure in (auc, log_loss)]

@@ -6,7 +6,8 @@
 - <split>/part-<nnnnn>.parquet: row_id int64, label int8, timestamp int64 (microseconds since 1970 UTC),
   f_<name> int32 per field, `group` int64 if the log says which rows were shown together, v_<nn>_<nn> int32
   for a field's further values (config/multi.py), h_<nn> int32 for histories (history.py), n_<nn> int32 for
-  numbers (config/numbers.py), and `importance` float32 if rows have weights.
+  numbers (config/numbers.py), `importance` float32 if rows have weights, and label_<name> int8 for further
+  labels (config/tasks.py).
 - vectors/<nn>.bin: given vectors of a field's values (data/prepared/given_vectors.py).
 - tables/<nn>.parquet: a table that rows are joined to: its keys, and the texts of the fields it provides.
 - tokens/<fingerprint>/: one token table per tokenizer (data/text/template.py).
@@ -132,13 +133,9 @@ class Dataset:
 
         The other splits stay whole, and so does the vocabulary. Raises DataError if no row is left.
         """
-        counts = np.array(
-            [
-                int((labelled_draws(self._row_ids(index), seed) < share).sum())
-                for index in range(len(self.row_group_counts("train")))
-            ],
-            dtype=np.int64,
-        )
+        groups = range(len(self.row_group_counts("train")))
+        kept = [int((labelled_draws(self._row_ids(index), seed) < share).sum()) for index in groups]
+        counts = np.array(kept, dtype=np.int64)
         if not counts.sum():
             raise DataError(
                 f"{self.uri}: finetune.label_share={share:g} leaves none of {self.counts['train']:,} "
@@ -205,6 +202,11 @@ class Dataset:
     def weighted(self) -> bool:
         """Return whether the shards have a column `importance`: how much a row counts."""
         return self.manifest.get("weighted", False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the labels beside the click (config/tasks.py)."""
+        return tuple(label["name"] for label in self.manifest.get("labels", ()))
 
     @property
     def keep_negatives(self) -> float | None:
@@ -353,7 +355,7 @@ class Dataset:
         return storage.inside(self.uri, entry["file"])
 
     def _schema(self) -> pa.Schema:
-        return shard_schema(self.id_columns, self.grouped, weighted=self.weighted)
+        return shard_schema(self.id_columns, self.grouped, weighted=self.weighted, labels=self.labels)
 
 
 def version_uri(uri: str, version: int) -> str:

@@ -41,6 +41,12 @@ class _History(BaseModel):
     events: StrictStr
 
 
+class _Label(BaseModel):
+    name: StrictStr
+    known: dict[str, NonNegativeInt]
+    positive: dict[str, NonNegativeInt]
+
+
 class _Manifest(BaseModel):
     """What every dataset has, and of what only some have, its type."""
 
@@ -53,6 +59,7 @@ class _Manifest(BaseModel):
     options: dict[str, Any] = {}
     history: _History | None = None
     multi: list[dict[str, int]] | None = None
+    labels: list[_Label] = []
     vectors: list[_Vectors] = []
     grouped: bool = False
     weighted: bool = False

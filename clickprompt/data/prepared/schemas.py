@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clickprompt.config import history_columns, number_columns
+from clickprompt.config import history_columns, label_columns, number_columns
 from clickprompt.errors import DataError
 
 __all__ = ["field_columns", "shard_schema", "slug", "vocabulary_file", "vocabulary_schema"]
@@ -17,10 +17,11 @@ def shard_schema(
     history: int = 0,
     weighted: bool = False,
     numbers: Sequence[int] = (),
+    labels: Sequence[str] = (),
 ) -> pa.Schema:
     """columns: of the fields' values; grouped: the log says which rows were shown together; history: items of
     one (history.py); weighted: the log says how much a row counts; numbers: fields whose numbers travel, too
-    (config/numbers.py).
+    (config/numbers.py); labels: names of further ones (config/tasks.py).
     """
     group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
     return pa.schema(
@@ -34,6 +35,7 @@ def shard_schema(
                 for column in [*columns, *history_columns(history), *number_columns(numbers)]
             ),
             *([pa.field("importance", pa.float32(), nullable=False)] if weighted else []),
+            *(pa.field(name, pa.int8(), nullable=False) for name in label_columns(labels)),
         ]
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickprompt.config import label_columns
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.data.sources.check_columns import RARE, describe, short, value_codes
 from clickprompt.data.sources.check_files import FileStatistics, read_statistics
@@ -49,7 +50,7 @@ _LACKS = {
 @dataclass(frozen=True)
 class _Sample:
     """Rows that the label rule keeps: label [N] int8, times [N] int64, fields: name → [N] texts, null if
-    missing.
+    missing; labels: name → [N] int8 of each further one, −1 where it isn't known.
     """
 
     label: np.ndarray
@@ -58,6 +59,7 @@ class _Sample:
     seen: int  # rows that were read to find these
     tables: list[dict[str, Any]]
     findings: Findings
+    labels: dict[str, np.ndarray]
 
 
 def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = None) -> dict[str, Any]:
@@ -68,7 +70,8 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
      "splits": {split: {"rows", "label_rate", "first", "last", "unseen": {field: share}}}, with dates or None
                as "first" and "last",
      "fields": [{"name", "kind", "distinct", "missing", "missing_in_files", "example", "warnings"}],
-     "tables": [{"name", "rows", "missing_keys", "example"}]}
+     "tables": [{"name", "rows", "missing_keys", "example"}],
+     "labels": {name: {"known" rows, "rate" of positive ones among them, or None}}, if there are further ones}
 
     Raises DataError as preparing would.
     """
@@ -124,7 +127,15 @@ def check_source(source: Source, rows: int = _SAMPLE, split_by: str | None = Non
         "fields": described,
         "tables": sample.tables,
         "warnings": warnings,
+        **(
+            {"labels": {name: _rate(label) for name, label in sample.labels.items()}} if sample.labels else {}
+        ),
     }
+
+
+def _rate(label: np.ndarray) -> dict[str, Any]:
+    known = label[label >= 0]
+    return {"known": len(known), "rate": float(known.mean()) if len(known) else None}
 
 
 def _rules(source: Source) -> dict[str, FieldRule]:
@@ -148,6 +159,7 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
     chosen = parts[:: -(-len(parts) // _PLACES) or 1]
     quota, findings, seen = -(-rows // max(len(chosen), 1)), Findings(), 0
     labels, times, gathered = [], [], {name: [] for name in source.fields}
+    further: dict[str, list[pa.Array]] = {name: [] for name in source.labels}
     for part in chosen:
         wanted = quota
         for piece in source.read_part(part):
@@ -167,6 +179,8 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
             chosen_rows = pa.array(kept)
             labels.append(piece.label.filter(chosen_rows))
             times.append(piece.timestamp.filter(chosen_rows))
+            for of_label, column in zip(further.values(), label_columns(source.labels), strict=True):
+                of_label.append(piece.labels[column].filter(chosen_rows))
             for name, column in gathered.items():
                 key = next((key for key, table in tables.items() if name in table.column_names), None)
                 values = (
@@ -193,14 +207,15 @@ def _sample(source: Source, parts: Sequence[RawPart], rows: int) -> _Sample:
         for key, (count, example) in lost.items()
     ]
     fields = {name: named(pa.concat_arrays(columns)) for name, columns in gathered.items()}
-    return _Sample(
-        label, pa.concat_arrays(times).to_numpy(zero_copy_only=False), fields, seen, found, findings
-    )
+    moments = pa.concat_arrays(times).to_numpy(zero_copy_only=False)
+    more = {name: pa.concat_arrays(columns).to_numpy() for name, columns in further.items()}
+    return _Sample(label, moments, fields, seen, found, findings, more)
 
 
 def _first(rows: LogRows, count: int) -> LogRows:
     values = {name: column.slice(0, count) for name, column in rows.values.items()}
-    return LogRows(rows.label.slice(0, count), rows.timestamp.slice(0, count), values)
+    labels = {name: column.slice(0, count) for name, column in rows.labels.items()}
+    return LogRows(rows.label.slice(0, count), rows.timestamp.slice(0, count), values, labels=labels)
 
 
 def _splits(sample: _Sample, split_by: str) -> np.ndarray:

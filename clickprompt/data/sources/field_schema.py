@@ -35,6 +35,7 @@ _TEXTS = frozenset(
         "column",
         "positive",
         "drop",
+        "unknown",
         "nulls",
         "names",
         "timestamp",

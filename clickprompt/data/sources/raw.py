@@ -93,7 +93,8 @@ class LogRows:
     values: log column → [N] strings, null or `unknown` if a value is missing; group [N] int64: which rows are
     ranked against each other, if the log says so; history [N] lists of strings, newest first, if it has them;
     importance [N] float32: how much a row counts, if the log says so; numbers: column (config/numbers.py) →
-    [N] float64, null if missing, of fields whose numbers are learned.
+    [N] float64, null if missing, of fields whose numbers are learned; labels: column (config/tasks.py) → [N]
+    int8 of further labels, −1 where a row's isn't known.
     """
 
     label: pa.Array
@@ -104,6 +105,7 @@ class LogRows:
     findings: Findings = field(default_factory=Findings)
     importance: pa.Array | None = None
     numbers: dict[str, pa.Array] = field(default_factory=dict)
+    labels: dict[str, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -143,6 +145,7 @@ class Source(ABC):
     # whether those rows, which the log has one after the other in one part, all go to the same split
     whole_groups: bool = False
     weighted: bool = False  # whether its rows say how much they count
+    labels: tuple[str, ...] = ()  # names of further labels, beside the click
     # whether the vocabulary has every value of the tables, or only those of rows that the log refers to
     whole_tables: bool = True
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from clickprompt.config import CLICK, LABEL_NAME
 from clickprompt.config.mistakes import enumerated, mistakes_of
 from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.data.sources.field_schema import NULLS, Column, FieldSchema, Frozen
@@ -21,6 +22,7 @@ __all__ = [
     "Explode",
     "FieldSchema",
     "FileOptions",
+    "FurtherLabel",
     "JoinedTable",
     "LabelRule",
     "TableSchema",
@@ -46,6 +48,24 @@ class LabelRule(Frozen):
     def _one_rule(self) -> "LabelRule":
         if self.positive_from is not None and self.positive is not None:
             raise ValueError("label: positive_from and positive are two rules; give one of them")
+        return self
+
+
+class FurtherLabel(Frozen):
+    """A label beside the click, by the same rules. A row needs none: where it isn't known, it has no loss."""
+
+    column: Column
+    positive_from: float | None = None
+    positive: tuple[str, ...] | None = None
+    unknown: tuple[str, ...] = Field(default=(), description="values whose rows have no such label")
+    missing: Literal["unknown", "negative"] = Field(
+        default="unknown", description="what a row without a value is: one without such a label, or negative"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "FurtherLabel":
+        if self.positive_from is not None and self.positive is not None:
+            raise ValueError("positive_from and positive are two rules; give one of them")
         return self
 
 
@@ -143,6 +163,11 @@ class TableSchema(FileOptions):
         description="column of numbers from 0 up: how much a row counts in finetuning's loss and in figures",
         exclude_if=lambda weight: weight is None,
     )
+    labels: dict[Annotated[str, Field(pattern=LABEL_NAME)], FurtherLabel] = Field(
+        default={},
+        description="name → a further label, which models learn as a task beside the click",
+        exclude_if=lambda labels: not labels,
+    )
     keep_negatives: float | None = Field(
         default=None,
         gt=0,
@@ -232,7 +257,23 @@ class TableSchema(FileOptions):
                 f"the label's column {self.label.column!r} is a field too: the model would read the "
                 "answer; leave the field out"
             )
+        self._check_labels()
         return self
+
+    def _check_labels(self) -> None:
+        if CLICK in self.labels:
+            raise ValueError(f"labels.{CLICK}: that is the name of `label` itself; give another one")
+        for name, label in self.labels.items():
+            if label.column in [field.column for field in self.fields]:
+                raise ValueError(
+                    f"labels.{name}: its column {label.column!r} is a field too: the model would read the "
+                    "answer; leave the field out"
+                )
+        if self.labels and self.keep_negatives is not None:
+            raise ValueError(
+                f"keep_negatives={self.keep_negatives:g} with labels: rows left out by their click are no "
+                "sample for another label, whose probabilities couldn't be corrected; give one of them"
+            )
 
     def _check_text(self, field: FieldSchema) -> None:
         """Raise ValueError if a field's values have no descriptions where its `text` says."""

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from clickprompt.config import SPLITS, number_columns
 from clickprompt.data.sources.column_kinds import column_kinds
 from clickprompt.data.sources.file_options import file_format, nulls_of
+from clickprompt.data.sources.further_labels import further_labels, never_occurred
 from clickprompt.data.sources.given_vectors import GivenVectors, check_vector_columns
 from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.sources.joined_table import read_joined_table
@@ -68,6 +69,7 @@ class Table(Source):
         self.joins = "left" if self.schema.tables else "all"
         self.grouped = self.schema.group is not None
         self.weighted = self.schema.weight is not None
+        self.labels = tuple(self.schema.labels)
         self.user, self.item = (
             self._role(column, role)
             for column, role in ((self.schema.user, "user"), (self.schema.item, "item"))
@@ -274,6 +276,7 @@ class Table(Source):
             )
             note("label_missing", counts.missing)
             findings.occurred |= counts.found
+            more_labels = further_labels(schema.labels, columns, nulls, findings)
             values, learned = {}, {}
             for number, field_rule in enumerate(self.rules()):
                 if field_rule.schema.learned:
@@ -314,7 +317,7 @@ class Table(Source):
             raise DataError(f"{part.place(first + index)}: {error}") from error
         for form, index in forms.items():
             findings.times[form] = Example(part, first + int(origin[index]), f"{name}={columns[name][index]}")
-        return LogRows(label, timestamp, values, group, history, findings, importance, learned)
+        return LogRows(label, timestamp, values, group, history, findings, importance, learned, more_labels)
 
     def _timestamps(
         self, column: pa.Array | None, rows: int, nulls: Sequence[str]
@@ -348,13 +351,7 @@ class Table(Source):
             raise DataError(f"{small[0]} is so near 0 that it could be of any unit; give timestamp.unit")
 
     def warnings(self, findings: Findings) -> list[str]:
-        rule = self.schema.label
-        never = [value for value in (*rule.drop, *(rule.positive or ())) if value not in findings.occurred]
-        found = (
-            [f"label {rule.column}: {', '.join(map(repr, never))} never occurred; check drop and positive"]
-            if never
-            else []
-        )
+        found = never_occurred(self.schema.label, self.schema.labels, findings)
         cut = {
             what.removesuffix(" cut"): rows for what, rows in findings.counts.items() if what.endswith(" cut")
         }
@@ -388,6 +385,7 @@ class Table(Source):
             schema.group,
             self.history_column and self.history_column.column,
             schema.weight,
+            *(label.column for label in schema.labels.values()),
         ]
         return list(dict.fromkeys(name for name in named if name))
 

@@ -56,7 +56,7 @@ _SHOWN = {
 }
 
 
-_FEW_HAVE = ("further", "numbers", "vectors")  # left out of a plan that has none
+_FEW_HAVE = ("further", "numbers", "vectors", "labels")  # left out of a plan that has none
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Sizes:
     """columns of further values, of fields of which rows have several"""
     numbers: int = 0
     """fields whose numbers rows have"""
+    labels: int = 0
+    """besides the click"""
     vectors: tuple[tuple[int, int, int], ...] = ()
     """fields whose values have vectors that the model reads, how many values, and the size of a vector"""
 
@@ -127,6 +129,7 @@ def size_training(
             text_size=text_size,
             history=History(0, sizes.history) if sizes.history else None,
             numbers=range(sizes.numbers),
+            labels=[str(number) for number in range(sizes.labels)],
             vectors={
                 field: torch.empty(values, size, dtype=torch.float16) for field, values, size in sizes.vectors
             },
@@ -248,6 +251,7 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
     columns: dict[str, Any] = {"history": history}
     if dataset is not None:
         columns |= {"further": len(multi_columns(dataset.multi)), "numbers": len(dataset.numbers)}
+        columns["labels"] = len(dataset.labels)
     if dataset is not None and config.ctr.vectors != "none":
         found_vectors = ((entry["field"], entry["size"]) for entry in dataset.vectors)
         columns["vectors"] = tuple((field, dataset.field_sizes[field], size) for field, size in found_vectors)

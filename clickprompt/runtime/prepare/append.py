@@ -218,8 +218,8 @@ def _write_files(
         calls.append((dataset, source, number, key, tables.get(key), counted, stage))
         ids[key][column] = [IdPart(ids_file(stage, number), 0, 0)]
     fields = work.each(_extended, calls, "counting values")
-    shards, bounds, clicks, weights = write_shards(
-        work, log, starts, sizes, options, stage, uri, ids, dataset.columns
+    shards, bounds, clicks, weights, labels = write_shards(
+        work, log, starts, sizes, options, stage, uri, ids, dataset.columns, labels=dataset.labels
     )
     described = write_vocabularies(work, uri, fields, dataset.columns)
     storage.delete_tree(stage)
@@ -237,6 +237,7 @@ def _write_files(
         "counts": _sums(old["counts"], sizes),
         "clicks": _sums(old["clicks"], clicks),
         **({"weights": _weight_sums(old["weights"], weights)} if dataset.weighted else {}),
+        **({"labels": _label_sums(old["labels"], labels)} if labels else {}),
         "statistics": _sums(old["statistics"], statistics),
         "bounds": {split: _hull(old["bounds"][split], bounds.get(split)) for split in SPLITS},
         "shards": {split: [*old["shards"][split], *_below(folder, shards[split])] for split in SPLITS},
@@ -311,6 +312,13 @@ def _weight_sums(old: dict[str, list[float]], new: dict[str, list[float]]) -> di
         split: [before + more for before, more in zip(sums, new.get(split, [0.0, 0.0]), strict=True)]
         for split, sums in old.items()
     }
+
+
+def _label_sums(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"name": label["name"], **{key: _sums(label[key], more[key]) for key in ("known", "positive")}}
+        for label, more in zip(old, new, strict=True)
+    ]
 
 
 def _hull(old: list[int], new: list[int] | None) -> list[int]:

@@ -30,6 +30,7 @@ from clickprompt.runtime.prepare.coded_log import (
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 from clickprompt.runtime.prepare.given_vectors import measure_vectors, write_vectors
 from clickprompt.runtime.prepare.histories import check_history, find_histories
+from clickprompt.runtime.prepare.labels import check_labels, say_labels
 from clickprompt.runtime.prepare.numbers import fit_scales, with_scales
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
 from clickprompt.runtime.prepare.vocabulary import (
@@ -147,6 +148,11 @@ def prepare(
             raise InputError(
                 f"keep_negatives={keep_negatives}: must be above 0 and below 1; for all rows leave it out"
             )
+        if source.labels:
+            raise InputError(
+                f"keep_negatives={keep_negatives}: {source.name} has labels besides, and rows left out by "
+                "their click are no sample for these, whose probabilities couldn't be corrected; leave it out"
+            )
         options["keep_negatives"] = keep_negatives
     identity = {"source": source.name, "raw_files": source.raw_files(), "options": options}
     if existing := _existing(out_uri, identity, source, progress):
@@ -252,7 +258,7 @@ def _write_files(
     columns = field_columns(source.fields)
     several = [(number, rule.schema.most_values) for number, rule in enumerate(rules)]
     multi = [Multi(number, most) for number, most in several if most]
-    shards, bounds, clicks, weights = write_shards(
+    shards, bounds, clicks, weights, labels = write_shards(
         work,
         log,
         starts,
@@ -264,13 +270,18 @@ def _write_files(
         [*columns, *multi_columns(multi)],
         histories,
         scales,
+        source.labels,
     )
     if source.weighted:
         _check_weights(source, weights)
+    check_labels(source, labels)
     described = write_vocabularies(work, uri, fields, columns)
     storage.delete_tree(stage)
     _say_what_was_found(source, described, sizes, clicks, bounds, progress)
+    say_labels(labels, sizes, progress)
     more: dict[str, Any] = {"weighted": True, "weights": weights} if source.weighted else {}
+    if labels:
+        more["labels"] = labels
     if histories is not None:
         item = source.fields.index(str(source.roles()["item"]))
         events = options.get("history_of", "column")

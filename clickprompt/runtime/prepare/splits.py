@@ -1,7 +1,7 @@
 """Find where the splits begin, and write each one's sorted shards; boundaries come from file histograms."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,23 @@ from clickprompt.runtime.prepare.column_tasks import CountedRows
 from clickprompt.runtime.prepare.fan_out import FanOut, totals
 from clickprompt.runtime.prepare.histories import Histories
 
-__all__ = ["count_rows", "cut_by_split", "write_shards"]
+__all__ = ["WrittenShards", "count_rows", "cut_by_split", "write_shards"]
+
+
+class WrittenShards(NamedTuple):
+    """What was written, by split."""
+
+    shards: dict[str, list[dict[str, Any]]]
+    """their entries of the manifest"""
+    bounds: dict[str, list[int]]
+    """first and last timestamp, of a split that has rows"""
+    clicks: dict[str, int]
+    weights: dict[str, list[float]]
+    """if rows have weights, their sum and that of the clicked rows"""
+    labels: list[dict[str, Any]]
+    """of each further label: "name", and by split the rows that have it ("known") and those of them where it
+    is "positive"
+    """
 
 
 def cut_by_split(
@@ -109,24 +125,22 @@ def write_shards(
     columns: list[str],
     histories: Histories | None = None,
     scales: Mapping[int, Scale] | None = None,
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[int]], dict[str, int], dict[str, list[float]]]:
-    """Write the shards below `uri`.
-
-    Returns, by split, the shards' manifest entries, the first and last timestamp (not for a split without
-    rows), the clicks, and if rows have weights their sum and that of the clicked rows.
-    """
+    labels: Sequence[str] = (),
+) -> WrittenShards:
+    """Write the shards below `uri`; scales, labels: as for `write_shard`."""
     pieces, num_shards = _sort_into_shards(work, log, starts, sizes, options, stage, histories)
     names = [f"{split}/part-{index:05d}.parquet" for split in SPLITS for index in range(num_shards[split])]
     done = work.each(
         tasks.write_shard,
         (
-            (pieces, index, name, uri, ids, columns, options["row_group_rows"], histories, scales)
+            (pieces, index, name, uri, ids, columns, options["row_group_rows"], histories, scales, labels)
             for index, name in enumerate(names)
         ),
         "writing shards",
     )
     shards: dict[str, list[dict[str, Any]]] = {}
     bounds, clicks, weights = {}, {}, {}
+    found: list[dict[str, Any]] = [{"name": name, "known": {}, "positive": {}} for name in labels]
     for split in SPLITS:
         written, done = done[: num_shards[split]], done[num_shards[split] :]
         keys = [key for shard in written for key in shard["keys"]]
@@ -136,12 +150,15 @@ def write_shards(
         clicks[split] = sum(shard["clicks"] for shard in written)
         if written and written[0]["weights"] is not None:
             weights[split] = [sum(shard["weights"][place] for shard in written) for place in range(2)]
+        for number, label in enumerate(found):
+            for place, key in enumerate(("known", "positive")):
+                label[key][split] = sum(shard["labels"][number][place] for shard in written)
         if written:
             bounds[split] = [
                 min(shard["bounds"][0] for shard in written),
                 max(shard["bounds"][1] for shard in written),
             ]
-    return shards, bounds, clicks, weights
+    return WrittenShards(shards, bounds, clicks, weights, found)
 
 
 def _column_sizes(work: FanOut, log: CodedLog) -> dict[str, int]:

@@ -4,16 +4,14 @@ prepare.py has them run (fan_out.py). A task that runs a second time, because it
 again.
 """
 
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from clickprompt.config import number_columns
+from clickprompt.config import label_columns, number_columns
 from clickprompt.data.keyed_random import random_bits, random_uniform
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS
@@ -24,9 +22,9 @@ from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
 from clickprompt.data.transform.row_transform import HISTORY, with_nulls
 from clickprompt.data.transform.standard import Scale, standardised
 from clickprompt.errors import DataError
-from clickprompt.io import storage
 from clickprompt.runtime.prepare.column_tasks import codes_in_file
 from clickprompt.runtime.prepare.histories import Histories, own_codes, own_histories, with_history
+from clickprompt.runtime.prepare.parquet_files import write_parquet
 
 __all__ = ["BINS", "SPAN", "Ordering", "Parsed", "Stats"]
 
@@ -83,7 +81,7 @@ def as_table(rows: LogRows, first: int) -> pa.Table:
     values = {log_column(name): with_nulls(column) for name, column in rows.values.items()}
     given = {name: column for name in _OF_ROWS if (column := getattr(rows, name)) is not None}
     history = {} if rows.history is None else {HISTORY: rows.history}
-    more = {**given, **rows.numbers, **values, **history}
+    more = {**given, **rows.numbers, **rows.labels, **values, **history}
     return pa.table({"row_id": numbers, "label": rows.label, "timestamp": rows.timestamp, **more})
 
 
@@ -146,7 +144,7 @@ def encode_file(
     )
     given = {name: rows.column(name) for name in ("label", "timestamp")}
     table = pa.table({"row_id": row_id, **given, "split_key": key})
-    for name in (*_OF_ROWS, *number_columns(source.learned)):
+    for name in (*_OF_ROWS, *number_columns(source.learned), *label_columns(source.labels)):
         if name in rows.column_names:
             table = table.append_column(name, rows.column(name))
     for name, code in codes.items():
@@ -320,10 +318,11 @@ def write_shard(
     row_group_rows: int,
     histories: Histories | None = None,
     scales: Mapping[int, Scale] | None = None,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Assemble, encode and write one shard. Returns its manifest entry and what the driver merges.
 
-    scales: of the fields with learned numbers.
+    scales: of the fields with learned numbers; labels: the names of further ones.
     """
     block = pa.Table.from_batches([staging.read_batch(piece, index) for piece in pieces]).combine_chunks()
     block = block.take(
@@ -341,7 +340,8 @@ def write_shard(
     for name, scale in zip(number_columns([*scales]), scales.values(), strict=True) if scales else ():
         encoded[name] = standardised(block.column(name).combine_chunks(), scale)
     weighted = "importance" in block.column_names
-    schema = shard_schema(columns, "group" in block.column_names, length, weighted, [*(scales or ())])
+    grouped, numbers = "group" in block.column_names, [*(scales or ())]
+    schema = shard_schema(columns, grouped, length, weighted, numbers, labels)
     table = pa.table(
         {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,
@@ -358,6 +358,7 @@ def write_shard(
         "keys": keys,
         "clicks": int(block.column("label").to_numpy().sum(dtype=np.int64)),
         "weights": _weight_sums(block) if weighted else None,
+        "labels": [_label_counts(block.column(name).to_numpy()) for name in label_columns(labels)],
         "bounds": (int(timestamps.min()), int(timestamps.max())),
     }
 
@@ -368,28 +369,6 @@ def _weight_sums(rows: pa.Table) -> list[float]:
     return [float(weights.sum()), float(weights @ rows.column("label").to_numpy())]
 
 
-def write_parquet(uri: str, file: str, table: pa.Table, row_group_rows: int) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, row_group_size=row_group_rows, compression="zstd")
-    content = buffer.getvalue()
-    storage.write_bytes(storage.join(uri, file), content)
-    return {"file": file, "bytes": len(content), "sha256": storage.sha256_bytes(content)}
-
-
-def write_row_groups(
-    uri: str, file: str, schema: pa.Schema, tables: Iterable[pa.Table], row_group_rows: int
-) -> dict[str, Any]:
-    """Write the tables one after the other as one Parquet file of row groups of `row_group_rows`.
-
-    Only a row group more than one table is held.
-    """
-    place = storage.join(uri, file)
-    with storage.open_output(place) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        rest = schema.empty_table()
-        for table in tables:
-            rest = pa.concat_tables([rest, table])
-            while len(rest) > row_group_rows:
-                writer.write_table(rest.slice(0, row_group_rows))
-                rest = rest.slice(row_group_rows)
-        writer.write_table(rest)
-    return {"file": file, "bytes": storage.file_size(place), "sha256": storage.sha256(place)}
+def _label_counts(column: np.ndarray) -> list[int]:
+    """Return the rows of which a label is known, and those of them where it is positive."""
+    return [int((column >= 0).sum()), int((column > 0).sum())]

@@ -19,7 +19,6 @@ from clickprompt.data.transform.buckets import bucket, quantile_edges
 from clickprompt.data.transform.descriptions import text_column
 from clickprompt.data.transform.row_transform import KEY, FieldRule
 from clickprompt.errors import DataError
-from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.column_tasks import (
     CountedRows,
     KeptValues,
@@ -35,6 +34,7 @@ from clickprompt.runtime.prepare.multi_values import (
     kept_values,
     write_value_ids,
 )
+from clickprompt.runtime.prepare.parquet_files import write_parquet, write_row_groups
 
 __all__ = [
     "FieldValues",
@@ -234,7 +234,7 @@ def write_transform(
         fields += [text_column(rule.schema.name) for rule in rules if rule.text_table == table]
         rows = tables[table_key(table)].select([KEY, *fields])
         rows = rows.filter(rows.column(KEY).is_valid())
-        joined[table] = tasks.write_parquet(uri, f"tables/{number:02d}.parquet", rows, _VALUES_PER_PIECE)
+        joined[table] = write_parquet(uri, f"tables/{number:02d}.parquet", rows, _VALUES_PER_PIECE)
     return {"fields": [rule.to_json() for rule in rules], "tables": joined, **source.reading()}
 
 
@@ -271,5 +271,5 @@ def _write_vocabulary(uri: str, number: int, name: str, parts: Sequence[KeptValu
 
     # The number tells fields apart; a field's name may be longer than a file's
     file = f"vocab/{number:02d}-{slug(name)[:40]}.parquet"
-    entry = tasks.write_row_groups(uri, file, schema, tables(), _VALUES_PER_PIECE)
+    entry = write_row_groups(uri, file, schema, tables(), _VALUES_PER_PIECE)
     return {"size": 1 + sum(part.values for part in parts), **entry}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clickprompt.config import RuntimeConfig, ScoringPrecision
+from clickprompt.config import RuntimeConfig, ScoringPrecision, stored_config, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.file_options import file_format
 from clickprompt.data.sources.reading import DataFile, FileFormat, FilePart, file_parts, find_files
@@ -22,7 +22,7 @@ from clickprompt.io import storage
 from clickprompt.io.folders import clear_unfinished, new_folder
 from clickprompt.io.progress import Task
 from clickprompt.runtime.score.scorers import scorers
-from clickprompt.scoring.raw_rows import RawRowScorer, check_columns, score_part
+from clickprompt.scoring.raw_rows import RawRowScorer, check_columns, score_names, score_part
 
 __all__ = ["predict"]
 
@@ -53,12 +53,12 @@ def predict(
     to = storage.native(to)
     if storage.exists(to) and not clear_unfinished(to):
         raise InputError(f"{to}: exists already; choose another folder")
-    for name in ("file", "row", "logit", "probability"):
+    export = export_of(storage.native(run))
+    info = read_info(export)
+    for name in ("file", "row", *score_names(tasks_of(stored_config(info.config), info.labels or ()))):
         if name in keep:
             raise InputError(f"--keep {name}: the predictions have a column of that name; rename yours")
     keep = list(dict.fromkeys(keep))
-    export = export_of(storage.native(run))
-    info = read_info(export)
     dataset = dataset_of(info.config, data)
     dataset.verify([])
     check_clicks(export, dataset)

@@ -40,12 +40,12 @@ class Scorer:
     def logits(
         self, export: str, split: str, group: int
     ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return (group, labels [N], logits [N], weights [N] if rows have them) of a row group; retry if
-        storage refuses.
+        """Return (group, labels, logits, weights [N] if rows have them) of a row group; retry if storage
+        refuses. Labels and logits are [N], or with further labels [N, 1 + T].
         """
         rows = storage.patiently(lambda: self._dataset.read_row_groups(split, [group]))
         scores = storage.patiently(lambda: self._held(RowScorer, export)).score(rows)
-        return group, scores.labels, scores.logits, scores.weights
+        return group, scores.all_labels, scores.all_logits, scores.weights
 
     def score(self, export: str, split: str, group: int, folder: str) -> int:
         rows = self._dataset.read_row_groups(split, [group])

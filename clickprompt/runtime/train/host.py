@@ -11,7 +11,9 @@ from clickprompt.runtime.train.training_run import Batches, TrainingRun
 __all__ = ["Host", "Metrics", "Part", "Scoring", "Status", "Store"]
 
 Part = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
-"""(row group, its labels [N], its logits [N], its rows' weights [N] if they have some)"""
+"""(row group, its labels, its logits, its rows' weights [N] if they have some): [N], or with further labels
+[N, 1 + T], the click's first
+"""
 
 
 class Status(Protocol):

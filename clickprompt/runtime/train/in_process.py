@@ -230,7 +230,7 @@ class _OwnScoring:
         def score(group: int) -> Part:
             rows = storage.patiently(lambda: dataset.read_row_groups("valid", [group]))
             scores = scorer.score(rows, scored)
-            return group, scores.labels, scores.logits, scores.weights
+            return group, scores.all_labels, scores.all_logits, scores.weights
 
         with _one_thread_each(self._threads), _like_an_actor(self._scorers) as pool:
             yield from pool.map(score, range(len(dataset.row_group_counts("valid"))))

@@ -22,6 +22,7 @@ from clickprompt.config import (
     load_config,
     replaced,
     stored_config,
+    tasks_of,
     value_of,
 )
 from clickprompt.data.collate import Collator
@@ -45,6 +46,8 @@ from clickprompt.runtime.train.answers import with_answers
 from clickprompt.runtime.train.device_options import check_devices, check_plm_options
 from clickprompt.runtime.train.numbers import check_numbers, check_same_numbers
 from clickprompt.runtime.train.rankable import check_rankable, group_column
+from clickprompt.runtime.train.stage_checks import check_ids, check_validation
+from clickprompt.runtime.train.tasks import check_same_tasks, check_tasks
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
 
 _SHOWN = 4  # keys or numbers in an error
+_TASKS = {"tasks", "experts", "expert_dim"}  # of the CTR tower; a pretraining has none
 _OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same dataset
 
 
@@ -90,14 +94,15 @@ def check_training(
         item_fields = find_item_fields(dataset, config.ctr_bert.item_fields)
         config = replaced(config, {"ctr_bert.item_fields": item_fields})
     check_numbers(config, stage_name, dataset)
+    check_tasks(config, stage_name, dataset)
     if not again:
         dataset.verify()
     if isinstance(stage, FinetuneConfig):
-        _check_validation(dataset)
+        check_validation(dataset)
         if stage.label_share < 1:
             dataset = dataset.only_labelled(stage.label_share, config.seed)
     else:
-        _check_ids(config)
+        check_ids(config)
     plm, truncation = None, None
     if objective in ("pretrain", "with_plm"):
         from clickprompt.models.plm_loading import check_plm  # transformers' models take seconds to import
@@ -135,38 +140,6 @@ def check_training(
     lm_kind = plm.lm_kind if plm else None
     path = storage.native(run or "")
     return TrainingRun(config, stage, path, dataset, order, init, earlier, lm_kind, truncation, text_vectors)
-
-
-def _check_validation(dataset: Dataset) -> None:
-    """Check that the validation AUC, by which finetuning chooses its best weights, is defined.
-
-    Raises DataError if it isn't.
-    """
-    rows = dataset.counts["valid"]
-    clicks = dataset.manifest["clicks"]["valid"]
-    if clicks in (0, rows):
-        raise DataError(
-            f"{dataset.uri}: its valid split has {rows:,} rows, {'all' if clicks else 'none'} of them "
-            "clicks, and the best weights are those of the highest validation AUC, which needs both classes; "
-            "prepare again with --split hash, or with more rows"
-        )
-
-
-def _check_ids(config: Config) -> None:
-    """Raise ConfigError for settings of ids that would have no effect, or leave the CTR tower untrained."""
-    pretrain, prompted = config.pretrain, config.prompt.num_prompts > 0
-    if config.masking.hide_ids and not (pretrain.with_plm and (prompted or pretrain.id_objective != "none")):
-        raise ConfigError(
-            f"masking.hide_ids={config.masking.hide_ids:g} hides the ids of masked values from the CTR "
-            f"tower, and {'without prompts' if pretrain.with_plm else 'with pretrain.with_plm=false'} "
-            "nothing is restored from them; set it to 0"
-        )
-    if pretrain.text_id_weight and not prompted and pretrain.id_objective == "none":
-        raise ConfigError(
-            f"pretrain.text_id_weight={pretrain.text_id_weight:g} without prompts would train the embeddings "
-            "and leave the rest of the CTR tower untrained; set prompt.num_prompts to at least 1, or "
-            "pretrain.id_objective"
-        )
 
 
 def check_batches(stage: StageConfig, runtime: RuntimeConfig) -> None:
@@ -231,6 +204,8 @@ def _check_init(
         )
     if info.objective == "pretrain":
         check_labels(what, earlier, config)
+    if info.objective not in PRETRAINING:
+        check_same_tasks(what, tasks_of(earlier, info.labels or ()), tasks_of(config, dataset.labels))
     has_ctr = config.baseline == "ctrl" or (
         config.baseline == "none"
         and (info.objective != "pretrain" or earlier.prompt.num_prompts > 0 or earlier.pretrain.reads_ids)
@@ -247,7 +222,8 @@ def _check_init(
             "ctr",
             earlier.ctr,
             config.ctr,
-            apart_from={"dropout", "embedding_dropout", "text_embeddings", "vectors"},
+            apart_from={"dropout", "embedding_dropout", "text_embeddings", "vectors"}
+            | (_TASKS if info.objective in PRETRAINING else set()),
         )
         before = _trained_on(what, info, config, dataset)
     if plm is None or info.plm is None:

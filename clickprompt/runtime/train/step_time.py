@@ -39,6 +39,7 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
         history=training.dataset.history,
         multi=training.dataset.multi,
         numbers=training.dataset.numbers,
+        labels=training.tasks,
         vectors=training.vectors,
     )
     objective: Any = build_objective(model, training.stage)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig
+from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.given_vectors import open_vectors
 from clickprompt.data.prepared.order import Order
@@ -56,6 +56,12 @@ class TrainingRun:
     def text_size(self) -> int | None:
         """Return the size of the text vectors that the CTR tower reads, if any."""
         return None if self.text_vectors is None else self.text_vectors.size
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Return the names of the labels besides the click that the run learns; a pretraining learns none."""
+        learns = isinstance(self.stage, FinetuneConfig)
+        return tasks_of(self.config, self.dataset.labels) if learns else ()
 
     @property
     def vectors(self) -> dict[int, np.ndarray]:

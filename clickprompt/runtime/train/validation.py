@@ -6,9 +6,10 @@ out of those that are kept. A validation that fails or takes too long leaves emp
 result only by waiting for everything reported, where a run needs that of one step, at a fixed later step.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 
 from clickprompt.config import FinetuneConfig
+from clickprompt.evaluation.labels import scores_of_label
 from clickprompt.evaluation.metrics import auc, log_loss
-from clickprompt.export.format import add_scores, scores_of
+from clickprompt.export.format import add_scores, label_scores_of, scores_of
 from clickprompt.io import storage
 from clickprompt.runtime.train.exports import Exports, missing
 from clickprompt.runtime.train.host import Part, Scoring
@@ -36,6 +38,12 @@ class _PutOffError(Exception):
 
 def _never() -> bool:
     return False
+
+
+def _in_order(scores: dict[str, dict[str, float | None]], tasks: Sequence[str]) -> list[float]:
+    """Return AUC and log loss of one task after the other; NaN for None."""
+    found = [scores[task][figure] for task in tasks for figure in ("auc", "log_loss")]
+    return [math.nan if score is None else score for score in found]
 
 
 class ExportValidation:
@@ -75,7 +83,7 @@ class ExportValidation:
         self._wants_stop = _never if wants_stop is None or scoring.beside else wants_stop
         # The following are rank 0's. Done when the weights given last are in storage
         self.exported: Future[None]
-        self._scores: Future[tuple[float, float]]
+        self._scores: Future[tuple[float, ...]]
         self._rest: Callable[[], None] | None = None  # scores what was put off
         # Seconds that the last scored weights took from `begin` to their scores
         self.lag: float | None = None
@@ -97,17 +105,20 @@ class ExportValidation:
             rest, self._rest = self._rest, None
             rest()
         while True:
-            found = torch.zeros(3, dtype=torch.float64)
+            found = torch.zeros(3 + 2 * len(self._training.tasks), dtype=torch.float64)
             if self._engine.rank == 0 and wait([self._scores], timeout=_ROUND_S).done:
                 found = torch.tensor([1.0, *self._scores.result()], dtype=torch.float64)
-            done, valid_auc, valid_log_loss = all_reduce_sum(found.to(self._engine.device)).tolist()
+            done, *scores = all_reduce_sum(found.to(self._engine.device)).tolist()
             if done:
-                return {"valid_auc": valid_auc, "valid_log_loss": valid_log_loss}
+                names = ["", *(f"_{task}" for task in self._training.tasks)]
+                keys = [f"{key}{name}" for name in names for key in ("valid_auc", "valid_log_loss")]
+                # What isn't defined for a further label, such as an AUC of one class, is NaN
+                return {key: score for key, score in zip(keys, scores, strict=True) if not math.isnan(score)}
 
     def _start(self, step: int, weights: dict[str, torch.Tensor] | None) -> None:
         # Local names, as the attributes will be those of the next validation
         exported: Future[None] = Future()
-        scores: Future[tuple[float, float]] = Future()
+        scores: Future[tuple[float, ...]] = Future()
         self.exported = exported
         self._scores = scores
         self._rest = None
@@ -142,8 +153,9 @@ class ExportValidation:
         else:
             validate()
 
-    def _score(self, step: int, wants_stop: Callable[[], bool]) -> tuple[float, float]:
-        """Return (AUC, log loss) of an export in storage, and store them in it.
+    def _score(self, step: int, wants_stop: Callable[[], bool]) -> tuple[float, ...]:
+        """Return AUC and log loss of the click, then of each further label, of an export in storage, and
+        store them in it.
 
         So a run that is killed before the scores are used finds them again.
         """
@@ -151,12 +163,19 @@ class ExportValidation:
         if not storage.patiently(lambda: storage.exists(export)):
             raise missing(export)
         known = storage.patiently(lambda: scores_of(export))
+        tasks = self._training.tasks
         if known is not None:
-            return known
+            of_labels = storage.patiently(lambda: label_scores_of(export)) if tasks else {}
+            return *known, *_in_order(of_labels, tasks)
         labels, logits, weights = self._logits(export, step, wants_stop)
+        of_labels = {}
+        if tasks:
+            (labels, *more_labels), (logits, *more_logits) = labels.T, logits.T
+            for task, of_rows, scored in zip(tasks, more_labels, more_logits, strict=True):
+                of_labels[task] = scores_of_label(of_rows, scored, weights)
         scores = auc(labels, logits, weights), log_loss(labels, logits, weights)
-        storage.patiently(lambda: add_scores(export, *scores))
-        return scores
+        storage.patiently(lambda: add_scores(export, *scores, of_labels))
+        return *scores, *_in_order(of_labels, tasks)
 
     def _logits(
         self, export: str, step: int, wants_stop: Callable[[], bool]

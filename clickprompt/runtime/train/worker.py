@@ -185,6 +185,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         multi=training.dataset.multi,
         numbers=training.dataset.numbers,
         history=training.dataset.history_columns,
+        labels=training.tasks,
     )
 
 
@@ -242,6 +243,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         numbers=training.dataset.numbers,
         vectors=training.vectors,
         keep_negatives=training.dataset.keep_negatives,
+        labels=training.tasks,
     )
     tables, norms = tables_of(model), None
     if tables and host.rank == 0:

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from clickprompt.config import FinetuneConfig
-from clickprompt.export.format import load_weights
+from clickprompt.export.format import label_scores_of, load_weights
 from clickprompt.io import storage
 from clickprompt.runtime.observe.tensorboard import TensorBoard
 from clickprompt.runtime.observe.trackers import Tracking
@@ -165,8 +165,10 @@ class WorkerContext(Context):
             )
         stage = self._training.stage
         stop_on = stage.stop_on if isinstance(stage, FinetuneConfig) else None
+        of_labels = storage.patiently(lambda: label_scores_of(self._exports.final))
         return {
             **asdict(state),
+            **({"valid_labels": of_labels} if of_labels else {}),
             "stop_on": stop_on,
             "norms": norms,
             "last_loss": self._last_loss,
