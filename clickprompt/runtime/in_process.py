@@ -10,7 +10,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
 from clickprompt.io.progress import say
 
-__all__ = ["connected", "in_process", "say_why_ray"]
+__all__ = ["connected", "in_process", "in_trial", "say_why_ray"]
 
 
 def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
@@ -28,6 +28,13 @@ def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
     if why and runtime.use_ray == "never":
         raise ConfigError(f"runtime.use_ray=never: {why}, which needs Ray; leave runtime.use_ray out")
     return why is None
+
+
+def in_trial(runtime: RuntimeConfig) -> bool:
+    """Return whether a trial of a sweep trains in its own process, which is one of Ray's: where a command
+    would do without Ray, unless it needs a GPU, which Ray has to give.
+    """
+    return runtime.use_ray == "auto" and not runtime.gpus_per_worker and _why_ray(runtime, True) is None
 
 
 def say_why_ray(runtime: RuntimeConfig, *, training: bool = True) -> None:

@@ -162,6 +162,7 @@ def test_a_pretrained_model_classifies_nothing(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.sampled(1)
 def test_a_graph_says_what_it_takes(prepared, tmp_path, raw):
     run, out = str(tmp_path / "run"), str(tmp_path / "graph")
     write_run(run, prepared)

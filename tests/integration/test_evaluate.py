@@ -90,6 +90,7 @@ def test_a_killed_actor_changes_nothing_of_attention(ray_session, prepared, tmp_
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_split_above_the_limit(finetuned, monkeypatch, capsys):
     [exact] = evaluate([finetuned], "test", config=ALONE)
     monkeypatch.setattr(figures, "EXACT_ROWS", 100)

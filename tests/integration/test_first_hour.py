@@ -76,6 +76,7 @@ def test_from_files_to_scores_by_three_commands(name, tmp_path, monkeypatch, com
 FOLDERS = ("scratch", "without-plm", "with-plm")
 
 
+@pytest.mark.slow
 def test_minutes_make_it_shorter_once_and_for_all(tmp_path, monkeypatch, command):
     files = LOGS["movielens"](tmp_path, random.Random(0))
     monkeypatch.chdir(tmp_path)

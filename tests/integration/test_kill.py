@@ -50,7 +50,7 @@ def test_a_killed_command_continues(tmp_path):
     started = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    for left in psutil.wait_procs(started, timeout=10)[1]:  # what Ray hasn't ended by itself
+    for left in psutil.wait_procs(started, timeout=3)[1]:  # what Ray hasn't ended by itself
         left.kill()
     assert not os.path.exists(os.path.join(killed, "result.json")), "it was over before it was killed"
     # Half a checkpoint, as a kill during an upload leaves it, is ignored

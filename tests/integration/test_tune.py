@@ -175,6 +175,8 @@ def _training_actors() -> list[str]:
 
 @pytest.mark.slow
 def test_tpe(ray_session, config, tmp_path):
+    """Trials with workers of their own, as those with several or with GPUs have."""
+    config = replaced(config, {"runtime.use_ray": "always"})
     space = {"finetune.lr.plm": {"low": 1e-5, "high": 1e-2, "log": True}}
     result = sweep(config, tmp_path / "tune", space, search="tpe", num_samples=2)
     assert result["trials"]["finished"] == 2

@@ -49,7 +49,7 @@ EACH = [
 
 
 @pytest.mark.parametrize("case", EACH)
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_an_objective_is_one_graph(config, case):
     objective, batch = objective_and_batch(config, *CASES[case])
     assert_graphs(objective, [(batch,)], 1)

@@ -92,7 +92,7 @@ RUN_BY = {
     "clickprompt reproduce table-2 --run runs/tables": "tests/integration/test_reproduce.py",
     "clickprompt reproduce table-2 --dataset bookcrossing --budget cpu --plan --run runs/tables": "tests/integration/test_reproduce.py",
     "clickprompt reproduce all --dataset movielens-1m --raw ml-1m --budget gpu --run runs/tables": "tests/integration/test_reproduce.py",
-    "clickprompt reproduce table-2 --dataset movielens-1m --raw ml-1m --budget cpu --tries 1 --run runs/tables --row FM --row DNN --row DeepFM --row IPNN --row DCN --row AutoInt --row FiGNN --row DCNv2": "tests/integration/test_reproduce.py",
+    "clickprompt reproduce table-2 --dataset movielens-1m --raw ml-1m --budget cpu --tries 1 --run runs/tables --row FM --row DNN --row DeepFM --row xDeepFM --row IPNN --row DCN --row AutoInt --row FiGNN --row FGCNN --row DCNv2": "tests/integration/test_reproduce.py",
     "clickprompt config KEY": f"{_CLI} config pretrain.lr",
     "clickprompt doctor": f"{_CLI} doctor",
     "clickprompt plan CONFIG": "tests/test_docs.py",

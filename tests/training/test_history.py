@@ -42,7 +42,7 @@ def two_workers(config):
     return Curves(config, 2, cases)
 
 
-CHOSEN = ["din", "sharded", "ZeRO 3"]
+CHOSEN = ["din", "sharded"]
 
 
 @pytest.mark.parametrize("name", some(CASES, *CHOSEN))

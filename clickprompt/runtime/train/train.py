@@ -19,7 +19,13 @@ __all__ = ["Watch", "run_training"]
 
 
 def run_training(
-    config: Config, stage_name: str, run: str, *, watch: Watch | None = None, around: Around | None = None
+    config: Config,
+    stage_name: str,
+    run: str,
+    *,
+    watch: Watch | None = None,
+    around: Around | None = None,
+    here: bool = False,
 ) -> dict[str, Any]:
     """Pretrain or finetune into `run`, and return `result.json`.
 
@@ -27,6 +33,7 @@ def run_training(
 
     watch: called twice a second with what is known of the latest step ({} before the first); if it returns
     True, the run stops as after a signal.
+    here: train in this process, even if it is connected to a Ray.
     """
     training = check_with_tokens(config, stage_name, run)
     run = training.run
@@ -39,7 +46,7 @@ def run_training(
     say(f"{stage_name}: {training.dataset.uri}, version {training.dataset.version}")
     carried = _carried_over(training)
     # Each is imported only if it is used, because Ray takes seconds to import
-    if in_process(config.runtime):
+    if here or in_process(config.runtime):
         from clickprompt.runtime.train.in_process import fit
     else:
         say_why_ray(config.runtime)

@@ -1,6 +1,6 @@
 """Run a sweep's trials, each in its own process: make the pretraining if it isn't there, and finetune.
 
-Trials that share a pretraining have it made once.
+Trials that share a pretraining have it made once. A run of one worker is trained in that process itself.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from clickprompt.config import Config, replaced
 from clickprompt.errors import StoppedError
 from clickprompt.io import storage
+from clickprompt.runtime.in_process import in_trial
 from clickprompt.runtime.train.train import run_training
 from clickprompt.runtime.train.training_run import Batches
 from clickprompt.training.checkpoint import CheckpointWriter
@@ -76,7 +77,8 @@ def _pretrain(config: Config, run: str, name: str, sweep: Any, around: Threads) 
     # Not in the main thread: there a training run would take over the signals, which are Ray's here
     with ThreadPoolExecutor(1) as pool:
         try:
-            pool.submit(run_training, config, "pretrain", run, watch=watch, around=around).result()
+            here = in_trial(config.runtime)
+            pool.submit(run_training, config, "pretrain", run, watch=watch, around=around, here=here).result()
         except StoppedError:
             return {"interrupted": True}
         except Exception as error:
@@ -122,7 +124,9 @@ def finetune_trial(base: Config, run: str, sweep: Any, around: Threads, trial: d
             if failed:
                 tune.report({"status": "failed", **failed})
                 return
-        result = run_training(replaced(point.config, changes), "finetune", folder, watch=watch, around=around)
+        config = replaced(point.config, changes)
+        here = in_trial(config.runtime)
+        result = run_training(config, "finetune", folder, watch=watch, around=around, here=here)
     except StoppedError:
         tune.report({"status": "stopped", "interrupted": True})
         return

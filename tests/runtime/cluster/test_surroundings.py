@@ -69,6 +69,7 @@ def synth(tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+@pytest.mark.sampled(1)
 def test_a_long_temporary_folder(synth, tmp_path, variable) -> None:
     folder = tmp_path / ("x" * 60)
     folder.mkdir()
@@ -125,6 +126,7 @@ def test_a_read_only_temporary_folder(synth) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_no_home_and_a_random_user() -> None:
     """Ray Train's modules want a home when they are imported: a training gets as far as its own errors."""
     done = clickprompt("finetune", *ON_RAY, "--run", "/tmp/never", before=STRANGER, without=("HOME",))
@@ -194,6 +196,7 @@ def test_doctor_looks_at_the_rest() -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_doctor_sees_a_small_shared_memory() -> None:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespaces here")

@@ -47,6 +47,7 @@ def test_training_rows_without_a_click_are_sampled(tmp_path, more):
     sampled.verify()
 
 
+@pytest.mark.slow
 def test_histories_are_of_all_rows(tmp_path):
     """Files whose rows are all left out, too."""
     more = "history: 4\nhistory_of: all"

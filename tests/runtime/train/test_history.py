@@ -127,6 +127,7 @@ def test_a_folder_for_a_server_scores_the_same(run, capsys, tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_graphs_read_its_ids(config, capsys, tmp_path):
     """Whoever writes one compares its logits with the model's; look-ups of raw rows are refused."""
     folder = str(tmp_path / "run")

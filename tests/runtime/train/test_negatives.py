@@ -111,6 +111,7 @@ def test_probabilities_are_right_again(made):
     assert dataset.manifest["clicks"]["train"] / dataset.counts["train"] > 0.4
 
 
+@pytest.mark.slow
 def test_predicted_served_and_as_a_graph(made, capsys, tmp_path):
     dataset, _, run, _ = made
     expected = read_predictions(f"{run}/predictions/test").to_pandas().set_index("row_id")["logit"]

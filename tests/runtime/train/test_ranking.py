@@ -29,6 +29,7 @@ def config(tmp_path_factory):
 
 
 @pytest.mark.parametrize("changes", [{}, {"finetune.loss": "listwise", "finetune.with_plm": True}])
+@pytest.mark.sampled(1)
 def test_a_run_that_fails_continues_to_the_same_bits(config, tmp_path, capsys, changes):
     settings = replaced(config, changes)
     run_training(settings, "finetune", str(tmp_path / "undisturbed"))
