@@ -143,6 +143,7 @@ def expected_logits(run, dataset, split) -> np.ndarray:
     return np.array([by_row[row] for row in split["row_id"].to_pylist()])
 
 
+@pytest.mark.sampled(1)
 def test_parity(finetuned, prepared, tmp_path):
     dataset, _, rows, split, file = prepared
     assert min(np.mean([row[name] is None for row in rows]) for name in rows[0]) > 0.05

@@ -178,6 +178,7 @@ def test_a_mistake_is_one_line(prepared, tmp_path, capsys, objective, options, s
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_actors_find_the_same(ray_session, prepared, tmp_path, capsys):
     """Row groups of several permutations, each scored by whichever actor is free."""
     run = str(tmp_path / "run")

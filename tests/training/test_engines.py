@@ -111,7 +111,7 @@ def test_two_workers_equal_one_plain_process(two_workers, plain, engine):
     assert two_workers[engine] + two_workers[f"{engine}, on"] == pytest.approx(plain[:10], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", some(OPTED, "3", "2, lazy"))
+@pytest.mark.parametrize("name", some(OPTED, "2, lazy"))
 def test_rates_decays_and_frozen_tables_are_those_of_one_plain_process(two_workers, config, name):
     expected = losses_of(replaced(config, OPTIONS), objective="with_plm", until=12)
     found = two_workers[f"{name}, options"] + two_workers[f"{name}, options, on"]

@@ -50,7 +50,7 @@ def two_workers(config, gpt2, tmp_path_factory):
     return Curves(config, 2, cases), folder
 
 
-@pytest.mark.parametrize("engine", ["torch", "3"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("3", marks=pytest.mark.slow)])
 def test_two_workers_stopped_and_continued_equal_one_plain_process(two_workers, plain, engine):
     curves, _ = two_workers
     assert curves[engine] + curves[f"{engine}, on"] == pytest.approx(plain, rel=1e-5)

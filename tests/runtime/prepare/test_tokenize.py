@@ -25,10 +25,8 @@ def dataset(tmp_path):
 
 
 # Slow: of each tokenizer the table is shown in one process (tests/data/text/test_template.py)
-@pytest.mark.parametrize(
-    "make",
-    [sentencepiece_doubling, *(pytest.param(make, marks=pytest.mark.slow) for make in (wordpiece, unigram))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [sentencepiece_doubling, wordpiece, unigram])
 def test_same_files_as_one_process(ray_session, dataset, tmp_path, make):
     shutil.copytree(dataset.uri, tmp_path / "copy")
     copy = Dataset.open(str(tmp_path / "copy"))

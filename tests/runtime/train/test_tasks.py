@@ -153,7 +153,8 @@ def test_predicted_as_evaluated_and_served_alike(run, capsys, tmp_path):
     assert "--keep logit_like: the predictions have a column of that name" in line
 
 
-@pytest.mark.parametrize("kind", ["mmoe", pytest.param("shared_bottom", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mmoe", "shared_bottom"])
 def test_graphs_have_an_output_of_each(config, capsys, tmp_path, kind):
     """Whoever writes one compares its logits with the model's."""
     folder = str(tmp_path / "run")
