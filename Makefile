@@ -47,7 +47,7 @@ env-gpu: ## the same with PyTorch for NVIDIA GPUs
 	$(MAKE) env DEVICE=cuda
 
 # An index that doesn't answer costs pip minutes of retries for every package, so it is asked first. Half of pip's own time is
-# compiling 20,000 files, of which a run imports some 5,000: those are compiled by importing them.
+# compiling 20,000 files, of which a run imports some 3,500: those are compiled by importing them.
 $(STAMP): $(CONSTRAINTS) pyproject.toml
 	@case "$(DEVICE)" in cpu|cuda) ;; *) echo "DEVICE=$(DEVICE) is unknown; use cpu or cuda" >&2; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -108,7 +108,7 @@ def _probability(logits: np.ndarray) -> np.ndarray:
 
 def _schema(tasks: Sequence[str]) -> pa.Schema:
     schema = SCHEMA
-    for name, [label] in ((name, label_columns([name])) for name in tasks):
+    for name, label in zip(tasks, label_columns(tasks), strict=True):
         schema = schema.append(pa.field(label, pa.int8()))  # null where it isn't known
         schema = schema.append(pa.field(f"logit_{name}", pa.float32()))
         schema = schema.append(pa.field(f"probability_{name}", pa.float32()))

@@ -130,7 +130,6 @@ def test_what_the_hub_refuses_is_one_line_without_the_token(run, hub, capsys, tm
 def test_what_is_refused_before_anything_is_written(run, hub, capsys, monkeypatch, tmp_path, words, said):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
-    monkeypatch.setattr("huggingface_hub.utils._auth.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
     assert export("--run", run, "--out", str(tmp_path / "out"), *words) == 2
     error = capsys.readouterr().err
     assert said in error

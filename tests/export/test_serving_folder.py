@@ -20,13 +20,9 @@ from clickprompt.export.raw_graph import drawn_inputs
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
+from tests.support.chosen import some
 from tests.support.finetuned import write_run
 from tests.support.tiny import write_both
-
-
-def some(fast):
-    """All backbones, the others as slow cases: it takes seconds each."""
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,7 @@ def drawn_rows(dataset, count=300) -> tuple[list[dict[str, str]], np.ndarray]:
     return rows, ids
 
 
-@pytest.mark.parametrize("backbone", some(fast=("dcnv2", "ipnn")))
+@pytest.mark.parametrize("backbone", some(BACKBONES, "dcnv2", "ipnn"))
 def test_onnx(prepared, tmp_path, backbone):
     run, out = str(tmp_path / "run"), str(tmp_path / "served")
     model = write_run(run, prepared, ctr__backbone=backbone)
@@ -125,7 +121,7 @@ def test_weights_too_large_for_one_file_are_listed_copied_and_checked(prepared, 
     assert onnxruntime.InferenceSession(os.path.join(out, "model.onnx")).get_outputs()[0].name == "logit"
 
 
-@pytest.mark.parametrize("backbone", some(fast=("dcnv2", "autoint", "deepfm")))
+@pytest.mark.parametrize("backbone", some(BACKBONES, "dcnv2", "autoint", "deepfm"))
 def test_torch_export(prepared, tmp_path, monkeypatch, backbone):
     """What torch.export.load reads holds no pickle."""
     run, out = str(tmp_path / "run"), str(tmp_path / "served")

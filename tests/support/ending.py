@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from clickprompt.config import Config
 from clickprompt.errors import RunError
 from clickprompt.export.format import export_of, load_weights
 from clickprompt.io import storage
+from clickprompt.runtime.train.train import run_training
 from clickprompt.training.checkpoint import newest_complete
 from clickprompt.training.metrics_log import read_metrics
 
@@ -28,6 +31,16 @@ class EndsBefore:
             if step >= self.step:
                 raise RunError("ended by the test")
             yield step, columns
+
+
+def ended_and_continued(config: Config, stage: str, run: str, whole: str) -> None:
+    """Assert that a run which ends before its seventh step is, when the same command has continued it, the
+    undisturbed run `whole`.
+    """
+    with pytest.raises(RunError, match="ended by the test"):
+        run_training(config, stage, run, around=EndsBefore(6))
+    run_training(config, stage, run)
+    are_the_same(run, whole)
 
 
 def lines_of(run: str) -> list[dict]:

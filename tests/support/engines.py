@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -212,6 +213,20 @@ class Case:
     until: int | None = None
     keep: str | None = None
     steps: int = STEPS
+
+
+def small_cases(cases: Mapping[str, tuple[str, str, dict]]) -> dict[str, Case]:
+    """name → (engine, objective, changes), in small micro-batches."""
+    return {
+        name: Case(engine, objective=objective, changes=SMALL | changes)
+        for name, (engine, objective, changes) in cases.items()
+    }
+
+
+def dense_losses(config: Config, objective: str, changes: dict) -> list[float]:
+    """Losses of one process with these changes, but dense tables."""
+    dense = {key: value for key, value in changes.items() if not key.endswith("embedding_optimizer")}
+    return losses_of(replaced(config, dense), objective=objective)
 
 
 def _curves(rank, num_workers, config, cases):

@@ -4,7 +4,7 @@ import pytest
 
 from clickprompt.config import replaced
 from tests.support.chosen import some
-from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
+from tests.support.engines import STEPS, Curves, dense_losses, losses_of, small_cases
 from tests.support.histories import write_with_history
 from tests.support.tiny import tiny_config
 
@@ -35,11 +35,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_workers(config):
-    cases = {
-        name: Case(engine, objective=objective, changes=SMALL | changes)
-        for name, (engine, objective, changes) in CASES.items()
-    }
-    return Curves(config, 2, cases)
+    return Curves(config, 2, small_cases(CASES))
 
 
 CHOSEN = ["din", "sharded"]
@@ -48,8 +44,7 @@ CHOSEN = ["din", "sharded"]
 @pytest.mark.parametrize("name", some(CASES, *CHOSEN))
 def test_losses_are_those_of_one_dense_process(config, two_workers, name):
     _, objective, changes = CASES[name]
-    dense = {key: value for key, value in changes.items() if not key.endswith("embedding_optimizer")}
-    losses = losses_of(replaced(config, dense), objective=objective)
+    losses = dense_losses(config, objective, changes)
     assert losses[STEPS - 1] != pytest.approx(losses[0], rel=1e-2)
     assert two_workers[name] == pytest.approx(losses, rel=2e-5)
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from clickprompt.config import replaced
-from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
+from tests.support.engines import SMALL, STEPS, Case, Curves, dense_losses
 from tests.support.multi import write_with_multi
 from tests.support.tiny import tiny_config
 
@@ -35,7 +34,6 @@ def two_workers(config):
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_are_those_of_one_dense_process(config, two_workers, name):
-    dense = {key: value for key, value in CASES[name].items() if not key.endswith("embedding_optimizer")}
-    losses = losses_of(replaced(config, dense), objective="without_plm")
+    losses = dense_losses(config, "without_plm", CASES[name])
     assert losses[STEPS - 1] != pytest.approx(losses[0], rel=1e-3)
     assert two_workers[name] == pytest.approx(losses, rel=2e-5)

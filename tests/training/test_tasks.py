@@ -12,7 +12,7 @@ from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.models.build import build_model
 from clickprompt.objectives import build_objective
 from clickprompt.training.engine import TorchEngine
-from tests.support.engines import SMALL, STEPS, Case, Curves, losses_of
+from tests.support.engines import STEPS, Curves, dense_losses, small_cases
 from tests.support.labelled import LABELS, write_labelled
 from tests.support.tiny import tiny_config
 
@@ -45,18 +45,13 @@ def config(made):
 
 @pytest.fixture(scope="module")
 def two_workers(config):
-    cases = {
-        name: Case(engine, objective=objective, changes=SMALL | changes)
-        for name, (engine, objective, changes) in CASES.items()
-    }
-    return Curves(config, 2, cases)
+    return Curves(config, 2, small_cases(CASES))
 
 
 @pytest.mark.parametrize("name", [*IN_GATE, pytest.param("DeepSpeed", marks=pytest.mark.slow)])
 def test_losses_are_those_of_one_process(config, two_workers, name):
     _, objective, changes = CASES[name]
-    dense = {key: value for key, value in changes.items() if not key.endswith("embedding_optimizer")}
-    losses = losses_of(replaced(config, dense), objective=objective)
+    losses = dense_losses(config, objective, changes)
     assert losses[STEPS - 1] != pytest.approx(losses[0], rel=1e-2)
     assert two_workers[name] == pytest.approx(losses, rel=2e-5)
 

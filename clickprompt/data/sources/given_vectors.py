@@ -25,6 +25,7 @@ from clickprompt.errors import DataError
 __all__ = ["GivenVectors", "check_vector_columns"]
 
 _HOW = file_format(FileOptions())
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def check_vector_columns(file: VectorFile, files: tuple[DataFile, ...]) -> None:
                     f"{one.uri}: has no column {name!r}, which the schema's vectors name; it has "
                     f"{', '.join(map(str, columns))[:300]}"
                 )
-        inner = lists.value_type if lists is not None and pa.types.is_list(lists) else pa.null()
+        inner = lists.value_type if lists is not None and any(is_(lists) for is_ in _LISTS) else pa.null()
         if not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
             raise DataError(
                 f"{one.uri}: {file.column} holds {lists or 'text'}, and vectors are lists of numbers, of "

@@ -47,7 +47,7 @@ from clickprompt.runtime.train.device_options import check_devices, check_plm_op
 from clickprompt.runtime.train.numbers import check_numbers, check_same_numbers
 from clickprompt.runtime.train.rankable import check_rankable, group_column
 from clickprompt.runtime.train.stage_checks import check_ids, check_validation
-from clickprompt.runtime.train.tasks import check_same_tasks, check_tasks
+from clickprompt.runtime.train.task_checks import check_same_tasks, check_tasks
 from clickprompt.runtime.train.training_run import TrainingRun
 
 if TYPE_CHECKING:

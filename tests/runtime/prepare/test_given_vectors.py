@@ -113,3 +113,17 @@ def test_refused_with_other_kinds_and_append(tmp_path):
     prepare(schema, None, str(tmp_path / "data"))
     with pytest.raises(InputError, match="has a field with vectors, which --append can't go on with"):
         append(schema, None, str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("lists", [pa.list_(pa.float32(), SIZE), pa.large_list(pa.float64())], ids=str)
+def test_lists_of_any_type(tmp_path, lists):
+    """Such as those of fixed length that `clickprompt export --format embeddings` writes."""
+    schema = write_log(str(tmp_path / "log"))
+    images = pq.read_table(tmp_path / "log" / "images.parquet")
+    pq.write_table(
+        images.set_column(1, "image", images.column("image").cast(lists)), tmp_path / "log" / "images.parquet"
+    )
+    dataset = prepare(schema, None, str(tmp_path / "data"))
+    plain = prepare(write_log(str(tmp_path / "plain")), None, str(tmp_path / "as-lists"))
+    [ours], [theirs] = open_vectors(dataset).values(), open_vectors(plain).values()
+    assert np.array_equal(ours, theirs)

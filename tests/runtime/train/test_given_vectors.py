@@ -9,14 +9,13 @@ import pytest
 
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.errors import RunError
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import load_weights
 from clickprompt.io import storage
 from clickprompt.models.given_vectors import GIVEN
 from clickprompt.runtime.train.train import run_training
 from tests.support.commands import printed
-from tests.support.ending import EndsBefore, are_the_same
+from tests.support.ending import ended_and_continued
 from tests.support.tiny import tiny_config
 from tests.support.vectors import SIZE, write_with_vectors
 
@@ -50,11 +49,7 @@ def run(config, tmp_path_factory):
 
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
-    parts = str(tmp_path / "run")
-    with pytest.raises(RunError, match="ended by the test"):
-        run_training(settings, "finetune", parts, around=EndsBefore(6))
-    run_training(settings, "finetune", parts)
-    are_the_same(parts, whole)
+    ended_and_continued(settings, "finetune", str(tmp_path / "run"), whole)
 
 
 def test_predicted_as_evaluated_without_the_vectors(run, folder, capsys, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.errors import ConfigError, RunError
+from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import auc
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of
@@ -22,7 +22,7 @@ from clickprompt.scoring.raw_rows import open_scorer
 from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import RowScorer
 from tests.support.commands import fails, printed
-from tests.support.ending import EndsBefore, are_the_same
+from tests.support.ending import ended_and_continued
 from tests.support.histories import write_with_history
 from tests.support.tiny import tiny_config
 
@@ -71,11 +71,7 @@ def raw_rows(dataset: Dataset) -> pd.DataFrame:
 @pytest.mark.sampled(1)
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
-    parts = str(tmp_path / "run")
-    with pytest.raises(RunError, match="ended by the test"):
-        run_training(settings, "finetune", parts, around=EndsBefore(6))
-    run_training(settings, "finetune", parts)
-    are_the_same(parts, whole)
+    ended_and_continued(settings, "finetune", str(tmp_path / "run"), whole)
 
 
 def test_predicted_as_evaluated(run, capsys, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from clickprompt.config import dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.columns import BadValue
-from clickprompt.errors import ConfigError, RunError
+from clickprompt.errors import ConfigError
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.io import storage
 from clickprompt.runtime.prepare.prepare import prepare
@@ -22,7 +22,7 @@ from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.scoring.raw_rows import open_scorer
 from tests.support.commands import fails, printed
-from tests.support.ending import EndsBefore, are_the_same
+from tests.support.ending import ended_and_continued
 from tests.support.numbers import write_log, write_with_numbers
 from tests.support.tiny import tiny_config
 
@@ -71,11 +71,7 @@ def raw_rows(folder, config) -> pd.DataFrame:
 @pytest.mark.sampled(1)
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
-    parts = str(tmp_path / "run")
-    with pytest.raises(RunError, match="ended by the test"):
-        run_training(settings, "finetune", parts, around=EndsBefore(6))
-    run_training(settings, "finetune", parts)
-    are_the_same(parts, whole)
+    ended_and_continued(settings, "finetune", str(tmp_path / "run"), whole)
 
 
 def test_predicted_as_evaluated_and_served_alike(run, folder, capsys, tmp_path):

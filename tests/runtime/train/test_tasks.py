@@ -25,7 +25,7 @@ from clickprompt.scoring.answers import answers
 from clickprompt.scoring.raw_rows import open_scorer
 from clickprompt.training.metrics_log import read_metrics
 from tests.support.commands import fails, printed
-from tests.support.ending import EndsBefore, are_the_same
+from tests.support.ending import EndsBefore, are_the_same, ended_and_continued
 from tests.support.labelled import LABELS, write_labelled
 from tests.support.tiny import tiny_config
 from tests.support.weighted import naive_auc, naive_log_loss
@@ -65,11 +65,7 @@ def run(request, config, tmp_path_factory):
 
 def test_a_run_that_is_ended_continues_to_the_same_bits(run, tmp_path):
     settings, whole = run
-    parts = str(tmp_path / "run")
-    with pytest.raises(RunError, match="ended by the test"):
-        run_training(settings, "finetune", parts, around=EndsBefore(6))
-    run_training(settings, "finetune", parts)
-    are_the_same(parts, whole)
+    ended_and_continued(settings, "finetune", str(tmp_path / "run"), whole)
     steps = [line for line in read_metrics(whole) if "loss" in line]
     for step in steps:
         terms = step["click_loss"] + 0.5 * step["like_loss"] + step["purchase_loss"]

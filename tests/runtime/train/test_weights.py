@@ -6,7 +6,7 @@ import pytest
 
 from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.errors import ConfigError, RunError
+from clickprompt.errors import ConfigError
 from clickprompt.evaluation import figures, streamed
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.export.format import export_of, scores_of
@@ -16,7 +16,7 @@ from clickprompt.runtime.score.scorer import Scorer
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from clickprompt.training.metrics_log import read_metrics
-from tests.support.ending import EndsBefore, are_the_same
+from tests.support.ending import ended_and_continued
 from tests.support.tiny import tiny_config
 from tests.support.weighted import naive_auc, naive_log_loss, write_weighted
 
@@ -50,11 +50,7 @@ def naive(config, run, split):
 
 
 def test_a_run_that_is_ended_continues_to_the_same_bits(config, run, tmp_path):
-    parts = str(tmp_path / "run")
-    with pytest.raises(RunError, match="ended by the test"):
-        run_training(config, "finetune", parts, around=EndsBefore(6))
-    run_training(config, "finetune", parts)
-    are_the_same(parts, run)
+    ended_and_continued(config, "finetune", str(tmp_path / "run"), run)
 
 
 def test_validated_and_evaluated_by_weight(config, run, monkeypatch):
