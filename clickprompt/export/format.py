@@ -31,6 +31,7 @@ from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveNam
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import is_pattern
 from clickprompt.errors import DataError, InputError
+from clickprompt.export.claims import check_claims
 from clickprompt.io import storage
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
@@ -296,34 +297,36 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     info = read_info(uri)
     config = replaced(stored_config(info.config), changes or {})
     lora = config.plm.lora
-    if lora.rank:
-        config = replaced(config, {"plm.lora.rank": 0})
     stage = config.pretrain if info.objective in PRETRAINING else config.finetune
     mapped = stage.embedding_optimizer == "sharded"
-    with _as_it_says(uri):
-        model = build_model(
+
+    def build(config: Config, table_rows: slice) -> ClickPrompt:
+        return build_model(
             config,
             info.field_sizes,
             objective=info.objective,
             plm_config=info.plm,
-            table_rows=NO_ROWS if mapped else ALL_ROWS,
+            table_rows=table_rows,
             history=History.of(info.history),
             multi=Multi.all_of(info.multi),
             numbers=info.numbers or (),
             keep_negatives=info.keep_negatives,
             labels=info.labels or (),
         )
+
+    said = {name: getattr(info, name) for name in ("field_sizes", "plm", "history", "multi")}
+    said |= {name: getattr(config, name).model_dump() for name in ("ctr", "prompt")}
     with storage.local_copy(uri) as folder, _as_it_says(uri):
-        tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file
+        weights = os.path.join(folder, _weights_file(info.files))
+        check_claims(uri, weights, said, lambda: build(config, ALL_ROWS))
+        tensors = load_file(weights)  # maps the file
     if lora.rank and info.plm is not None:
         from clickprompt.models.plm_lora import merged  # transformers' models take seconds to import
 
         tensors = merged(tensors, lora, info.plm["model_type"])
-    own = unique_tensors(model)
-    if other := sorted(tensors.keys() ^ own.keys()):
-        raise DataError(
-            f"{uri}: {other[0]} is either lacking or too much in its weights; copy the export again"
-        )
+    alone = replaced(config, {"plm.lora.rank": 0}) if lora.rank else config
+    with _as_it_says(uri):
+        model = build(alone, NO_ROWS if mapped else ALL_ROWS)
     if mapped:
         for name, module in model.named_modules():
             if isinstance(module, PackedEmbedding):

@@ -181,6 +181,7 @@ RUN_BY = {
     **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
     f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
+    "kubectl apply -k cluster/kuberay": "cloud",
     "ray up": "cloud",
     "ray get-auth-token --generate": "HOME=$PWD ray get-auth-token --generate",
     "ray job stop": "tests/integration/test_pipeline_job.py",
