@@ -80,7 +80,7 @@ class ExportInfo:
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
-    history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
+    history: dict[str, int | list[int | str]] | None = None  # config/history.py's, of the rows it was trained on
     multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
     numbers: list[int] | None = None  # fields whose numbers its rows have (config/numbers.py)
     keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it
@@ -133,7 +133,7 @@ def write_export(
             field_sizes=[int(size) for size in dataset.field_sizes],
             dataset_fingerprint=dataset.fingerprint,
             dataset_version=dataset.version,
-            history=None if dataset.history is None else asdict(dataset.history),
+            history=None if dataset.history is None else dataset.history.to_json(),
             multi=[asdict(one) for one in dataset.multi] or None,
             numbers=[*dataset.numbers] or None,
             keep_negatives=dataset.keep_negatives,

@@ -1,6 +1,6 @@
 """Read a dataset's manifest: what everything that reads the dataset relies on is there, and has its type."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, StrictStr, ValidationError
 
@@ -39,6 +39,7 @@ class _History(BaseModel):
     field: NonNegativeInt
     length: PositiveInt
     events: StrictStr
+    further: list[NonNegativeInt | Literal["label", "age"]] = []
 
 
 class _Label(BaseModel):

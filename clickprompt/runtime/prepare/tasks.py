@@ -333,15 +333,14 @@ def write_shard(
         for key, by_column in ids.items()
         for column, parts in by_column.items()
     }
-    length = 0
+    history = histories.history.columns if histories is not None else []
     if histories is not None:
         encoded |= histories.encoded(block, ids)
-        length = histories.length
     for name, scale in zip(number_columns([*scales]), scales.values(), strict=True) if scales else ():
         encoded[name] = standardised(block.column(name).combine_chunks(), scale)
     weighted = "importance" in block.column_names
     grouped, numbers = "group" in block.column_names, [*(scales or ())]
-    schema = shard_schema(columns, grouped, length, weighted, numbers, labels)
+    schema = shard_schema(columns, grouped, history, weighted, numbers, labels)
     table = pa.table(
         {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,

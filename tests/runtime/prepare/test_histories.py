@@ -1,6 +1,7 @@
 """`prepare --history`: columns that a loop over the log gives, however it is cut; and what is refused."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,13 @@ import pytest
 
 from clickprompt.cli.main import main
 from clickprompt.config import History, RuntimeConfig
-from clickprompt.data.prepared.dataset import SPLITS
+from clickprompt.data.prepared.dataset import SPLITS, Dataset
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare import histories
 from clickprompt.runtime.prepare.append import append
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.folders import files_below
-from tests.support.histories import LENGTH, write_log
+from tests.support.histories import FURTHER, LENGTH, write_log
 
 SMALL = {"rows_per_shard": 100, "row_group_rows": 37}
 
@@ -55,6 +56,41 @@ def test_equal_to_a_loop_over_the_log(tmp_path, monkeypatch, events, per_bucket)
     np.testing.assert_array_equal(found, by_hand(rows, events))
     assert (found[:, -1] > 0).mean() > 0.5
     dataset.verify()
+
+
+def further_by_hand(rows):
+    """Ids of the earlier rows' genres, labels and ages, by a loop over all rows before each."""
+    genres, labels, ages = [], [], []
+    for row in rows.itertuples():
+        before = [
+            one
+            for one in rows.itertuples()
+            if one.f_user_id == row.f_user_id and (one.timestamp, one.row_id) < (row.timestamp, row.row_id)
+        ]
+        newest = before[::-1][:LENGTH]
+        none = [0] * (LENGTH - len(newest))
+        seconds = [(row.timestamp - one.timestamp) / 1e6 for one in newest]
+        genres.append([one.f_film_genre for one in newest] + none)
+        labels.append([1 + one.label for one in newest] + none)
+        ages.append([1 if age < 1 else 2 + int(math.log2(age)) for age in seconds] + none)
+    return np.concatenate([genres, labels, ages], axis=1)
+
+
+@pytest.mark.parametrize("per_bucket", [1 << 19, 500])
+def test_further_columns_equal_to_a_loop(tmp_path, monkeypatch, per_bucket):
+    monkeypatch.setattr(histories, "_ROWS_PER_BUCKET", per_bucket)
+    schema = write_log(str(tmp_path / "log"), history=FURTHER)
+    dataset = prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    assert dataset.history == History(1, LENGTH, (2, "label", "age"))
+    assert dataset.manifest["options"]["history_with"] == ["Film genre", "label", "age"]
+    rows = rows_of(dataset)
+    names = dataset.history_columns
+    assert names[LENGTH::LENGTH] == ["h_02_00", "h_label_00", "h_age_00"]
+    np.testing.assert_array_equal(rows[names[:LENGTH]].to_numpy(), by_hand(rows, "all"))
+    np.testing.assert_array_equal(rows[names[LENGTH:]].to_numpy(), further_by_hand(rows))
+    # In another order they are the same
+    again = prepare(schema, None, str(tmp_path / "out"), history_with=["age", "Film genre", "label"], **SMALL)
+    assert again.fingerprint == dataset.fingerprint
 
 
 def test_the_option_is_the_schemas(tmp_path):
@@ -113,6 +149,16 @@ def test_on_ray_the_bytes_are_the_same(tmp_path, ray_session, monkeypatch):
         ({"history": 101}, "history=101: give a number of rows from 1 to 100"),
         ({"history": 3, "history_of": "buys"}, "history_of='buys' is unknown; known: clicks, all"),
         ({"history_of": "all"}, "history_of=all: there is no history; give its length as history, too"),
+        ({"history_with": ["age"]}, "history_with=age: there is no history; give its length as history"),
+        (
+            {"history": 3, "history_with": ["rating"]},
+            "history_with='rating' is unknown; known: label, age, User ID, Film genre$",
+        ),
+        (
+            {"history": 3, "history_with": ["label"]},
+            "history_with=label: all rows of a history of clicks are clicked; set history_of=all, or leave",
+        ),
+        ({"history": 3, "history_with": ["Movie ID"]}, "with=Movie ID: the items are the history itself; l"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path, options, said):
@@ -127,6 +173,32 @@ def test_a_log_without_users_has_none(tmp_path):
     rewrite(schema, "user: user\n", "")
     with pytest.raises(InputError, match="no field is the user's; name its column as user in the schema"):
         prepare(schema, None, str(tmp_path / "out"), history=2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name", "said"),
+    [
+        (
+            "column: genre}",
+            "column: genre, kind: multi, separator: x, take: each}",
+            "Film genre",
+            "several values",
+        ),
+        (
+            "column: genre}",
+            "column: genre, kind: numeric, log: 2, learned: true}",
+            "Film genre",
+            "are learned",
+        ),
+        ("name: Film genre", "name: age", "age", "a field has that name, too; give the field another one"),
+        ("timestamp: time\n", "", "age", "has no times; leave it out"),
+    ],
+)
+def test_what_an_earlier_row_cant_have(tmp_path, old, new, name, said):
+    schema = write_log(str(tmp_path / "log"))
+    rewrite(schema, old, new)
+    with pytest.raises(InputError, match=f"history_with={name}: .*{said}"):
+        prepare(schema, None, str(tmp_path / "out"), history_with=[name])
 
 
 def test_nothing_is_appended_to_one(tmp_path):
@@ -147,9 +219,11 @@ def test_by_its_command(tmp_path, capsys):
         "3",
         "--history-of",
         "all",
+        *("--history-with", "age", "--history-with", "Film genre"),
         "--json",
     ]
     with pytest.raises(SystemExit) as stopped:
         main([*words, "--set", "runtime.use_ray=never"])
     assert stopped.value.code == 0
     assert json.loads(capsys.readouterr().out)["fields"] == 3
+    assert Dataset.open(str(tmp_path / "out")).history.further == (2, "age")
