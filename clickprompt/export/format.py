@@ -80,7 +80,7 @@ class ExportInfo:
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
-    history: dict[str, int | list[int | str]] | None = None  # config/history.py's, of the rows it was trained on
+    history: dict[str, int | list[int | str]] | None = None  # config/history.py's, of its rows
     multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
     numbers: list[int] | None = None  # fields whose numbers its rows have (config/numbers.py)
     keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it

@@ -1,5 +1,5 @@
-"""A tower that reads histories, with further columns, trains to the same losses by any engine and any number of
-workers.
+"""A tower that reads histories, and their further columns, trains to the same losses by any engine, with one
+worker and with two.
 """
 
 import pytest

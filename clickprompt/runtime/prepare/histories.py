@@ -20,8 +20,8 @@ from clickprompt.data.prepared.history import EVENTS, age_ids, items_before, lab
 from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Source, log_column_of
+from clickprompt.data.transform.history_ids import HISTORY
 from clickprompt.data.transform.multi import in_places
-from clickprompt.data.transform.row_transform import HISTORY
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare.fan_out import FanOut
 

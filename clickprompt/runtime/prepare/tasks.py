@@ -19,7 +19,8 @@ from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
-from clickprompt.data.transform.row_transform import HISTORY, with_nulls
+from clickprompt.data.transform.history_ids import HISTORY
+from clickprompt.data.transform.row_transform import with_nulls
 from clickprompt.data.transform.standard import Scale, standardised
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare.column_tasks import codes_in_file

@@ -11,6 +11,8 @@ import pytest
 from clickprompt.cli.main import main
 from clickprompt.config import History, RuntimeConfig
 from clickprompt.data.prepared.dataset import SPLITS, Dataset
+from clickprompt.data.transform.columns import BadValue
+from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare import histories
 from clickprompt.runtime.prepare.append import append
@@ -199,6 +201,81 @@ def test_what_an_earlier_row_cant_have(tmp_path, old, new, name, said):
     rewrite(schema, old, new)
     with pytest.raises(InputError, match=f"history_with={name}: .*{said}"):
         prepare(schema, None, str(tmp_path / "out"), history_with=[name])
+
+
+@pytest.fixture(scope="module")
+def transform(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transform")
+    schema = write_log(str(folder / "log"), history=FURTHER)
+    return RowTransform.of_dataset(prepare(schema, None, str(folder / "out"), **SMALL))
+
+
+def new_rows(**changes):
+    """Two rows, the second one of a new user."""
+    rows = {"user": ["red 0", "new"], "item": ["1", "2"], "genre": ["red", None]}
+    history = {"history": ["3|4", ""], "history Film genre": ["blue|", ""]}
+    ages = {"history label": ["1|0", ""], "history age": ["0|3600", ""]}
+    return pa.table(rows | history | ages | changes)
+
+
+def test_new_rows(transform):
+    """As lists and as texts, of numbers and of texts; an item that is missing takes its entries with it."""
+    assert transform.columns[3:] == ["history", "history Film genre", "history label", "history age"]
+    genres = transform.vocabularies[2].to_pylist()
+    ids = transform(new_rows()).history.reshape(2, 4, LENGTH)
+    assert ids[0, 1:].tolist() == [[genres.index("blue"), 0, 0, 0], [2, 1, 0, 0], [1, 13, 0, 0]]
+    assert not ids[1].any()
+    lists = {
+        "history": [["3", None, "4"], None],
+        "history Film genre": [["blue", "red", None], []],
+        "history label": [[True, False, False], []],
+        "history age": [[0.2, 5.0, 3600.0], None],
+    }
+    np.testing.assert_array_equal(transform(new_rows(**lists)).history, ids.reshape(2, -1))
+    one = {"history": ["3", "4"], "history Film genre": ["", "red"], "history label": ["", "1"]}
+    ids = transform(new_rows(**one, **{"history age": ["", "7"]})).history.reshape(2, 4, LENGTH)
+    assert ids[:, 1:, 0].tolist() == [[0, 0, 0], [genres.index("red"), 2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"history label": ["1|0", "1"]}, "'1' has 1 entry, and history has 0; give one for each"),
+        ({"history age": ["1|0|5", ""]}, r"'1\|0\|5' has 3 entries, and history has 2; give one for each"),
+        ({"history label": ["1|2", ""]}, r"'1\|2' has the entry '2', which is neither 0 nor 1, whether"),
+        ({"history age": [[1.0, -1.0], []]}, r"has the entry -1.0, which is negative: give the seconds"),
+        ({"history age": ["1|soon", ""]}, "has the entry 'soon', which is not a number"),
+        ({"history age": [7, None]}, "7 is of type int64, neither a list nor a text with"),
+    ],
+)
+def test_new_rows_that_are_refused(transform, changes, said):
+    with pytest.raises(BadValue, match=said) as refused:
+        transform(new_rows(**changes))
+    assert [refused.value.column] == [*changes]
+
+
+def test_what_the_item_decides_needs_no_column(tmp_path):
+    """A table's fields that are joined by the item are looked up from the history itself."""
+    schema = write_log(str(tmp_path / "log"), history=FURTHER)
+    (tmp_path / "log" / "items.csv").write_text(
+        "item,kind\n" + "".join(f"{i},{'red' if i % 3 else 'blue'}\n" for i in range(29))
+    )
+    rewrite(schema, "fields:\n", "tables: {items: {data: items.csv, key: item}}\nfields:\n")
+    rewrite(schema, "column: genre}", "column: items.kind}")
+    dataset = prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    rows = rows_of(dataset)
+    np.testing.assert_array_equal(rows[dataset.history_columns[LENGTH:]].to_numpy(), further_by_hand(rows))
+    transform = RowTransform.of_dataset(dataset)
+    assert transform.columns == ["user", "item", "history", "history label", "history age"]
+    values = [transform.vocabularies[number].to_pylist() for number in range(3)]
+    row = rows.iloc[[-1]]
+    items, genres = (
+        row[dataset.history_columns].to_numpy()[0, place * LENGTH :][:LENGTH] for place in (0, 1)
+    )
+    new = {"user": ["new"], "item": ["1"], "history": [[values[1][item] for item in items]]}
+    entries = {f"history {name}": [[1] * LENGTH] for name in ("label", "age")}
+    ids = transform(pa.table(new | entries)).history[0]
+    assert ids[: 2 * LENGTH].tolist() == [*items, *genres]
 
 
 def test_nothing_is_appended_to_one(tmp_path):
