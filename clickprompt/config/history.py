@@ -5,14 +5,16 @@ Models know of it without knowing a dataset, so it is here, below both.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["EVENT_SIZES", "MOST_HISTORY", "History", "history_columns"]
+__all__ = ["EVENT_SIZES", "MOST_HISTORY", "EventWord", "History", "history_columns"]
 
 MOST_HISTORY = 100
 """rows of a history at most"""
 
-EVENT_SIZES = {"label": 2, "age": 32}
+EventWord = Literal["label", "age"]
+
+EVENT_SIZES: dict[EventWord, int] = {"label": 2, "age": 32}
 """What is known of an earlier row besides its fields → its ids, which count from 1; 0 is none. A label is 1
 for no click, 2 for one. Ages are data/prepared/history.py's buckets.
 """
@@ -26,7 +28,7 @@ class History:
     """number of the item field, whose ids the columns have"""
     length: int
     """N"""
-    further: tuple[int | str, ...] = ()
+    further: tuple[int | EventWord, ...] = ()
     """what else is known of each of the N rows, one column each: numbers of fields, then of EVENT_SIZES"""
 
     @classmethod
@@ -46,7 +48,7 @@ class History:
         return [one for one in self.further if isinstance(one, int)]
 
     @property
-    def words(self) -> list[str]:
+    def words(self) -> list[EventWord]:
         """Return those of EVENT_SIZES that it has."""
         return [one for one in self.further if isinstance(one, str)]
 
@@ -68,7 +70,7 @@ class History:
         return [field_names[one] if isinstance(one, int) else one for one in self.further]
 
 
-def history_columns(length: int, of: int | str | None = None) -> list[str]:
+def history_columns(length: int, of: int | EventWord | None = None) -> list[str]:
     """Return the names of the columns of the items, or of one of `History.further`; a field's begin with
     f_.
     """

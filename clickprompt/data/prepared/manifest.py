@@ -1,10 +1,10 @@
 """Read a dataset's manifest: what everything that reads the dataset relies on is there, and has its type."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, StrictStr, ValidationError
 
-from clickprompt.config import SPLITS
+from clickprompt.config import SPLITS, EventWord
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
@@ -39,7 +39,7 @@ class _History(BaseModel):
     field: NonNegativeInt
     length: PositiveInt
     events: StrictStr
-    further: list[NonNegativeInt | Literal["label", "age"]] = []
+    further: list[NonNegativeInt | EventWord] = []
 
 
 class _Label(BaseModel):

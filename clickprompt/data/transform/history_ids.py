@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickprompt.config import History
+from clickprompt.config import EventWord, History
 from clickprompt.data.prepared.history import age_ids, label_ids
 from clickprompt.data.sources.history_schema import HistoryColumn
 from clickprompt.data.transform.columns import BadValue, is_missing, kind_of, plain, refuse, shown, stripped
@@ -148,7 +148,7 @@ def _newest(items: pa.StringArray, counts: np.ndarray, length: int) -> np.ndarra
     return places
 
 
-def _ids(one: int | str, entries: pa.Array, nulls: Sequence[str], of_field: OfField) -> np.ndarray:
+def _ids(one: int | EventWord, entries: pa.Array, nulls: Sequence[str], of_field: OfField) -> np.ndarray:
     """Return the ids of one of `History.further`, [E] int64, 0 for a missing label or age."""
     if isinstance(one, int):
         return of_field(one, entries)

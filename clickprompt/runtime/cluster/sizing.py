@@ -14,6 +14,7 @@ import torch
 from clickprompt.config import (
     EVENT_SIZES,
     Config,
+    EventWord,
     FinetuneConfig,
     History,
     PretrainConfig,
@@ -89,7 +90,8 @@ class Sizes:
     @property
     def histories(self) -> History | None:
         """Return the histories for a model; which of the fields they have makes no difference."""
-        further = tuple(name if name in EVENT_SIZES else 0 for name in self.history_with)
+        words: dict[str, EventWord] = {word: word for word in EVENT_SIZES}
+        further = tuple(words.get(name, 0) for name in self.history_with)
         return History(0, self.history, further) if self.history else None
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.config import EVENT_SIZES, MOST_HISTORY, History, history_columns
+from clickprompt.config import EVENT_SIZES, MOST_HISTORY, EventWord, History, history_columns
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.data.prepared.history import EVENTS, age_ids, items_before, label_ids
@@ -131,8 +131,11 @@ def _history(source: Source, options: Mapping[str, Any]) -> History:
     names = options.get("history_with", ())
     for name in names:
         _check_further(source, name, options["history_of"], item)
-    words = [word for word in EVENT_SIZES if word in names]
-    fields = [number for number, name in enumerate(source.fields) if name in names and name not in words]
+    given = {*names}
+    words: list[EventWord] = [word for word in EVENT_SIZES if word in given]
+    fields = [
+        number for number, name in enumerate(source.fields) if name in given and name not in EVENT_SIZES
+    ]
     return History(item, options["history"], (*fields, *words))
 
 
