@@ -27,7 +27,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, replaced, stored_config
+from clickprompt.config import (
+    PRETRAINING,
+    Config,
+    EventWord,
+    History,
+    Multi,
+    ObjectiveName,
+    replaced,
+    stored_config,
+)
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import is_pattern
 from clickprompt.errors import DataError, InputError
@@ -81,7 +90,7 @@ class ExportInfo:
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
-    history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
+    history: dict[str, int | list[int | EventWord]] | None = None  # config/history.py's, of its rows
     multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
     numbers: list[int] | None = None  # fields whose numbers its rows have (config/numbers.py)
     keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it
@@ -134,7 +143,7 @@ def write_export(
             field_sizes=[int(size) for size in dataset.field_sizes],
             dataset_fingerprint=dataset.fingerprint,
             dataset_version=dataset.version,
-            history=None if dataset.history is None else asdict(dataset.history),
+            history=None if dataset.history is None else dataset.history.to_json(),
             multi=[asdict(one) for one in dataset.multi] or None,
             numbers=[*dataset.numbers] or None,
             keep_negatives=dataset.keep_negatives,

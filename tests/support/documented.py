@@ -130,6 +130,7 @@ RUN_BY = {
     "clickprompt prepare mind --raw MIND --out runs/mind --history 20": "tests/runtime/train/test_mind.py",
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
+    "clickprompt prepare --history-with": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",
     "clickprompt export --raw": "tests/runtime/train/test_history.py",
     "clickprompt benchmark …": "tests/benchmark/test_measure.py",

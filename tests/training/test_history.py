@@ -1,11 +1,13 @@
-"""A tower that reads histories trains to the same losses by any engine, with one worker and with two."""
+"""A tower that reads histories, and their further columns, trains to the same losses by any engine, with one
+worker and with two.
+"""
 
 import pytest
 
 from clickprompt.config import replaced
 from tests.support.chosen import some
 from tests.support.engines import STEPS, Curves, dense_losses, losses_of, small_cases
-from tests.support.histories import write_with_history
+from tests.support.histories import FURTHER, write_with_history
 from tests.support.tiny import tiny_config
 
 KINDS = ["mean", "din", "transformer"]
@@ -25,7 +27,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")))
+    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")), FURTHER)
     rates = {
         "pretrain__lr": "{plm: 1e-3, heads: 5e-3, ctr: 1e-2}",
         "finetune__lr": "{plm: 1e-3, heads: 5e-3, ctr: 1e-2}",

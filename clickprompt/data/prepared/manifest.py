@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, StrictStr, ValidationError
 
-from clickprompt.config import SPLITS
+from clickprompt.config import SPLITS, EventWord
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
@@ -41,6 +41,7 @@ class _History(BaseModel):
     field: NonNegativeInt
     length: PositiveInt
     events: StrictStr
+    further: list[NonNegativeInt | EventWord] = []
 
 
 class _Label(BaseModel):
