@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from clickprompt.config import PLMConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.click_text import ClickText, find_click_text
+from clickprompt.data.text.history_text import history_of, sampled_ids, with_tokens
+from clickprompt.data.text.segments import SegmentEncoder
+from clickprompt.data.text.template import tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 
@@ -15,12 +18,18 @@ __all__ = ["click_text_of", "open_model_table"]
 
 
 def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig) -> TokenTable:
-    """Open the dataset's token table, with the click at the end of its texts if the settings want that.
+    """Open the dataset's token table, with the row's history and the click at the end of its texts if the
+    settings want them.
 
-    Raises DataError as TokenTable.open does, and ConfigError if the click can't be written (click_text.py) or
-    leaves no room for anything else.
+    Raises DataError as TokenTable.open does, and ConfigError if histories (history_text.py) or the click
+    (click_text.py) can't be written, or the click leaves no room for anything else.
     """
+    history = history_of(dataset, config)
     table = TokenTable.open(dataset, tokenizer)
+    if history is not None:
+        encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer))
+        segments = table.encoded(history.field, sampled_ids(dataset, history.field))
+        table = table.with_history(with_tokens(history, dataset, encoder, segments))
     click = click_text_of(dataset, tokenizer, config)
     if click is None:
         return table
