@@ -319,7 +319,8 @@ class TokenTable:
         counts = self._counts(cells, text, max_length)
         lengths, items = counts.sum(axis=1) + self.fixed_length, None
         if self.history is not None:
-            items = self._items(self.history, ids[:, len(self._order) :], text, max_length, lengths)
+            uncut = self._counts(cells, text, None).sum(axis=1) + self.fixed_length
+            items = self._items(self.history, ids[:, len(self._order) :], text, max_length, uncut)
             lengths = lengths + items.lengths
         # At least the one token of `assemble`
         return _Rows(cells, counts, items, np.maximum(lengths, 1))
@@ -330,9 +331,9 @@ class TokenTable:
         ids: np.ndarray,
         text: np.ndarray | None,
         max_length: int | None,
-        lengths: np.ndarray,
+        uncut: np.ndarray,
     ) -> ItemTokens:
-        """ids [B, N] of items; lengths [B]: tokens of the rows without histories."""
+        """ids [B, N] of items; uncut [B]: tokens of the rows with all fields and no histories."""
         shown = history.shown(ids)
         cells = self._bases[history.field] + shown
         starts = self.offsets[cells] + history.skip
@@ -342,7 +343,7 @@ class TokenTable:
             named &= text[:, None]
         counts = np.where(named, self.offsets[cells + 1] - starts, 0)
         if max_length is not None:
-            whole = lengths[:, None] + len(history.head) + np.cumsum(counts, axis=1)
+            whole = uncut[:, None] + len(history.head) + np.cumsum(counts, axis=1)
             counts *= whole <= max_length  # of items, the oldest go first
         return ItemTokens(starts, counts, np.where(counts.any(axis=1), len(history.head), 0))
 

@@ -27,7 +27,10 @@ from tests.support.histories import write_with_history
 from tests.support.tiny import tiny_config
 
 STEPS = 10
-VARIANTS = {"ids": {"finetune.with_plm": False}, "text": {"finetune.with_plm": True}}
+VARIANTS = {
+    "ids": {"finetune.with_plm": False},
+    "text": {"finetune.with_plm": True, "plm.history_items": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,8 @@ def test_explained(run):
 def test_what_reads_prompts_has_the_histories(config, capsys, tmp_path):
     """`recovery` and `attention` of a pretraining give the CTR tower what training gave it."""
     folder = str(tmp_path / "run")
-    run_training(replaced(config, {"pretrain.max_steps": 4}), "pretrain", folder)
+    settings = {"pretrain.max_steps": 4, "plm.history_items": 3}
+    run_training(replaced(config, settings), "pretrain", folder)
     dataset = Dataset.open(config.data.path)
     recovery = Recovery.load(export_of(folder), dataset)
     read, forward = [], recovery._model.ctr.interaction_vector
