@@ -14,7 +14,7 @@ from clickprompt.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["click_text_of", "open_model_table"]
+__all__ = ["click_text_of", "open_model_table", "with_history"]
 
 
 def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig) -> TokenTable:
@@ -24,12 +24,7 @@ def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", con
     Raises DataError as TokenTable.open does, and ConfigError if histories (history_text.py) or the click
     (click_text.py) can't be written, or the click leaves no room for anything else.
     """
-    history = history_of(dataset, config)
-    table = TokenTable.open(dataset, tokenizer)
-    if history is not None:
-        encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer))
-        segments = table.encoded(history.field, sampled_ids(dataset, history.field))
-        table = table.with_history(with_tokens(history, dataset, encoder, segments))
+    table = with_history(TokenTable.open(dataset, tokenizer), dataset, tokenizer, config)
     click = click_text_of(dataset, tokenizer, config)
     if click is None:
         return table
@@ -40,6 +35,20 @@ def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", con
             f"{table.fixed_length}, which leaves no room for a field; set more, or plm.click_text=false"
         )
     return table
+
+
+def with_history(
+    table: TokenTable, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig
+) -> TokenTable:
+    """Return the table for texts with the row's history, or the same if the settings leave it out. Raises
+    ConfigError as `open_model_table` does.
+    """
+    history = history_of(dataset, config)
+    if history is None:
+        return table
+    encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer))
+    segments = table.encoded(history.field, sampled_ids(dataset, history.field))
+    return table.with_history(with_tokens(history, dataset, encoder, segments))
 
 
 def click_text_of(

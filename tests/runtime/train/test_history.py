@@ -204,3 +204,10 @@ def test_the_plan_knows_it(config, capsys, tmp_path):
         assert plan["data"]["history"] == 4
         parameters[kind] = plan["parameters"]["ctr"]
     assert parameters["none"] < parameters["mean"] < parameters["din"]
+    tokens = []
+    for items in (0, 3):
+        settings = replaced(config, VARIANTS["text"] | {"plm.history_items": items})
+        storage.write_bytes(path, dump_config(settings).encode())
+        plan = json.loads(printed(capsys, "plan", path, "--stage", "finetune", "--json"))
+        tokens.append(plan["data"]["tokens"])
+    assert tokens[0] + 3 < tokens[1]
