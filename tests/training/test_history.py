@@ -20,6 +20,7 @@ CASES = {
     "ZeRO 3": ("3", "with_plm", {}),
     "linear terms": ("torch", "without_plm", {"ctr.backbone": "fm", "finetune.embedding_optimizer": "lazy"}),
     "prompts": ("torch", "pretrain", {}),
+    "text": ("torch", "pretrain", {"plm.history_items": 3}),
     "masked ids": ("torch", "pretrain_ids", IDS | {"pretrain.embedding_optimizer": "lazy"}),
     "replaced ids": ("torch", "pretrain_ids", IDS | {"pretrain.id_objective": "replaced"}),
 }
@@ -40,7 +41,7 @@ def two_workers(config):
     return Curves(config, 2, small_cases(CASES))
 
 
-CHOSEN = ["din", "sharded"]
+CHOSEN = ["din", "sharded", "text"]
 
 
 @pytest.mark.parametrize("name", some(CASES, *CHOSEN))

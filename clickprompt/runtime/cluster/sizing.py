@@ -292,7 +292,7 @@ def _tokens(
         except DataError:  # not tokenized yet
             return min(_TOKENS, limit or _TOKENS), "assumed, until there is a token table"
         columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, stage.global_batch_size))
-        ids = np.stack([columns[column] for column in dataset.value_columns], axis=1)
+        ids = np.stack([columns[column] for column in table.columns_of(dataset)], axis=1)
         lengths = table.lengths(ids, limit)
         if stage.micro_batches_equal_in == "tokens":
             parts = equal_in_tokens(lengths, stage.micro_batch_size)

@@ -27,7 +27,7 @@ from tests.support.histories import FURTHER, LENGTH, write_with_history
 from tests.support.tiny import tiny_config
 
 STEPS = 10
-VARIANTS = {"ids": {"finetune.with_plm": False}, "text": {"finetune.with_plm": True}}
+VARIANTS = {"ids": {"finetune.with_plm": False}, "text": {"finetune.with_plm": True, "plm.history_items": 3}}
 HISTORIES = {"ids": FURTHER, "text": f"history: {LENGTH}"}
 
 
@@ -186,7 +186,8 @@ def test_explained(run):
 def test_what_reads_prompts_has_the_histories(config, capsys, tmp_path):
     """`recovery` and `attention` of a pretraining give the CTR tower what training gave it."""
     folder = str(tmp_path / "run")
-    run_training(replaced(config, {"pretrain.max_steps": 4}), "pretrain", folder)
+    settings = {"pretrain.max_steps": 4, "plm.history_items": 3}
+    run_training(replaced(config, settings), "pretrain", folder)
     dataset = Dataset.open(config.data.path)
     recovery = Recovery.load(export_of(folder), dataset)
     read, forward = [], recovery._model.ctr.interaction_vector
@@ -222,3 +223,10 @@ def test_the_plan_knows_it(variant, config, capsys, tmp_path):
         assert plan["data"].get("history_with") == further
         parameters[kind] = plan["parameters"]["ctr"]
     assert parameters["none"] < parameters["mean"] < parameters["din"]
+    tokens = []
+    for items in (0, 3):
+        settings = replaced(config, VARIANTS["text"] | {"plm.history_items": items})
+        storage.write_bytes(path, dump_config(settings).encode())
+        plan = json.loads(printed(capsys, "plan", path, "--stage", "finetune", "--json"))
+        tokens.append(plan["data"]["tokens"])
+    assert tokens[0] + 3 < tokens[1]
