@@ -91,7 +91,7 @@ class Sizes:
     def histories(self) -> History | None:
         """Return the histories for a model; which of the fields they have makes no difference."""
         words: dict[str, EventWord] = {word: word for word in EVENT_SIZES}
-        further = tuple(words.get(name, 0) for name in self.history_with)
+        further: tuple[EventWord | int, ...] = tuple(words.get(name, 0) for name in self.history_with)
         return History(0, self.history, further) if self.history else None
 
     @property
