@@ -17,7 +17,7 @@ from clickprompt.training.metrics_log import read_metrics
 
 __all__ = ["LONGEST", "Command", "losses", "make_writable", "refusing"]
 
-LONGEST = 900.0
+LONGEST = 1800.0
 """seconds that a command may take, unless it is told otherwise"""
 
 _PAUSE = 0.005  # seconds

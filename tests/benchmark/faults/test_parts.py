@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from clickprompt.benchmark.faults.commands import losses
 from clickprompt.benchmark.faults.replica import Clients, replaced
 from clickprompt.benchmark.faults.soak import growth
 from clickprompt.benchmark.faults.strikes import Strike, Witness
+from clickprompt.benchmark.faults.summary import summary
 from clickprompt.config import replaced as changed
 from clickprompt.data.prepared.order import Order
 from clickprompt.runtime.train.train import run_training
@@ -113,3 +115,37 @@ def test_a_model_is_replaced_once_one_was_missed(tmp_path):
 def test_growth_compares_the_ends():
     assert growth([100, 101, 99, 120, 90, 100, 110, 110, 110]) == pytest.approx(0.1)
     assert growth([5]) == 0
+
+
+def test_seconds_and_intervals_by_kind_and_by_the_engine_that_recovers():
+    def outcome(kind, engines, seconds, **more):
+        own = {"arm": "a", "kind": kind, "engines": engines, "recovery_seconds": seconds, "survived": True}
+        return {**own, "lost": 0, "repeated": 0, "loss_difference": 1e-8, **more}
+
+    asked = {"requests": 900, "in_flight": 3, "failed_first": 2, "longest_seconds": 1.5}
+    outcomes = [
+        outcome("driver", ["ray", "ray"], 30.0),
+        outcome("driver", ["local", "local"], 10.0),
+        outcome("driver", ["local", "ray"], 40.0),
+        outcome("storage", ["local"], None),
+        outcome("replica", ["ray"], 17.0, **asked),
+        {"arm": "a", "kind": "worker", "engines": ["ray"], "survived": False, "error": "no end"},
+    ]
+    runs = SimpleNamespace(interval=lambda arm: 2.0, folder="runs/faults", other_seed=False)
+    figures, notes = summary(outcomes, runs)
+    medians = {name: values["median"] for name, values in figures.items()}
+    assert (medians["faults"], medians["survived"], medians["local"]) == (6, 5, 3)
+    assert (medians["recovery"], medians["recovery_intervals"]) == (30, 15)
+    assert (medians["recovery_driver"], medians["recovery_driver_intervals"]) == (35, 17.5)
+    assert (medians["recovery_driver_local"], medians["recovery_driver_local_intervals"]) == (10, 5)
+    assert medians["recovery_replica"] == 17
+    assert "recovery_replica_intervals" not in medians
+    assert (medians["replica_failed_first"], medians["replica_requests"]) == (2, 900)
+    assert notes == [
+        "worker: 0 of 1 survived",
+        "driver: 3 of 3 survived, 2 of them with the local engine, recovered in 35.0 s (17.5 checkpoint "
+        "intervals), recovered on the local engine in 10.0 s (5.0 checkpoint intervals)",
+        "storage: 1 of 1 survived, 1 of them with the local engine",
+        "replica: 1 of 1 survived, recovered in 17.0 s",
+        "every fault's outcome: runs/faults/*/outcome.json",
+    ]
