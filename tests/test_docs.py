@@ -12,9 +12,10 @@ import pytest
 import typer
 import yaml
 
+from clickprompt.benchmark.faults.settings import FaultsConfig
 from clickprompt.benchmark.pamlm_step import SHAPES
 from clickprompt.cli.main import app, main
-from clickprompt.config import Config, load_config
+from clickprompt.config import Config, load_settings
 from clickprompt.data.sources.schema import load_schema
 from clickprompt.io import storage
 from tests.support import documented
@@ -53,7 +54,8 @@ def test_the_command_line_takes_it(words):
         setting for setting in context.params.get("overrides") or [] if not PLACEHOLDER.search(setting)
     ]
     given = context.params.get("config")
-    load_config(None if given and given.endswith(".yaml") else given, overrides)
+    schema = FaultsConfig if words[:2] == ["benchmark", "faults"] else Config
+    load_settings(schema, None if given and given.endswith(".yaml") else given, overrides)
 
 
 def test_only_a_cloud_takes_other_tools():

@@ -29,7 +29,7 @@ from clickprompt.io.progress import say
 from clickprompt.scoring.answers import answers
 from clickprompt.scoring.raw_rows import SERVED_ROWS, RawRowScorer, open_scorer
 
-__all__ = ["load", "measure_serve"]
+__all__ = ["bodies_for", "load", "measure_serve"]
 
 _CONNECTIONS = 64
 _ROUNDS, _SECONDS = 3, 10.0
@@ -54,7 +54,7 @@ def measure_serve(config: Config) -> tuple[Figures, list[str]]:
         # The same weights under another checksum, which tells the swapped export apart
         _rewrite(os.path.join(exports[1], "export.json"))
         scorer = open_scorer(exports[0], most_rows=SERVED_ROWS)
-        bodies = _bodies(scorer, dataset_of(read_info(export_of(run)).config, config.data.path))
+        bodies = bodies_for(scorer, dataset_of(read_info(export_of(run)).config, config.data.path))
         link = os.path.join(folder, "now")
         os.symlink(exports[0], link)
         rates: dict[str, list[float]] = {"server": [], "loop": [], "loop_64": []}
@@ -99,7 +99,7 @@ def _rewrite(path: str) -> None:
         json.dump(found, stream, indent=1)
 
 
-def _bodies(scorer: RawRowScorer, dataset: Dataset) -> list[bytes]:
+def bodies_for(scorer: RawRowScorer, dataset: Dataset) -> list[bytes]:
     """Make requests from values of the vocabularies, under the columns of fields that are read as text; other
     columns are missing.
     """

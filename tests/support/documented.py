@@ -57,6 +57,8 @@ _BENCHMARK_TESTS = {
     "scaling": "test_overhead.py",
     "memory": "test_memory.py",
     "faults": "faults/test_campaign.py",
+    "faults --set run=runs/faults-11 --set number=40 --set training.seed=11": "faults/test_campaign.py",
+    "faults --set run=runs/soak --set soak_minutes=120": "faults/test_campaign.py",
     "shuffle": "test_shuffle.py",
     "auc": "test_auc.py",
     "ingest": "test_ingest.py",

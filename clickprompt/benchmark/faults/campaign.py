@@ -1,14 +1,16 @@
 """Run a campaign of faults (`clickprompt benchmark faults`): runs are struck after steps drawn by the seed.
 
-Each fault is a training run (or evaluation) by the ordinary command, on several raylets of this machine or on
-its own embedded Ray. A witness in its workers (benchmark/faults/strikes.py) reports when the drawn step is
-reached and waits until the fault has been carried out. Afterwards every row must have entered the model
-exactly once per epoch (audit.py), and every step's loss must be that of the undisturbed run.
+Each fault is a training run (or an evaluation, or a server) by the ordinary command, on several raylets of
+this machine, on its own embedded Ray, or in the command's own process. A witness in its workers
+(benchmark/faults/strikes.py) reports when the drawn step is reached and waits until the fault has been
+carried out. Afterwards every row must have entered the model exactly once per epoch (audit.py), and every
+step's loss must be that of the undisturbed run.
 
 A finished fault's outcome is in `<run>/<number>-<kind>/outcome.json`; running the command again carries out
 those that are missing.
 """
 
+import json
 import os
 import signal
 import time
@@ -20,19 +22,21 @@ from typing import Any
 from clickprompt.benchmark.faults.audit import Attempt, Audit, audit, read_attempts
 from clickprompt.benchmark.faults.commands import Command, losses, make_writable, refusing
 from clickprompt.benchmark.faults.plan import ARMS, EVERY, Fault, plan
+from clickprompt.benchmark.faults.replica import strike_replica
 from clickprompt.benchmark.faults.runs import Runs
 from clickprompt.benchmark.faults.settings import FaultsConfig
+from clickprompt.benchmark.faults.soak import soak
 from clickprompt.benchmark.faults.summary import summary
 from clickprompt.benchmark.measure import Figures
 from clickprompt.benchmark.processes import end, gone_within, title
-from clickprompt.errors import ClickPromptError, RunError
+from clickprompt.errors import ClickPromptError, InputError, RunError
 from clickprompt.evaluation.predictions import read_predictions
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 
 __all__ = ["measure_faults"]
 
-_SAME_LOSS = 1e-5  # relative
+_SAME_LOSS = 1e-6  # relative
 _ORPHANS_S = 30.0  # seconds until orphans must be gone
 # Ray's own processes, which go on asking a GCS that is gone for another minute (ray 2.60)
 _AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
@@ -47,10 +51,14 @@ def measure_faults(
     It uses `training.data.path` and `training.plm.path` if set, else a synthetic log and a PLM of two small
     layers. Without `other_seed` there is no undisturbed run with another seed to compare with.
 
+    With `soak_minutes` it is the soak alone (soak.py).
+
     Raises RunError if a fault wasn't survived, naming the folder of the first. The outcomes stay, so the rest
     can still be run.
     """
     runs = Runs(faults, arms, other_seed)
+    if faults.soak_minutes:
+        return soak(faults, runs)
     with runs:
         outcomes = _Campaign(faults, runs).run()
     figures, notes = summary(outcomes, runs)
@@ -88,8 +96,12 @@ class _Campaign:
     def _outcome(self, fault: Fault) -> dict[str, Any]:
         folder = os.path.join(self._runs.folder, fault.name)
         path = os.path.join(folder, "outcome.json")
+        planned = json.loads(json.dumps(asdict(fault)))
         if storage.exists(path):
-            return storage.read_json(path)
+            outcome = storage.read_json(path)
+            if {key: outcome.get(key) for key in planned} != planned:
+                raise InputError(f"{folder}: holds a fault of another plan; give another folder: --set run=…")
+            return outcome
         _delete(folder)
         os.makedirs(folder)
         started = time.monotonic()
@@ -98,6 +110,8 @@ class _Campaign:
             outcome |= (
                 self._evaluation(fault, folder)
                 if fault.kind == "evaluation"
+                else strike_replica(self._runs, fault, folder)
+                if fault.kind == "replica"
                 else self._training(fault, folder)
             )
             wrong = [key for key in ("lost", "repeated", "displaced") if outcome[key]]
@@ -126,6 +140,7 @@ class _Campaign:
     def _training(self, fault: Fault, folder: str) -> dict[str, Any]:
         strike = {
             "worker": self._strike_worker,
+            "owner": self._strike_worker,
             "checkpoint": self._strike_worker,
             "upload": self._strike_worker,
             "node": self._strike_node,
@@ -133,6 +148,8 @@ class _Campaign:
             "storage": self._strike_storage,
             "resize": self._resize,
         }[fault.kind]
+        if fault.kind in ("checkpoint", "upload") and fault.engines[0] == "local":
+            strike = self._strike_driver  # the command is the worker
         found = strike(fault, folder)
         attempts = read_attempts(os.path.join(folder, "consumed"))
         audited: Audit = audit(attempts, self._runs.dataset, self._runs.order(fault.arm))
@@ -152,10 +169,13 @@ class _Campaign:
             **found,
         }
 
+    def _command(self, fault: Fault, folder: str, index: int, address: str = "local") -> Command:
+        """Start the fault's command number `index`."""
+        workers, engine = fault.workers[index], fault.engines[index]
+        return self._runs.train(folder, fault.arm, workers, fault.strikes, address, engine=engine)
+
     def _strike_worker(self, fault: Fault, folder: str) -> dict[str, Any]:
-        with self._runs.train(
-            folder, fault.arm, fault.workers[0], fault.strikes, self._runs.on_nodes().address
-        ) as command:
+        with self._command(fault, folder, 0, self._runs.on_nodes().address) as command:
             mark = command.strike_due(0)
             os.kill(mark["pid"], signal.SIGKILL)
             command.go_on(0)
@@ -164,7 +184,7 @@ class _Campaign:
 
     def _strike_node(self, fault: Fault, folder: str) -> dict[str, Any]:
         nodes = self._runs.on_nodes()
-        with self._runs.train(folder, fault.arm, fault.workers[0], fault.strikes, nodes.address) as command:
+        with self._command(fault, folder, 0, nodes.address) as command:
             mark = command.strike_due(0)
             # At most one of the workers is on the head, which has one CPU
             nodes.kill([mark["node"], *read_attempts(os.path.join(folder, "consumed"))[-1].nodes])
@@ -175,17 +195,16 @@ class _Campaign:
         return {}
 
     def _strike_driver(self, fault: Fault, folder: str) -> dict[str, Any]:
-        with self._runs.train(folder, fault.arm, fault.workers[0], fault.strikes) as command:
+        with self._command(fault, folder, 0) as command:
             command.strike_due(0)
             orphans = _killed(command)
-        with self._runs.train(folder, fault.arm, fault.workers[0], fault.strikes) as command:
+        with self._command(fault, folder, 1) as command:
             command.ended()
         return {"orphans": orphans}
 
     def _strike_storage(self, fault: Fault, folder: str) -> dict[str, Any]:
-        with self._runs.train(
-            folder, fault.arm, fault.workers[0], fault.strikes, self._runs.on_nodes().address
-        ) as command:
+        address = "local" if fault.engines[0] == "local" else self._runs.on_nodes().address
+        with self._command(fault, folder, 0, address) as command:
             mark = command.strike_due(0)
             with refusing(os.path.join(folder, "run")):
                 command.go_on(0)
@@ -208,16 +227,15 @@ class _Campaign:
 
     def _resize(self, fault: Fault, folder: str) -> dict[str, Any]:
         """Ask the first command to stop, kill the second one, and let the third one finish."""
-        first, second, third = fault.workers
-        with self._runs.train(folder, fault.arm, first, fault.strikes) as command:
+        with self._command(fault, folder, 0) as command:
             command.strike_due(0)
             command.signal(signal.SIGTERM)
             command.go_on(0)
             command.ended([128 + signal.SIGTERM])
-        with self._runs.train(folder, fault.arm, second, fault.strikes) as command:
+        with self._command(fault, folder, 1) as command:
             command.strike_due(1)
             orphans = _killed(command)
-        with self._runs.train(folder, fault.arm, third, fault.strikes) as command:
+        with self._command(fault, folder, 2) as command:
             command.ended()
         return {"orphans": orphans}
 

@@ -1,5 +1,5 @@
-"""Run a training or evaluation command in its own process (benchmark/faults/victim.py), and strike it from
-outside.
+"""Run a command that trains, evaluates or serves in its own process (benchmark/faults/victim.py), and strike
+it from outside.
 """
 
 import os
@@ -15,27 +15,30 @@ from clickprompt.errors import RunError
 from clickprompt.io import storage
 from clickprompt.training.metrics_log import read_metrics
 
-__all__ = ["Command", "losses", "make_writable", "refusing"]
+__all__ = ["LONGEST", "Command", "losses", "make_writable", "refusing"]
+
+LONGEST = 1800.0
+"""seconds that a command may take, unless it is told otherwise"""
 
 _PAUSE = 0.005  # seconds
-_LONGEST = 600.0  # seconds that a command may take
 _SHOWN = 300  # characters of a command's last line in an error
 
 
 class Command:
     """A command that runs from construction to the end of the context.
 
-    `folder` gets its output and its workers' notes.
+    `folder` gets its output and its workers' notes. It may take `longest` seconds.
     """
 
-    def __init__(self, folder: str, **spec: Any):
+    def __init__(self, folder: str, *, longest: float = LONGEST, **spec: Any):
         os.makedirs(os.path.join(folder, "strikes"), exist_ok=True)
         self._folder = folder
         number = sum(name.startswith("command-") and name.endswith(".log") for name in os.listdir(folder))
         path = os.path.join(folder, f"command-{number}")
         storage.write_json(f"{path}.json", {"folder": folder, **spec})
         self._log = f"{path}.log"
-        self._until = time.monotonic() + _LONGEST
+        self._longest = longest
+        self._until = time.monotonic() + longest
         with open(self._log, "wb") as log:
             program = [sys.executable, "-m", "clickprompt.benchmark.faults.victim", f"{path}.json"]
             self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=log, stderr=log)  # noqa: S603 - ours
@@ -54,6 +57,10 @@ class Command:
 
     def below(self) -> list[Process]:
         return below(self._process.pid)
+
+    def processes(self) -> list[Process]:
+        """Return the command's process and all that it has started."""
+        return [process for process in below(os.getpid()) if process[0] == self._process.pid] + self.below()
 
     @property
     def over(self) -> bool:
@@ -93,7 +100,7 @@ class Command:
 
     def _in_time(self) -> None:
         if time.monotonic() > self._until:
-            raise RunError(f"the command wasn't over after {_LONGEST:.0f} s ({self._last_words()})")
+            raise RunError(f"the command wasn't over after {self._longest:.0f} s ({self._last_words()})")
 
     def _last_words(self) -> str:
         with open(self._log, errors="replace") as log:

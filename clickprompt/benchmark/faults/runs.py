@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from clickprompt.benchmark.faults.audit import read_attempts
-from clickprompt.benchmark.faults.commands import Command, losses
+from clickprompt.benchmark.faults.commands import LONGEST, Command, losses
 from clickprompt.benchmark.faults.nodes import Nodes, loopback_nodes
 from clickprompt.benchmark.faults.plan import EVERY
-from clickprompt.benchmark.faults.settings import FaultsConfig
+from clickprompt.benchmark.faults.settings import Engine, FaultsConfig
 from clickprompt.config import Config, dump_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order
@@ -117,8 +117,9 @@ class Runs:
             config, {**_ALL, **{f"{stage}.{key}": value for key, value in settings.items()}, **changes}
         )
 
-    def order(self, arm: str) -> Order:
-        config = self._configs[arm]
+    def order(self, arm: str, changes: dict[str, Any] | None = None) -> Order:
+        """Return the plan of the arm's runs, or of one with these settings."""
+        config = replaced(self._configs[arm], changes or {})
         stage = config.stage(self.arms[arm][0])
         sizes: Any = {
             "global_batch_size": stage.global_batch_size,
@@ -156,8 +157,14 @@ class Runs:
         strikes: Any = (),
         address: str = "local",
         changes: dict[str, Any] | None = None,
+        engine: Engine = "ray",
+        longest: float = LONGEST,
     ) -> Command:
-        where = {"runtime.num_workers": workers, "runtime.address": address}
+        where = {
+            "runtime.num_workers": workers,
+            "runtime.address": address,
+            "runtime.use_ray": "never" if engine == "local" else "always",
+        }
         config = self._stored(folder, replaced(self._configs[arm], {**where, **(changes or {})}))
         return Command(
             folder,
@@ -166,11 +173,18 @@ class Runs:
             stage=self.arms[arm][0],
             run=os.path.join(folder, "run"),
             strikes=strikes,
+            longest=longest,
         )
 
     def evaluate(self, folder: str, arm: str) -> Command:
         config = self._stored(folder, replaced(self._configs[arm], {"runtime.evaluation_actors": 2}))
         return Command(folder, do="evaluate", config=config, run=os.path.join(folder, "run"))
+
+    def serve(self, folder: str, arm: str, replicas: int) -> Command:
+        """Serve the arm's undisturbed run (benchmark/faults/victim.py)."""
+        config = self._stored(folder, self._configs[arm])
+        data = str(self.dataset.uri)
+        return Command(folder, do="serve", config=config, run=self.run_of(arm), data=data, replicas=replicas)
 
     def _stored(self, folder: str, config: Config) -> str:
         path = os.path.join(folder, "config.yaml")

@@ -16,12 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import ray
-import ray.train
 import torch
 import torch.distributed as dist
 
 from clickprompt.io import storage
+from clickprompt.runtime.in_process import connected
 from clickprompt.runtime.train.training_run import Batches
 from clickprompt.training.checkpoint import CheckpointWriter, Saves, TrainState, load_state, newest_complete
 
@@ -58,7 +57,7 @@ class Witness:
         self, batches: Batches, writer: CheckpointWriter, rank: int
     ) -> tuple[Batches, CheckpointWriter]:
         torch.set_num_threads(1)
-        due = _Due(self.folder, self.strikes, rank, ray.train.get_context().get_world_size())
+        due = _Due(self.folder, self.strikes, rank, *_place())
         return self._noted(batches, due, rank), StruckWriter(writer, due)
 
     def _noted(self, batches: Batches, due: "_Due", rank: int) -> Batches:
@@ -67,11 +66,10 @@ class Witness:
         if dist.is_initialized():
             dist.broadcast_object_list(began)  # one name for what all ranks of an attempt note
         due.reached = start
-        node = ray.get_runtime_context().get_node_id()
         path = os.path.join(self.folder, "consumed", f"{began[0]:020d}-{rank}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab", buffering=0) as notes:
-            notes.write(_line({"from": start, "workers": due.num_workers, "node": node}))
+            notes.write(_line({"from": start, "workers": due.num_workers, "node": due.node}))
             for step, columns in batches:
                 due("step")
                 rows = columns["row_id"][columns["weight"] > 0].tolist()
@@ -120,8 +118,9 @@ class StruckWriter(CheckpointWriter):
 class _Due:
     """The first strike that hasn't fallen, if it is for this worker; called at every moment."""
 
-    def __init__(self, folder: str, strikes: Sequence[Strike], rank: int, num_workers: int):
+    def __init__(self, folder: str, strikes: Sequence[Strike], rank: int, num_workers: int, node: str):
         self.num_workers = num_workers
+        self.node = node
         self.reached = 0  # steps
         self._rank = rank
         self._calls = 0
@@ -144,11 +143,19 @@ class _Due:
         # A step is over when the next batch is asked for
         if self._calls != strike.after + (strike.moment == "step"):
             return
-        node = ray.get_runtime_context().get_node_id()
-        mark = {"pid": os.getpid(), "rank": self._rank, "node": node, "reached": self.reached}
+        mark = {"pid": os.getpid(), "rank": self._rank, "node": self.node, "reached": self.reached}
         storage.write_json(path, {**mark, "time": time.time()})
         while not os.path.exists(path.replace(".json", ".done")):
             time.sleep(_PAUSE)
+
+
+def _place() -> tuple[int, str]:
+    """Return the number of workers and the id of this one's node, which a command's own process has not."""
+    if not connected():
+        return 1, ""
+    import ray.train
+
+    return ray.train.get_context().get_world_size(), ray.get_runtime_context().get_node_id()
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ An embedded Ray is a descendant of its driver.
 import os
 from dataclasses import dataclass
 
-__all__ = ["Usage", "peak_memory", "usage_below"]
+__all__ = ["Usage", "memory_of", "peak_memory", "usage_below"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -41,9 +41,10 @@ def usage_below(pid: int) -> Usage:
     tree = [pid]
     for process in tree:  # grows while it is walked
         tree += children.get(process, [])
-    rollups = [_rollup(process) for process in tree]
+    rollups = [memory_of(process) for process in tree]
     ticks = sum(int(value) for process in tree if process in stats for value in stats[process][11:15])
-    return Usage(sum(memory for memory, _ in rollups), sum(shared for _, shared in rollups), ticks / _TICKS)
+    memory, shared = (sum(one.get(name, 0) for one in rollups) for name in ("Pss", "Pss_Shmem"))
+    return Usage(memory, shared, ticks / _TICKS)
 
 
 def _stat(pid: str) -> list[str] | None:
@@ -57,14 +58,13 @@ def _stat(pid: str) -> list[str] | None:
         return None
 
 
-def _rollup(pid: int) -> tuple[int, int]:
-    """Return a process's share of all its pages in bytes, and of those in shared memory."""
+def memory_of(pid: int) -> dict[str, int]:
+    """Return a process's pages in bytes by the kernel's names: Pss (its share of all), Pss_Shmem (of those in
+    shared memory), Anonymous; nothing if it has just ended or has no memory of its own.
+    """
     try:
         with open(f"/proc/{pid}/smaps_rollup") as stream:
-            sizes = {
-                name: int(value.split()[0]) * 1024
-                for name, _, value in (line.partition(":") for line in list(stream)[1:])
-            }
-    except OSError:  # it has just ended, or has no memory of its own
-        return 0, 0
-    return sizes.get("Pss", 0), sizes.get("Pss_Shmem", 0)
+            pairs = [line.partition(":") for line in list(stream)[1:]]
+    except OSError:
+        return {}
+    return {name: int(value.split()[0]) * 1024 for name, _, value in pairs}

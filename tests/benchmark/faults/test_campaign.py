@@ -9,7 +9,7 @@ import pytest
 
 from clickprompt.benchmark.faults.campaign import measure_faults
 from clickprompt.benchmark.faults.commands import Command, make_writable, refusing
-from clickprompt.benchmark.faults.plan import ARMS, plan
+from clickprompt.benchmark.faults.plan import ARMS, EVERY, plan
 from clickprompt.benchmark.faults.settings import FAULT_KINDS, FaultsConfig
 from clickprompt.benchmark.processes import below, end, gone_within, title
 from clickprompt.config import load_settings
@@ -44,7 +44,7 @@ def test_a_killed_worker(inputs, tmp_path):
         "lost_rows": 0,
         "repeated_rows": 0,
     }
-    assert figures["loss_difference"]["max"] <= 1e-5
+    assert figures["loss_difference"]["max"] <= 1e-6
     assert figures["recovery"]["min"] > 0.5, "no worker group starts within that"
     assert notes[0].startswith("worker: 1 of 1 survived")
     outcome = json.loads((folder / "000-worker" / "outcome.json").read_text())
@@ -57,6 +57,9 @@ def test_a_killed_worker(inputs, tmp_path):
     (folder / "000-worker" / "outcome.json").write_text(json.dumps(outcome))
     with pytest.raises(RunError, match=r"1 of 1 faults were not survived, first .*/000-worker: 3 lost"):
         measure_faults(config, FINETUNE, other_seed=False)
+    (folder / "000-worker" / "outcome.json").write_text(json.dumps(outcome | {"arm": "other"}))
+    with pytest.raises(InputError, match="000-worker: holds a fault of another plan"):
+        measure_faults(config, FINETUNE, other_seed=False)
     with pytest.raises(InputError, match="holds a campaign of another configuration"):
         measure_faults(campaign([*inputs, "training.seed=1"], folder, number=1, kinds="[worker]"), FINETUNE)
 
@@ -68,8 +71,40 @@ def test_one_fault_of_every_kind(inputs, tmp_path):
     config = campaign(inputs, tmp_path / "campaign", number=len(FAULT_KINDS), refuse_seconds=5)
     figures, notes = measure_faults(config)
     assert figures["survived"]["median"] == figures["faults"]["median"] == len(FAULT_KINDS)
-    assert figures["loss_difference"]["max"] <= 1e-5 < figures["seed_spread"]["median"]
+    assert figures["loss_difference"]["max"] <= 1e-6 < figures["seed_spread"]["median"]
     assert [note.partition(":")[0] for note in notes[:-1]] == list(FAULT_KINDS)
+    assert figures["replica_in_flight"]["min"] >= 1
+    assert figures["recovery_owner_intervals"]["median"] > 0
+
+
+@pytest.mark.chaos
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_local_engine(inputs, tmp_path):
+    """The second fault of each kind trains there."""
+    config = campaign(
+        inputs, tmp_path / "campaign", number=6, kinds="[driver,checkpoint,storage]", refuse_seconds=5
+    )
+    figures, notes = measure_faults(config, FINETUNE, other_seed=False)
+    assert (figures["survived"]["median"], figures["local"]["median"]) == (6, 3)
+    assert figures["recovery_checkpoint_local"]["median"] < figures["recovery_checkpoint"]["median"]
+    assert notes[0].startswith("driver: 2 of 2 survived, 1 of them with the local engine, recovered in ")
+
+
+@pytest.mark.chaos
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_soak(inputs, tmp_path):
+    config = campaign(inputs, tmp_path / "campaign", soak_minutes=0.5, soak_every=5)
+    figures, _ = measure_faults(config, other_seed=False)
+    assert figures["kills"]["median"] >= 1
+    assert (figures["lost_rows"]["max"], figures["repeated_rows"]["max"]) == (0, 0)
+    assert figures["pss"]["min"] > 200
+    [line, *_] = (tmp_path / "campaign" / "soak" / "kills.jsonl").read_text().splitlines()
+    kill = json.loads(line)
+    assert kill["anonymous"] == sum(kill["by"].values())
+    with pytest.raises(InputError, match="holds a soak"):
+        measure_faults(config, other_seed=False)
 
 
 def test_the_plan_depends_on_the_seed_and_covers_every_kind():
@@ -88,6 +123,17 @@ def test_the_plan_depends_on_the_seed_and_covers_every_kind():
         "seal",
         "upload",
     }
+    assert {fault.arm for fault in drawn if fault.kind == "owner"} == {"sharded"}
+    assert all(fault.strikes[0]["after"] % EVERY for fault in drawn if fault.kind == "owner")
+    engines = {
+        kind: {fault.engines for fault in drawn if fault.kind == kind}
+        for kind in ("driver", "checkpoint", "upload", "storage", "resize")
+    }
+    assert len(engines["driver"]) == 4
+    assert all({"ray", "local"} == {one for each in found for one in each} for found in engines.values())
+    for fault in drawn:
+        commands = zip(fault.engines, fault.workers, strict=True)
+        assert all(workers == 1 for engine, workers in commands if engine == "local")
 
 
 def test_a_campaign_is_a_local_folder(inputs):
