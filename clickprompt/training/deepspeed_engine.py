@@ -3,6 +3,7 @@
 It has run on one GPU (tests/training/test_gpu.py), not yet on several over NCCL or with offload to a disk.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -322,9 +323,25 @@ def division(
     """A context in which ZeRO 3 divides the parameters of new modules, each once its constructor is done."""
     _join()
     options = _options(3, stage, runtime, micro_batches, device)
+    # Whole tensors come and go between shares that stay. In glibc's heap they would leave gaps, so that a
+    # worker would take up to twice its share
+    _map_from(2**20)
     # Without overrides: they would cast every new tensor to one dtype, buffers too
     with deepspeed.zero.Init(config_dict_or_path=options, dtype=torch.float32, tensor_overrides=[]):
-        yield
+        try:
+            yield
+        finally:
+            _map_from(2**25)
+
+
+def _map_from(size: int) -> None:
+    """Have glibc take allocations from this size in bytes on from the system, and give them back when freed.
+
+    By itself it raises the size with what is freed, up to 2**25.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, size)  # M_MMAP_THRESHOLD
 
 
 def _join() -> None:
