@@ -58,7 +58,7 @@ class _ZeRO3:
         return True
 
 
-def _initialize(model: PreTrainedModel) -> None:
+def _initialize(self: PreTrainedModel) -> None:
     """PreTrainedModel.initialize_weights, with a module's parameters whole while they are drawn.
 
     transformers' own (initialize_weights_zero3) draws on the first worker only, whose random state would
@@ -81,7 +81,7 @@ def _initialize(model: PreTrainedModel) -> None:
                 parameter.data = parameter.data.to(device)
 
     with torch.no_grad(), initialization.guard_torch_init_functions():
-        apply(model, model._initialize_weights)
+        apply(self, self._initialize_weights)
 
 
 class _InFile(Tensor):
