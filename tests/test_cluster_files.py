@@ -24,6 +24,21 @@ CRDS = os.environ.get("CLICKPROMPT_KUBERAY_CRDS")
 needs_crds = pytest.mark.skipif(
     not CRDS, reason="CLICKPROMPT_KUBERAY_CRDS is not set: no CRDs of KubeRay to check manifests against"
 )
+KUSTOMIZE = next(
+    (words for words in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])), None
+)
+needs_kustomize = pytest.mark.skipif(
+    not KUSTOMIZE, reason="neither kustomize nor kubectl is here to render overlays"
+)
+SPOT = "cloud.google.com/gke-spot"
+
+
+def rendered(folder: Path) -> list[dict]:
+    """What kustomize makes of a folder, which needs no cluster."""
+    assert KUSTOMIZE is not None
+    done = subprocess.run([*KUSTOMIZE, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def documents(path: Path) -> list[dict]:
@@ -79,6 +94,47 @@ def test_kuberay_manifests(file, kind):
     spec["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resource"] = {}
     [problem] = problems(manifest, schema)
     assert "'resource' was unexpected" in problem
+
+
+@pytest.mark.parametrize("file", ["redis.yaml", "networkpolicy.yaml"])
+def test_kubernetes_own_objects(file):
+    """Each field of Kubernetes' own objects, by its schemas.
+
+    They are 108 MB, so it is in no extra: `pip install kubernetes-validate` has them checked.
+    """
+    kubernetes = pytest.importorskip("kubernetes_validate")
+    for document in documents(KUBERAY / file):
+        assert kubernetes.validate(document, "1.31", strict=True) == "1.31"
+        with pytest.raises(kubernetes.ValidationError, match="unexpected"):
+            kubernetes.validate(document | {"spek": {}}, "1.31", strict=True)
+
+
+@needs_kustomize
+@pytest.mark.parametrize("overlay", ["small", "gpu", "spot"])
+def test_overlays(overlay, cluster):
+    """kustomize renders each; what isn't the point of the overlay is as in the base."""
+    base = rendered(KUBERAY)
+    assert [one for one in base if one["kind"] == "RayCluster"] == [cluster]
+    written = [*documents(KUBERAY / "redis.yaml"), *documents(KUBERAY / "networkpolicy.yaml"), cluster]
+    assert sorted(base, key=str) == sorted(written, key=str)
+    found = rendered(CLUSTER / "overlays" / overlay)
+    [changed] = [one for one in found if one["kind"] == "RayCluster"]
+    assert [one for one in found if one is not changed] == [one for one in base if one != cluster]
+    if CRDS:
+        assert problems(changed, crd_schema(CRDS, "rayclusters")) == []
+    head, training, data = pods(changed["spec"])
+    gpus = [
+        pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+        for pod in (head, training, data)
+    ]
+    assert gpus == [None, {"small": None, "gpu": "1", "spot": "8"}[overlay], None]
+    assert training["spec"]["containers"][0]["image"].endswith(":cpu" if overlay == "small" else ":cuda")
+    for pod in (training, data):
+        resources = pod["spec"]["containers"][0]["resources"]
+        assert resources["requests"] == resources["limits"]
+        keys = {one["key"] for one in pod["spec"].get("tolerations", [])} & {SPOT}
+        assert keys == set(pod["spec"].get("nodeSelector", {})) == ({SPOT} if overlay == "spot" else set())
+    assert "nodeSelector" not in head["spec"]
 
 
 @needs_crds

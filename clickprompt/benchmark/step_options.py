@@ -93,7 +93,7 @@ def measure_options(
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         rows = dataset.read_row_groups("train", [0])
         lengths = table.lengths(
-            np.stack([rows[column].to_numpy() for column in dataset.value_columns], axis=1)
+            np.stack([rows[column].to_numpy() for column in table.columns_of(dataset)], axis=1)
         )
         figures[f"tokens_a_row_{template}"] = figure([float(lengths.mean())], "tokens")
         notes.append(f"{template}: {len(table.vocabulary):,} of {table.vocab_size:,} tokens occur")

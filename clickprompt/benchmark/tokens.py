@@ -11,6 +11,8 @@ on one thread of one core:
 
 Passes over the same rows are repeated, which favours the tokenizer: its cache then knows the words and, for a
 SentencePiece model that doesn't cut at spaces, whole sentences.
+
+With `plm.history_items` the sentences end with the row's history.
 """
 
 import contextlib
@@ -22,12 +24,15 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from clickprompt.benchmark.inputs import benchmark_inputs
 from clickprompt.benchmark.measure import Figures, arm, figure, interleaved
-from clickprompt.config import Config
+from clickprompt.config import Config, PLMConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
+from clickprompt.data.text.history_text import ItemTexts, history_part
+from clickprompt.data.text.model_table import with_history
 from clickprompt.data.text.template import UNKNOWN, load_tokenizer, sentence
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.data.text.value_texts import ValueTexts
@@ -55,9 +60,9 @@ def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
     Raises RunError if the arms' tokens differ.
     """
     config, dataset = benchmark_inputs(config)
-    table = TokenTable.open(dataset, load_tokenizer(config.plm.path))
-    field_ids = _field_ids(dataset, config.seed)
-    sentences = _sentences(dataset, field_ids)
+    table = _open(dataset, load_tokenizer(config.plm.path), config.plm)
+    field_ids = _field_ids(dataset, table, config.seed)
+    sentences = _sentences(dataset, table, field_ids)
     core = min(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         arms = {
@@ -69,7 +74,7 @@ def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
                     name,
                     core,
                     dataset,
-                    config.plm.path,
+                    config.plm,
                     field_ids if name == "ours" else sentences,
                 )
             )
@@ -123,11 +128,11 @@ def _rows(arrays: Tokens) -> list[list[int]]:
 class _Work:
     """One arm, in its process."""
 
-    def __init__(self, name: str, core: int, dataset: Dataset, plm: str, batches: Batches) -> None:
+    def __init__(self, name: str, core: int, dataset: Dataset, plm: PLMConfig, batches: Batches) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.sched_setaffinity(0, {core})
-        tokenizer = load_tokenizer(plm)
-        self._assemble = ARMS[name](TokenTable.open(dataset, tokenizer), tokenizer)
+        tokenizer = load_tokenizer(plm.path)
+        self._assemble = ARMS[name](_open(dataset, tokenizer, plm), tokenizer)
         self._batches = batches
 
     def outputs(self) -> list[Tokens]:
@@ -191,8 +196,12 @@ ARMS: dict[str, Callable[[TokenTable, Any], Callable[[Any], Tokens]]] = {
 """arm → (token table, tokenizer) → (batch → tokens)"""
 
 
-def _field_ids(dataset: Dataset, seed: int) -> list[np.ndarray]:
-    """Return batches [B, F] of training rows, mixed as in training."""
+def _open(dataset: Dataset, tokenizer: Any, plm: PLMConfig) -> TokenTable:
+    return with_history(TokenTable.open(dataset, tokenizer), dataset, tokenizer, plm)
+
+
+def _field_ids(dataset: Dataset, table: TokenTable, seed: int) -> list[np.ndarray]:
+    """Return batches [B, F + N] of training rows, mixed as in training."""
     order = Order.of(
         dataset,
         global_batch_size=_BATCH,
@@ -202,16 +211,24 @@ def _field_ids(dataset: Dataset, seed: int) -> list[np.ndarray]:
         max_steps=_BATCHES,
     )
     return [
-        np.stack([columns[column] for column in dataset.columns], axis=1)[columns["weight"] > 0]
+        np.stack([columns[column] for column in table.columns_of(dataset)], axis=1)[columns["weight"] > 0]
         for _, columns in read_local_batches(dataset, order)
     ]
 
 
-def _sentences(dataset: Dataset, field_ids: Sequence[np.ndarray]) -> list[list[str]]:
+def _sentences(dataset: Dataset, table: TokenTable, field_ids: Sequence[np.ndarray]) -> list[list[str]]:
     """Return the sentences of each batch; the vocabularies are read once."""
     columns, texts_of = [], ValueTexts(dataset)
-    for field, numbers in enumerate(np.concatenate(field_ids).T):
+    of_fields, items = np.split(np.concatenate(field_ids), [len(dataset.columns)], axis=1)
+    for field, numbers in enumerate(of_fields.T):
         values = texts_of.of(field, dataset.vocabulary(field).column("value").take(numbers))
         columns.append([value if number else UNKNOWN for value, number in zip(values, numbers, strict=True)])
     texts = (sentence(dataset.field_names, values, dataset.template) for values in zip(*columns, strict=True))
+    if table.history is not None:
+        found, places = ItemTexts(dataset, table.history).beside(pa.array([UNKNOWN]), items)
+        words, name = found.to_pylist(), dataset.field_names[table.history.field]
+        parts = (
+            history_part(name, [words[place] for place in row if place], dataset.template) for row in places
+        )
+        texts = map("".join, zip(texts, parts, strict=True))
     return [list(islice(texts, len(batch))) for batch in field_ids]

@@ -96,6 +96,13 @@ def prepare(
     history_of: Annotated[
         str | None, typer.Option(help="which earlier rows --history takes: clicks (the default), or all")
     ] = None,
+    history_with: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="what else each row knows of these earlier rows: a field's name, age (how long ago) or "
+            "label (whether clicked; with --history-of all); repeatable"
+        ),
+    ] = None,
     keep_negatives: Annotated[
         float | None,
         typer.Option(
@@ -139,7 +146,7 @@ def prepare(
             )
         own = {
             "--multi": multi,
-            "--history": history is not None or history_of is not None,
+            "--history": history is not None or history_of is not None or bool(history_with),
             "--keep-negatives": keep_negatives is not None,
         }
         if given := [option for option, is_given in own.items() if is_given]:
@@ -164,6 +171,7 @@ def prepare(
             multi=multi or (),
             history=history,
             history_of=history_of,
+            history_with=history_with or (),
             keep_negatives=keep_negatives,
             runtime=settings.runtime,
         )

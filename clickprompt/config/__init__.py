@@ -11,7 +11,7 @@ from clickprompt.config.base import (
     ScoringPrecision,
 )
 from clickprompt.config.baselines import CTRBertConfig, CTRLConfig, P5Config
-from clickprompt.config.history import MOST_HISTORY, History, history_columns
+from clickprompt.config.history import EVENT_SIZES, MOST_HISTORY, EventWord, History, history_columns
 from clickprompt.config.labels import check_labels
 from clickprompt.config.load import (
     check_key,
@@ -43,6 +43,7 @@ from clickprompt.config.tasks import CLICK, LABEL_NAME, label_columns, tasks_of
 __all__ = [
     "CLICK",
     "DEFAULT_VALUES",
+    "EVENT_SIZES",
     "LABEL_NAME",
     "MILLION",
     "MOST_DEVIATIONS",
@@ -56,6 +57,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluateConfig",
+    "EventWord",
     "FGCNNConfig",
     "FinetuneConfig",
     "FinetuneLearningRates",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from clickprompt.config.base import Frozen, Pooling
+from clickprompt.config.history import MOST_HISTORY
 
 __all__ = ["CTRConfig", "FGCNNConfig", "LoRAConfig", "PLMConfig", "PromptConfig"]
 
@@ -229,6 +230,19 @@ class PLMConfig(Frozen):
         description="most tokens of a text; a longer one loses whole fields, the longest first, the "
         "last field last",
     )
+    history_items: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_HISTORY,
+        description="number of the newest items of a row's history that its text names (Title history is "
+        "Heat. Up.), if the dataset has histories (`prepare --history`); a text longer than max_length loses "
+        "the oldest of them before any field",
+    )
+    history_field: str | None = Field(
+        default=None,
+        description="field that names the items of history_items, such as Title: one of the table that is "
+        "joined by the item; default: the item's own field",
+    )
     click_text: bool = Field(
         default=False,
         description="the text ends with the click as one more field (Clicked is yes.), which pretraining "
@@ -242,6 +256,15 @@ class PLMConfig(Frozen):
             raise ValueError(
                 "master_weights=true copies bf16 weights, and dtype is float32; set dtype=bfloat16 or leave "
                 "it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_items(self) -> "PLMConfig":
+        if self.history_field is not None and not self.history_items:
+            raise ValueError(
+                f"history_field={self.history_field} names the items of a history, and history_items is 0; "
+                "set how many the text is to name"
             )
         return self
 

@@ -67,6 +67,12 @@ class PipelineConfig(Frozen):
     fetch_plm: str | None = Field(
         default=None, description="PLM that `clickprompt fetch` knows, used where plm.path is not set"
     )
+    finetune_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="workers of the finetunings; default: runtime.num_workers. With 1 each trains in the "
+        "command's own process if nothing else needs Ray: few labels take less time than a group's start",
+    )
     downloads: str = Field(default="data", description="folder for what is fetched")
     notice: str | None = Field(
         default=None, description="what the run doesn't show: printed below its table, and in its report"

@@ -10,7 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clickprompt.config import LMKind, MaskingConfig, Multi, label_columns, multi_columns, number_columns
+from clickprompt.config import (
+    LMKind,
+    MaskingConfig,
+    Multi,
+    history_columns,
+    label_columns,
+    multi_columns,
+    number_columns,
+)
 from clickprompt.data.batch import Batch
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
@@ -45,6 +53,8 @@ class Collator:
     id is replaced by the unknown id 0, which trains its embedding; the text keeps the value. `corruption`
     hides or replaces ids in pretraining, and adds the targets of objectives on ids. A row of weight 0 is
     padding: no field's tokens, no targets. `group` is the column of the groups that a ranking loss orders.
+    If the table's texts have histories, these are read, never masked and never a target, whatever
+    `mask_scope` says: the fields' masks and targets are those of texts without.
     With `text_vectors` a batch has those of its values, also where `id_dropout` has taken the id.
 
     If the table's texts end with the click, it is [MASK] in the text that finetuning reads. In PA-MLM it is
@@ -101,6 +111,7 @@ class Collator:
         further = multi_columns(multi)
         self._further, self._further_fields = list(further), [*further.values()]
         self.history = tuple(history)
+        self._in_text = history_columns(token_table.num_items if token_table else 0)
         self._numbers, self._number_fields = number_columns(numbers), [*numbers]
         self._labels = label_columns(labels)
         by_dataset = masking is not None and masking.vocabulary == "dataset"
@@ -138,7 +149,10 @@ class Collator:
 
     def _field_ids(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack(
-            [np.asarray(columns[column], dtype=np.int64) for column in (*self.columns, *self._further)],
+            [
+                np.asarray(columns[column], dtype=np.int64)
+                for column in (*self.columns, *self._further, *self._in_text)
+            ],
             axis=1,
         )
 
@@ -175,7 +189,7 @@ class Collator:
     ) -> Batch:
         row_ids = np.asarray(columns["row_id"], dtype=np.int64)[rows]
         labels = np.asarray(columns["label"], dtype=np.float32)[rows]
-        value_ids, weight = field_ids[rows], weight[rows]  # [B, F + V]
+        value_ids, weight = field_ids[rows], weight[rows]  # [B, F + V], and the items in the text
         text_ids = value_ids[:, : len(self.columns)]
         ids = text_ids
         if self.id_dropout:
@@ -221,7 +235,7 @@ class Collator:
         of_numbers = ids[:, self._number_fields] > 0  # a field that the tower doesn't see has no number
         if self._further:
             # A field that the tower doesn't see has no further values, either
-            further = value_ids[:, len(self.columns) :]
+            further = value_ids[:, len(self.columns) :][:, : len(self._further)]
             ids = np.concatenate([ids, np.where(ids[:, self._further_fields] == 0, 0, further)], axis=1)
         if self.history:
             items = [np.asarray(columns[name], dtype=np.int64)[rows] for name in self.history]
@@ -307,14 +321,17 @@ class Collator:
             value_fields = table.value_fields(field_ids, text, self.max_length)
         if self.corruption is not None and value_fields is not None:
             plain["value_fields"] = value_fields
+        restored = attention_mask
+        if table.history is not None:
+            restored = attention_mask * ~table.history_tokens(field_ids, text, self.max_length)
         if self.lm == "causal":
             targeted = None if scope == "tokens" else value_fields
-            targets = next_token_labels(input_ids, attention_mask, table.special_ids, targeted)
+            targets = next_token_labels(input_ids, restored, table.special_ids, targeted)
             return {**plain, "masked_input_ids": input_ids, "mlm_labels": targets}
         assert table.mask_id is not None
         masked_input_ids, targets = mask_tokens(
             input_ids,
-            attention_mask * text[:, None],  # padding has no targets, also where it has the click's words
+            restored * text[:, None],  # padding has no targets, also where it has the click's words
             row_ids,
             seed=self.seed,
             epoch=epoch,
@@ -329,7 +346,7 @@ class Collator:
         if self.corruption is not None:
             plain["corrupted"] = targets != IGNORED
         if self.lm == "denoising":
-            targets = restoring_labels(input_ids, attention_mask, table.special_ids)
+            targets = restoring_labels(input_ids, restored, table.special_ids)
         if table.click is not None:
             assert self.lm == "masked", "plm_loading.py refuses the click in other models' texts"
             write_clicks(

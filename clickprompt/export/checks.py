@@ -1,8 +1,8 @@
 """Check that an export fits a dataset before anything is scored with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from clickprompt.config import PRETRAINING, stored_config, tasks_of
+from clickprompt.config import PRETRAINING, History, stored_config, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer, tokenizer_fingerprint
@@ -61,6 +61,19 @@ def _check_fields(export: str, info: ExportInfo, dataset: Dataset) -> None:
             f"{export}: trained on {_values((name, size) for name, size, _ in other)}, and {dataset.uri} has "
             f"{_values((name, size) for name, _, size in other)}; give the dataset it was trained on"
         )
+    trained, found = History.of(info.history), dataset.history
+    if trained != found:
+        before, now = (_histories(one, dataset.field_names) for one in (trained, found))
+        raise DataError(
+            f"{export}: trained on {before}, and {dataset.uri} has {now}; give the dataset it was trained on"
+        )
+
+
+def _histories(history: History | None, names: Sequence[str]) -> str:
+    if history is None:
+        return "rows without histories"
+    further = ", ".join(history.names(names))
+    return f"histories of {history.length} rows" + (f" with {further}" if further else "")
 
 
 def _values(sizes: Iterable[tuple[str, int]]) -> str:

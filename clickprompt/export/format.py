@@ -27,10 +27,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, replaced, stored_config
+from clickprompt.config import (
+    PRETRAINING,
+    Config,
+    EventWord,
+    History,
+    Multi,
+    ObjectiveName,
+    replaced,
+    stored_config,
+)
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.template import is_pattern
 from clickprompt.errors import DataError, InputError
+from clickprompt.export.claims import check_claims
 from clickprompt.io import storage
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
@@ -80,7 +90,7 @@ class ExportInfo:
     dataset_version: int = 1
     format_version: int = FORMAT_VERSION
     files: dict[str, str] | None = None
-    history: dict[str, int] | None = None  # config/history.py's, of the rows it was trained on
+    history: dict[str, int | list[int | EventWord]] | None = None  # config/history.py's, of its rows
     multi: list[dict[str, int]] | None = None  # config/multi.py's, if it has such fields
     numbers: list[int] | None = None  # fields whose numbers its rows have (config/numbers.py)
     keep_negatives: float | None = None  # of the rows it was trained on: the model corrects for it
@@ -133,7 +143,7 @@ def write_export(
             field_sizes=[int(size) for size in dataset.field_sizes],
             dataset_fingerprint=dataset.fingerprint,
             dataset_version=dataset.version,
-            history=None if dataset.history is None else asdict(dataset.history),
+            history=None if dataset.history is None else dataset.history.to_json(),
             multi=[asdict(one) for one in dataset.multi] or None,
             numbers=[*dataset.numbers] or None,
             keep_negatives=dataset.keep_negatives,
@@ -296,34 +306,36 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     info = read_info(uri)
     config = replaced(stored_config(info.config), changes or {})
     lora = config.plm.lora
-    if lora.rank:
-        config = replaced(config, {"plm.lora.rank": 0})
     stage = config.pretrain if info.objective in PRETRAINING else config.finetune
     mapped = stage.embedding_optimizer == "sharded"
-    with _as_it_says(uri):
-        model = build_model(
+
+    def build(config: Config, table_rows: slice) -> ClickPrompt:
+        return build_model(
             config,
             info.field_sizes,
             objective=info.objective,
             plm_config=info.plm,
-            table_rows=NO_ROWS if mapped else ALL_ROWS,
+            table_rows=table_rows,
             history=History.of(info.history),
             multi=Multi.all_of(info.multi),
             numbers=info.numbers or (),
             keep_negatives=info.keep_negatives,
             labels=info.labels or (),
         )
+
+    said = {name: getattr(info, name) for name in ("field_sizes", "plm", "history", "multi")}
+    said |= {name: getattr(config, name).model_dump() for name in ("ctr", "prompt")}
     with storage.local_copy(uri) as folder, _as_it_says(uri):
-        tensors = load_file(os.path.join(folder, _weights_file(info.files)))  # maps the file
+        weights = os.path.join(folder, _weights_file(info.files))
+        check_claims(uri, weights, said, lambda: build(config, ALL_ROWS))
+        tensors = load_file(weights)  # maps the file
     if lora.rank and info.plm is not None:
         from clickprompt.models.plm_lora import merged  # transformers' models take seconds to import
 
         tensors = merged(tensors, lora, info.plm["model_type"])
-    own = unique_tensors(model)
-    if other := sorted(tensors.keys() ^ own.keys()):
-        raise DataError(
-            f"{uri}: {other[0]} is either lacking or too much in its weights; copy the export again"
-        )
+    alone = replaced(config, {"plm.lora.rank": 0}) if lora.rank else config
+    with _as_it_says(uri):
+        model = build(alone, NO_ROWS if mapped else ALL_ROWS)
     if mapped:
         for name, module in model.named_modules():
             if isinstance(module, PackedEmbedding):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from clickprompt.config import CLICK, PRETRAINING, SPLITS, Config, stored_config, tasks_of
+from clickprompt.config import CLICK, PRETRAINING, SPLITS, Config, History, stored_config, tasks_of
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.instants import day_of
 from clickprompt.evaluation.click_rate import click_rate_of
@@ -105,9 +105,11 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
         lines.append(f"- Baseline: `{config.baseline}`")
     if backbone := _backbone(config):
         lines.append(f"- CTR model: `{backbone}`, embeddings of {config.ctr.embedding_dim}")
-        if info.get("history") and config.ctr.history != "none":
-            length = info["history"]["length"]
-            lines.append(f"- It reads the items of the user's last {length} rows (`{config.ctr.history}`)")
+        if (history := History.of(info.get("history"))) and config.ctr.history != "none":
+            *names, last = history.names(info["field_names"]) or [""]
+            known = f", with {', '.join(names)}{' and ' * bool(names)}{last} of each" if last else ""
+            known += f" (`{config.ctr.history}`)"
+            lines.append(f"- It reads the items of the user's last {history.length} rows{known}")
         if info.get("multi"):
             several = ", ".join(
                 f"{info['field_names'][one['field']]} (up to {one['most']})" for one in info["multi"]

@@ -1,6 +1,6 @@
 """The CTR tower: embedding, feature interaction, prediction (Eq. 2, 5, 10).
 
-Shape legend: B rows, F fields, V further values of fields, N items of a history, C = F + V + N columns of
+Shape legend: B rows, F fields, V further values of fields, N columns of a history, C = F + V + N columns of
 ids, Q interaction_dim, H size of a text's vector. Where fields have numbers, K more columns follow.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clickprompt.config import MILLION, CTRConfig, History, Multi, multi_columns
 from clickprompt.models.backbones import get_backbone
 from clickprompt.models.given_vectors import GivenVectors, Tables
-from clickprompt.models.history import POOLINGS
+from clickprompt.models.history import POOLINGS, Events
 from clickprompt.models.layers import ALL_ROWS, PackedEmbedding
 from clickprompt.models.numbers import EMBEDDERS
 from clickprompt.models.pooling import pooled_fields
@@ -55,20 +55,21 @@ class CTRModel(nn.Module):
         width = backbone.embedding_width(config)
         self.num_fields = len(field_sizes)
         # Without `ctr.history` the history's ids are looked up all the same, as they are part of the rows
-        items = [history.field] * history.length if history else []
+        events = history.column_fields if history else []
         self.multi, self.pooling = tuple(multi), config.pooling
         further = [*multi_columns(multi).values()]
         self.num_values = self.num_fields + len(further)
-        self.embedding = PackedEmbedding(field_sizes, width, table_rows, [*further, *items])
-        self.target = history.field if history else None
-        reads_history = history is not None and config.history != "none"
-        self.history = POOLINGS[config.history](width, len(items)) if reads_history else None
+        self.embedding = PackedEmbedding(field_sizes, width, table_rows, [*further, *events])
+        read = history if config.history != "none" else None
+        self.history = POOLINGS[config.history](width, read.length) if read else None
+        self.events = Events(read, self.num_values, width) if read else None
         # Without `ctr.numeric` the numbers are part of the rows, too, and nothing reads them
         self.number_fields = list(numbers) if config.numeric != "buckets" else []
-        self.num_ids = self.num_values + len(items)
+        self.num_ids = self.num_values + len(events)
+        self.num_columns = self.num_values + (len(history.columns) if history else 0)
         self.numbers = EMBEDDERS[config.numeric](len(numbers), width, config) if self.number_fields else None
         self.text_projection = TextProjection(len(field_sizes), text_size, width) if text_size else None
-        columns = [*range(self.num_fields), *further, *items]
+        columns = [*range(self.num_fields), *further, *events]
         self.vectors = GivenVectors(vectors, columns, width) if vectors else None
         self.embedding_dropout = config.embedding_dropout
         self.backbone = backbone(self.num_fields + (self.history is not None), config)
@@ -93,12 +94,8 @@ class CTRModel(nn.Module):
         if self.text_projection is not None:
             assert text_vectors is not None, "this tower reads the values' texts"
             field_embeddings = field_embeddings + self.text_projection(text_vectors)
-        if self.history is not None:
-            pooled = self.history(
-                embeddings[:, self.num_values :],
-                field_ids[:, self.num_values : self.num_ids] > 0,
-                embeddings[:, self.target],
-            )
+        if self.history is not None and self.events is not None:
+            pooled = self.history(*self.events(embeddings, field_ids))
             field_embeddings = torch.cat([field_embeddings, pooled.unsqueeze(1)], 1)
         if self.embedding_dropout:
             field_embeddings = F.dropout(field_embeddings, self.embedding_dropout, self.training)
@@ -128,7 +125,7 @@ class CTRModel(nn.Module):
         if self.numbers is None:
             return field_embeddings
         exact = torch.promote_types(field_embeddings.dtype, torch.float32)
-        found = self.numbers(field_ids[:, self.num_ids :].to(exact) / MILLION)
+        found = self.numbers(field_ids[:, self.num_columns :].to(exact) / MILLION)
         of_fields = list(field_embeddings.unbind(1))
         for place, field in enumerate(self.number_fields):
             known = field_ids[:, field : field + 1] > 0

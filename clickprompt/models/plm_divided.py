@@ -20,7 +20,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 from clickprompt.models.divided import Division, whole
 
-__all__ = ["drawn", "read", "tensors_of"]
+__all__ = ["drawn", "read", "stored_dtypes", "tensors_of"]
 
 
 @contextmanager
@@ -82,6 +82,11 @@ def _initialize(self: PreTrainedModel) -> None:
 
     with torch.no_grad(), initialization.guard_torch_init_functions():
         apply(self, self._initialize_weights)
+
+
+def stored_dtypes(files: list[str]) -> set[torch.dtype]:
+    """Return the dtypes of the tensors in safetensors files."""
+    return {tensor.dtype for tensor in tensors_of(files).values()}
 
 
 class _InFile(Tensor):

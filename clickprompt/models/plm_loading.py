@@ -21,7 +21,7 @@ from clickprompt.errors import ConfigError
 from clickprompt.io import storage
 from clickprompt.models.divided import Division
 from clickprompt.models.plm import PromptedPLM, longest_text
-from clickprompt.models.plm_divided import drawn, read, tensors_of
+from clickprompt.models.plm_divided import drawn, read, stored_dtypes, tensors_of
 from clickprompt.models.plm_families import PLMFamily, get_family
 from clickprompt.models.plm_fusion import ATTENTION
 from clickprompt.models.plm_lora import add_adapters, check_adapters
@@ -93,7 +93,8 @@ def load_plm(
     """Load plm.path (safetensors only, in plm.dtype), or draw new weights if `random_init` is set.
 
     An LM head that the checkpoint lacks is initialised from torch's global random state. With `division` the
-    parameters, adapters apart, are divided among the workers as they come into being. Raises ConfigError.
+    parameters, adapters apart, are divided among the workers as they come into being; not those of files that
+    have plm.dtype, which are mapped: a whole PLM of them takes no memory. Raises ConfigError.
     """
     prompt = prompt or PromptConfig()
     hf_config, family = _read_config(config, prompt)
@@ -103,6 +104,8 @@ def load_plm(
         return _prompted(model, family, config, prompt, lm_head)
     path = _path(config)
     _check_weights(path)
+    if division and stored_dtypes(_weight_files(path)) == {getattr(torch, config.dtype)}:
+        division = None
     model_class = _own_class(hf_config, family) if division else family.auto_class
     with _quiet(), read(division) if division else nullcontext():
         try:

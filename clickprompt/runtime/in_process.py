@@ -10,7 +10,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
 from clickprompt.io.progress import say
 
-__all__ = ["connected", "in_process", "in_trial", "say_why_ray"]
+__all__ = ["connected", "in_process", "in_trial", "say_why_ray", "trains_alone"]
 
 
 def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
@@ -30,11 +30,16 @@ def in_process(runtime: RuntimeConfig, *, training: bool = True) -> bool:
     return why is None
 
 
+def trains_alone(runtime: RuntimeConfig) -> bool:
+    """Return whether a training is one for its own process, if the command weren't connected to a Ray."""
+    return runtime.use_ray != "always" and _why_ray(runtime, True) is None
+
+
 def in_trial(runtime: RuntimeConfig) -> bool:
     """Return whether a trial of a sweep trains in its own process, which is one of Ray's: where a command
     would do without Ray, unless it needs a GPU, which Ray has to give.
     """
-    return runtime.use_ray == "auto" and not runtime.gpus_per_worker and _why_ray(runtime, True) is None
+    return runtime.use_ray == "auto" and not runtime.gpus_per_worker and trains_alone(runtime)
 
 
 def say_why_ray(runtime: RuntimeConfig, *, training: bool = True) -> None:

@@ -74,7 +74,6 @@ class PromptAttention:
         self._device = device or torch.device("cpu")
         self._model = model.eval().to(self._device)
         self._columns, self._id_columns = dataset.columns, dataset.id_columns
-        self._values = len(dataset.value_columns)
         self._table = table
         self._batch_size = batch_size
         self._max_length = max_length
@@ -97,7 +96,7 @@ class PromptAttention:
     @torch.no_grad()
     def score(self, rows: pa.Table) -> AttentionSums:
         ids = np.stack([rows.column(column).to_numpy() for column in self._id_columns], axis=1)
-        lengths = self._table.lengths(ids[:, : self._values], self._max_length)
+        lengths = self._table.lengths(ids[:, : self._table.num_columns], self._max_length)
         by_length = np.argsort(-lengths, kind="stable")
         sums = [
             self._score(ids[by_length[start : start + self._batch_size]], field)
@@ -109,7 +108,7 @@ class PromptAttention:
     def _score(self, ids: np.ndarray, field: int) -> AttentionSums:
         """ids: [B, C]."""
         assert self._table.mask_id is not None
-        field_ids = ids[:, : self._values]
+        field_ids = ids[:, : self._table.num_columns]
         input_ids, attention_mask = self._table.assemble(field_ids, max_length=self._max_length)
         masked = self._table.value_fields(field_ids, max_length=self._max_length) == field  # [B, Z]
         read = [

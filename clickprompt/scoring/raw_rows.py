@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clickprompt.config import PRETRAINING, Config, ScoringPrecision, stored_config
+from clickprompt.config import PRETRAINING, Config, ScoringPrecision, history_columns, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
+from clickprompt.data.text.history_text import ItemTexts, history_of, sampled_texts, with_tokens
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import click_text_of
 from clickprompt.data.text.segments import SegmentEncoder, find_encoder
@@ -175,8 +176,9 @@ class RawRowScorer:
                 batches = collator.micro_batches(columns, self._batch_size)
             else:
                 distinct, codes = zip(*encoded, strict=True)
+                items = None if rows.history is None else rows.history[some]
                 batches = self._texts.batches(
-                    columns, distinct, [field[some] for field in codes], self._batch_size
+                    columns, distinct, [field[some] for field in codes], items, self._batch_size
                 )
                 batches = [
                     replace(batch, field_ids=torch.from_numpy(chunk[batch.row_ids.numpy()]))
@@ -233,6 +235,13 @@ class _Texts:
             "multi": [asdict(one) for one in dataset.multi],
         }
         self._click = click_text_of(dataset, loaded, config.plm)
+        self._history = history_of(dataset, config.plm)
+        if self._history is not None:
+            segments = self._encoder.segments(
+                self._history.field, sampled_texts(dataset, self._history.field)
+            )
+            self._history = with_tokens(self._history, dataset, self._encoder, segments)
+            self._item_texts = ItemTexts(dataset, self._history)
         self._item_fields = item_mask(config, dataset.field_names)
 
     def batches(
@@ -240,9 +249,12 @@ class _Texts:
         columns: dict[str, np.ndarray],
         distinct: Sequence[pa.Array],
         codes: list[np.ndarray],
+        items: np.ndarray | None,
         batch_size: int,
     ) -> list[Batch]:
-        """`codes`: [B] per field, or [B, M], places in its `distinct` values [V] (`_encoded`)."""
+        """`codes`: [B] per field, or [B, M], places in its `distinct` values [V] (`_encoded`); items [B, N]:
+        ids of the rows' histories, None without.
+        """
         further = {one.field: one.columns for one in self._multi}
         parts, sizes, own = [], [], {}
         for field, (column, values, places) in enumerate(zip(self._columns, distinct, codes, strict=True)):
@@ -250,6 +262,11 @@ class _Texts:
             of_row = places.reshape(len(places), len(names))
             # 0 says that there is no further value
             used = np.union1d(of_row, [0]) if field in further else np.unique(of_row)
+            if self._history is not None and field == self._history.field:
+                assert items is not None
+                values, named = self._item_texts.beside(values, items)
+                used = np.union1d(used, np.append(named, 0))  # which says that there is no item
+                own |= dict(zip(history_columns(named.shape[1]), np.searchsorted(used, named).T, strict=True))
             own |= dict(zip(names, np.searchsorted(used, of_row).T, strict=True))
             parts.append(self._encoder.segments(field, values.take(pa.array(used)).to_pylist()))
             sizes.append(len(used))
@@ -272,6 +289,8 @@ class _Texts:
             offsets,
             spans,
             self._click,
+            # The chunk's ids are the field's own
+            history=self._history and replace(self._history, of_item=None),
         )
         collator = Collator(
             self._columns,

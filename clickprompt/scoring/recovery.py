@@ -121,7 +121,7 @@ class Recovery:
         row_ids = rows.column("row_id").to_numpy()
         ids = np.stack([rows.column(column).to_numpy() for column in self._dataset.id_columns], axis=1)
         other_ids = ids[_other_rows(row_ids)]
-        lengths = self._table.lengths(ids[:, : len(self._dataset.value_columns)], self._max_length)
+        lengths = self._table.lengths(ids[:, : self._table.num_columns], self._max_length)
         by_length = np.argsort(-lengths, kind="stable")
         starts = range(0, len(by_length), self._batch_size)
         batches = (by_length[start : start + self._batch_size] for start in starts)
@@ -132,7 +132,7 @@ class Recovery:
     def _score(self, row_ids: np.ndarray, own_ids: np.ndarray, other_ids: np.ndarray) -> pa.Table:
         """own_ids, other_ids: [B, C]."""
         assert self._table.mask_id is not None
-        field_ids = own_ids[:, : len(self._dataset.value_columns)]
+        field_ids = own_ids[:, : self._table.num_columns]
         input_ids, attention_mask = self._table.assemble(field_ids, max_length=self._max_length)
         value_fields = self._table.value_fields(field_ids, max_length=self._max_length)
         masked_input_ids, labels = mask_tokens(
@@ -161,7 +161,7 @@ class Recovery:
 
         cells = (
             np.nonzero(target)[0] * field_ids.shape[1] + value_fields[target]
-        )  # [M], places in B × (F + V)
+        )  # [M], places in B × (F + V + N)
         tokens = np.bincount(cells)
         lines = np.flatnonzero(tokens)
         own, *permuted = (np.bincount(cells, weights=hit)[lines].astype(np.int32) for hit in hits)

@@ -51,8 +51,8 @@ def test_command_prints_one_object_with_its_figures(dataset, tmp_path, monkeypat
 def test_arms_give_the_same_arrays(dataset, family):
     tokenizer = FAMILIES[family]()
     table = build_token_table(dataset, tokenizer)
-    field_ids = tokens._field_ids(dataset, seed=0)
-    sentences = tokens._sentences(dataset, field_ids)
+    field_ids = tokens._field_ids(dataset, table, seed=0)
+    sentences = tokens._sentences(dataset, table, field_ids)
     assert [len(batch) for batch in sentences] == [400] * 8  # whole epochs of a dataset smaller than a batch
     assert sentences[0][0].startswith("User ID is ")
     outputs = {}

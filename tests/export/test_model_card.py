@@ -123,6 +123,9 @@ def test_a_users_own_log_has_no_name(prepared, tmp_path):
     assert "# dcnv2 on a log that a YAML file describes" in text
     assert "d1a16bae1737" not in text
     assert "last 20 rows (`mean`)" in text
+    info["history"] = {"field": 2, "length": 20, "further": [1, "label", "age"]}
+    name = info["field_names"][1]
+    assert f"last 20 rows, with {name}, label and age of each (`mean`)" in model_card(info, dataset, {})
 
 
 def test_dates_and_unseen_shares(prepared, tmp_path):

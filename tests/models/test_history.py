@@ -90,6 +90,32 @@ def test_absent_places_count_for_nothing(name):
     torch.testing.assert_close(module(other, present, target), module(items, present, target))
 
 
+@pytest.mark.parametrize("further", [(), (0,), ("age",), (2, 0, "label", "age")])
+def test_an_event_is_a_sum(further):
+    """Every further column adds the row of its table, and the target has those of the row's own fields."""
+    history = History(1, 3, further)
+    model = drawn(model_of(given=history, history="mean")).ctr
+    generator = torch.Generator().manual_seed(3)
+    of = [one if isinstance(one, str) else SIZES[one] for one in (1, *further) for _ in range(3)]
+    sizes = [{"label": 3, "age": 33}.get(size, size) for size in [*SIZES, *of]]
+    ids = torch.stack([torch.randint(size, (5,), generator=generator) for size in sizes], 1)
+    weight, starts = model.embedding.weight, [0, *np.cumsum(SIZES)]
+    events, present, target = model.events(model._embedded(ids)[0], ids)
+    assert present.equal(ids[:, 3:6] > 0)
+    for row in range(5):
+        fields = [1, *(one for one in further if not isinstance(one, str))]
+        torch.testing.assert_close(target[row], sum(weight[starts[one] + ids[row, one]] for one in fields))
+        for place in range(3):
+            event = weight[starts[1] + ids[row, 3 + place]]
+            for number, one in enumerate(further, 1):
+                found = int(ids[row, 3 + 3 * number + place])
+                if not isinstance(one, str):
+                    event = event + weight[starts[one] + found]
+                elif found:
+                    event = event + model.events.tables[one].weight[found - 1]
+            torch.testing.assert_close(events[row, place], event)
+
+
 def model_of(backbone="dcnv2", history="din", objective="without_plm", given=HISTORY):
     settings = [
         f"ctr.backbone={backbone}",

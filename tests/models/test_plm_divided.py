@@ -2,6 +2,7 @@
 what torch's random state is afterwards. Two processes.
 """
 
+import os
 from functools import partial
 
 import pytest
@@ -63,18 +64,27 @@ def _apart(rank, num_workers, config):
     return facts == facts_too, torch.equal(random, random_too), apart, left
 
 
+def _rewrite(path, prefixes, lacking=" ", dtype=torch.bfloat16):
+    """Have the file hold only tensors with these prefixes and without `lacking` in their names. If their dtype
+    isn't `plm.dtype`, they can't be mapped.
+    """
+    file = os.path.join(path, "model.safetensors")
+    kept = {
+        name: tensor.to(dtype)
+        for name, tensor in load_file(file).items()
+        if name.startswith(prefixes) and lacking not in name
+    }
+    save_file(kept, file, {"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("variant", "how"),
     some(CASES, ("t5", "drawn"), ("llama-grouped", "read, adapted"), ("bert", "read, but for its head")),
 )
 def test_it_is_what_a_worker_alone_builds(tmp_path, variant, how):
     path = save_plm(tmp_path / variant, variant)
-    if how == "read, but for its head":
-        file = tmp_path / variant / "model.safetensors"
-        backbone = ("bert.", "model.")
-        save_file(
-            {k: v for k, v in load_file(file).items() if k.startswith(backbone)}, file, {"format": "pt"}
-        )
+    if how.startswith("read"):
+        _rewrite(path, ("bert.", "model.") if how == "read, but for its head" else "")
     lora = LoRAConfig(rank=2 if how.endswith("adapted") else 0)
     config = PLMConfig(path=path, random_init=how.startswith("drawn"), lora=lora)
     for same_facts, same_random_state, apart, left in in_workers(_apart, 2, config):
@@ -91,8 +101,19 @@ def _refusal(rank, num_workers, path):
 
 def test_a_file_without_a_layer_is_refused_by_every_worker(tmp_path):
     path = save_plm(tmp_path / "bert", "bert")
-    file = tmp_path / "bert" / "model.safetensors"
-    save_file({k: v for k, v in load_file(file).items() if ".layer.1." not in k}, file, {"format": "pt"})
+    _rewrite(path, "", lacking=".layer.1.")
     first, second = in_workers(_refusal, 2, path)
     assert first == second
     assert "tensors of a bert of 3 layers, such as bert.encoder.layer.1." in first
+
+
+def _left(rank, num_workers, path):
+    plm = load_plm(PLMConfig(path=path), division=_division(num_workers))
+    return max(parameter.numel() for parameter in plm.parameters())
+
+
+def test_files_of_the_wanted_dtype_are_mapped_whole(tmp_path):
+    path = save_plm(tmp_path / "bert", "bert")
+    assert min(in_workers(_left, 2, path)) > 0
+    _rewrite(path, "")
+    assert in_workers(_left, 2, path) == [0, 0]

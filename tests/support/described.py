@@ -19,8 +19,10 @@ def title_of(item: int) -> str | None:
     return f"{WORDS[item % 3]} {WORDS[3 + item % 4]} {max(item, 1)}"
 
 
-def write_log(folder: str, rows: int = 600, text: str = TEXT, year: bool = True) -> str:
-    """Three CSV files, the titles, and the schema beside them, which is returned."""
+def write_log(folder: str, rows: int = 600, text: str = TEXT, year: bool = True, more: str = "") -> str:
+    """Three CSV files, the titles, and the schema beside them, which is returned; more: further keys of the
+    schema.
+    """
     rng = np.random.default_rng(0)
     lines = []
     for row in range(rows):
@@ -30,7 +32,7 @@ def write_log(folder: str, rows: int = 600, text: str = TEXT, year: bool = True)
     fields = {"User ID": "user", "Movie ID": f"item{text}", "Gender": "gender"}
     if year:
         fields["Film genre"] = "titles.genre"
-    more = "tables: {titles: {data: titles.csv, key: id, on: item}}"
+    more = "tables: {titles: {data: titles.csv, key: id, on: item}}\n" + more
     schema = write_csv_log(folder, "user,item,gender,time,click", lines, fields, more=more)
     with open(os.path.join(folder, "titles.csv"), "w") as stream:
         stream.write("id,title,genre\n")

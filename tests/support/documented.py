@@ -130,6 +130,7 @@ RUN_BY = {
     "clickprompt prepare mind --raw MIND --out runs/mind --history 20": "tests/runtime/train/test_mind.py",
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
+    "clickprompt prepare --history-with": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",
     "clickprompt export --raw": "tests/runtime/train/test_history.py",
     "clickprompt benchmark …": "tests/benchmark/test_measure.py",
@@ -181,6 +182,7 @@ RUN_BY = {
     **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
     f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
+    "kubectl apply -k cluster/kuberay": "cloud",
     "ray up": "cloud",
     "ray get-auth-token --generate": "HOME=$PWD ray get-auth-token --generate",
     "ray job stop": "tests/integration/test_pipeline_job.py",

@@ -9,6 +9,7 @@ from tests.support.small_logs import prepare_with_tokens, write_csv_log
 from tests.support.synthetic import WORDS
 
 LENGTH = 4
+FURTHER = f"history: {LENGTH}\nhistory_of: all\nhistory_with: [label, age, Film genre]"
 USERS, ITEMS = 23, 30
 
 
@@ -30,6 +31,6 @@ def write_log(folder: str, rows: int = 700, history: str = f"history: {LENGTH}",
     return write_csv_log(folder, "user,item,genre,time,click", lines, fields, files=files, more=history)
 
 
-def write_with_history(folder: str) -> tuple[Dataset, str]:
+def write_with_history(folder: str, history: str = f"history: {LENGTH}") -> tuple[Dataset, str]:
     """The prepared log with the token table of a tiny PLM, and that PLM's folder."""
-    return prepare_with_tokens(folder, write_log(os.path.join(folder, "log")))
+    return prepare_with_tokens(folder, write_log(os.path.join(folder, "log"), history=history))

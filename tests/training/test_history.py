@@ -1,11 +1,13 @@
-"""A tower that reads histories trains to the same losses by any engine, with one worker and with two."""
+"""A tower that reads histories, and their further columns, trains to the same losses by any engine, with one
+worker and with two.
+"""
 
 import pytest
 
 from clickprompt.config import replaced
 from tests.support.chosen import some
 from tests.support.engines import STEPS, Curves, dense_losses, losses_of, small_cases
-from tests.support.histories import write_with_history
+from tests.support.histories import FURTHER, write_with_history
 from tests.support.tiny import tiny_config
 
 KINDS = ["mean", "din", "transformer"]
@@ -18,6 +20,7 @@ CASES = {
     "ZeRO 3": ("3", "with_plm", {}),
     "linear terms": ("torch", "without_plm", {"ctr.backbone": "fm", "finetune.embedding_optimizer": "lazy"}),
     "prompts": ("torch", "pretrain", {}),
+    "text": ("torch", "pretrain", {"plm.history_items": 3}),
     "masked ids": ("torch", "pretrain_ids", IDS | {"pretrain.embedding_optimizer": "lazy"}),
     "replaced ids": ("torch", "pretrain_ids", IDS | {"pretrain.id_objective": "replaced"}),
 }
@@ -25,7 +28,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")))
+    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")), FURTHER)
     rates = {
         "pretrain__lr": "{plm: 1e-3, heads: 5e-3, ctr: 1e-2}",
         "finetune__lr": "{plm: 1e-3, heads: 5e-3, ctr: 1e-2}",
@@ -38,7 +41,7 @@ def two_workers(config):
     return Curves(config, 2, small_cases(CASES))
 
 
-CHOSEN = ["din", "sharded"]
+CHOSEN = ["din", "sharded", "text"]
 
 
 @pytest.mark.parametrize("name", some(CASES, *CHOSEN))

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, History, Multi, multi_columns, number_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
-from clickprompt.data.prepared.manifest import check_manifest, read_manifest
+from clickprompt.data.prepared.manifest import check_manifest, check_vocabulary, read_manifest
 from clickprompt.data.prepared.schemas import field_columns, shard_schema, slug, vocabulary_file
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
@@ -313,8 +313,8 @@ class Dataset:
     def verify(self, splits: Sequence[str] = SPLITS) -> None:
         """Compare the sha256 of each shard of `splits`, vocabulary and joined table with the manifest.
 
-        A file that was found right before is read again only if it has changed since (io/hashes.py). Raises
-        DataError naming the file.
+        A file that was found right before is read again only if it has changed since (io/hashes.py).
+        Raises DataError naming the file, also a vocabulary of another size than the manifest says.
         """
         joined = self.manifest.get("transform", {"tables": {}})["tables"].values()
         entries = [
@@ -332,6 +332,8 @@ class Dataset:
                     f"{self._path(entry)}: corrupted, sha256 {found[:12]}… is not the manifest's "
                     f"{entry['sha256'][:12]}…; run clickprompt prepare again"
                 )
+        for entry in self.manifest["fields"]:
+            check_vocabulary(self._path(entry), entry["size"])
         hashes.remember()
 
     def _kept(self, split: str, rows: pa.Table) -> pa.Table:

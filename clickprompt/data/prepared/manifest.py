@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, StrictStr, ValidationError
 
-from clickprompt.config import SPLITS
+from clickprompt.config import SPLITS, EventWord
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
-__all__ = ["check_manifest", "read_manifest"]
+__all__ = ["check_manifest", "check_vocabulary", "read_manifest"]
 
 
 class _File(BaseModel):
@@ -39,6 +41,7 @@ class _History(BaseModel):
     field: NonNegativeInt
     length: PositiveInt
     events: StrictStr
+    further: list[NonNegativeInt | EventWord] = []
 
 
 class _Label(BaseModel):
@@ -109,3 +112,18 @@ def check_manifest(where: str, manifest: dict[str, Any]) -> None:
     shards = [shard for of_split in found.shards.values() for shard in of_split]
     for entry in (*found.fields, *shards, *found.vectors, *found.transform.tables.values()):
         storage.inside(where, entry.file)
+
+
+def check_vocabulary(path: str, size: int) -> None:
+    """Raise DataError if a vocabulary hasn't the `size` that its manifest says, by which tables are made."""
+    try:
+        with storage.open_input(path) as stream:
+            values = pq.ParquetFile(stream).metadata.num_rows
+    except (InputError, pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
+        ) from error
+    if values != size:
+        raise DataError(
+            f"{path}: has {values:,} values, and the manifest says {size:,}; run clickprompt prepare again"
+        )

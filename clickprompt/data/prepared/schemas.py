@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clickprompt.config import history_columns, label_columns, number_columns
+from clickprompt.config import label_columns, number_columns
 from clickprompt.errors import DataError
 
 __all__ = ["field_columns", "shard_schema", "slug", "vocabulary_file", "vocabulary_schema"]
@@ -14,14 +14,14 @@ __all__ = ["field_columns", "shard_schema", "slug", "vocabulary_file", "vocabula
 def shard_schema(
     columns: Sequence[str],
     grouped: bool = False,
-    history: int = 0,
+    history: Sequence[str] = (),
     weighted: bool = False,
     numbers: Sequence[int] = (),
     labels: Sequence[str] = (),
 ) -> pa.Schema:
-    """columns: of the fields' values; grouped: the log says which rows were shown together; history: items of
-    one (history.py); weighted: the log says how much a row counts; numbers: fields whose numbers travel, too
-    (config/numbers.py); labels: names of further ones (config/tasks.py).
+    """columns: of the fields' values; grouped: the log says which rows were shown together; history: the
+    columns of one (config/history.py); weighted: the log says how much a row counts; numbers: fields whose
+    numbers travel, too (config/numbers.py); labels: names of further ones (config/tasks.py).
     """
     group = [pa.field("group", pa.int64(), nullable=False)] if grouped else []
     return pa.schema(
@@ -32,7 +32,7 @@ def shard_schema(
             *group,
             *(
                 pa.field(column, pa.int32(), nullable=False)
-                for column in [*columns, *history_columns(history), *number_columns(numbers)]
+                for column in [*columns, *history, *number_columns(numbers)]
             ),
             *([pa.field("importance", pa.float32(), nullable=False)] if weighted else []),
             *(pa.field(name, pa.int8(), nullable=False) for name in label_columns(labels)),

@@ -130,6 +130,7 @@ class Source(ABC):
     history_column: HistoryColumn | None = None  # the log's own, instead
     # which of them: clicks, or all; "column": those of the log's own column, if any are asked for
     history_of: str = "clicks"
+    history_with: tuple[str, ...] = ()  # what else of each of them
     keep_negatives: float | None = None  # default share of the training rows without a click
     user: str  # log columns, for k_core, latest_only and samples of the users
     item: str

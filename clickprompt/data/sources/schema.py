@@ -186,6 +186,11 @@ class TableSchema(FileOptions):
         description="which of the earlier rows: those with a click, or all",
         exclude_if=lambda events: events == "clicks",
     )
+    history_with: tuple[str, ...] = Field(
+        default=(),
+        description="what else each row knows of its user's earlier rows: names of fields, age, label",
+        exclude_if=lambda names: not names,
+    )
     # The default is left out, so that a schema without a template keeps its fingerprint
     template: str = Field(
         default="sentence",
@@ -238,6 +243,8 @@ class TableSchema(FileOptions):
         if isinstance(self.history, HistoryColumn):
             if self.history_of != "clicks":
                 raise ValueError("history_of: a column of the log says itself what is in it; leave it out")
+            if self.history_with:
+                raise ValueError("history_with: a column of the log says the items alone; leave it out")
             item = next((field for field in self.fields if field.column == self.item), None)
             if item is None:
                 raise ValueError(

@@ -61,6 +61,7 @@ class Table(Source):
         self.template = self.schema.template
         stored_template(self.template, self.fields)  # raises for a field that there isn't
         history, self.history_of = self.schema.history, self.schema.history_of
+        self.history_with = self.schema.history_with
         if isinstance(history, HistoryColumn):
             self.history_column = history
         else:

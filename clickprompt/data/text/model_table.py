@@ -5,22 +5,26 @@ from typing import TYPE_CHECKING
 from clickprompt.config import PLMConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.click_text import ClickText, find_click_text
+from clickprompt.data.text.history_text import history_of, sampled_ids, with_tokens
+from clickprompt.data.text.segments import SegmentEncoder
+from clickprompt.data.text.template import tokenizer_json
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["click_text_of", "open_model_table"]
+__all__ = ["click_text_of", "open_model_table", "with_history"]
 
 
 def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig) -> TokenTable:
-    """Open the dataset's token table, with the click at the end of its texts if the settings want that.
+    """Open the dataset's token table, with the row's history and the click at the end of its texts if the
+    settings want them.
 
-    Raises DataError as TokenTable.open does, and ConfigError if the click can't be written (click_text.py) or
-    leaves no room for anything else.
+    Raises DataError as TokenTable.open does, and ConfigError if histories (history_text.py) or the click
+    (click_text.py) can't be written, or the click leaves no room for anything else.
     """
-    table = TokenTable.open(dataset, tokenizer)
+    table = with_history(TokenTable.open(dataset, tokenizer), dataset, tokenizer, config)
     click = click_text_of(dataset, tokenizer, config)
     if click is None:
         return table
@@ -31,6 +35,20 @@ def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", con
             f"{table.fixed_length}, which leaves no room for a field; set more, or plm.click_text=false"
         )
     return table
+
+
+def with_history(
+    table: TokenTable, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig
+) -> TokenTable:
+    """Return the table for texts with the row's history, or the same if the settings leave it out. Raises
+    ConfigError as `open_model_table` does.
+    """
+    history = history_of(dataset, config)
+    if history is None:
+        return table
+    encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer))
+    segments = table.encoded(history.field, sampled_ids(dataset, history.field))
+    return table.with_history(with_tokens(history, dataset, encoder, segments))
 
 
 def click_text_of(

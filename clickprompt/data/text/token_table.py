@@ -1,32 +1,43 @@
 """The token table, which makes tokenizing a row a look-up (DESIGN §3.2). token_table_build.py builds it.
 
 Shape legend: B rows, F fields, V further values of fields, P = F + V segments of a row, Z tokens of the
-longest row, T tokens of all segments.
+longest row, T tokens of all segments, N items of a history.
 """
 
 import functools
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clickprompt.config import Multi, multi_columns
+from clickprompt.config import Multi, history_columns, multi_columns
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.click_text import ClickText
-from clickprompt.data.text.mapped import mapped_folder
+from clickprompt.data.text.history_text import HistoryText, ItemTokens
+from clickprompt.data.text.segment_places import between, kept_segments, places
+from clickprompt.data.text.segments import Encoded
 from clickprompt.data.text.template import tokenizer_fingerprint
+from clickprompt.data.text.token_table_files import META, map_arrays, table_uri
 from clickprompt.errors import DataError, MissingTokensError
 from clickprompt.io import storage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ARRAYS", "META", "TokenTable", "array_file", "kept_segments", "table_uri"]
+__all__ = ["TokenTable", "kept_segments", "table_uri"]
 
-META = "meta.json"
 _TOKENS_AT_ONCE = 1 << 22
-ARRAYS = {"tokens": np.dtype("<i4"), "offsets": np.dtype("<i8"), "value_spans": np.dtype("<i4")}
-"""the table's files, each the plain numbers of one array"""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where rows' tokens are: `cells`, `counts` [B, P] of segments, `lengths` [B] of rows."""
+
+    cells: np.ndarray
+    counts: np.ndarray
+    items: ItemTokens | None
+    lengths: np.ndarray
 
 
 class TokenTable:
@@ -44,6 +55,9 @@ class TokenTable:
     `click`: the texts end with the click (`with_click`). Its segment stands before the family's closing
     tokens and is treated as they are: it is never lost, and belongs to no field.
 
+    `history`: the texts end with the row's history (history_text.py), before the click. Ids of rows then have
+    N columns more, those of the newest items. `kept_segments` is about fields alone: items go before them.
+
     `width_multiple`: batches are padded to multiples of so many tokens, as far as the longest row allows
     (`with_widths`).
     """
@@ -57,6 +71,7 @@ class TokenTable:
         value_spans: np.ndarray,
         click: ClickText | None = None,
         width_multiple: int = 1,
+        history: HistoryText | None = None,
     ) -> None:
         self.uri = uri
         self.meta = meta
@@ -65,6 +80,7 @@ class TokenTable:
         self.value_spans = value_spans
         self.click = click
         self.width_multiple = width_multiple
+        self.history = history
         self._sizes = np.array(meta["field_sizes"], dtype=np.int64)
         self._bases = np.cumsum(self._sizes) - self._sizes
         of_columns = [*range(len(self._sizes)), *multi_columns(Multi.all_of(meta.get("multi"))).values()]
@@ -118,17 +134,43 @@ class TokenTable:
         return table
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load, (self.uri, self.click, self.width_multiple)
+        return _load, (self.uri, self.click, self.width_multiple, self.history)
 
     def with_click(self, click: ClickText) -> "TokenTable":
         """Return the same table for texts that end with the click."""
         arrays = (self.tokens, self.offsets, self.value_spans)
-        return TokenTable(self.uri, self.meta, *arrays, click, self.width_multiple)
+        return TokenTable(self.uri, self.meta, *arrays, click, self.width_multiple, self.history)
+
+    def with_history(self, history: HistoryText) -> "TokenTable":
+        """Return the same table for texts that end with the row's history, before the click if they have
+        that."""
+        arrays = (self.tokens, self.offsets, self.value_spans)
+        return TokenTable(self.uri, self.meta, *arrays, self.click, self.width_multiple, history)
 
     def with_widths(self, multiple: int) -> "TokenTable":
         """Return the same table for batches whose widths are multiples of `multiple`."""
         arrays = (self.tokens, self.offsets, self.value_spans)
-        return TokenTable(self.uri, self.meta, *arrays, self.click, multiple)
+        return TokenTable(self.uri, self.meta, *arrays, self.click, multiple, self.history)
+
+    @property
+    def num_items(self) -> int:
+        """Return N."""
+        return self.history.items if self.history is not None else 0
+
+    @property
+    def num_columns(self) -> int:
+        """Return F + V + N, the columns of ids that make a row's text."""
+        return len(self._order) + self.num_items
+
+    def columns_of(self, dataset: Dataset) -> list[str]:
+        """Return the names of those columns, which are the first of `Dataset.id_columns`."""
+        return [*dataset.value_columns, *history_columns(self.num_items)]
+
+    def encoded(self, field: int, ids: np.ndarray) -> Encoded:
+        """Return the segments of some values of a field."""
+        cells = self._bases[field] + ids
+        lengths = self.offsets[cells + 1] - self.offsets[cells]
+        return Encoded(self.tokens[places(self.offsets[cells], lengths)], lengths, self.value_spans[cells])
 
     @property
     def mask_id(self) -> int | None:
@@ -167,7 +209,16 @@ class TokenTable:
     @property
     def max_length(self) -> int:
         """Return the tokens of the longest row that the vocabularies allow, special tokens included."""
-        return self.meta["max_length"] + (len(self.click.tokens) if self.click is not None else 0)
+        click = len(self.click.tokens) if self.click is not None else 0
+        return self.meta["max_length"] + click + self._longest_history
+
+    @functools.cached_property
+    def _longest_history(self) -> int:
+        if self.history is None:
+            return 0
+        base, size = (int(of[self.history.field]) for of in (self._bases, self._sizes))
+        longest = int(np.diff(self.offsets[base : base + size + 1]).max()) - self.history.skip
+        return len(self.history.head) + self.history.items * longest
 
     @property
     def fixed_length(self) -> int:
@@ -181,7 +232,7 @@ class TokenTable:
 
     def segment_lengths(self, field_ids: np.ndarray) -> np.ndarray:
         """Return [B, P] int64: tokens of each segment; 0 where a field has no further value."""
-        return self._counts(self._cells(field_ids), None, None)
+        return self._rows(field_ids, None, None).counts
 
     def kept(self, field_ids: np.ndarray, max_length: int) -> np.ndarray:
         """Return [B, P] bool: the segments of each row that stay under `max_length`."""
@@ -189,7 +240,12 @@ class TokenTable:
 
     def lengths(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
         """Return [B] int64: tokens of each row, the family's special tokens included."""
-        return self._row_lengths(self._counts(self._cells(field_ids), None, max_length))
+        return self._rows(field_ids, None, max_length).lengths
+
+    def named_items(self, field_ids: np.ndarray, max_length: int | None = None) -> np.ndarray:
+        """Return [B] int64: items of its history that each row's text names."""
+        items = self._rows(field_ids, None, max_length).items
+        return np.zeros(len(field_ids), dtype=np.int64) if items is None else (items.counts > 0).sum(axis=1)
 
     def assemble(
         self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
@@ -197,25 +253,29 @@ class TokenTable:
         """Return the tokens of the rows' sentences, padded on the right to the longest of them, or to the
         multiple above.
 
-        field_ids [B, F + V] integers, each field counted from 0; text [B] bool, or [B, F] for each field:
+        field_ids [B, F + V + N] integers, each field counted from 0; text [B] bool, or [B, F] for each field:
         rows with False get only the special tokens (and the click's), or, if the family puts none around a
         text, one padding token that is not masked out, because attention over nothing is undefined.
 
         Returns input_ids [B, Z] int64 and attention_mask [B, Z] int64 (1 = token).
         """
-        cells = self._cells(field_ids)
-        counts = self._counts(cells, text, max_length)
-        lengths = self._row_lengths(counts)
+        rows = self._rows(field_ids, text, max_length)
+        counts, lengths = rows.counts, rows.lengths
         attention_mask = np.arange(self._width(lengths, max_length)) < lengths[:, None]  # [B, Z]
         input_ids = np.full(attention_mask.shape, self.pad_id, dtype=np.int64)
         input_ids[:, : len(self._prefix)] = self._prefix
-        flat = counts.ravel()
-        # the k-th token of the whole batch is k − (tokens of the segments before its own) places after its
-        # segment's start
-        source = np.repeat(self.offsets[cells].ravel() - (np.cumsum(flat) - flat), flat) + np.arange(
-            int(flat.sum())
-        )
+        source = places(self.offsets[rows.cells], counts)
         input_ids[self._text_positions(counts, attention_mask.shape[1])] = self.tokens[source]
+        if rows.items is not None:
+            assert self.history is not None
+            starts = len(self._prefix) + counts.sum(axis=1)
+            named = np.flatnonzero(rows.items.heads)
+            for index, token in enumerate(self.history.head):
+                input_ids[named, starts[named] + index] = token
+            of_items = between(
+                starts + rows.items.heads, starts + rows.items.lengths, attention_mask.shape[1]
+            )
+            input_ids[of_items] = self.tokens[places(rows.items.starts, rows.items.counts)]
         ends = lengths - len(self._suffix)
         for index, token in enumerate(self._suffix):
             input_ids[np.arange(len(ends)), ends + index] = token
@@ -227,11 +287,11 @@ class TokenTable:
         """Return [B, Z] int16, aligned with `assemble` of the same arguments: the field whose value a token
         belongs to.
 
-        −1 for the template's tokens, special tokens around the text, and padding.
+        −1 for the template's tokens, histories, special tokens around the text, and padding.
         """
-        cells = self._cells(field_ids)
-        counts = self._counts(cells, text, max_length)
-        result = np.full((len(cells), self._width(self._row_lengths(counts), max_length)), -1, dtype=np.int16)
+        rows = self._rows(field_ids, text, max_length)
+        cells, counts = rows.cells, rows.counts
+        result = np.full((len(cells), self._width(rows.lengths, max_length)), -1, dtype=np.int16)
         flat = counts.ravel()
         # A token's place in its segment
         inside = np.arange(int(flat.sum())) - np.repeat(np.cumsum(flat) - flat, flat)
@@ -242,11 +302,50 @@ class TokenTable:
         )
         return result
 
-    def _row_lengths(self, counts: np.ndarray) -> np.ndarray:
-        """Return [B] int64: tokens of rows with `counts` [B, P] tokens per segment; at least the one token of
-        `assemble`.
-        """
-        return np.maximum(counts.sum(axis=1) + self.fixed_length, 1)
+    def history_tokens(
+        self, field_ids: np.ndarray, text: np.ndarray | None = None, max_length: int | None = None
+    ) -> np.ndarray:
+        """Return [B, Z] bool, aligned with `assemble` of the same arguments: the tokens of the histories."""
+        rows = self._rows(field_ids, text, max_length)
+        width = self._width(rows.lengths, max_length)
+        starts = len(self._prefix) + rows.counts.sum(axis=1)
+        return between(starts, starts if rows.items is None else starts + rows.items.lengths, width)
+
+    def _rows(self, field_ids: np.ndarray, text: np.ndarray | None, max_length: int | None) -> _Rows:
+        ids = np.asarray(field_ids, dtype=np.int64)
+        if ids.ndim != 2 or ids.shape[1] != self.num_columns:
+            raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {self.num_columns}]")
+        cells = self._cells(ids[:, : len(self._order)])
+        counts = self._counts(cells, text, max_length)
+        lengths, items = counts.sum(axis=1) + self.fixed_length, None
+        if self.history is not None:
+            uncut = self._counts(cells, text, None).sum(axis=1) + self.fixed_length
+            items = self._items(self.history, ids[:, len(self._order) :], text, max_length, uncut)
+            lengths = lengths + items.lengths
+        # At least the one token of `assemble`
+        return _Rows(cells, counts, items, np.maximum(lengths, 1))
+
+    def _items(
+        self,
+        history: HistoryText,
+        ids: np.ndarray,
+        text: np.ndarray | None,
+        max_length: int | None,
+        uncut: np.ndarray,
+    ) -> ItemTokens:
+        """ids [B, N] of items; uncut [B]: tokens of the rows with all fields and no histories."""
+        shown = history.shown(ids)
+        cells = self._bases[history.field] + shown
+        starts = self.offsets[cells] + history.skip
+        named = (shown > 0) & (self.value_spans[cells, 1] > 0)
+        if text is not None:
+            assert text.ndim == 1, "a row of two texts has no history"
+            named &= text[:, None]
+        counts = np.where(named, self.offsets[cells + 1] - starts, 0)
+        if max_length is not None:
+            whole = uncut[:, None] + len(history.head) + np.cumsum(counts, axis=1)
+            counts *= whole <= max_length  # of items, the oldest go first
+        return ItemTokens(starts, counts, np.where(counts.any(axis=1), len(history.head), 0))
 
     def _width(self, lengths: np.ndarray, max_length: int | None) -> int:
         longest = int(lengths.max(initial=0))
@@ -259,8 +358,8 @@ class TokenTable:
         """Return [B, Z] bool: the places of the segments' tokens. Read row by row, left to right, they are
         the batch's segments one after another.
         """
-        before, positions = len(self._prefix), np.arange(width)
-        return (positions >= before) & (positions < (before + counts.sum(axis=1))[:, None])
+        before = np.full(len(counts), len(self._prefix))
+        return between(before, before + counts.sum(axis=1), width)
 
     def _counts(self, cells: np.ndarray, text: np.ndarray | None, max_length: int | None) -> np.ndarray:
         """Return [B, P] int64: tokens that each segment puts into its row."""
@@ -273,11 +372,8 @@ class TokenTable:
             counts *= kept_segments(counts, max_length - self.fixed_length)
         return counts
 
-    def _cells(self, field_ids: np.ndarray) -> np.ndarray:
+    def _cells(self, ids: np.ndarray) -> np.ndarray:
         """Return [B, P] int64: each segment's number in `offsets` and `value_spans`."""
-        ids = np.asarray(field_ids, dtype=np.int64)
-        if ids.ndim != 2 or ids.shape[1] != len(self._order):
-            raise ValueError(f"field_ids of shape {ids.shape}, expected [B, {len(self._order)}]")
         if self._further.any():
             ids = ids[:, self._order]
         if ids.size and ((ids < 0) | (ids >= self._sizes[self.segment_fields])).any():
@@ -288,58 +384,13 @@ class TokenTable:
         return ids + self._bases[self.segment_fields]
 
 
-def kept_segments(lengths: np.ndarray, limit: int) -> np.ndarray:
-    """Return [B, F] bool: which segments of `lengths` [B, F] tokens stay so that each row has at most `limit`
-    tokens.
-
-    A row that is too long loses its longest segment, the earlier of two equal ones, until it fits; the last
-    field goes last.
-    """
-    kept = np.ones(lengths.shape, dtype=bool)
-    over = np.flatnonzero(lengths.sum(axis=1) > limit)
-    if len(over):
-        rows = lengths[over]
-        order = np.argsort(-rows[:, :-1], axis=1, kind="stable")  # the fields in the order in which they go
-        order = np.concatenate([order, np.full((len(over), 1), rows.shape[1] - 1)], axis=1)
-        ordered = np.take_along_axis(rows, order, axis=1)
-        before = np.cumsum(ordered, axis=1) - ordered  # tokens already gone when a field's turn comes
-        goes = rows.sum(axis=1, keepdims=True) - before > limit
-        lost = np.zeros_like(goes)
-        np.put_along_axis(lost, order, goes, axis=1)
-        kept[over] = ~lost
-    return kept
-
-
-def table_uri(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
-    version = f"-v{dataset.version}" if dataset.version > 1 else ""
-    fingerprint = tokenizer_fingerprint(tokenizer, dataset.template)
-    return storage.join(dataset.uri, "tokens", f"{fingerprint}{version}")
-
-
-def array_file(uri: str, name: str) -> str:
-    return storage.join(uri, f"{name}.bin")
-
-
-def _load(uri: str, click: ClickText | None = None, width_multiple: int = 1) -> TokenTable:
-    """Map the arrays instead of reading them, so that all processes of a machine share the pages that they
-    use.
-    """
+def _load(
+    uri: str,
+    click: ClickText | None = None,
+    width_multiple: int = 1,
+    history: HistoryText | None = None,
+) -> TokenTable:
     meta = storage.read_json(storage.join(uri, META))
-    cells = sum(meta["field_sizes"])
-    folder = mapped_folder(uri, meta, "tokens")
-    shapes = {"tokens": (-1,), "offsets": (cells + 1,), "value_spans": (cells, 2)}
-    arrays = {}
-    for name, dtype in ARRAYS.items():
-        try:
-            arrays[name] = np.memmap(array_file(folder, name), dtype=dtype, mode="r").reshape(shapes[name])
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{array_file(uri, name)}: missing or damaged; delete {uri} and run clickprompt "
-                "tokenize again"
-            ) from error
-    if arrays["offsets"][-1] != len(arrays["tokens"]):
-        raise DataError(
-            f"{uri}: delete this folder and run clickprompt tokenize again; the token table's files don't "
-            "belong together"
-        )
-    return TokenTable(uri, meta, **arrays, click=click, width_multiple=width_multiple)
+    return TokenTable(
+        uri, meta, **map_arrays(uri, meta), click=click, width_multiple=width_multiple, history=history
+    )

@@ -12,7 +12,8 @@ from clickprompt.config import multi_columns
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.segments import Encoded, SegmentEncoder, find_encoder
 from clickprompt.data.text.template import special_ids, surrounding, tokenizer_fingerprint
-from clickprompt.data.text.token_table import ARRAYS, META, TokenTable, array_file, table_uri
+from clickprompt.data.text.token_table import TokenTable
+from clickprompt.data.text.token_table_files import ARRAYS, META, array_file, table_uri
 from clickprompt.io import storage
 from clickprompt.io.folders import new_folder
 from clickprompt.io.progress import Task

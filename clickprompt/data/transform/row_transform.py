@@ -27,7 +27,7 @@ from clickprompt.data.text.template import UNKNOWN
 from clickprompt.data.transform.buckets import bucket, log_bucket, rounded, significant
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.descriptions import KEY, described
-from clickprompt.data.transform.history_lists import newest_items
+from clickprompt.data.transform.history_ids import HISTORY, HistoryIds
 from clickprompt.data.transform.multi import apart, in_places, together
 from clickprompt.data.transform.standard import Scale, standardised
 from clickprompt.data.transform.values import (
@@ -43,7 +43,6 @@ from clickprompt.data.transform.values import (
 from clickprompt.io import storage
 
 __all__ = [
-    "HISTORY",
     "KEY",
     "FieldRule",
     "RowTransform",
@@ -53,11 +52,6 @@ __all__ = [
     "table_with_nulls",
     "with_nulls",
 ]
-
-HISTORY = "history"
-"""the column of new rows with what their users did before"""
-
-_BETWEEN_ITEMS = "|"
 
 NUMBERS = frozenset({"integer", "float", "decimal"})
 
@@ -193,7 +187,7 @@ class Transformed:
     further: np.ndarray | None = None
     """[B, V] int64: ids of the fields' further values (config/multi.py), 0 for none"""
     history: np.ndarray | None = None
-    """[B, N] int64: ids of the items of what the user did before, newest first, 0 for none"""
+    """[B, N] int64: ids of what the user did before (history_ids.py), 0 for none"""
     numbers: np.ndarray | None = None
     """[B, K] int64: numbers of fields, standardised (standard.py)"""
     descriptions: Mapping[int, pa.Array] = field(default_factory=dict)
@@ -229,12 +223,11 @@ class RowTransform:
         history: History | None = None,
         history_column: HistoryColumn | None = None,
     ) -> None:
-        """history: the rows have a column with items: the log's own (`history_column`), or `HISTORY`, a list
-        of their field's values, newest first, or a text with | between them.
+        """history: the rows say what their users did before, in the log's own column (`history_column`), or
+        in columns of their own (history_ids.py).
         """
-        self.history = history
-        self.history_column = history_column
         self.rules = list(rules)
+        self._history = self._reader(history, history_column) if history else None
         self.explode = explode
         self.options = options or FileOptions()
         self.tables = dict(tables)
@@ -284,12 +277,19 @@ class RowTransform:
         are to be.
         """
         columns = dict.fromkeys(rule.column for rule in self.rules)
-        columns |= dict.fromkeys([self._history_name] if self.history else ())
+        columns |= dict.fromkeys(self._history.columns if self._history else ())
         return [*columns]
 
-    @property
-    def _history_name(self) -> str:
-        return self.history_column.column if self.history_column else HISTORY
+    def _reader(self, history: History, own: HistoryColumn | None) -> HistoryIds:
+        item = self.rules[history.field]
+        changed = item.schema.values or item.schema.remove or item.schema.max_characters
+        # What is joined by the item itself needs no column
+        keys = {} if changed or item.schema.kind != "categorical" else {item.column: HISTORY}
+        rules = {field: self.rules[field] for field in history.fields}
+        columns = {
+            field: keys.get(rule.column, f"{HISTORY} {rule.schema.name}") for field, rule in rules.items()
+        }
+        return HistoryIds(history, own, columns, item.number)
 
     def file_columns(self, present: Collection[str]) -> list[str]:
         """Return the columns that a file must have: the log's, or those that the rows are exploded from.
@@ -312,15 +312,7 @@ class RowTransform:
         for rule in self.rules:
             column = columns[rule.column]
             try:
-                if rule.table is None:
-                    found.append(field_texts(rule, column, nulls))
-                else:
-                    table = self.tables[rule.table]
-                    if rule.table not in places:
-                        places[rule.table] = pc.index_in(
-                            key_texts(column, nulls), value_set=table.column(KEY).combine_chunks()
-                        )
-                    found.append(table.column(rule.schema.name).combine_chunks().take(places[rule.table]))
+                found.append(self._texts(rule, column, nulls, places))
             except BadValue as error:
                 error.column = rule.column
                 raise
@@ -334,7 +326,7 @@ class RowTransform:
             else:
                 own = self._ids(number, column, columns[rule.column].type)
             ids.append(own)
-        history = self._history_ids(columns[self._history_name], nulls) if self.history else None
+        history = self._history_ids(self._history, columns, nulls) if self._history else None
         learned = [(columns[rule.column], rule.scale) for rule in self.rules if rule.scale]
         scaled = [standardised(numbers(column, nulls), scale) for column, scale in learned]
         of_further, of_numbers = (np.stack(part, axis=1) if part else None for part in (further, scaled))
@@ -346,19 +338,28 @@ class RowTransform:
         all_ids = np.stack(ids, axis=1), of_further, history, of_numbers
         return Transformed(found, *all_ids, descriptions)
 
-    def _history_ids(self, column: pa.Array, nulls: Sequence[str]) -> np.ndarray:
-        """Return [B, N] ids of each row's N newest items."""
-        assert self.history is not None
-        length, number = self.history.length, self.rules[self.history.field].number
-        separator = None if kind_of(column.type) == "list" else _BETWEEN_ITEMS
-        default = HistoryColumn(column=HISTORY, length=length, separator=separator, newest="first")
-        try:
-            items = newest_items(column, self.history_column or default, number, nulls)
-        except BadValue as error:
-            error.column = self._history_name
-            raise
-        ids = self._ids(self.history.field, items.flatten(), pa.string())
-        return in_places(items, ids, length, gaps=True)
+    def _texts(
+        self, rule: FieldRule, column: pa.Array, nulls: Sequence[str], places: dict[str, pa.Array]
+    ) -> pa.Array:
+        """Return the field's texts, [B]; places: rows of the joined tables, once they are looked up."""
+        if rule.table is None:
+            return field_texts(rule, column, nulls)
+        table = self.tables[rule.table]
+        if rule.table not in places:
+            places[rule.table] = pc.index_in(
+                key_texts(column, nulls), value_set=table.column(KEY).combine_chunks()
+            )
+        return table.column(rule.schema.name).combine_chunks().take(places[rule.table])
+
+    def _history_ids(
+        self, history: HistoryIds, columns: Mapping[str, pa.Array], nulls: Sequence[str]
+    ) -> np.ndarray:
+        def of_field(field: int, values: pa.Array) -> np.ndarray:
+            found = self._texts(self.rules[field], values, nulls, {})
+            return self._ids(field, found, values.type)
+
+        item = history.history.field
+        return history(columns, nulls, lambda items: self._ids(item, items, pa.string()), of_field)
 
     def _ids(self, field: int, found: pa.Array, written_as: pa.DataType) -> np.ndarray:
         """Return the ids, [B] int64."""

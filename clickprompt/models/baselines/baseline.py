@@ -90,6 +90,8 @@ class Baseline(ClickPrompt):
                 "ctr.numeric": ("buckets", "has no CTR model"),
                 f"{stage_name}.embedding_optimizer": ("dense", "has no embedding tables"),
             }
+        if cls.texts > 1:
+            wanted["plm.history_items"] = (0, "reads a row as several texts")
         if cls.answers_in_words:
             wanted |= {
                 "finetune.loss": ("bce", "learns to answer, by a loss of its own"),

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from clickprompt.config import (
+    EVENT_SIZES,
     Config,
+    EventWord,
     FinetuneConfig,
     History,
     PretrainConfig,
@@ -56,7 +58,7 @@ _SHOWN = {
 }
 
 
-_FEW_HAVE = ("further", "numbers", "vectors", "labels")  # left out of a plan that has none
+_FEW_HAVE = ("history_with", "further", "numbers", "vectors", "labels")  # left out of a plan that has none
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Sizes:
     tokens_from: str
     history: int = 0
     """items of a row's history"""
+    history_with: tuple[str, ...] = ()
+    """what else is known of each of them"""
     further: int = 0
     """columns of further values, of fields of which rows have several"""
     numbers: int = 0
@@ -82,6 +86,19 @@ class Sizes:
     """besides the click"""
     vectors: tuple[tuple[int, int, int], ...] = ()
     """fields whose values have vectors that the model reads, how many values, and the size of a vector"""
+
+    @property
+    def histories(self) -> History | None:
+        """Return the histories for a model; which of the fields they have makes no difference."""
+        words: dict[str, EventWord] = {word: word for word in EVENT_SIZES}
+        further: tuple[EventWord | int, ...] = tuple(words.get(name, 0) for name in self.history_with)
+        return History(0, self.history, further) if self.history else None
+
+    @property
+    def columns(self) -> int:
+        """Return the columns that the CTR tower reads."""
+        of_history = self.histories.columns if self.histories else []
+        return self.fields + self.further + len(of_history) + self.numbers
 
     @property
     def field_sizes(self) -> list[int]:
@@ -127,7 +144,7 @@ def size_training(
             sizes.field_sizes,
             objective=objective,
             text_size=text_size,
-            history=History(0, sizes.history) if sizes.history else None,
+            history=sizes.histories,
             numbers=range(sizes.numbers),
             labels=[str(number) for number in range(sizes.labels)],
             vectors={
@@ -163,7 +180,7 @@ def size_training(
         # meanwhile), and rank 0 gathers it there for an export (sharded tables in a file)
         "host_bytes": _LIBRARIES + built + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
-            [str(index) for index in range(sizes.fields + sizes.further + sizes.history + sizes.numbers)],
+            [str(index) for index in range(sizes.columns)],
             config.data.chunk_batches * stage.global_batch_size,
         ),
         # On disk; a worker maps them and reads those of its rows
@@ -247,8 +264,10 @@ def _sizes(config: Config, stage: PretrainConfig | FinetuneConfig, given: dict[s
     if known and any(given[name] for name in found):
         where += ", changed as given"
     tokens, tokens_from = _tokens(config, stage, dataset, given["tokens"])
-    history = dataset.history.length if dataset is not None and dataset.history else 0
-    columns: dict[str, Any] = {"history": history}
+    columns: dict[str, Any] = {"history": 0}
+    if dataset is not None and dataset.history:
+        columns["history"] = dataset.history.length
+        columns["history_with"] = tuple(dataset.history.names(dataset.field_names))
     if dataset is not None:
         columns |= {"further": len(multi_columns(dataset.multi)), "numbers": len(dataset.numbers)}
         columns["labels"] = len(dataset.labels)
@@ -273,7 +292,7 @@ def _tokens(
         except DataError:  # not tokenized yet
             return min(_TOKENS, limit or _TOKENS), "assumed, until there is a token table"
         columns = columns_of(dataset.read_row_groups("train", [0]).slice(0, stage.global_batch_size))
-        ids = np.stack([columns[column] for column in dataset.value_columns], axis=1)
+        ids = np.stack([columns[column] for column in table.columns_of(dataset)], axis=1)
         lengths = table.lengths(ids, limit)
         if stage.micro_batches_equal_in == "tokens":
             parts = equal_in_tokens(lengths, stage.micro_batch_size)

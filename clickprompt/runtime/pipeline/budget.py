@@ -9,12 +9,12 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.io import storage
 from clickprompt.io.cpus import usable_cores, worker_threads
 from clickprompt.io.progress import duration, say
-from clickprompt.runtime.in_process import in_process
+from clickprompt.runtime.in_process import in_process, trains_alone
 from clickprompt.runtime.pipeline.sizes import Pace, Size, fit
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.training_run import TrainingRun
 
-__all__ = ["sized", "step_time"]
+__all__ = ["of_finetunings", "sized", "step_time"]
 
 _SHARES = {"pretrain": 3.0, "with-plm": 3.0, "scratch": 1.0, "without-plm": 1.0}
 # Seconds before a stage's first step and after its last one, measured on two cores
@@ -34,7 +34,7 @@ def sized(
     variants: name → (folder, changes to `finetune`); began: when the command did, by time.monotonic.
     """
     stages = {"pretrain": config} | {
-        name: replaced(config, {f"finetune.{key}": value for key, value in changes.items()})
+        name: replaced(of_finetunings(config), {f"finetune.{key}": value for key, value in changes.items()})
         for name, (_, changes) in variants.items()
     }
     if config.pipeline.minutes is None:
@@ -50,6 +50,12 @@ def sized(
         storage.write_json(place, {name: vars(size) for name, size in sizes.items()})
     sizes = {name: Size(**values) for name, values in storage.read_json(place).items()}
     return {name: _with(stage, name, sizes[name]) for name, stage in stages.items() if name in sizes}
+
+
+def of_finetunings(config: Config) -> Config:
+    """Return the configuration with the workers that the finetunings have."""
+    workers = config.pipeline.finetune_workers
+    return config if workers is None else replaced(config, {"runtime.num_workers": workers})
 
 
 def _paces(
@@ -70,7 +76,7 @@ def _paces(
             training.order.total_steps,
             found["step"],
             _SHARES[folder],
-            _AROUND[in_process(config.runtime)],
+            _AROUND[trains_alone(config.runtime)],
             validation,
             validation * counts["test"] / counts["valid"],
             optional=folder == "with-plm",

@@ -20,8 +20,8 @@ from clickprompt.io.progress import say
 from clickprompt.models.backbones import get_backbone
 from clickprompt.report.make import make_report
 from clickprompt.runtime.cluster.surroundings import check_temporary
-from clickprompt.runtime.in_process import in_process, say_why_ray
-from clickprompt.runtime.pipeline.budget import sized
+from clickprompt.runtime.in_process import in_process, say_why_ray, trains_alone
+from clickprompt.runtime.pipeline.budget import of_finetunings, sized
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize
 from clickprompt.runtime.score.evaluate import evaluate
@@ -57,7 +57,8 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     if config.pretrain.with_plm and config.pipeline.fetch_plm and not config.plm.path:
         config = replaced(config, {"plm.path": _fetch(config.pipeline.fetch_plm, config)})
     variants = _variants(config, pretrained)
-    with _ray_of_all_stages(config.runtime):
+    with contextlib.ExitStack() as connected:
+        connected.enter_context(_ray_of_all_stages(config.runtime))
         dataset = prepare(
             source,
             raw,
@@ -71,6 +72,8 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
             tokenize(dataset, load_tokenizer(config.plm.path), config.runtime)
         stages = sized(config, variants, run, began)
         run_training(stages.pop("pretrain"), "pretrain", pretrained)
+        if all(trains_alone(settings.runtime) for settings in stages.values()):
+            connected.close()
         trained = {}
         for name, settings in stages.items():
             folder = variants[name][0]
@@ -132,8 +135,8 @@ def _checked(config: Config) -> Config:
 
         check_cpus(config.runtime)
         check_temporary(config.runtime)
-    for stage in (config.pretrain, config.finetune):
-        check_batches(stage, config.runtime)
+    check_batches(config.pretrain, config.runtime)
+    check_batches(config.finetune, of_finetunings(config).runtime)
     source = config.pipeline.source
     if not is_schema(source):
         if not config.pipeline.raw and source not in DOWNLOADS:

@@ -1,33 +1,34 @@
 """Give every row of the coded log what its user did before (data/prepared/history.py).
 
-A task finds the histories of one share of the users, reading four columns of all coded files, and writes a
+A task finds the histories of one share of the users, reading a few columns of all coded files, and writes a
 record batch for each file. So no task holds more than its users' rows, and a file finds its own again.
 
 A log's own histories (data/transform/history_lists.py) have their items' codes from the beginning.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.config import MOST_HISTORY, history_columns
+from clickprompt.config import EVENT_SIZES, MOST_HISTORY, EventWord, History, history_columns
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import field_columns
-from clickprompt.data.prepared.history import EVENTS, items_before
+from clickprompt.data.prepared.history import EVENTS, age_ids, items_before, label_ids
 from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Source, log_column_of
+from clickprompt.data.transform.history_ids import HISTORY
 from clickprompt.data.transform.multi import in_places
-from clickprompt.data.transform.row_transform import HISTORY
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare.fan_out import FanOut
 
-__all__ = ["Histories", "check_history", "find_histories", "own_codes", "own_histories", "with_history"]
+__all__ = ["Histories", "find_histories", "history_options", "own_codes", "own_histories", "with_history"]
 
 _ROWS_PER_BUCKET = 1 << 19  # rows whose histories one task holds: 40 MB for 20 items each
+_SECOND = 1_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,72 @@ class Histories:
     """files of the users' shares: record batch i belongs to the log's file i; none for a log's own"""
     files: tuple[str, ...]
     """the log's"""
-    length: int
-    item: tuple[str, str]
-    """log column and field column of the items"""
+    history: History
+    fields: tuple[tuple[str, str], ...]
+    """log column and field column of the item, then of each further field"""
+
+    @property
+    def _of_fields(self) -> list[tuple[str, str, list[str]]]:
+        """Return the log column, the field column and the columns of the history of each field."""
+        names = (history_columns(self.history.length, of) for of in (None, *self.history.fields))
+        return [(*field, columns) for field, columns in zip(self.fields, names, strict=True)]
+
+    @property
+    def staged(self) -> dict[str, list[str]]:
+        """Return log column → the columns of the parts with its codes: those of the first field it has."""
+        found: dict[str, list[str]] = {}
+        for key, _, columns in self._of_fields:
+            found.setdefault(key, columns)
+        return found
 
     def encoded(
         self, block: pa.Table, ids: Mapping[str, Mapping[str, Sequence[IdPart]]]
     ) -> dict[str, np.ndarray]:
-        """Return the columns' ids, [rows] int32 each: 0 for no item, or one that has no id."""
-        key, column = self.item
-        found = {}
-        for name in history_columns(self.length):
-            codes = block.column(name).to_numpy()
-            found[name] = np.where(codes < 0, 0, ids_of(np.maximum(codes, 0), ids[key][column]))
+        """Return the columns' ids, [rows] int32 each: 0 for no row, or one whose value has no id."""
+        found, staged = {}, self.staged
+        for key, field, columns in self._of_fields:
+            codes = np.stack([block.column(name).to_numpy() for name in staged[key]])
+            of_codes = ids_of(np.maximum(codes, 0).ravel(), ids[key][field]).reshape(codes.shape)
+            found |= dict(zip(columns, np.where(codes < 0, 0, of_codes), strict=True))
+        for word in self.history.words:
+            columns = history_columns(self.history.length, word)
+            found |= {name: block.column(name).to_numpy() for name in columns}
         return found
 
 
-def check_history(source: Source, length: int, events: str) -> None:
-    """Raise InputError for histories that this log can't have."""
+def history_options(
+    source: Source, history: int | None, history_of: str | None, history_with: Sequence[str]
+) -> dict[str, Any]:
+    """Return the options of a dataset's histories: what is given, else the source's; empty for none.
+
+    Raises InputError for histories that this log can't have.
+    """
+    if source.history_column and (history, history_of) != (None, None):
+        raise InputError(
+            f"history: {source.name} has its own in the column {source.history_column.column}; leave "
+            "--history and --history-of out, or history out of the schema"
+        )
+    if source.history_column and history_with:
+        raise InputError(
+            f"history_with={history_with[0]}: the histories of {source.name} are its column "
+            f"{source.history_column.column}, which has the items alone; leave --history-with out"
+        )
+    history = source.history if history is None else history
+    names = [*(history_with or source.history_with)]
+    if history is None:
+        if history_of is not None or names:
+            what = f"history_of={history_of}" if history_of is not None else f"history_with={names[0]}"
+            raise InputError(f"{what}: there is no history; give its length as history, too")
+        return {}
+    options = {"history": history, "history_of": history_of or source.history_of}
+    _check_history(source, history, options["history_of"])
+    if names:
+        described = _history(source, options | {"history_with": names})
+        options["history_with"] = described.names(source.fields)  # in one order, however they are given
+    return options
+
+
+def _check_history(source: Source, length: int, events: str) -> None:
     if not 1 <= length <= MOST_HISTORY:
         raise InputError(f"history={length}: give a number of rows from 1 to {MOST_HISTORY}, or leave it out")
     if source.history_of == "column" and events != "column":
@@ -74,6 +123,49 @@ def check_history(source: Source, length: int, events: str) -> None:
             )
 
 
+def _history(source: Source, options: Mapping[str, Any]) -> History:
+    """Return the histories that the options describe. Raises InputError for a further column that there
+    can't be.
+    """
+    item = source.fields.index(str(source.roles()["item"]))
+    names = options.get("history_with", ())
+    for name in names:
+        _check_further(source, name, options["history_of"], item)
+    given = {*names}
+    words: list[EventWord] = [word for word in EVENT_SIZES if word in given]
+    fields = [
+        number for number, name in enumerate(source.fields) if name in given and name not in EVENT_SIZES
+    ]
+    return History(item, options["history"], (*fields, *words))
+
+
+def _check_further(source: Source, name: str, events: str, item: int) -> None:
+    rules = dict(zip(source.fields, source.rules(), strict=True))
+    single = [one for one, rule in rules.items() if not rule.schema.most_values and not rule.schema.learned]
+    known = [*EVENT_SIZES, *(one for one in single if one != source.fields[item])]
+    why, remedy = None, "leave it out"
+    if events == "column":
+        why = f"the histories of {source.name} are a column of the log, which has the items alone"
+    elif name not in {*EVENT_SIZES, *source.fields}:
+        raise InputError(f"history_with={name!r} is unknown; known: {', '.join(known)}")
+    elif name in EVENT_SIZES and name in source.fields:
+        why, remedy = "a field has that name, too", "give the field another one"
+    elif any(rule.column == f"{HISTORY} {name}" for rule in rules.values()):
+        why, remedy = f"a field's column is called {HISTORY} {name}, too", "rename the column"
+    elif name == "label" and events == "clicks":
+        why, remedy = "all rows of a history of clicks are clicked", "set history_of=all, or leave it out"
+    elif name == "age" and source.split != "time":
+        why = f"{source.name} has no times"
+    elif name == source.fields[item]:
+        why = "the items are the history itself"
+    elif name not in EVENT_SIZES and rules[name].schema.most_values:
+        why = "a row has several values of that field, and an earlier row one column"
+    elif name not in EVENT_SIZES and rules[name].schema.learned:
+        why = "the numbers of that field are learned, and of an earlier row only ids are known"
+    if why:
+        raise InputError(f"history_with={name}: {why}; {remedy}")
+
+
 def find_histories(
     work: FanOut,
     source: Source,
@@ -87,26 +179,29 @@ def find_histories(
     """Find the histories that the options ask for; None if they don't."""
     if "history" not in options and source.history_column is None:
         return None
-    roles = source.roles()
-    user, item = (log_column_of(str(roles[role]), tables) for role in ("user", "item"))
-    item_column = field_columns(source.fields)[source.fields.index(str(roles["item"]))]
-    if source.history_column is not None:
-        return Histories((), tuple(files), source.history_column.length, (item, item_column))
+    own = source.history_column
+    history = _history(source, options if own is None else {"history": own.length, "history_of": "column"})
+    of_fields = field_columns(source.fields)
+    numbers = [history.field, *history.fields]
+    fields = tuple((log_column_of(source.fields[one], tables), of_fields[one]) for one in numbers)
+    histories = Histories((), tuple(files), history, fields)
+    if own is not None:
+        return histories
+    user = log_column_of(str(source.roles()["user"]), tables)
     # Rows without a user are of many users, so they have no history
     [coded] = [column for column in columns if column.name == user]
     nobody = len(coded) if coded.in_table else 0
-    buckets = -(-rows // _ROWS_PER_BUCKET)
-    read = [log_column(user), "timestamp", "row_id", log_column(item), "label"]
-    read += ["group"] if source.grouped else []
+    buckets = -(-rows * (1 + len(history.further)) // _ROWS_PER_BUCKET)
+    read = ["timestamp", "row_id", "label", *(["group"] if source.grouped else [])]
     parts = work.each(
         _of_users,
         (
-            (files, read, nobody, options["history"], options["history_of"], bucket, buckets, stage)
+            (files, log_column(user), read, nobody, histories, options["history_of"], bucket, buckets, stage)
             for bucket in range(buckets)
         ),
         "finding what users did before",
     )
-    return Histories(tuple(parts), tuple(files), options["history"], (item, item_column))
+    return replace(histories, parts=tuple(parts))
 
 
 def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
@@ -120,8 +215,9 @@ def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
         np.searchsorted(found.column("row_id").to_numpy()[order], rows.column("row_id").to_numpy())
     ]
     found = found.take(pa.array(places))
-    for name in history_columns(histories.length):
-        rows = rows.append_column(name, found.column(name))
+    for name in found.column_names:
+        if name != "row_id":
+            rows = rows.append_column(name, found.column(name))
     return rows
 
 
@@ -150,30 +246,49 @@ def own_codes(rows: pa.Table, codes: np.ndarray) -> dict[str, np.ndarray]:
 
 def _of_users(
     files: list[str],
+    user_column: str,
     columns: list[str],
     nobody: int,
-    length: int,
+    histories: Histories,
     events: str,
     bucket: int,
     buckets: int,
     stage: str,
 ) -> str:
     """Write the histories of the users of one bucket; return where. `nobody`: the code of no user."""
+    staged, length = histories.staged, histories.history.length
+    columns = [user_column, *columns]
+    codes = [log_column(key) for key in staged if log_column(key) not in columns]
     found = []
     for file in files:
-        of_file = staging.read_columns(file, *columns)
+        of_file = staging.read_columns(file, *columns, *codes)
         found.append([column[of_file[0] % buckets == bucket] for column in of_file])
-    user, timestamp, row_id, item, label, *group = (
-        np.concatenate(column) for column in zip(*found, strict=True)
-    )
+    joined = (np.concatenate(column) for column in zip(*found, strict=True))
+    read = dict(zip([*columns, *codes], joined, strict=True))
+    user, timestamp, row_id, label = (read[name] for name in columns[:4])
     event = label > 0 if events == "clicks" else np.ones(len(label), dtype=bool)
-    items = items_before(user, timestamp, row_id, item, event, length, *group).astype(np.int32)
-    items[user == nobody] = -1
+    group = read.get("group")
+    before = items_before(user, timestamp, row_id, np.arange(len(user)), event, length, group)
+    before[user == nobody] = -1
+    names, written = ["row_id"], [row_id]
+    for key, of_key in staged.items():
+        written += [*_of_events(read[log_column(key)], before, -1).T]
+        names += of_key
+    for word in histories.history.words:
+        if word == "label":
+            ids = _of_events(label_ids(label), before, 0)
+        else:
+            ages = (timestamp[:, None] - _of_events(timestamp, before, 0)) // _SECOND
+            ids = np.where(before < 0, 0, age_ids(ages))
+        written += [*ids.T]
+        names += history_columns(length, word)
     ends = np.cumsum([len(of_file[0]) for of_file in found])[:-1]
     to = f"{stage}/histories/{bucket:06d}.arrow"
-    batches = [
-        [ids, *of_rows.T.copy()]
-        for ids, of_rows in zip(np.split(row_id, ends), np.split(items, ends), strict=True)
-    ]
-    staging.write_columns(to, ["row_id", *history_columns(length)], batches)
+    cut = [np.split(np.ascontiguousarray(column), ends) for column in written]
+    staging.write_columns(to, names, zip(*cut, strict=True))
     return to
+
+
+def _of_events(column: np.ndarray, before: np.ndarray, none: int) -> np.ndarray:
+    """Return [R, N]: the column's values [R] at the rows `before`, or `none` where that is −1."""
+    return np.append(column, column.dtype.type(none))[before]

@@ -29,7 +29,7 @@ from clickprompt.runtime.prepare.coded_log import (
 )
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
 from clickprompt.runtime.prepare.given_vectors import measure_vectors, write_vectors
-from clickprompt.runtime.prepare.histories import check_history, find_histories
+from clickprompt.runtime.prepare.histories import find_histories, history_options
 from clickprompt.runtime.prepare.labels import check_labels, say_labels
 from clickprompt.runtime.prepare.numbers import fit_scales, with_scales
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
@@ -63,6 +63,7 @@ def prepare(
     multi: Sequence[str] = (),
     history: int | None = None,
     history_of: str | None = None,
+    history_with: Sequence[str] = (),
     keep_negatives: float | None = None,
     rows_per_shard: int = 65536,
     row_group_rows: int = 4096,
@@ -84,7 +85,8 @@ def prepare(
     `multi`: fields of a known log of which a row keeps all values (the genres of a film), not only the first.
 
     With `history`, every row gets the items of so many earlier rows of its user (data/prepared/history.py),
-    of clicks or of `all` rows (`history_of`); without it the source's is used.
+    of clicks or of `all` rows (`history_of`); without it the source's is used. `history_with`: what else it
+    gets of each of these rows, fields' names, `label` or `age`.
 
     With `keep_negatives`, a share between 0 and 1, only that share of the training rows without a click is
     kept, drawn by (seed, row_id); models correct their probabilities for it (config/sampling.py). Validation
@@ -130,18 +132,9 @@ def prepare(
         options["template"] = template
     if multi:
         options["multi"] = [*multi]
-    if source.history_column and (history, history_of) != (None, None):
-        raise InputError(
-            f"history: {source.name} has its own in the column {source.history_column.column}; leave "
-            "--history and --history-of out, or history out of the schema"
-        )
-    history = source.history if history is None else history
-    if history is not None:
-        options |= {"history": history, "history_of": history_of or source.history_of}
-        check_history(source, history, options["history_of"])
-        source = source.with_history(history)
-    elif history_of is not None:
-        raise InputError(f"history_of={history_of}: there is no history; give its length as history, too")
+    options |= (of_history := history_options(source, history, history_of, history_with))
+    if of_history:
+        source = source.with_history(of_history["history"])
     keep_negatives = source.keep_negatives if keep_negatives is None else keep_negatives
     if keep_negatives is not None:
         if not 0 < keep_negatives < 1:
@@ -283,9 +276,8 @@ def _write_files(
     if labels:
         more["labels"] = labels
     if histories is not None:
-        item = source.fields.index(str(source.roles()["item"]))
         events = options.get("history_of", "column")
-        more["history"] = {"field": item, "length": histories.length, "events": events}
+        more["history"] = histories.history.to_json() | {"events": events}
     if multi:
         more["multi"] = [asdict(one) for one in multi]
     if scales:

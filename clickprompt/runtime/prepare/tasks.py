@@ -19,7 +19,8 @@ from clickprompt.data.prepared.partitions import Coded, IdPart, ids_of
 from clickprompt.data.prepared.schemas import shard_schema
 from clickprompt.data.prepared.staging import log_column
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
-from clickprompt.data.transform.row_transform import HISTORY, with_nulls
+from clickprompt.data.transform.history_ids import HISTORY
+from clickprompt.data.transform.row_transform import with_nulls
 from clickprompt.data.transform.standard import Scale, standardised
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare.column_tasks import codes_in_file
@@ -333,15 +334,14 @@ def write_shard(
         for key, by_column in ids.items()
         for column, parts in by_column.items()
     }
-    length = 0
+    history = histories.history.columns if histories is not None else []
     if histories is not None:
         encoded |= histories.encoded(block, ids)
-        length = histories.length
     for name, scale in zip(number_columns([*scales]), scales.values(), strict=True) if scales else ():
         encoded[name] = standardised(block.column(name).combine_chunks(), scale)
     weighted = "importance" in block.column_names
     grouped, numbers = "group" in block.column_names, [*(scales or ())]
-    schema = shard_schema(columns, grouped, length, weighted, numbers, labels)
+    schema = shard_schema(columns, grouped, history, weighted, numbers, labels)
     table = pa.table(
         {name: encoded[name] if name in encoded else block.column(name) for name in schema.names},
         schema=schema,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from clickprompt.config import Config, multi_columns, require_split
 from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.transform.row_transform import HISTORY
+from clickprompt.data.transform.history_ids import HISTORY
 from clickprompt.errors import DataError, InputError
 from clickprompt.evaluation.figures import EXACT_ROWS, check_fields
 from clickprompt.evaluation.metrics import auc

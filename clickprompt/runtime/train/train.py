@@ -66,7 +66,7 @@ def run_training(
         "rows": training.order.num_rows,
         "planned_steps": training.order.total_steps,
         "num_workers": config.runtime.num_workers,
-        "truncation": asdict(training.truncation) if training.truncation else None,
+        "truncation": training.truncation.to_json() if training.truncation else None,
         "environment": environment(),
         **outcome,
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clickprompt.config import History, history_columns
-from clickprompt.data.prepared.history import items_before
+from clickprompt.data.prepared.history import age_ids, items_before, label_ids
 
 
 def by_hand(user, timestamp, row_id, item, event, length, group):
@@ -69,7 +69,27 @@ def test_no_rows():
     assert items_before(none, none, none, none, none.astype(bool), 3).shape == (0, 3)
 
 
+def test_ages_are_by_powers_of_two():
+    seconds = [0, 0.9, 1, 1.9, 2, 3, 4, 59, 60, 2**30 - 1, 2**30, 2**40]
+    assert age_ids(np.array(seconds)).tolist() == [1, 1, 2, 2, 3, 3, 4, 7, 7, 31, 32, 32]
+    exact = 2 ** np.arange(30)
+    assert age_ids(exact).tolist() == list(range(2, 32))
+    assert age_ids(exact * 2 - 1).tolist() == list(range(2, 32))
+    assert label_ids(np.array([0, 1])).tolist() == [1, 2]
+
+
 def test_its_columns():
     assert History.of({"field": 2, "length": 3, "events": "clicks"}) == History(2, 3)
     assert History.of(None) is None
     assert History(2, 3).columns == history_columns(3) == ["h_00", "h_01", "h_02"]
+    assert History(2, 3).to_json() == {"field": 2, "length": 3}
+
+
+def test_its_further_columns():
+    history = History(2, 2, (0, "label", "age"))
+    assert History.of(history.to_json()) == history
+    assert history.columns == [
+        f"h_{what}{place}" for what in ("", "00_", "label_", "age_") for place in ("00", "01")
+    ]
+    assert history.column_fields == [2, 2, 0, 0]
+    assert history.names(["User", "Genre", "Item"]) == ["User", "label", "age"]

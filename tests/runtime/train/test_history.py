@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickprompt.config import dump_config, replaced
+from clickprompt.config import dump_config, history_columns, replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.errors import ConfigError
 from clickprompt.evaluation.metrics import auc
@@ -23,16 +23,23 @@ from clickprompt.scoring.recovery import Recovery
 from clickprompt.scoring.rows import RowScorer
 from tests.support.commands import fails, printed
 from tests.support.ending import ended_and_continued
-from tests.support.histories import write_with_history
+from tests.support.histories import FURTHER, LENGTH, write_with_history
 from tests.support.tiny import tiny_config
 
 STEPS = 10
-VARIANTS = {"ids": {"finetune.with_plm": False}, "text": {"finetune.with_plm": True}}
+VARIANTS = {"ids": {"finetune.with_plm": False}, "text": {"finetune.with_plm": True, "plm.history_items": 3}}
+HISTORIES = {"ids": FURTHER, "text": f"history: {LENGTH}"}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")))
+def config(variant, tmp_path_factory):
+    """Of histories with further columns for the ids, without for the text."""
+    dataset, plm = write_with_history(str(tmp_path_factory.mktemp("history")), HISTORIES[variant])
     return tiny_config(
         dataset.uri,
         plm,
@@ -43,10 +50,10 @@ def config(tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def run(request, config, tmp_path_factory):
-    settings = replaced(config, VARIANTS[request.param])
-    run = str(tmp_path_factory.mktemp(request.param) / "run")
+@pytest.fixture(scope="module")
+def run(variant, config, tmp_path_factory):
+    settings = replaced(config, VARIANTS[variant])
+    run = str(tmp_path_factory.mktemp(variant) / "run")
     run_training(settings, "finetune", run)
     return settings, run
 
@@ -63,8 +70,17 @@ def raw_rows(dataset: Dataset) -> pd.DataFrame:
             )
         }
     )
-    histories = split[dataset.history_columns].to_numpy().tolist()
-    rows["history"] = ["|".join(words[1][place] for place in items if place) for items in histories]
+    history = dataset.history
+    items = split[history_columns(history.length)].to_numpy()
+    # The test's log has no rare items, so an id is 0 only where there is no earlier row
+    shown = {None: words[1], 2: words[2], "label": ["", 0, 1], "age": ["", 0.5, *(2.0**n for n in range(31))]}
+    for one, name in zip((None, *history.further), ("", *history.names(dataset.field_names)), strict=True):
+        ids = split[history_columns(history.length, one)].to_numpy()
+        texts = (
+            "|".join(str(shown[one][place]) for place in of_row[known])
+            for of_row, known in zip(ids, items > 0, strict=True)
+        )
+        rows[f"history {name}".strip()] = list(texts)
     return rows
 
 
@@ -96,13 +112,17 @@ def test_a_list_is_as_a_text_and_more_than_the_length_is_cut(run):
     rows = raw_rows(Dataset.open(settings.data.path)).head(20)
     scorer = open_scorer(folder)
     of_text = scorer.score(pa.Table.from_pandas(rows))[0]
-    lists = [
-        [*filter(None, text.split("|")), *(["1"] if text.count("|") == 3 else [])] for text in rows.history
-    ]
-    assert any(len(items) > 4 for items in lists)
-    of_lists = scorer.score(pa.Table.from_pandas(rows.assign(history=lists)))[0]
+    names = [name for name in rows if name.startswith("history")]
+    lists = {
+        name: [
+            [*filter(None, text.split("|")), *(["1"] if text.count("|") == 3 else [])] for text in rows[name]
+        ]
+        for name in names
+    }
+    assert any(len(items) > 4 for items in lists["history"])
+    of_lists = scorer.score(pa.Table.from_pandas(rows.assign(**lists)))[0]
     assert of_lists.tolist() == of_text.tolist()
-    empty = scorer.score(pa.Table.from_pandas(rows.assign(history="")))[0]
+    empty = scorer.score(pa.Table.from_pandas(rows.assign(**dict.fromkeys(names, ""))))[0]
     assert (empty != of_text).any()
 
 
@@ -127,7 +147,7 @@ def test_a_folder_for_a_server_scores_the_same(run, capsys, tmp_path):
 def test_graphs_read_its_ids(config, capsys, tmp_path):
     """Whoever writes one compares its logits with the model's; look-ups of raw rows are refused."""
     folder = str(tmp_path / "run")
-    run_training(replaced(config, VARIANTS["ids"]), "finetune", folder)
+    run_training(replaced(config, VARIANTS["ids"] | {"ctr.history": "din"}), "finetune", folder)
     for kind in ("onnx", "torch-export"):
         made = printed(
             capsys, "export", "--run", folder, "--format", kind, "--out", f"{folder}-{kind}", "--json"
@@ -166,7 +186,8 @@ def test_explained(run):
 def test_what_reads_prompts_has_the_histories(config, capsys, tmp_path):
     """`recovery` and `attention` of a pretraining give the CTR tower what training gave it."""
     folder = str(tmp_path / "run")
-    run_training(replaced(config, {"pretrain.max_steps": 4}), "pretrain", folder)
+    settings = {"pretrain.max_steps": 4, "plm.history_items": 3}
+    run_training(replaced(config, settings), "pretrain", folder)
     dataset = Dataset.open(config.data.path)
     recovery = Recovery.load(export_of(folder), dataset)
     read, forward = [], recovery._model.ctr.interaction_vector
@@ -190,7 +211,7 @@ def test_frozen_texts_are_for_towers_without_it(config):
         check_training(replaced(config, texts), "finetune")
 
 
-def test_the_plan_knows_it(config, capsys, tmp_path):
+def test_the_plan_knows_it(variant, config, capsys, tmp_path):
     path = str(tmp_path / "config.yaml")
     parameters = {}
     for kind in ("none", "mean", "din"):
@@ -198,5 +219,14 @@ def test_the_plan_knows_it(config, capsys, tmp_path):
         storage.write_bytes(path, dump_config(settings).encode())
         plan = json.loads(printed(capsys, "plan", path, "--stage", "finetune", "--json"))
         assert plan["data"]["history"] == 4
+        further = ["Film genre", "label", "age"] if variant == "ids" else None
+        assert plan["data"].get("history_with") == further
         parameters[kind] = plan["parameters"]["ctr"]
     assert parameters["none"] < parameters["mean"] < parameters["din"]
+    tokens = []
+    for items in (0, 3):
+        settings = replaced(config, VARIANTS["text"] | {"plm.history_items": items})
+        storage.write_bytes(path, dump_config(settings).encode())
+        plan = json.loads(printed(capsys, "plan", path, "--stage", "finetune", "--json"))
+        tokens.append(plan["data"]["tokens"])
+    assert tokens[0] + 3 < tokens[1]
