@@ -215,8 +215,10 @@ class PLMConfig(Frozen):
         "click's [MASK] with click_text (equal up to rounding; not with flash attention)",
     )
     lora: LoRAConfig = LoRAConfig()
-    gradient_checkpointing: bool = Field(
-        default=False, description="compute activations again in the backward pass: less memory, more time"
+    gradient_checkpointing: bool | PositiveInt = Field(
+        default=False,
+        description="compute activations again in the backward pass: less memory, more time; a number n: "
+        "only those of each n-th layer, from the first",
     )
     pooling: Pooling | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from clickprompt.config.sampling import shift_of_sample
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.ctr import CTRModel
+from clickprompt.models.divided import Division
 from clickprompt.models.given_vectors import Tables
 from clickprompt.models.id_heads import ReplacedHead, RestoringHead
 from clickprompt.models.layers import ALL_ROWS
@@ -37,6 +38,7 @@ def build_model(
     vectors: Tables | None = None,
     keep_negatives: float | None = None,
     labels: Sequence[str] = (),
+    division: Division | None = None,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
 
@@ -57,6 +59,7 @@ def build_model(
     keep_negatives: the share of the training rows without a click that were kept, if not all: the model's
     logits are then those of all rows.
     labels: those of the dataset beside the click, which finetuning learns as ctr.tasks says.
+    division: a context in which the PLM of plm.path is divided among the workers as it is built (ZeRO 3).
 
     With `baseline`, the model is that one's.
 
@@ -99,7 +102,7 @@ def build_model(
         answers = config.plm.click_text or (baseline is not None and baseline.answers_in_words)
         lm_head = (pretrain and (baseline is None or baseline.reads_masks)) or answers
         if plm_config is None:
-            plm = load_plm(config.plm, prompt, lm_head=lm_head)
+            plm = load_plm(config.plm, prompt, lm_head=lm_head, division=division)
         else:
             plm = plm_from_config(plm_config, config.plm, prompt, lm_head=lm_head)
         torch.default_generator.manual_seed(config.seed + 2)

@@ -16,6 +16,7 @@ from clickprompt.config import Pooling
 from clickprompt.data.places import read_places
 from clickprompt.errors import ConfigError
 from clickprompt.models.ctr import CTRModel
+from clickprompt.models.divided import shape_of, whole
 from clickprompt.models.layers import linear
 from clickprompt.models.projector import PromptProjector
 
@@ -233,11 +234,15 @@ def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
 
     Tied tensors (BART's three embedding tables) have several names.
     """
-    names: dict[int, str] = {}
+    return {name: tensor.detach() for name, tensor in _unique_parameters(model).items()}
+
+
+def _unique_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """As `unique_tensors`, but the parameters themselves."""
+    names: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), name)
-    state = model.state_dict()
-    return {name: state[name] for name in names.values()}
+        names.setdefault(id(tensor), (name, tensor))
+    return dict(names.values())
 
 
 @torch.no_grad()
@@ -246,12 +251,12 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
 
     Raises ConfigError, before anything is copied, if shapes differ or the export has another CTR tower.
     """
-    own = unique_tensors(model)
+    own = _unique_parameters(model)
     for name, tensor in state.items():
-        if name in own and own[name].shape != tensor.shape:
+        if name in own and shape_of(own[name]) != tensor.shape:
             raise ConfigError(
                 f"{name}: the pretrained tensor has shape {tuple(tensor.shape)}, this model's "
-                f"{tuple(own[name].shape)}; use the ctr, prompt and plm settings and the dataset of the "
+                f"{tuple(shape_of(own[name]))}; use the ctr, prompt and plm settings and the dataset of the "
                 "pretraining run"
             )
         if name not in own and name.startswith("ctr."):
@@ -259,8 +264,10 @@ def load_matching(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
                 f"{name}: pretrained, but not in this model's CTR tower; use the ctr settings of the "
                 "pretraining run"
             )
-    for name in own.keys() & state.keys():
-        own[name].copy_(state[name])
+    for name, tensor in own.items():  # in the same order on all workers, which gather what is divided
+        if name in state:
+            with whole([tensor]):
+                tensor.copy_(state[name])
     return [name for name in own if name not in state]
 
 

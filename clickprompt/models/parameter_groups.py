@@ -7,6 +7,7 @@ from torch import nn
 
 from clickprompt.config import FinetuneConfig, StageConfig
 from clickprompt.models.clickprompt import ClickPrompt
+from clickprompt.models.divided import shape_of
 
 __all__ = ["GROUPS", "Settings", "group_of", "parameter_groups", "settings_of", "trainable_by_group"]
 
@@ -84,7 +85,7 @@ def parameter_groups(model: ClickPrompt, stage: StageConfig) -> list[dict[str, A
     for group, parameters in trainable_by_group(model).items():
         by_settings: dict[Settings, list[nn.Parameter]] = {}
         for name, parameter in parameters:
-            settings = settings_of(name, parameter.ndim, stage, above.get(parameter, 0))
+            settings = settings_of(name, len(shape_of(parameter)), stage, above.get(parameter, 0))
             by_settings.setdefault(settings, []).append(parameter)
         for settings in sorted(by_settings, key=lambda settings: settings.decay == 0):
             groups.append(

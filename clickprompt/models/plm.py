@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from clickprompt.config import PromptConfig
 from clickprompt.errors import DataError
+from clickprompt.models.divided import shape_of
 from clickprompt.models.plm_dropout import use_cpu_dropout
 from clickprompt.models.plm_families import PLMFamily
 from clickprompt.models.plm_fusion import ATTENTION, PromptFusion, at_positions, put_back, take_positions
@@ -73,7 +74,7 @@ class PromptedPLM(nn.Module):
     @property
     def prompt_shape(self) -> tuple[int, int]:
         if self.input_only:
-            return 1, self.backbone.get_input_embeddings().weight.shape[1]
+            return 1, shape_of(self.backbone.get_input_embeddings().weight)[1]
         if not self._raw_prompts:
             return self.num_layers, self.hidden_size
         heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads

@@ -1,10 +1,11 @@
 """Find, check and load a PromptedPLM's config and weights, from a hub name or a folder."""
 
+import copy
 import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ConfigError
 from clickprompt.io import storage
+from clickprompt.models.divided import Division
 from clickprompt.models.plm import PromptedPLM, longest_text
+from clickprompt.models.plm_divided import drawn, read, stored_dtypes, tensors_of
 from clickprompt.models.plm_families import PLMFamily, get_family
 from clickprompt.models.plm_fusion import ATTENTION
 from clickprompt.models.plm_lora import add_adapters, check_adapters
@@ -80,21 +83,35 @@ def plm_fingerprint(config: PLMConfig, seed: int) -> str:
     return storage.sha256_bytes(json.dumps([hf_config.to_json_string(), config.dtype, weights]).encode())
 
 
-def load_plm(config: PLMConfig, prompt: PromptConfig | None = None, *, lm_head: bool = True) -> PromptedPLM:
+def load_plm(
+    config: PLMConfig,
+    prompt: PromptConfig | None = None,
+    *,
+    lm_head: bool = True,
+    division: Division | None = None,
+) -> PromptedPLM:
     """Load plm.path (safetensors only, in plm.dtype), or draw new weights if `random_init` is set.
 
-    An LM head that the checkpoint lacks is initialised from torch's global random state. Raises ConfigError.
+    An LM head that the checkpoint lacks is initialised from torch's global random state. With `division` the
+    parameters, adapters apart, are divided among the workers as they come into being; not those of files that
+    have plm.dtype, which are mapped: a whole PLM of them takes no memory. Raises ConfigError.
     """
     prompt = prompt or PromptConfig()
     hf_config, family = _read_config(config, prompt)
     if config.random_init:
-        return _prompted(_from_config(hf_config, family, config), family, config, prompt, lm_head)
+        with drawn(division) if division else nullcontext():
+            model = _from_config(hf_config, family, config)
+        return _prompted(model, family, config, prompt, lm_head)
     path = _path(config)
     _check_weights(path)
-    with _quiet():
+    if division and stored_dtypes(_weight_files(path)) == {getattr(torch, config.dtype)}:
+        division = None
+    model_class = _own_class(hf_config, family) if division else family.auto_class
+    with _quiet(), read(division) if division else nullcontext():
         try:
-            model, info = family.auto_class.from_pretrained(
-                path,
+            model, info = model_class.from_pretrained(
+                None if division else path,
+                state_dict=tensors_of(_weight_files(path)) if division else None,
                 config=hf_config,
                 attn_implementation=ATTENTION[config.attn_implementation],
                 dtype=getattr(torch, config.dtype),
@@ -155,7 +172,10 @@ def _prompted(
     if config.gradient_checkpointing:
         # Reentrant checkpointing would go back through the projector once per layer, but the projector's
         # graph is gone after the first time
-        plm.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        plm.backbone.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False},
+            every_n_layers=int(config.gradient_checkpointing),
+        )
     return plm.train()  # from_pretrained leaves it in eval mode
 
 
@@ -166,6 +186,12 @@ def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConf
             attn_implementation=ATTENTION[config.attn_implementation],
             dtype=getattr(torch, config.dtype),
         )
+
+
+def _own_class(hf_config: PreTrainedConfig, family: PLMFamily) -> Any:
+    """Return the class of a model, which takes tensors in place of a path; an auto class doesn't."""
+    with torch.device("meta"):
+        return type(family.auto_class.from_config(copy.deepcopy(hf_config)))
 
 
 def _is_layerwise(prompt: PromptConfig) -> bool:

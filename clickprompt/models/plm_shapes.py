@@ -99,5 +99,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     "facebook/bart-base": _bart(6, 768, 12),
     "google-t5/t5-small": _t5(6, 512, 8),
     "google-t5/t5-base": _t5(12, 768, 12),
+    "meta-llama/Llama-2-7b-hf": {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "intermediate_size": 11_008,
+        "vocab_size": 32_000,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+    },
+    "Qwen/Qwen2.5-7B": {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18_944,
+        "vocab_size": 152_064,
+        "max_position_embeddings": 131_072,
+        "tie_word_embeddings": False,
+    },
 }
 """hub name → config.json"""

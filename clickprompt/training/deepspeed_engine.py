@@ -3,7 +3,9 @@
 It has run on one GPU (tests/training/test_gpu.py), not yet on several over NCCL or with offload to a disk.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -31,7 +33,7 @@ from clickprompt.training.optimizers import build_optimizer
 from clickprompt.training.precision import LossScale, at_precision
 from clickprompt.training.slices import Slice, load_slices, save_slices
 
-__all__ = ["PRIVATE_NAMES", "DeepSpeedEngine"]
+__all__ = ["PRIVATE_NAMES", "DeepSpeedEngine", "division"]
 
 PRIVATE_NAMES = {
     "deepspeed.runtime.engine:DeepSpeedEngine": (
@@ -100,27 +102,14 @@ class DeepSpeedEngine:
         self._zero_stage = 1 if runtime.zero_stage == 2 and self.world_size == 1 else runtime.zero_stage
         self._max_grad_norm = stage.max_grad_norm
         self._loss_scale = LossScale() if runtime.precision == "fp16" else None
-        # The shared-memory op would be compiled at start-up, with a compiler that the machine may not have;
-        # gloo does the job
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+        _join()
         self.objective: Any = at_precision(objective, runtime.precision, device)
         self.model: ClickPrompt = self.objective.model
         self._lazy = lazy_embedding(self.model, stage, total_steps, device)
         self._engine, _, _, _ = deepspeed.initialize(
             model=self.objective,
             optimizer=build_optimizer(self.model, stage),  # pyright: ignore[reportArgumentType]
-            config={
-                "train_micro_batch_size_per_gpu": stage.micro_batch_size,
-                "gradient_accumulation_steps": micro_batches,
-                "gradient_clipping": stage.max_grad_norm,
-                "zero_optimization": _zero_options(self._zero_stage, runtime, device),
-                "zero_allow_untested_optimizer": True,
-                "zero_force_ds_cpu_optimizer": False,
-                "steps_per_print": 2**31 - 1,
-                # It would wait for the device twice in every micro-batch
-                "timers": {"throughput": {"enabled": False}},
-            },
+            config=_options(self._zero_stage, stage, runtime, micro_batches, device),
         )
         self._norm: Tensor | None = None  # norm of the step's gradients, loss scale included
         self._own_norm = self._take_over_norm()
@@ -325,6 +314,58 @@ class DeepSpeedEngine:
                 offset = mapping.hp_fragment_address.start
             if length > 0:
                 yield Slice(name, start, length, holder, offset)
+
+
+@contextmanager
+def division(
+    stage: StageConfig, runtime: RuntimeConfig, *, micro_batches: int, device: torch.device
+) -> Iterator[None]:
+    """A context in which ZeRO 3 divides the parameters of new modules, each once its constructor is done."""
+    _join()
+    options = _options(3, stage, runtime, micro_batches, device)
+    # Whole tensors come and go between shares that stay. In glibc's heap they would leave gaps, so that a
+    # worker would take up to twice its share
+    _map_from(2**20)
+    # Without overrides: they would cast every new tensor to one dtype, buffers too
+    with deepspeed.zero.Init(config_dict_or_path=options, dtype=torch.float32, tensor_overrides=[]):
+        try:
+            yield
+        finally:
+            _map_from(2**25)
+
+
+def _map_from(size: int) -> None:
+    """Have glibc take allocations from this size in bytes on from the system, and give them back when freed.
+
+    By itself it raises the size with what is freed, up to 2**25.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, size)  # M_MMAP_THRESHOLD
+
+
+def _join() -> None:
+    """Let DeepSpeed use the process group that there is."""
+    # The shared-memory op would be compiled at start-up, with a compiler that the machine may not have;
+    # gloo does the job
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+
+
+def _options(
+    zero_stage: int, stage: StageConfig, runtime: RuntimeConfig, micro_batches: int, device: torch.device
+) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": stage.micro_batch_size,
+        "gradient_accumulation_steps": micro_batches,
+        "gradient_clipping": stage.max_grad_norm,
+        "zero_optimization": _zero_options(zero_stage, runtime, device),
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31 - 1,
+        # It would wait for the device twice in every micro-batch
+        "timers": {"throughput": {"enabled": False}},
+    }
 
 
 def _zero_options(stage: int, runtime: RuntimeConfig, device: torch.device) -> dict[str, Any]:

@@ -48,7 +48,8 @@ I intermediate size, A heads, L layers, K prompts, V vocabulary, s = 4 bytes a n
 What `masking.vocabulary: dataset`, `plm.last_layer: targets` and `plm.lora` (which needs no inputs of frozen
 matrices) save isn't subtracted, so with them the activations are an upper bound.
 
-With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above.
+With gradient checkpointing a layer leaves its input, B Z H 4, and one layer at a time has the above; of each
+n-th layer alone (`plm.gradient_checkpointing: n`), ⌈L / n⌉ do.
 
 These are estimates; how near they come is in docs/guide/sizing.md and tested by
 tests/training/test_footprint.py.
@@ -229,9 +230,10 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     layers = plm.num_layers
     if isinstance(model, P5):  # its decoder reads and writes one token
         layers, num_targets = len(plm.backbone.get_submodule(plm.family.layers[0])), 1
-    held = (
-        layers * rows * tokens * hidden * 4 + layer if config.plm.gradient_checkpointing else layers * layer
-    )
+    held = layers * layer
+    if every := int(config.plm.gradient_checkpointing):
+        recomputed = -(-layers // every)
+        held = recomputed * rows * tokens * hidden * 4 + (layers - recomputed + 1) * layer
     restores = plm.lm_head is not None and not model.click_text
     head = rows * num_targets * plm.vocab_size * (8 + size) if restores else 0
     return int(held + rows * layers * prompts * hidden * (4 * size + 16) + head) + restored
@@ -292,8 +294,11 @@ def _matrix_elements(model: ClickPrompt, config: Config) -> int:
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)
     }
-    if model.plm is not None and config.plm.gradient_checkpointing:  # layers are cast again in recomputation
-        embeddings |= {id(parameter) for layer in model.plm.layers for parameter in layer.parameters()}
+    if model.plm is not None and (every := int(config.plm.gradient_checkpointing)):
+        # These layers are cast again in recomputation
+        embeddings |= {
+            id(parameter) for layer in model.plm.layers[::every] for parameter in layer.parameters()
+        }
     elements = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings)
     if (
         model.plm is not None

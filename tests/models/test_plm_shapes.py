@@ -24,6 +24,8 @@ PUBLISHED = {  # of the encoder or decoder with its embeddings, as the hub's saf
     "facebook/bart-base": 139_420_416,
     "google-t5/t5-small": 60_506_624,
     "google-t5/t5-base": 222_903_552,
+    "meta-llama/Llama-2-7b-hf": 6_738_415_616 - 32_000 * 4096,  # less their output matrix
+    "Qwen/Qwen2.5-7B": 7_615_616_512 - 152_064 * 3584,
 }
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import torch
@@ -73,6 +74,16 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
     pretraining = objective_name in PRETRAINING
     stage = config.pretrain if pretraining else config.finetune
     text_vectors = text_vectors_of(config, dataset)
+    device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
+    micro_batches = stage.micro_batches(num_workers)
+    division = None
+    if engine != "torch":
+        from clickprompt.training import deepspeed_engine
+
+        deepspeed_engine._PERSISTENT = 0  # else ZeRO 3 would divide nothing of so small a model
+        if engine == "3":
+            options = {"micro_batches": micro_batches, "device": device}
+            division = partial(deepspeed_engine.division, stage, config.runtime, **options)
     model = build_model(
         config,
         dataset.field_sizes,
@@ -83,6 +94,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         multi=dataset.multi,
         labels=dataset.labels,
         vectors=given_vectors_of(config, dataset),
+        division=division,
     )
     objective = build_objective(model, stage)
     table = None
@@ -109,7 +121,6 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         numbers=dataset.numbers,
         labels=model.tasks,
     )
-    device = torch.device("cuda" if config.runtime.gpus_per_worker else "cpu")
     if engine == "torch":
         built = TorchEngine(
             objective,
@@ -120,12 +131,9 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
             master_weights=config.plm.master_weights,
         )
     else:
-        from clickprompt.training import deepspeed_engine
-
-        deepspeed_engine._PERSISTENT = 0  # else ZeRO 3 would divide nothing of so small a model
         runtime = config.runtime.model_copy(update={"zero_stage": int(engine)})
         options = {
-            "micro_batches": stage.micro_batches(num_workers),
+            "micro_batches": micro_batches,
             "device": device,
             "total_steps": total_steps,
         }

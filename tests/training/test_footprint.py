@@ -153,6 +153,20 @@ def test_activations_grow_with_rows_and_layers(tmp_path, family):
     )
 
 
+def test_recomputing_each_nth_layer_keeps_the_others(tmp_path):
+    """Of two layers every=2 recomputes the first; as it does, the second may still be there."""
+    config = tiny_config("", write_plm(str(tmp_path / "plm")))
+    model = on_meta(config, [30, 3, 41])
+
+    def activations(every):
+        changed = replaced(config, {"plm.gradient_checkpointing": every})
+        return activation_bytes(model, changed, 4, 16, 2)
+
+    layer, left = 4 * 16 * (38 * 32 + 8 * 64), 4 * 16 * 32 * 4
+    assert activations(True) == activations(1) == activations(False) - layer + 2 * left
+    assert activations(2) == activations(1) + layer - left
+
+
 def test_p5s_decoder_reads_and_writes_one_token(tmp_path):
     config = tiny_config("", write_plm(str(tmp_path / "plm"), "t5"), **dotted("p5"))
     model = on_meta(config, [30, 3, 41], "with_plm")

@@ -176,8 +176,8 @@ def size_training(
             "libraries": 0 if on_gpu else _LIBRARIES,
             "total": memory.total + (0 if on_gpu else _LIBRARIES),
         },
-        # A worker builds its model in host memory before it goes to a GPU, and rank 0 gathers it there for an
-        # export (sharded tables in a file)
+        # A worker builds its model in host memory before it goes to a GPU (in ZeRO 3 the PLM is divided
+        # meanwhile), and rank 0 gathers it there for an export (sharded tables in a file)
         "host_bytes": _LIBRARIES + built + memory.offloaded if on_gpu else memory.total + _LIBRARIES,
         "object_store_bytes": read_ahead_bytes(
             [str(index) for index in range(sizes.columns)],

@@ -3,6 +3,7 @@
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from clickprompt.io.cpus import worker_threads
 from clickprompt.io.folders import scratch_folder
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt, load_matching, unique_tensors
+from clickprompt.models.divided import Division
 from clickprompt.models.given_vectors import GIVEN
 from clickprompt.models.layers import ALL_ROWS
 from clickprompt.models.text_projection import PROJECTION
@@ -244,6 +246,7 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
         vectors=training.vectors,
         keep_negatives=training.dataset.keep_negatives,
         labels=training.tasks,
+        division=_division(training, host),
     )
     tables, norms = tables_of(model), None
     if tables and host.rank == 0:
@@ -290,12 +293,7 @@ def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
             total_steps=training.order.total_steps,
             master_weights=training.config.plm.master_weights,
         )
-    # Otherwise DeepSpeed takes any GPU it finds, even in a worker that was given none
-    os.environ["DS_ACCELERATOR"] = device.type
-    # DeepSpeed takes seconds to import, and only some runs need it
-    from clickprompt.training.deepspeed_engine import DeepSpeedEngine
-
-    return DeepSpeedEngine(
+    return _deepspeed_engine(device).DeepSpeedEngine(
         objective,
         training.stage,
         runtime,
@@ -303,3 +301,26 @@ def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
         device=device,
         total_steps=training.order.total_steps,
     )
+
+
+def _division(training: TrainingRun, host: Host) -> Division | None:
+    """Return what divides the PLM among the workers while it is built, in ZeRO 3."""
+    runtime = training.config.runtime
+    if not training.needs_text or runtime.zero_stage < 3 or runtime.engine_of(host.num_workers) == "torch":
+        return None
+    return partial(
+        _deepspeed_engine(host.device).division,
+        training.stage,
+        runtime,
+        micro_batches=training.stage.micro_batches(host.num_workers),
+        device=host.device,
+    )
+
+
+def _deepspeed_engine(device: torch.device) -> Any:
+    # Otherwise DeepSpeed takes any GPU it finds, even in a worker that was given none
+    os.environ["DS_ACCELERATOR"] = device.type
+    # DeepSpeed takes seconds to import, and only some runs need it
+    from clickprompt.training import deepspeed_engine
+
+    return deepspeed_engine

@@ -52,6 +52,22 @@ def test_as_many_parameters_as_the_built_model(prepared, backbone, stage, object
     )
 
 
+def test_a_decoder_of_7b_on_eight_gpus_adds_up():
+    """By ZeRO 3 a worker has an eighth of weights, gradients, the optimizer's copy and both moments; up to
+    1e9 elements are gathered.
+    """
+    settings = ["plm.path=meta-llama/Llama-2-7b-hf", "plm.random_init=true", "prompt.num_prompts=1"]
+    settings += ["runtime.engine=deepspeed", "runtime.zero_stage=3", "plm.gradient_checkpointing=true"]
+    plan = size_training(load_config("goodreads-roberta-large", settings), "pretrain")
+    counts, found = plan["parameters"], plan["worker_bytes"]
+    assert (plan["workers"], plan["engine"], counts["plm"]) == (8, "ZeRO-3", 6_738_415_616 - 32_000 * 4096)
+    divided = counts["total"] - counts["embeddings"]  # the tables are lazy
+    for name, share in (("weights", 4), ("gradients", 4), ("optimizer", 12)):
+        assert found[name] == pytest.approx(divided * share / 8, rel=1e-9)
+    assert found["copies"] > 4 * 10**9
+    assert found["total"] == sum(value for name, value in found.items() if name != "total")
+
+
 @pytest.mark.parametrize("family", ["bert", "gpt2", "bart"])
 def test_families(prepared, tmp_path, family):
     dataset, _ = prepared
