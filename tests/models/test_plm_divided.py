@@ -65,8 +65,8 @@ def _apart(rank, num_workers, config):
 
 
 def _rewrite(path, prefixes, lacking=" ", dtype=torch.bfloat16):
-    """Have the file hold only tensors with these prefixes and without `lacking` in their names. If their dtype
-    isn't `plm.dtype`, they can't be mapped.
+    """Have the file hold only tensors with these prefixes and without `lacking` in their names. If its
+    dtype is not `plm.dtype`, it can not be mapped.
     """
     file = os.path.join(path, "model.safetensors")
     kept = {
