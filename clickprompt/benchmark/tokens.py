@@ -32,7 +32,7 @@ from clickprompt.config import Config, PLMConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.history_text import ItemTexts, history_part
-from clickprompt.data.text.model_table import with_history
+from clickprompt.data.text.model_table import open_with_history
 from clickprompt.data.text.template import UNKNOWN, load_tokenizer, sentence
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.data.text.value_texts import ValueTexts
@@ -60,7 +60,7 @@ def measure_tokens(config: Config) -> tuple[Figures, list[str]]:
     Raises RunError if the arms' tokens differ.
     """
     config, dataset = benchmark_inputs(config)
-    table = _open(dataset, load_tokenizer(config.plm.path), config.plm)
+    table = open_with_history(dataset, load_tokenizer(config.plm.path), config.plm)
     field_ids = _field_ids(dataset, table, config.seed)
     sentences = _sentences(dataset, table, field_ids)
     core = min(os.sched_getaffinity(0))
@@ -132,7 +132,7 @@ class _Work:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.sched_setaffinity(0, {core})
         tokenizer = load_tokenizer(plm.path)
-        self._assemble = ARMS[name](_open(dataset, tokenizer, plm), tokenizer)
+        self._assemble = ARMS[name](open_with_history(dataset, tokenizer, plm), tokenizer)
         self._batches = batches
 
     def outputs(self) -> list[Tokens]:
@@ -194,10 +194,6 @@ ARMS: dict[str, Callable[[TokenTable, Any], Callable[[Any], Tokens]]] = {
     "call": _call,
 }
 """arm → (token table, tokenizer) → (batch → tokens)"""
-
-
-def _open(dataset: Dataset, tokenizer: Any, plm: PLMConfig) -> TokenTable:
-    return with_history(TokenTable.open(dataset, tokenizer), dataset, tokenizer, plm)
 
 
 def _field_ids(dataset: Dataset, table: TokenTable, seed: int) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from clickprompt.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["click_text_of", "open_model_table", "with_history"]
+__all__ = ["click_text_of", "open_model_table", "open_with_history"]
 
 
 def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig) -> TokenTable:
@@ -24,7 +24,7 @@ def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", con
     Raises DataError as TokenTable.open does, and ConfigError if histories (history_text.py) or the click
     (click_text.py) can't be written, or the click leaves no room for anything else.
     """
-    table = with_history(TokenTable.open(dataset, tokenizer), dataset, tokenizer, config)
+    table = open_with_history(dataset, tokenizer, config)
     click = click_text_of(dataset, tokenizer, config)
     if click is None:
         return table
@@ -37,13 +37,14 @@ def open_model_table(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", con
     return table
 
 
-def with_history(
-    table: TokenTable, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig
+def open_with_history(
+    dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", config: PLMConfig
 ) -> TokenTable:
-    """Return the table for texts with the row's history, or the same if the settings leave it out. Raises
-    ConfigError as `open_model_table` does.
+    """Open the dataset's token table, for texts with the row's history if the settings want it. Raises what
+    `open_model_table` does.
     """
     history = history_of(dataset, config)
+    table = TokenTable.open(dataset, tokenizer)
     if history is None:
         return table
     encoder = SegmentEncoder(dataset, tokenizer_json(tokenizer))
