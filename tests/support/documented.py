@@ -181,6 +181,7 @@ RUN_BY = {
     "pytest -m gpu": "gpu",
     "python scripts/compare_losses.py main": "tests/test_compare_losses.py",
     "python scripts/figures.py": "tests/test_figures.py",
+    "python scripts/like_rate.py runs/ml-1m-liked": "tests/test_like_rate.py",
     **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
     f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
