@@ -215,10 +215,11 @@ class PLMConfig(Frozen):
         "click's [MASK] with click_text (equal up to rounding; not with flash attention)",
     )
     lora: LoRAConfig = LoRAConfig()
-    gradient_checkpointing: bool | PositiveInt = Field(
-        default=False,
-        description="compute activations again in the backward pass: less memory, more time; a number n: "
-        "only those of each n-th layer, from the first",
+    gradient_checkpointing: int = Field(
+        default=0,
+        ge=0,
+        description="compute activations again in the backward pass, for less memory and more time: 0 or "
+        "false: none; 1 or true: those of all layers; n: those of each n-th layer, from the first",
     )
     pooling: Pooling | None = Field(
         default=None,

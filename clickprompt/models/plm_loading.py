@@ -174,7 +174,7 @@ def _prompted(
         # graph is gone after the first time
         plm.backbone.activation_checkpointing_enable(
             activation_checkpointing_kwargs={"use_reentrant": False},
-            every_n_layers=int(config.gradient_checkpointing),
+            every_n_layers=config.gradient_checkpointing,
         )
     return plm.train()  # from_pretrained leaves it in eval mode
 

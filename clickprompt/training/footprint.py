@@ -231,7 +231,7 @@ def activation_bytes(model: ClickPrompt, config: Config, rows: int, tokens: int,
     if isinstance(model, P5):  # its decoder reads and writes one token
         layers, num_targets = len(plm.backbone.get_submodule(plm.family.layers[0])), 1
     held = layers * layer
-    if every := int(config.plm.gradient_checkpointing):
+    if every := config.plm.gradient_checkpointing:
         recomputed = -(-layers // every)
         held = recomputed * rows * tokens * hidden * 4 + (layers - recomputed + 1) * layer
     restores = plm.lm_head is not None and not model.click_text
@@ -294,7 +294,7 @@ def _matrix_elements(model: ClickPrompt, config: Config) -> int:
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | PackedEmbedding)
     }
-    if model.plm is not None and (every := int(config.plm.gradient_checkpointing)):
+    if model.plm is not None and (every := config.plm.gradient_checkpointing):
         # These layers are cast again in recomputation
         embeddings |= {
             id(parameter) for layer in model.plm.layers[::every] for parameter in layer.parameters()

@@ -172,7 +172,6 @@ def test_every_table_that_a_model_reads_is_opened_with_its_settings():
     allowed = {
         "data/text/model_table.py",
         "data/text/token_table_build.py",
-        "benchmark/tokens.py",
         "benchmark/pamlm_step.py",
     }
     found = {
