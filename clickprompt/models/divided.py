@@ -26,7 +26,8 @@ def shape_of(tensor: Tensor) -> torch.Size:
 def whole(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Gather those tensors that are divided, and at the end divide them again as they are then.
 
-    Every worker must do the same with them. Other tensors are left alone.
+    Every worker must do the same with them. Other tensors are left alone. deepspeed.zero.GatheredParameters
+    would send one worker's values to all, which have the same already, and takes seconds to import.
     """
     divided: list[Any] = [tensor for tensor in tensors if hasattr(tensor, "ds_id")]
     if divided:

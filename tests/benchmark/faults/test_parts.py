@@ -18,7 +18,7 @@ from clickprompt.benchmark.faults.soak import growth
 from clickprompt.benchmark.faults.strikes import Strike, Witness
 from clickprompt.benchmark.faults.summary import summary
 from clickprompt.config import replaced as changed
-from clickprompt.data.prepared.order import Order
+from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from tests.support.tiny import tiny_config, write_both
 
@@ -47,15 +47,7 @@ def test_the_witness_in_a_commands_own_process(tmp_path):
     assert [(one["pid"], one["rank"], one["node"]) for one in seen] == [(os.getpid(), 0, "")]
     assert 0 < seen[0]["reached"] < 12
     assert len(losses(run)) == 12
-    stage = config.finetune
-    order = Order.of(
-        dataset,
-        global_batch_size=stage.global_batch_size,
-        chunk_batches=config.data.chunk_batches,
-        seed=config.seed,
-        epochs=stage.epochs,
-        max_steps=12,
-    )
+    order = check_training(config, "finetune", run, again=True).order
     [attempt] = read_attempts(str(tmp_path / "consumed"))
     assert (attempt.num_workers, attempt.nodes) == (1, [""])
     assert audit([attempt], dataset, order).clean
