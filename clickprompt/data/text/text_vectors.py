@@ -60,10 +60,19 @@ class TextVectors:
                 f"{dataset.uri}: has no text vectors by plm.path={plm} (wanted: {uri}); a finetuning with "
                 "ctr.text_embeddings=added makes them first"
             )
-        vectors = _load(uri)
-        if vectors.meta["dataset"] != dataset.fingerprint:
-            raise DataError(f"{uri}: text vectors of another dataset; delete this folder")
-        return vectors
+        meta = storage.read_json(storage.join(uri, _META))
+        facts = {
+            "fingerprint": fingerprint,
+            "dataset": dataset.fingerprint,
+            "field_sizes": dataset.field_sizes,
+        }
+        if (
+            not isinstance(meta, dict)
+            or any(meta.get(key) != value for key, value in facts.items())
+            or type(meta.get("size")) is not int
+        ):
+            raise DataError(f"{uri}: damaged, or text vectors of another dataset; delete this folder")
+        return _mapped(uri, meta)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load, (self.uri,)
@@ -129,7 +138,10 @@ def _uri(dataset: Dataset, fingerprint: str) -> str:
 
 
 def _load(uri: str) -> TextVectors:
-    meta = storage.read_json(storage.join(uri, _META))
+    return _mapped(uri, storage.read_json(storage.join(uri, _META)))
+
+
+def _mapped(uri: str, meta: dict[str, Any]) -> TextVectors:
     path = storage.join(mapped_folder(uri, meta, "text-vectors"), _FILE)
     try:
         vectors = np.memmap(path, dtype=_DTYPE, mode="r").reshape(sum(meta["field_sizes"]), meta["size"])

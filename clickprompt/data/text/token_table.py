@@ -17,9 +17,15 @@ from clickprompt.data.text.click_text import ClickText
 from clickprompt.data.text.history_text import HistoryText, ItemTokens
 from clickprompt.data.text.segment_places import between, kept_segments, places
 from clickprompt.data.text.segments import Encoded
-from clickprompt.data.text.template import tokenizer_fingerprint
-from clickprompt.data.text.token_table_files import META, map_arrays, table_uri
-from clickprompt.errors import DataError, MissingTokensError
+from clickprompt.data.text.token_table_files import (
+    META,
+    check_arrays,
+    check_meta,
+    map_arrays,
+    missing_table,
+    table_facts,
+    table_uri,
+)
 from clickprompt.io import storage
 
 if TYPE_CHECKING:
@@ -100,38 +106,15 @@ class TokenTable:
         DataError for one that isn't the dataset's.
         """
         uri = table_uri(dataset, tokenizer)
-        wanted = tokenizer_fingerprint(tokenizer, dataset.template)
         words = ["clickprompt", "tokenize", dataset.uri, "--plm", tokenizer.name_or_path or "PLM"]
         remedy = f"run {shlex.join(words)} first"
         if not storage.exists(storage.join(uri, META)):
-            tables = storage.join(dataset.uri, "tokens")
-            present = [
-                name
-                for name in storage.list_names(tables)
-                if storage.exists(storage.join(tables, name, META))
-            ]
-            if any(name.split("-v")[0] == wanted for name in present):
-                raise MissingTokensError(
-                    f"{dataset.uri}: {remedy}; version {dataset.version} has no token table yet, an earlier "
-                    "one has"
-                )
-            described = ", ".join(
-                f"{storage.read_json(storage.join(tables, n, META))['tokenizer']} {n}" for n in present
-            )
-            has = (
-                f"has only token tables of other tokenizers or an older clickprompt: {described}"
-                if present
-                else "has no token table yet"
-            )
-            raise MissingTokensError(
-                f"{dataset.uri}: {remedy}; the dataset {has} (wanted: {type(tokenizer).__name__} {wanted})"
-            )
-        table = _load(uri)
-        if table.meta["fingerprint"] != wanted or table.meta["dataset"] != dataset.fingerprint:
-            raise DataError(
-                f"{uri}: delete this folder and {remedy}; its token table is of another tokenizer or dataset"
-            )
-        return table
+            raise missing_table(dataset, tokenizer, remedy)
+        meta = storage.read_json(storage.join(uri, META))
+        check_meta(uri, meta, table_facts(dataset, tokenizer), remedy)
+        arrays = map_arrays(uri, meta)
+        check_arrays(uri, meta, arrays, remedy)
+        return cls(uri, meta, **arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load, (self.uri, self.click, self.width_multiple, self.history)

@@ -3,7 +3,6 @@ the table's files as they come, and only a few numbers per value stay in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +10,8 @@ import numpy as np
 from clickprompt.config import multi_columns
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.segments import Encoded, SegmentEncoder, find_encoder
-from clickprompt.data.text.template import special_ids, surrounding, tokenizer_fingerprint
 from clickprompt.data.text.token_table import TokenTable
-from clickprompt.data.text.token_table_files import ARRAYS, META, array_file, table_uri
+from clickprompt.data.text.token_table_files import ARRAYS, META, array_file, table_facts, table_uri
 from clickprompt.io import storage
 from clickprompt.io.folders import new_folder
 from clickprompt.io.progress import Task
@@ -42,24 +40,12 @@ def build_token_table(
     uri = table_uri(dataset, tokenizer)
     if storage.exists(storage.join(uri, META)):
         return TokenTable.open(dataset, tokenizer)
-    prefix, suffix = surrounding(tokenizer)
     encoder = find_encoder(dataset, tokenizer)
     with new_folder(uri) as target:
         longest = _write_arrays(target, dataset, encoder, encode_all)
-        meta = {
-            "fingerprint": tokenizer_fingerprint(tokenizer, dataset.template),
-            "dataset": dataset.fingerprint,
-            "tokenizer": type(tokenizer).__name__,
-            "template": dataset.template,
-            "field_sizes": dataset.field_sizes,
-            "prefix": prefix,
-            "suffix": suffix,
-            "special_ids": special_ids(tokenizer),
-            "all_special_ids": sorted(tokenizer.all_special_ids),
-            "vocab_size": len(tokenizer),
-            "max_length": len(prefix) + len(suffix) + longest,
-            **({"multi": [asdict(one) for one in dataset.multi]} if dataset.multi else {}),
-        }
+        facts = table_facts(dataset, tokenizer)
+        around = len(facts["prefix"]) + len(facts["suffix"])
+        meta = {**facts, "max_length": around + longest}
         storage.write_json(storage.join(target, META), meta)
     return TokenTable.open(dataset, tokenizer)
 

@@ -490,13 +490,54 @@ def test_table_of_an_older_format_is_not_found(dataset, monkeypatch):
     assert len(os.listdir(os.path.join(dataset.uri, "tokens"))) == 2
 
 
-@pytest.mark.parametrize("key", ["fingerprint", "dataset"])
-def test_table_that_lies_about_itself_is_refused(dataset, key):
+META_KEYS = ["fingerprint", "dataset", "template", "field_sizes", "prefix", "suffix", "special_ids"]
+META_KEYS += ["all_special_ids", "vocab_size", "max_length", "multi"]
+
+
+@pytest.mark.parametrize("key", META_KEYS)
+@pytest.mark.parametrize("said", ["0" * 16, [10**12], None])
+def test_table_that_lies_about_itself_is_refused(dataset, key, said):
     table = build_token_table(dataset, wordpiece())
-    path = os.path.join(table.uri, "meta.json")
-    with open(path, "w") as stream:
-        json.dump(table.meta | {key: "0" * 16}, stream)
-    with pytest.raises(DataError, match="of another tokenizer or dataset"):
+    with open(os.path.join(table.uri, "meta.json"), "w") as stream:
+        json.dump(table.meta | {key: said}, stream)
+    if key == "multi" and said is None:
+        TokenTable.open(dataset, wordpiece())
+        return
+    with pytest.raises(DataError, match="damaged, or of another tokenizer or dataset"):
+        TokenTable.open(dataset, wordpiece())
+
+
+@pytest.mark.parametrize("content", ["7", "[]", "{}", "null"])
+def test_meta_that_is_something_else_is_refused(dataset, content):
+    table = build_token_table(dataset, wordpiece())
+    with open(os.path.join(table.uri, "meta.json"), "w") as stream:
+        stream.write(content)
+    with pytest.raises(DataError, match="damaged"):
+        TokenTable.open(dataset, wordpiece())
+    with pytest.raises(DataError, match="other tokenizers"):
+        TokenTable.open(dataset, byte_level_bpe())
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "number"),
+    [
+        ("tokens", 3, 10**6),
+        ("tokens", -1, -1),
+        ("offsets", 0, 2),
+        ("offsets", 2, 10**12),
+        ("offsets", 2, -5),
+        ("value_spans", 5, 1000),
+        ("value_spans", 4, -1),
+    ],
+)
+def test_numbers_that_lead_elsewhere_are_refused(dataset, name, index, number):
+    table = build_token_table(dataset, wordpiece())
+    array = np.array(getattr(table, name)).reshape(-1)
+    array[index] = number
+    path = os.path.join(table.uri, f"{name}.bin")
+    os.remove(path)  # not in place: the table is mapped from the file
+    array.tofile(path)
+    with pytest.raises(DataError, match="damaged"):
         TokenTable.open(dataset, wordpiece())
 
 

@@ -12,6 +12,7 @@ from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.text.text_vectors import TextVectors, write_text_vectors
 from clickprompt.errors import ConfigError, DataError, MissingTextVectorsError
+from clickprompt.io import storage
 from clickprompt.models.text_projection import text_size_of
 from clickprompt.runtime.prepare.embed import embed_values, open_text_vectors, vectors_fingerprint
 from clickprompt.runtime.prepare.value_embedder import ValueEmbedder
@@ -113,6 +114,16 @@ def test_missing_and_damaged_ones(dataset, plm):
         stream.write(b"abc")
     with pytest.raises(DataError, match=r"vectors.bin: missing or damaged; delete"):
         open_text_vectors(dataset, config)
+
+
+def test_a_meta_of_something_else_is_refused(dataset, plm):
+    config = config_of(dataset, plm)
+    vectors = embed_values(dataset, config, SIZE)
+    wrong = [vectors.meta | {key: None} for key in ("fingerprint", "dataset", "field_sizes", "size")]
+    for said in (7, {}, *wrong):
+        storage.write_json(f"{vectors.uri}/meta.json", said)
+        with pytest.raises(DataError, match="damaged, or text vectors of another dataset; delete"):
+            open_text_vectors(dataset, config)
 
 
 def test_an_interrupted_writing_leaves_nothing(dataset):
