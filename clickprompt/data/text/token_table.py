@@ -114,7 +114,7 @@ class TokenTable:
         check_meta(uri, meta, table_facts(dataset, tokenizer), remedy)
         arrays = map_arrays(uri, meta)
         check_arrays(uri, meta, arrays, remedy)
-        return cls(uri, meta, **arrays)
+        return cls(uri, meta, arrays["tokens"], arrays["offsets"], arrays["value_spans"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load, (self.uri, self.click, self.width_multiple, self.history)
