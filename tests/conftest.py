@@ -26,6 +26,16 @@ settings.register_profile("search", deadline=None)
 settings.load_profile("search" if os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES") else "gate")
 
 NOT_UNIT = {"ray", "chaos", "gpu", "browser"}
+MAY_NOT_BE_UNIT = re.compile(rf"\bray_session\b|\bmark\.({'|'.join(NOT_UNIT)})\b")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Whoever asks for no unit test needn't import the files that have no other: importing all takes as long
+    as some twenty tests.
+    """
+    if config.option.markexpr.startswith("not unit") and collection_path.match("test_*.py"):
+        return None if MAY_NOT_BE_UNIT.search(collection_path.read_text()) else True
+    return None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,6 +68,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker("ray")
         if not NOT_UNIT & {mark.name for mark in item.iter_markers()}:
             item.add_marker("unit")
+        elif not MAY_NOT_BE_UNIT.search(item.path.read_text()):
+            raise pytest.UsageError(
+                f"{item.nodeid}: say in its file itself what it needs, or no half runs it"
+            )
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,7 @@ def comparable(result):
     }
 
 
+@pytest.mark.slow  # the gate has tests/runtime/train/test_validation.py's, of actors started alike
 @pytest.mark.chaos
 def test_a_killed_actor_changes_nothing(ray_session, finetuned):
     [expected] = evaluate([finetuned], "test", config=ALONE)

@@ -61,7 +61,8 @@ def test_a_killed_command_continues(tmp_path):
         stream.truncate(1000)
     assert newest_complete(os.path.join(killed, "checkpoints")) == newest
 
-    process = start("pretrain", "--config", config, "--run", killed)
+    # On Ray: test_train.py, where a worker of a running command is killed
+    process = start("pretrain", "--config", config, "--run", killed, "--set", "runtime.use_ray=never")
     assert process.wait(timeout=300) == 0, process.stderr.read()
     assert len(losses(killed)) == STEPS
     plain = losses_of(replaced(settings, {"pretrain.micro_batch_size": 24}), steps=STEPS)

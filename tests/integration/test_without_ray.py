@@ -110,7 +110,8 @@ def write_toys(folder):
     return folder
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 5])
 def test_data(ray_session, capfd, ours, tmp_path, places, seed):
     frame, schema = random_log(seed)
     schema |= {"k_core": 0}
