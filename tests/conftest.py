@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("unit")
         elif not MAY_NOT_BE_UNIT.search(item.path.read_text()):
             raise pytest.UsageError(
-                f"{item.nodeid}: say in its file itself what it needs, or no half runs it"
+                f"{item.nodeid}: name its mark or fixture in its file, or no half runs it"
             )
 
 
