@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.export.format import write_export
 from clickprompt.models.build import build_model
@@ -17,7 +18,7 @@ def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.
     """
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm, **settings)
-    model = build_model(config, dataset.field_sizes, objective=objective, labels=dataset.labels).eval()
+    model = build_model(config, layout_of(dataset), objective=objective).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
