@@ -24,7 +24,7 @@ labels: {like: {column: liked}, purchase: {column: paid, positive_from: 1}}
 weight: weight"""
 
 
-def write_log(folder: str, rows: int = 600, files: int = 3) -> str:
+def write_log(folder: str, rows: int = 600, files: int = 3, more: str = MORE) -> str:
     """Some CSV files, the items' vectors and the schema beside them, which is returned."""
     rng = np.random.default_rng(0)
     lines = []
@@ -37,11 +37,11 @@ def write_log(folder: str, rows: int = 600, files: int = 3) -> str:
         cells += [1_000_000_000 + row, click, liked, paid, round(2 * rng.random(), 4)]
         lines.append(",".join(map(str, cells)))
     header = "user,item,genres,title,price,time,click,liked,paid,weight"
-    schema = write_csv_log(folder, header, lines, FIELDS, files=files, more=MORE)
+    schema = write_csv_log(folder, header, lines, FIELDS, files=files, more=more)
     write_images(folder)
     return schema
 
 
-def write_every_kind(folder: str) -> tuple[Dataset, str]:
+def write_every_kind(folder: str, more: str = MORE) -> tuple[Dataset, str]:
     """The prepared log with the token table of a tiny PLM, and that PLM's folder."""
-    return prepare_with_tokens(folder, write_log(os.path.join(folder, "log")))
+    return prepare_with_tokens(folder, write_log(os.path.join(folder, "log"), more=more))

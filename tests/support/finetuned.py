@@ -1,6 +1,7 @@
 """The folder that a finetuning leaves, without training."""
 
 import os
+from dataclasses import replace
 
 import torch
 
@@ -18,7 +19,8 @@ def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.
     """
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm, **settings)
-    model = build_model(config, layout_of(dataset), objective=objective).eval()
+    layout = replace(layout_of(dataset), vectors=dict)  # an export has them in its table
+    model = build_model(config, layout, objective=objective).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
