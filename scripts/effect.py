@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from clickprompt.config import Config, FinetuneConfig, load_config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.evaluation.metrics import auc, log_loss
@@ -194,7 +195,7 @@ def begin(
     """Check a stage as the product does, and build what its one worker has."""
     training = check_training(config, stage_name, again=True)
     seeded = replaced(config, {"seed": config.seed + weights})
-    model = build_model(seeded, training.dataset.field_sizes, objective=training.objective)
+    model = build_model(seeded, training.layout, objective=training.objective)
     if pretrained is not None:
         start = start_weights(pretrained, tables_of(model), training.dataset, None, training.stage)
         load_matching(model, start)
@@ -276,7 +277,7 @@ def finetune(
         replaced(config, {"finetune.init": None}), "finetune", place, weights, pretrained
     )
     assert isinstance(training.stage, FinetuneConfig)
-    model = build_model(config, training.dataset.field_sizes, objective=training.objective).to(place.device)
+    model = build_model(config, training.layout, objective=training.objective).to(place.device)
     with tempfile.TemporaryDirectory() as folder:
         context = Context()
         validation = InProcess(engine, model, collator, training, folder)
@@ -332,7 +333,7 @@ def score(
     device = next(model.parameters()).device
     model.eval()
     columns, labels, logits = columns_of(dataset.read_split(split)), [], []
-    plain = Collator(collator.columns, collator.token_table, max_length=collator.max_length)
+    plain = Collator(layout_of(dataset), collator.token_table, max_length=collator.max_length)
     for start in range(0, len(columns["label"]), 4096):
         batch = plain({name: values[start : start + 4096] for name, values in columns.items()})
         labels.append(batch.labels.numpy())

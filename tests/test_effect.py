@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from clickprompt.config import EvaluateConfig, load_config
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.evaluation.figures import check_fields
 from clickprompt.evaluation.metrics import auc
 from tests.support.page_numbers import numbers, numbers_of
@@ -226,7 +227,7 @@ def test_what_is_scored_is_the_mean_of_so_many_validations(place, tmp_path, numb
     config = effect.replaced(config, {"finetune.average_validations": number})
     here = effect.Place(str(tmp_path), torch.device("cpu"), None)
     training, engine, collator = effect.begin(config, "finetune", here)
-    model = effect.build_model(config, dataset.field_sizes, objective=training.objective)
+    model = effect.build_model(config, layout_of(dataset), objective=training.objective)
     validation = effect.InProcess(engine, model, collator, training, str(tmp_path))
     weights = []
     for step in (2, 4, 6):

@@ -21,6 +21,7 @@ from clickprompt.config import Config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -54,7 +55,7 @@ class BareLoop:
         stage = self.config.pretrain
         runtime = self.config.runtime
         device = torch.device("cuda" if runtime.gpus_per_worker else "cpu")
-        model = build_model(self.config, self.dataset.field_sizes, objective="pretrain").to(device)
+        model = build_model(self.config, layout_of(self.dataset), objective="pretrain").to(device)
         objective = PretrainLoss(model).train()
         optimizer = build_optimizer(model, stage)
         replica: Any = at_precision(objective, runtime.precision, device)
@@ -74,7 +75,7 @@ class BareLoop:
                 )
             )
             set_learning_rates(optimizer, step, self.order.total_steps, stage)
-            loss = torch.zeros((), device=device)
+            loss = torch.zeros(1, device=device)
             for index, batch in enumerate(batch.to(device) for batch in micro_batches):
                 waits = self.num_workers > 1 and index < len(micro_batches) - 1
                 with replica.no_sync() if waits else contextlib.nullcontext():
@@ -94,7 +95,7 @@ class BareLoop:
         config, stage = self.config, self.config.pretrain
         table = open_model_table(self.dataset, load_tokenizer(config.plm.path), config.plm)
         collator = Collator(
-            self.dataset.columns,
+            layout_of(self.dataset),
             table,
             config.masking,
             max_length=config.plm.max_length,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickprompt.config import Config
+from clickprompt.config import Config, Layout
 from clickprompt.data.batch import Batch
 from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss
@@ -38,6 +38,10 @@ class Shape:
     ours: dict[str, str]
     repeats: int
     steps: int  # per repeat
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.plain([f"f_{number}" for number in range(len(self.field_sizes))], self.field_sizes)
 
 
 def made_up_batches(shape: Shape, number: int) -> list[Batch]:
@@ -87,7 +91,7 @@ class OurSteps(Steps):
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         super().__init__(config, shape, steps_per_turn)
         self._stage = config.finetune
-        self._objective = ClickLoss(build_model(config, shape.field_sizes, objective="without_plm").train())
+        self._objective = ClickLoss(build_model(config, shape.layout, objective="without_plm").train())
         self._engine = TorchEngine(
             self._objective, self._stage, device=torch.device("cpu"), total_steps=_STEPS
         )
@@ -107,7 +111,7 @@ class BareSteps(Steps):
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         super().__init__(config, shape, steps_per_turn)
         self._max_grad_norm = config.finetune.max_grad_norm
-        self._model: Any = build_model(config, shape.field_sizes, objective="without_plm").train()
+        self._model: Any = build_model(config, shape.layout, objective="without_plm").train()
         self._model.ctr.embedding = _OneEmbedding(self._model.ctr.embedding.weight, shape.field_sizes)
         self._optimizer = torch.optim.AdamW(self._model.parameters())
 

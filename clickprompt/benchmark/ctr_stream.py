@@ -18,15 +18,15 @@ from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.turns import Loop, loops_in_turn
 from clickprompt.config import Config, replaced
 from clickprompt.data.batch import Batch
-from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.order import read_local_batches
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.build import build_model
-from clickprompt.objectives import ClickLoss
+from clickprompt.objectives import build_objective
 from clickprompt.runtime.cluster.connect import connect
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.training_run import TrainingRun
+from clickprompt.runtime.train.worker import build_collator
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.optimizers import set_learning_rates
 
@@ -105,9 +105,10 @@ class _StepsAlone:
     def __call__(self, rank: int, pace: Callable[[Iterable[Any], int], Iterator[Any]]) -> None:
         torch.set_flush_denormal(True)
         training, stage = self.training, self.training.config.finetune
-        objective = ClickLoss(
-            build_model(training.config, training.dataset.field_sizes, objective="without_plm").train()
+        model = build_model(
+            training.config, training.layout, objective="without_plm", text_size=training.text_size
         )
+        objective = build_objective(model, stage).train()
         total_steps = training.order.total_steps
         engine = TorchEngine(objective, stage, device=torch.device("cpu"), total_steps=total_steps)
         for step, batch in pace(self._recorded(), rank):
@@ -118,13 +119,7 @@ class _StepsAlone:
 
     def _recorded(self) -> list[tuple[int, Batch]]:
         training, stage = self.training, self.training.config.finetune
-        collator = Collator(
-            training.dataset.columns,
-            None,
-            None,
-            seed=training.config.seed,
-            id_dropout=training.config.data.id_dropout,
-        )
+        collator = build_collator(training, None)
         batches = read_local_batches(training.dataset, training.order)
         return [
             (step, batch)

@@ -20,7 +20,7 @@ class FuxiCTRSteps(Steps):
 
     def __init__(self, config: Config, shape: Shape, steps_per_turn: int) -> None:
         super().__init__(config, shape, steps_per_turn)
-        self._model = _model(config, shape.field_sizes)
+        self._model = _model(config, shape)
         names = [f"field_{index}" for index in range(len(shape.field_sizes))]
         columns = [
             dict(zip(names, batch.field_ids.T.contiguous(), strict=True)) | {"label": batch.labels}
@@ -32,7 +32,7 @@ class FuxiCTRSteps(Steps):
         return self._model.train_step(self._columns[id(batch)]).detach() * len(batch)
 
 
-def _model(config: Config, field_sizes: tuple[int, ...]) -> Any:
+def _model(config: Config, shape: Shape) -> Any:
     from fuxictr.features import FeatureMap  # pyright: ignore[reportMissingImports]
     from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block  # pyright: ignore[reportMissingImports]
     from fuxictr.pytorch.models import BaseModel  # pyright: ignore[reportMissingImports]
@@ -44,12 +44,12 @@ def _model(config: Config, field_sizes: tuple[int, ...]) -> Any:
             fields.features.update(
                 {
                     f"field_{i}": {"type": "categorical", "vocab_size": size}
-                    for i, size in enumerate(field_sizes)
+                    for i, size in enumerate(shape.field_sizes)
                 }
             )
             super().__init__(fields, verbose=0, model_root=".", metrics=[])
             ctr = config.ctr
-            width = ctr.embedding_dim * len(field_sizes)
+            width = ctr.embedding_dim * len(shape.field_sizes)
             self.embedding = FeatureEmbedding(fields, ctr.embedding_dim)
             self.cross = CrossNetV2(width, ctr.num_layers)
             self.deep = MLP_Block(width, list(ctr.deep_dims), "ReLU", dropout_rates=ctr.dropout)
@@ -62,7 +62,7 @@ def _model(config: Config, field_sizes: tuple[int, ...]) -> Any:
             return {"y_pred": self.output_activation(logits)}
 
     model = Model().train()
-    _copy_weights(build_model(config, field_sizes, objective="without_plm"), model, field_sizes)
+    _copy_weights(build_model(config, shape.layout, objective="without_plm"), model, shape.field_sizes)
     model.compile("adam", "binary_crossentropy", config.finetune.lr.ctr)
     return model
 

@@ -26,6 +26,7 @@ from clickprompt.benchmark.measure import Figures, figure
 from clickprompt.benchmark.pamlm_step import SHAPES, Setting, Shape, build_objective, check_vocabulary
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -152,7 +153,7 @@ def _make_step(setting: Setting, order: Order, start_step: int) -> Any:
     torch.set_flush_denormal(True)
     table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
     collator = Collator(
-        dataset.columns,
+        layout_of(dataset),
         table,
         config.masking,
         max_length=config.plm.max_length,

@@ -22,6 +22,7 @@ from clickprompt.config import Config, Precision, StageConfig, replaced
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -160,7 +161,7 @@ def build_objective(setting: Setting, arm_name: str, pad_id: int) -> PretrainLos
     """Build the arm's objective; its weights depend only on the setting."""
     plm_config = setting.shape.plm_config(pad_id)
     model = build_model(
-        setting.config, setting.dataset.field_sizes, objective="pretrain", plm_config=plm_config
+        setting.config, layout_of(setting.dataset), objective="pretrain", plm_config=plm_config
     )
     return ARMS[arm_name][0](model).train()
 
@@ -194,7 +195,7 @@ class Steps:
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         self._stage = config.pretrain
         self._collator = Collator(
-            dataset.columns, table, config.masking, seed=config.seed, max_length=config.plm.max_length
+            layout_of(dataset), table, config.masking, seed=config.seed, max_length=config.plm.max_length
         )
         self._micro_batches = ARMS[arm_name][1]
         self._objective = build_objective(setting, arm_name, table.pad_id)
@@ -210,12 +211,12 @@ class Steps:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Return the next global batch's loss per target, without dropout."""
+        """Return the sum of the next global batch's losses, each per target, without dropout."""
         micro_batches = self._collate()
         self._objective.eval()
-        total = sum(self._objective(batch).item() for batch in micro_batches)
+        sums = torch.stack([self._objective(batch) for batch in micro_batches]).sum(0).tolist()
         self._objective.train()
-        return total / self._targets(micro_batches)
+        return sum(one / targets for one, targets in zip(sums, self._targets(micro_batches), strict=True))
 
     def step(self) -> None:
         """Run one step on the next global batch."""
@@ -240,7 +241,7 @@ class Steps:
         micro_batches = [batch.to(self._engine.device) for batch in micro_batches]
         self._engine.begin(micro_batches, self._number)
         for index, batch in enumerate(micro_batches):
-            self._engine.accumulate(batch, [targets], last=index == len(micro_batches) - 1)
+            self._engine.accumulate(batch, targets, last=index == len(micro_batches) - 1)
             yield index
         self._engine.step()
         self._number += 1
@@ -258,7 +259,7 @@ class Steps:
         batch, plm = self._collate()[0], self._engine.model.plm
         assert plm is not None
         assert batch.input_ids is not None
-        positions, targets = batch.input_ids.numel(), int(self._targets([batch]))
+        positions, targets = batch.input_ids.numel(), int(self._targets([batch])[0])
         hidden, inner = plm.hidden_size, plm.config.intermediate_size
         return best_gemm_rate(
             [
@@ -275,8 +276,9 @@ class Steps:
     def _collate(self) -> list[Batch]:
         return self._micro_batches(self._collator, next(self._batches), self._stage.micro_batch_size)
 
-    def _targets(self, micro_batches: list[Batch]) -> float:
-        return float(sum(self._objective.count_targets(batch).item() for batch in micro_batches))
+    def _targets(self, micro_batches: list[Batch]) -> list[float]:
+        counts = [self._objective.count_targets(batch).double() for batch in micro_batches]
+        return torch.stack(counts).sum(0).tolist()
 
 
 def _sized(config: Config, shape: Shape) -> Config:

@@ -24,13 +24,14 @@ from clickprompt.benchmark.pamlm_step import Steps, endless_batches, interleaved
 from clickprompt.config import Config, ObjectiveName, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.sources.fetch import fetch
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import TEMPLATES, load_tokenizer
 from clickprompt.io import storage
 from clickprompt.io.progress import say
 from clickprompt.models.build import build_model
-from clickprompt.objectives import OBJECTIVES
+from clickprompt.objectives import build_objective
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize
 from clickprompt.training.engine import TorchEngine
@@ -148,15 +149,15 @@ class OptionSteps(Steps):
         table = open_model_table(dataset, load_tokenizer(config.plm.path), config.plm)
         self._stage = config.stage(objective)
         self._collator = Collator(
-            dataset.columns,
+            layout_of(dataset),
             table,
             config.masking if objective == "pretrain" else None,
             seed=config.seed,
             max_length=config.plm.max_length,
         )
         self._micro_batches = Collator.micro_batches
-        model = build_model(config, dataset.field_sizes, objective=objective)
-        self._objective = OBJECTIVES[objective](model).train()
+        model = build_model(config, layout_of(dataset), objective=objective)
+        self._objective = build_objective(model, self._stage).train()
         self._engine = TorchEngine(self._objective, self._stage, device=torch.device("cpu"))
         self._running = None
         self._batches = endless_batches(config, dataset, self._stage)

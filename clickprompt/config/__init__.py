@@ -13,6 +13,7 @@ from clickprompt.config.base import (
 from clickprompt.config.baselines import CTRBertConfig, CTRLConfig, P5Config
 from clickprompt.config.history import EVENT_SIZES, MOST_HISTORY, EventWord, History, history_columns
 from clickprompt.config.labels import check_labels
+from clickprompt.config.layout import Layout
 from clickprompt.config.load import (
     check_key,
     dump_config,
@@ -65,6 +66,7 @@ __all__ = [
     "History",
     "IdObjective",
     "LMKind",
+    "Layout",
     "LearningRates",
     "LoRAConfig",
     "MaskingConfig",

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from clickprompt.config import (
+    Layout,
     LMKind,
     MaskingConfig,
-    Multi,
     history_columns,
     label_columns,
     multi_columns,
@@ -38,8 +38,8 @@ _NEEDS_MASK_TOKEN = {"masked": "PA-MLM", "denoising": "denoising"}
 
 
 class Collator:
-    """Turn columns `row_id`, `label`, one per field, and optionally `weight` (0 for padding, missing = 1) and
-    `importance` into batches.
+    """Turn columns `row_id`, `label`, those of the layout, and optionally `weight` (0 for padding, missing =
+    1) and `importance` into batches.
 
     With a token table, batches carry text. With `masking`, they also carry what the PLM reads in pretraining
     and its targets, which depend on `lm`:
@@ -64,7 +64,7 @@ class Collator:
 
     def __init__(
         self,
-        columns: Sequence[str],
+        layout: Layout,
         token_table: TokenTable | None = None,
         masking: MaskingConfig | None = None,
         *,
@@ -77,15 +77,9 @@ class Collator:
         item_fields: np.ndarray | None = None,
         group: str | None = None,
         text_vectors: TextVectors | None = None,
-        multi: Sequence[Multi] = (),
-        history: Sequence[str] = (),
-        numbers: Sequence[int] = (),
-        labels: Sequence[str] = (),
     ) -> None:
-        """item_fields: [F] bool, the fields of the item's text (data/text/item_fields.py); the others are
-        then the user's. None: a row is one text. multi: the fields with several values (config/multi.py);
-        history: the columns of one (config/history.py); numbers: the fields that have them
-        (config/numbers.py); labels: names of further ones that batches are to have (config/tasks.py).
+        """layout: all kinds of columns that batches are to have. item_fields: [F] bool, the fields of the
+        item's text (data/text/item_fields.py); the others are then the user's. None: a row is one text.
 
         Raises ConfigError if masking is asked for and can't be done."""
         if masking and token_table is None:
@@ -96,7 +90,7 @@ class Collator:
                 f"{token_table.meta['tokenizer']} has no mask token, which {needed_by} needs; use a "
                 "masked language model"
             )
-        self.columns = tuple(columns)
+        self.columns = layout.columns
         self.token_table = token_table
         self.masking = masking
         self.lm: LMKind = lm
@@ -108,12 +102,12 @@ class Collator:
         self.item_fields = item_fields
         self.group = group
         self.text_vectors = text_vectors
-        further = multi_columns(multi)
+        further = multi_columns(layout.multi)
         self._further, self._further_fields = list(further), [*further.values()]
-        self.history = tuple(history)
+        self.history = layout.history_columns
         self._in_text = history_columns(token_table.num_items if token_table else 0)
-        self._numbers, self._number_fields = number_columns(numbers), [*numbers]
-        self._labels = label_columns(labels)
+        self._numbers, self._number_fields = number_columns(layout.numbers), [*layout.numbers]
+        self._labels = label_columns(layout.labels)
         by_dataset = masking is not None and masking.vocabulary == "dataset"
         self._vocabulary = token_table.vocabulary if token_table and by_dataset else None
 

@@ -32,12 +32,13 @@ from clickprompt.config import (
     Config,
     EventWord,
     History,
+    Layout,
     Multi,
     ObjectiveName,
     replaced,
     stored_config,
 )
-from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.dataset import Dataset, field_columns
 from clickprompt.data.text.template import is_pattern
 from clickprompt.errors import DataError, InputError
 from clickprompt.export.claims import check_claims
@@ -102,6 +103,20 @@ class ExportInfo:
     template: str | None = None  # the pattern of the texts it was trained on, if they had one
     labels: list[str] | None = None  # those of its dataset besides the click, learned as ctr.tasks says
     valid_labels: dict[str, dict[str, float | None]] | None = None  # as valid_auc, of each that is learned
+
+    @property
+    def layout(self) -> Layout:
+        """Return the kinds of columns that the model reads. Given vectors are in its tables already."""
+        return Layout(
+            columns=tuple(field_columns(self.field_names)),
+            field_sizes=tuple(self.field_sizes),
+            multi=Multi.all_of(self.multi),
+            history=History.of(self.history),
+            numbers=tuple(self.numbers or ()),
+            labels=tuple(self.labels or ()),
+            vectors=dict,
+            keep_negatives=self.keep_negatives,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what `export.json` holds: without what only some exports have."""
@@ -312,15 +327,10 @@ def load_export(uri: str, changes: Mapping[str, Any] | None = None) -> tuple[Cli
     def build(config: Config, table_rows: slice) -> ClickPrompt:
         return build_model(
             config,
-            info.field_sizes,
+            info.layout,
             objective=info.objective,
             plm_config=info.plm,
             table_rows=table_rows,
-            history=History.of(info.history),
-            multi=Multi.all_of(info.multi),
-            numbers=info.numbers or (),
-            keep_negatives=info.keep_negatives,
-            labels=info.labels or (),
         )
 
     said = {name: getattr(info, name) for name in ("field_sizes", "plm", "history", "multi")}

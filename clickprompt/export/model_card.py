@@ -74,7 +74,7 @@ def model_card(info: dict[str, Any], dataset: Dataset, evaluations: Mapping[str,
     sections = [
         f"# {name} on {_log_name(dataset)}",
         "Made by clickprompt from what it knows of the training. What isn't known is left out.",
-        *_section("Model", _model(info, config)),
+        *_section("Model", _model(info, config, dataset)),
         *_section("Data", _data(dataset)),
         *_section("Metrics", _metrics(info, dataset, evaluations)),
         *_section("How to use it", _use(info, dataset)),
@@ -99,7 +99,7 @@ def _backbone(config: Config) -> str | None:
     return config.ctr.backbone if config.baseline in ("none", "ctrl") else None
 
 
-def _model(info: dict[str, Any], config: Config) -> list[str]:
+def _model(info: dict[str, Any], config: Config, dataset: Dataset) -> list[str]:
     lines = [f"- Stage: {_STAGES[info['objective']]}; {info['step']:,} steps, seed {config.seed}"]
     if config.baseline != "none":
         lines.append(f"- Baseline: `{config.baseline}`")
@@ -118,11 +118,18 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
         if info.get("numbers") and config.ctr.numeric != "buckets":
             learned = ", ".join(info["field_names"][field] for field in info["numbers"])
             lines.append(f"- Fields whose numbers it embeds (`{config.ctr.numeric}`): {learned}")
+        if dataset.vectors and config.ctr.vectors != "none":
+            given = ", ".join(
+                f"{info['field_names'][one['field']]} ({one['size']} numbers)" for one in dataset.vectors
+            )
+            lines.append(f"- Fields whose values have given vectors, of another model: {given}")
     if info["plm"]:
         path = (config.plm.path or "").rstrip("/")
         name = f" `{os.path.basename(path)}`," if path else ""
         drawn = ", weights drawn at random" if config.plm.random_init else ""
         lines.append(f"- Language model:{name} family `{info['plm']['model_type']}`{drawn}")
+        if described := _described(dataset):
+            lines.append(f"- Fields that it reads by descriptions of their values: {', '.join(described)}")
         prompts = config.prompt
         if config.baseline == "none" and prompts.num_prompts and _prompted(info, config):
             lines.append(f"- Soft prompts: {prompts.num_prompts} ({prompts.prompt_depth})")
@@ -148,6 +155,12 @@ def _model(info: dict[str, Any], config: Config) -> list[str]:
             weighed = ", ".join(f"`{name}` {weight:g}" for name, weight in weights.items())
             lines.append(f"- Tasks (`{config.ctr.tasks}`) and the weights of their losses: {weighed}")
     return ["\n".join(lines)]
+
+
+def _described(dataset: Dataset) -> list[str]:
+    """Return the fields whose values have descriptions in the text."""
+    rules = (dataset.manifest.get("transform") or {}).get("fields") or ()
+    return [rule["schema"]["name"] for rule in rules if rule["schema"].get("text")]
 
 
 def _tasks(info: dict[str, Any], config: Config) -> tuple[str, ...]:

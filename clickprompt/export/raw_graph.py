@@ -9,10 +9,11 @@ The graph uses opsets 20 and ai.onnx.ml 4. It has an input for each column of th
 
 Categories are dictionaries (LabelEncoder). The buckets of a numeric field, whatever its rule, are intervals
 of float64: their ends are found by the transform itself and are exact, and a row's interval by binary search.
-A joined table becomes a dictionary of its keys. A value that the transform refuses (an infinite number, a
+A joined table becomes a dictionary of its keys. Learned numbers are standardised in float64, as everywhere. A
+value that the transform refuses (an infinite number, a
 code that `values` lacks) is unknown here.
 
-Shape legend: B rows, L values of a list, V values that have an id.
+Shape legend: B rows, L values of a list, M of them that a field keeps, V values that have an id.
 """
 
 # pyarrow.compute makes its functions when it is imported
@@ -26,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickprompt.data.transform.multi import apart, in_places
 from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform
 from clickprompt.data.transform.spelling import texts
 from clickprompt.errors import DataError
@@ -33,7 +35,8 @@ from clickprompt.errors import DataError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-from clickprompt.export.intervals import Intervals, intervals_of
+from clickprompt.export.intervals import intervals_of
+from clickprompt.export.raw_nodes import ML_DOMAIN, Nodes
 
 __all__ = [
     "MISSING_INTEGER",
@@ -47,7 +50,6 @@ __all__ = [
 
 MISSING_INTEGER = -(2**63)
 OPSET = 20
-_ML = "ai.onnx.ml"
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 
 
@@ -176,96 +178,14 @@ def _typed(type_: Type, values: pa.Array, ids: np.ndarray) -> tuple[np.ndarray, 
     return keys.to_numpy(zero_copy_only=False), ids[some.to_numpy(zero_copy_only=False)]
 
 
-class _Nodes:
-    """Builder of the nodes that come before the model's."""
-
-    def __init__(self) -> None:
-        self.made: list[ir.Node] = []
-        self.constants: list[ir.Value] = []
-
-    def add(
-        self, operator: str, *inputs: "ir.Value", domain: str = "", outputs: int = 1, **attributes: Any
-    ) -> "ir.Value":
-        """Add a node and return its first output."""
-        import onnx_ir
-
-        name = f"raw/{len(self.made)}"
-        values = [onnx_ir.Value(name=f"{name}:{number}") for number in range(outputs)]
-        self.made.append(onnx_ir.node(operator, inputs, attributes, domain=domain, name=name, outputs=values))
-        return values[0]
-
-    def constant(self, values: Any) -> "ir.Value":
-        import onnx_ir
-
-        name = f"raw/constant/{len(self.constants)}"
-        array = np.asarray(values)
-        tensor = onnx_ir.tensor(array, name=name)
-        shape = onnx_ir.Shape(array.shape)
-        self.constants.append(
-            onnx_ir.Value(name=name, const_value=tensor, type=onnx_ir.TensorType(tensor.dtype), shape=shape)
-        )
-        return self.constants[-1]
-
-    def look_up(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray, default: int = 0) -> "ir.Value":
-        """Look up `values`: int64 of the same shape, a key's id, or `default` for anything else."""
-        import onnx_ir
-
-        if not len(keys):  # a dictionary has at least one
-            keys, ids = np.zeros(1, keys.dtype), np.full(1, default)
-        attributes: dict[str, Any]
-        if keys.dtype == object:
-            attributes = {
-                "keys_strings": [str(key) for key in keys],
-                "values_int64s": ids.tolist(),
-                "default_int64": default,
-            }
-        else:
-            tensors = {
-                "keys_tensor": keys,
-                "values_tensor": ids.astype(np.int64),
-                "default_tensor": np.array([default]),
-            }
-            attributes = {name: onnx_ir.tensor(tensor) for name, tensor in tensors.items()}
-        return self.add("LabelEncoder", values, domain=_ML, **attributes)
-
-    def find(self, numbers: "ir.Value", found: Intervals) -> "ir.Value":
-        """Look up the interval that each number lies in: its id, 0 if there is none or for NaN; [B] int64."""
-        steps = len(found.lows).bit_length()
-        padding = 2**steps - 1 - len(found.lows)
-        lows = self.constant(np.concatenate([[-np.inf], found.lows, np.full(padding, np.inf)]))
-        highs = self.constant(np.concatenate([[-np.inf], found.highs, np.full(padding, -np.inf)]))
-        ids = self.constant(np.concatenate([[0], found.ids, np.zeros(padding)]).astype(np.int64))
-        none = place = self.constant(np.int64(0))
-        for step in reversed(range(steps)):
-            ahead = self.add("Add", place, self.constant(np.int64(2**step)))
-            reached = self.add("GreaterOrEqual", numbers, self.add("Gather", lows, ahead))
-            place = self.add("Where", reached, ahead, place)
-        inside = self.add("LessOrEqual", numbers, self.add("Gather", highs, place))
-        return self.add("Where", inside, self.add("Gather", ids, place), none)
-
-    def first(self, values: "ir.Value", keys: np.ndarray, ids: np.ndarray) -> "ir.Value":
-        """Look up the first of `values` [B, L] that isn't missing: its id, 0 if all are; [B] int64."""
-        column = self.add("Concat", self.add("Shape", values, start=0, end=1), self.constant([1]), axis=0)
-        last = (self.add("Expand", self.constant([[end]]), column) for end in (0, 1))  # L may be 0
-        found, present = (
-            self.look_up(values, keys, ids),
-            self.look_up(values, np.array([""], object), np.array([0]), default=1),
-        )
-        found, present = (
-            self.add("Concat", own, more, axis=1) for own, more in zip((found, present), last, strict=True)
-        )
-        place = self.add("ArgMax", present, axis=1, keepdims=1)
-        return self.add("Squeeze", self.add("GatherElements", found, place, axis=1), self.constant([1]))
-
-
 def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
-    """Put the look-ups before the graph; the columns' inputs replace its input `field_ids` [B, F].
+    """Put the look-ups before the graph; the columns' inputs replace its input `field_ids` [B, F + V + K].
 
     Raises DataError for a column whose name the graph needs itself.
     """
     import onnx_ir
 
-    nodes, graph = _Nodes(), model.graph
+    nodes, graph = Nodes(), model.graph
     types = {
         "int64": onnx_ir.DataType.INT64,
         "double": onnx_ir.DataType.DOUBLE,
@@ -280,7 +200,7 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
     }
     known = {one.column: one for one in described}
     rows: dict[str, ir.Value] = {}  # of each table
-    columns = []
+    columns, further, learned = [], [], []
     for rule, vocabulary in zip(transform.rules, transform.vocabularies, strict=True):
         column, schema = inputs[rule.column], rule.schema
         if rule.table is not None:
@@ -291,10 +211,9 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
                     column, *_typed(known[rule.column].type, keys, np.arange(1, len(keys) + 1))
                 )
             joined = table.column(schema.name).combine_chunks()
-            ids = pc.fill_null(pc.index_in(joined, value_set=vocabulary), 0).to_numpy()
-            found = nodes.add(
-                "Gather", nodes.constant(np.concatenate([[0], ids]).astype(np.int64)), rows[rule.table]
-            )
+            ids = _ids_of(joined, vocabulary, schema.most_values)
+            ids = np.concatenate([np.zeros_like(ids[:1]), ids])
+            found = nodes.add("Gather", nodes.constant(ids), rows[rule.table])
         elif schema.kind == "numeric":
             found = nodes.find(column, intervals_of(rule, vocabulary))
         elif schema.kind == "multi":
@@ -303,12 +222,23 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
                 if schema.separator
                 else column
             )
-            found = nodes.first(values, *_typed("string", *_categories(rule, vocabulary)))
+            known_values = _typed("string", *_categories(rule, vocabulary))
+            if schema.most_values:
+                found = nodes.several(values, *known_values, schema.most_values)
+            else:
+                found = nodes.first(values, *known_values)
         else:
             found = nodes.look_up(column, *_typed(known[rule.column].type, *_categories(rule, vocabulary)))
+        if schema.most_values:
+            further.append(nodes.add("Gather", found, nodes.constant(range(1, schema.most_values)), axis=1))
+            found = nodes.add("Gather", found, nodes.constant(0), axis=1)
         columns.append(nodes.add("Unsqueeze", found, nodes.constant([1])))
+        if rule.scale:
+            learned.append(
+                nodes.add("Unsqueeze", nodes.standardised(column, rule.scale), nodes.constant([1]))
+            )
     [ids] = graph.inputs
-    onnx_ir.convenience.replace_all_uses_with(ids, nodes.add("Concat", *columns, axis=1))
+    onnx_ir.convenience.replace_all_uses_with(ids, nodes.add("Concat", *columns, *further, *learned, axis=1))
     taken = {value.name for node in [*nodes.made, *graph] for value in node.outputs} | set(graph.initializers)
     for column in inputs:
         if column in taken:
@@ -319,7 +249,15 @@ def add_lookups(model: "ir.Model", transform: RowTransform) -> None:
     for constant in nodes.constants:
         graph.register_initializer(constant)
     graph.insert_before(graph[0], nodes.made)
-    graph.opset_imports[_ML] = 4
+    graph.opset_imports[ML_DOMAIN] = 4
+
+
+def _ids_of(joined: pa.Array, vocabulary: pa.Array, most: int | None) -> np.ndarray:
+    """Return the ids of a joined column's texts, [R] int64, or of a field with several values, [R, M]."""
+    values = joined if most is None else apart(joined)
+    flat = joined if most is None else values.flatten()
+    ids = pc.fill_null(pc.index_in(flat, value_set=vocabulary), 0).to_numpy().astype(np.int64)
+    return ids if most is None else in_places(values, ids, most)
 
 
 def drawn_inputs(

@@ -101,18 +101,6 @@ def export_for_serving(
             raise DataError(
                 "--raw: this dataset has histories, which a graph can't look up; export without --raw"
             )
-        if dataset.multi:
-            name = dataset.field_names[dataset.multi[0].field]
-            raise DataError(
-                f"--raw: the field {name} has several values, which a graph can't look up; export without "
-                "--raw"
-            )
-        if dataset.numbers:
-            name = dataset.field_names[dataset.numbers[0]]
-            raise DataError(
-                f"--raw: the field {name} has learned numbers, which a graph can't compute; export without "
-                "--raw"
-            )
         check_lookups(transform)
     fields = [
         {"name": field["name"], "column": field["column"], "vocabulary": _vocabulary(field)}
@@ -246,4 +234,4 @@ def _of_test_split(dataset: Dataset) -> tuple[torch.Tensor, dict[str, np.ndarray
 
 def _drawn(transform: RowTransform) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
     rows, inputs = drawn_inputs(transform, _CHECKED_ROWS)
-    return torch.from_numpy(transform(rows, ("",)).field_ids), inputs
+    return torch.from_numpy(transform(rows, ("",)).all_ids), inputs

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from clickprompt.config import PRETRAINING, Config, History, Multi, ObjectiveName, tasks_of
+from clickprompt.config import PRETRAINING, Config, Layout, ObjectiveName, tasks_of
 from clickprompt.config.sampling import shift_of_sample
 from clickprompt.models.baselines import get_baseline
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.ctr import CTRModel
 from clickprompt.models.divided import Division
-from clickprompt.models.given_vectors import Tables
 from clickprompt.models.id_heads import ReplacedHead, RestoringHead
 from clickprompt.models.layers import ALL_ROWS
 
@@ -26,18 +24,12 @@ __all__ = ["build_model"]
 
 def build_model(
     config: Config,
-    field_sizes: Sequence[int],
+    layout: Layout,
     *,
     objective: ObjectiveName,
     plm_config: dict[str, Any] | None = None,
     table_rows: slice = ALL_ROWS,
     text_size: int | None = None,
-    history: History | None = None,
-    multi: Sequence[Multi] = (),
-    numbers: Sequence[int] = (),
-    vectors: Tables | None = None,
-    keep_negatives: float | None = None,
-    labels: Sequence[str] = (),
     division: Division | None = None,
 ) -> ClickPrompt:
     """Build the model that one objective trains, without parameters that would get no gradient.
@@ -47,18 +39,14 @@ def build_model(
     is 0, it is frozen. The weights depend on config.seed alone (those of the CTR tower whether or not there
     is a PLM), so every process gets the same; torch's random state is left as it was.
 
+    layout: all kinds of columns of the rows that it reads. Given vectors are read as ctr.vectors says, in
+    finetuning further labels are learned as ctr.tasks says, and where only a share of the rows without a
+    click was kept, the model's logits are those of all rows.
     plm_config: from PromptedPLM.config_dict. It builds an untrained PLM of that architecture in place of
     plm.path: for an export, whose tensors are loaded next.
     table_rows: those of the CTR tower's tables that the model has (PackedEmbedding).
     text_size: of the vectors that the CTR tower reads of the values' texts, if a training is to read them; an
     export never does (text_projection.py).
-    history: that of the dataset's rows, if they have one; multi: its fields of several values;
-    numbers: its fields whose numbers rows have.
-    vectors: field → those given for its values (given_vectors.py), if a training is to read them; an export
-    never does.
-    keep_negatives: the share of the training rows without a click that were kept, if not all: the model's
-    logits are then those of all rows.
-    labels: those of the dataset beside the click, which finetuning learns as ctr.tasks says.
     division: a context in which the PLM of plm.path is divided among the workers as it is built (ZeRO 3).
 
     With `baseline`, the model is that one's.
@@ -67,7 +55,7 @@ def build_model(
     """
     pretrain = objective in PRETRAINING
     baseline = get_baseline(config.baseline)
-    tasks = () if pretrain else tasks_of(config, labels)
+    tasks = () if pretrain else tasks_of(config, layout.labels)
     prompt = config.prompt
     if not pretrain and not config.finetune.with_prompts:
         prompt = prompt.model_copy(update={"num_prompts": 0})
@@ -75,16 +63,16 @@ def build_model(
         torch.default_generator.manual_seed(config.seed)
         ctr = (
             CTRModel(
-                field_sizes,
+                layout.field_sizes,
                 config.ctr,
                 prediction=not pretrain,
                 table_rows=table_rows,
                 text_size=text_size,
-                history=history,
-                multi=multi,
-                numbers=numbers,
+                history=layout.history,
+                multi=layout.multi,
+                numbers=layout.numbers,
                 tasks=len(tasks),
-                vectors=vectors,
+                vectors=layout.vectors() if config.ctr.vectors != "none" else None,
             )
             if (baseline is None and (prompt.num_prompts or not pretrain or config.pretrain.reads_ids))
             or (baseline is not None and baseline.has_ctr)
@@ -92,10 +80,10 @@ def build_model(
         )
         torch.default_generator.manual_seed(config.seed + 1)
         if objective == "without_plm":
-            return _shifted(ClickPrompt(ctr, None, 0, tasks=tasks), keep_negatives)
+            return _shifted(ClickPrompt(ctr, None, 0, tasks=tasks), layout.keep_negatives)
         if objective == "pretrain_ids":
             assert ctr is not None
-            return ClickPrompt(ctr, None, 0, id_head=_id_head(ctr, len(field_sizes), config))
+            return ClickPrompt(ctr, None, 0, id_head=_id_head(ctr, len(layout.field_sizes), config))
         # transformers' models take seconds to import
         from clickprompt.models.plm_loading import load_plm, plm_from_config
 
@@ -116,13 +104,13 @@ def build_model(
                 pooling=config.plm.pooling,
                 click_head=not pretrain,
                 click_text=config.plm.click_text,
-                id_head=_id_head(ctr, len(field_sizes), config) if pretrain else None,
-                text_id_head=_text_id_head(ctr, plm, len(field_sizes), config) if pretrain else None,
+                id_head=_id_head(ctr, len(layout.field_sizes), config) if pretrain else None,
+                text_id_head=_text_id_head(ctr, plm, len(layout.field_sizes), config) if pretrain else None,
                 tasks=tasks,
             )
     if (config.pretrain if pretrain else config.finetune).lr.plm == 0:
         plm.freeze()
-    return _shifted(model, keep_negatives)
+    return _shifted(model, layout.keep_negatives)
 
 
 def _shifted(model: ClickPrompt, keep_negatives: float | None) -> ClickPrompt:

@@ -16,6 +16,7 @@ from clickprompt.config import PRETRAINING, Config, ScoringPrecision, history_co
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
 from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.text.history_text import ItemTexts, history_of, sampled_texts, with_tokens
@@ -134,8 +135,8 @@ class RawRowScorer:
         self._model, info = load_scorer(export, self._device, precision)
         config = stored_config(info.config)
         self._batch_size = min(config.finetune.eval_batch_size, most_rows or config.finetune.eval_batch_size)
-        self._columns, self._multi, self._history = dataset.columns, dataset.multi, dataset.history_columns
-        self._id_columns, self._numbers = dataset.id_columns, dataset.numbers
+        self._layout = replace(layout_of(dataset), labels=())  # which new rows needn't have
+        self._id_columns = dataset.id_columns
         self.transform = RowTransform.of_dataset(dataset)
         self.tasks = self._model.tasks
         self.shape = (1 + len(self.tasks),) if self.tasks else ()
@@ -156,8 +157,8 @@ class RawRowScorer:
     @torch.no_grad()
     def score_transformed(self, rows: Transformed) -> np.ndarray:
         """Return float32 logits, [B] or of several tasks [B, 1 + T]."""
-        most = {one.field: one.most for one in self._multi}
-        fields = range(len(self._columns)) if self._texts else ()
+        most = {one.field: one.most for one in self._layout.multi}
+        fields = range(len(self._layout.columns)) if self._texts else ()
         encoded = [_encoded(rows, field, most.get(field)) for field in fields]
         all_ids = rows.all_ids
         logits = np.empty((len(all_ids), *self.shape), dtype=np.float32)
@@ -170,10 +171,7 @@ class RawRowScorer:
                     columns | dict(zip(self._id_columns, chunk.T, strict=True)),
                     self._batch_size,
                 )
-                collator = Collator(
-                    self._columns, multi=self._multi, history=self._history, numbers=self._numbers
-                )
-                batches = collator.micro_batches(columns, self._batch_size)
+                batches = Collator(self._layout).micro_batches(columns, self._batch_size)
             else:
                 distinct, codes = zip(*encoded, strict=True)
                 items = None if rows.history is None else rows.history[some]
@@ -217,7 +215,8 @@ class _Texts:
         (data/text/segments.py).
         """
         loaded = load_tokenizer(tokenizer)
-        self._columns, self._multi = dataset.columns, dataset.multi
+        # The batches are for their texts; the CTR tower's ids take the place of theirs
+        self._layout = replace(layout_of(dataset), history=None, numbers=(), labels=())
         self._max_length = config.plm.max_length or max_tokens
         known = separated is not None
         self._encoder = (
@@ -255,9 +254,11 @@ class _Texts:
         """`codes`: [B] per field, or [B, M], places in its `distinct` values [V] (`_encoded`); items [B, N]:
         ids of the rows' histories, None without.
         """
-        further = {one.field: one.columns for one in self._multi}
+        further = {one.field: one.columns for one in self._layout.multi}
         parts, sizes, own = [], [], {}
-        for field, (column, values, places) in enumerate(zip(self._columns, distinct, codes, strict=True)):
+        for field, (column, values, places) in enumerate(
+            zip(self._layout.columns, distinct, codes, strict=True)
+        ):
             names = [column, *further.get(field, ())]
             of_row = places.reshape(len(places), len(names))
             # 0 says that there is no further value
@@ -292,13 +293,7 @@ class _Texts:
             # The chunk's ids are the field's own
             history=self._history and replace(self._history, of_item=None),
         )
-        collator = Collator(
-            self._columns,
-            table,
-            max_length=self._max_length,
-            item_fields=self._item_fields,
-            multi=self._multi,
-        )
+        collator = Collator(self._layout, table, max_length=self._max_length, item_fields=self._item_fields)
         return collator.micro_batches(columns | own, batch_size)
 
 

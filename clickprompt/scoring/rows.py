@@ -1,6 +1,7 @@
 """Score rows with an export: what an evaluation actor needs, without Ray."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from clickprompt.config import ScoringPrecision, stored_config
 from clickprompt.data.batch import Batch
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.evaluation.predictions import Scores
 from clickprompt.export.checks import token_table
@@ -39,15 +41,11 @@ class RowScorer:
         config = stored_config(info.config)
         self._batch_size = config.finetune.eval_batch_size
         self._collator = Collator(
-            dataset.columns,
+            replace(layout_of(dataset), labels=self._model.tasks),
             token_table(export, info, dataset),
             None,
             max_length=config.plm.max_length,
             item_fields=item_mask(config, dataset.field_names),
-            multi=dataset.multi,
-            numbers=dataset.numbers,
-            history=dataset.history_columns,
-            labels=self._model.tasks,
         )
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from clickprompt.benchmark.obvious import row_order_micro_batches
 from clickprompt.benchmark.pamlm_step import Setting, Shape, build_objective
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from tests.support.tiny import tiny_config, write_both
@@ -25,7 +26,7 @@ def setting(tmp_path_factory):
 
 def test_loss_and_gradients_are_ours(setting):
     table = TokenTable.open(setting.dataset, load_tokenizer(setting.config.plm.path))
-    collator = Collator(setting.dataset.columns, table, setting.config.masking)
+    collator = Collator(layout_of(setting.dataset), table, setting.config.masking)
     columns = columns_of(setting.dataset.read_split("train").slice(0, 12))
     batches = {
         "ours": collator.micro_batches(columns, SHAPE.micro_batch_size),

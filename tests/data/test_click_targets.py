@@ -11,6 +11,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.keyed_random import random_uniform
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -40,7 +41,7 @@ def columns(prepared):
 
 def collator(prepared, table, share=1.0, corruption=None, **masking) -> Collator:
     return Collator(
-        prepared[0].columns,
+        layout_of(prepared[0]),
         table,
         MaskingConfig(mask_rate=RATE, **masking),
         seed=SEED,
@@ -129,7 +130,7 @@ def test_draws_follow_seed_epoch_and_row_alone(prepared, tables, columns):
         assert found[row_id] == (shown[row], targets[row])
     assert (clicks(collate(columns, epoch=2), table)[1] != targets).any()
     other = Collator(
-        prepared[0].columns, table, MaskingConfig(mask_rate=RATE), seed=SEED + 1, label_share=0.5
+        layout_of(prepared[0]), table, MaskingConfig(mask_rate=RATE), seed=SEED + 1, label_share=0.5
     )
     assert (clicks(other(columns, epoch=1), table)[1] != targets).any()
 
@@ -144,13 +145,13 @@ def test_padding_and_finetuning(prepared, tables, columns):
     assert (batch.mlm_labels[torch.from_numpy(padding)] == IGNORED).all()
     assert batch.click_positions is None
     # Finetuning reads [MASK] in every row, and whatever the labels are
-    text = Collator(dataset.columns, table, seed=SEED, label_share=0.1)(padded)
+    text = Collator(layout_of(dataset), table, seed=SEED, label_share=0.1)(padded)
     rows = torch.arange(6)
     assert (text.input_ids[rows, text.click_positions] == table.mask_id).all()
     assert text.click_answers.tolist() == list(table.click.answers)
-    flipped = Collator(dataset.columns, table, seed=SEED)(padded | {"label": 1 - padded["label"]})
+    flipped = Collator(layout_of(dataset), table, seed=SEED)(padded | {"label": 1 - padded["label"]})
     assert torch.equal(text.input_ids, flipped.input_ids)
-    plain = Collator(dataset.columns, tables[0])(padded)
+    plain = Collator(layout_of(dataset), tables[0])(padded)
     assert plain.click_positions is plain.click_answers is None
 
 
@@ -171,7 +172,7 @@ def test_the_loss_equals_a_loop_over_the_targets(prepared, tables, columns, voca
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm, plm__click_text=True, masking__vocabulary=vocabulary)
     table = tables[1]
-    objective = PretrainLoss(build_model(config, dataset.field_sizes, objective="pretrain").double())
+    objective = PretrainLoss(build_model(config, layout_of(dataset), objective="pretrain").double())
     some = {name: values[:24] for name, values in columns.items()}
     batch = collator(prepared, table, 0.6, vocabulary=vocabulary)(some)
     model, expected, clicked = objective.model, 0.0, 0

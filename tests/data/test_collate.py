@@ -6,6 +6,7 @@ import torch
 
 from clickprompt.config import MaskingConfig
 from clickprompt.data.collate import Collator
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError
@@ -43,7 +44,7 @@ def columns_of(dataset, rows, padding=0):
 
 def test_ids_only(dataset):
     columns = columns_of(dataset, 9)
-    batch = Collator(dataset.columns)(columns)
+    batch = Collator(layout_of(dataset))(columns)
     assert batch.field_ids.dtype == batch.row_ids.dtype == torch.int64
     assert batch.labels.dtype == batch.row_weight.dtype == torch.float32
     assert batch.row_ids.tolist() == columns["row_id"].tolist()
@@ -57,9 +58,9 @@ def test_ids_only(dataset):
 
 def test_text_and_masks(dataset, table):
     columns = columns_of(dataset, 50)
-    text = Collator(dataset.columns, table)(columns)
+    text = Collator(layout_of(dataset), table)(columns)
     assert text.masked_input_ids is None
-    pretrain = Collator(dataset.columns, table, MaskingConfig(), seed=1)
+    pretrain = Collator(layout_of(dataset), table, MaskingConfig(), seed=1)
     first, second = pretrain(columns, epoch=0), pretrain(columns, epoch=1)
     assert torch.equal(first.input_ids, text.input_ids)
     targets = first.mlm_labels != IGNORED
@@ -70,7 +71,9 @@ def test_text_and_masks(dataset, table):
 
 
 def test_padding_rows_have_no_text_and_no_targets(dataset, table):
-    batch = Collator(dataset.columns, table, MaskingConfig(mask_rate=0.9))(columns_of(dataset, 5, padding=3))
+    batch = Collator(layout_of(dataset), table, MaskingConfig(mask_rate=0.9))(
+        columns_of(dataset, 5, padding=3)
+    )
     assert batch.row_weight.tolist() == [1] * 5 + [0] * 3
     assert batch.attention_mask[5:].sum(dim=1).tolist() == [2, 2, 2]
     assert (batch.mlm_labels[5:] == IGNORED).all()
@@ -79,7 +82,7 @@ def test_padding_rows_have_no_text_and_no_targets(dataset, table):
 
 def test_micro_batches_hold_the_same_rows_longest_first_and_padded_to_their_own(dataset, table):
     columns = columns_of(dataset, 50, padding=6)
-    collator = Collator(dataset.columns, table, MaskingConfig(), seed=1)
+    collator = Collator(layout_of(dataset), table, MaskingConfig(), seed=1)
     whole = collator(columns, epoch=3)
     parts = collator.micro_batches(columns, 16, epoch=3)
     assert [len(part) for part in parts] == [16, 16, 16, 8]
@@ -108,7 +111,7 @@ def test_micro_batches_hold_the_same_rows_longest_first_and_padded_to_their_own(
 def test_number_of_micro_batches_depends_on_the_number_of_rows_only(dataset, table):
     empty = columns_of(dataset, 48)
     empty["weight"] = np.zeros(48, dtype=np.float32)
-    for collator in (Collator(dataset.columns), Collator(dataset.columns, table)):
+    for collator in (Collator(layout_of(dataset)), Collator(layout_of(dataset), table)):
         assert (
             len(collator.micro_batches(columns_of(dataset, 48), 16))
             == len(collator.micro_batches(empty, 16))
@@ -118,8 +121,8 @@ def test_number_of_micro_batches_depends_on_the_number_of_rows_only(dataset, tab
 
 def test_id_dropout_replaces_ids_but_not_their_text(dataset, table):
     columns = columns_of(dataset, 400)
-    plain = Collator(dataset.columns, table)(columns)
-    dropping = Collator(dataset.columns, table, seed=2, id_dropout=0.2)
+    plain = Collator(layout_of(dataset), table)(columns)
+    dropping = Collator(layout_of(dataset), table, seed=2, id_dropout=0.2)
     batch = dropping(columns, epoch=1)
     dropped = batch.field_ids != plain.field_ids
     assert (batch.field_ids[dropped] == 0).all()
@@ -132,13 +135,13 @@ def test_id_dropout_replaces_ids_but_not_their_text(dataset, table):
 
 def test_masking_that_cant_be_done_is_refused(dataset, decoder_table):
     with pytest.raises(ConfigError, match="masking needs text"):
-        Collator(dataset.columns, None, MaskingConfig())
+        Collator(layout_of(dataset), None, MaskingConfig())
     for lm, needed_by in (("masked", "PA-MLM"), ("denoising", "denoising")):
         with pytest.raises(
             ConfigError, match=f"has no mask token, which {needed_by} needs; use a masked language model"
         ):
-            Collator(dataset.columns, decoder_table, MaskingConfig(), lm=lm)
-    Collator(dataset.columns, decoder_table)
+            Collator(layout_of(dataset), decoder_table, MaskingConfig(), lm=lm)
+    Collator(layout_of(dataset), decoder_table)
 
 
 def values_of(dataset, table, columns):
@@ -155,7 +158,7 @@ def test_causal_reads_the_text_itself_and_predicts_the_next_token(
 ):
     table = table if which == "wordpiece" else decoder_table
     columns = columns_of(dataset, 20, padding=2)
-    batch = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), lm="causal")(columns)
+    batch = Collator(layout_of(dataset), table, MaskingConfig(mask_scope=scope), lm="causal")(columns)
     assert torch.equal(batch.masked_input_ids, batch.input_ids)
     values = values_of(dataset, table, columns)
     targets = 0
@@ -174,7 +177,7 @@ def test_causal_reads_the_text_itself_and_predicts_the_next_token(
 
 def test_decoders_padding_rows_hold_one_token_that_is_no_target(dataset, decoder_table):
     """GPT-2 puts nothing around a text, and attention over no token at all is not defined."""
-    collator = Collator(dataset.columns, decoder_table, MaskingConfig(), lm="causal")
+    collator = Collator(layout_of(dataset), decoder_table, MaskingConfig(), lm="causal")
     empty = columns_of(dataset, 3)
     empty["weight"] = np.zeros(3, dtype=np.float32)
     for batch in (collator(empty), *collator.micro_batches(empty, 2)):
@@ -190,8 +193,8 @@ def test_decoders_padding_rows_hold_one_token_that_is_no_target(dataset, decoder
 def test_denoising_restores_the_whole_text_from_the_masked_one(dataset, table, scope):
     columns = columns_of(dataset, 20, padding=2)
     masking = MaskingConfig(mask_rate=0.4, mask_scope=scope)
-    batch = Collator(dataset.columns, table, masking, lm="denoising", seed=3)(columns, epoch=1)
-    masked = Collator(dataset.columns, table, masking, seed=3)(columns, epoch=1)
+    batch = Collator(layout_of(dataset), table, masking, lm="denoising", seed=3)(columns, epoch=1)
+    masked = Collator(layout_of(dataset), table, masking, seed=3)(columns, epoch=1)
     assert torch.equal(batch.masked_input_ids, masked.masked_input_ids)
     assert not torch.equal(batch.masked_input_ids, batch.input_ids)
     for row in range(22):
@@ -205,7 +208,7 @@ def test_t5s_sentinel_stands_for_a_mask_token(dataset):
     table = build_token_table(dataset, unigram_words())
     sentinel = unigram_words().convert_tokens_to_ids("<extra_id_0>")
     masking = MaskingConfig(mask_rate=0.4)
-    batch = Collator(dataset.columns, table, masking, lm="denoising", seed=3)(columns_of(dataset, 50))
+    batch = Collator(layout_of(dataset), table, masking, lm="denoising", seed=3)(columns_of(dataset, 50))
     hidden = batch.masked_input_ids == sentinel
     assert not (batch.input_ids == sentinel).any()
     assert 0.25 < hidden.sum() / batch.attention_mask.sum() < 0.4
@@ -217,7 +220,7 @@ def test_scopes_target_values_only_and_whole_ones(dataset, table):
     values = values_of(dataset, table, columns)
     targets = {}
     for scope in ("values", "field"):
-        batch = Collator(dataset.columns, table, MaskingConfig(mask_rate=0.3, mask_scope=scope))(columns)
+        batch = Collator(layout_of(dataset), table, MaskingConfig(mask_rate=0.3, mask_scope=scope))(columns)
         targets[scope] = (batch.mlm_labels != IGNORED).numpy()
         assert targets[scope].any()
         assert not targets[scope][values < 0].any()
@@ -240,14 +243,14 @@ def test_scopes_target_values_only_and_whole_ones(dataset, table):
 def test_max_length_cuts_whole_fields_alike_in_any_batch(dataset, table, lm, scope):
     columns = columns_of(dataset, 60, padding=3)
     options = {"lm": lm, "max_length": 30, "seed": 1}
-    whole = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), **options)(columns, epoch=2)
+    whole = Collator(layout_of(dataset), table, MaskingConfig(mask_scope=scope), **options)(columns, epoch=2)
     assert whole.attention_mask.sum(dim=1).max() <= 30
     field_ids = np.stack([columns[column] for column in dataset.columns], axis=1)
     expected, _ = table.assemble(field_ids, columns["weight"] > 0, 30)
     assert (table.lengths(field_ids) > 30).sum() > 5
     np.testing.assert_array_equal(whole.input_ids.numpy(), expected)
     position = {row: index for index, row in enumerate(whole.row_ids.tolist()) if row >= 0}
-    parts = Collator(dataset.columns, table, MaskingConfig(mask_scope=scope), **options).micro_batches(
+    parts = Collator(layout_of(dataset), table, MaskingConfig(mask_scope=scope), **options).micro_batches(
         columns, 16, epoch=2
     )
     lengths = torch.cat([part.attention_mask.sum(dim=1) for part in parts])

@@ -7,6 +7,7 @@ from clickprompt.config import MaskingConfig, PretrainConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from tests.support.numbers import write_with_numbers
 
 
@@ -17,7 +18,7 @@ def dataset(tmp_path_factory):
 
 def collated(dataset, **options):
     columns = columns_of(dataset.read_split("train"))
-    return columns, Collator(dataset.columns, numbers=dataset.numbers, **options)(columns).field_ids.numpy()
+    return columns, Collator(layout_of(dataset), **options)(columns).field_ids.numpy()
 
 
 def test_they_come_behind_the_ids(dataset):

@@ -123,6 +123,10 @@ def test_a_users_own_log_has_no_name(prepared, tmp_path):
     assert "# dcnv2 on a log that a YAML file describes" in text
     assert "d1a16bae1737" not in text
     assert "last 20 rows (`mean`)" in text
+    assert "given vectors" not in text
+    vectors = [{"field": 2, "size": 16}]
+    given = model_card(info, Dataset(dataset.uri, {**dataset.manifest, "vectors": vectors}), {})
+    assert f"have given vectors, of another model: {info['field_names'][2]} (16 numbers)" in given
     info["history"] = {"field": 2, "length": 20, "further": [1, "label", "age"]}
     name = info["field_names"][1]
     assert f"last 20 rows, with {name}, label and age of each (`mean`)" in model_card(info, dataset, {})
@@ -149,6 +153,11 @@ def test_a_model_with_a_plm_says_which(prepared, tmp_path):
     run = str(tmp_path / "run")
     write_run(run, prepared, objective="with_plm")
     text = card_of(run)
+    assert "descriptions of their values" not in text
+    rules = [{"schema": {"name": "Title", "text": {"column": "items.title"}}}, {"schema": {"name": "Age"}}]
+    dataset = Dataset(prepared[0].uri, {**prepared[0].manifest, "transform": {"fields": rules}})
+    described = model_card(vars(read_info(export_of(run))), dataset, {})
+    assert "- Fields that it reads by descriptions of their values: Title\n" in described
     assert "- Language model: `plm`, family `bert`, weights drawn at random" in text
     assert "- Soft prompts: 2 (layerwise)" in text
     assert "bert" in ModelCard(text).data.to_dict()["tags"]

@@ -10,7 +10,9 @@ import pytest
 
 from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.text.template import UNKNOWN
+from clickprompt.data.transform.buckets import bucket_names
 from clickprompt.data.transform.row_transform import KEY, FieldRule, RowTransform, field_texts
+from clickprompt.data.transform.standard import Scale
 from clickprompt.errors import DataError
 from clickprompt.export.raw_graph import (
     MISSING_INTEGER,
@@ -24,7 +26,7 @@ from clickprompt.export.raw_graph import (
 
 def session_of(transform: RowTransform, path) -> onnxruntime.InferenceSession:
     """The look-ups before a graph that gives back its ids."""
-    shape = onnx_ir.Shape(["batch", len(transform.rules)])
+    shape = onnx_ir.Shape(["batch", "columns"])
     ids = onnx_ir.Value(name="field_ids", type=onnx_ir.TensorType(onnx_ir.DataType.INT64), shape=shape)
     node = onnx_ir.node("Identity", [ids], outputs=[onnx_ir.Value(name="out", type=ids.type, shape=shape)])
     graph = onnx_ir.Graph([ids], node.outputs, nodes=[node], opset_imports={"": OPSET})
@@ -55,7 +57,7 @@ def check(transform: RowTransform, path, seeds=range(3)):
     seen = 0
     for seed in seeds:
         rows, inputs = drawn_inputs(transform, 400, seed)
-        expected = transform(rows, ("",)).field_ids
+        expected = transform(rows, ("",)).all_ids
         for size in (1, 7, 400):
             found = session.run(None, {name: column[:size] for name, column in inputs.items()})[0]
             np.testing.assert_array_equal(found, expected[:size])
@@ -142,6 +144,69 @@ def test_several_values(tmp_path, separator):
     assert session.run(None, {"Tags": rows})[0].tolist() == [[0], [1]]
     nothing = np.array(["", ""], object) if separator else np.empty((2, 0), object)
     assert session.run(None, {"Tags": nothing})[0].tolist() == [[0], [0]]
+
+
+EACH = {"kind": "multi", "take": "each"}
+
+
+@pytest.mark.parametrize("separator", [None, "|"])
+@pytest.mark.parametrize("most", [2, 3, 5])
+def test_all_values_of_a_row(tmp_path, separator, most):
+    """Those without an id leave no gap, missing ones don't count, and a list may be shorter than M."""
+    rules = [
+        FieldRule(FieldSchema(name="A", column="a")),
+        FieldRule(FieldSchema(name="Tags", column="t", separator=separator, most=most, **EACH)),
+    ]
+    transform = RowTransform(rules, [pa.array([UNKNOWN, "x"]), pa.array([UNKNOWN, "b c", "a", "ü"])], {})
+    if most <= 3:  # as many as drawn rows have
+        check(transform, tmp_path / "model.onnx", seeds=range(2))
+    rows = [["", "a", "?", "a", "ü"], ["unknown", "b c", "", "", ""], [""] * 5]
+    column = np.array([separator.join(row) for row in rows], object) if separator else np.array(rows, object)
+    session = session_of(transform, tmp_path / "model.onnx")
+    [found] = session.run(None, {"a": np.array(["x"] * 3, object), "t": column})
+    first = {2: [2, 0], 3: [2, 2, 0], 5: [2, 2, 3, 0, 0]}[most]
+    assert found.tolist() == [[1, *first], [1, 1, *[0] * (most - 1)], [1, *[0] * most]]
+    nothing = np.array(["", ""], object) if separator else np.empty((2, 0), object)
+    [found] = session.run(None, {"a": np.array(["x", ""], object), "t": nothing})
+    assert found.tolist() == [[1, *[0] * most], [0] * (most + 1)]
+
+
+def test_all_values_of_a_joined_row(tmp_path):
+    table = pa.table({KEY: ["1", "2", "30"], "Tags": ["a\x1f?\x1fb", None, "b"]})
+    rules = [
+        FieldRule(
+            FieldSchema(name="Tags", column="items.Tags", separator="|", most=2, **EACH), "items", "item"
+        ),
+        FieldRule(FieldSchema(name="Item", column="item"), kinds=("text",)),
+    ]
+    transform = RowTransform(
+        rules, [pa.array([UNKNOWN, "a", "b"]), pa.array([UNKNOWN, "2", "1"])], {"items": table}
+    )
+    check(transform, tmp_path / "model.onnx", seeds=range(1))
+    items = np.array(["1", "2", "30", "31"], object)
+    [found] = session_of(transform, tmp_path / "model.onnx").run(None, {"item": items})
+    assert found.tolist() == [[1, 2, 2], [0, 1, 0], [2, 0, 0], [0, 0, 0]]
+
+
+def test_learned_numbers(tmp_path):
+    """To the millionth, also beyond the most deviations and for a missing one."""
+    price = FieldSchema(name="Price", column="price", kind="numeric", edges=(1.0, 5.5), learned=True)
+    rules = [
+        FieldRule(price, scale=Scale(3.7, 1 / 3)),
+        FieldRule(FieldSchema(name="Tags", column="t", most=2, **EACH)),
+    ]
+    buckets = bucket_names((1.0, 5.5))
+    transform = RowTransform(rules, [pa.array([UNKNOWN, *buckets]), pa.array([UNKNOWN, "a", "b"])], {})
+    check(transform, tmp_path / "model.onnx")
+    draw = np.random.default_rng(1)
+    values = np.concatenate(
+        [draw.normal(3, 2, 3000), 10.0 ** draw.integers(-8, 12, 50), [np.nan, 3.7, 1e300]]
+    )
+    rows = pa.table({"price": values, "t": pa.array([[]] * len(values), pa.list_(pa.string()))})
+    tags = np.empty((len(values), 0), object)
+    [found] = session_of(transform, tmp_path / "model.onnx").run(None, {"price": values, "t": tags})
+    np.testing.assert_array_equal(found, transform(rows, ("",)).all_ids)
+    assert found[-3:, -1].tolist() == [0, 0, 2_000_000_000]
 
 
 @pytest.mark.parametrize("own", [None, "integer", "text"])

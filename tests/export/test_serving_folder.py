@@ -16,11 +16,12 @@ from clickprompt.cli.main import main
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import DataError, RunError
 from clickprompt.export.format import load_export, read_info
-from clickprompt.export.raw_graph import drawn_inputs
+from clickprompt.export.raw_graph import MISSING_INTEGER, drawn_inputs
 from clickprompt.export.serving_folder import export_for_serving
 from clickprompt.io import storage
 from clickprompt.models.backbones import BACKBONES
 from tests.support.chosen import some
+from tests.support.every_kind import MORE, write_every_kind
 from tests.support.finetuned import write_run
 from tests.support.tiny import write_both
 
@@ -102,6 +103,26 @@ def test_onnx_that_takes_raw_rows(prepared, tmp_path, capsys):
         lambda some: session.run(["logit"], {name: column[: len(some)] for name, column in feed.items()})[0],
         ids,
     )
+
+
+def test_raw_rows_of_every_kind_but_histories(tmp_path):
+    """Several values, learned numbers, further labels, weights and given vectors; the logits are compared."""
+    made = write_every_kind(str(tmp_path / "kinds"), "\n".join(MORE.splitlines()[3:]))
+    run = str(tmp_path / "run")
+    write_run(run, made, ctr__numeric="periodic", ctr__pooling="max")
+    found = export_for_serving(run, str(tmp_path / "served"), "onnx", raw=True)
+    assert found["outputs"] == ["logit", "logit_like", "logit_purchase"]
+    assert found["largest_difference"] < 1e-5
+    session = onnxruntime.InferenceSession(str(tmp_path / "served" / "model.onnx"))
+    nothing = {"user": "", "item": "", "genres": "", "title": "", "price": np.nan}
+    rows = {
+        name: np.array([value] * 4, object if value == "" else np.float64) for name, value in nothing.items()
+    }
+    if session.get_inputs()[1].type == "tensor(int64)":
+        rows["item"] = np.full(4, MISSING_INTEGER)
+    rows["genres"][1:3], rows["price"][3] = ["blue|red", "blue"], 3.5
+    logits = session.run(["logit"], rows)[0]
+    assert len({*logits.tolist()}) == 4, "a kind of column isn't read"
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from clickprompt.config import replaced
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.export.format import export_of, load_weights
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import unique_tensors
@@ -37,7 +38,7 @@ def test_scale_parts_and_norms(tmp_path, capsys):
         finetune__validate_every=100,
         finetune__max_steps=60,
     )
-    fresh = unique_tensors(build_model(config, dataset.field_sizes, objective="without_plm"))
+    fresh = unique_tensors(build_model(config, layout_of(dataset), objective="without_plm"))
     trained = trained_rows(dataset)
 
     first = run_training(config, "finetune", str(tmp_path / "first"))

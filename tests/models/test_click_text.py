@@ -9,6 +9,7 @@ from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import load_matching, unique_tensors
 from clickprompt.models.parameter_groups import trainable_by_group
 from clickprompt.models.plm_families import PLM_FAMILIES
+from tests.support.layouts import made_up
 
 SIZES = [5, 3, 4]
 FIELD_IDS = torch.tensor([[0, 1, 2], [4, 2, 3], [1, 0, 0]])
@@ -40,10 +41,12 @@ def shaken(model):
 def test_logit_is_yes_less_no_at_the_clicks_mask(save_tiny, tokens, family, last_layer, depth, tied) -> None:
     path = save_tiny(family, tie_word_embeddings=tied)
     settings = config_of(path, f"plm.last_layer={last_layer}", f"prompt.prompt_depth={depth}")
-    model = shaken(build_model(settings, SIZES, objective="with_plm").double().eval())
+    model = shaken(build_model(settings, made_up(SIZES), objective="with_plm").double().eval())
     field_ids, input_ids, attention_mask, positions, answers = inputs(tokens)
     ctr_logits, plm_logits = model.tower_logits(field_ids, input_ids, attention_mask, positions, answers)
-    plain = build_model(config_of(path, f"prompt.prompt_depth={depth}"), SIZES, objective="with_plm").double()
+    plain = build_model(
+        config_of(path, f"prompt.prompt_depth={depth}"), made_up(SIZES), objective="with_plm"
+    ).double()
     load_matching(plain.eval(), unique_tensors(model))
     q = plain.ctr.interaction_vector(field_ids)
     for row, length in enumerate([6, 4, 5]):
@@ -62,7 +65,9 @@ def test_logit_is_yes_less_no_at_the_clicks_mask(save_tiny, tokens, family, last
 
 
 def test_the_last_layer_is_computed_there_alone(save_tiny, tokens) -> None:
-    model = build_model(config_of(save_tiny("bert"), "plm.last_layer=targets"), SIZES, objective="with_plm")
+    model = build_model(
+        config_of(save_tiny("bert"), "plm.last_layer=targets"), made_up(SIZES), objective="with_plm"
+    )
     widths = []
     model.plm.layers[-1].register_forward_hook(lambda module, args, output: widths.append(output.shape[1]))
     model(*inputs(tokens))
@@ -82,7 +87,7 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(
         f"plm.dtype={dtype}",
         *(["finetune.lr.plm=0"] if frozen else []),
     )
-    model = build_model(settings, SIZES, objective="with_plm").train()
+    model = build_model(settings, made_up(SIZES), objective="with_plm").train()
     assert model.click_head is None
     logits = model(*inputs(tokens))
     assert logits.dtype == (torch.float32 if num_prompts or dtype == "float32" else logits.dtype)
@@ -109,8 +114,10 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(
 def test_starts_of_every_kind(save_tiny, before, after) -> None:
     """The LM head is taken over wherever it is kept, whether or not pretraining's text had the click."""
     path = save_tiny("bert")
-    pretrained = shaken(build_model(config_of(path, f"plm.click_text={before}"), SIZES, objective="pretrain"))
-    model = build_model(config_of(path, f"plm.click_text={after}"), SIZES, objective="with_plm")
+    pretrained = shaken(
+        build_model(config_of(path, f"plm.click_text={before}"), made_up(SIZES), objective="pretrain")
+    )
+    model = build_model(config_of(path, f"plm.click_text={after}"), made_up(SIZES), objective="with_plm")
     fresh = load_matching(model, unique_tensors(pretrained))
     heads = [f"click_head.{layer}.{part}" for layer in ("dense", "prediction") for part in ("weight", "bias")]
     own = {"ctr.prediction.weight", "ctr.prediction.bias", "ctr_weight"}
@@ -121,14 +128,14 @@ def test_starts_of_every_kind(save_tiny, before, after) -> None:
         torch.equal(one, theirs[name]) for name, one in model.state_dict().items() if name not in fresh
     )
     # One finetuning starts from another of either kind
-    other = build_model(config_of(path, f"plm.click_text={not after}"), SIZES, objective="with_plm")
+    other = build_model(config_of(path, f"plm.click_text={not after}"), made_up(SIZES), objective="with_plm")
     assert all("head" in name for name in load_matching(other, unique_tensors(model)))
 
 
 def test_without_a_pretraining_the_checkpoints_own_lm_head_is_the_start(save_tiny) -> None:
     path = save_tiny("bert")
-    model = build_model(config_of(path), SIZES, objective="with_plm")
-    expected = build_model(config_of(path, "plm.click_text=false"), SIZES, objective="pretrain")
+    model = build_model(config_of(path), made_up(SIZES), objective="with_plm")
+    expected = build_model(config_of(path, "plm.click_text=false"), made_up(SIZES), objective="pretrain")
     heads = dict(model.plm.lm_head.named_parameters())
     assert heads
     for name, tensor in expected.plm.lm_head.named_parameters():
@@ -138,8 +145,8 @@ def test_without_a_pretraining_the_checkpoints_own_lm_head_is_the_start(save_tin
 def test_a_model_and_a_text_that_do_not_fit_are_noticed(save_tiny, tokens) -> None:
     path, everything = save_tiny("bert"), inputs(tokens)
     with pytest.raises(AssertionError, match="the text lacks the click"):
-        build_model(config_of(path), SIZES, objective="with_plm")(*everything[:3])
-    without = build_model(config_of(path, "plm.click_text=false"), SIZES, objective="with_plm")
+        build_model(config_of(path), made_up(SIZES), objective="with_plm")(*everything[:3])
+    without = build_model(config_of(path, "plm.click_text=false"), made_up(SIZES), objective="with_plm")
     with pytest.raises(AssertionError, match="the text ends with the click"):
         without(*everything)
 
@@ -154,7 +161,7 @@ def test_other_kinds_are_refused_by_name(save_tiny, family, objective) -> None:
         rf"plm\.click_text=true: a {family} \({kind} language modelling\) fills in no \[MASK\]; use a masked"
     )
     with pytest.raises(ConfigError, match=message):
-        build_model(config_of(save_tiny(family)), SIZES, objective=objective)
+        build_model(config_of(save_tiny(family)), made_up(SIZES), objective=objective)
 
 
 def test_pooling_would_have_no_effect() -> None:

@@ -8,6 +8,7 @@ from clickprompt.config import History, load_config
 from clickprompt.models import backbones
 from clickprompt.models.build import build_model
 from clickprompt.models.history import POOLINGS
+from tests.support.layouts import made_up
 
 SIZES = [5, 9, 4]
 HISTORY = History(field=1, length=3)
@@ -125,7 +126,7 @@ def model_of(backbone="dcnv2", history="din", objective="without_plm", given=HIS
     ]
     settings += ["ctr.fgcnn.channels=[2]", "ctr.fgcnn.kernel_heights=[2]", "ctr.fgcnn.pooling_sizes=[2]"]
     settings += ["ctr.fgcnn.recombined_channels=[2]"]
-    return build_model(load_config(None, settings), SIZES, objective=objective, history=given).eval()
+    return build_model(load_config(None, settings), made_up(SIZES, history=given), objective=objective).eval()
 
 
 @pytest.mark.parametrize("name", POOLINGS)

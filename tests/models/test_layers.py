@@ -9,6 +9,7 @@ from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import unique_tensors
 from clickprompt.models.layers import NO_ROWS
 from clickprompt.training.carry_over import tables_of
+from tests.support.layouts import made_up
 
 
 @pytest.mark.parametrize("sizes", [[40, 3, 50], [64, 33], [1, 1], [16, 16], [30, 2]])
@@ -19,12 +20,12 @@ def test_shares_of_tables_are_rows_of_the_whole_ones(monkeypatch, sizes, workers
         load_config(None),
         {"ctr.backbone": "deepfm", "ctr.embedding_dim": 4, "ctr.hidden_dim": 8, "ctr.num_layers": 1},
     )
-    model = build_model(config, sizes, objective="without_plm")
+    model = build_model(config, made_up(sizes), objective="without_plm")
     whole, tables = unique_tensors(model), tables_of(model)
     assert len(tables) == 2
     for rank in range(workers):
         rows = slice(rank, None, workers)
-        part = unique_tensors(build_model(config, sizes, objective="without_plm", table_rows=rows))
+        part = unique_tensors(build_model(config, made_up(sizes), objective="without_plm", table_rows=rows))
         for name, tensor in whole.items():
             assert part[name].equal(tensor[rows] if name in tables else tensor), (name, rank)
 

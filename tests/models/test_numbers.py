@@ -11,6 +11,7 @@ from clickprompt.config import CTRConfig, History, Multi, load_config
 from clickprompt.models import backbones
 from clickprompt.models.build import build_model
 from clickprompt.models.numbers import EMBEDDERS
+from tests.support.layouts import made_up
 
 SIZES = [5, 9, 4, 3]
 NUMBERS = (1, 3)
@@ -78,7 +79,7 @@ def model_of(numeric, backbone="dcnv2", numbers=NUMBERS, more=(), **rows):
     settings += ["ctr.fgcnn.kernel_heights=[2]", "ctr.fgcnn.pooling_sizes=[2]"]
     settings += ["ctr.fgcnn.recombined_channels=[2]", *more]
     config = load_config(None, settings)
-    return build_model(config, SIZES, objective="without_plm", numbers=numbers, **rows).eval()
+    return build_model(config, made_up(SIZES, numbers=numbers, **rows), objective="without_plm").eval()
 
 
 @pytest.mark.parametrize("kind", KINDS)

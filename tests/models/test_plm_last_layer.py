@@ -8,6 +8,7 @@ import torch
 from clickprompt.config import PLMConfig, PromptConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.places import read_places
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError
@@ -192,11 +193,11 @@ def test_both_losses_and_their_gradients(prepared, depth, objective):
     results = []
     for last_layer in ("full", "targets"):
         config = tiny_config(dataset.uri, path, plm__last_layer=last_layer, **changes)
-        model = build_model(config, dataset.field_sizes, objective=objective)
+        model = build_model(config, layout_of(dataset), objective=objective)
         seen = note_widths(model.plm)
         pretrain = objective == "pretrain"
         table = TokenTable.open(dataset, load_tokenizer(path))
-        batch = Collator(dataset.columns, table, config.masking if pretrain else None)(columns)
+        batch = Collator(layout_of(dataset), table, config.masking if pretrain else None)(columns)
         loss = (PretrainLoss if pretrain else ClickLoss)(model)(batch)
         loss.backward()
         results.append((loss.item(), {name: one.grad for name, one in model.named_parameters()}, seen))

@@ -8,6 +8,7 @@ from clickprompt.config import History, Multi, load_config
 from clickprompt.models import backbones
 from clickprompt.models.build import build_model
 from clickprompt.models.pooling import pooled_fields
+from tests.support.layouts import made_up
 
 SIZES = [5, 9, 4]
 MULTI = (Multi(field=1, most=3), Multi(field=2, most=2))
@@ -58,7 +59,7 @@ def model_of(backbone="dcnv2", kind="mean", multi=MULTI, history=None, sizes=SIZ
     settings += ["ctr.fgcnn.channels=[2]", "ctr.fgcnn.kernel_heights=[2]", "ctr.fgcnn.pooling_sizes=[2]"]
     settings += ["ctr.fgcnn.recombined_channels=[2]"]
     config = load_config(None, settings)
-    return build_model(config, sizes, objective="without_plm", multi=multi, history=history).eval()
+    return build_model(config, made_up(sizes, multi=multi, history=history), objective="without_plm").eval()
 
 
 @pytest.mark.parametrize("kind", KINDS)

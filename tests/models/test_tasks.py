@@ -7,6 +7,7 @@ import torch
 from clickprompt.config import load_config
 from clickprompt.models import backbones
 from clickprompt.models.build import build_model
+from tests.support.layouts import made_up
 from tests.support.tiny import tiny_config, write_plm
 
 SIZES = [5, 9, 4]
@@ -21,7 +22,7 @@ def model_of(kind, backbone="dcnv2", labels=LABELS):
     settings += ["ctr.experts=3", "ctr.expert_dim=5"]
     settings += [f"ctr.fgcnn.{key}={value}" for key, value in FGCNN.items()]
     config = load_config(None, settings)
-    model = build_model(config, SIZES, objective="without_plm", labels=labels)
+    model = build_model(config, made_up(SIZES, labels=labels), objective="without_plm")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -102,7 +103,7 @@ def test_with_a_language_model_each_task_has_an_output_and_an_alpha(tmp_path, pr
     """And the prompts are of the one q."""
     plm = write_plm(str(tmp_path / "plm"))
     config = tiny_config("none", plm, prompt__num_prompts=prompts, ctr__tasks="mmoe")
-    model = build_model(config, SIZES, objective="with_plm", labels=LABELS).eval()
+    model = build_model(config, made_up(SIZES, labels=LABELS), objective="with_plm").eval()
     input_ids, mask = torch.tensor([[2, 5, 6, 3]] * 4), torch.ones(4, 4, dtype=torch.int64)
     if prompts:
         with torch.no_grad():

@@ -6,6 +6,7 @@ import torch
 
 from clickprompt.config import replaced
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -34,7 +35,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(made):
     dataset, _, config = made
-    built = build_model(config, dataset.field_sizes, objective="pretrain").eval()
+    built = build_model(config, layout_of(dataset), objective="pretrain").eval()
     for (
         name,
         parameter,
@@ -133,7 +134,7 @@ def test_of_an_export_that_was_trained_with_another_attention(made, model, tmp_p
 def test_of_a_run_whose_text_ends_with_the_click(made, tmp_path, objective):
     dataset, plm, config = made
     config = replaced(config, {"plm.click_text": True})
-    model = build_model(config, dataset.field_sizes, objective=objective).eval()
+    model = build_model(config, layout_of(dataset), objective=objective).eval()
     export = write(str(tmp_path / "export"), model, made, config, objective)
     rows, tokenizer = dataset.read_split("test").slice(0, 12), load_tokenizer(plm)
     found = PromptAttention.load(export, dataset).score(rows).weights
@@ -157,7 +158,7 @@ def test_what_has_no_prompts_to_attend_to_is_refused(made, tmp_path, changes, ob
     changed = replaced(config, changes)
     export = write(
         str(tmp_path / "export"),
-        build_model(changed, dataset.field_sizes, objective=objective),
+        build_model(changed, layout_of(dataset), objective=objective),
         made,
         changed,
         objective,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.export.format import write_export
 from clickprompt.models.build import build_model
@@ -20,7 +21,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("precision")
     dataset, plm = write_both(str(folder))
     config = tiny_config(dataset.uri, plm)
-    model = build_model(config, dataset.field_sizes, objective="with_plm")
+    model = build_model(config, layout_of(dataset), objective="with_plm")
     export = str(folder / "export")
     write_export(
         export,

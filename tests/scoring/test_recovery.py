@@ -12,6 +12,7 @@ import torch
 from clickprompt.cli.main import main
 from clickprompt.config import replaced
 from clickprompt.data.collate import Collator
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.masking import IGNORED, mask_tokens
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -44,14 +45,14 @@ def prepared(tmp_path_factory):
 
 
 def trained(config, dataset, table, steps=40) -> ClickPrompt:
-    objective = PretrainLoss(build_model(config, dataset.field_sizes, objective="pretrain"))
+    objective = PretrainLoss(build_model(config, layout_of(dataset), objective="pretrain"))
     with torch.no_grad():  # prompts differ between rows from the start, which spares most of the steps
         objective.model.ctr.embedding.weight.mul_(20)
         for parameter in objective.model.prompt_projector.parameters():
             parameter.mul_(5)
     rows = dataset.read_row_groups("train", [0, 1, 2])
     columns = {name: rows[name].to_numpy() for name in rows.column_names}
-    collator = Collator(dataset.columns, table, config.masking)
+    collator = Collator(layout_of(dataset), table, config.masking)
     optimizer = torch.optim.Adam(objective.parameters(), lr=5e-3)
     for step in range(steps):
         batch = collator(columns, epoch=step)
@@ -195,7 +196,7 @@ def test_prompts_that_decide_the_answer(prepared):
 
 def test_constant_prompts_recover_the_same_wherever_they_come_from(prepared):
     dataset, table, config, model = prepared
-    constant = build_model(config, dataset.field_sizes, objective="pretrain")
+    constant = build_model(config, layout_of(dataset), objective="pretrain")
     constant.load_state_dict(model.state_dict())
     with torch.no_grad():
         for parameter in constant.ctr.parameters():
@@ -213,7 +214,7 @@ def test_constant_prompts_recover_the_same_wherever_they_come_from(prepared):
 def test_without_prompts_there_is_nothing_to_permute(prepared):
     dataset, table, config, _ = prepared
     settings = config.model_copy(update={"prompt": config.prompt.model_copy(update={"num_prompts": 0})})
-    model = build_model(settings, dataset.field_sizes, objective="pretrain")
+    model = build_model(settings, layout_of(dataset), objective="pretrain")
     lines = Recovery(model, dataset, table, batch_size=32).score(dataset.read_row_groups("train", [0, 1]))
     assert lines["hits_permuted"].null_count == len(lines) > 0
     for field in summarise_recovery(lines).values():
@@ -314,7 +315,7 @@ def test_an_export_reads_as_the_model_it_was_written_from(prepared, tmp_path):
 def test_a_run_that_learned_the_click_reads_its_mask_at_the_end(tmp_path, monkeypatch):
     dataset, plm = write_both(str(tmp_path / "both"), more_words=CLICK_WORDS)
     config = tiny_config(dataset.uri, plm, plm__click_text=True, masking__vocabulary="dataset")
-    model = build_model(config, dataset.field_sizes, objective="pretrain").eval()
+    model = build_model(config, layout_of(dataset), objective="pretrain").eval()
     export = str(tmp_path / "export")
     write(export, model, config, dataset)
     table = open_model_table(dataset, load_tokenizer(plm), config.plm)
@@ -352,7 +353,7 @@ def test_a_finetuned_export_is_refused(prepared, tmp_path, capsys):
     export = str(tmp_path / "export")
     write(
         export,
-        build_model(config, dataset.field_sizes, objective="with_plm"),
+        build_model(config, layout_of(dataset), objective="with_plm"),
         config,
         dataset,
         objective="with_plm",

@@ -5,6 +5,7 @@ import torch
 
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.export.format import write_export
@@ -23,7 +24,7 @@ def test_scores_of_an_export(tmp_path, max_length):
         finetune__eval_batch_size=7,
         **({"plm__max_length": max_length} if max_length else {}),
     )
-    model = build_model(config, dataset.field_sizes, objective="with_plm").eval()
+    model = build_model(config, layout_of(dataset), objective="with_plm").eval()
     tokenizer = load_tokenizer(plm)
     export = str(tmp_path / "export")
     write_export(
@@ -38,7 +39,7 @@ def test_scores_of_an_export(tmp_path, max_length):
         step=1,
     )
     rows = dataset.read_split("test")
-    batch = Collator(dataset.columns, TokenTable.open(dataset, tokenizer), max_length=max_length)(
+    batch = Collator(layout_of(dataset), TokenTable.open(dataset, tokenizer), max_length=max_length)(
         columns_of(rows)
     )
     assert batch.input_ids is not None

@@ -7,6 +7,7 @@ import torch
 
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss
@@ -40,7 +41,7 @@ def run(config, memory, *, resume=None, poison=None, wishes=None, keep_every=Non
     dataset = Dataset.open(config.data.path)
     stage = config.finetune
     engine = TorchEngine(
-        ClickLoss(build_model(config, dataset.field_sizes, objective="without_plm")),
+        ClickLoss(build_model(config, layout_of(dataset), objective="without_plm")),
         stage,
         device=torch.device("cpu"),
     )
@@ -57,7 +58,7 @@ def run(config, memory, *, resume=None, poison=None, wishes=None, keep_every=Non
     batches = read_local_batches(dataset, order, start_step=state.step)
     if poison:
         batches = poison(engine, batches)
-    collator = Collator(dataset.columns, seed=config.seed)
+    collator = Collator(layout_of(dataset), seed=config.seed)
     memory.keep_every = keep_every
     if wishes:
         memory.wishes = wishes

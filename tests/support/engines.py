@@ -14,6 +14,7 @@ from clickprompt.config import PRETRAINING, Config, FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.model_table import open_model_table
@@ -31,7 +32,7 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
 from clickprompt.training.probe import Probe
-from tests.support.in_process import InProcessValidation, given_vectors_of
+from tests.support.in_process import InProcessValidation
 from tests.support.workers import in_workers
 
 STEPS = 20
@@ -86,14 +87,9 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
             division = partial(deepspeed_engine.division, stage, config.runtime, **options)
     model = build_model(
         config,
-        dataset.field_sizes,
+        layout_of(dataset),
         objective=objective_name,
         text_size=text_vectors and text_vectors.size,
-        history=dataset.history,
-        numbers=dataset.numbers,
-        multi=dataset.multi,
-        labels=dataset.labels,
-        vectors=given_vectors_of(config, dataset),
         division=division,
     )
     objective = build_objective(model, stage)
@@ -106,7 +102,7 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         IdCorruption.of(dataset, config.masking, config.pretrain, config.seed) if pretraining else None
     )
     collator = Collator(
-        dataset.columns,
+        layout_of(dataset),
         table,
         masking,
         lm=lm,
@@ -116,10 +112,6 @@ def build(config: Config, objective_name: str, engine: str, num_workers: int, to
         item_fields=item_mask(config, dataset.field_names),
         group=group_column(dataset, config, stage),
         text_vectors=text_vectors,
-        multi=dataset.multi,
-        history=dataset.history_columns,
-        numbers=dataset.numbers,
-        labels=model.tasks,
     )
     if engine == "torch":
         built = TorchEngine(
@@ -194,12 +186,9 @@ def record(
     text_size = collator.text_vectors and collator.text_vectors.size
     fresh = build_model(
         config,
-        dataset.field_sizes,
+        layout_of(dataset),
         objective=objective,
         text_size=text_size,
-        history=dataset.history,
-        labels=dataset.labels,
-        vectors=given_vectors_of(config, dataset),
     )
     for name, parameter in fresh.named_parameters():
         if stage.embedding_optimizer != "dense" and name in tables_of(fresh):

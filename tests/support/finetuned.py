@@ -1,9 +1,11 @@
 """The folder that a finetuning leaves, without training."""
 
 import os
+from dataclasses import replace
 
 import torch
 
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer, tokenizer_fingerprint
 from clickprompt.export.format import write_export
 from clickprompt.models.build import build_model
@@ -17,7 +19,8 @@ def write_run(run: str, prepared, objective="without_plm", **settings) -> torch.
     """
     dataset, plm = prepared
     config = tiny_config(dataset.uri, plm, **settings)
-    model = build_model(config, dataset.field_sizes, objective=objective, labels=dataset.labels).eval()
+    layout = replace(layout_of(dataset), vectors=dict)  # an export has them in its table
+    model = build_model(config, layout, objective=objective).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

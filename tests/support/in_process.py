@@ -5,16 +5,12 @@ used as late as ever.
 import torch
 
 from clickprompt.data.prepared.dataset import columns_of
-from clickprompt.data.prepared.given_vectors import open_vectors
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import load_matching
 from clickprompt.objectives import model_inputs
 from clickprompt.training.engine import all_reduce_sum
-
-
-def given_vectors_of(config, dataset):
-    return {} if config.ctr.vectors == "none" else open_vectors(dataset)
 
 
 class InProcessValidation:
@@ -24,15 +20,7 @@ class InProcessValidation:
         self._engine, self._rows = engine, collator(columns_of(dataset.read_split("valid")), epoch=0)
         text_size = collator.text_vectors and collator.text_vectors.size
         self._build = lambda: build_model(
-            config,
-            dataset.field_sizes,
-            objective=objective,
-            text_size=text_size,
-            history=dataset.history,
-            multi=dataset.multi,
-            numbers=dataset.numbers,
-            labels=dataset.labels,
-            vectors=given_vectors_of(config, dataset),
+            config, layout_of(dataset), objective=objective, text_size=text_size
         )
 
     def begin(self, step):

@@ -5,6 +5,7 @@ import torch
 from clickprompt.config import Config, FinetuneConfig
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -39,7 +40,7 @@ class Watching(Context):
 def run(config: Config, objective_name: str, watching, validation=None):
     dataset = Dataset.open(config.data.path)
     stage: FinetuneConfig = config.finetune
-    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
+    objective = OBJECTIVES[objective_name](build_model(config, layout_of(dataset), objective=objective_name))
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
     size = {
         "global_batch_size": stage.global_batch_size,
@@ -50,7 +51,7 @@ def run(config: Config, objective_name: str, watching, validation=None):
     table = (
         TokenTable.open(dataset, load_tokenizer(config.plm.path)) if objective_name == "with_plm" else None
     )
-    collator = Collator(dataset.columns, table, None, seed=config.seed)
+    collator = Collator(layout_of(dataset), table, None, seed=config.seed)
     batches = read_local_batches(dataset, order)
     options = {"stage": stage, "seed": config.seed, "state": TrainState(), "context": watching}
     watching.validation = watching

@@ -9,6 +9,7 @@ import torch
 
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -35,8 +36,8 @@ def made(folder, dataset, request):
     plm = write_plm(os.path.join(folder, request.param), request.param)
     config = tiny_config(dataset.uri, plm, masking__vocabulary="dataset", masking__mask_rate=0.4)
     table = TokenTable.open(dataset, load_tokenizer(plm))
-    model = build_model(config, dataset.field_sizes, objective="pretrain").double()
-    collator = Collator(dataset.columns, table, config.masking, lm=KINDS[request.param])
+    model = build_model(config, layout_of(dataset), objective="pretrain").double()
+    collator = Collator(layout_of(dataset), table, config.masking, lm=KINDS[request.param])
     rows = dataset.read_split("train").slice(0, 12)
     return (
         PretrainLoss(model),
@@ -90,4 +91,4 @@ def test_without_it_batches_name_no_tokens(dataset, folder):
     table = TokenTable.open(dataset, load_tokenizer(plm))
     rows = dataset.read_split("train").slice(0, 3)
     columns = {name: rows[name].to_numpy() for name in rows.column_names}
-    assert Collator(dataset.columns, table, config.masking)(columns).vocabulary is None
+    assert Collator(layout_of(dataset), table, config.masking)(columns).vocabulary is None

@@ -21,6 +21,7 @@ from clickprompt.training.footprint import (
     model_states,
 )
 from tests.support.baselines import dotted
+from tests.support.layouts import made_up
 from tests.support.synthetic import FIELDS
 from tests.support.tiny import tiny_config, write_plm
 
@@ -38,7 +39,9 @@ ROBERTA_LARGE = {
 
 def on_meta(config, field_sizes, objective="pretrain"):
     with torch.device("meta"):
-        return build_model(replaced(config, {"plm.random_init": True}), field_sizes, objective=objective)
+        return build_model(
+            replaced(config, {"plm.random_init": True}), made_up(field_sizes), objective=objective
+        )
 
 
 def with_shape(tmp_path, plm_config, preset, settings):
@@ -229,7 +232,7 @@ def test_restoring_ids_keeps_no_more_than_its_share(candidates, widths):
     estimated = activation_bytes(model, config, rows, 0, 0) - activation_bytes(plain, config, rows, 0, 0)
     assert estimated == 12 * rows * rate * min(5002, 2 * candidates)
 
-    model = build_model(config, sizes, objective="pretrain_ids")
+    model = build_model(config, made_up(sizes), objective="pretrain_ids")
     counts = [np.ones(size, dtype=np.int64) for size in sizes]
     corruption = IdCorruption(counts, config.masking, config.pretrain, seed=0)
     generator = np.random.default_rng(0)
@@ -245,7 +248,7 @@ def test_restoring_ids_keeps_no_more_than_its_share(candidates, widths):
             of_logits[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    batch = Collator("ab", corruption=corruption)(columns)
+    batch = Collator(made_up(sizes, "ab"), corruption=corruption)(columns)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = build_objective(model, config.pretrain)(batch)
     assert loss.requires_grad

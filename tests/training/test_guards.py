@@ -6,6 +6,7 @@ import torch
 
 from clickprompt.config import load_config, replaced
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.errors import ConfigError
 from clickprompt.models.build import build_model
 from clickprompt.training import guards
@@ -89,7 +90,7 @@ def test_a_dropped_step_changes_nothing(config, tmp_path, monkeypatch):
     dropping = replaced(config, {"finetune.skip_loss_spikes": 2.0, "finetune.max_steps": 3})
     engine, state = run(dropping, Memory(tmp_path))
     fresh = build_model(
-        config, Dataset.open(config.data.path).field_sizes, objective="without_plm"
+        config, layout_of(Dataset.open(config.data.path)), objective="without_plm"
     ).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in engine.model.state_dict().items())
     assert not engine.optimizer.state

@@ -9,6 +9,7 @@ import torch
 from clickprompt.config import FinetuneConfig, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.evaluation.metrics import auc, log_loss
@@ -116,7 +117,7 @@ def test_a_plm_of_learning_rate_0_is_left_alone(config):
     settings = replaced(config, {"finetune.max_steps": 3, "finetune.lr.plm": 0.0})
     engine, _ = run(settings, "with_plm", Watching([0.5] * 3, every=99))
     fresh = build_model(
-        settings, Dataset.open(config.data.path).field_sizes, objective="with_plm"
+        settings, layout_of(Dataset.open(config.data.path)), objective="with_plm"
     ).state_dict()
     trained = engine.model.state_dict()
     moved = {name for name in trained if not trained[name].equal(fresh[name])}
@@ -137,7 +138,7 @@ def test_each_group_follows_its_own_learning_rate(config):
             "finetune.weight_decay": 0.5,
         },
     )
-    model = build_model(settings, Dataset.open(config.data.path).field_sizes, objective="with_plm")
+    model = build_model(settings, layout_of(Dataset.open(config.data.path)), objective="with_plm")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, settings.finetune)
     rates = {
@@ -170,13 +171,15 @@ def test_padding_rows_and_empty_masks_weigh_nothing(config):
     columns = {name: rows[name].to_numpy() for name in rows.column_names}
     padded = {name: np.concatenate([values, values[:3]]) for name, values in columns.items()}
     padded["weight"] = np.array([1] * 6 + [0] * 3, dtype=np.float32)
-    click = ClickLoss(build_model(config, dataset.field_sizes, objective="without_plm"))
-    collator = Collator(dataset.columns)
+    click = ClickLoss(build_model(config, layout_of(dataset), objective="without_plm"))
+    collator = Collator(layout_of(dataset))
     torch.testing.assert_close(click(collator(padded)), click(collator(columns)))
     assert click.count_targets(collator(padded)) == 6
 
-    masked = PretrainLoss(build_model(config, dataset.field_sizes, objective="pretrain"))
-    nothing = Collator(dataset.columns, table, config.masking)({**columns, "weight": np.zeros(6, np.float32)})
+    masked = PretrainLoss(build_model(config, layout_of(dataset), objective="pretrain"))
+    nothing = Collator(layout_of(dataset), table, config.masking)(
+        {**columns, "weight": np.zeros(6, np.float32)}
+    )
     loss = masked(nothing)
     loss.backward()
     assert loss.item() == 0

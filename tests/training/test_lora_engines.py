@@ -8,6 +8,7 @@ from clickprompt.config import replaced
 from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import parameter_groups
 from tests.support.engines import LOWER, SMALL, Case, Curves, build, distributed, losses_of
+from tests.support.layouts import made_up
 from tests.support.tiny import tiny_config, write_both, write_plm
 
 STEPS, HALF = 10, 5
@@ -109,7 +110,7 @@ def test_checkpoints_hold_what_is_trained_and_weights_are_whole(two_workers, con
 
 def test_adapters_have_the_plms_learning_rate(config):
     stage = config.pretrain
-    model = build_model(config, [5] * 4, objective="pretrain")
+    model = build_model(config, made_up([5] * 4), objective="pretrain")
     rate_of = {
         id(parameter): group["base_lr"]
         for group in parameter_groups(model, stage)

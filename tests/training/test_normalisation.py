@@ -13,6 +13,7 @@ from clickprompt.config import PRETRAINING, Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.model_table import open_model_table
 from clickprompt.data.text.template import load_tokenizer
@@ -107,7 +108,7 @@ def gradients(
     pretrain = objective_name == "pretrain"
     lm = check_plm(config.plm).lm_kind
     collator = Collator(
-        dataset.columns,
+        layout_of(dataset),
         None if objective_name == "pretrain_ids" else table,
         config.masking if pretrain else None,
         lm=lm,
@@ -118,7 +119,7 @@ def gradients(
         label_share=config.finetune.label_share,
     )
     objective = OBJECTIVES[objective_name](
-        build_model(config, dataset.field_sizes, objective=objective_name)
+        build_model(config, layout_of(dataset), objective=objective_name)
     ).double()
     engine = TorchEngine(objective, stage, device=torch.device("cpu"))
     last = order.total_steps - 1

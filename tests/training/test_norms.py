@@ -11,6 +11,7 @@ from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import unique_tensors
 from clickprompt.training.carry_over import tables_of
 from clickprompt.training.norms import Norms, far_from_fresh
+from tests.support.layouts import made_up
 
 NAMES, SIZES = ["User ID", "Gender", "Movie ID"], [40, 3, 50]
 TRAINED = [np.arange(40) > 0, np.arange(3) > 1, np.arange(50) % 2 > 0]
@@ -23,7 +24,7 @@ def fresh():
     config = replaced(
         load_config(None), {"ctr.backbone": "deepfm", "ctr.embedding_dim": 4, "ctr.hidden_dim": 8}
     )
-    model = build_model(config, SIZES, objective="without_plm")
+    model = build_model(config, made_up(SIZES), objective="without_plm")
     assert tables_of(model) == [EMBEDDING, LINEAR]
     return {name: tensor.clone() for name, tensor in unique_tensors(model).items()}
 

@@ -11,6 +11,7 @@ from clickprompt.models.backbones import BACKBONES
 from clickprompt.models.build import build_model
 from clickprompt.models.parameter_groups import group_of, parameter_groups, trainable_by_group
 from clickprompt.training.optimizers import schedule_factor, set_learning_rates
+from tests.support.layouts import made_up
 from tests.support.tiny_plms import FAMILIES, save_plm
 
 SIZES = [50, 40]
@@ -30,7 +31,7 @@ def by_name(model, groups):
 def test_tables_decay_as_asked_and_vectors_never(backbone, of_tables):
     changes = {"ctr.backbone": backbone, "finetune.tables_weight_decay": of_tables}
     config = replaced(load_config(None), SMALL | changes)
-    model = build_model(config, SIZES, objective="without_plm")
+    model = build_model(config, made_up(SIZES), objective="without_plm")
     groups = by_name(model, parameter_groups(model, config.finetune))
     for name, parameter in model.named_parameters():
         table = parameter.shape[0] == sum(SIZES)
@@ -52,7 +53,7 @@ def test_without_the_options_a_group_has_two_entries_in_the_models_order(
 ):
     """ZeRO flattens each entry, so neither the entries nor the order of their parameters may change."""
     config = replaced(config, {"ctr.backbone": backbone, **changes})
-    model = build_model(config, SIZES, objective=objective)
+    model = build_model(config, made_up(SIZES), objective=objective)
     stage = config.pretrain if objective == "pretrain" else config.finetune
     expected = []
     for group in ("ctr", "projector", "plm", "heads"):
@@ -81,7 +82,7 @@ def test_tables_and_plm_have_rates_and_decays_of_their_own(config):
         "finetune.freeze_tables": 0.25,
     }
     config = replaced(config, changes)
-    model = build_model(config, SIZES, objective="with_plm")
+    model = build_model(config, made_up(SIZES), objective="with_plm")
     groups = by_name(model, parameter_groups(model, config.finetune))
     for name, group in groups.items():
         found = (group["base_lr"], group["weight_decay"], group["frozen"])
@@ -120,7 +121,7 @@ def test_rates_of_the_plms_layers(tmp_path, family):
     path = save_plm(tmp_path / family, family)
     changes = {"plm.path": path, "finetune.plm_layer_decay": 0.5, "finetune.lr.plm": 0.32}
     config = replaced(load_config(None), SMALL | changes)
-    model = build_model(config, SIZES, objective="with_plm")
+    model = build_model(config, made_up(SIZES), objective="with_plm")
     counts = {"bart": (2, 3), "t5": (2, 3)}.get(family, (3,))
     layers, seen = sum(counts), set()
     for name, group in by_name(model, parameter_groups(model, config.finetune)).items():
@@ -145,7 +146,7 @@ def test_the_tables_rate_is_0_for_a_share_of_the_steps(share, steps):
     config = replaced(
         load_config(None), SMALL | {"finetune.freeze_tables": share, "finetune.warmup_ratio": 0.2}
     )
-    model = build_model(config, SIZES, objective="without_plm")
+    model = build_model(config, made_up(SIZES), objective="without_plm")
     optimizer = torch.optim.AdamW(
         [{**group, "lr": group["base_lr"]} for group in parameter_groups(model, config.finetune)]
     )
@@ -159,7 +160,7 @@ def test_the_tables_rate_is_0_for_a_share_of_the_steps(share, steps):
 
 def test_dropout_of_embeddings_is_that_of_their_entries():
     config = replaced(load_config(None), SMALL | {"ctr.embedding_dropout": 0.25, "ctr.backbone": "deepfm"})
-    tower = build_model(config, [200, 200], objective="without_plm").ctr
+    tower = build_model(config, made_up([200, 200]), objective="without_plm").ctr
     assert tower is not None
     seen = []
 
@@ -191,7 +192,7 @@ def test_heads_on_ids_are_heads(tmp_path):
         "pretrain.id_objective": "masked",
         "pretrain.text_id_weight": 1.0,
     }
-    model = build_model(replaced(load_config(None), SMALL | changes), SIZES, objective="pretrain")
+    model = build_model(replaced(load_config(None), SMALL | changes), made_up(SIZES), objective="pretrain")
     heads = {name for name, _ in trainable_by_group(model)["heads"] if "id_head" in name}
     assert heads == {
         f"{head}.projection.{part}" for head in ("id_head", "text_id_head") for part in ("weight", "bias")

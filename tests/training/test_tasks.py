@@ -8,6 +8,7 @@ import torch
 
 from clickprompt.config import replaced
 from clickprompt.data.collate import Collator
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.models.build import build_model
 from clickprompt.objectives import build_objective
@@ -62,7 +63,7 @@ def first_batch(dataset):
 
 
 def model_of(config, dataset):
-    return build_model(config, dataset.field_sizes, objective="without_plm", labels=dataset.labels).eval()
+    return build_model(config, layout_of(dataset), objective="without_plm").eval()
 
 
 def found(config, dataset, columns, rows):
@@ -71,7 +72,7 @@ def found(config, dataset, columns, rows):
     objective = build_objective(model, config.finetune)
     assert objective.terms == {"click": 1.0, "like": 0.3, "purchase": 1.0}
     engine = TorchEngine(objective, config.finetune, device=torch.device("cpu"))
-    batches = Collator(dataset.columns, labels=dataset.labels).micro_batches(columns, rows)
+    batches = Collator(layout_of(dataset)).micro_batches(columns, rows)
     targets = torch.stack([objective.count_targets(batch) for batch in batches]).sum(0)
     divisors = targets.where(targets > 0, 1.0)
     sums = [engine.accumulate(batch, divisors, last=True) for batch in batches]

@@ -9,6 +9,7 @@ import torch
 from clickprompt.config import replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.id_corruption import IdCorruption
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.models.build import build_model
 from clickprompt.objectives import ClickLoss, PretrainLoss
@@ -55,10 +56,10 @@ def first_batch(dataset):
 
 def gradients(config, dataset, columns, rows):
     """Of one step's loss, cut into micro-batches of so many rows: (loss, gradients)."""
-    model = build_model(config, dataset.field_sizes, objective="without_plm").eval()
+    model = build_model(config, layout_of(dataset), objective="without_plm").eval()
     objective = ClickLoss(model)
     engine = TorchEngine(objective, config.finetune, device=torch.device("cpu"))
-    batches = Collator(dataset.columns).micro_batches(columns, rows)
+    batches = Collator(layout_of(dataset)).micro_batches(columns, rows)
     targets = torch.stack([objective.count_targets(batch) for batch in batches]).sum(0)
     sums = [engine.accumulate(batch, targets, last=True) for batch in batches]
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -67,7 +68,7 @@ def gradients(config, dataset, columns, rows):
 
 def naive(config, dataset, columns):
     """The same, row by row."""
-    model = build_model(config, dataset.field_sizes, objective="without_plm").eval()
+    model = build_model(config, layout_of(dataset), objective="without_plm").eval()
     ids = torch.from_numpy(np.stack([columns[name] for name in dataset.columns], 1).astype(np.int64))
     total, weights = torch.zeros(()), 0.0
     for row, weight in enumerate(columns["importance"].tolist()):
@@ -105,10 +106,10 @@ def test_a_batch_in_which_nothing_counts(config, made):
     dataset, _ = made
     columns = first_batch(dataset)
     nothing = columns | {"importance": np.zeros(50, np.float32)}
-    model = build_model(config, dataset.field_sizes, objective="without_plm")
+    model = build_model(config, layout_of(dataset), objective="without_plm")
     objective = ClickLoss(model)
     engine = TorchEngine(objective, config.finetune, device=torch.device("cpu"))
-    batch = Collator(dataset.columns)(nothing)
+    batch = Collator(layout_of(dataset))(nothing)
     counts = objective.count_targets(batch)
     assert counts.tolist() == [0.0]
     assert engine.accumulate(batch, counts.where(counts > 0, 1.0), last=True).tolist() == [0.0]
@@ -119,9 +120,9 @@ def test_pretraining_counts_rows_alike(config, made):
     dataset, _ = made
     settings = replaced(config, {"pretrain.with_plm": False, "pretrain.id_objective": "replaced"})
     corruption = IdCorruption.of(dataset, settings.masking, settings.pretrain, settings.seed)
-    batch = Collator(dataset.columns, corruption=corruption)(first_batch(dataset))
+    batch = Collator(layout_of(dataset), corruption=corruption)(first_batch(dataset))
     assert (batch.loss_weight == 0).sum() > 10
-    objective = PretrainLoss(build_model(settings, dataset.field_sizes, objective="pretrain_ids").eval())
+    objective = PretrainLoss(build_model(settings, layout_of(dataset), objective="pretrain_ids").eval())
     alike = replace(batch, importance=None)
     assert objective(batch).tolist() == objective(alike).tolist() != [0.0]
     assert objective.count_targets(batch).tolist() == objective.count_targets(alike).tolist()

@@ -1,9 +1,9 @@
 """The given vectors of a dataset's values (`vectors` of a field's schema), such as images' by another model.
 
-vectors/<nn>.bin has the plain float16 numbers of [N, H] for field nn, row i for id i: the vectors of the
-log's file divided by the root mean square of their lengths, which makes sources alike in scale and fits
-float16. The unknown id 0 and values without a vector have zeros. The manifest has the size H and the divisor
-`scale`.
+vectors/<nn>.bin (a later version's is below its folder) has the plain float16 numbers of [N, H] for field
+nn, row i for id i: the vectors of the log's file divided by the root mean square of their lengths, which
+makes sources alike in scale and fits float16. The unknown id 0 and values without a vector have zeros. The
+manifest has the size H and the divisor `scale`.
 
 Shape legend: N values of a field, H size of a vector.
 """
@@ -29,9 +29,8 @@ def open_vectors(dataset: Dataset) -> dict[int, np.ndarray]:
     """
     found = {}
     for entry in dataset.vectors:
-        folder = mapped_folder(
-            storage.join(dataset.uri, FOLDER), {"vectors": dataset.vectors}, "given-vectors"
-        )
+        place = storage.join(dataset.uri, os.path.dirname(entry["file"]))
+        folder = mapped_folder(place, {"vectors": dataset.vectors}, "given-vectors")
         path = os.path.join(folder, os.path.basename(entry["file"]))
         shape = dataset.field_sizes[entry["field"]], entry["size"]
         try:

@@ -4,12 +4,14 @@ The draft guesses which files are the log and which are joined to it, what a cli
 is, and which columns are fields. It gives a reason for each guess, where the user can correct it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from clickprompt.config import CLICK, LABEL_NAME
 from clickprompt.data.prepared.dataset import SPLITS, slug
 from clickprompt.data.sources import draft_names
 from clickprompt.data.sources.draft_columns import (
@@ -264,7 +266,17 @@ def _label_lines(log: DraftLog, label: Label | None) -> list[str]:
     return [
         f"label: {flow(label.rule)}   # {label.remark}",
         *([f"# other columns that may be the label: {others}"] if others else []),
+        *_further_lines(log.labels[1:]),
     ]
+
+
+def _further_lines(labels: Sequence[Label]) -> list[str]:
+    """Suggest those that are labels by their names as further ones, which a model learns beside the click."""
+    rules = {name: one.rule for one in labels if one.sure and re.match(LABEL_NAME, name := slug(one.column))}
+    rules.pop(CLICK, None)
+    if not rules:
+        return []
+    return [f"# labels: {flow(rules)}   # to learn them as well, each from the rows that have it"]
 
 
 def _few_numbers(one: Look) -> bool:

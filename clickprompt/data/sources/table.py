@@ -105,11 +105,9 @@ class Table(Source):
     def raw_files(self) -> dict[str, int]:
         files = self._files()
         self._rules = self._rules_of(files)
-        given = self.vectors()
-        for one in given:
+        for one in self.vectors():
             check_vector_columns(one.file, one.files)
-        of_vectors = {file.uri: file.size for one in given for file in one.files}
-        return {file.uri: file.size for file in files} | of_vectors | self.table_files()
+        return {file.uri: file.size for file in files} | self.table_files()
 
     def vectors(self) -> list[GivenVectors]:
         """Return the vectors that the log gives its fields' values."""
@@ -120,7 +118,9 @@ class Table(Source):
         ]
 
     def table_files(self) -> dict[str, int]:
-        return {
+        given = [field.vectors.data for field in self.schema.fields if field.vectors]
+        of_vectors = {file.uri: file.size for data in given for file in self._matching([data], FileOptions())}
+        return of_vectors | {
             file.uri: file.size
             for table in self.schema.tables.values()
             for file in self._matching([table.data], table)

@@ -5,7 +5,7 @@ estimated by training/footprint.py.
 """
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from clickprompt.config import (
     EventWord,
     FinetuneConfig,
     History,
+    Layout,
     PretrainConfig,
     load_config,
     multi_columns,
@@ -95,6 +96,19 @@ class Sizes:
         return History(0, self.history, further) if self.history else None
 
     @property
+    def layout(self) -> Layout:
+        """Return that of a model of as many parameters. Further values of a field have none of their own."""
+        return replace(
+            Layout.plain([f"f_{number}" for number in range(self.fields)], self.field_sizes),
+            history=self.histories,
+            numbers=tuple(range(self.numbers)),
+            labels=tuple(str(number) for number in range(self.labels)),
+            vectors=lambda: {
+                field: torch.empty(values, size, dtype=torch.float16) for field, values, size in self.vectors
+            },
+        )
+
+    @property
     def columns(self) -> int:
         """Return the columns that the CTR tower reads."""
         of_history = self.histories.columns if self.histories else []
@@ -141,15 +155,9 @@ def size_training(
     with torch.device("meta"):
         model = build_model(
             replaced(config, {"plm.random_init": True}),
-            sizes.field_sizes,
+            sizes.layout,
             objective=objective,
             text_size=text_size,
-            history=sizes.histories,
-            numbers=range(sizes.numbers),
-            labels=[str(number) for number in range(sizes.labels)],
-            vectors={
-                field: torch.empty(values, size, dtype=torch.float16) for field, values, size in sizes.vectors
-            },
         )
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))

@@ -5,46 +5,27 @@ held out becomes a training row; ids, once given, stay. New rows are joined to t
 so are rows that are predicted from this version on; earlier rows keep what they had.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright doesn't see them
-# pyright: reportAttributeAccessIssue=false
-
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset, version_folder, version_uri
-from clickprompt.data.prepared.partitions import IdPart
-from clickprompt.data.sources.raw import Source, log_column_of
+from clickprompt.data.prepared.given_vectors import open_vectors
+from clickprompt.data.sources.raw import Source
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.table import Table
 from clickprompt.data.transform.row_transform import FieldRule
 from clickprompt.errors import ClickPromptError, DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.progress import say
+from clickprompt.runtime.prepare.appended_values import extended_vocabulary, histories_continued
 from clickprompt.runtime.prepare.coded_log import joined_tables, read_log, sample_negatives
-from clickprompt.runtime.prepare.column_tasks import (
-    CountedRows,
-    KeptValues,
-    ids_file,
-    rows_per_value,
-    values_of,
-    write_ids,
-)
 from clickprompt.runtime.prepare.fan_out import FanOut, fan_out
+from clickprompt.runtime.prepare.given_vectors import Measured, measure_vectors, write_vectors
 from clickprompt.runtime.prepare.prepare import MOST_BYTES
 from clickprompt.runtime.prepare.splits import count_rows, cut_by_split, write_shards
-from clickprompt.runtime.prepare.vocabulary import (
-    FieldValues,
-    Ids,
-    chosen_codes,
-    write_transform,
-    write_vocabularies,
-)
+from clickprompt.runtime.prepare.vocabulary import write_transform, write_vocabularies
 
 __all__ = ["append"]
 
@@ -146,30 +127,39 @@ def _check_same(dataset: Dataset, source_name: str, source: Source, given: dict[
                 f"{uri}: was prepared with {name}={options[name]}, not {value}; --append keeps "
                 "it, leave it out"
             )
-    if dataset.history is not None:
-        raise InputError(
-            f"{uri}: has histories, which --append can't go on with; prepare all raw files in a new place"
-        )
-    if dataset.multi:
-        raise InputError(
-            f"{uri}: has a field with take: each, which --append can't go on with; prepare all raw files in "
-            "a new place"
-        )
-    if dataset.numbers:
-        raise InputError(
-            f"{uri}: has a field with learned: true, which --append can't go on with; prepare all raw files "
-            "in a new place"
-        )
-    if dataset.vectors:
-        raise InputError(
-            f"{uri}: has a field with vectors, which --append can't go on with; prepare all raw files in a "
-            "new place"
-        )
+    _check_histories(dataset, source)
     if "sample_users" in manifest["options"]:
         raise InputError(
             f"{uri}: holds a sample of the users, which --append can't go on with; prepare all raw files in "
             "a new place"
         )
+
+
+def _check_histories(dataset: Dataset, source: Source) -> None:
+    """Raise InputError if the shards don't have all earlier rows of a user."""
+    if dataset.history is None or dataset.manifest["history"]["events"] == "column":
+        return
+    remedy = "so --append can't go on with its histories; prepare all raw files in a new place"
+    user = dataset.manifest["roles"]["user"]
+    if source.min_count(user) > 1:
+        raise InputError(f"{dataset.uri}: {user} has a min_count, and rare users are as one, {remedy}")
+    if dataset.keep_negatives is not None and dataset.manifest["history"]["events"] == "all":
+        raise InputError(f"{dataset.uri}: keep_negatives has left rows out, {remedy}")
+
+
+def _measured(dataset: Dataset, source: Source) -> Measured:
+    """Read all given vectors once; they are scaled as those of the version before."""
+    before = {entry["field"]: entry for entry in dataset.vectors}
+    measured = []
+    for given, size, _ in measure_vectors(source):
+        entry = before[given.field]
+        if size != entry["size"]:
+            raise DataError(
+                f"{given.file.data}: its vectors have {size:,} numbers, and those of {dataset.uri} "
+                f"{entry['size']:,}; give vectors of the same model, or prepare the log in a new place"
+            )
+        measured.append((given, size, entry["scale"]))
+    return measured
 
 
 def _new_files(dataset: Dataset, source: Table) -> dict[str, int]:
@@ -199,6 +189,7 @@ def _write_files(
     The raw files aren't in what is returned.
     """
     old, options = dataset.manifest, dataset.manifest["options"]
+    given = _measured(dataset, source)
     uri = storage.join(dataset.uri, folder)
     stage = storage.join(uri, "staging")
     tables = joined_tables(source)
@@ -211,17 +202,25 @@ def _write_files(
     if "keep_negatives" in options:
         statistics["negatives_left_out"] = before - log.rows
     counted = count_rows(work, log, source.fields, starts, options, stage)
-    ids: Ids = {column.name: {} for column in counted.columns}
-    calls = []
-    for number, (name, column) in enumerate(zip(source.fields, dataset.columns, strict=True)):
-        key = log_column_of(name, tables)
-        calls.append((dataset, source, number, key, tables.get(key), counted, stage))
-        ids[key][column] = [IdPart(ids_file(stage, number), 0, 0)]
-    fields = work.each(_extended, calls, "counting values")
+    fields, ids = extended_vocabulary(work, dataset, source, tables, counted, stage)
+    histories = histories_continued(work, dataset, tables, log, ids, stage)
+    scales = {number: rule.scale for number, rule in enumerate(source.rules()) if rule.scale}
     shards, bounds, clicks, weights, labels = write_shards(
-        work, log, starts, sizes, options, stage, uri, ids, dataset.columns, labels=dataset.labels
+        work,
+        log,
+        starts,
+        sizes,
+        options,
+        stage,
+        uri,
+        ids,
+        dataset.value_columns,
+        histories,
+        scales,
+        dataset.labels,
     )
     described = write_vocabularies(work, uri, fields, dataset.columns)
+    vectors = _below(folder, write_vectors(uri, given, described, progress, open_vectors(dataset)))
     storage.delete_tree(stage)
     storage.delete_half_written(uri)  # a task whose worker was killed may have left something
     statistics["clicks"] = log.clicks
@@ -231,6 +230,7 @@ def _write_files(
     }
     return {
         "version": dataset.version + 1,
+        **({"vectors": vectors} if given else {}),
         "transform": old["transform"] | {"tables": joined},
         "fields": _below(folder, described),
         "num_features": sum(field.facts["features"] for field in fields),
@@ -242,58 +242,6 @@ def _write_files(
         "bounds": {split: _hull(old["bounds"][split], bounds.get(split)) for split in SPLITS},
         "shards": {split: [*old["shards"][split], *_below(folder, shards[split])] for split in SPLITS},
     }
-
-
-def _extended(
-    dataset: Dataset,
-    source: Source,
-    number: int,
-    key: str,
-    table: pa.Table | None,
-    counted: CountedRows,
-    stage: str,
-) -> FieldValues:
-    """Give ids to the codes of the log column `key` for one field: the old values keep theirs, and new ones
-    follow in the order of the codes. Unlike a task of `prepare` it holds all of the field's values.
-
-    table: the one that `key` joins, if any.
-    """
-    name, min_count = dataset.field_names[number], source.min_count(dataset.field_names[number])
-    if table is None:
-        coded = counted.column(key)
-        pieces = [values_of(coded, partition, stage) for partition in range(coded.partitions)]
-        column, rows = pa.concat_arrays(pieces), counted.of_column(key)
-    else:
-        column, rows = table.column(name).combine_chunks(), counted.of_column(key, len(table))
-    chosen = chosen_codes(source, rows, table)
-    found, value, per_value = rows_per_value(column, chosen, rows)
-    train, missing = per_value[0, :-1], per_value[:, -1]
-    old = dataset.vocabulary(number)
-    known = old.column("value").slice(1).combine_chunks()
-    ids = pc.index_in(found, value_set=known).fill_null(-1).to_numpy() + 1
-    new = ids == 0
-    if min_count > 1:
-        new &= train >= min_count
-    ids[new] = len(old) + np.arange(int(new.sum()))
-    ids = np.append(ids, 0).astype(np.int32)
-    values = pa.concat_arrays([known, found.filter(pa.array(new))])
-    train_count = np.bincount(ids, weights=per_value[0], minlength=len(values) + 1).astype(np.int64)
-    train_count[: len(old)] += old.column("train_count").to_numpy()
-    entry = dataset.manifest["fields"][number]
-    with_missing = entry["features"] >= entry["size"] or bool(missing.any())
-    of_codes = np.zeros(len(column), dtype=np.int32)
-    of_codes[chosen] = ids[value]
-    kept = KeptValues(
-        *write_ids(values, train_count[1:], of_codes, stage, number),
-        first_code=0,
-        values=len(values),
-        unknown=int(train_count[0]),
-        null=bool(missing.any()),
-        missing=missing,
-        unseen=np.zeros_like(missing),
-    )
-    facts = {"features": len(values) + with_missing} | ({"min_count": min_count} if min_count > 1 else {})
-    return FieldValues(name, [kept], facts)
 
 
 def _below(folder: str, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

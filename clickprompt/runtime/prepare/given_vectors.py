@@ -3,7 +3,7 @@
 # pyarrow.compute creates its functions when it is imported, so pyright does not see them
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,14 @@ def measure_vectors(source: Source) -> Measured:
 
 
 def write_vectors(
-    uri: str, measured: Measured, fields: Sequence[dict[str, Any]], progress: Callable[[str], None]
+    uri: str,
+    measured: Measured,
+    fields: Sequence[dict[str, Any]],
+    progress: Callable[[str], None],
+    earlier: Mapping[int, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write the vectors of values, and return the manifest's entries; fields: its entries of these.
+    """Write the vectors of values, and return the manifest's entries; fields: its entries of these. earlier:
+    field → the table of its first values, whose vectors stay where the files have no others.
 
     A field's table is in memory, 2 H bytes a value. Raises DataError if no value has a vector.
     """
@@ -40,12 +45,15 @@ def write_vectors(
         field = fields[given.field]
         values = read_table(storage.join(uri, field["file"]), ["value"]).column("value").combine_chunks()[1:]
         table = np.zeros((len(values) + 1, size), dtype=DTYPE)
-        count = 0
+        before = (earlier or {}).get(given.field, table[:0])
+        table[: len(before)] = before
+        has = np.append(before.any(1), np.zeros(len(table) - len(before), dtype=bool))
         for keys, vectors in given.pieces():
             places = pc.index_in(keys, value_set=values)
             known = places.is_valid().to_numpy(zero_copy_only=False)
-            table[1 + places.drop_null().to_numpy()] = vectors[known] / scale
-            count += int(known.sum())
+            ids = 1 + places.drop_null().to_numpy()
+            table[ids], has[ids] = vectors[known] / scale, True
+        count = int(has.sum())
         if not count:
             raise DataError(
                 f"{given.file.data}: none of the {len(values):,} values of {field['name']} is in its column "

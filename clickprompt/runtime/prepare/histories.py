@@ -25,7 +25,16 @@ from clickprompt.data.transform.multi import in_places
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare.fan_out import FanOut
 
-__all__ = ["Histories", "find_histories", "history_options", "own_codes", "own_histories", "with_history"]
+__all__ = [
+    "Histories",
+    "buckets_for",
+    "find_histories",
+    "history_options",
+    "own_codes",
+    "own_histories",
+    "with_history",
+    "write_before",
+]
 
 _ROWS_PER_BUCKET = 1 << 19  # rows whose histories one task holds: 40 MB for 20 items each
 _SECOND = 1_000_000  # microseconds
@@ -42,12 +51,19 @@ class Histories:
     history: History
     fields: tuple[tuple[str, str], ...]
     """log column and field column of the item, then of each further field"""
+    numbered: bool = False
+    """whether the parts have ids instead of codes"""
 
     @property
     def _of_fields(self) -> list[tuple[str, str, list[str]]]:
         """Return the log column, the field column and the columns of the history of each field."""
         names = (history_columns(self.history.length, of) for of in (None, *self.history.fields))
         return [(*field, columns) for field, columns in zip(self.fields, names, strict=True)]
+
+    @property
+    def by_field(self) -> dict[str, list[str]]:
+        """Return field column → the columns of the history with its ids."""
+        return {field: columns for _, field, columns in self._of_fields}
 
     @property
     def staged(self) -> dict[str, list[str]]:
@@ -61,6 +77,8 @@ class Histories:
         self, block: pa.Table, ids: Mapping[str, Mapping[str, Sequence[IdPart]]]
     ) -> dict[str, np.ndarray]:
         """Return the columns' ids, [rows] int32 each: 0 for no row, or one whose value has no id."""
+        if self.numbered:
+            return {name: block.column(name).to_numpy() for name in self.history.columns}
         found, staged = {}, self.staged
         for key, field, columns in self._of_fields:
             codes = np.stack([block.column(name).to_numpy() for name in staged[key]])
@@ -191,7 +209,7 @@ def find_histories(
     # Rows without a user are of many users, so they have no history
     [coded] = [column for column in columns if column.name == user]
     nobody = len(coded) if coded.in_table else 0
-    buckets = -(-rows * (1 + len(history.further)) // _ROWS_PER_BUCKET)
+    buckets = buckets_for(rows, history)
     read = ["timestamp", "row_id", "label", *(["group"] if source.grouped else [])]
     parts = work.each(
         _of_users,
@@ -202,6 +220,11 @@ def find_histories(
         "finding what users did before",
     )
     return replace(histories, parts=tuple(parts))
+
+
+def buckets_for(rows: int, history: History) -> int:
+    """Return into how many shares the users of so many rows are divided."""
+    return -(-rows * (1 + len(history.further)) // _ROWS_PER_BUCKET)
 
 
 def with_history(rows: pa.Table, number: int, histories: Histories) -> pa.Table:
@@ -256,24 +279,48 @@ def _of_users(
     stage: str,
 ) -> str:
     """Write the histories of the users of one bucket; return where. `nobody`: the code of no user."""
-    staged, length = histories.staged, histories.history.length
+    staged = {log_column(key): of_key for key, of_key in histories.staged.items()}
     columns = [user_column, *columns]
-    codes = [log_column(key) for key in staged if log_column(key) not in columns]
+    codes = [key for key in staged if key not in columns]
     found = []
     for file in files:
         of_file = staging.read_columns(file, *columns, *codes)
         found.append([column[of_file[0] % buckets == bucket] for column in of_file])
+    to = f"{stage}/histories/{bucket:06d}.arrow"
+    names = [*columns, *codes]
+    write_before(found, names, staged, histories, events, to, nobody=nobody, none=-1, files=len(files))
+    return to
+
+
+def write_before(
+    found: Sequence[Sequence[np.ndarray]],
+    names: Sequence[str],
+    copied: Mapping[str, Sequence[str]],
+    histories: Histories,
+    events: str,
+    to: str,
+    *,
+    nobody: int,
+    none: int,
+    files: int,
+) -> None:
+    """Write the histories of some users' rows to the file `to`, a record batch for each of the first `files`.
+
+    found: the rows' columns `names` by file, of which the first is the user; copied: column → those of the
+    history that have its values at the earlier rows, or `none`.
+    """
     joined = (np.concatenate(column) for column in zip(*found, strict=True))
-    read = dict(zip([*columns, *codes], joined, strict=True))
-    user, timestamp, row_id, label = (read[name] for name in columns[:4])
+    read = dict(zip(names, joined, strict=True))
+    user, length = read[names[0]], histories.history.length
+    timestamp, row_id, label = (read[name] for name in ("timestamp", "row_id", "label"))
     event = label > 0 if events == "clicks" else np.ones(len(label), dtype=bool)
     group = read.get("group")
     before = items_before(user, timestamp, row_id, np.arange(len(user)), event, length, group)
     before[user == nobody] = -1
-    names, written = ["row_id"], [row_id]
-    for key, of_key in staged.items():
-        written += [*_of_events(read[log_column(key)], before, -1).T]
-        names += of_key
+    named, written = ["row_id"], [row_id]
+    for name, of_name in copied.items():
+        written += [*_of_events(read[name], before, none).T]
+        named += of_name
     for word in histories.history.words:
         if word == "label":
             ids = _of_events(label_ids(label), before, 0)
@@ -281,12 +328,10 @@ def _of_users(
             ages = (timestamp[:, None] - _of_events(timestamp, before, 0)) // _SECOND
             ids = np.where(before < 0, 0, age_ids(ages))
         written += [*ids.T]
-        names += history_columns(length, word)
-    ends = np.cumsum([len(of_file[0]) for of_file in found])[:-1]
-    to = f"{stage}/histories/{bucket:06d}.arrow"
-    cut = [np.split(np.ascontiguousarray(column), ends) for column in written]
-    staging.write_columns(to, names, zip(*cut, strict=True))
-    return to
+        named += history_columns(length, word)
+    ends = np.cumsum([len(of_file[0]) for of_file in found])[:files]
+    cut = [np.split(np.ascontiguousarray(column), ends)[:files] for column in written]
+    staging.write_columns(to, named, zip(*cut, strict=True))
 
 
 def _of_events(column: np.ndarray, before: np.ndarray, none: int) -> np.ndarray:

@@ -20,7 +20,15 @@ from clickprompt.data.transform.multi import apart, in_places
 from clickprompt.io import storage
 from clickprompt.runtime.prepare.column_tasks import CountedRows, KeptValues, ids_file, values_of
 
-__all__ = ["Codes", "count_values", "count_values_of_log", "ids_of_log", "kept_values", "write_value_ids"]
+__all__ = [
+    "Codes",
+    "codes_of_log",
+    "count_values",
+    "count_values_of_log",
+    "ids_of_log",
+    "kept_values",
+    "write_value_ids",
+]
 
 Codes = tuple[pa.Array, np.ndarray, np.ndarray]
 """of a partition: what each code stands for [C], which may give values [C] bool, and the rows [splits, C]"""
@@ -38,14 +46,17 @@ class Facts:
     """rows with a value that no training row has, [splits]"""
 
 
-def count_values(codes: Iterable[Codes], least: int, stage: str, number: int) -> tuple[int, bool, np.ndarray]:
+def count_values(
+    codes: Iterable[Codes], least: int, stage: str, number: int, old: pa.Table | None = None
+) -> tuple[int, bool, np.ndarray]:
     """Count the values, and write those that have at least `least` training rows (1: or none) in the order of
-    the codes. number: the field's.
+    the codes. number: the field's. old: a vocabulary without the unknown id, whose values stay in front.
 
     Returns how many are kept, whether a code stands for no value, and the rows without one, [splits].
     """
-    numbering = staging.Numbering(pa.array([], pa.string()), grows=True)
-    train, missing, null = np.zeros(0, dtype=np.int64), np.zeros(len(SPLITS), dtype=np.int64), False
+    known = pa.array([], pa.string()) if old is None else old.column("value").combine_chunks()
+    numbering = staging.Numbering(known, grows=True)
+    train, missing, null = np.zeros(len(known), dtype=np.int64), np.zeros(len(SPLITS), dtype=np.int64), False
     for column, chosen, rows in codes:
         values = apart(column.filter(pa.array(chosen)))
         [found] = numbering.codes([values.flatten()])
@@ -55,6 +66,9 @@ def count_values(codes: Iterable[Codes], least: int, stage: str, number: int) ->
         missing += rows[:, chosen][:, without].sum(axis=1)
         null = null or bool(without.any())
     kept = train >= least if least > 1 else np.ones(len(train), dtype=bool)
+    kept[: len(known)] = True
+    if old is not None:
+        train[: len(known)] += old.column("train_count").to_numpy()
     ids = np.where(kept, np.cumsum(kept), 0)
     staging.write_columns(
         _all(stage, number), ["value", "train_count", "id"], [[numbering.values, train, ids]]
@@ -88,13 +102,15 @@ def count_values_of_log(
 ) -> tuple[int, bool, np.ndarray]:
     """Do `count_values` of a log column, one partition after the other."""
     partitions = range(counted.column(name).partitions)
-    return count_values((_codes(name, one, counted, stage) for one in partitions), least, stage, number)
+    return count_values((codes_of_log(name, one, counted, stage) for one in partitions), least, stage, number)
 
 
 def ids_of_log(name: str, partition: int, number: int, counted: CountedRows, most: int, stage: str) -> Facts:
     """Do `write_value_ids` for one partition of a log column."""
     first = counted.column(name).starts[partition]
-    return write_value_ids(_codes(name, partition, counted, stage), most, stage, number, partition, first)
+    return write_value_ids(
+        codes_of_log(name, partition, counted, stage), most, stage, number, partition, first
+    )
 
 
 def kept_values(
@@ -114,7 +130,7 @@ def kept_values(
     )
 
 
-def _codes(name: str, partition: int, counted: CountedRows, stage: str) -> Codes:
+def codes_of_log(name: str, partition: int, counted: CountedRows, stage: str) -> Codes:
     column = values_of(counted.column(name), partition, stage)
     rows = counted.of_partition(name, partition, len(column))
     return column, np.asarray(rows.any(axis=0)), rows

@@ -27,6 +27,7 @@ from clickprompt.config import (
 )
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.item_fields import find_item_fields
 from clickprompt.data.text.lengths import check_lengths
@@ -113,7 +114,7 @@ def check_training(
         config = with_answers(config, plm, tokenizer)
         table = open_model_table(dataset, tokenizer, config.plm)
         if objective == "pretrain" and config.baseline != "ctrl":
-            Collator(dataset.columns, table, config.masking, lm=plm.lm_kind, multi=dataset.multi)
+            Collator(layout_of(dataset), table, config.masking, lm=plm.lm_kind)
         truncation = check_lengths(dataset, table, plm.max_tokens, config.plm.max_length)
         if truncation and not again:
             say(str(truncation))

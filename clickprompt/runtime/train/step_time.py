@@ -33,14 +33,9 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
     torch.set_flush_denormal(True)
     model = build_model(
         training.config,
-        training.dataset.field_sizes,
+        training.layout,
         objective=training.objective,
         text_size=training.text_size,
-        history=training.dataset.history,
-        multi=training.dataset.multi,
-        numbers=training.dataset.numbers,
-        labels=training.tasks,
-        vectors=training.vectors,
     )
     objective: Any = build_objective(model, training.stage)
     runtime, size = training.config.runtime, training.stage.micro_batch_size

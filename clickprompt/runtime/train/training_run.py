@@ -3,13 +3,22 @@ import.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clickprompt.config import Config, FinetuneConfig, LMKind, ObjectiveName, PretrainConfig, tasks_of
+from clickprompt.config import (
+    Config,
+    FinetuneConfig,
+    Layout,
+    LMKind,
+    ObjectiveName,
+    PretrainConfig,
+    tasks_of,
+)
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.given_vectors import open_vectors
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order
 from clickprompt.data.text.lengths import TextLengths
 from clickprompt.data.text.text_vectors import TextVectors
@@ -62,6 +71,11 @@ class TrainingRun:
         """Return the names of the labels besides the click that the run learns; a pretraining learns none."""
         learns = isinstance(self.stage, FinetuneConfig)
         return tasks_of(self.config, self.dataset.labels) if learns else ()
+
+    @property
+    def layout(self) -> Layout:
+        """Return the kinds of columns of the dataset, with those labels that the run learns."""
+        return replace(layout_of(self.dataset), labels=self.tasks)
 
     @property
     def vectors(self) -> dict[int, np.ndarray]:

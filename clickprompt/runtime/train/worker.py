@@ -168,7 +168,7 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         table = open_model_table(training.dataset, tokenizer, training.config.plm)
         table = table.with_widths(width_multiple(training.config.runtime))
     return Collator(
-        training.dataset.columns,
+        training.layout,
         table,
         training.config.masking if training.reads_masks else None,
         lm=training.lm_kind or "masked",
@@ -184,10 +184,6 @@ def build_collator(training: TrainingRun, tokenizer: Any) -> Collator:
         item_fields=item_mask(training.config, training.dataset.field_names),
         group=training.order.group_column,
         text_vectors=training.text_vectors,
-        multi=training.dataset.multi,
-        numbers=training.dataset.numbers,
-        history=training.dataset.history_columns,
-        labels=training.tasks,
     )
 
 
@@ -236,16 +232,10 @@ def _initial_model(training: TrainingRun, host: Host) -> tuple[ClickPrompt, Norm
     rows = slice(host.rank, None, host.num_workers) if sharded else ALL_ROWS
     model = build_model(
         training.config,
-        training.dataset.field_sizes,
+        training.layout,
         objective=training.objective,
         table_rows=rows,
         text_size=training.text_size,
-        history=training.dataset.history,
-        multi=training.dataset.multi,
-        numbers=training.dataset.numbers,
-        vectors=training.vectors,
-        keep_negatives=training.dataset.keep_negatives,
-        labels=training.tasks,
         division=_division(training, host),
     )
     tables, norms = tables_of(model), None

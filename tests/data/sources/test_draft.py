@@ -321,6 +321,36 @@ def test_names_with_types_behind_them(tmp_path):
     assert {field.kind for field in schema.fields} == {"categorical"}
 
 
+def test_several_labels_are_suggested(tmp_path):
+    """As a comment, because each needs both classes; `prepare` takes it as it is."""
+    draw = random.Random(0)
+    rows = [
+        [
+            f"u{draw.randrange(20)}",
+            f"i{draw.randrange(30)}",
+            10**9 + at,
+            at % 2,
+            int(at % 6 == 1),
+            at % 3 == 0,
+        ]
+        for at in range(200)
+    ]
+    write_rows(tmp_path / "log.csv", ["user_id", "item_id", "time", "click", "purchased", "vip"], rows)
+    schema, text = draft(tmp_path, "log.csv")
+    assert (schema.label.column, schema.labels) == ("click", {})
+    [line] = [line for line in text.splitlines() if line.startswith("# labels: ")]
+    assert line.partition("   # ")[0] == "# labels: {purchased: {column: purchased}}"
+    (tmp_path / "drafted.yaml").write_text(text.replace("# labels:", "labels:"))
+    assert load_schema(str(tmp_path / "drafted.yaml")).labels["purchased"].column == "purchased"
+    assert "# labels" not in draft_schema([str(write_one_label(tmp_path / "one"))], str(tmp_path)).text
+
+
+def write_one_label(folder):
+    rows = [[f"u{at % 9}", f"i{at % 7}", 10**9 + at, at % 2] for at in range(100)]
+    write_rows(folder / "log.csv", ["user_id", "item_id", "time", "click"], rows)
+    return folder / "log.csv"
+
+
 def test_what_came_of_a_click_is_no_field(tmp_path):
     """As in KuaiRand's log: said by the names; and the number of an order, which only orders have, by its
     presence.

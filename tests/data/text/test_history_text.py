@@ -10,6 +10,7 @@ import pytest
 from clickprompt.config import MaskingConfig, PLMConfig, load_config
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import SPLITS, Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.lengths import check_lengths
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.model_table import open_model_table
@@ -156,7 +157,7 @@ def test_masks_and_targets_are_those_of_texts_without(opened, scope, lm):
     columns = columns_of(rows) | {"weight": np.arange(len(rows)) % 7 > 0}
     masking = MaskingConfig(mask_rate=0.4, mask_scope=scope, vocabulary="dataset")
     plain, ours = (
-        Collator(dataset.columns, one, masking, lm=lm, seed=3)(columns, epoch=2)
+        Collator(layout_of(dataset), one, masking, lm=lm, seed=3)(columns, epoch=2)
         for one in (TokenTable.open(dataset, tokenizer), table)
     )
     own = plain.attention_mask.sum(1) - 1

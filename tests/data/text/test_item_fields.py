@@ -6,6 +6,7 @@ import pytest
 from clickprompt.cli.main import main
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.sources.registry import SOURCES
 from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.text.item_fields import find_item_fields, item_mask
@@ -32,7 +33,7 @@ def collated(prepared, max_length=None):
     mask = item_mask(tiny_config(dataset.uri, plm, **dotted("ctr_bert")), dataset.field_names)
     rows = columns_of(dataset.first_rows("train", 9)) | {"weight": np.array([1] * 8 + [0], dtype=np.float32)}
     collator = Collator(
-        dataset.columns, TokenTable.open(dataset, tokenizer), max_length=max_length, item_fields=mask
+        layout_of(dataset), TokenTable.open(dataset, tokenizer), max_length=max_length, item_fields=mask
     )
     return dataset, tokenizer, rows, collator(rows)
 

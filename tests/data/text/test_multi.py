@@ -8,6 +8,7 @@ import pytest
 from clickprompt.config import load_config
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.lengths import text_lengths
 from clickprompt.data.text.masking import IGNORED
 from clickprompt.data.text.template import encode, load_tokenizer, sentence
@@ -69,14 +70,14 @@ def test_the_tower_reads_none_of_what_is_hidden(prepared):
     dataset, _, table = prepared
     columns = columns_of(dataset.read_split("train"))
     ids = ids_of(dataset, columns)
-    batch = Collator(dataset.columns, None, id_dropout=0.5, multi=dataset.multi)(columns)
+    batch = Collator(layout_of(dataset), None, id_dropout=0.5)(columns)
     found = batch.field_ids.numpy()
     dropped = (found[:, 1] == 0) & (ids[:, 1] > 0)
     assert 0.3 < dropped.sum() / (ids[:, 1] > 0).sum() < 0.7
     assert not found[dropped][:, 3:].any()
     np.testing.assert_array_equal(found[~dropped][:, 3:], ids[~dropped][:, 3:])
     masking = load_config(None, ["masking.mask_scope=field", "masking.mask_rate=0.5"]).masking
-    batch = Collator(dataset.columns, table, masking, multi=dataset.multi)(columns)
+    batch = Collator(layout_of(dataset), table, masking)(columns)
     fields, targets = table.value_fields(ids), batch.mlm_labels.numpy() != IGNORED
     of_field = (fields == 1) & (batch.attention_mask.numpy() > 0)
     shares = (targets & of_field).sum(axis=1) / np.maximum(of_field.sum(axis=1), 1)

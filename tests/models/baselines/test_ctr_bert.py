@@ -8,6 +8,7 @@ import torch
 
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.item_fields import item_mask
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -18,6 +19,7 @@ from clickprompt.objectives import model_inputs
 from clickprompt.scoring.rows import RowScorer
 from tests.support.baselines import FIELD_IDS, INPUT_IDS, MASK, SIZES, click_head, dotted, drawn
 from tests.support.finetuned import write_run
+from tests.support.layouts import made_up
 from tests.support.naive_plm import naive_plm
 from tests.support.tiny import tiny_config, write_both
 
@@ -33,7 +35,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def model(prepared):
     config = tiny_config("nowhere", prepared[1], **dotted("ctr_bert"))
-    return drawn(build_model(config, SIZES, objective="with_plm"))
+    return drawn(build_model(config, made_up(SIZES), objective="with_plm"))
 
 
 def logits_of(model):
@@ -104,7 +106,7 @@ def test_a_scorer_encodes_each_item_once(prepared, tmp_path):
     rows = dataset.read_split("test")
     mask = item_mask(tiny_config(dataset.uri, plm, **dotted("ctr_bert")), dataset.field_names)
     table = TokenTable.open(dataset, load_tokenizer(plm))
-    batch = Collator(dataset.columns, table, item_fields=mask)(columns_of(rows))
+    batch = Collator(layout_of(dataset), table, item_fields=mask)(columns_of(rows))
     with torch.no_grad():
         expected = dict(zip(batch.row_ids.tolist(), plain(*model_inputs(batch)).tolist(), strict=True))
 

@@ -9,6 +9,7 @@ from clickprompt.config import replaced
 from clickprompt.models.baselines.ctrl import contrastive_loss
 from clickprompt.models.build import build_model
 from tests.support.baselines import FIELD_IDS, INPUT_IDS, MASK, SIZES, dotted, drawn
+from tests.support.layouts import made_up
 from tests.support.naive_plm import naive_plm
 from tests.support.tiny import tiny_config, write_plm
 
@@ -60,7 +61,7 @@ def test_a_batch_of_padding_has_no_loss():
 
 
 def test_representations_are_unit_vectors_of_both_towers(config):
-    model = drawn(build_model(config, SIZES, objective="pretrain"))
+    model = drawn(build_model(config, made_up(SIZES), objective="pretrain"))
     with torch.no_grad():
         found = model.representations(FIELD_IDS, INPUT_IDS, MASK).unflatten(1, (2, 4, 6))
         pooled = naive_plm(model.plm.backbone, INPUT_IDS, MASK)[:, 0]
@@ -72,12 +73,12 @@ def test_representations_are_unit_vectors_of_both_towers(config):
 
 
 def test_everything_is_trained_and_finetuning_has_the_ctr_model_alone(config):
-    model = build_model(config, SIZES, objective="pretrain")
+    model = build_model(config, made_up(SIZES), objective="pretrain")
     found = model.representations(torch.tensor([[1, 0, 2, 3], [2, 1, 3, 0], [0, 0, 1, 1]]), INPUT_IDS, MASK)
     contrastive_loss(found, torch.ones(3, dtype=torch.bool), 4, 0.7).backward()
     assert [name for name, one in model.named_parameters() if one.grad is None] == []
-    finetuned = build_model(config, SIZES, objective="without_plm")
-    alone = build_model(replaced(config, {"baseline": "none"}), SIZES, objective="without_plm")
+    finetuned = build_model(config, made_up(SIZES), objective="without_plm")
+    alone = build_model(replaced(config, {"baseline": "none"}), made_up(SIZES), objective="without_plm")
     assert finetuned.plm is None
     for name, tensor in alone.state_dict().items():
         assert torch.equal(finetuned.state_dict()[name], tensor)

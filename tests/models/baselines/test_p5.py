@@ -12,6 +12,7 @@ from clickprompt.models.build import build_model
 from clickprompt.objectives import build_objective
 from clickprompt.runtime.train.answers import find_answers
 from tests.support.baselines import FIELD_IDS, SIZES, dotted, drawn
+from tests.support.layouts import made_up
 from tests.support.naive_plm import naive_plm
 from tests.support.tiny import tiny_config, write_plm
 from tests.support.tokenizers_made_up import gpt2, unigram_words
@@ -30,7 +31,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(config):
-    return drawn(build_model(config, SIZES, objective="with_plm"))
+    return drawn(build_model(config, made_up(SIZES), objective="with_plm"))
 
 
 def naive_probabilities(model):
@@ -95,7 +96,7 @@ def test_the_decoder_reads_its_start_token_only(model):
 
 
 def test_ids_make_no_difference_and_nothing_is_left_untrained(config):
-    model = build_model(config, SIZES, objective="with_plm").eval()
+    model = build_model(config, made_up(SIZES), objective="with_plm").eval()
     assert torch.equal(model(FIELD_IDS, INPUT_IDS, MASK), model(FIELD_IDS + 1, INPUT_IDS, MASK))
     assert (model.ctr, model.click_head) == (None, None)
     build_objective(model, config.finetune)(batch()).sum().backward()

@@ -7,6 +7,7 @@ import torch
 from clickprompt.config import replaced
 from clickprompt.models.build import build_model
 from tests.support.baselines import FIELD_IDS, INPUT_IDS, MASK, SIZES, click_head, dotted, drawn
+from tests.support.layouts import made_up
 from tests.support.naive_plm import naive_plm
 from tests.support.tiny import tiny_config, write_plm
 
@@ -19,7 +20,9 @@ def config(tmp_path_factory):
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
 def test_the_logit_is_the_naive_one(config, pooling):
-    model = drawn(build_model(replaced(config, {"plm.pooling": pooling}), SIZES, objective="with_plm"))
+    model = drawn(
+        build_model(replaced(config, {"plm.pooling": pooling}), made_up(SIZES), objective="with_plm")
+    )
     with torch.no_grad():
         states = naive_plm(model.plm.backbone, INPUT_IDS, MASK).numpy()
         found = model(FIELD_IDS, INPUT_IDS, MASK).tolist()
@@ -35,7 +38,7 @@ def test_the_logit_is_the_naive_one(config, pooling):
 
 
 def test_ids_make_no_difference_and_nothing_is_left_untrained(config):
-    model = build_model(config, SIZES, objective="with_plm").eval()
+    model = build_model(config, made_up(SIZES), objective="with_plm").eval()
     logits = model(FIELD_IDS, INPUT_IDS, MASK)
     assert torch.equal(logits, model(FIELD_IDS + 1, INPUT_IDS, MASK))
     assert model.ctr is None
@@ -46,7 +49,7 @@ def test_ids_make_no_difference_and_nothing_is_left_untrained(config):
 
 
 def test_pretraining_is_masked_language_modelling_alone(config):
-    model = drawn(build_model(config, SIZES, objective="pretrain"))
+    model = drawn(build_model(config, made_up(SIZES), objective="pretrain"))
     names = {name.partition(".")[0] for name, _ in model.named_parameters()}
     assert names == {"plm"}
     assert model.plm.lm_head is not None

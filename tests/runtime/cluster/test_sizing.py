@@ -9,6 +9,7 @@ import pytest
 
 from clickprompt.cli.main import main
 from clickprompt.config import dump_config, load_config, replaced
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order
 from clickprompt.errors import InputError
 from clickprompt.io import storage
@@ -43,7 +44,7 @@ def test_as_many_parameters_as_the_built_model(prepared, backbone, stage, object
     }
     config = tiny_config(dataset.uri, plm, **settings, **(fgcnn if backbone == "fgcnn" else {}))
     plan = size_training(config, stage)
-    built = build_model(config, dataset.field_sizes, objective=objective)
+    built = build_model(config, layout_of(dataset), objective=objective)
     assert plan["parameters"]["total"] == parameters(built)
     assert plan["parameters"]["embeddings"] == sum(
         p.numel()
@@ -74,7 +75,7 @@ def test_families(prepared, tmp_path, family):
     plm = write_plm(str(tmp_path / "plm"), family)
     config = tiny_config(dataset.uri, plm, pretrain__lr__plm=0, prompt__num_prompts=3)
     found = size_training(config, "pretrain")["parameters"]
-    built = build_model(config, dataset.field_sizes, objective="pretrain")
+    built = build_model(config, layout_of(dataset), objective="pretrain")
     assert found["total"] == parameters(built)
     assert found["trained"] == sum(p.numel() for p in built.parameters() if p.requires_grad) < found["total"]
 

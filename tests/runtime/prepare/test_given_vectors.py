@@ -10,8 +10,7 @@ import pytest
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.given_vectors import open_vectors
 from clickprompt.data.sources import table as log_table
-from clickprompt.errors import ConfigError, DataError, InputError
-from clickprompt.runtime.prepare.append import append
+from clickprompt.errors import ConfigError, DataError
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.vectors import ITEMS, SIZE, VECTORS, vector_of, write_images, write_log
 
@@ -106,13 +105,9 @@ def test_wrong_columns(tmp_path, vectors, said):
         prepare(write_log(str(tmp_path / "log"), vectors=f"vectors: {vectors}"), None, str(tmp_path / "data"))
 
 
-def test_refused_with_other_kinds_and_append(tmp_path):
+def test_refused_with_other_kinds(tmp_path):
     with pytest.raises(ConfigError, match="vectors is a rule of kind categorical, not multi"):
         prepare(write_log(str(tmp_path / "multi"), vectors=f"kind: multi, {VECTORS}"), None, "nowhere")
-    schema = write_log(str(tmp_path / "log"))
-    prepare(schema, None, str(tmp_path / "data"))
-    with pytest.raises(InputError, match="has a field with vectors, which --append can't go on with"):
-        append(schema, None, str(tmp_path / "data"))
 
 
 @pytest.mark.parametrize("lists", [pa.list_(pa.float32(), SIZE), pa.large_list(pa.float64())], ids=str)

@@ -15,7 +15,6 @@ from clickprompt.data.transform.columns import BadValue
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import InputError
 from clickprompt.runtime.prepare import histories
-from clickprompt.runtime.prepare.append import append
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.folders import files_below
 from tests.support.histories import FURTHER, LENGTH, write_log
@@ -276,13 +275,6 @@ def test_what_the_item_decides_needs_no_column(tmp_path):
     entries = {f"history {name}": [[1] * LENGTH] for name in ("label", "age")}
     ids = transform(pa.table(new | entries)).history[0]
     assert ids[: 2 * LENGTH].tolist() == [*items, *genres]
-
-
-def test_nothing_is_appended_to_one(tmp_path):
-    schema = write_log(str(tmp_path / "log"))
-    prepare(schema, None, str(tmp_path / "out"), **SMALL)
-    with pytest.raises(InputError, match="has histories, which --append can't go on with"):
-        append(schema, None, str(tmp_path / "out"))
 
 
 def test_by_its_command(tmp_path, capsys):

@@ -150,12 +150,25 @@ def test_schemas_that_make_no_sense(tmp_path, old, new, said):
         prepare(str(schema), None, str(tmp_path / "out"))
 
 
+def test_rows_are_appended_with_theirs(tmp_path):
+    """Also with items that are in no row of the new file, and with some that no row has at all."""
+    schema = write_with_lists(tmp_path / "log")
+    last = tmp_path / "log" / "log-2.csv"
+    text = last.read_text()
+    last.unlink()
+    prepare(schema, None, str(tmp_path / "out"), **SMALL)
+    header, *lines = text.splitlines()
+    last.write_text("\n".join([header, *lines[:9]]) + "\n")
+    dataset = append(schema, None, str(tmp_path / "out"))
+    found = rows_of(dataset)[dataset.history_columns].to_numpy()[-9:]
+    expected = by_hand(dataset, raw_rows(tmp_path / "log"))[-9:]
+    np.testing.assert_array_equal(found, expected)
+    assert len({*expected.ravel()} - {*rows_of(dataset)["f_movie_id"].iloc[-9:]}) > 3
+
+
 def test_what_is_refused(tmp_path):
     schema = write_with_lists(tmp_path / "log")
     with pytest.raises(
         InputError, match="has its own in the column seen; leave --history and --history-of out"
     ):
         prepare(schema, None, str(tmp_path / "out"), history=3)
-    prepare(schema, None, str(tmp_path / "out"), **SMALL)
-    with pytest.raises(InputError, match="has histories, which --append can't go on with"):
-        append(schema, None, str(tmp_path / "out"))

@@ -16,7 +16,6 @@ from clickprompt.data.prepared.dataset import SPLITS
 from clickprompt.data.transform.row_transform import RowTransform
 from clickprompt.errors import ConfigError, DataError, InputError
 from clickprompt.runtime.prepare import coded_log
-from clickprompt.runtime.prepare.append import append
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.commands import fails, printed
 from tests.support.folders import files_below
@@ -202,8 +201,6 @@ def test_what_is_refused(tmp_path, capsys):
     ):
         prepare(schema, None, str(tmp_path / "out"), multi=["Film genre"])
     prepare(schema, None, str(tmp_path / "out"), **SMALL)
-    with pytest.raises(InputError, match="has a field with take: each, which --append can't go on with"):
-        append(schema, None, str(tmp_path / "out"))
     words = ["prepare", schema, "--out", str(tmp_path / "out"), "--append", "--multi", "Film genre"]
     assert "leave --multi out" in fails(capsys, *words)
     last = tmp_path / "log" / "log-2.csv"

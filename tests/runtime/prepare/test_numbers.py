@@ -13,8 +13,7 @@ import pytest
 from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import SPLITS
 from clickprompt.data.transform.row_transform import FieldRule, RowTransform
-from clickprompt.errors import ConfigError, DataError, InputError
-from clickprompt.runtime.prepare.append import append
+from clickprompt.errors import ConfigError, DataError
 from clickprompt.runtime.prepare.prepare import prepare
 from tests.support.folders import files_below
 from tests.support.numbers import write_log
@@ -100,8 +99,6 @@ def test_schemas_that_make_no_sense(tmp_path, old, new, said):
 def test_what_is_refused(tmp_path):
     schema = write_log(str(tmp_path / "log"))
     prepare(schema, None, str(tmp_path / "out"), **SMALL)
-    with pytest.raises(InputError, match="has a field with learned: true, which --append can't go on with"):
-        append(schema, None, str(tmp_path / "out"))
     for file in (tmp_path / "log").glob("log-*.csv"):
         lines = file.read_text().splitlines()
         cells = [line.split(",") for line in lines[1:]]

@@ -104,7 +104,7 @@ def test_the_export_is_the_trained_model_without_its_texts(config, tmp_path):
     assert seen[PROJECTION].abs().max() > 1e-3
     training = check_training(settings, "finetune")
     trained = build_model(
-        training.config, training.dataset.field_sizes, objective="without_plm", text_size=training.text_size
+        training.config, training.layout, objective="without_plm", text_size=training.text_size
     ).eval()
     load_matching(trained, seen)
     rows = columns_of(training.dataset.read_split("test"))

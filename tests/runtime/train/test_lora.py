@@ -15,6 +15,7 @@ from clickprompt.cli.main import main
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
 from clickprompt.errors import ConfigError, DataError, RunError
@@ -123,7 +124,7 @@ def test_merged_scores_are_the_trained_models(prepared, tmp_path):
     run = str(tmp_path / "run")
     model = write_run(run, prepared, "with_plm", plm__random_init=False, **{"plm__lora__rank": 2})
     rows = dataset.read_split("test")
-    batch = Collator(dataset.columns, TokenTable.open(dataset, load_tokenizer(plm)))(columns_of(rows))
+    batch = Collator(layout_of(dataset), TokenTable.open(dataset, load_tokenizer(plm)))(columns_of(rows))
     with torch.no_grad():
         logits = model(batch.field_ids, batch.input_ids, batch.attention_mask).tolist()
     expected = dict(zip(batch.row_ids.tolist(), logits, strict=True))

@@ -5,6 +5,7 @@ predicted, served, as a graph; and AUC is as without the correction.
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from clickprompt.config.sampling import shift_of_sample
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.evaluation.click_rate import click_rate_of
 from clickprompt.evaluation.metrics import auc, log_loss
 from clickprompt.evaluation.predictions import read_predictions
@@ -149,12 +151,12 @@ def test_the_loss_is_that_of_the_sample(made, ranked):
     """Unweighted and uncorrected: that of a model that knows of no sample."""
     dataset, config, _, _ = made
     models = [
-        build_model(config, dataset.field_sizes, objective="without_plm", keep_negatives=kept).eval()
+        build_model(config, replace(layout_of(dataset), keep_negatives=kept), objective="without_plm").eval()
         for kept in (KEPT, None)
     ]
     assert models[0].logit_shift == math.log(KEPT)
     group = dataset.columns[0] if ranked else None
-    batch = Collator(dataset.columns, group=group)(columns_of(dataset.first_rows("train", 60)))
+    batch = Collator(layout_of(dataset), group=group)(columns_of(dataset.first_rows("train", 60)))
     of_sample, plain = (
         (RankLoss(model, "pairwise", 0.5) if ranked else ClickLoss(model))(batch).tolist() for model in models
     )

@@ -8,6 +8,7 @@ import pytest
 
 from clickprompt.config import Config, replaced
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.errors import ConfigError, DataError, InputError
@@ -137,7 +138,7 @@ def test_a_tokenizer_without_a_mask_token(config, tmp_path) -> None:
 def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) -> None:
     dataset = Dataset.open(config.data.path)
     init = str(tmp_path / "pretrained")
-    model = build_model(config, dataset.field_sizes, objective="pretrain")
+    model = build_model(config, layout_of(dataset), objective="pretrain")
     common = {"dataset": dataset, "tokenizer": None, "tokenizer_fingerprint": None, "step": 1}
     plm = model.plm.config_dict()
     write_export(init, weights_of(model), plm=plm, objective="pretrain", config=config, **common)
@@ -167,7 +168,7 @@ def test_a_finetuning_must_fit_the_pretraining_it_starts_from(config, tmp_path) 
 
     without = str(tmp_path / "without-prompts")
     plain = replaced(config, {"prompt.num_prompts": 0})
-    weights = weights_of(build_model(plain, dataset.field_sizes, objective="pretrain"))
+    weights = weights_of(build_model(plain, layout_of(dataset), objective="pretrain"))
     write_export(without, weights, plm=plm, objective="pretrain", config=plain, **common)
     check_training(replaced(config, {"finetune.init": without}), "finetune")
     settings = replaced(config, {"finetune.init": without, "finetune.with_plm": False})
@@ -194,7 +195,7 @@ def test_labels_that_a_pretraining_has_read(tmp_path) -> None:
     dataset, plm = write_both(str(tmp_path / "both"), more_words=CLICK_WORDS)
     config = tiny_config(dataset.uri, plm, plm__click_text=True, finetune__label_share=0.5)
     init = str(tmp_path / "pretrained")
-    model = build_model(config, dataset.field_sizes, objective="pretrain")
+    model = build_model(config, layout_of(dataset), objective="pretrain")
     write_export(
         init,
         weights_of(model),

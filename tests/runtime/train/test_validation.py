@@ -48,9 +48,7 @@ def pool(ray_session, config):
 def prepared(config, run, seed=0):
     """A run whose weights haven't been trained: its training, engine and exports."""
     training = check_training(config, "finetune", str(run))
-    model = build_model(
-        replaced(config, {"seed": seed}), training.dataset.field_sizes, objective=training.objective
-    )
+    model = build_model(replaced(config, {"seed": seed}), training.layout, objective=training.objective)
     torch.manual_seed(seed)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -63,7 +61,7 @@ def prepared(config, run, seed=0):
 
 def in_process(training, engine) -> dict[str, float]:
     expected = InProcessValidation(
-        engine, Collator(training.dataset.columns), training.dataset, training.config, training.objective
+        engine, Collator(training.layout), training.dataset, training.config, training.objective
     )
     expected.begin(0)
     return expected.result()

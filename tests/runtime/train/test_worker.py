@@ -39,7 +39,7 @@ def untrained(config, run):
     from clickprompt.training.engine import TorchEngine
 
     training = check_training(config, "finetune", str(run))
-    model = build_model(config, training.dataset.field_sizes, objective=training.objective)
+    model = build_model(config, training.layout, objective=training.objective)
     engine = TorchEngine(ClickLoss(model), training.stage, device=torch.device("cpu"))
     return training, engine, Exports(training, None, None)
 

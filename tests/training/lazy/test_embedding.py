@@ -13,6 +13,7 @@ import torch
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.prepared.order import Order, read_local_batches
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table import TokenTable
@@ -23,6 +24,7 @@ from clickprompt.training.checkpoint import TrainState
 from clickprompt.training.engine import TorchEngine
 from clickprompt.training.loop import Context, train
 from tests.support.in_process import InProcessValidation
+from tests.support.layouts import made_up
 from tests.support.tiny import tiny_config, write_both
 from tests.support.workers import in_workers
 
@@ -69,7 +71,7 @@ def run(
         "max_steps": STEPS,
     }
     order = Order.of(dataset, **sizes)
-    objective = OBJECTIVES[objective_name](build_model(config, dataset.field_sizes, objective=objective_name))
+    objective = OBJECTIVES[objective_name](build_model(config, layout_of(dataset), objective=objective_name))
     if engine == "torch":
         built = TorchEngine(objective, stage, device=CPU, total_steps=STEPS)
     else:
@@ -83,7 +85,7 @@ def run(
     table = (
         None if objective_name == "without_plm" else TokenTable.open(dataset, load_tokenizer(config.plm.path))
     )
-    collator = Collator(dataset.columns, table, config.masking if pretrain else None, seed=config.seed)
+    collator = Collator(layout_of(dataset), table, config.masking if pretrain else None, seed=config.seed)
     validation = InProcessValidation(built, collator, dataset, config, objective_name) if validate else None
     batches = read_local_batches(dataset, order, rank=rank, num_workers=num_workers, start_step=resume or 0)
     recorder, state = Recorder(built, keep), TrainState(step=resume or 0)
@@ -158,7 +160,7 @@ def test_losses_and_weights_are_those_of_dense_adamw(config, case):
     found, engine = run(lazy(settings), objective_name)
     assert found == pytest.approx(expected, rel=1e-5)
     start = unique_tensors(
-        build_model(settings, Dataset.open(config.data.path).field_sizes, objective=objective_name)
+        build_model(settings, layout_of(Dataset.open(config.data.path)), objective=objective_name)
     )
     weights, dense_weights = engine.weights(), dense_engine.weights()
     assert weights.keys() == dense_weights.keys()
@@ -190,7 +192,7 @@ def test_rate_decay_and_freeze_of_the_tables_are_those_of_dense_adamw(config, tm
     found, engine = run(lazy(settings), "without_plm", keep=str(tmp_path))
     assert found == pytest.approx(expected, rel=1e-5)
     sizes = Dataset.open(config.data.path).field_sizes
-    start = unique_tensors(build_model(settings, sizes, objective="without_plm"))
+    start = unique_tensors(build_model(settings, made_up(sizes), objective="without_plm"))
     for name in ("ctr.embedding.weight", "ctr.linear_terms.weight"):
         weights, dense_weights = engine.weights()[name], dense.weights()[name]
         moved = (dense_weights - start[name]).norm()
@@ -218,7 +220,7 @@ def test_dense_tables_stay_as_long_as_they_are_frozen(config, tmp_path):
     settings = replaced(config, OPTIONS | {"finetune.checkpoint_every": 9})
     run(settings, "without_plm", keep=str(tmp_path))
     sizes = Dataset.open(config.data.path).field_sizes
-    start = unique_tensors(build_model(settings, sizes, objective="without_plm"))
+    start = unique_tensors(build_model(settings, made_up(sizes), objective="without_plm"))
     for kept, still in ((9, True), (18, False)):
         _, other = run(settings, "without_plm", keep=str(tmp_path), resume=kept, until=kept)
         for name, tensor in other.weights().items():
@@ -232,7 +234,7 @@ def test_tables_of_rate_0_stay_as_they_are(config, optimizer):
         config, {"finetune.lr.tables": 0, "finetune.embedding_optimizer": optimizer, "ctr.backbone": "deepfm"}
     )
     sizes = Dataset.open(config.data.path).field_sizes
-    start = unique_tensors(build_model(settings, sizes, objective="without_plm"))
+    start = unique_tensors(build_model(settings, made_up(sizes), objective="without_plm"))
     _, engine = run(settings, "without_plm")
     for name, tensor in engine.weights().items():
         table = name.startswith(("ctr.embedding", "ctr.linear_terms"))
@@ -276,7 +278,7 @@ def test_export_scores_as_the_engine(config):
     settings = lazy(config, ctr__backbone="deepfm")
     _, engine = run(settings, "without_plm")
     dataset = Dataset.open(config.data.path)
-    exported = build_model(settings, dataset.field_sizes, objective="without_plm")
+    exported = build_model(settings, layout_of(dataset), objective="without_plm")
     assert load_matching(exported, engine.weights()) == []
     rows = dataset.read_split("test")
     field_ids = torch.stack(
@@ -288,7 +290,7 @@ def test_export_scores_as_the_engine(config):
 
 def test_tables_start_from_what_the_model_was_given(config):
     dataset = Dataset.open(config.data.path)
-    model = build_model(config, dataset.field_sizes, objective="without_plm")
+    model = build_model(config, layout_of(dataset), objective="without_plm")
     given = {name: tensor + 1 for name, tensor in unique_tensors(model).items()}
     load_matching(model, given)
     engine = TorchEngine(
@@ -299,11 +301,11 @@ def test_tables_start_from_what_the_model_was_given(config):
 
 def test_ids_outside_of_the_step_are_refused(config):
     dataset = Dataset.open(config.data.path)
-    model = build_model(config, dataset.field_sizes, objective="without_plm")
+    model = build_model(config, layout_of(dataset), objective="without_plm")
     engine = TorchEngine(
         OBJECTIVES["without_plm"](model), lazy(config).finetune, device=CPU, total_steps=STEPS
     )
-    rows = Collator(dataset.columns)(columns_of(dataset.read_split("train").slice(0, 8)))
+    rows = Collator(layout_of(dataset))(columns_of(dataset.read_split("train").slice(0, 8)))
     told = rows.field_ids[:4]
     engine.begin([replace(rows, field_ids=told)], 0)
     engine.model.train()(told)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from clickprompt.config import Config, replaced
 from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset, columns_of
+from clickprompt.data.prepared.layout import layout_of
 from clickprompt.errors import DataError
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import unique_tensors
@@ -23,6 +24,7 @@ from clickprompt.training.engine import TorchEngine
 from clickprompt.training.lazy.sharded import ShardedEmbedding
 from tests.support.chosen import some
 from tests.support.engines import STEPS, Case, Curves, build, distributed, record
+from tests.support.layouts import made_up
 from tests.support.tiny import tiny_config, write_both
 
 SHARDED = {"pretrain.embedding_optimizer": "sharded", "finetune.embedding_optimizer": "sharded"}
@@ -148,7 +150,7 @@ def test_exported_tables_are_those_of_dense_adamw(config, curves, dense, kept, n
     curves[2][name] if workers == 2 else continued(curves, kept, workers, name)
     objective, changes = CASES[name]
     model = build_model(
-        replaced(config, changes), Dataset.open(config.data.path).field_sizes, objective=objective
+        replaced(config, changes), layout_of(Dataset.open(config.data.path)), objective=objective
     )
     start = unique_tensors(model)
     expected = load_file(os.path.join(dense(name).keep, f"{STEPS}-weights.safetensors"))
@@ -192,7 +194,7 @@ def test_damaged_and_other_checkpoints_are_refused(config, curves, kept, tmp_pat
     os.remove(os.path.join(folder, "tables-00001.safetensors"))
     with pytest.raises(DataError, match=r"tables-00001\.safetensors: can't be read"):
         built.load(folder)
-    model = build_model(config, [30, 4, 9], objective="without_plm")
+    model = build_model(config, made_up([30, 4, 9]), objective="without_plm")
     engine = _engine(config, model)
     with pytest.raises(DataError, match="and this model 43"):
         engine._lazy.load(folder)
@@ -200,8 +202,8 @@ def test_damaged_and_other_checkpoints_are_refused(config, curves, kept, tmp_pat
 
 def test_ids_outside_of_the_step_are_refused(config):
     dataset = Dataset.open(config.data.path)
-    engine = _engine(config, build_model(config, dataset.field_sizes, objective="without_plm"))
-    rows = Collator(dataset.columns)(columns_of(dataset.read_split("train").slice(0, 8)))
+    engine = _engine(config, build_model(config, layout_of(dataset), objective="without_plm"))
+    rows = Collator(layout_of(dataset))(columns_of(dataset.read_split("train").slice(0, 8)))
     told = rows.field_ids[:4]
     engine.begin([type(rows)(rows.row_ids[:4], told, rows.labels[:4], rows.row_weight[:4])], 0)
     engine.model.train()(told)
