@@ -62,7 +62,7 @@ class EightBitAdamW(Optimizer):
 
     def __init__(self, groups: Sequence[dict[str, Any]], in_8_bits: Sequence[Tensor]):
         """in_8_bits: at least one of the groups' parameters."""
-        from bitsandbytes.optim import AdamW8bit  # takes a second or more to import
+        from bitsandbytes.optim.adamw import AdamW8bit  # takes a second or more to import
 
         chosen = set(map(id, in_8_bits))
         parts: tuple[list[dict[str, Any]], ...] = ([], [])
