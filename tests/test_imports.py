@@ -36,6 +36,7 @@ HOMES = {
     "deepspeed": ["clickprompt/training/deepspeed_engine.py"],
     "transformers": ["clickprompt/models/plm*.py"],
     "peft": ["clickprompt/models/plm_lora.py"],
+    "bitsandbytes": ["clickprompt/training/eight_bit.py"],
 }
 COMPAT = "clickprompt/runtime/compat.py"
 TOKENIZERS = {

@@ -205,6 +205,11 @@ class PLMConfig(Frozen):
         description="with dtype=bfloat16: AdamW steps float32 copies of the weights, so that steps smaller "
         "than a bf16 weight's precision aren't lost; plain torch only",
     )
+    optimizer_bits: Literal[8, 32] = Field(
+        default=32,
+        description="bits of each of AdamW's two moments of the PLM's matrices, embeddings apart; 8: by "
+        "bitsandbytes; plain torch only",
+    )
     attn_implementation: Literal["sdpa", "eager", "flash"] = Field(
         default="sdpa", description="attention kernel; flash needs the flash-attn package"
     )

@@ -17,6 +17,7 @@ _DTYPES = {
     torch.float64: "F64",
     torch.int32: "I32",
     torch.int64: "I64",
+    torch.uint8: "U8",
 }
 
 

@@ -16,6 +16,7 @@ from clickprompt.config import Precision, StageConfig
 from clickprompt.data.batch import Batch
 from clickprompt.models.clickprompt import ClickPrompt, unique_tensors
 from clickprompt.objectives import Objective
+from clickprompt.training.eight_bit import EightBitAdamW
 from clickprompt.training.lazy.embedding import LazyEmbedding
 from clickprompt.training.lazy.sharded import ShardedEmbedding
 from clickprompt.training.lazy.tables import Tables
@@ -198,9 +199,11 @@ class TorchEngine:
         precision: Precision = "fp32",
         total_steps: int | None = None,
         master_weights: bool = False,
+        optimizer_bits: int = 32,
     ):
         """`total_steps` is the run's: lazy embeddings need the learning rates of the steps they waited.
-        master_weights: whether AdamW steps fp32 copies of bf16 weights.
+        master_weights: whether AdamW steps fp32 copies of bf16 weights. optimizer_bits: of each moment of the
+        PLM's matrices, 32 or 8.
         """
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
@@ -209,7 +212,7 @@ class TorchEngine:
         self.objective: Any = at_precision(objective.to(device), precision, device)
         self.model: ClickPrompt = self.objective.model
         self._lazy = lazy_embedding(self.model, stage, total_steps, device)
-        self.optimizer = build_optimizer(self.model, stage)
+        self.optimizer = build_optimizer(self.model, stage, optimizer_bits)
         self._loss_scale = LossScale() if precision == "fp16" else None
         self._replica: Any = _replicated(self.objective) if self.world_size > 1 else self.objective
         self._masters = Masters(self.model, self.optimizer) if master_weights else None
@@ -227,8 +230,10 @@ class TorchEngine:
 
     @property
     def guards_itself(self) -> bool:
-        # The host moves a loss scale by these numbers, and keeps what is due of lazy tables
-        return self._loss_scale is None and self._lazy is None
+        # The host moves a loss scale by these numbers, and keeps what is due of lazy tables; bitsandbytes has
+        # no way to have the device leave weights and state alone
+        eight_bit = isinstance(self.optimizer, EightBitAdamW)
+        return self._loss_scale is None and self._lazy is None and not eight_bit
 
     def begin(self, micro_batches: list[Batch], step: int) -> None:
         if self._lazy:
@@ -307,6 +312,8 @@ class TorchEngine:
         save_slices(folder, 0, 1, self._slices(), self.optimizer, buffers_of(self.model), extra)
 
     def load(self, folder: str) -> None:
+        if isinstance(self.optimizer, EightBitAdamW):
+            self.optimizer.allocate()
         extra = load_slices(folder, self._slices(), self.optimizer, buffers_of(self.model))
         if self._masters:
             self._masters.round()

@@ -16,6 +16,8 @@ step and position, whole on every worker. Of sharded ones (training/lazy/sharded
 
 Given vectors (`ctr.vectors`) take 2 bytes a number, whole on every worker, which are counted as weights.
 With `plm.master_weights` a trained bf16 weight takes 2 bytes, its gradient 4, its fp32 copy and moments 12.
+With `plm.optimizer_bits: 8` both moments of the PLM's matrices (training/eight_bit.py) take 2 bytes an
+element and 8 for each 256 elements; on a CPU, a step makes five fp32 copies of one matrix at a time.
 
 Copies are the larger of two moments of the backward pass:
 
@@ -71,6 +73,7 @@ from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.id_heads import RestoringHead
 from clickprompt.models.layers import PackedEmbedding
 from clickprompt.models.parameter_groups import group_of
+from clickprompt.training.eight_bit import eight_bit_parameters, moment_bytes
 
 if TYPE_CHECKING:
     from clickprompt.models.plm import PromptedPLM  # transformers' models take seconds to import
@@ -170,6 +173,10 @@ def footprint(
         )
         # fp32 for gradient and moments, and the copy
         gradients, optimizer = gradients + halves, optimizer + 4 * halves
+    in_8_bits = eight_bit_parameters(model) if config.plm.optimizer_bits == 8 else []
+    for parameter in in_8_bits:
+        size = 4 if config.plm.master_weights else parameter.element_size()
+        optimizer += moment_bytes(parameter.numel()) - 2 * size * parameter.numel()
     offloaded = 0.0
     if runtime.offload != "none":
         offloaded, optimizer = optimizer, 0.0
@@ -182,6 +189,8 @@ def footprint(
     begin, end = _moments(
         model, config, zero_stage, whole, trained, largest, several=stage.micro_batches(num_workers) > 1
     )
+    if in_8_bits and not runtime.gpus_per_worker:
+        end = max(end, 5 * 4 * max(parameter.numel() for parameter in in_8_bits))
     given = model.ctr.vectors if model.ctr is not None else None
     vectors = _bytes(one.table for one in given.of_field.values()) if given is not None else 0
     return Footprint(

@@ -10,14 +10,20 @@ from torch.optim import AdamW, Optimizer
 from clickprompt.config import StageConfig
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.parameter_groups import parameter_groups
+from clickprompt.training.eight_bit import EightBitAdamW, eight_bit_parameters
 
 __all__ = ["build_optimizer", "rate_at", "schedule_factor", "set_learning_rates"]
 
 
-def build_optimizer(model: ClickPrompt, stage: StageConfig) -> AdamW:
-    """AdamW over the model's parameter groups (models/parameter_groups.py), each at its peak rate."""
-    groups = parameter_groups(model, stage)
-    return AdamW([{**group, "lr": group["base_lr"]} for group in groups], fused=True)
+def build_optimizer(model: ClickPrompt, stage: StageConfig, plm_bits: int = 32) -> Optimizer:
+    """AdamW over the model's parameter groups (models/parameter_groups.py), each at its peak rate.
+
+    plm_bits: of each moment of the PLM's matrices, 32 or 8 (training/eight_bit.py).
+    """
+    groups = [{**group, "lr": group["base_lr"]} for group in parameter_groups(model, stage)]
+    if plm_bits == 8 and (in_8_bits := eight_bit_parameters(model)):
+        return EightBitAdamW(groups, in_8_bits)
+    return AdamW(groups, fused=True)
 
 
 def schedule_factor(step: int, total_steps: int, stage: StageConfig) -> float:

@@ -6,6 +6,9 @@ all these files. So any number of workers and any engine or ZeRO stage can conti
 nothing gathered, converted or unpickled. DeepSpeed's own format holds one rank's flat buffers, which only the
 same number of ranks can read; its universal format needs a conversion that unpickles.
 
+State of 8 bits (training/eight_bit.py) has a vector of magnitudes besides, for a whole parameter; only an
+engine that keeps parameters whole has it.
+
 Frozen parameters aren't saved: they are what the run began with, and the probe (training/probe.py) notices if
 they have changed.
 """
@@ -27,6 +30,7 @@ from clickprompt.models.tensor_file import write_tensors
 __all__ = ["Slice", "load_slices", "save_slices"]
 
 _WEIGHT, _BUFFER = "weight", "buffer"
+_TABLES = ("qmap1", "qmap2")  # constants in bitsandbytes' state: what its codes mean
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,12 @@ def save_slices(
     for piece in slices:
         tensors[f"{_WEIGHT}|{piece.start}|{piece.name}"] = piece.of(piece.holder)
         for slot, value in optimizer.state.get(piece.holder, {}).items():
+            if slot in _TABLES:
+                continue
             # State that is a single number, such as AdamW's step, is the same for all of a parameter's slices
+            tensor = torch.as_tensor(value)
             tensors[f"{slot}|{piece.start}|{piece.name}"] = (
-                piece.of(value) if value.shape == piece.holder.shape else value
+                piece.of(tensor) if tensor.shape == piece.holder.shape else tensor
             )
     write_tensors(_file(folder, rank), tensors, {"files": str(num_files), "extra": json.dumps(extra)})
 
@@ -86,11 +93,14 @@ def load_slices(
             state = optimizer.state[piece.holder]  # empty in a fresh optimizer
             for slot in source.slots(piece.name):
                 if (number := source.number(slot, piece.name)) is not None:
-                    state[slot] = number.to(piece.holder.device)
+                    counts = isinstance(state.get(slot), int)
+                    state[slot] = int(number) if counts else number.to(piece.holder.device)
                     continue
                 if slot not in state:
                     state[slot] = torch.zeros_like(piece.holder.detach())
-                source.read(slot, piece.name, piece.start, piece.of(state[slot]))
+                of_elements = state[slot].shape == piece.holder.shape
+                target = piece.of(state[slot]) if of_elements else state[slot]
+                source.read(slot, piece.name, piece.start, target)
     return source.extra
 
 

@@ -176,7 +176,7 @@ RUN_BY = {
     "pip freeze": "python -m pip freeze",
     "pip install -c constraints.txt .": "cluster/install.sh",  # run by tests/test_cluster_files.py
     "pip install -c constraints.txt …": "cluster/install.sh",
-    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "lake", "lora", "mlflow", "onnx", "tune")},
+    **{f"pip install -c constraints.txt -e '.[{extra}]'": _EXTRAS.format(ROOT, extra) for extra in ("bench", "eightbit", "lake", "lora", "mlflow", "onnx", "tune")},
     "cluster/install.sh TARGET cpu|cuda": "tests/test_cluster_files.py",
     "pytest -m gpu": "gpu",
     "python scripts/compare_losses.py main": "tests/test_compare_losses.py",

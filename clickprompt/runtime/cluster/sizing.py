@@ -34,6 +34,7 @@ from clickprompt.models.baselines import check_baseline
 from clickprompt.models.build import build_model
 from clickprompt.models.clickprompt import ClickPrompt
 from clickprompt.models.text_projection import text_size_of
+from clickprompt.runtime.train.device_options import check_optimizer
 from clickprompt.runtime.train.preflight import check_batches
 from clickprompt.runtime.train.stream import read_ahead_bytes
 from clickprompt.training.footprint import built_bytes, count_parameters, footprint
@@ -159,6 +160,8 @@ def size_training(
             objective=objective,
             text_size=text_size,
         )
+    if model.plm is not None:
+        check_optimizer(config)
     parameters = count_parameters(model)
     memory = footprint(model, config, stage, sizes.tokens, _targets(model, config, sizes.tokens))
     built = built_bytes(model, stage, runtime.min_workers)

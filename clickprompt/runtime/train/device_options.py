@@ -3,8 +3,9 @@
 from clickprompt.config import Config, RuntimeConfig
 from clickprompt.errors import ConfigError
 from clickprompt.training.compiled import check_compiler
+from clickprompt.training.eight_bit import check_eight_bit
 
-__all__ = ["check_devices", "check_plm_options"]
+__all__ = ["check_devices", "check_optimizer", "check_plm_options"]
 
 
 def check_devices(runtime: RuntimeConfig) -> None:
@@ -37,6 +38,16 @@ def check_devices(runtime: RuntimeConfig) -> None:
         )
 
 
+def check_optimizer(config: Config) -> None:
+    """Raise ConfigError for moments in 8 bits on an engine that has none. bitsandbytes need not be there."""
+    runtime = config.runtime
+    if config.plm.optimizer_bits == 8 and runtime.engine_of(runtime.max_workers) == "deepspeed":
+        raise ConfigError(
+            "plm.optimizer_bits=8: its blocks are of whole parameters, which DeepSpeed flattens and divides; "
+            "use runtime.engine=torch, or leave it out"
+        )
+
+
 def check_plm_options(config: Config) -> None:
     """Raise ConfigError for settings that a training with the PLM can't follow."""
     runtime, plm = config.runtime, config.plm
@@ -46,6 +57,9 @@ def check_plm_options(config: Config) -> None:
             f"plm.dtype={plm.dtype}: DeepSpeed keeps one type of weights; use runtime.precision or "
             "engine=torch"
         )
+    check_optimizer(config)
+    if plm.optimizer_bits == 8:
+        check_eight_bit()
     if runtime.compile == "off":
         return
     for excluded, remedy in (

@@ -45,6 +45,7 @@ def time_here(training: TrainingRun, threads: int, device: torch.device) -> Step
         device=device,
         precision=runtime.precision,
         total_steps=training.order.total_steps,
+        optimizer_bits=training.config.plm.optimizer_bits,
     )
     collator = build_collator(
         training, load_tokenizer(training.config.plm.path) if training.needs_text else None

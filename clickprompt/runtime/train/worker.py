@@ -282,6 +282,7 @@ def _build_engine(training: TrainingRun, objective: Any, host: Host) -> Engine:
             precision=runtime.precision,
             total_steps=training.order.total_steps,
             master_weights=training.config.plm.master_weights,
+            optimizer_bits=training.config.plm.optimizer_bits,
         )
     return _deepspeed_engine(device).DeepSpeedEngine(
         objective,
