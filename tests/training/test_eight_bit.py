@@ -185,6 +185,7 @@ def test_a_step_that_is_skipped_changes_nothing(config):
     assert all(torch.equal(value, torch.as_tensor(after[name])) for name, value in before.items())
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_and_either_continues_the_other(config, tmp_path):
     alone = losses_of(config, steps=STEPS, until=STEPS, keep=str(tmp_path))
     options = {"changes": SMALL, "steps": STEPS}
