@@ -68,6 +68,15 @@ def submit(
             help="resource that the entry point reserves, to choose its node; repeatable",
         ),
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--entrypoint-label",
+            metavar="NAME=VALUE",
+            help="label of the node that the entry point runs on, such as clickprompt.io/group=data, so "
+            "that it outlives the head; repeatable; default: the head",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a command on a cluster through the Ray Jobs API. All other options go to the command; a --config
@@ -88,7 +97,15 @@ def submit(
         arguments += ["--set", "runtime.address=auto"]
     from clickprompt.runtime.cluster.submit import Submission, submit_job
 
-    how = Submission(job_id, install, _pairs("--env", env), _pairs("--metadata", metadata), cpus, amounts)
+    how = Submission(
+        job_id,
+        install,
+        _pairs("--env", env),
+        _pairs("--metadata", metadata),
+        cpus,
+        amounts,
+        _pairs("--entrypoint-label", labels),
+    )
     result = submit_job(command, address, arguments, how, wait=wait)
     finish(as_json, result, f"{result['status'].lower()}: job {result['job_id']} on {address}")
     if result["exit_code"]:

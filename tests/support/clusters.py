@@ -41,9 +41,17 @@ class LocalCluster:
 
 @contextmanager
 def local_cluster(
-    command: list[str], host: str, folder: Path, ready: str = "", **settings: str
+    command: list[str],
+    host: str,
+    folder: Path,
+    ready: str = "",
+    addresses: tuple[str, str] | None = None,
+    **settings: str,
 ) -> Iterator[LocalCluster]:
-    """Until its job server answers and its output has `ready`; everything it started is gone afterwards."""
+    """Until its job server answers and its output has `ready`; everything it started is gone afterwards.
+
+    addresses: of its job server and of Ray, if the script takes no ports.
+    """
     token, log = folder / "token", folder / "cluster.log"
     token.write_text("0123456789abcdef" * 4)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -57,8 +65,9 @@ def local_cluster(
             bash, env=environment | settings, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        cluster = LocalCluster(process, f"http://127.0.0.1:{dashboard}", f"{host}:{port}", environment)
-        until = time.monotonic() + 120
+        jobs, ray = addresses or (f"http://127.0.0.1:{dashboard}", f"{host}:{port}")
+        cluster = LocalCluster(process, jobs, ray, environment)
+        until = time.monotonic() + 300
         while not (_answers(cluster.jobs) and ready in log.read_text()):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()

@@ -147,6 +147,8 @@ RUN_BY = {
     "cluster/local-nodes.sh training:2 data:2": "tests/integration/test_local_nodes.py",
     "export RAY_AUTH_MODE=token": "tests/integration/test_local_nodes.py",
     "clickprompt submit pretrain --address http://127.0.0.1:8265 --config run.yaml --run /tmp/runs/pretrain": "tests/integration/test_local_nodes.py",
+    "cluster/namespaces.sh training:1 training:1 data:3": "tests/integration/test_namespaces.py",
+    "ip link set clickprompt-1 down": "tests/integration/test_namespaces.py",
     "clickprompt submit …": _SUBMIT,
     "clickprompt submit --env": _SUBMIT,
     "clickprompt synth goodreads --rows 1000000 --out runs/synthetic": f"{_CLI} synth goodreads --rows 1000000 --out runs/synthetic",

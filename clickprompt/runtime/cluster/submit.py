@@ -57,6 +57,8 @@ class Submission:
     num_cpus: float | None = None
     """CPUs of the entry point, which only drives the job"""
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """labels of the node that it runs on; default: the head"""
 
 
 def submit_job(
@@ -102,6 +104,7 @@ def submit_job(
                         },
                         entrypoint_num_cpus=how.num_cpus,
                         entrypoint_resources=dict(how.resources) or None,
+                        entrypoint_label_selector=dict(how.labels) or None,
                     ),
                 )
             except RuntimeError as error:
