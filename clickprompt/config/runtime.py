@@ -74,8 +74,8 @@ class RuntimeConfig(Frozen):
     )
     offload: Literal["none", "cpu", "nvme"] = Field(
         default="none",
-        description="DeepSpeed on GPUs: keep optimizer state in CPU memory (ZeRO 1-3), parameters too "
-        "(ZeRO 3), or both on disk (nvme)",
+        description="DeepSpeed on GPUs; cpu: keep optimizer state in CPU memory (ZeRO 1-3), parameters too "
+        "(ZeRO 3); nvme: the parameters on disk (ZeRO 3)",
     )
     offload_path: str | None = Field(
         default=None, description="folder on a local disk of every worker, for offload=nvme"
