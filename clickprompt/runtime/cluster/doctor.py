@@ -147,10 +147,12 @@ def _environment(address: str) -> list[dict[str, Any]]:
 
 def _auth(address: str) -> dict[str, Any]:
     """Check the token, which Ray 2.60 clusters ask for; an embedded Ray serves only this process."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    token = bool(os.environ.get("RAY_AUTH_TOKEN")) or (path is not None and os.path.exists(path))
     if address == "local":
         return _finding("auth", "embedded Ray, no token needed", ok=True)
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return _finding("auth", "RAY_AUTH_MODE=disabled, for a cluster that asks for no token", ok=True)
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH", os.path.expanduser("~/.ray/auth_token"))
+    token = bool(os.environ.get("RAY_AUTH_TOKEN")) or os.path.exists(path)
     return _finding(
         "auth",
         "token found" if token else "no token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",

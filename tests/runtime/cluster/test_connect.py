@@ -8,6 +8,7 @@ import ray
 
 from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError, RunError
+from clickprompt.runtime.cluster import doctor
 from clickprompt.runtime.cluster.connect import connect
 
 
@@ -44,3 +45,27 @@ def test_our_own_errors_stay(monkeypatch):
     starting(monkeypatch, ConfigError("no room"))
     with pytest.raises(ConfigError, match="no room"), connect(RuntimeConfig()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, False),
+        ({"RAY_AUTH_TOKEN": "0123456789abcdef"}, True),
+        ({"RAY_AUTH_TOKEN_PATH": "HOME/elsewhere"}, False),
+        ({"RAY_AUTH_TOKEN_PATH": "HOME/token"}, True),
+        ({"RAY_AUTH_MODE": "disabled"}, True),
+        ({"in": ".ray/auth_token"}, True),
+    ],
+)
+def test_doctor_finds_a_token_where_ray_does(monkeypatch, tmp_path, environment, found):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.replace("HOME", str(tmp_path)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / environment.get("in", "token")
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    assert doctor._auth("auto")["ok"] is found
+    assert doctor._auth("local")["ok"]
