@@ -77,13 +77,16 @@ def figures_of_files(
     figures = streamed_figures(
         folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset)
     )
+    lacking = ["no intervals", "no AUC by value"]
     if dataset.grouped:
         figures["auc_by_request"] = figures["ranking_by_request"] = None
+        lacking.append("no figures by request")
+    if dataset.labels:
+        lacking.append("no further labels")
     why = f"{rows:,} rows, more than the {EXACT_ROWS:,} that are sorted in memory"
     return {
         **figures,
-        "left_out": f"{why}: no intervals, no AUC by value{', no further labels' if dataset.labels else ''}; "
-        "the other AUCs are within their bounds (auc_bound)",
+        "left_out": f"{why}: {', '.join(lacking)}; the other AUCs are within their bounds (auc_bound)",
     }
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from clickprompt.config import EvaluateConfig
 from clickprompt.data.prepared.dataset import Dataset
+from clickprompt.evaluation import figures
 from clickprompt.evaluation.predictions import read_predictions
 from tests.support.commands import printed
 from tests.support.raw_mind import FOLDERS, LOG, write_mind
@@ -34,6 +36,10 @@ def test_from_files_to_scores(tmp_path, monkeypatch, capsys):
     requests = set(dataset.read_split("test")["group"].to_pylist())
     assert found["ranking_by_request"]["groups"] == len(requests) > 10
     assert 0 < found["ranking_by_request"]["figures"]["ndcg@10"] <= 1
+    with monkeypatch.context() as large:
+        large.setattr(figures, "EXACT_ROWS", 10)
+        left = figures.figures_of_files("r/predictions/test", dataset, "test", EvaluateConfig())
+    assert (left["ranking_by_request"], "no figures by request" in left["left_out"]) == (None, True)
     lines = Path("raw", FOLDERS[0], LOG).read_text()
     Path("new.tsv").write_text(re.sub(r"-[01]\b", "", lines))
     printed(capsys, "predict", "--run", "r", "--rows", "new.tsv", "--out", "p", "--keep", "impression_id")
