@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ from clickprompt.config import load_config
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset
 from clickprompt.data.sources.schema import load_schema
 from clickprompt.errors import InputError
+from clickprompt.evaluation.predictions import Scores, read_part, write_predictions
 from clickprompt.export.format import INFO, load_export
 from clickprompt.io import storage
 from tests.support.damaged import EXAMPLES, changed, damaged
@@ -202,6 +204,28 @@ def test_a_vocabulary_that_is_something_else(folders, tmp_path):
     file = manifest["fields"][0]["file"]
     pq.write_table(pq.read_table(f"{folder}/{file}").select(["id"]), f"{folder}/{file}")
     assert "corrupted" in (refused(read_all, folder) or "")
+
+
+def test_a_columns_name_that_is_no_text(folders, tmp_path):
+    folder = str(tmp_path / "data")
+    shutil.copytree(folders[0], folder)
+    manifest = storage.read_json(f"{folder}/{MANIFEST}")
+    entry = manifest["fields"][0]
+    content = storage.read_bytes(f"{folder}/{entry['file']}").replace(b"train_count", b"\x8brain_count")
+    storage.write_bytes(f"{folder}/{entry['file']}", content)
+    entry["sha256"] = storage.sha256_bytes(content)
+    storage.write_json(f"{folder}/{MANIFEST}", manifest)
+    dataset = Dataset.open(folder)
+    for read, arguments in (
+        (dataset.verify, []),
+        (dataset.vocabulary, [0]),
+        (dataset.vocabulary_pieces, [0]),
+    ):
+        assert "damaged" in (refused(read, *arguments) or "")
+    write_predictions(f"{tmp_path}/0.parquet", Scores(*np.zeros((4, 1), np.float32), None))
+    content = storage.read_bytes(f"{tmp_path}/0.parquet")
+    storage.write_bytes(f"{tmp_path}/0.parquet", content.replace(b"row_id", b"\x8bow_id"))
+    assert "not a readable Parquet file" in (refused(read_part, f"{tmp_path}/0.parquet") or "")
 
 
 @pytest.mark.parametrize("read", [load_schema, lambda path: load_config(path, [])])

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from clickprompt.config import label_columns
 from clickprompt.errors import DataError
 from clickprompt.io import storage
+from clickprompt.io.parquet import UNREADABLE
 
 __all__ = [
     "SCHEMA",
@@ -165,7 +166,7 @@ def read_part(uri: str) -> pa.Table:
     try:
         with storage.open_input(uri) as stream:
             table = pq.ParquetFile(stream).read(use_threads=False)
-    except pa.ArrowInvalid as error:
+    except UNREADABLE as error:
         raise DataError(f"{uri}: not a readable Parquet file; it is damaged, predict again") from error
     if not table.schema.equals(_schema(labels_of(table.column_names))):
         raise DataError(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from clickprompt.errors import DataError
 from clickprompt.evaluation.significance import cluster_interval
 from clickprompt.io import storage
+from clickprompt.io.parquet import UNREADABLE
 
 __all__ = ["SCHEMA", "compare_recovery", "read_recovery", "summarise_recovery", "write_recovery"]
 
@@ -52,7 +53,7 @@ def read_recovery(uri: str) -> pa.Table:
         for name in names:
             with storage.open_input(storage.join(uri, name)) as stream:
                 tables.append(pq.read_table(stream, schema=SCHEMA))
-    except pa.ArrowException as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{uri}: not readable as recovery files; delete this folder and evaluate again"
         ) from error

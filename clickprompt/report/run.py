@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from clickprompt.io.parquet import UNREADABLE
 from clickprompt.training.metrics_log import metrics_files
 
 __all__ = ["Run", "dotted", "finite", "read_runs", "same_but_for_the_seed"]
@@ -162,7 +162,7 @@ def _trials(uri: str) -> list[dict[str, Any]]:
                 {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()}
                 for row in rows
             ]
-    except pa.ArrowException as error:
+    except UNREADABLE as error:
         raise DataError(f"{uri}: not a readable Parquet file; run clickprompt tune again") from error
 
 

@@ -32,7 +32,7 @@ from clickprompt.data.prepared.manifest import check_manifest, check_vocabulary,
 from clickprompt.data.prepared.schemas import field_columns, shard_schema, slug, vocabulary_file
 from clickprompt.data.text.template import TEMPLATE
 from clickprompt.errors import DataError, InputError
-from clickprompt.io import storage
+from clickprompt.io import parquet, storage
 from clickprompt.io.hashes import Hashes
 
 __all__ = [
@@ -384,7 +384,7 @@ def _reading(path: str) -> Iterator[None]:
     """Name the file in any error while reading it."""
     try:
         yield
-    except (InputError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (InputError, *parquet.UNREADABLE) as error:
         raise DataError(
             f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
         ) from error

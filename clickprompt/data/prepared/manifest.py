@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, StrictStr, ValidationError
 
 from clickprompt.config import SPLITS, EventWord
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from clickprompt.io.parquet import UNREADABLE
 
 __all__ = ["check_manifest", "check_vocabulary", "read_manifest"]
 
@@ -119,7 +119,7 @@ def check_vocabulary(path: str, size: int) -> None:
     try:
         with storage.open_input(path) as stream:
             values = pq.ParquetFile(stream).metadata.num_rows
-    except (InputError, pa.ArrowException, OSError) as error:
+    except (InputError, *UNREADABLE) as error:
         raise DataError(
             f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
         ) from error

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from clickprompt.data.sources.formats import PIECE_ROWS, DataFile, FileFormat, FilePart
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from clickprompt.io.parquet import UNREADABLE
 
 __all__ = ["RowGroups", "leaves", "parquet_columns", "parquet_parts", "plain_type", "read_parquet"]
 
@@ -215,7 +216,7 @@ def _batches(part: FilePart, file: pq.ParquetFile, names: list[str]) -> Iterator
     while True:
         try:
             batch = next(batches, None)
-        except (pa.ArrowException, OSError):
+        except UNREADABLE:
             for group in groups:  # name the damaged row group
                 with _naming_damage(f"{part.uri}, row group {group + 1} of {file.num_row_groups}"):
                     file.read_row_group(group, columns=names, use_threads=False)
@@ -345,7 +346,7 @@ def _naming_damage(place: str) -> Iterator[None]:
             f"{place}: pyarrow can't read this kind of Parquet file ({str(error)[:150]}); write it "
             "another way"
         ) from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: a column's name
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
         raise DataError(
