@@ -41,7 +41,7 @@ class Shape:
 
     @property
     def layout(self) -> Layout:
-        return Layout.plain([f"f_{number}" for number in range(len(self.field_sizes))], self.field_sizes)
+        return Layout.plain(self.field_sizes)
 
 
 def made_up_batches(shape: Shape, number: int) -> list[Batch]:

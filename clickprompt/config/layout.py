@@ -36,10 +36,10 @@ class Layout:
     """the share of the training rows without a click that were kept; None: all"""
 
     @classmethod
-    def plain(cls, columns: Sequence[str], field_sizes: Sequence[int]) -> "Layout":
-        """Return that of rows with one value of each field and a click, which some made-up rows are."""
+    def plain(cls, field_sizes: Sequence[int], columns: Sequence[str] = ()) -> "Layout":
+        """Return that of made-up rows with one value of each field and a click; columns: or f_0, f_1, …"""
         return cls(
-            columns=tuple(columns),
+            columns=tuple(columns or [f"f_{number}" for number in range(len(field_sizes))]),
             field_sizes=tuple(field_sizes),
             multi=(),
             history=None,

@@ -14,10 +14,9 @@ import pytest
 
 from clickprompt.benchmark.faults.audit import audit, read_attempts
 from clickprompt.benchmark.faults.commands import losses
-from clickprompt.config import Config, dump_config, replaced
-from clickprompt.data.prepared.dataset import Dataset
-from clickprompt.data.prepared.order import Order
+from clickprompt.config import dump_config, replaced
 from clickprompt.io import storage
+from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.train import run_training
 from tests.support.clusters import ROOT, LocalCluster, local_cluster
 from tests.support.tiny import tiny_config, write_both
@@ -63,6 +62,7 @@ def test_a_node_is_cut_off_and_given_back(apart, tmp_path):
     config = tiny_config(dataset.uri, plm, pretrain__max_steps=30)
     run_training(replaced(config, {"runtime.use_ray": "never"}), "pretrain", str(tmp_path / "alone"))
     alone = losses(str(tmp_path / "alone"))
+    order = check_training(config, "pretrain").order
     config = replaced(config, {"runtime.num_workers": 2, "runtime.address": "auto"})
     path = str(tmp_path / "run.yaml")
     storage.write_bytes(path, dump_config(config).encode())
@@ -81,27 +81,15 @@ def test_a_node_is_cut_off_and_given_back(apart, tmp_path):
     wait_for(folder / "strikes" / "0.json", apart)
     subprocess.run(["ip", "link", "set", "clickprompt-1", "down"], check=True)
     (folder / "strikes" / "0.done").touch()
-    time.sleep(30)
+    time.sleep(30)  # the cut itself: long enough for SOON to count the node as lost
     subprocess.run(["ip", "link", "set", "clickprompt-1", "up"], check=True)
     wait_for(folder / "run" / "result.json", apart)
 
     attempts = read_attempts(str(folder / "consumed"))
     assert [attempt.start for attempt in attempts] == [0, 10]
     assert len({node for attempt in attempts for node in attempt.nodes}) == 3  # it came back as another
-    assert audit(attempts, dataset, order_of(config, dataset)).clean
+    assert audit(attempts, dataset, order).clean
     np.testing.assert_allclose(losses(str(folder / "run")), alone, rtol=1e-6)
-
-
-def order_of(config: Config, dataset: Dataset) -> Order:
-    stage = config.pretrain
-    return Order.of(
-        dataset,
-        global_batch_size=stage.global_batch_size,
-        chunk_batches=config.data.chunk_batches,
-        seed=config.seed,
-        epochs=stage.epochs,
-        max_steps=stage.max_steps,
-    )
 
 
 def wait_for(path: Path, cluster: LocalCluster, seconds: float = 600) -> None:

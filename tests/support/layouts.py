@@ -11,5 +11,4 @@ __all__ = ["made_up"]
 
 def made_up(field_sizes: Sequence[int], columns: Sequence[str] = (), **kinds: Any) -> Layout:
     """Return the layout of fields of these sizes, by default named f_0, f_1, …; kinds: what else there is."""
-    names = columns or [f"f_{number}" for number in range(len(field_sizes))]
-    return replace(Layout.plain(names, field_sizes), **kinds)
+    return replace(Layout.plain(field_sizes, columns), **kinds)

@@ -19,7 +19,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,11 @@ import pyarrow.parquet as pq
 
 from clickprompt.config import SPLITS, History, Multi, multi_columns, number_columns, require_split
 from clickprompt.data.prepared.labelled import LabelledRows, labelled_draws
-from clickprompt.data.prepared.manifest import check_manifest, check_vocabulary, read_manifest
+from clickprompt.data.prepared.manifest import check_manifest, check_vocabulary, naming, read_manifest
 from clickprompt.data.prepared.schemas import field_columns, shard_schema, slug, vocabulary_file
 from clickprompt.data.text.template import TEMPLATE
-from clickprompt.errors import DataError, InputError
-from clickprompt.io import parquet, storage
+from clickprompt.errors import DataError
+from clickprompt.io import storage
 from clickprompt.io.hashes import Hashes
 
 __all__ = [
@@ -262,7 +261,7 @@ class Dataset:
             if not 0 <= index < starts[-1]:
                 raise IndexError(f"row group {index} of split {split}, which has {starts[-1]}")
             shard = int(np.searchsorted(starts, index, side="right")) - 1
-            with _reading(self._path(shards[shard])):
+            with naming(self._path(shards[shard])):
                 if shard not in files:
                     files[shard] = pq.ParquetFile(storage.open_input(self._path(shards[shard])))
                 tables.append(files[shard].read_row_group(int(index - starts[shard]), use_threads=False))
@@ -302,12 +301,12 @@ class Dataset:
     def vocabulary_pieces(self, field: int) -> int:
         """Return the number of pieces in which one field's vocabulary can be read."""
         path = self._path(self.manifest["fields"][field])
-        with _reading(path), storage.open_input(path) as stream:
+        with naming(path), storage.open_input(path) as stream:
             return pq.ParquetFile(stream).num_row_groups
 
     def vocabulary_piece(self, field: int, piece: int) -> pa.Table:
         path = self._path(self.manifest["fields"][field])
-        with _reading(path), storage.open_input(path) as stream:
+        with naming(path), storage.open_input(path) as stream:
             return pq.ParquetFile(stream).read_row_group(piece, use_threads=False)
 
     def verify(self, splits: Sequence[str] = SPLITS) -> None:
@@ -325,7 +324,7 @@ class Dataset:
         ]
         hashes = Hashes(self.uri, [entry["file"] for entry in entries])
         for entry in entries:
-            with _reading(self._path(entry)):
+            with naming(self._path(entry)):
                 found = hashes.sha256(entry["file"])
             if found != entry["sha256"]:
                 raise DataError(
@@ -379,22 +378,11 @@ def split_sizes(rows: int) -> dict[str, int]:
     return {"train": rows - test - valid, "valid": valid, "test": test}
 
 
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Name the file in any error while reading it."""
-    try:
-        yield
-    except (InputError, *parquet.UNREADABLE) as error:
-        raise DataError(
-            f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
-        ) from error
-
-
 def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
     """Return a table's columns as arrays, by name."""
     return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    with _reading(path), storage.open_input(path) as stream:
+    with naming(path), storage.open_input(path) as stream:
         return pq.ParquetFile(stream).read(columns, use_threads=False)

@@ -1,5 +1,7 @@
 """Read a dataset's manifest: what everything that reads the dataset relies on is there, and has its type."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -10,7 +12,7 @@ from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.io.parquet import UNREADABLE
 
-__all__ = ["check_manifest", "check_vocabulary", "read_manifest"]
+__all__ = ["check_manifest", "check_vocabulary", "naming", "read_manifest"]
 
 
 class _File(BaseModel):
@@ -114,15 +116,21 @@ def check_manifest(where: str, manifest: dict[str, Any]) -> None:
         storage.inside(where, entry.file)
 
 
-def check_vocabulary(path: str, size: int) -> None:
-    """Raise DataError if a vocabulary hasn't the `size` that its manifest says, by which tables are made."""
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name a dataset's file in any error while reading it."""
     try:
-        with storage.open_input(path) as stream:
-            values = pq.ParquetFile(stream).metadata.num_rows
+        yield
     except (InputError, *UNREADABLE) as error:
         raise DataError(
             f"{path}: missing or damaged ({' '.join(str(error).split())}); run clickprompt prepare again"
         ) from error
+
+
+def check_vocabulary(path: str, size: int) -> None:
+    """Raise DataError if a vocabulary hasn't the `size` that its manifest says, by which tables are made."""
+    with naming(path), storage.open_input(path) as stream:
+        values = pq.ParquetFile(stream).metadata.num_rows
     if values != size:
         raise DataError(
             f"{path}: has {values:,} values, and the manifest says {size:,}; run clickprompt prepare again"

@@ -100,7 +100,7 @@ class Sizes:
     def layout(self) -> Layout:
         """Return that of a model of as many parameters. Further values of a field have none of their own."""
         return replace(
-            Layout.plain([f"f_{number}" for number in range(self.fields)], self.field_sizes),
+            Layout.plain(self.field_sizes),
             history=self.histories,
             numbers=tuple(range(self.numbers)),
             labels=tuple(str(number) for number in range(self.labels)),

@@ -6,13 +6,14 @@ as it is, and what the new rows bring follows (append.py).
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickprompt.config import Multi
 from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, Dataset
 from clickprompt.data.prepared.partitions import IdPart, ids_of
@@ -44,74 +45,80 @@ def extended_vocabulary(
     stage: str,
 ) -> tuple[list[FieldValues], Ids]:
     """Give ids to the codes of the new rows: the old values keep theirs, and new ones follow."""
-    calls = []
+    of_fields = []
     for number, name in enumerate(source.fields):
         key = log_column_of(name, tables)
-        calls.append((dataset, source, number, key, tables.get(key), counted, stage))
+        of_fields.append(_Field(dataset, source, number, key, tables.get(key), counted, stage))
     ids: Ids = {column.name: {} for column in counted.columns}
     fields = []
-    for call, (field, parts) in zip(calls, work.each(_extended, calls, "counting values"), strict=True):
-        number, key = call[2:4]
-        several = [one.columns for one in dataset.multi if one.field == number]
-        columns = [dataset.columns[number], *(several[0] if several else [])]
-        ids[key] |= dict(zip(columns, parts, strict=True))
+    made = work.each(_extended, [(of_field,) for of_field in of_fields], "counting values")
+    for of_field, (field, parts) in zip(of_fields, made, strict=True):
+        further = of_field.multi.columns if of_field.multi else []
+        columns = [dataset.columns[of_field.number], *further]
+        ids[of_field.key] |= dict(zip(columns, parts, strict=True))
         fields.append(field)
     return fields, ids
 
 
-def _extended(
-    dataset: Dataset,
-    source: Source,
-    number: int,
-    key: str,
-    table: pa.Table | None,
-    counted: CountedRows,
-    stage: str,
-) -> tuple[FieldValues, list[list[IdPart]]]:
-    """Give ids to the codes of the log column `key` for one field, new values in the order of the codes. Also
-    return the files with the ids, of each place among a row's values. Unlike a task of `prepare` it holds all
-    of the field's values.
+@dataclass(frozen=True)
+class _Field:
+    """One field of the dataset and the new rows' codes of its log column."""
 
-    table: the one that `key` joins, if any.
+    dataset: Dataset
+    source: Source
+    number: int
+    key: str
+    """the log column"""
+    table: pa.Table | None
+    """the one that the column joins, if any"""
+    counted: CountedRows
+    stage: str
+
+    @property
+    def name(self) -> str:
+        return self.dataset.field_names[self.number]
+
+    @property
+    def least(self) -> int:
+        """Return how many training rows a new value needs."""
+        return self.source.min_count(self.name)
+
+    @property
+    def multi(self) -> Multi | None:
+        return next((one for one in self.dataset.multi if one.field == self.number), None)
+
+
+def _extended(field: _Field) -> tuple[FieldValues, list[list[IdPart]]]:
+    """Give ids to the codes of the field's log column, new values in the order of the codes. Also return the
+    files with the ids, of each place among a row's values. Unlike a task of `prepare` it holds all of the
+    field's values.
     """
-    name = dataset.field_names[number]
-    least, old, entry = source.min_count(name), dataset.vocabulary(number), dataset.manifest["fields"][number]
-    most = next((one.most for one in dataset.multi if one.field == number), None)
-    if most is not None:
-        kept, parts = _several(dataset, source, number, key, table, counted, stage, least, most)
-        kept = replace(kept, unknown=kept.unknown + old.column("train_count")[0].as_py())
-    else:
-        kept, parts = _single(source, number, name, key, table, counted, stage, least, old)
+    old, entry = field.dataset.vocabulary(field.number), field.dataset.manifest["fields"][field.number]
+    kept, parts = _single(field, old) if field.multi is None else _several(field, field.multi.most, old)
     with_missing = entry["features"] >= entry["size"] or bool(kept.missing.any())
-    facts = {"features": kept.values + with_missing} | ({"min_count": least} if least > 1 else {})
-    return FieldValues(name, [kept], facts), parts
+    facts = {"features": kept.values + with_missing}
+    if field.least > 1:
+        facts["min_count"] = field.least
+    return FieldValues(field.name, [kept], facts), parts
 
 
-def _single(
-    source: Source,
-    number: int,
-    name: str,
-    key: str,
-    table: pa.Table | None,
-    counted: CountedRows,
-    stage: str,
-    least: int,
-    old: pa.Table,
-) -> tuple[KeptValues, list[list[IdPart]]]:
+def _single(field: _Field, old: pa.Table) -> tuple[KeptValues, list[list[IdPart]]]:
+    counted, table, stage = field.counted, field.table, field.stage
     if table is None:
-        coded = counted.column(key)
+        coded = counted.column(field.key)
         pieces = [values_of(coded, partition, stage) for partition in range(coded.partitions)]
-        column, rows = pa.concat_arrays(pieces), counted.of_column(key)
+        column, rows = pa.concat_arrays(pieces), counted.of_column(field.key)
     else:
-        column, rows = table.column(name).combine_chunks(), counted.of_column(key, len(table))
-    chosen = chosen_codes(source, rows, table)
+        column = table.column(field.name).combine_chunks()
+        rows = counted.of_column(field.key, len(table))
+    chosen = chosen_codes(field.source, rows, table)
     found, value, per_value = rows_per_value(column, chosen, rows)
     train, missing = per_value[0, :-1], per_value[:, -1]
     known = old.column("value").slice(1).combine_chunks()
     ids = _known(found, known)
     new = ids == 0
-    if least > 1:
-        new &= train >= least
+    if field.least > 1:
+        new &= train >= field.least
     ids[new] = len(old) + np.arange(int(new.sum()))
     ids = np.append(ids, 0).astype(np.int32)
     values = pa.concat_arrays([known, found.filter(pa.array(new))])
@@ -121,7 +128,7 @@ def _single(
     of_codes = _known(column, known).astype(np.int32)
     of_codes[chosen] = ids[value]
     kept = KeptValues(
-        *write_ids(values, train_count[1:], of_codes, stage, number),
+        *write_ids(values, train_count[1:], of_codes, stage, field.number),
         first_code=0,
         values=len(values),
         unknown=int(train_count[0]),
@@ -129,7 +136,7 @@ def _single(
         missing=missing,
         unseen=np.zeros_like(missing),
     )
-    return kept, [[IdPart(ids_file(stage, number), 0, 0)]]
+    return kept, [[IdPart(ids_file(stage, field.number), 0, 0)]]
 
 
 def _known(values: pa.Array, known: pa.Array) -> np.ndarray:
@@ -137,32 +144,24 @@ def _known(values: pa.Array, known: pa.Array) -> np.ndarray:
     return pc.index_in(values, value_set=known).fill_null(-1).to_numpy() + 1
 
 
-def _several(
-    dataset: Dataset,
-    source: Source,
-    number: int,
-    key: str,
-    table: pa.Table | None,
-    counted: CountedRows,
-    stage: str,
-    least: int,
-    most: int,
-) -> tuple[KeptValues, list[list[IdPart]]]:
+def _several(field: _Field, most: int, old: pa.Table) -> tuple[KeptValues, list[list[IdPart]]]:
     """Do the same for a field of which rows have several values."""
+    counted, table, stage, number = field.counted, field.table, field.stage, field.number
     if table is None:
-        starts = counted.column(key).starts[:-1]
-        codes = [codes_of_log(key, place, counted, stage) for place in range(len(starts))]
+        starts = counted.column(field.key).starts[:-1]
+        codes = [codes_of_log(field.key, place, counted, stage) for place in range(len(starts))]
     else:
-        starts, rows = (0,), counted.of_column(key, len(table))
-        column = table.column(dataset.field_names[number]).combine_chunks()
-        codes = [(column, chosen_codes(source, rows, table), rows)]
-    counts = count_values(codes, least, stage, number, dataset.vocabulary(number).slice(1))
+        starts, rows = (0,), counted.of_column(field.key, len(table))
+        column = table.column(field.name).combine_chunks()
+        codes = [(column, chosen_codes(field.source, rows, table), rows)]
+    counts = count_values(codes, field.least, stage, number, old.slice(1))
     facts = [
         write_value_ids(of_part, most, stage, number, place, start)
         for place, (of_part, start) in enumerate(zip(codes, starts, strict=True))
     ]
     of_places = [list(parts) for parts in zip(*(one.ids for one in facts), strict=True)]
-    return kept_values(counts, facts, stage, number), of_places
+    kept = kept_values(counts, facts, stage, number)
+    return replace(kept, unknown=kept.unknown + old.column("train_count")[0].as_py()), of_places
 
 
 def histories_continued(

@@ -12,7 +12,7 @@ def test_it_has_every_kind(tmp_path):
     schema = write_log(str(tmp_path / "log"))
     dataset = prepare(schema, None, str(tmp_path / "data"))
     layout = layout_of(dataset)
-    of_fields = Layout.plain(dataset.columns, dataset.field_sizes)
+    of_fields = Layout.plain(dataset.field_sizes, dataset.columns)
     alike = {
         field.name
         for field in dataclasses.fields(Layout)
