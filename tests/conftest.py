@@ -193,4 +193,5 @@ def small_disk(tmp_path):
 
     yield mount
     for folder in folders:
-        subprocess.run(["umount", folder], check=True)
+        # Lazy: a process that is ending may still have a file open there
+        subprocess.run(["umount", "--lazy", folder], check=True)

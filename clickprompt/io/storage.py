@@ -39,6 +39,7 @@ __all__ = [
     "join",
     "list_files",
     "list_names",
+    "listing",
     "local_copy",
     "machine_folder",
     "move",
@@ -74,8 +75,15 @@ Result = TypeVar("Result")
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the filesystem that serves `uri` and the path inside it. Raises InputError for an unknown
-    scheme.
+    scheme, or a path that pyarrow can't spell.
     """
+    filesystem, path = _resolve(uri)
+    if "\0" in path or path.encode(errors="replace").decode() != path:
+        raise _unknown(uri, "a path is UTF-8 without NUL characters")
+    return filesystem, path
+
+
+def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     if has_secret(uri) and not uri.startswith(_S3):
@@ -173,8 +181,20 @@ def list_names(uri: str) -> list[str]:
     """Return the sorted names directly below `uri`; empty if it does not exist."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
-        infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in infos)
+        return sorted(info.base_name for info in listing(filesystem, path, recursive=False))
+
+
+def listing(filesystem: fs.FileSystem, path: str, *, recursive: bool) -> list[fs.FileInfo]:
+    """Return what is in a folder or below it; nothing if it does not exist. Raises InputError for a file's
+    name that pyarrow can't spell.
+    """
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
+    for info in infos:
+        try:
+            str(info.path)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{error.object!r}: a file's name that isn't UTF-8; rename it") from error
+    return infos
 
 
 @contextmanager
@@ -338,7 +358,7 @@ def list_files(uri: str) -> list[str]:
     """Return the sorted names of all files below `uri`, with their folders; empty if it does not exist."""
     filesystem, path = resolve(uri)
     with user_errors(uri):
-        infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        infos = listing(filesystem, path, recursive=True)
     return sorted(info.path[len(path.rstrip("/")) + 1 :] for info in infos if info.is_file)
 
 

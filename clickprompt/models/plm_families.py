@@ -272,9 +272,9 @@ PLM_FAMILIES: dict[str, PLMFamily] = {
 }
 
 
-def get_family(model_type: str | None, path: str) -> PLMFamily:
+def get_family(model_type: object, path: str) -> PLMFamily:
     """Return the row for a config.json's `model_type`. Raises ConfigError for an unsupported family."""
-    if model_type not in PLM_FAMILIES:
+    if not isinstance(model_type, str) or model_type not in PLM_FAMILIES:
         known = ", ".join(sorted(PLM_FAMILIES))
         raise ConfigError(
             f"plm.path={path}: model_type={model_type!r} in its config.json isn't supported; known: {known}"

@@ -1,35 +1,44 @@
-"""Find, check and load a PromptedPLM's config and weights, from a hub name or a folder."""
+"""Check and load a PromptedPLM: its config.json and weights (plm_files.py) may be a stranger's."""
 
 import copy
+import dataclasses
 import json
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from clickprompt.config import LMKind, PLMConfig, PromptConfig
-from clickprompt.errors import ConfigError
+from clickprompt.errors import ClickPromptError, ConfigError
 from clickprompt.io import storage
+from clickprompt.models.claims import at_most, number_of_weights, stored_shapes, whole_numbers
 from clickprompt.models.divided import Division
 from clickprompt.models.plm import PromptedPLM, longest_text
 from clickprompt.models.plm_divided import drawn, read, stored_dtypes, tensors_of
 from clickprompt.models.plm_families import PLMFamily, get_family
+from clickprompt.models.plm_files import (
+    check_weights,
+    config_values,
+    one_line,
+    path_of,
+    weight_files,
+)
 from clickprompt.models.plm_fusion import ATTENTION
 from clickprompt.models.plm_lora import add_adapters, check_adapters
-from clickprompt.models.plm_shapes import SHAPES
 
 __all__ = ["PLMFacts", "check_plm", "load_plm", "plm_facts", "plm_fingerprint", "plm_from_config"]
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# Of a model's config.json: what isn't larger can't take much memory before its weights are looked at
+_LARGEST, _LARGEST_OF = 2**24, {"num_labels": 2**16}
+_MORE = 4  # parameters of a model for each number in its files: tied tables, heads that its files lack
+_SMALL = 2**20
+_AGAIN, _ANOTHER = "get the model again", "give another model, or mend its config.json"
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +62,7 @@ def check_plm(config: PLMConfig, prompt: PromptConfig | None = None) -> PLMFacts
     prompt = prompt or PromptConfig()
     hf_config, family = _read_config(config, prompt)
     if not config.random_init:
-        _check_weights(_path(config))
+        check_weights(path_of(config))
     if config.lora.rank:
         check_adapters(hf_config, family, config.lora)
     return _facts(hf_config, family, prompt)
@@ -79,7 +88,7 @@ def plm_fingerprint(config: PLMConfig, seed: int) -> str:
     its files of weights (with random_init: the seed of the weights). Raises ConfigError.
     """
     hf_config, _ = _read_config(config, PromptConfig(num_prompts=0))
-    weights = seed if config.random_init else [storage.sha256(file) for file in _weight_files(_path(config))]
+    weights = seed if config.random_init else [storage.sha256(file) for file in weight_files(path_of(config))]
     return storage.sha256_bytes(json.dumps([hf_config.to_json_string(), config.dtype, weights]).encode())
 
 
@@ -98,33 +107,29 @@ def load_plm(
     """
     prompt = prompt or PromptConfig()
     hf_config, family = _read_config(config, prompt)
+    path = path_of(config)
     if config.random_init:
-        with drawn(division) if division else nullcontext():
+        with _refused(path, "can't be built", _ANOTHER), drawn(division) if division else nullcontext():
             model = _from_config(hf_config, family, config)
         return _prompted(model, family, config, prompt, lm_head)
-    path = _path(config)
-    _check_weights(path)
-    if division and stored_dtypes(_weight_files(path)) == {getattr(torch, config.dtype)}:
-        division = None
-    model_class = _own_class(hf_config, family) if division else family.auto_class
-    with _quiet(), read(division) if division else nullcontext():
-        try:
-            model, info = model_class.from_pretrained(
+    check_weights(path)
+    with _refused(path, "the weights can't be loaded", _AGAIN):
+        files = weight_files(path)
+        own_class = _checked_class(hf_config, family, path, files)
+        if division and stored_dtypes(files) == {getattr(torch, config.dtype)}:
+            division = None
+        with _quiet(), read(division) if division else nullcontext():
+            model, info = (own_class if division else family.auto_class).from_pretrained(
                 None if division else path,
-                state_dict=tensors_of(_weight_files(path)) if division else None,
+                state_dict=tensors_of(files) if division else None,
                 config=hf_config,
                 attn_implementation=ATTENTION[config.attn_implementation],
                 dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
                 # Otherwise transformers would ask the hub, and offline use would fail
-                local_files_only=os.path.isdir(path) or bool(_cached(path, *_WEIGHTS)),
+                local_files_only=True,
             )
-        except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
-            raise ConfigError(
-                f"plm.path={config.path}: the weights can't be loaded ({_one_line(error)}); get the model "
-                "again"
-            ) from error
     below = f"{family.backbone}." if family.backbone else ""
     missing = [name for name in info["missing_keys"] if name.startswith(below)]
     if missing:
@@ -188,28 +193,42 @@ def _from_config(hf_config: PreTrainedConfig, family: PLMFamily, config: PLMConf
         )
 
 
-def _own_class(hf_config: PreTrainedConfig, family: PLMFamily) -> Any:
-    """Return the class of a model, which takes tensors in place of a path; an auto class doesn't."""
-    with torch.device("meta"):
-        return type(family.auto_class.from_config(copy.deepcopy(hf_config)))
+def _checked_class(hf_config: PreTrainedConfig, family: PLMFamily, path: str, files: Sequence[str]) -> Any:
+    """Return the class of a model, which takes tensors in place of a path, as an auto class doesn't.
+
+    Raises ConfigError if the files are too small for the model; so no memory is taken for what a config.json
+    claims.
+    """
+    shapes = stored_shapes(files)
+    refusal = ConfigError(
+        f"plm.path={path}: by its config.json the model is larger than its weights; get the model again"
+    )
+    with at_most(len(shapes), refusal), torch.device("meta"), _quiet():
+        model = family.auto_class.from_config(copy.deepcopy(hf_config))
+    built = number_of_weights({name: tensor.shape for name, tensor in model.named_parameters()})
+    if built > _MORE * number_of_weights(shapes) + _SMALL:
+        raise refusal
+    return type(model)
+
+
+@contextmanager
+def _refused(path: str, what: str, remedy: str) -> Iterator[None]:
+    """Whatever transformers says of a stranger's files, in one line: it raises any kind of exception."""
+    try:
+        yield
+    except (ClickPromptError, torch.OutOfMemoryError):  # the latter is no fault of the files
+        raise
+    except Exception as error:
+        raise ConfigError(f"plm.path={path}: {what} ({one_line(error)[:300]}); {remedy}") from error
 
 
 def _is_layerwise(prompt: PromptConfig) -> bool:
     return prompt.num_prompts > 0 and prompt.prompt_depth == "layerwise"
 
 
-def _path(config: PLMConfig) -> str:
-    if config.path is None:
-        raise ConfigError(
-            "plm.path is not set; give a hub name, or a local folder with config.json, tokenizer and "
-            "safetensors weights"
-        )
-    return os.path.expanduser(config.path)
-
-
 def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedConfig, PLMFamily]:
     """Read the configuration as it will be built, and its family. Raises ConfigError if it can't be built."""
-    hf_config, family = _parse_config(_config_values(config), _path(config))
+    hf_config, family = _parse_config(config_values(config), path_of(config))
     _cut_layers(hf_config, family, config)
     _check_flash(hf_config, config, prompt)
     if config.pooling == "cls" and family.lm_kind != "masked":
@@ -230,33 +249,6 @@ def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedCon
     return hf_config, family
 
 
-def _config_values(config: PLMConfig) -> dict[str, Any]:
-    path = _path(config)
-    if os.path.isdir(path):
-        file = os.path.join(path, "config.json")
-        if not os.path.isfile(file):
-            raise ConfigError(
-                f"plm.path={config.path}: the folder has no config.json; give the folder that holds the "
-                "model's files"
-            )
-    elif path.startswith((".", os.sep)) or path.count("/") > 1:
-        raise ConfigError(
-            f"plm.path={config.path}: no such folder; give a hub name, or a local folder with config.json "
-            "and weights"
-        )
-    elif config.random_init and path in SHAPES and not _cached(path, "config.json"):
-        return SHAPES[path]
-    else:
-        file = _hub_config(path)
-    try:
-        with open(file, encoding="utf-8") as stream:
-            return json.load(stream)
-    except ValueError as error:
-        raise ConfigError(
-            f"plm.path={config.path}: config.json is not valid JSON ({_one_line(error)}); get the model again"
-        ) from error
-
-
 def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, PLMFamily]:
     family = get_family(values.get("model_type"), path)
     if (
@@ -268,7 +260,18 @@ def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, 
             f"plm.path={path}: a {values['model_type']} with an output matrix of its own (T5 1.1, Flan-T5) "
             "isn't supported; use one that is tied to the embeddings, such as google-t5/t5-base"
         )
-    hf_config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    config_class = CONFIG_MAPPING[values["model_type"]]
+    known = {
+        "num_labels",
+        *config_class.attribute_map,
+        *(one.name for one in dataclasses.fields(config_class)),
+    }
+    for key, number in whole_numbers({key: values[key] for key in known & values.keys()}):
+        if number > _LARGEST_OF.get(key, _LARGEST):
+            raise ConfigError(f"plm.path={path}: {key}={number} in its config.json is no model's; {_ANOTHER}")
+    with _refused(path, f"its config.json isn't that of a {values['model_type']}", _ANOTHER):
+        hf_config = config_class.from_dict(values)
+        _facts(hf_config, family, PromptConfig())
     for key, value in family.config_changes.items():
         setattr(hf_config, key, value)
     return hf_config, family
@@ -313,71 +316,6 @@ def _check_flash(hf_config: Any, config: PLMConfig, prompt: PromptConfig) -> Non
         )
 
 
-def _check_weights(path: str) -> None:
-    names = os.listdir(path) if os.path.isdir(path) else _hub_names(path)
-    if any(name in names for name in _WEIGHTS):
-        return
-    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-    found = (
-        f"its weights ({pickled[0]}) are a pickle, which is never loaded"
-        if pickled
-        else "the folder has no weights"
-    )
-    raise ConfigError(
-        f"plm.path={path}: {found}; put model.safetensors there, or set plm.random_init=true for an "
-        "untrained model of this architecture"
-    )
-
-
-def _weight_files(path: str) -> list[str]:
-    """Return local paths of a PLM's files of weights; a hub's are fetched if the cache lacks them."""
-
-    def local(name: str) -> str:
-        return os.path.join(path, name) if os.path.isdir(path) else hf_hub_download(path, name)
-
-    single, index = _WEIGHTS
-    if single in (os.listdir(path) if os.path.isdir(path) else _hub_names(path)):
-        return [local(single)]
-    with open(local(index), encoding="utf-8") as stream:
-        return [local(name) for name in sorted(set(json.load(stream)["weight_map"].values()))]
-
-
-def _cached(name: str, *files: str) -> str | None:
-    """Path of the first of `files` that is in the hub's local cache; None if none is."""
-    found = (try_to_load_from_cache(name, file) for file in files)
-    return next((path for path in found if isinstance(path, str)), None)
-
-
-def _hub_config(name: str) -> str:
-    """Return the local path of the hub model's config.json; fetch it if the cache lacks it."""
-    try:
-        if path := _cached(name, "config.json"):
-            return path
-        # A plain request first: the hub client itself would try an unreachable host for half a minute
-        get_session().head(hf_hub_url(name, "config.json"), timeout=10)
-        return hf_hub_download(name, "config.json")
-    except Exception as error:  # the client raises its own errors and those of httpx
-        raise _unreachable(name, error) from error
-
-
-def _hub_names(name: str) -> list[str]:
-    """Return the file names of a hub model; if the cache has its weights, the hub isn't asked."""
-    if path := _cached(name, *_WEIGHTS):
-        return [os.path.basename(path)]
-    try:
-        return HfApi().list_repo_files(name)
-    except Exception as error:  # as above
-        raise _unreachable(name, error) from error
-
-
-def _unreachable(name: str, error: BaseException) -> ConfigError:
-    return ConfigError(
-        f"plm.path={name}: no such folder, not in the local Hugging Face cache, and the hub did not give it "
-        f"({_one_line(error)[:200]}); check the name and the network, or download the model and give its "
-        "folder"
-    )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence transformers, which warns of dropped poolers and new heads; what matters is checked here."""
@@ -389,7 +327,3 @@ def _quiet() -> Iterator[None]:
     finally:
         hf_logging.set_verbosity(level)
         hf_logging.enable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

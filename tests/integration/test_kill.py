@@ -2,6 +2,7 @@
 undisturbed run ends.
 """
 
+import contextlib
 import glob
 import os
 import subprocess
@@ -23,7 +24,7 @@ from tests.support.raw_movielens import ratings, write_1m
 from tests.support.tiny import tiny_config, write_both
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
-STEPS = 16
+STEPS = 38
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -39,7 +40,7 @@ def test_a_killed_command_continues(tmp_path):
     dataset, plm = write_both(str(tmp_path))
     config = str(tmp_path / "run.yaml")
     settings = tiny_config(
-        dataset.uri, plm, pretrain__epochs=5, pretrain__max_steps=STEPS, pretrain__micro_batch_size=2
+        dataset.uri, plm, pretrain__epochs=12, pretrain__max_steps=STEPS, pretrain__micro_batch_size=2
     )
     storage.write_bytes(config, dump_config(settings).encode())
     killed = str(tmp_path / "killed")
@@ -47,13 +48,16 @@ def test_a_killed_command_continues(tmp_path):
     while not newest_complete(os.path.join(killed, "checkpoints")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
-    started = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
+    command = psutil.Process(process.pid)
+    everything = [command, *command.children(recursive=True)]
+    # Suspended first: workers would go on for a while without their command
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for one in everything:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                act(one)
     process.wait()
-    for left in psutil.wait_procs(started, timeout=3)[1]:  # what Ray hasn't ended by itself
-        left.kill()
     assert not os.path.exists(os.path.join(killed, "result.json")), "it was over before it was killed"
-    # Half a checkpoint, as a kill during an upload leaves it, is ignored
+    # Half a checkpoint of a later step, as a kill during an upload leaves it, is ignored
     newest = newest_complete(os.path.join(killed, "checkpoints"))
     torn = os.path.join(killed, "checkpoints", f"step-{STEPS - 1:08d}")
     storage.copy_tree(newest, torn)

@@ -119,7 +119,7 @@ def test_a_stopped_run_continues_to_the_same_end(ray_session, config, undisturbe
     assert sorted(os.listdir(kept)) == ["step-00000050", "step-00000100"]
     assert newest_complete(kept) == f"{kept}/step-00000100"
     assert read_info(export_of(run)).step == result["best_step"]
-    states = [load_state(f"{kept}/{name}") for name in os.listdir(kept)]
+    states = [load_state(folder) for folder in sorted(glob.glob(f"{kept}/step-*"))]
     needed = {
         checkpoint_name(step)
         for state in states
@@ -259,6 +259,7 @@ def test_storage_that_refuses_for_a_while(ray_session, config, undisturbed, requ
 
 DRAINED = """
 import os, sys, threading, time
+import psutil
 import ray
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
@@ -269,15 +270,24 @@ from clickprompt.training.checkpoint import newest_complete
 
 config, run = load_config(sys.argv[1]), sys.argv[2]
 
+def workers():
+    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+
 def drain():
     while not newest_complete(os.path.join(run, "checkpoints")):
         time.sleep(0.02)
+    # Until the word is on its way to them, workers would be at the end
+    for worker in workers():
+        worker.suspend()
     context = ray.get_runtime_context()
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline = int(1000 * time.time()) + 600_000
     client = GcsClient(address=context.gcs_address)
     accepted, why = client.drain_node(context.get_node_id(), reason, "test", deadline)
     assert accepted, why
+    time.sleep(5)
+    for worker in workers():
+        worker.resume()
 
 with connect(config.runtime):
     threading.Thread(target=drain, daemon=True).start()
@@ -291,11 +301,11 @@ def test_a_node_that_is_about_to_go_gets_a_checkpoint_in_time(config, undisturbe
     nothing starts there any more.
     """
     run, file = str(tmp_path / "run"), str(tmp_path / "run.yaml")
+    every = STEPS // 2
     changes = {
-        "finetune.checkpoint_every": 40,
+        "finetune.checkpoint_every": every,
         "finetune.validate_every": 1000,
         "data.chunk_batches": 200,
-        "finetune.max_steps": STEPS,
     }
     settings = replaced(config, {**changes, "runtime.keep_checkpoints": 9})
     storage.write_bytes(file, dump_config(settings).encode())
@@ -305,9 +315,9 @@ def test_a_node_that_is_about_to_go_gets_a_checkpoint_in_time(config, undisturbe
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    steps = sorted(step_of(path) for path in glob.glob(os.path.join(run, "checkpoints", "step-*")))
-    assert {40, 80, STEPS} < set(steps)
-    assert len(steps) == 4
+    made = sorted(step_of(path) for path in glob.glob(os.path.join(run, "checkpoints", "step-*")))
+    assert {every, STEPS} < set(made)
+    assert len(made) == 3

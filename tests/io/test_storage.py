@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from clickprompt.data.sources.finding import find_files
+from clickprompt.data.sources.formats import FileFormat
 from clickprompt.errors import InputError
 from clickprompt.io import storage
 
@@ -140,10 +142,31 @@ def test_local_copy_of_a_remote_folder_lasts_as_long_as_it_is_used(tmp_path, buc
     assert not storage.exists(folder)
 
 
-@pytest.mark.parametrize("uri", ["http://host/file", "s3:///no-bucket", "nothing://x"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host/file",
+        "s3:///no-bucket",
+        "nothing://x",
+        "a\0b",
+        "file:///a%00b",
+        "a\udcff",
+        "file:///%ff",
+    ],
+)
 def test_an_unknown_address_is_refused(uri):
     with pytest.raises(InputError, match=r"can't be opened .* give a local path, s3://"):
         storage.resolve(uri)
+
+
+@pytest.mark.parametrize(
+    "read", [storage.list_names, storage.list_files, lambda uri: find_files(uri, FileFormat())]
+)
+def test_a_file_whose_name_is_no_text_is_named(tmp_path, read):
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.csv", "w"):
+        pass
+    with pytest.raises(InputError, match=r"caf\\xe9.*isn't UTF-8; rename it"):
+        read(str(tmp_path))
 
 
 @pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/a", "s3://KEY@bucket", "s3://:SECRET@bucket/a"])

@@ -43,8 +43,8 @@ def test_only_an_architecture_comes_from_here(monkeypatch):
     def hub(name: str) -> str:
         raise ConfigError(f"the hub was asked for {name}")
 
-    monkeypatch.setattr("clickprompt.models.plm_loading._hub_config", hub)
-    monkeypatch.setattr("clickprompt.models.plm_loading._cached", lambda *_: None)
+    monkeypatch.setattr("clickprompt.models.plm_files._hub_config", hub)
+    monkeypatch.setattr("clickprompt.models.plm_files._cached", lambda *_: None)
     known = "FacebookAI/roberta-large"
     assert check_plm(PLMConfig(path=known, random_init=True)).num_layers == 24
     with pytest.raises(ConfigError, match=f"asked for {known}"):
@@ -55,8 +55,8 @@ def test_plan_needs_no_network(monkeypatch, capsys):
     def unreachable(*_: object) -> None:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("clickprompt.models.plm_loading.get_session", unreachable)
-    monkeypatch.setattr("clickprompt.models.plm_loading.hf_hub_download", unreachable)
+    monkeypatch.setattr("clickprompt.models.plm_files.get_session", unreachable)
+    monkeypatch.setattr("clickprompt.models.plm_files.hf_hub_download", unreachable)
     with pytest.raises(SystemExit) as stopped:
         main(["plan", "goodreads-roberta-large"])
     output = capsys.readouterr()

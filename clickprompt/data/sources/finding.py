@@ -44,15 +44,11 @@ def find_files(pattern: str, how: FileFormat) -> list[DataFile]:
             base, below, infos = path, "", [filesystem.get_file_info(path)]
         elif kind == fs.FileType.Directory:
             base, below = path, "**"
-            infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            infos = storage.listing(filesystem, path, recursive=True)
         else:
             base, below = _divided(path)
             recursive = below.count("/") > 0 or "**" in below
-            infos = (
-                filesystem.get_file_info(fs.FileSelector(base, recursive=recursive, allow_not_found=True))
-                if below
-                else []
-            )
+            infos = storage.listing(filesystem, base, recursive=recursive) if below else []
     chosen = [info for info in infos if _matches(info.path, base, below)]
     files = [info for info in chosen if info.is_file]
     if kind == fs.FileType.Directory:
@@ -156,7 +152,7 @@ def _refuse_tables(
         logs = filesystem.get_file_info([f"{one}/{DELTA_LOG}" for one in above])
         tables.update(info.path.rpartition("/")[0] for info in logs if info.type == fs.FileType.Directory)
         for one in above:
-            names = filesystem.get_file_info(fs.FileSelector(f"{one}/metadata", allow_not_found=True))
+            names = storage.listing(filesystem, f"{one}/metadata", recursive=False)
             tables.update(one for info in names if info.path.endswith(".metadata.json"))
     except OSError:
         pass  # folders above may belong to somebody else

@@ -8,6 +8,7 @@ from pyarrow import fs
 
 from clickprompt.data.sources.formats import DataFile, FileFormat
 from clickprompt.errors import DataError, InputError
+from clickprompt.io import storage
 
 __all__ = ["DELTA_LOG", "lake_files", "lake_kind"]
 
@@ -25,7 +26,7 @@ def lake_kind(filesystem: fs.FileSystem, path: str, how: FileFormat) -> str | No
     kinds = []
     if filesystem.get_file_info(f"{path}/{DELTA_LOG}").type == fs.FileType.Directory:
         kinds.append("delta")
-    names = filesystem.get_file_info(fs.FileSelector(f"{path}/metadata", allow_not_found=True))
+    names = storage.listing(filesystem, f"{path}/metadata", recursive=False)
     if any(info.path.endswith(".metadata.json") for info in names):
         kinds.append("iceberg")
     if how.format in ("delta", "iceberg"):

@@ -170,7 +170,13 @@ def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers raises OSError, ValueError, ImportError, KeyError and more here
+        if tokenizer.is_fast:  # a value of the wrong type is seen only where it is used
+            special_ids(tokenizer), encode(tokenizer, ["a"], special_tokens=True)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # transformers raises OSError, ValueError, ImportError, KeyError and more here, and the tokenizers library
+    # a panic, which is no Exception
+    except BaseException as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"plm.path={path}: no tokenizer can be loaded from there; a folder needs its "

@@ -52,7 +52,7 @@ def table_facts(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> dict[
         "suffix": suffix,
         "special_ids": special_ids(tokenizer),
         "all_special_ids": sorted(tokenizer.all_special_ids),
-        "vocab_size": len(tokenizer),
+        "vocab_size": 1 + max(tokenizer.get_vocab().values()),  # the tokenizer's length, but for unused ids
         **({"multi": [asdict(one) for one in dataset.multi]} if dataset.multi else {}),
     }
 
