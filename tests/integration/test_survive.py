@@ -309,7 +309,8 @@ def test_a_node_that_is_about_to_go_gets_a_checkpoint_in_time(config, undisturbe
     }
     settings = replaced(config, {**changes, "runtime.keep_checkpoints": 9})
     storage.write_bytes(file, dump_config(settings).encode())
-    environment = {**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.2"}
+    watched = {"ENABLE_PREEMPTION_WATCHER": "1", "PREEMPTION_POLL_INTERVAL_S": "0.2"}  # as on a cluster
+    environment = {**os.environ, **{f"RAY_TRAIN_{name}": value for name, value in watched.items()}}
     done = subprocess.run(
         [sys.executable, "-c", DRAINED, file, run],
         env=environment,

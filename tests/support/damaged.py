@@ -11,7 +11,7 @@ WORDS = [
     "a.b",
     "log-*",
     "../..",
-    "/",
+    "/etc/hostname",
     "things.title",
     "c0",
     "user_no",

@@ -171,7 +171,8 @@ def load_tokenizer(path: str | None) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         if tokenizer.is_fast:  # a value of the wrong type is seen only where it is used
-            special_ids(tokenizer), encode(tokenizer, ["a"], special_tokens=True)
+            special_ids(tokenizer)
+            encode(tokenizer, ["a"], special_tokens=True)
     except (KeyboardInterrupt, SystemExit):
         raise
     # transformers raises OSError, ValueError, ImportError, KeyError and more here, and the tokenizers library
