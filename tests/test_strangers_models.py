@@ -119,6 +119,16 @@ def test_a_config_json_that_is_something_else(tmp_path, values):
     assert CONFIG in said
 
 
+def test_quantised_weights_are_named(plms, tmp_path):
+    shutil.copytree(plms["llama"], tmp_path / "plm")
+    values = storage.read_json(f"{tmp_path}/plm/{CONFIG}")
+    storage.write_json(
+        f"{tmp_path}/plm/{CONFIG}", values | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    )
+    assert "quantised" in (refused(check_plm, PLMConfig(path=f"{tmp_path}/plm")) or "")
+    assert refused(check_plm, PLMConfig(path=f"{tmp_path}/plm", random_init=True)) is None
+
+
 CLAIMS = [
     ("bert", "num_hidden_layers", 10**6),
     ("bert", "num_hidden_layers", 10**12),

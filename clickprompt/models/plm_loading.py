@@ -228,7 +228,13 @@ def _is_layerwise(prompt: PromptConfig) -> bool:
 
 def _read_config(config: PLMConfig, prompt: PromptConfig) -> tuple[PreTrainedConfig, PLMFamily]:
     """Read the configuration as it will be built, and its family. Raises ConfigError if it can't be built."""
-    hf_config, family = _parse_config(config_values(config), path_of(config))
+    values = config_values(config)
+    if not config.random_init and values.get("quantization_config"):
+        raise ConfigError(
+            f"plm.path={config.path}: its weights are quantised, which isn't supported; give the model in "
+            "bfloat16, float16 or float32"
+        )
+    hf_config, family = _parse_config(values, path_of(config))
     _cut_layers(hf_config, family, config)
     _check_flash(hf_config, config, prompt)
     if config.pooling == "cls" and family.lm_kind != "masked":
