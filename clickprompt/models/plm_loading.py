@@ -17,7 +17,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from clickprompt.config import LMKind, PLMConfig, PromptConfig
 from clickprompt.errors import ClickPromptError, ConfigError
 from clickprompt.io import storage
-from clickprompt.models.claims import at_most, number_of_weights, stored_shapes, whole_numbers
+from clickprompt.models.claims import at_most, number_of_weights, stored_shapes
 from clickprompt.models.divided import Division
 from clickprompt.models.plm import PromptedPLM, longest_text
 from clickprompt.models.plm_divided import drawn, read, stored_dtypes, tensors_of
@@ -267,13 +267,10 @@ def _parse_config(values: dict[str, Any], path: str) -> tuple[PreTrainedConfig, 
             "isn't supported; use one that is tied to the embeddings, such as google-t5/t5-base"
         )
     config_class = CONFIG_MAPPING[values["model_type"]]
-    known = {
-        "num_labels",
-        *config_class.attribute_map,
-        *(one.name for one in dataclasses.fields(config_class)),
-    }
-    for key, number in whole_numbers({key: values[key] for key in known & values.keys()}):
-        if number > _LARGEST_OF.get(key, _LARGEST):
+    fields = (field.name for field in dataclasses.fields(config_class))
+    for key in {"num_labels", *config_class.attribute_map, *fields} & values.keys():
+        number = values[key]
+        if isinstance(number, int) and number > _LARGEST_OF.get(key, _LARGEST):
             raise ConfigError(f"plm.path={path}: {key}={number} in its config.json is no model's; {_ANOTHER}")
     with _refused(path, f"its config.json isn't that of a {values['model_type']}", _ANOTHER):
         hf_config = config_class.from_dict(values)
