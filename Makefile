@@ -36,7 +36,7 @@ export CLICKPROMPT_GPT2_BPE := $(CURDIR)/data/gpt2-bpe
 FETCHED += fetch-gpt2-bpe
 endif
 
-.PHONY: help env env-gpu demo demo-full test test-unit test-ray test-slow coverage nox check docs site audit fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
+.PHONY: help env env-gpu demo demo-full test test-unit test-ray test-slow fuzz coverage nox check docs site audit fetch-ml100k fetch-bookcrossing fetch-minilm fetch-gpt2-bpe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,11 @@ test: test-unit test-ray ## the test suite, without the slow cases; with -j2 bot
 
 test-slow: env $(FETCHED) ## only the slow cases
 	$(BIN)/python -m pytest -m slow
+
+fuzz: env $(FETCHED) ## damaged and made-up files, models, configurations and requests, for half an hour
+	CLICKPROMPT_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -n auto -m "not slow" \
+		tests/test_strangers_files.py tests/test_strangers_models.py \
+		tests/config/test_fuzz_config.py tests/data/sources/test_fuzz_logs.py tests/scoring/test_fuzz_requests.py
 
 # Beside test-ray the other one has right of way: it takes as long, and waits for processes that it starts.
 test-unit: env $(FETCHED) ## the tests without Ray, on all cores

@@ -39,5 +39,5 @@ def test_a_workflow(workflow):
 
 def test_they_run_every_check():
     run = {step["run"] for workflow in WORKFLOWS for step in steps(workflow) if "run" in step}
-    targets = ("env", "check", "test", "test-slow", "coverage", "demo", "site", "audit")
+    targets = ("env", "check", "test", "test-slow", "fuzz", "coverage", "demo", "site", "audit")
     assert run == {f"make {target}" for target in targets}

@@ -161,6 +161,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make audit": ".github/workflows/nightly.yml",
     "make coverage": ".github/workflows/nightly.yml",
+    "make fuzz": ".github/workflows/nightly.yml",
     "make test-unit": "Makefile",  # a part of make test
     "make test-ray": "Makefile",  # likewise
     "make demo": ".ci/run",
