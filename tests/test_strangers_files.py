@@ -14,7 +14,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickprompt.config import load_config
@@ -24,16 +24,11 @@ from clickprompt.errors import InputError
 from clickprompt.evaluation.predictions import Scores, read_part, write_predictions
 from clickprompt.export.format import INFO, load_export
 from clickprompt.io import storage
-from tests.support.damaged import EXAMPLES, changed, damaged
+from tests.support.damaged import changed, damaged, fuzz, refused
 from tests.support.finetuned import write_run
 from tests.support.synthetic import write_dataset
 
-FUZZ = settings(
-    max_examples=max(EXAMPLES // 5, 1),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+FUZZ = fuzz(5)
 WEIGHTS = "model.safetensors"
 ELSEWHERE = st.one_of(
     st.sampled_from(
@@ -52,18 +47,6 @@ def folders(tmp_path_factory):
     dataset = write_dataset(str(folder / "data"))
     write_run(str(folder / "run"), (dataset, None), plm__path="nothing")
     return dataset.uri, str(folder / "run" / "export")
-
-
-def refused(read, *arguments) -> str | None:
-    """What the user is told, None where all is read."""
-    try:
-        read(*arguments)
-    except InputError as error:
-        said = str(error)
-    else:
-        return None
-    assert "\n" not in said
-    return said
 
 
 def read_all(folder: str) -> None:

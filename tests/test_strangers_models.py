@@ -11,29 +11,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clickprompt.config import PLMConfig
 from clickprompt.data.text.template import load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
-from clickprompt.errors import InputError
 from clickprompt.export.format import load_export
 from clickprompt.io import storage
 from clickprompt.models.plm_loading import check_plm, load_plm
-from tests.support.damaged import EXAMPLES, changed, damaged
+from tests.support.damaged import changed, damaged, fuzz, refused
 from tests.support.finetuned import write_run
 from tests.support.folders import files_below
 from tests.support.synthetic import write_dataset
 from tests.support.tiny import write_both, write_plm
 from tests.support.tiny_plms import FAMILIES, save_plm
 
-FUZZ = settings(
-    max_examples=max(EXAMPLES // 5, 1),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+FUZZ = fuzz(5)
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -53,18 +47,6 @@ def tokenizers(tmp_path_factory):
 def built(plm: PLMConfig) -> None:
     check_plm(plm)
     load_plm(plm)
-
-
-def refused(read, *arguments) -> str | None:
-    """What the user is told, None where all is read."""
-    try:
-        read(*arguments)
-    except InputError as error:
-        said = str(error)
-    else:
-        return None
-    assert "\n" not in said
-    return said
 
 
 def spoil(path: str, draw) -> None:

@@ -127,7 +127,7 @@ def load_plm(
                 dtype=getattr(torch, config.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
-                # Otherwise transformers would ask the hub, and offline use would fail
+                # They are here by now; otherwise transformers would ask the hub, and offline use would fail
                 local_files_only=True,
             )
     below = f"{family.backbone}." if family.backbone else ""

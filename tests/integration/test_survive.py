@@ -285,7 +285,7 @@ def drain():
     client = GcsClient(address=context.gcs_address)
     accepted, why = client.drain_node(context.get_node_id(), reason, "test", deadline)
     assert accepted, why
-    time.sleep(5)
+    time.sleep(5)  # it is asked for every 0.2 s, and nothing tells that it was heard
     for worker in workers():
         worker.resume()
 

@@ -8,12 +8,12 @@ import json
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clickprompt.scoring.answers import answers
 from clickprompt.scoring.raw_rows import open_scorer
-from tests.support.damaged import EXAMPLES, JUNK, changed, damaged
+from tests.support.damaged import JUNK, changed, damaged, fuzz
 from tests.support.every_kind import write_every_kind
 from tests.support.finetuned import write_run
 
@@ -66,12 +66,7 @@ def drawn(draw, columns) -> bytes:
     return damaged(content, draw) if draw(st.integers(0, 4)) == 0 else content
 
 
-@settings(
-    max_examples=max(EXAMPLES // 3, 1),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+@fuzz(3)
 @given(st.data())
 def test_each_request_has_its_answer(scorer, data):
     columns = scorer.transform.columns

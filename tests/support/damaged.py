@@ -1,8 +1,11 @@
-"""Things that may happen to a file: what it says is changed, or its bytes are."""
+"""Things that may happen to a file: what it says is changed, or its bytes are; and what is said of it."""
 
 import os
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from clickprompt.errors import InputError
 
 EXAMPLES = int(os.environ.get("CLICKPROMPT_FUZZ_EXAMPLES", "150"))
 
@@ -49,6 +52,28 @@ JUNK = st.one_of(
     st.lists(st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
+
+
+def fuzz(one_in: int = 1) -> settings:
+    """So many examples, or CLICKPROMPT_FUZZ_EXAMPLES; one_in: fewer of what takes longer."""
+    return settings(
+        max_examples=max(EXAMPLES // one_in, 1),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+def refused(read, *arguments) -> str | None:
+    """What the user is told, None where all is read."""
+    try:
+        read(*arguments)
+    except InputError as error:
+        said = str(error)
+    else:
+        return None
+    assert "\n" not in said
+    return said
 
 
 def places(value, path=()):

@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from clickprompt.data.sources.formats import ENDINGS, DataFile, FileFormat, ending_format, format_of
 from clickprompt.data.sources.lake import DELTA_LOG, lake_files, lake_kind
-from clickprompt.errors import DataError
+from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 
 __all__ = ["find_files"]
@@ -154,7 +154,7 @@ def _refuse_tables(
         for one in above:
             names = storage.listing(filesystem, f"{one}/metadata", recursive=False)
             tables.update(one for info in names if info.path.endswith(".metadata.json"))
-    except OSError:
+    except (OSError, InputError):
         pass  # folders above may belong to somebody else
     for path in files:
         table = next((one for one in tables if path.startswith(f"{one}/")), None)
