@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clickprompt.benchmark.measure import Arm, Figures, arm, figure
-from clickprompt.config import Config, replaced
+from clickprompt.config import Config, ScoringPrecision, replaced
 from clickprompt.data.prepared.dataset import MANIFEST, SPLITS, Dataset
 from clickprompt.errors import ConfigError, RunError
 from clickprompt.evaluation.predictions import part_uri, write_predictions
@@ -93,8 +93,10 @@ def measure_evaluate(
             say(f"{length.turns} turns of {length.groups} row groups an actor")
             with contextlib.ExitStack() as stack:
                 parts = [storage.join(folder, f"loop-{number}") for number in range(actors)]
+                precision = config.runtime.scoring_precision
                 loops = [
-                    stack.enter_context(arm("a loop", 1, _Loop, dataset, export, part)) for part in parts
+                    stack.enter_context(arm("a loop", 1, _Loop, dataset, export, part, precision))
+                    for part in parts
                 ]
                 rates = _turns(config, dataset, export, storage.join(folder, "pool"), loops, length)
         # Uses a new Ray, so that what the turns left behind isn't in its memory
@@ -175,9 +177,9 @@ def _all_as_test(dataset: Dataset, folder: str) -> Dataset:
 class _Loop:
     """The loop, in a process of its own."""
 
-    def __init__(self, dataset: Dataset, export: str, folder: str) -> None:
+    def __init__(self, dataset: Dataset, export: str, folder: str, precision: ScoringPrecision) -> None:
         self._dataset, self._folder = dataset, folder
-        self._scorer = RowScorer(export, dataset)
+        self._scorer = RowScorer(export, dataset, precision=precision)
 
     def score(self, groups: range) -> "_Rate":
         started, cpu, rows = time.perf_counter(), time.process_time(), 0
@@ -192,8 +194,7 @@ def _turns(
     config: Config, dataset: Dataset, export: str, folder: str, loops: list[Arm], length: Length
 ) -> dict[str, list[_Rate]]:
     """Measure the pool, one loop and all loops at once, turn by turn."""
-    device = "cuda" if config.runtime.evaluation_gpus else "cpu"
-    pool, number = ActorScorers(config.runtime, Scorer, (dataset, device)), config.runtime.evaluation_actors
+    pool, number = ActorScorers(config.runtime, Scorer, (dataset,)), config.runtime.evaluation_actors
     total = len(dataset.row_group_counts("test"))
     rates: dict[str, list[_Rate]] = {"pool": [], "loop": [], "loops": []}
     names = list(rates)

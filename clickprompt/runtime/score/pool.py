@@ -10,6 +10,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.runtime.cluster.placement import group_selector
 from clickprompt.runtime.score.scorer import Scorer
+from clickprompt.runtime.score.scorers import device_of
 
 __all__ = ["ActorScorers", "start_scorers"]
 
@@ -19,12 +20,13 @@ def start_scorers(runtime: RuntimeConfig, dataset: Dataset, *, num_cpus: float) 
 
     An actor that is killed is started again and repeats its row group.
     """
-    device = "cuda" if runtime.evaluation_gpus else "cpu"
-    return _start(runtime, Scorer, (dataset, device, runtime.scoring_precision), num_cpus)
+    return _start(runtime, Scorer, (dataset,), num_cpus)
 
 
 class ActorScorers:
-    """The pool as `Scorers` (scorers.py): actors of `kind`, made with `arguments`, on one CPU each."""
+    """The pool as `Scorers` (scorers.py): actors of `kind` on one CPU each, made with `arguments`, and with
+    the device and precision of scoring.
+    """
 
     def __init__(self, runtime: RuntimeConfig, kind: type, arguments: tuple[Any, ...]) -> None:
         self._actors = _start(runtime, kind, arguments, num_cpus=1)
@@ -50,4 +52,5 @@ def _start(runtime: RuntimeConfig, kind: type, arguments: tuple[Any, ...], num_c
     if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
         options["label_selector"] = group_selector(runtime, "data")
     actor: Any = ray.remote(kind)
-    return [actor.options(**options).remote(*arguments) for _ in range(runtime.evaluation_actors)]
+    made = (*arguments, device_of(runtime), runtime.scoring_precision)
+    return [actor.options(**options).remote(*made) for _ in range(runtime.evaluation_actors)]

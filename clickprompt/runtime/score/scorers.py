@@ -11,7 +11,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
 from clickprompt.runtime.by_size import here, terminated_in_order
 
-__all__ = ["Scorers", "scorers"]
+__all__ = ["Scorers", "device_of", "scorers"]
 
 
 class Scorers(Protocol):
@@ -39,6 +39,11 @@ class InProcess:
         return (self.call(method, *call) for call in calls)
 
 
+def device_of(runtime: RuntimeConfig) -> str:
+    """Return the name of the device that a scorer computes on."""
+    return "cuda" if runtime.evaluation_gpus else "cpu"
+
+
 @contextlib.contextmanager
 def scorers(
     runtime: RuntimeConfig,
@@ -54,15 +59,15 @@ def scorers(
 
     Raises ConfigError if this process is to score on a GPU and sees none.
     """
-    device = "cuda" if runtime.evaluation_gpus else "cpu"
     if not here(runtime, amount, most, of_what):
         # Ray takes seconds to import
         from clickprompt.runtime.cluster.connect import connect
         from clickprompt.runtime.score.pool import ActorScorers
 
         with connect(runtime):
-            yield ActorScorers(runtime, kind, (*arguments, device, runtime.scoring_precision))
+            yield ActorScorers(runtime, kind, arguments)
         return
+    device = device_of(runtime)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"runtime.gpus_per_evaluation_actor={runtime.evaluation_gpus:g}: this machine has no GPU that "
