@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 from typing import Any
 
 import torch
@@ -23,9 +24,7 @@ _MIN_FREE = 2 << 30  # bytes: Ray's object store spills to disk
 def examine(config: Config) -> list[dict[str, Any]]:
     """Return the findings, [{"what", "found", "ok"}], from basic to specific."""
     runtime = config.runtime
-    findings = [
-        _finding("python", platform.python_version(), ok=platform.python_version_tuple() >= ("3", "11"))
-    ]
+    findings = [_finding("python", platform.python_version(), ok=sys.version_info >= (3, 11))]
     findings += [_finding(name, _version(name), ok=_version(name) != "missing") for name in _PACKAGES]
     findings.append(_cpus(config))
     gpus = torch.cuda.device_count()
