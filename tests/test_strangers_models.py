@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickprompt.config import PLMConfig
-from clickprompt.data.text.template import load_tokenizer
+from clickprompt.data.text.template import encode, load_tokenizer
 from clickprompt.data.text.token_table_build import build_token_table
 from clickprompt.export.format import load_export
 from clickprompt.io import storage
@@ -91,6 +91,22 @@ def test_a_tokenizer_is_read_or_refused(tokenizers, data):
     finally:
         shutil.rmtree(folder)
         shutil.rmtree(f"{dataset.uri}/tokens", ignore_errors=True)
+
+
+def test_a_tokenizer_without_the_unknown(tokenizers, tmp_path):
+    """It reads what it knows; this dataset's texts have letters that it doesn't."""
+    dataset, folders = tokenizers
+    [good] = [folder for folder in folders if folder.endswith("t5")]
+    shutil.copytree(good, tmp_path / "t5")
+    values = storage.read_json(f"{tmp_path}/t5/tokenizer.json")
+    values["model"]["unk_id"] = None
+    storage.write_json(f"{tmp_path}/t5/tokenizer.json", values)
+    tokenizer = load_tokenizer(f"{tmp_path}/t5")
+    for read in (
+        lambda: build_token_table(dataset, tokenizer),
+        lambda: encode(tokenizer, ["ß"], special_tokens=True),
+    ):
+        assert "tokenizer.json is damaged" in (refused(read) or "")
 
 
 @pytest.mark.parametrize("values", [None, 3, "bert", [], [1], {}, {"model_type": []}, {"model_type": None}])

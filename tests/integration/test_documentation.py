@@ -18,6 +18,7 @@ from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.row_transform import RowTransform
 from tests.support.documented import GUIDE, IN_ORDER, README, ROOT, Block, blocks, scripts
 from tests.support.raw_movielens import ratings, write_1m
+from tests.support.tiny import write_plm
 
 FETCHED = {
     "CLICKPROMPT_ML100K": "movielens-100k",
@@ -25,6 +26,11 @@ FETCHED = {
     "CLICKPROMPT_GPT2_BPE": "gpt2-bpe",
 }
 BLOCKS = [block for page in IN_ORDER for block in blocks(page) if block.runs_here]
+_SMALL_PLM = ["--set", "plm.path=data/minilm-l6", "--set", "plm.num_layers=1"]
+_STEPS = {
+    "pretrain": ["--set", "pretrain.max_steps=2", "--set", "pretrain.global_batch_size=64"],
+    "finetune": ["--set", "finetune.max_steps=3"],
+}
 # (words that an argument list begins with or has, what is added to it); the first that fits. Settings that
 # come last count.
 SHORTER = [
@@ -34,6 +40,15 @@ SHORTER = [
     (
         ("pretrain", "goodreads-roberta-large"),
         ["--set", "prompt.num_prompts=1", "--set", "ctr.hidden_dim=16"],
+    ),
+    *(
+        ((stage, f"movielens-1m-{name}"), [*_SMALL_PLM, *_STEPS[stage]])
+        for stage in _STEPS
+        for name in ("ptab", "ctr-bert", "ctrl", "frozen-text")
+    ),
+    (
+        ("finetune", "movielens-1m-p5"),
+        ["--set", "plm.path=data/t5", "--set", "plm.random_init=true", *_STEPS["finetune"]],
     ),
     (("pretrain",), ["--set", "pretrain.max_steps=2"]),
     (
@@ -100,6 +115,7 @@ def checkout(tmp_path_factory) -> Path:
     for variable, name in FETCHED.items():
         shutil.copytree(os.environ[variable], folder / "data" / name)
     write_1m(str(folder / "ML-1M-FOLDER"), ratings(600))
+    write_plm(str(folder / "data" / "t5"), "t5")
     shutil.copytree(folder / "data" / "gpt2-bpe", folder / "FOLDER")
     sizes = {
         "hidden_size": 32,
@@ -122,6 +138,8 @@ def checkout(tmp_path_factory) -> Path:
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     program.with_name("activate").write_text(f"PATH={program.parent}:$PATH\n")
+    ready = f"{program} prepare movielens-1m --raw ML-1M-FOLDER --out DATA"
+    bash(ready, folder, dict(os.environ))  # what the presets of the baselines are for
     return folder
 
 

@@ -24,6 +24,7 @@ from clickprompt.data.text.template import (
     segment,
     sentence,
     tokenizer_json,
+    tokenizing,
 )
 from clickprompt.data.text.value_texts import ValueTexts
 from clickprompt.errors import DataError
@@ -91,9 +92,7 @@ class SegmentEncoder:
     def segments(self, field: int, values: Sequence[str]) -> Encoded:
         name, first = self._dataset.field_names[field], field == self._first or not self.separated
         template = self._dataset.template
-        encodings = self._backend.encode_batch(
-            [segment(name, value, first, template) for value in values], add_special_tokens=False
-        )
+        encodings = self._encodings([segment(name, value, first, template) for value in values])
         lengths = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64, count=len(encodings))
         tokens = np.fromiter(
             chain.from_iterable(encoding.ids for encoding in encodings),
@@ -124,9 +123,11 @@ class SegmentEncoder:
 
     def whole(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of whole sentences."""
-        return [
-            encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)
-        ]
+        return [encoding.ids for encoding in self._encodings(texts)]
+
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+        with tokenizing():
+            return self._backend.encode_batch(list(texts), add_special_tokens=False)
 
 
 def find_encoder(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> SegmentEncoder:

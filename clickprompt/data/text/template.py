@@ -6,12 +6,13 @@ punctuation, or else at the first space. So a part is a field's segment, as thos
 tokenized once a value, and left out as a whole where a text is too long.
 """
 
+import contextlib
 import difflib
 import functools
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from clickprompt.errors import ConfigError, DataError, InputError
@@ -37,6 +38,7 @@ __all__ = [
     "surrounding",
     "tokenizer_fingerprint",
     "tokenizer_json",
+    "tokenizing",
 ]
 
 TEMPLATE = "{name} is {value}."
@@ -209,22 +211,39 @@ def tokenizer_json(tokenizer: "PreTrainedTokenizerBase") -> str:
     return tokenizer.backend_tokenizer.to_str()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
 
+@contextlib.contextmanager
+def tokenizing() -> Iterator[None]:
+    """Tell in one line what is wrong with a tokenizer that fails on certain texts only, such as one without a
+    token for the unknown. Raises DataError.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the tokenizers library raises Exception itself, or panics, which is none
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"the tokenizer can't read a text ({reason}); its tokenizer.json is damaged, get the model again"
+        ) from error
+
+
 def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special_tokens: bool
 ) -> list[list[int]]:
     """Return the token ids of each text by the tokenizer's own call. Special tokens spelled in a text
-    (`<mask>`, `[SEP]`) stay plain text.
+    (`<mask>`, `[SEP]`) stay plain text. Raises DataError if the tokenizer can't read one.
 
     The exception is a Unigram model (XLM-R, T5), which has them among its pieces: see data/text/segments.py.
     """
-    return tokenizer(
-        list(texts),
-        add_special_tokens=special_tokens,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
+    with tokenizing():
+        return tokenizer(
+            list(texts),
+            add_special_tokens=special_tokens,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | None]:
