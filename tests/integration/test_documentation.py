@@ -133,8 +133,8 @@ def checkout(tmp_path_factory) -> Path:
     program.parent.mkdir(parents=True)
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.integration.test_documentation import shorter\nfrom clickprompt.cli.main import "
-        "main\nmain(shorter(sys.argv[1:]))\n"
+        "from tests.integration.test_documentation import shorter\nfrom clickprompt.cli.main import main\n"
+        "if __name__ == '__main__':\n    main(shorter(sys.argv[1:]))\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     program.with_name("activate").write_text(f"PATH={program.parent}:$PATH\n")
@@ -185,7 +185,7 @@ def test_a_block_of_commands(block, checkout, request):
         new_files(checkout)
     if script.startswith("export RAY_AUTH_MODE"):
         head = request.getfixturevalue("head")
-        environment |= head.environment
+        environment = {**head.environment, "PATH": environment["PATH"]}
         script = (
             script.replace("http://HEAD:8265", head.jobs)
             .replace("s3://bucket", str(checkout / "bucket"))

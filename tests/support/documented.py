@@ -48,8 +48,11 @@ _BENCHMARK_TESTS = {
     "serve --set finetune.init=runs/demo/scratch --json": "test_serve.py",
     "evaluate --set data.path=runs/goodreads --set runtime.evaluation_actors=2": "test_evaluate.py",
     "pamlm-step": "test_pamlm_step.py",
+    "pamlm-step --set plm.last_layer=targets": "test_pamlm_step.py",
     "gpu-step": "test_gpu_step.py",
     "tokens": "test_tokens.py",
+    "tokens --set data.path=runs/titles --set plm.path=MINILM --set plm.history_items=5 --set "
+    "plm.history_field=Title": "test_tokens.py",
     "lora-step": "test_lora_step.py",
     "ctr-step": "test_ctr_step.py",
     "ctr-stream --set data.path=runs/goodreads": "test_ctr_stream.py",
@@ -107,6 +110,8 @@ RUN_BY = {
     "clickprompt evaluate --run URI --against RUN": f"{_CLI} evaluate --run runs/dcnv2-0 --against "
     "runs/dcnv2-1",
     "clickprompt attention --run URI --rows ROWS": f"{_CLI} attention --run runs/best --rows 8",
+    "clickprompt evaluate --run runs/demo/with-plm --set runtime.scoring_precision=bf16": f"{_CLI} evaluate --run runs/minilm "
+    "--set runtime.scoring_precision=bf16",
     "clickprompt evaluate --run URI --split test": f"{_CLI} evaluate --run runs/finetune --split test",
     "clickprompt explain --run RUN": f"{_CLI} explain --run runs/dcnv2-0 --repeats 2",
     "clickprompt export --run RUN --format onnx --out FOLDER": "block: --format onnx --out",
@@ -133,6 +138,7 @@ RUN_BY = {
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history-with": "tests/runtime/prepare/test_histories.py",
+    "clickprompt prepare titles.yaml --out runs/titles": "tests/data/text/test_history_text.py",
     "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",
     "clickprompt export --raw": "tests/runtime/train/test_history.py",
     "clickprompt benchmark …": "tests/benchmark/test_measure.py",
@@ -183,8 +189,12 @@ RUN_BY = {
     "cluster/install.sh TARGET cpu|cuda": "tests/test_cluster_files.py",
     "pytest -m gpu": "gpu",
     "python scripts/compare_losses.py main": "tests/test_compare_losses.py",
+    "python scripts/effect.py scripts/effect/STUDY.yaml --data DATASET --plm MINILM --out RUNS.jsonl --work WORK": "tests/test_effect.py",
+    "python scripts/effect_table.py RUNS.jsonl --data DATASET --work WORK --page": "tests/test_effect.py",
     "python scripts/figures.py": "tests/test_figures.py",
     "python scripts/like_rate.py runs/ml-1m-liked": "tests/test_like_rate.py",
+    "python scripts/padding.py runs/bookcrossing data/gpt2-bpe --rows 1024 --micro-batch 64": f"python {ROOT}/scripts/padding.py "
+    "runs/ml-100k data/gpt2-bpe --rows 64 --micro-batch 16",
     **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
     f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
