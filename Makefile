@@ -76,7 +76,8 @@ test-slow: env $(FETCHED) ## only the slow cases
 fuzz: env $(FETCHED) ## damaged and made-up files, models, configurations and requests, for half an hour
 	CLICKPROMPT_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -n auto -m "not slow" \
 		tests/test_strangers_files.py tests/test_strangers_models.py \
-		tests/config/test_fuzz_config.py tests/data/sources/test_fuzz_logs.py tests/scoring/test_fuzz_requests.py
+		tests/config/test_fuzz_config.py tests/data/sources/test_fuzz_logs.py tests/scoring/test_fuzz_requests.py \
+		tests/report/test_fuzz_report.py
 
 # Beside test-ray the other one has right of way: it takes as long, and waits for processes that it starts.
 test-unit: env $(FETCHED) ## the tests without Ray, on all cores

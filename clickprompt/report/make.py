@@ -1,12 +1,15 @@
 """`clickprompt report`: read the runs, put the sections together, write the file."""
 
-from collections.abc import Mapping, Sequence
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import clickprompt
-from clickprompt.errors import InputError
+from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
 from clickprompt.report import evaluated, prompts, settings, training
 from clickprompt.report.answer import answer
@@ -44,11 +47,42 @@ def make_report(
     Returns {"report", "runs", "base", "sections", "answer", "cautions", "click_rate_only", "comparisons",
     "markdown"}, and with `models` "outcomes", the lines of that table, and "conclusion", answer and cautions
     without the caveat.
-    Raises InputError for no runs, a base that isn't among them, what `read_runs` refuses, and runs of
-    different test sets.
+    Raises InputError for no runs, a base that isn't among them, what `read_runs` refuses, figures that no
+    command writes, and runs of different test sets.
     """
     if not uris:
         raise InputError("no runs; give the --run folder of at least one")
+    with _as_written(uris):
+        return _made(uris, out, base, split, data, models or {}, caveat)
+
+
+@contextmanager
+def _as_written(uris: Sequence[str]) -> Iterator[None]:
+    """Raise DataError if the runs' files hold figures that no command writes there. Each section finds out by
+    itself what it can't show.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"{', '.join(uris)}: there are figures that clickprompt doesn't write "
+            f"({type(error).__name__} {error}, {os.path.basename(where.filename)} line {where.lineno}); were "
+            "the files changed? Evaluate again, or leave the run out"
+        ) from error
+
+
+def _made(
+    uris: Sequence[str],
+    out: str | None,
+    base: str | None,
+    split: str,
+    data: str | None,
+    models: Mapping[str, str],
+    caveat: str | None,
+) -> dict[str, Any]:
     runs = read_runs(uris, split)
     base_run = _base(runs, base)
     check_same_rows(runs, base_run, split)
@@ -58,11 +92,9 @@ def make_report(
     dataset = dataset_of(runs, base_run, data)
     places = Places(place, runs, [dataset.uri] if dataset else [storage.native(data)] if data else [])
     click_rate = click_rate_of(dataset, split)
-    lines = outcomes(runs, found, models or {})
+    lines = outcomes(runs, found, models)
     note = places.text(note)
-    said = answer(
-        runs, found, base_run, split, click_rate=click_rate, names=models or {}, note=note, caveat=caveat
-    )
+    said = answer(runs, found, base_run, split, click_rate=click_rate, names=models, note=note, caveat=caveat)
     sections = [
         opening(said, lines, split, click_rate),
         training.summary(runs, split, places, click_rate),

@@ -11,6 +11,7 @@ import yaml
 
 from clickprompt.errors import DataError, InputError
 from clickprompt.io import storage
+from clickprompt.io.bounded_yaml import BoundedYaml
 from clickprompt.io.parquet import UNREADABLE
 from clickprompt.training.metrics_log import metrics_files
 
@@ -107,6 +108,7 @@ def _read(uri: str, name: str, number: int, split: str) -> Run:
         storage.read_bytes(storage.join(uri, file)).decode(errors="replace") if file in names else ""
         for file in ("config.yaml", "best.yaml")
     )
+    _yaml(storage.join(uri, "best.yaml"), best)
     return Run(
         uri=uri,
         name=name,
@@ -129,8 +131,8 @@ def _yaml(uri: str, text: str) -> dict[str, Any]:
     refuse it.
     """
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        values = yaml.load(text, Loader=BoundedYaml) or {}  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(
             f"{uri}: not valid YAML ({' '.join(str(error).split())}); the file is damaged"
         ) from error

@@ -138,6 +138,8 @@ RUN_BY = {
     "clickprompt prepare --history": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history 20": "tests/runtime/prepare/test_histories.py",
     "clickprompt prepare --history-with": "tests/runtime/prepare/test_histories.py",
+    "clickprompt prepare runs/goodreads-log/schema.yaml --out runs/goodreads": "block: prepare runs/goodreads-log/schema.yaml",
+    "clickprompt prepare ids/schema.yaml --out runs/ids": "tests/integration/test_prepare.py",
     "clickprompt prepare titles.yaml --out runs/titles": "tests/data/text/test_history_text.py",
     "clickprompt prepare --keep-negatives 0.1": "tests/runtime/prepare/test_negatives.py",
     "clickprompt export --raw": "tests/runtime/train/test_history.py",
@@ -268,5 +270,8 @@ def commands_in_text(page: Path) -> list[str]:
 
 def scripts() -> list[str]:
     """What RUN_BY has as shell scripts."""
-    by_others = r"(\.ci/run|(tests|scripts)/[\w/]+\.py|cluster/install\.sh|Makefile|block: .+|cloud|gpu)"
+    by_others = (
+        r"(\.ci/run|\.github/workflows/\w+\.yml|noxfile\.py|(tests|scripts)/[\w/]+\.py|cluster/install\.sh|Makefile|"
+        r"block: .+|cloud|gpu)"
+    )
     return list(dict.fromkeys(script for script in RUN_BY.values() if not re.fullmatch(by_others, script)))

@@ -312,8 +312,9 @@ class TableSchema(FileOptions):
 
 def load_schema(uri: str) -> TableSchema:
     """Read a schema. Raises ConfigError naming the file and every mistake: the key, the value, the rule."""
+    raw = storage.read_bytes(uri)
     try:
-        content = yaml.load(storage.read_bytes(uri).decode(), Loader=PlainYaml)  # noqa: S506 - a safe loader
+        content = yaml.load(raw.decode(), Loader=PlainYaml)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{uri}: not valid YAML ({' '.join(str(error).split())}); mend the file") from error
     if not isinstance(content, dict):

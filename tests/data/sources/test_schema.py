@@ -3,7 +3,7 @@
 import pytest
 
 from clickprompt.data.sources.schema import load_schema
-from clickprompt.errors import ConfigError
+from clickprompt.errors import ConfigError, InputError
 
 PLAIN = """
 data: [log.csv]
@@ -138,6 +138,11 @@ def test_mistakes_are_one_line(tmp_path, change, said):
         load(tmp_path, PLAIN.replace(*change))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_no_bad_yaml(tmp_path):
+    with pytest.raises(InputError, match=r"log\.yaml: no such file or folder; check the path$"):
+        load_schema(str(tmp_path / "log.yaml"))
 
 
 def test_a_template_is_part_of_the_schema_only_where_it_is_given(tmp_path):
