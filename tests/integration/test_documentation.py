@@ -212,7 +212,7 @@ def test_what_the_commands_have_left(checkout):
     runs = checkout / "runs"
     assert [Dataset.open(str(runs / name)).version for name in ("log", "days")] == [2, 2]
     assert pq.read_table(runs / "scores").num_rows == 2
-    assert pq.read_table(runs / "log-scores").num_rows == 540
+    assert pq.read_table(runs / "first-scores").num_rows == 540
     assert (checkout / "now" / "export.json").samefile(checkout / "served-2" / "export.json")
     assert (runs / "graph" / "model.pt2").exists()
     for name in ("recovery-dnn", "dcnv2-2", "pretrain", "finetune", "sweep", "best", "large", "demo-full"):
