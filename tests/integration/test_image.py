@@ -2,6 +2,7 @@
 python:3.11-slim-bookworm would be. It takes root, a mirror of Debian, 5 GB and some minutes.
 """
 
+import json
 import os
 import re
 import shlex
@@ -22,11 +23,10 @@ pytestmark = [
     ),
 ]
 MIRROR = os.environ.get("CLICKPROMPT_DEBIAN", "http://deb.debian.org/debian")
-SMALL = (
-    "clickprompt synth goodreads --rows 2000 --out log && clickprompt prepare log/schema.yaml --out data && "
+PREPARE = "clickprompt synth goodreads --rows 2000 --out log; clickprompt prepare log/schema.yaml --out data"
+FINETUNE = (
     "clickprompt finetune --set data.path=data --set finetune.with_plm=false --set ctr.embedding_dim=4 "
-    "--set finetune.max_steps=4 --set finetune.global_batch_size=16 --set finetune.micro_batch_size=8 "
-    "--run run"
+    "--set finetune.max_steps=4 --set finetune.global_batch_size=16 --set finetune.micro_batch_size=8"
 )
 
 
@@ -52,8 +52,11 @@ def check(base: Path, folder: Path) -> None:
         "clickprompt",
         clickprompt.__version__,
     ]
-    image.run(SMALL)
-    assert (image.root / "home/ray/run/result.json").exists()
+    image.run(PREPARE)
+    for workers in (1, 2):  # two are Ray's
+        image.run(f"{FINETUNE} --set runtime.num_workers={workers} --run run-{workers}")
+        result = json.loads((image.root / f"home/ray/run-{workers}/result.json").read_text())
+        assert (result["num_workers"], result["step"]) == (workers, 4)
 
 
 class Image:
@@ -108,7 +111,7 @@ class Image:
         environment = {"HOME": home, **self._settings, **self._environment}
         settings = [f"{name}={value}" for name, value in environment.items()]
         root = ["chroot", f"--userspec={self._user}:{self._user}", str(self.root)]
-        inside = shlex.join(["env", "-i", *settings, *root, "sh", "-c", f"cd {self._place} && {line}"])
+        inside = shlex.join(["env", "-i", *settings, *root, "sh", "-ec", f"cd {self._place}; {line}"])
         alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         return _done([*alone, "bash", "-ec", "; ".join([*mounts, inside])])
 

@@ -64,7 +64,7 @@ def test_a_head_that_has_just_started_is_asked_again(job_server, capsys):
     assert len(taken) == 3
     assert taken[0] == taken[1] == taken[2]
     waited, said = capsys.readouterr().err.splitlines()
-    assert waited == f"{address}: no agent for jobs is up yet; asking again for 30 s"
+    assert waited == f"{address}: no agent for jobs is up yet; asking again for 120 s"
     assert said.startswith("submitted first: ")
 
 
