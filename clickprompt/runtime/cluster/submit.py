@@ -40,7 +40,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(clickprompt.__file__))
 _GRACE = "120"  # seconds that a stopped job has for its checkpoint; Ray's own default is 3
 _PATIENCE = 60.0  # seconds that the job server may be unreachable while a job is followed
 _NO_AGENT = "No available agent"  # Ray 2.60's answer while the agents that start jobs aren't up yet
-_AGENT_S = 120.0  # seconds that a head which has just started has for them; on a busy machine it took more than 45
+_AGENT_S = 120.0  # seconds that a head which has just started has for them; a busy one took more than 45
 
 
 @dataclass(frozen=True)
