@@ -196,7 +196,7 @@ RUN_BY = {
     "python scripts/figures.py": "tests/test_figures.py",
     "python scripts/like_rate.py runs/ml-1m-liked": "tests/test_like_rate.py",
     "python scripts/padding.py runs/bookcrossing data/gpt2-bpe --rows 1024 --micro-batch 64": f"python {ROOT}/scripts/padding.py "
-    "runs/ml-100k data/gpt2-bpe --rows 64 --micro-batch 16",
+    "runs/ml-100k data/minilm-l6 --rows 64 --micro-batch 16",
     **{f"{_DAILY} --users 2 --epochs 4 --seeds 2{dropout}": f"python {ROOT}/scripts/daily_effect.py "
     f"--movielens ML-1M-FOLDER --out runs/daily{dropout.replace(' ', '')} --epochs 1{dropout}" for dropout in ("", " --id-dropout 0.05")},
     "kubectl apply -f cluster/kuberay/podmonitor.yaml": "cloud",
