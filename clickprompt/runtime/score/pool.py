@@ -10,7 +10,6 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.runtime.cluster.placement import group_selector
 from clickprompt.runtime.score.scorer import Scorer
-from clickprompt.runtime.score.scorers import device_of
 
 __all__ = ["ActorScorers", "start_scorers"]
 
@@ -52,5 +51,5 @@ def _start(runtime: RuntimeConfig, kind: type, arguments: tuple[Any, ...], num_c
     if not runtime.evaluation_gpus:  # those with GPUs go where GPUs are
         options["label_selector"] = group_selector(runtime, "data")
     actor: Any = ray.remote(kind)
-    made = (*arguments, device_of(runtime), runtime.scoring_precision)
+    made = (*arguments, runtime.scoring_device, runtime.scoring_precision)
     return [actor.options(**options).remote(*made) for _ in range(runtime.evaluation_actors)]

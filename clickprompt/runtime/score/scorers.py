@@ -11,7 +11,7 @@ from clickprompt.config import RuntimeConfig
 from clickprompt.errors import ConfigError
 from clickprompt.runtime.by_size import here, terminated_in_order
 
-__all__ = ["Scorers", "device_of", "scorers"]
+__all__ = ["Scorers", "scorers"]
 
 
 class Scorers(Protocol):
@@ -39,11 +39,6 @@ class InProcess:
         return (self.call(method, *call) for call in calls)
 
 
-def device_of(runtime: RuntimeConfig) -> str:
-    """Return the name of the device that a scorer computes on."""
-    return "cuda" if runtime.evaluation_gpus else "cpu"
-
-
 @contextlib.contextmanager
 def scorers(
     runtime: RuntimeConfig,
@@ -67,7 +62,7 @@ def scorers(
         with connect(runtime):
             yield ActorScorers(runtime, kind, arguments)
         return
-    device = device_of(runtime)
+    device = runtime.scoring_device
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"runtime.gpus_per_evaluation_actor={runtime.evaluation_gpus:g}: this machine has no GPU that "
