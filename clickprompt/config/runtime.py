@@ -135,15 +135,15 @@ class RuntimeConfig(Frozen):
         return value if len(numbers) < 2 else tuple(numbers)
 
     @property
-    def scoring_device(self) -> str:
-        """Return the device that evaluation actors compute on, by torch's name."""
-        return "cuda" if self.evaluation_gpus else "cpu"
-
-    @property
     def evaluation_gpus(self) -> float:
         return (
             self.gpus_per_worker if self.gpus_per_evaluation_actor is None else self.gpus_per_evaluation_actor
         )
+
+    @property
+    def scoring_device(self) -> str:
+        """Return the device that evaluation actors compute on, by torch's name."""
+        return "cuda" if self.evaluation_gpus else "cpu"
 
     def engine_of(self, num_workers: int) -> Literal["torch", "deepspeed"]:
         """Return the engine that so many workers use.
