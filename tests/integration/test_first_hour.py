@@ -115,3 +115,21 @@ def test_what_cannot_work_is_said_before_anything_starts(tmp_path, monkeypatch, 
         assert stopped.value.code == 2
         assert said in capsys.readouterr().err
         assert not os.path.exists("first")
+
+
+def test_more_minutes_may_be_given_until_the_stages_have_their_steps(tmp_path, monkeypatch, command, capsys):
+    files = LOGS["movielens"](tmp_path, random.Random(0))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.yaml").write_text(command("init", *files))
+    given = ["pipeline", "log.yaml", "--run", "first", *set_to(*SETTINGS, f"plm.path={write_plm('plm')}")]
+
+    def refused(minutes: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([*given, "--minutes", minutes])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    for minutes in ("0.01", "0.02"):
+        assert re.search(r"too few for .*; give about \d+ more$", refused(minutes))
+    storage.write_json(f"first/{budget.SIZES}", {})
+    assert "pipeline.minutes was 0.02, is 0.03" in refused("0.03")

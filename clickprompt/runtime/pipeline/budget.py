@@ -14,8 +14,9 @@ from clickprompt.runtime.pipeline.sizes import Pace, Size, fit
 from clickprompt.runtime.train.preflight import check_training
 from clickprompt.runtime.train.training_run import TrainingRun
 
-__all__ = ["of_finetunings", "sized", "step_time"]
+__all__ = ["SIZES", "of_finetunings", "sized", "step_time"]
 
+SIZES = "sizes.json"  # in a pipeline's run: the steps that its stages were given
 _SHARES = {"pretrain": 3.0, "with-plm": 3.0, "scratch": 1.0, "without-plm": 1.0}
 # Seconds before a stage's first step and after its last one, measured on two cores
 _AROUND = {True: 8.0, False: 25.0}  # in this process, on Ray
@@ -40,7 +41,7 @@ def sized(
     if config.pipeline.minutes is None:
         return stages
     assert config.data.path is not None
-    place = storage.join(run, "sizes.json")
+    place = storage.join(run, SIZES)
     if not storage.exists(place):
         say("timing a few steps of each stage …")
         paces = _paces(stages, variants)

@@ -21,7 +21,7 @@ from clickprompt.models.backbones import get_backbone
 from clickprompt.report.make import make_report
 from clickprompt.runtime.cluster.surroundings import check_temporary
 from clickprompt.runtime.in_process import in_process, say_why_ray, trains_alone
-from clickprompt.runtime.pipeline.budget import of_finetunings, sized
+from clickprompt.runtime.pipeline.budget import SIZES, of_finetunings, sized
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tokenize import tokenize
 from clickprompt.runtime.score.evaluate import evaluate
@@ -41,7 +41,9 @@ def run_pipeline(config: Config, run: str) -> dict[str, Any]:
     began = time.monotonic()
     run = storage.native(run)
     config = _checked(config)
-    claim(run, config)
+    # Other minutes may be given, as `sized` asks for, until the stages have their steps
+    planned = any(storage.exists(storage.join(run, name)) for name in (SIZES, "pretrain/config.yaml"))
+    claim(run, config, free=() if planned else ("pipeline.minutes",))
     result_path = storage.join(run, "result.json")
     if storage.exists(result_path):
         say(f"pipeline: {run} is already complete")
