@@ -5,6 +5,8 @@ the dataset's ids.
 from bisect import bisect_right
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -13,6 +15,7 @@ from clickprompt.data.sources.file_options import file_format
 from clickprompt.data.sources.reading import file_parts, find_files, read_rows
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.transform.row_transform import RowTransform
+from clickprompt.data.transform.values import hashes
 from clickprompt.errors import DataError
 from clickprompt.runtime.prepare.prepare import prepare
 from clickprompt.runtime.prepare.tasks import _hash
@@ -43,8 +46,14 @@ def test_a_thousand_random_logs_equal_pandas(ray_session, tmp_path, block):
 def check(folder, seed):
     log = random_log(seed, str(folder / "raw"))
     truth = log.truth
+    if log.group is not None:
+        truth["group"] = pd.Series(log.group, dtype=object)
     if log.split_by == "hash":
-        truth["split_key"] = _hash(8, 0, np.arange(len(truth)))
+        numbers = np.arange(len(truth))
+        if log.group is not None:
+            known = hashes(pa.array(log.group, pa.string())).to_numpy()
+            numbers = np.where(truth["group"].isna(), numbers, known)
+        truth["split_key"] = _hash(8, 0, numbers)
     options = {"rows_per_shard": 40, "row_group_rows": 16, "progress": lambda line: None}
     if cannot_be_prepared(log):
         with pytest.raises(
@@ -82,7 +91,9 @@ def cannot_be_prepared(log):
     """
     splits, _ = naive_prepare(log.truth, k_core=log.k_core, split_by=log.split_by)
     labels = np.concatenate([split["label"] for split in splits.values()])
-    fields = log.truth[log.truth["label"].notna()].drop(columns=["label", *log.tables])
+    fields = log.truth[log.truth["label"].notna()].drop(
+        columns=["label", *log.tables, *(["group"] if log.group is not None else [])]
+    )
     with open(log.schema) as stream:
         cut = [field["name"] for field in yaml.safe_load(stream)["fields"] if "quantiles" in field]
     uncut = any(

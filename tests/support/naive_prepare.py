@@ -8,7 +8,8 @@ import pandas as pd
 
 def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
     """rows: frame in the order of the log with label (NaN: dropped), timestamp (µs), user, item and one
-    column of texts per field; if it has a split_key, the splits are by that instead of the timestamp.
+    column of texts per field; if it has a split_key, the splits are by that instead of the timestamp; if it
+    has a group (None: none), no split begins among rows of one group and key that follow each other.
 
     min_count: field → training rows that a value needs. Returns {split: DataFrame with row_id, label,
     timestamp, fields} in the order of the split, and {field: the values that are left, in the order in which
@@ -26,14 +27,15 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
     fields = [
         name
         for name in rows.columns
-        if name not in ("row_id", "label", "timestamp", "user", "item", "split_key")
+        if name not in ("row_id", "label", "timestamp", "user", "item", "split_key", "group")
     ]
     left = {name: set(rows[name].unique()) for name in fields}
     values = {
         name: [value for value in pd.unique(labelled[name]) if value in left[name] and value != "unknown"]
         for name in fields
     }
-    ordered = rows.sort_values(["split_key" if "split_key" in rows else "timestamp", "row_id"])
+    key = "split_key" if "split_key" in rows else "timestamp"
+    ordered = rows.sort_values([key, "row_id"])
     if split_by == "column":  # the timestamp is the split's number
         sizes = [int((rows["timestamp"] == number).sum()) for number in range(3)]
     else:
@@ -41,6 +43,11 @@ def naive_prepare(rows, *, k_core=0, split_by="time", min_count=None):
         valid = -(-(len(rows) - test) // 9)
         sizes = [len(rows) - test - valid, valid, test]
     ends = [0, sizes[0], sizes[0] + sizes[1], len(rows)]
+    if "group" in rows and split_by != "column":
+        shown = list(zip(ordered[key], ordered["group"], strict=True))
+        for i in (1, 2):
+            while 0 < ends[i] < len(rows) and shown[ends[i]][1] and shown[ends[i] - 1] == shown[ends[i]]:
+                ends[i] -= 1
     splits = {
         split: ordered.iloc[ends[i] : ends[i + 1]] for i, split in enumerate(("train", "valid", "test"))
     }

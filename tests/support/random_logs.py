@@ -38,6 +38,7 @@ class RandomLog:
     tables: dict
     split_by: str
     k_core: int
+    group: list | None  # with which rows each was shown; None: a row alone
 
 
 def random_log(seed: int, folder: str, prepared: bool = True) -> RandomLog:
@@ -84,6 +85,9 @@ def random_log(seed: int, folder: str, prepared: bool = True) -> RandomLog:
         schema["split"], columns["part"] = "part", parts
         timestamp = [("train", "valid", "test").index(part) for part in parts]
 
+    group = (
+        shown_together(random.Random(f"group {seed}"), rows, schema, columns, text_only) if prepared else None
+    )
     write(draw, folder, kind_of_file, columns, rows, draw.randint(1, 3))
     path = os.path.join(folder, "schema.yaml")
     with open(path, "w") as stream:
@@ -95,7 +99,21 @@ def random_log(seed: int, folder: str, prepared: bool = True) -> RandomLog:
     frame.insert(0, "label", label)
     frame.insert(1, "timestamp", timestamp)
     frame["user"], frame["item"] = [str(value) for value in user], [str(value) for value in item]
-    return RandomLog(path, frame, tables, split_by, k_core)
+    return RandomLog(path, frame, tables, split_by, k_core, group)
+
+
+def shown_together(draw, rows, schema, columns, text_only):
+    """Requests of a few rows each, one after the other or not."""
+    if draw.random() < 0.6:
+        return None
+    schema["group"], most = "request", draw.choice([2, 5])
+    place = sorted if draw.random() < 0.5 else list
+    group = place([draw.randint(0, rows // most) for _ in range(rows)])
+    gone = missing_at(draw, rows)
+    texts = [None if gone[row] else f"r{number}" for row, number in enumerate(group)]
+    written = [spell_missing(draw, text_only) if text is None else text for text in texts]
+    columns["request"] = written if text_only else pa.array(written, pa.string())
+    return texts
 
 
 def missing_at(draw, rows):

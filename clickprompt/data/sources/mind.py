@@ -82,7 +82,6 @@ class Mind(Source):
     joins = "inner"
     history_of = "column"
     grouped = True
-    whole_groups = True
 
     def raw_files(self) -> dict[str, int]:
         sizes = {}

@@ -143,8 +143,6 @@ class Source(ABC):
     remark: str = ""  # what a user of the prepared dataset should know
     tables_may_change: bool = False  # a later batch of rows is joined to the tables as they are then
     grouped: bool = False  # whether its rows say which of them were shown together
-    # whether those rows, which the log has one after the other in one part, all go to the same split
-    whole_groups: bool = False
     weighted: bool = False  # whether its rows say how much they count
     labels: tuple[str, ...] = ()  # names of further labels, beside the click
     # whether the vocabulary has every value of the tables, or only those of rows that the log refers to

@@ -196,7 +196,7 @@ def _write_files(
     log, statistics = read_log(
         work, source, tables, options, stage, first_row_id=old["statistics"]["raw_rows"], progress=progress
     )
-    sizes, starts = cut_by_split(work, log, options, progress)
+    sizes, starts = cut_by_split(work, log, options, progress, source.grouped)
     before = log.rows
     log, sizes = sample_negatives(work, log, sizes, starts, options, progress)
     if "keep_negatives" in options:

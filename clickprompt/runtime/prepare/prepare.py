@@ -232,12 +232,13 @@ def _write_files(
             f"{source.raw_dir}: all {log.rows:,} rows have the same timestamp: no order in time; use "
             "--split hash"
         )
-    sizes, starts = cut_by_split(work, log, options, progress, source.whole_groups)
+    sizes, starts = cut_by_split(work, log, options, progress, source.grouped)
     for split in SPLITS:
         if not sizes[split]:
+            needed = "groups of rows shown together" if source.grouped else "rows"
             raise DataError(
                 f"{source.raw_dir}: {log.rows} rows are left after the label rule, so the {split} split is "
-                "empty; at least 3 are needed"
+                f"empty; at least 3 {needed} are needed"
             )
     histories = find_histories(work, source, tables, log.files, log.columns, log.rows, options, stage)
     before = log.rows

@@ -9,7 +9,6 @@ from clickprompt.data.prepared import staging
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.data.prepared.partitions import IdPart
 from clickprompt.data.transform.standard import Scale
-from clickprompt.errors import DataError
 from clickprompt.io import storage
 from clickprompt.runtime.prepare import tasks
 from clickprompt.runtime.prepare.coded_log import CodedLog
@@ -41,16 +40,18 @@ def cut_by_split(
     log: CodedLog,
     options: dict[str, Any],
     progress: Callable[[str], None],
-    whole_groups: bool = False,
+    grouped: bool = False,
 ) -> tuple[dict[str, int], list[tuple[int, int]]]:
     """Return the rows per split, and the (split_key, row_id) where valid and test begin.
 
-    whole_groups: no split begins within a group, whose rows have the same split_key.
+    grouped: no split begins within the rows of one split_key that follow each other and are of one group,
+    unless a column says the splits. By a hash those are all rows of the group.
     """
-    sizes = _column_sizes(work, log) if options["split"] == "column" else split_sizes(log.rows)
+    by_column = options["split"] == "column"
+    sizes = _column_sizes(work, log) if by_column else split_sizes(log.rows)
     ends = (sizes["train"], sizes["train"] + sizes["valid"])
     starts = [_kth(work, log, k) if k < log.rows else (log.last_key + 1, 0) for k in ends]
-    if whole_groups:
+    if grouped and not by_column:
         sizes, starts = _before_groups(work, log, sizes, starts)
     progress(
         f"splitting {log.rows:,} rows by {options['split']}: {sizes['train']:,} / {sizes['valid']:,} / "
@@ -62,37 +63,39 @@ def cut_by_split(
 def _before_groups(
     work: FanOut, log: CodedLog, sizes: dict[str, int], starts: list[tuple[int, int]]
 ) -> tuple[dict[str, int], list[tuple[int, int]]]:
-    """Return sizes and starts of splits that begin where the groups do that they begin in."""
+    """Return sizes and starts of splits that begin where the groups do that they begin in.
+
+    Groups that lie among each other at one instant aren't looked for: a day's rows could all be chained so.
+    """
     moved, begins = [], []
     for key, row_id in starts:
-        found = work.in_turn(_group_before, ((file, row_id) for file in log.files))
-        [(rows, first)] = [one for one in found if one]
-        moved.append(rows)
-        begins.append((key, first))
+        found = work.in_turn(_of_split_key, ((file, key) for file in log.files))
+        rows, groups = (np.concatenate(column) for column in zip(*found, strict=True))
+        place = int(np.searchsorted(rows, row_id))
+        first = _start_of_run(groups, place)
+        moved.append(place - first)
+        begins.append((key, int(rows[first]) if first < len(rows) else row_id))
     valid, test = moved
     whole = {
         "train": sizes["train"] - valid,
         "valid": sizes["valid"] + valid - test,
         "test": sizes["test"] + test,
     }
-    if empty := next((split for split in SPLITS if not whole[split]), None):
-        raise DataError(
-            f"the {empty} split is empty: rows that were shown together stay together, and the {log.rows:,} "
-            "rows are of too few requests; give more of the log"
-        )
     return whole, begins
 
 
-def _group_before(file: str, row_id: int) -> tuple[int, int] | None:
-    """Return how many rows of its group are before a row, and the row_id of the group's first one; None if
-    the row is not in the file.
-    """
-    rows, groups = staging.read_columns(file, "row_id", "group")
-    place = int(np.searchsorted(rows, row_id))
-    if place == len(rows) or rows[place] != row_id:
-        return None
-    same = np.flatnonzero(groups[: place + 1] == groups[place])
-    return len(same) - 1, int(rows[same[0]])
+def _of_split_key(file: str, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row_id and group of a file's rows of one split_key."""
+    keys, rows, groups = staging.read_columns(file, "split_key", "row_id", "group")
+    return rows[keys == key], groups[keys == key]
+
+
+def _start_of_run(groups: np.ndarray, place: int) -> int:
+    """Return where the run of equal groups begins that `place` is in. groups: [N] int64; −1 is none."""
+    if place == len(groups) or groups[place] == -1:
+        return place
+    others = np.flatnonzero(groups[:place] != groups[place])
+    return int(others[-1]) + 1 if len(others) else 0
 
 
 def count_rows(

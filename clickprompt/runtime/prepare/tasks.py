@@ -137,7 +137,10 @@ def encode_file(
         codes = {name: np.where(code < 0, ends[name], code) for name, code in codes.items()}
         matched[:] = True
     row_id = rows.column("row_id").to_numpy() + file.first_row_id
-    hashed = rows.column("group").to_numpy() if source.whole_groups else row_id
+    hashed = row_id
+    if source.grouped:  # a request isn't torn; rows of none are by themselves
+        group = rows.column("group").to_numpy()
+        hashed = np.where(group == -1, row_id, group)
     key = (
         _hash(_SPLIT, options["seed"], hashed)
         if options["split"] == "hash"

@@ -268,7 +268,7 @@ def test_a_test_split_is_refused_before_anything_is_read(tmp_path):
 
 def test_too_few_requests_and_histories_of_another_kind(raw, tmp_path):
     folder = one_folder(tmp_path, LINE.replace("9:55", "9:56"), ITEM.replace("N1", "N2"))
-    with pytest.raises(DataError, match="the valid split is empty: rows that were shown together stay tog"):
+    with pytest.raises(DataError, match="the valid split is empty; at least 3 groups of rows shown"):
         prepare("mind", folder, str(tmp_path / "out"))
     for options, said in (
         ({"history": 3, "history_of": "clicks"}, "history_of='clicks': mind has a column of histories"),
