@@ -39,7 +39,7 @@ from clickprompt.config.stages import (
     StageConfig,
 )
 from clickprompt.config.sweep import SearchRange, TuneConfig
-from clickprompt.config.tasks import CLICK, LABEL_NAME, label_columns, tasks_of
+from clickprompt.config.tasks import CLICK, LABEL_NAME, TASK_KEYS, label_columns, tasks_of
 
 __all__ = [
     "CLICK",
@@ -52,6 +52,7 @@ __all__ = [
     "MOST_VALUES",
     "PRETRAINING",
     "SPLITS",
+    "TASK_KEYS",
     "CTRBertConfig",
     "CTRConfig",
     "CTRLConfig",

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clickprompt.config.schema import Config
 
-__all__ = ["CLICK", "LABEL_NAME", "label_columns", "tasks_of"]
+__all__ = ["CLICK", "LABEL_NAME", "TASK_KEYS", "label_columns", "tasks_of"]
 
 CLICK = "click"
 """the task of the log's own label, the first one"""
 
 LABEL_NAME = r"^[a-z][a-z0-9_]*$"
 """what a further label may be called: its name is a part of columns' names"""
+
+TASK_KEYS = frozenset({"tasks", "experts", "expert_dim"})
+"""keys of `ctr` that say how tasks are learned; a pretraining learns none"""
 
 
 def label_columns(names: Sequence[str]) -> list[str]:

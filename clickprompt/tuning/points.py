@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from clickprompt.config import Config, SearchRange, TuneConfig, check_key, check_labels, replaced, value_of
+from clickprompt.config import (
+    TASK_KEYS,
+    Config,
+    SearchRange,
+    TuneConfig,
+    check_key,
+    check_labels,
+    replaced,
+    value_of,
+)
 from clickprompt.errors import ConfigError
 
 __all__ = [
@@ -28,7 +37,7 @@ __all__ = [
 
 # This is all there is to staging: a searched key changes the pretraining unless it is here (a name with a dot
 # is one key, otherwise a section)
-_FINETUNING = {"finetune", "plm.pooling"}
+_FINETUNING = {"finetune", "plm.pooling", *(f"ctr.{key}" for key in TASK_KEYS)}
 # no trial's result depends on these
 _NEITHER = {"evaluate", "tune", "pipeline", "faults", "runtime.address", "runtime.logical_cpus"}
 

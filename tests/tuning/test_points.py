@@ -52,6 +52,8 @@ def test_first_trials_are_each_on_a_pretraining_of_its_own():
 def test_keys_that_change_no_pretraining_share_one():
     config = searched({"finetune.weight_decay": [0, 0.1], "plm.pooling": ["cls", "mean"]})
     assert {point.pretrain for point in points_of(config)} == {"pretrain-00"}
+    tasks = {"ctr.tasks": ["none", "mmoe"], "ctr.experts": [2, 4], "ctr.expert_dim": [8, 16]}
+    assert {point.pretrain for point in points_of(searched(tasks))} == {"pretrain-00"}
     for key, values in {
         "seed": [0, 1],
         "ctr.dropout": [0, 0.1],

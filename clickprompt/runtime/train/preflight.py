@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from clickprompt.config import (
     PRETRAINING,
+    TASK_KEYS,
     Config,
     FinetuneConfig,
     ObjectiveName,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["begun_with", "check_batches", "check_training", "claim", "leaves"]
 
 _SHOWN = 4  # keys or numbers in an error
-_TASKS = {"tasks", "experts", "expert_dim"}  # of the CTR tower; a pretraining has none
 _OTHER_ROWS = ("data.version", "data.rows", "data.chunk_batches")  # of the same dataset
 
 
@@ -224,7 +224,7 @@ def _check_init(
             earlier.ctr,
             config.ctr,
             apart_from={"dropout", "embedding_dropout", "text_embeddings", "vectors"}
-            | (_TASKS if info.objective in PRETRAINING else set()),
+            | (TASK_KEYS if info.objective in PRETRAINING else set()),
         )
         before = _trained_on(what, info, config, dataset)
     if plm is None or info.plm is None:
