@@ -405,6 +405,16 @@ def times(draw, moments, text_only):
         lambda: pa.array(micro // 1_000).cast(pa.timestamp("ms", "Europe/Berlin")),
         lambda: pa.array(micro).cast(pa.timestamp("us", "UTC")),
     ]
+    if draw.random() < 0.2:
+        format = draw.choice(["%Y%m%d%H%M%S", "%d/%b/%Y:%H:%M:%S %z", "%m/%d/%Y %I:%M:%S %p"])
+        zone = timezone(timedelta(hours=2)) if "%z" in format else UTC
+        written = [(START + timedelta(seconds=one)).astimezone(zone).strftime(format) for one in moments]
+        digits = format.startswith("%Y") and not text_only and draw.random() < 0.5
+        return (
+            {"column": "when", "format": format},
+            pa.array([*map(int, written)]) if digits else written,
+            meant,
+        )
     choice = draw.choice(as_text if text_only else [*as_text, *typed])
     return draw.choice(["when", {"column": "when"}]), choice(), meant
 

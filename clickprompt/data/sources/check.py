@@ -20,13 +20,15 @@ from clickprompt.config import label_columns
 from clickprompt.data.prepared.dataset import SPLITS, split_sizes
 from clickprompt.data.sources.check_columns import RARE, describe, short, value_codes
 from clickprompt.data.sources.check_files import FileStatistics, read_statistics
+from clickprompt.data.sources.field_schema import NULLS
 from clickprompt.data.sources.raw import Findings, LogRows, RawPart, Source
-from clickprompt.data.sources.schema import TimeRule
 from clickprompt.data.sources.table import Table
+from clickprompt.data.sources.time_rule import TimeRule, read_times
 from clickprompt.data.transform.buckets import bucket, quantile_edges
-from clickprompt.data.transform.instants import day_of, instants
+from clickprompt.data.transform.instants import day_of
 from clickprompt.data.transform.multi import named
 from clickprompt.data.transform.row_transform import KEY, FieldRule, table_with_nulls, with_nulls
+from clickprompt.data.transform.time_formats import digits_format
 from clickprompt.data.transform.values import BadValue
 from clickprompt.errors import DataError, InputError
 
@@ -310,10 +312,11 @@ def _dates_in_files(source: Source, files: FileStatistics) -> dict[str, str]:
     rule = _time_rule(source)
     if rule is None or files.columns[rule.column].lowest is None:
         return {}
+    ends = [files.columns[rule.column].lowest, files.columns[rule.column].highest]
+    if rule.format and any(digits_format(str(end)) != rule.format for end in ends):
+        return {}  # the first text is not the first time
     try:
-        found, _ = instants(
-            pa.array([files.columns[rule.column].lowest, files.columns[rule.column].highest]), rule.unit
-        )
+        found, _ = read_times(pa.array(ends), rule, NULLS)
     except (BadValue, pa.ArrowException):
         return {}
     if found.null_count:

@@ -14,19 +14,13 @@ import numpy as np
 from clickprompt.config import CLICK, LABEL_NAME
 from clickprompt.data.prepared.dataset import SPLITS, slug
 from clickprompt.data.sources import draft_names
-from clickprompt.data.sources.draft_columns import (
-    Look,
-    field_rule,
-    is_impressions,
-    look,
-    looks_like_times,
-    times_of,
-    why_not,
-)
+from clickprompt.data.sources.draft_columns import field_rule, is_impressions, why_not
 from clickprompt.data.sources.draft_files import FileGroup, group_files
 from clickprompt.data.sources.draft_joins import DraftJoin, DraftLog, join_table
 from clickprompt.data.sources.draft_label import Label, label_candidates
+from clickprompt.data.sources.draft_look import Look, look
 from clickprompt.data.sources.draft_names import readable, unused
+from clickprompt.data.sources.draft_times import Times, looks_like_times, times_of
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.leaks import decides_label
 from clickprompt.data.sources.schema import Explode
@@ -155,10 +149,8 @@ def _as_log(group: FileGroup) -> DraftLog:
 
 def _ways_to_split(
     looks: dict[str, Look], label: Label | None, nameless: bool
-) -> tuple[str | None, str | None, dict[str, tuple[int, int]]]:
-    """Find the column of times, or the one that says train, valid or test; and all columns of times, with
-    their first and last.
-    """
+) -> tuple[str | None, str | None, dict[str, Times]]:
+    """Find the column of times, or the one that says train, valid or test; and all columns of times."""
     for one in looks.values():
         if draft_names.is_split(one.name) and not one.missing and {*one.found()} == {*SPLITS}:
             return None, one.name, {}
@@ -289,20 +281,25 @@ def _few_numbers(one: Look) -> bool:
 
 
 def _time_lines(
-    time: str | None, split: str | None, times: dict[str, tuple[int, int]], looks: dict[str, Look]
+    time: str | None, split: str | None, times: dict[str, Times], looks: dict[str, Look]
 ) -> list[str]:
     if split:
         return [f"split: {scalar(split)}   # train, valid or test"]
     if time:
         others = [scalar(name) for name in times if name != time]
-        first, last = (day_of(moment) for moment in times[time])
-        more = f"; other times: {', '.join(others)}" if others else ""
-        return [f"timestamp: {scalar(time)}   # {first} to {last} in the sample{more}; the split is by it"]
+        of = times[time]
+        rule = flow({"column": time, "format": of.format}) if of.format else scalar(time)
+        more = f"; or its format is {' or '.join(of.others)}" if of.others else ""
+        more += f"; other times: {', '.join(others)}" if others else ""
+        return [
+            f"timestamp: {rule}   # {day_of(of.first)} to {day_of(of.last)} in the sample{more}; the split "
+            "is by it"
+        ]
     unread = [one for one in looks.values() if one.present and looks_like_times(one)]
     lines = ["# timestamp: …   # no column of times that can be read: the split is by a hash of the row"]
     for one in unread[:3]:
         example = one.column.filter(one.column.is_valid())[0].as_py()
-        form = f"or has values like {shown(str(example))}: ISO is 2024-05-01 12:30:00"
+        form = f"or has values like {shown(str(example))}: set its format, such as %d/%m/%Y"
         lines.append(
             f"#     {scalar(one.name)} may be one, but is missing in some rows, is all the same, {form}"
         )

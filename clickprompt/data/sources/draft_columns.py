@@ -1,4 +1,4 @@
-"""Describe what a column of a sample looks like, and choose the rule of a schema's field that suits it.
+"""Choose the rule of a schema's field that suits a column of a sample, or say why it is no field.
 
 Shape legend: N rows.
 """
@@ -7,8 +7,7 @@ Shape legend: N rows.
 # pyright: reportAttributeAccessIssue=false
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,130 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.sources import draft_names
+from clickprompt.data.sources.draft_look import ENOUGH, Look, share
+from clickprompt.data.sources.draft_times import looks_like_times
 from clickprompt.data.sources.schema import FieldSchema
 from clickprompt.data.transform.buckets import significant
-from clickprompt.data.transform.instants import instants
 from clickprompt.data.transform.row_transform import FieldRule, field_texts
-from clickprompt.data.transform.values import BadValue, kind_of, lists, numbers, texts
+from clickprompt.data.transform.values import BadValue, kind_of
 
-__all__ = ["Look", "field_rule", "is_impressions", "look", "looks_like_times", "times_of", "why_not"]
+__all__ = ["field_rule", "is_impressions", "why_not"]
 
 _FEW = 20  # up to this many distinct numbers are taken as categories
 _QUANTILES = 8
 # characters from which on a text is worth cutting, and the length it is cut to
 _LONG, _LONGEST = 200, 200
-_RECENT = (0.94e9, 2.1e9)  # seconds: from late in 1999 to 2036
-_ENOUGH = 10  # fewest rows for which values that come once mean something
 _MANY_TEXTS = 5000  # most distinct values that are searched for separators
 _SEPARATORS = ("|", ";", ",")
 _IMPRESSIONS = r"^[^\s]+-[01]( [^\s]+-[01])*$"
-
-
-@dataclass(frozen=True)
-class Look:
-    """A column of a sample. values [N]: texts, null if missing; codes [N]: numbers of the distinct ones, the
-    last for the missing value.
-    """
-
-    name: str
-    column: pa.Array
-    nulls: tuple[str, ...]
-    kinds: frozenset[str]
-    values: pa.Array
-    codes: np.ndarray
-    distinct: int
-    missing: int
-    numbers: np.ndarray | None  # [N], NaN if missing; only if all values are numbers
-    problem: str = ""  # why it can't become a field
-
-    @property
-    def rows(self) -> int:
-        return len(self.values)
-
-    @property
-    def present(self) -> int:
-        return self.rows - self.missing
-
-    @property
-    def example(self) -> str:
-        """Return the value that comes most often."""
-        if not self.distinct:
-            return ""
-        counts = np.bincount(self.codes, minlength=self.distinct + 1)[: self.distinct]
-        return self.values[int(np.argmax(self.codes == int(np.argmax(counts))))].as_py()
-
-    def unique(self) -> bool:
-        return self.present >= _ENOUGH and self.distinct == self.present
-
-    def found(self) -> list[str]:
-        """Return the distinct values, the most frequent first."""
-        counts = pc.value_counts(self.values.drop_null())
-        order = pc.array_sort_indices(counts.field("counts"), order="descending")
-        return counts.field("values").take(order).to_pylist()
-
-
-def look(name: str, column: pa.Array, nulls: tuple[str, ...], kinds: Collection[str]) -> Look:
-    problem = ""
-    try:
-        values = (
-            pc.binary_join(lists(column, None, nulls), " ")
-            if kind_of(column.type) == "list"
-            else texts(column, nulls)
-        )
-    except (BadValue, pa.ArrowException) as error:
-        problem = str(error)
-        values = pa.nulls(len(column), pa.string())
-    encoded = values.dictionary_encode()
-    distinct = len(encoded.dictionary)
-    codes = encoded.indices.fill_null(distinct).to_numpy(zero_copy_only=False)
-    figures = None
-    if not problem and kind_of(column.type) not in ("list", "time", "boolean") and distinct:
-        try:
-            figures = numbers(column, nulls).to_numpy(zero_copy_only=False)
-        except (BadValue, pa.ArrowException):
-            figures = None
-    return Look(
-        name, column, nulls, frozenset(kinds), values, codes, distinct, values.null_count, figures, problem
-    )
-
-
-def times_of(found: Look, nameless: bool = False) -> tuple[int, int] | None:
-    """Return the first and the last time, in microseconds, of a column that has nothing but times, not all
-    the same.
-
-    nameless: whether the file has no names of columns. Then numbers are times if they look like recent ones;
-    otherwise the name must say so.
-    """
-    if (
-        found.missing
-        or not found.rows
-        or found.problem
-        or kind_of(found.column.type) in ("list", "boolean", "other")
-    ):
-        return None
-    if found.numbers is not None and (
-        np.abs(found.numbers).min() < 1e8
-        or not (_are_recent(found) if nameless else draft_names.is_time(found.name))
-    ):
-        return None
-    try:
-        moments = instants(found.column, None, found.nulls)[0]
-    except (BadValue, pa.ArrowException):
-        return None
-    if moments.null_count:
-        return None
-    first, last = pc.min_max(moments).as_py().values()
-    return (first, last) if first < last else None
-
-
-def _are_recent(found: Look) -> bool:
-    """Return whether the numbers are seconds or milliseconds since 1970, of this century so far, and most of
-    them come once or twice.
-    """
-    assert found.numbers is not None
-    seconds = found.numbers / (1000 if found.numbers.min() > _RECENT[1] else 1)
-    within = bool((seconds >= _RECENT[0]).all() and (seconds <= _RECENT[1]).all())
-    return within and found.distinct > found.rows / 2
 
 
 def is_impressions(found: Look) -> bool:
@@ -219,32 +110,11 @@ def why_not(found: Look, rule: dict[str, Any], of_log: bool) -> str:
         return "counts the rows"
     if draft_names.is_session(found.name):
         return "new with every visit: nothing can be learned of it"
-    if _share(found, r"^https?://") > 0.5:
+    if share(found, r"^https?://") > 0.5:
         return "addresses"
-    if _share(found, r'^[\[{].*["\]}]$') > 0.5:
+    if share(found, r'^[\[{].*["\]}]$') > 0.5:
         return "JSON as text"
     return ""
-
-
-def _dated(found: Look) -> bool:
-    if found.numbers is not None and (not found.present or np.nanmin(np.abs(found.numbers)) < 1e8):
-        return False
-    try:
-        return bool(found.present) and instants(found.column, None, found.nulls)[0].null_count < found.rows
-    except (BadValue, pa.ArrowException):
-        return False
-
-
-def looks_like_times(found: Look) -> bool:
-    """Return whether the values look like times, including forms that aren't read."""
-    if kind_of(found.column.type) == "time" or (draft_names.is_time(found.name) and _dated(found)):
-        return True
-    return _share(found, r"^[0-9]{1,4}[-/. ][0-9A-Za-z]{1,3}[-/. ][0-9]{1,4}\b.*[0-9]:[0-9]{2}") > 0.5
-
-
-def _share(found: Look, pattern: str) -> float:
-    texts = found.values.drop_null()
-    return (pc.sum(pc.match_substring_regex(texts, pattern)).as_py() or 0) / max(len(texts), 1)
 
 
 def _is_count(figures: np.ndarray) -> bool:
@@ -285,7 +155,7 @@ def _are_values(distinct: Sequence[str], separator: str) -> bool:
     short = separator == "|" or (
         _mean(map(len, parts)) <= 25 and _mean(len(part.split()) for part in parts) <= 2
     )
-    again = len(set(parts)) <= (0.9 if separator == "|" else 0.35) * len(parts) or len(distinct) < _ENOUGH
+    again = len(set(parts)) <= (0.9 if separator == "|" else 0.35) * len(parts) or len(distinct) < ENOUGH
     not_numbers = separator != "," or not all(
         re.fullmatch(r"\d{1,3}(,\d{3})+|\d+", text) for text in distinct
     )

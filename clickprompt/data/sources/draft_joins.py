@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickprompt.data.prepared.dataset import slug
-from clickprompt.data.sources.draft_columns import Look, look, times_of
 from clickprompt.data.sources.draft_files import FileGroup, read_keys
 from clickprompt.data.sources.draft_label import Label
+from clickprompt.data.sources.draft_look import Look, look
 from clickprompt.data.sources.draft_names import are_alike
+from clickprompt.data.sources.draft_times import times_of
 from clickprompt.data.transform.row_transform import key_texts
 from clickprompt.data.transform.values import BadValue, kind_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickprompt.data.sources.draft_columns import Look
+from clickprompt.data.sources.draft_look import Look
 from clickprompt.data.sources.draft_names import EVENTS, LABELS, RATINGS, plain_name
 from clickprompt.data.sources.draft_yaml import flow, shown
 from clickprompt.data.transform.values import BadValue, kind_of, labels

@@ -137,6 +137,8 @@ _TIMES = (
     "datetime",
     "dt",
     "day",
+    "ds",
+    "hour",
     "at",
     "unixtime",
     "epoch",

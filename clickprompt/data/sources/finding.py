@@ -125,7 +125,7 @@ def _nothing(pattern: str, is_folder: bool, only_folders: bool) -> DataError:
     if is_folder:
         return DataError(
             f"{pattern}: no file in this folder has a name that ends in {', '.join(ENDINGS)}; correct "
-            "it, or set format:"
+            "it, name the file itself, or set format:"
         )
     if only_folders:
         return DataError(f"{pattern}: only folders have such names; end it in /** for the files in them")

@@ -13,6 +13,7 @@ from clickprompt.data.prepared.dataset import field_columns
 from clickprompt.data.sources.field_schema import NULLS, Column, FieldSchema, Frozen
 from clickprompt.data.sources.history_schema import HistoryColumn, HistoryRule
 from clickprompt.data.sources.plain_yaml import PlainYaml
+from clickprompt.data.sources.time_rule import TimeRule
 from clickprompt.data.text.template import check_template
 from clickprompt.errors import ConfigError, DataError
 from clickprompt.io import storage
@@ -67,13 +68,6 @@ class FurtherLabel(Frozen):
         if self.positive_from is not None and self.positive is not None:
             raise ValueError("positive_from and positive are two rules; give one of them")
         return self
-
-
-class TimeRule(Frozen):
-    column: Column
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        default=None, description="unit of numbers since 1970; default: found from their size"
-    )
 
 
 class FileOptions(Frozen):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from clickprompt.config import SPLITS, number_columns
 from clickprompt.data.sources.column_kinds import column_kinds
 from clickprompt.data.sources.file_options import file_format, nulls_of
+from clickprompt.data.sources.found_times import check_times, time_warnings
 from clickprompt.data.sources.further_labels import further_labels, never_occurred
 from clickprompt.data.sources.given_vectors import GivenVectors, check_vector_columns
 from clickprompt.data.sources.history_schema import HistoryColumn
@@ -30,12 +31,12 @@ from clickprompt.data.sources.reading import (
     read_rows,
 )
 from clickprompt.data.sources.schema import FieldSchema, FileOptions, load_schema
+from clickprompt.data.sources.time_rule import read_times
 from clickprompt.data.text.template import stored_template
 from clickprompt.data.transform.columns import BadValue, refuse
 from clickprompt.data.transform.descriptions import text_column
 from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.history_lists import newest_items
-from clickprompt.data.transform.instants import conflict, instants, unit_of
 from clickprompt.data.transform.row_transform import FieldRule, field_texts, key_texts
 from clickprompt.data.transform.values import hashes, labels, numbers, row_weights, texts
 from clickprompt.errors import DataError
@@ -331,25 +332,12 @@ class Table(Source):
             refuse(column, found.is_null(), f"is none of {', '.join(SPLITS)}; mend the row or leave it out")
             return found.cast(pa.int64()), {}
         assert self.schema.timestamp is not None
-        found, forms = instants(column, self.schema.timestamp.unit, nulls)
+        found, forms = read_times(column, self.schema.timestamp, nulls)
         refuse(column, found.is_null(), "is no time; mend the row or leave it out")
         return found, forms
 
     def check_findings(self, findings: Findings) -> None:
-        if (pair := conflict(findings.times)) is not None:
-            one, other = pair
-            here, there = f"{findings.times[one]} ({one})", f"{findings.times[other]} ({other})"
-            raise DataError(
-                f"{here} stands beside {there}: a column has one unit and zone; mend the files, or give "
-                "timestamp.unit"
-            )
-        small = [
-            example
-            for form, example in findings.times.items()
-            if unit_of([form]) == "s" and unit_of(findings.times) != "s"
-        ]
-        if small:  # read as seconds, where the others are none
-            raise DataError(f"{small[0]} is so near 0 that it could be of any unit; give timestamp.unit")
+        check_times(findings)
 
     def warnings(self, findings: Findings) -> list[str]:
         found = never_occurred(self.schema.label, self.schema.labels, findings)
@@ -358,6 +346,7 @@ class Table(Source):
         }
         return (
             found
+            + time_warnings(self.schema.timestamp, findings)
             + [
                 f"{name}: {rows:,} values were longer than max_characters, and are cut"
                 for name, rows in cut.items()

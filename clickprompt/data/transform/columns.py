@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from clickprompt.data.sources.schema import NULLS
+from clickprompt.data.sources.field_schema import NULLS
 
 __all__ = [
     "NULLS",

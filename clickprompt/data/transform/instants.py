@@ -33,15 +33,15 @@ from clickprompt.data.transform.columns import (
 )
 from clickprompt.data.transform.spelling import texts, without_exponent
 
-__all__ = ["Unit", "conflict", "day_of", "instants", "unit_of"]
+__all__ = ["WITHOUT_ZONE", "WITH_ZONE", "Forms", "Unit", "conflict", "day_of", "instants", "unit_of"]
 
 Unit = Literal["s", "ms", "us", "ns"]
 Forms = dict[str, int]  # form → the first row that has it
 
 _UNITS: dict[str, Unit] = {"seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
 _NUMBERS = {unit: form for form, unit in _UNITS.items()}
-_SMALL, _WITHOUT_ZONE, _WITH_ZONE = "number near 0", "date or time without zone", "time with zone"
-_ORDER = (*_UNITS, _WITHOUT_ZONE, _WITH_ZONE, _SMALL)
+_SMALL, WITHOUT_ZONE, WITH_ZONE = "number near 0", "date or time without zone", "time with zone"
+_ORDER = (*_UNITS, WITHOUT_ZONE, WITH_ZONE, _SMALL)
 # three years in seconds; counts of steps, hours or days fall below this, too, so such a number fits any unit
 _NEAR_0 = 1e8
 # Below the first are seconds (until the year 5138), from the last on nanoseconds
@@ -152,11 +152,11 @@ def _from_times(column: pa.Array, unit: Unit | None) -> tuple[pa.Int64Array, For
         refuse(column, column.is_valid(), f"is not a number of unit: {unit}; leave unit out")
     valid = flags(column.is_valid())
     if types.is_timestamp(column.type):
-        form = _WITHOUT_ZONE if column.type.tz is None else _WITH_ZONE
+        form = WITHOUT_ZONE if column.type.tz is None else WITH_ZONE
         micros = _micros(column, _filled(column.cast(pa.int64())), column.type.unit)
     else:
         days = _filled(column.cast(pa.date32()).cast(pa.int32())).astype(np.int64)
-        form, micros = _WITHOUT_ZONE, _micros(column, days * 86_400, "s")
+        form, micros = WITHOUT_ZONE, _micros(column, days * 86_400, "s")
     return pa.array(micros, mask=~valid), _example(form, valid)
 
 

@@ -21,6 +21,7 @@ from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.plain_yaml import PlainYaml
 from clickprompt.data.sources.registry import get_source
 from clickprompt.data.sources.schema import load_schema
+from clickprompt.data.sources.time_rule import TimeRule
 from clickprompt.errors import ConfigError, DataError
 
 
@@ -138,13 +139,9 @@ def test_impressions_of_mind(tmp_path):
         "split": "-",
         "into": ("item", "clicked"),
     }
-    assert (schema.label.column, schema.item, schema.group, schema.timestamp) == (
-        "clicked",
-        "item",
-        "c0",
-        None,
-    )
-    assert "11/1" in text  # a time that can't be read is shown
+    assert (schema.label.column, schema.item, schema.group) == ("clicked", "item", "c0")
+    assert schema.timestamp == TimeRule(column="c2", format="%m/%d/%Y %I:%M:%S %p")
+    assert "2019-11-09 to 2019-11-15" in text
     assert (schema.tables["news"].key, schema.tables["news"].on) == ("c0", "item")
     fields = by_column(schema)
     assert fields["c3"].separator == " "
