@@ -21,6 +21,7 @@ class TimeRule(Frozen):
     # Left out by default, so that a schema without it keeps its fingerprint
     format: str | None = Field(
         default=None,
+        max_length=100,
         description="of strptime, for times that are neither numbers since 1970 nor ISO: %Y%m%d is 20240501",
         exclude_if=lambda format: format is None,
     )

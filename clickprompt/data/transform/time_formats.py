@@ -39,7 +39,7 @@ def check_time_format(format: str) -> str:
         raise ValueError(f"{format!r} has %Z, and zones' names differ from machine to machine; use %z")
     try:
         again = datetime.strptime(_EXAMPLE.strftime(format), format)
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # re's: a directive twice
         raise ValueError(f"{format!r} is no format of strptime ({error}); %Y%m%d reads 20240501") from error
     if again.date() != _EXAMPLE.date():
         raise ValueError(f"{format!r} says no date; give its year, month and day, as %Y%m%d does")

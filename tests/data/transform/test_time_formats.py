@@ -72,7 +72,10 @@ def test_what_is_neither_text_nor_number(column):
 @pytest.mark.parametrize(
     ("format", "said"),
     [
-        *((format, "is no format of strptime") for format in ("%Q", "%", "%s", "%Y-W%V")),
+        *(
+            (format, "is no format of strptime")
+            for format in ("%Q", "%", "%s", "%Y-W%V", "%Y%m%d %Y", "%Y%m%d\0", "%Y%m%d\ud800")
+        ),
         *((format, "says no date") for format in ("", "%H:%M", "%Y", "%m/%d", "%Y%m")),
         ("%m/%d/%Y %I:%M", "has hours up to 12; add %p"),
         ("%Y-%m-%d %H:%M %Z", "zones' names differ from machine to machine; use %z"),
