@@ -30,6 +30,7 @@ _QUANTILES = 8
 _LONG, _LONGEST = 200, 200
 _MANY_TEXTS = 5000  # most distinct values that are searched for separators
 _SEPARATORS = ("|", ";", ",")
+_WRITTEN_NUMBER = re.compile(r"[-+]?[$€£¥]? ?\d{1,3}([., ]\d{3})*([.,]\d{2})? ?[%$€£]?")
 _IMPRESSIONS = r"^[^\s]+-[01]( [^\s]+-[01])*$"
 
 
@@ -55,6 +56,8 @@ def field_rule(found: Look) -> tuple[dict[str, Any], str]:
             "kind": "multi",
             "separator": separator,
         }, "take: all makes each combination a value of its own"
+    if not draft_names.is_id(name) and found.distinct > _FEW and _written_numbers(found.found()):
+        return {}, "as texts: a numeric field needs 1200.5, not 1.200,50, $1,200.50 or 12%"
     lengths = pc.utf8_length(found.values)
     if found.present and pc.max(lengths).as_py() > _LONG and not draft_names.is_id(name):
         return {"max_characters": _LONGEST}, f"up to {pc.max(lengths).as_py():,} characters"
@@ -122,11 +125,18 @@ def _is_count(figures: np.ndarray) -> bool:
     return len(steps) > 0 and bool((steps == 1).mean() > 0.9)
 
 
+def _written_numbers(distinct: Sequence[str]) -> bool:
+    """Return whether the texts are numbers as people write them: 17,64 or $1,200.00 or 12%."""
+    return all(map(_WRITTEN_NUMBER.fullmatch, distinct))
+
+
 def _separator(found: Look) -> str | None:
     """Return the text between values that come again in other company."""
     if kind_of(found.column.type) != "text" or not found.distinct:
         return None
     distinct = found.values.drop_null().unique().slice(0, _MANY_TEXTS).to_pylist()
+    if _written_numbers(distinct):
+        return None
     for separator in _SEPARATORS:
         several = [text for text in distinct if separator in text]
         if len(several) >= _least(separator) * len(distinct) and _are_values(distinct, separator):

@@ -2,6 +2,7 @@
 group.
 """
 
+import codecs
 import csv
 import itertools
 import os
@@ -26,6 +27,13 @@ _ROWS = 40_000  # rows of a sample
 _FILES = 8  # files that they come from
 _LINES = 50  # lines from which the dialect of a text file is guessed
 _DELIMITERS = ("::", "\t", ",", ";", "|")
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""byte order marks, the longer ones first, and the encodings of what follows"""
 _HEADER = re.compile(r"[^\W\d][\w .:/()#?%$-]{0,60}")
 # share of the keys of two JSON files that they must have in common to be of one log
 _ALIKE = 0.5
@@ -187,15 +195,25 @@ def _piece(file: DataFile, how: FileFormat) -> None:
 
 
 def _first_lines(file: DataFile, how: FileFormat) -> tuple[list[str], dict[str, Any]]:
+    settings: dict[str, Any] = {}
     with open_text(file.uri, how) as stream:
+        start = stream.peek(4)
+    if wide := next((name for mark, name in _MARKS.items() if start.startswith(mark)), None):
+        settings = {"encoding": wide}
+    with open_text(file.uri, replace(how, **settings)) as stream:
         found = [stream.readline(LONGEST_LINE) for _ in range(_LINES)]
     lines = [line for line in found if line.strip(b"\r\n")]
     if len(lines) > 1 and len(lines[-1]) >= LONGEST_LINE:
         lines.pop()
-    try:
-        return [line.decode().rstrip("\r\n") for line in lines], {}
-    except UnicodeDecodeError:
-        return [line.decode("latin-1").rstrip("\r\n") for line in lines], {"encoding": "latin-1"}
+    whole = b"".join(lines)
+    # latin-1 has control characters where Windows has € and quotes
+    for encoding in ("utf-8", "cp1252" if re.search(rb"[\x80-\x9f]", whole) else "latin-1", "latin-1"):
+        try:
+            found = [line.decode(encoding).rstrip("\r\n") for line in lines]
+        except UnicodeDecodeError:
+            continue
+        return found, settings if encoding == "utf-8" else {"encoding": encoding}
+    raise AssertionError("latin-1 has a character for every byte")
 
 
 def _delimiter(lines: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from clickprompt.data.transform.values import BadValue, kind_of, labels
 __all__ = ["Label", "label_candidates"]
 
 _TRUTHS = frozenset({"0", "1", "true", "false"})
+_ANSWERS = {"yes": "no", "y": "n", "t": "f", "ja": "nein", "oui": "non", "si": "no"}
 _MOST_EVENTS = 30
 _SPECIFIC = (
     *(
@@ -115,6 +116,11 @@ def _candidate(found: Look) -> tuple[int, Label] | None:
             )
     if found.distinct < 2:
         return None
+    if (yes := _yes(found, values)) and name not in (*RATINGS, *EVENTS):
+        rule = {"column": found.name, "positive": [yes]}
+        if name in LABELS:
+            return LABELS.index(name), Label(found.name, rule, f"{yes} is a click", True)
+        return 1000, Label(found.name, rule, f"a column of yes and no: is {yes} a click?", False)
     if found.numbers is not None and (name in RATINGS or (name in LABELS and found.distinct <= _MOST_EVENTS)):
         least, step = _positive_from(found)
         remark = (
@@ -138,6 +144,13 @@ def _candidate(found: Look) -> tuple[int, Label] | None:
         rule = {"column": found.name, "positive": [_most_specific(events)]}
         return 300, Label(found.name, rule, remark, True)
     return None
+
+
+def _yes(found: Look, values: set[str]) -> str | None:
+    """Return the value that says yes, as the column writes it, if the others are one that says no."""
+    yes = next((yes for yes, no in _ANSWERS.items() if values == {yes, no}), None)
+    written = [value for value in found.found() if value.lower() == yes]
+    return written[0] if len(written) == 1 and found.distinct == 2 else None
 
 
 def _positive_from(found: Look) -> tuple[float, float | None]:

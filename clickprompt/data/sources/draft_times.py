@@ -63,7 +63,7 @@ def times_of(found: Look, nameless: bool = False) -> Times | None:
         spans = [(*_span(found, format), format) for format in formats]
         # 01/05 is in January or May: a log is of few days rather than many
         first, last, format = min(spans, key=lambda span: span[1] - span[0])
-        others = tuple(one for one in formats if one != format)
+        others = tuple(one for *span, one in spans if span != [first, last])
         return Times(first, last, format, others) if first < last else None
     if found.numbers is not None and (
         np.abs(found.numbers).min() < 1e8 or not (_are_recent(found) if nameless else named)

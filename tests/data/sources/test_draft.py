@@ -2,6 +2,7 @@
 is given.
 """
 
+import codecs
 import csv
 import datetime
 import json
@@ -107,6 +108,61 @@ def test_movielens_1m_as_published(tmp_path):
     assert "encoding: latin-1" in made.text
     assert not made.complete  # nothing says which of the columns are ratings
     assert "# label: {column: …}   # fill in" in made.text
+
+
+@pytest.mark.parametrize(
+    ("column", "yes", "no", "rule"),
+    [
+        *(("clicked", yes, no, [yes]) for yes, no in (("Y", "N"), ("yes", "no"), ("t", "f"))),
+        ("Geklickt", "ja", "nein", ["ja"]),
+    ],
+)
+def test_a_label_of_yes_and_no(tmp_path, column, yes, no, rule):
+    """Also where most rows are clicks: the rarest value isn't what is looked for."""
+    rows = [[f"u{row % 7}", f"i{row % 5}", yes if row % 3 else no] for row in range(60)]
+    with open(tmp_path / "log.csv", "w") as stream:
+        csv.writer(stream).writerows([["user", "item", column], *rows])
+    schema, _ = draft(tmp_path, "log.csv")
+    assert (schema.label.column, list(schema.label.positive)) == (column, rule)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written", "drafted"),
+    [
+        ("utf-16", "utf-16", "utf-16"),
+        ("utf-16-be", "utf-16-be", "utf-16"),
+        ("utf-32", "utf-32", "utf-32"),
+        ("cp1252", "cp1252", "cp1252"),
+        ("utf-8-sig", "utf-8-sig", "utf-8"),
+    ],
+)
+def test_encodings(tmp_path, encoding, written, drafted):
+    text = "user,item,clicked\n" + "".join(
+        f"u{row % 7},“a{row % 5}” für 5 €,{row % 2}\n" for row in range(90)
+    )
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (tmp_path / "log.csv").write_bytes(mark + text.encode(written))
+    schema, text = draft(tmp_path, "log.csv")
+    assert schema.encoding == drafted
+    assert "“a0” für 5 €" in text
+
+
+def test_numbers_as_people_write_them_are_not_several_values(tmp_path):
+    columns = {
+        "preis": [f"{row + 7},{row % 100:02d}" for row in range(90)],
+        "price": [f"${row + 950:,}.50" for row in range(90)],
+        "views": [f"{row * 37 + 990:,}" for row in range(90)],
+        "off": [f"{row % 45}%" for row in range(90)],
+        "tags": [f"{row % 9},{row % 13}" for row in range(90)],
+        "clicked": [row % 2 for row in range(90)],
+    }
+    with open(tmp_path / "log.csv", "w") as stream:
+        csv.writer(stream, delimiter=";").writerows([columns, *zip(*columns.values(), strict=True)])
+    schema, text = draft(tmp_path, "log.csv")
+    assert {field.column: field.kind for field in schema.fields if field.kind != "categorical"} == {
+        "tags": "multi"
+    }
+    assert text.count("as texts: a numeric field needs 1200.5") == 4
 
 
 def test_impressions_of_mind(tmp_path):

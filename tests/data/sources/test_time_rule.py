@@ -62,6 +62,15 @@ def test_days_and_months_that_could_be_either(tmp_path):
     assert "2024-05-01 to 2024-05-12 in the sample; or its format is %m/%d/%Y" in text
 
 
+def test_formats_that_read_the_same_times_are_no_doubt(tmp_path):
+    """May is May by its short and by its long name."""
+    lines = [f"{row % 7},{row % 3},{row % 2},{row % 28 + 1} May 2024\n" for row in range(60)]
+    (tmp_path / "log.csv").write_text("a,b,click,day\n" + "".join(lines))
+    schema, text = drafted(tmp_path / "log.csv")
+    assert schema.timestamp.format == "%d %b %Y"
+    assert "or its format" not in text
+
+
 def test_numbers_without_a_name_of_time_are_no_dates(tmp_path):
     assert drafted(csv(tmp_path, "%Y%m%d", column="shelf"))[0].timestamp is None
 
