@@ -149,12 +149,12 @@ def test_encodings(tmp_path, encoding, written, drafted):
 
 def test_numbers_as_people_write_them_are_not_several_values(tmp_path):
     columns = {
-        "preis": [f"{row + 7},{row % 100:02d}" for row in range(90)],
-        "price": [f"${row + 950:,}.50" for row in range(90)],
-        "views": [f"{row * 37 + 990:,}" for row in range(90)],
-        "off": [f"{row % 45}%" for row in range(90)],
-        "tags": [f"{row % 9},{row % 13}" for row in range(90)],
-        "clicked": [row % 2 for row in range(90)],
+        "preis": [f"{row % 60 + 7},{row % 60:02d}" for row in range(180)],
+        "price": [f"${row % 60 + 950:,}.50" for row in range(180)],
+        "views": [f"{row % 60 * 37 + 990:,}" for row in range(180)],
+        "off": [f"{row % 45}%" for row in range(180)],
+        "tags": [f"{row % 9},{row % 13}" for row in range(180)],
+        "clicked": [row % 2 for row in range(180)],
     }
     with open(tmp_path / "log.csv", "w") as stream:
         csv.writer(stream, delimiter=";").writerows([columns, *zip(*columns.values(), strict=True)])
