@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -18,12 +19,33 @@ LONGEST_LINE = 16 << 20  # bytes
 
 _BUFFER = 1 << 20
 _CHUNK = 4 << 20
+_UNPACK, _CONVERT = "unpack it", "write it as Parquet or CSV"
+_OTHERS = (
+    (rb"PK\x03\x04", "a ZIP archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
+    (rb"\x1f\x8b", "packed by gzip", "give it a name that ends in .gz"),
+    (rb"\x28\xb5\x2f\xfd", "packed by Zstandard", "give it a name that ends in .zst"),
+    (rb"BZh[1-9]1AY&SY", "packed by bzip2", "give it a name that ends in .bz2"),
+    (rb"\xfd7zXZ\0", "packed by xz", _UNPACK),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (rb"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (rb"PAR1[^\t\n\r -~]", "Parquet", "give it a name that ends in .parquet, or set format: parquet"),
+    (rb"ARROW1\0\0|FEA1", "Arrow's or Feather's", _CONVERT),
+    (rb"ORC[\x08\n][^ -~]", "ORC", _CONVERT),
+    (rb"Obj\x01", "Avro", _CONVERT),
+    (rb"\x89HDF\r\n", "HDF5", _CONVERT),
+    (rb"SQLite format 3\0", "an SQLite database", _CONVERT),
+    (rb"\x80[\x02-\x05][^\t\n\r]", "a pickle, which could run anything when it is read", _CONVERT),
+    (rb"%PDF-", "a PDF", _CONVERT),
+    (rb"(?s).{257}ustar", "a tar archive", _UNPACK),
+)
+"""what files begin with that are no text, what they are, and what to do"""
+_START = 262  # bytes that tell all of them
 
 
 @contextmanager
 def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
     """Open the text as UTF-8 without a byte order mark. Bytes that are not text of an encoding other than
-    UTF-8 raise DataError with their line.
+    UTF-8 raise DataError with their line; so do well-known files that are no text.
 
     Raises DataError for a damaged compressed file, while it is read.
     """
@@ -32,8 +54,11 @@ def open_text(uri: str, how: FileFormat) -> Iterator[io.BufferedReader]:
             stream = pa.transcoding_input_stream(stream, how.encoding, "utf-8")
         text = io.BufferedReader(stream, _BUFFER)  # pyright: ignore[reportArgumentType] - it reads like a raw stream
         try:
-            if text.peek(3).startswith(codecs.BOM_UTF8):
+            start = text.peek(_START)
+            if start.startswith(codecs.BOM_UTF8):
                 text.read(3)
+            elif other := next((other for other in _OTHERS if re.match(other[0], start)), None):
+                raise DataError(f"{uri}: not text but {other[1]}; {other[2]}")
             yield text
         except UnicodeError as error:  # UTF-16 without a byte order mark raises this plain error
             refuse_undecodable(uri, how, error)
