@@ -18,6 +18,7 @@ from clickprompt.data.collate import Collator
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.prepared.layout import layout_of
 from clickprompt.data.sources.reading import DataFile, FilePart, known_columns, read_rows
+from clickprompt.data.sources.schema import Explode
 from clickprompt.data.sources.table import file_format, nulls_of
 from clickprompt.data.text.history_text import ItemTexts, history_of, sampled_texts, with_tokens
 from clickprompt.data.text.item_fields import item_mask
@@ -310,6 +311,21 @@ def score_columns(logits: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(column) for both in of_tasks for column in both]
 
 
+def _to_explode(rule: Explode | None, table: pa.Table) -> Explode | None:
+    """Return the rule for those of its columns that the table has (new rows have no clicks); None if the rows
+    are exploded already, which lists tell, or for texts that all columns are there.
+    """
+    there = tuple(name for name in rule.columns if name in table.column_names) if rule else ()
+    if rule is None or not there:
+        return None
+    if rule.separator is not None:
+        return rule if there == rule.columns else None
+    columns = [table.column(name) for name in there]
+    listed = any(pa.types.is_list(column.type) for column in columns)
+    listed = listed or all(column.null_count == len(table) for column in columns)
+    return rule.model_copy(update={"columns": there}) if listed else None
+
+
 def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: str) -> tuple[int, list[int]]:
     """Write a part's predictions to the Parquet file `uri`, whole or not at all. Return its rows, and how
     many of each field are known.
@@ -330,8 +346,8 @@ def score_part(scorer: RawRowScorer, part: FilePart, keep: Sequence[str], uri: s
         for table in read_rows(part, columns, how):
             rows, origin = table, np.arange(len(table))
             try:
-                if transform.explode and set(transform.explode.columns) <= set(columns):
-                    rows, origin = exploded(table, transform.explode, labelled=False)
+                if (rule := _to_explode(transform.explode, table)) is not None:
+                    rows, origin = exploded(table, rule, labelled=False)
                 logits, transformed = scorer.score(rows, nulls_of(part))
                 texts = [as_text(rows.column(name).combine_chunks()) for name in keep]
             except BadValue as error:

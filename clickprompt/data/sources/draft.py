@@ -4,12 +4,16 @@ The draft guesses which files are the log and which are joined to it, what a cli
 is, and which columns are fields. It gives a reason for each guess, where the user can correct it.
 """
 
+# pyarrow.compute creates its functions when it is imported, so pyright does not see them
+# pyright: reportAttributeAccessIssue=false
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from clickprompt.config import CLICK, LABEL_NAME
 from clickprompt.data.prepared.dataset import SPLITS, slug
@@ -133,18 +137,47 @@ def _as_log(group: FileGroup) -> DraftLog:
     ]
     shown = next((one for one in looks if is_impressions(one)), None)
     if shown is None:
-        return DraftLog(group, looks, None, label_candidates(looks))
+        return _of_lists(group, looks) or DraftLog(group, looks, None, label_candidates(looks))
     taken = {slug(name) for name in sample.column_names}
     into = [unused([name], taken) for name in ("item", "clicked")]
     explode = {"columns": [shown.name], "separator": " ", "split": "-", "into": into}
-    rows, _ = exploded(sample.slice(0, _EXPLODED).combine_chunks(), Explode.model_validate(explode))
-    made = [
-        look(name, rows.column(name).combine_chunks(), group.nulls, group.kinds.get(name, {"text"}))
-        for name in rows.column_names
-    ]
+    made = _exploded(group, explode)
     label = Label(into[1], {"column": into[1]}, "1 behind what was shown is a click", True)
     request = next((one.name for one in looks if one.unique() and one.name != shown.name), None)
     return DraftLog(group, made, explode, [label], request)
+
+
+def _of_lists(group: FileGroup, looks: Sequence[Look]) -> DraftLog | None:
+    """Return the log whose rows are elements of lists: those that are as long as each other in every row, and
+    of which one may be the label, unless a column that isn't a list surely is.
+    """
+    if any(label.sure for label in label_candidates(looks)):
+        return None
+    alike: dict[tuple[str, bytes], list[str]] = {}
+    for one in looks:
+        if kind_of(one.column.type) == "list" and not one.problem and one.present:
+            lengths = pc.fill_null(pc.list_value_length(one.column), 0).to_numpy(zero_copy_only=False)
+            alike.setdefault((one.name.rpartition(".")[0], lengths.tobytes()), []).append(one.name)
+    for names in alike.values():
+        if len(names) > 1:
+            explode = {"columns": names}
+            made = _exploded(group, explode)
+            if labels := label_candidates([one for one in made if one.name in names]):
+                apart = [one for one in looks if one.unique() and one.name not in names]
+                request = next((one.name for one in apart if not looks_like_times(one)), None)
+                return DraftLog(group, made, explode, labels, request)
+    return None
+
+
+def _exploded(group: FileGroup, explode: dict[str, Any]) -> list[Look]:
+    sample = group.sample.slice(0, _EXPLODED).combine_chunks()
+    rows, _ = exploded(sample, Explode.model_validate(explode))
+    kinds = {name: {kind_of(rows.schema.field(name).type)} for name in rows.column_names}
+    kept = {name: found for name, found in group.kinds.items() if name not in explode["columns"]}
+    return [
+        look(name, rows.column(name).combine_chunks(), group.nulls, (kinds | kept)[name])
+        for name in rows.column_names
+    ]
 
 
 def _ways_to_split(
@@ -318,7 +351,7 @@ def _role_lines(
     user = next((name for name in usable if draft_names.is_user(name)), None)
     item = (
         log.explode["into"][0]
-        if log.explode
+        if log.explode and "into" in log.explode
         else next((name for name in usable if draft_names.is_item(name)), None)
     )
     item = item or next((table.on for table in tables if table.on != user), None)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickprompt.data.sources.draft_look import Look
-from clickprompt.data.sources.draft_names import EVENTS, LABELS, RATINGS, plain_name
+from clickprompt.data.sources.draft_names import EVENTS, LABELS, RATINGS, last_part, plain_name
 from clickprompt.data.sources.draft_yaml import flow, shown
 from clickprompt.data.transform.values import BadValue, kind_of, labels
 
@@ -102,6 +102,8 @@ def label_candidates(looks: Sequence[Look]) -> list[Label]:
 def _candidate(found: Look) -> tuple[int, Label] | None:
     """Return (rank, 0 for the best; label)."""
     name = plain_name(found.name)
+    if name not in (*LABELS, *RATINGS, *EVENTS):
+        name = plain_name(last_part(found.name))
     if found.problem or not found.present or kind_of(found.column.type) in ("list", "time", "other", "null"):
         return None
     values = {value.lower() for value in found.found()[: _MOST_EVENTS + 1]}

@@ -189,6 +189,11 @@ def plain_name(name: str) -> str:
     return "".join(words(name))
 
 
+def last_part(name: str) -> str:
+    """Return what a nested column is called in its struct: clicked for impressions.clicked."""
+    return name.rpartition(".")[2]
+
+
 def readable(name: str) -> str:
     """Make the name readable: movieId → Movie ID; possibly empty."""
     found = words(name)
@@ -227,9 +232,10 @@ def is_item(name: str) -> bool:
 
 
 def _is_of(name: str, kinds: tuple[str, ...]) -> bool:
-    whole = plain_name(name)
     return any(
-        whole in (kind, f"{kind}s", f"{kind}id", f"{kind}key", f"{kind}uuid", f"{kind}code") for kind in kinds
+        whole in (kind, f"{kind}s", f"{kind}id", f"{kind}key", f"{kind}uuid", f"{kind}code")
+        for kind in kinds
+        for whole in (plain_name(name), plain_name(last_part(name)))
     )
 
 

@@ -48,13 +48,16 @@ class JsonRows(FilePart):
 
 
 def json_columns(uri: str, how: FileFormat) -> list[str]:
-    """Return the keys of the file's first objects, and a.b for those of objects within objects."""
+    """Return the keys of the file's first objects, and a.b for those of objects within objects, or within
+    lists.
+    """
     found: dict[str, None] = {}
 
     def add(value: dict[str, Any], prefix: str) -> None:
         for key, below in value.items():
-            if isinstance(below, dict):
-                add(below, f"{prefix}{key}.")
+            for one in below if isinstance(below, list) else [below]:
+                if isinstance(one, dict):
+                    add(one, f"{prefix}{key}.")
             found[f"{prefix}{key}"] = None
 
     with open_objects(uri, how) as (_, objects):
@@ -67,8 +70,9 @@ def read_json(part: FilePart, columns: Sequence[str], how: FileFormat) -> Iterat
     """Read `columns` as strings, or as lists of strings in a piece that has lists; null if a key is missing,
     or its value is null or NaN.
 
-    A column a.b is the key of that name, or b of the object a. If an object has a key twice, the last value
-    counts. Raises DataError naming the line, or the object's number in an array, of what can't be read.
+    A column a.b is the key of that name, or b of the object a, or the list of them if a is a list. If an
+    object has a key twice, the last value counts. Raises DataError naming the line, or the object's number in
+    an array, of what can't be read.
     """
     partitions = {name: value for name, value in part.partitions if name in columns}
     gathered: list[dict[str, Any]] = []
@@ -257,7 +261,10 @@ def _table(
 
 
 def _below(found: Any, path: list[str]) -> Any:
-    for key in path:
+    for place, key in enumerate(path):
+        if isinstance(found, list):
+            objects = all(one is None or isinstance(one, dict) for one in found)
+            return [_below(one, path[place:]) for one in found] if objects else None
         found = found.get(key) if isinstance(found, dict) else None
     return found
 

@@ -38,7 +38,8 @@ class RowGroups(FilePart):
 
 
 def parquet_columns(file: DataFile) -> dict[str, pa.DataType]:
-    """Return column → type as `read_parquet` gives it; the children of structs are a.b. Raises DataError for
+    """Return column → type as `read_parquet` gives it; the children of structs are a.b, and those of a list's
+    structs are lists. Raises DataError for
     a damaged file, or a name that comes twice.
     """
     if file.schema is not None:
@@ -73,7 +74,7 @@ def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
     with _parquet(part.uri) as file:
         have = _leaves_of(part.uri, file)
         found, types = _places(part, have, columns)
-        names = list(dict.fromkeys(".".join(path) for path in found.values()))
+        names = list(dict.fromkeys(_asked_for(file.schema_arrow, path) for path in found.values()))
         first = 0
         for batch in _batches(part, file, names):
             made = {}
@@ -93,25 +94,33 @@ def read_parquet(part: FilePart, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def leaves(schema: pa.Schema) -> dict[str, tuple[tuple[str, ...], pa.Field]]:
-    """Return each column, or a.b of a struct's child, → its path and field. A column whose own name has dots
-    comes before such a child.
+    """Return each column, or a.b of a struct's child, → its path and field; a.b of a list of structs is the
+    list of their children. A column whose own name has dots comes before such a child.
     """
     found: dict[str, tuple[tuple[str, ...], pa.Field]] = {}
     for field in schema:
-        if not pa.types.is_struct(field.type):
+        if _struct_of(field.type) is None:
             found[field.name] = ((field.name,), field)
 
-    def descend(path: tuple[str, ...], field: pa.Field) -> None:
-        for child in field.type:
-            if pa.types.is_struct(child.type):
-                descend((*path, child.name), child)
-            else:
-                found.setdefault(".".join((*path, child.name)), ((*path, child.name), child))
+    def descend(path: tuple[str, ...], kind: pa.DataType, in_list: bool) -> None:
+        in_list = in_list or _is_list(kind)
+        for child in _struct_of(kind) or ():
+            below = (*path, child.name)
+            if _struct_of(child.type) is not None and not (in_list and _is_list(child.type)):
+                descend(below, child.type, in_list)
+                continue
+            field = pa.field(child.name, pa.list_(child.type), metadata=child.metadata) if in_list else child
+            found.setdefault(".".join(below), (below, field))
 
     for field in schema:
-        if pa.types.is_struct(field.type):
-            descend((field.name,), field)
+        descend((field.name,), field.type, False)
     return found
+
+
+def _struct_of(kind: pa.DataType) -> pa.StructType | None:
+    """Return the type, or that of a list's elements, if it is a struct."""
+    inner = kind.value_type if _is_list(kind) else kind
+    return inner if pa.types.is_struct(inner) else None
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -163,6 +172,16 @@ def _leaves_of(uri: str, file: pq.ParquetFile) -> dict[str, tuple[tuple[str, ...
     if twice is not None:
         raise DataError(f"{uri}: has two columns {twice!r}; rename one")
     return leaves(file.schema_arrow)
+
+
+def _asked_for(schema: pa.Schema, path: tuple[str, ...]) -> str:
+    """Return the column to ask the file for: the path, or the list that it leads into."""
+    kind = schema.field(path[0]).type
+    for place, name in enumerate(path[1:], start=1):
+        if _is_list(kind):
+            return ".".join(path[:place])
+        kind = kind.field(name).type
+    return ".".join(path)
 
 
 def _places(
@@ -235,7 +254,16 @@ def _piece_rows(file: pq.ParquetFile, groups: list[int]) -> int:
 
 def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
     column = batch.column(path[0])
-    return pc.struct_field(column, list(path[1:])) if len(path) > 1 else column
+    for name in path[1:]:
+        column = _child(column, name)
+    return column
+
+
+def _child(column: pa.Array, name: str) -> pa.Array:
+    if not _is_list(column.type):
+        return pc.struct_field(column, [name])
+    offsets, elements = _elements(column)
+    return pa.LargeListArray.from_arrays(offsets, _child(elements, name), mask=column.is_null())
 
 
 def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
@@ -272,11 +300,13 @@ def _plain(part: FilePart, first: int, name: str, column: pa.Array) -> pa.Array:
 
 def _without_views(column: pa.Array) -> pa.Array:
     """Convert list views to lists; pyarrow's own cast makes arrays that are too short."""
+    return pa.LargeListArray.from_arrays(*_elements(column), mask=column.is_null())
+
+
+def _elements(column: pa.Array) -> tuple[pa.Int64Array, pa.Array]:
+    """Return where each row's elements begin, and all of them."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return pa.LargeListArray.from_arrays(
-        pa.array(offsets, pa.int64()), column.flatten(), mask=column.is_null()
-    )
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64()), column.flatten()
 
 
 def _is_utf8(texts: pa.Array) -> bool:
@@ -294,9 +324,9 @@ def _refuse_text(
     """Raise DataError for the first row that isn't UTF-8, found by halving."""
 
     def fine(start: int, stop: int) -> bool:
-        some = column.slice(start, stop - start)
         try:
-            some = pa.concat_arrays([some]) if some.type == kind else some.cast(kind)
+            # concatenated, a slice of lists has its own elements only
+            some = pa.concat_arrays([column.slice(start, stop - start)]).cast(kind)
             return all(_is_utf8(one) for one in (some, some.flatten() if pa.types.is_list(kind) else some))
         except pa.ArrowInvalid:
             return False

@@ -76,7 +76,7 @@ def tables_of(
 
     Rows whose columns have values of other types are in tables of their own, so that no row's values are cast
     because of another's. A key that isn't there is a missing value; a column a.b is the key of that name, or
-    b of the object a. ignore_unknown: rows may have more columns.
+    b of the object a, or the list of them if a is a list. ignore_unknown: rows may have more columns.
     """
     known = {*columns, *(name.split(".")[0] for name in columns)}
     ignoring = set(ignore_unknown)
@@ -114,13 +114,17 @@ def tables_of(
 
 
 def _value(row: Row, name: str) -> Any:
-    if name in row or "." not in name:
-        value = row.get(name)
-    else:
-        value: Any = row
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
+    value = row.get(name) if name in row or "." not in name else _below(row, name.split("."))
     return value if value != [] else None
+
+
+def _below(value: Any, path: Sequence[str]) -> Any:
+    for place, key in enumerate(path):
+        if isinstance(value, list):
+            objects = all(one is None or isinstance(one, dict) for one in value)
+            return [_below(one, path[place:]) for one in value] if objects else None
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _kind(index: int, name: str, value: Any) -> str | None:

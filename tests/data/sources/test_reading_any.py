@@ -96,8 +96,9 @@ def test_any_csv(made):
 whole = st.integers(-(10**30), 10**30)
 numbers = st.floats(allow_infinity=False)
 single = st.one_of(st.none(), texts, whole, numbers, st.booleans())
+objects = st.dictionaries(st.sampled_from(["b", "c"]), single, max_size=2)
 json_values = st.one_of(
-    single, st.lists(single, max_size=3), st.dictionaries(st.sampled_from(["b", "c"]), single, max_size=2)
+    single, st.lists(single, max_size=3), objects, st.lists(st.one_of(objects, st.none()), max_size=3)
 )
 
 
@@ -118,9 +119,16 @@ def as_text(value):
 
 
 def leaf(row, path):
-    for key in path:
-        row = row.get(key) if isinstance(row, dict) else None
-    return row
+    """Of a list of objects, the list of what they have there."""
+    if not path:
+        return row
+    if isinstance(row, list) and all(one is None or isinstance(one, dict) for one in row):
+        return [leaf(one, path) for one in row]
+    return leaf(row.get(path[0]), path[1:]) if isinstance(row, dict) else None
+
+
+def is_nested(value):
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(is_nested, value)))
 
 
 @ANY
@@ -134,7 +142,7 @@ def test_any_json(table, form, ascii_only):
     columns = [
         name
         for name, path in {"a": ["a"], "a.b": ["a", "b"], "x": ["x"], "y.c": ["y", "c"]}.items()
-        if not any(isinstance(leaf(row, path), dict) for row in table)
+        if not any(is_nested(leaf(row, path)) for row in table)
     ]
     if form == "lines":
         content = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in table)
