@@ -149,9 +149,10 @@ def _as_log(group: FileGroup) -> DraftLog:
 
 def _of_lists(group: FileGroup, looks: Sequence[Look]) -> DraftLog | None:
     """Return the log whose rows are elements of lists: those that are as long as each other in every row, and
-    of which one may be the label, unless a column that isn't a list surely is.
+    of which one is a better label than the columns that aren't lists.
     """
-    if any(label.sure for label in label_candidates(looks)):
+    others = label_candidates(looks)
+    if any(label.sure for label in others):
         return None
     alike: dict[tuple[str, bytes], list[str]] = {}
     for one in looks:
@@ -162,7 +163,8 @@ def _of_lists(group: FileGroup, looks: Sequence[Look]) -> DraftLog | None:
         if len(names) > 1:
             explode = {"columns": names}
             made = _exploded(group, explode)
-            if labels := label_candidates([one for one in made if one.name in names]):
+            labels = label_candidates([one for one in made if one.name in names])
+            if labels and (labels[0].sure or not others):
                 apart = [one for one in looks if one.unique() and one.name not in names]
                 request = next((one.name for one in apart if not looks_like_times(one)), None)
                 return DraftLog(group, made, explode, labels, request)

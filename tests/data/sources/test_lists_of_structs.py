@@ -188,3 +188,29 @@ def write(path, rows):
         return
     with open(path, "w") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("flat", "listed", "label"),
+    [
+        ({"clicked": 1}, {"weight": 1}, "clicked"),  # surely
+        ({"clk2": 1}, {"weight": 1}, "clk2"),  # as good a guess
+        ({"clk2": 1}, {"clicked": 1}, "shown.clicked"),
+        ({}, {"weight": 1}, "shown.weight"),
+    ],
+)
+def test_a_draft_explodes_lists_only_for_a_better_label(tmp_path, flat, listed, label):
+    rows = [
+        {"user": f"u{row % 7}"}
+        | {name: row % 2 for name in flat}
+        | {
+            "shown": [
+                {"item": f"i{place}"} | {name: (row + place) % 2 for name in listed} for place in range(3)
+            ]
+        }
+        for row in range(60)
+    ]
+    write(str(tmp_path / "log.parquet"), rows)
+    text = draft_schema([str(tmp_path / "log.parquet")], str(tmp_path)).text
+    assert f"label: {{column: {label}}}" in text
+    assert ("explode:" in text) == label.startswith("shown.")
