@@ -202,12 +202,8 @@ def write(path, rows):
 def test_a_draft_explodes_lists_only_for_a_better_label(tmp_path, flat, listed, label):
     rows = [
         {"user": f"u{row % 7}"}
-        | {name: row % 2 for name in flat}
-        | {
-            "shown": [
-                {"item": f"i{place}"} | {name: (row + place) % 2 for name in listed} for place in range(3)
-            ]
-        }
+        | dict.fromkeys(flat, row % 2)
+        | {"shown": [{"item": f"i{place}"} | dict.fromkeys(listed, (row + place) % 2) for place in range(3)]}
         for row in range(60)
     ]
     write(str(tmp_path / "log.parquet"), rows)
