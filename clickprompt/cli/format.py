@@ -176,9 +176,10 @@ def outcomes_table(result: dict[str, Any]) -> str:
     """Format what the pipeline ends with: one line per model and one of the click rate alone, what they show,
     and what they don't.
     """
+    by = {row.get("intervals_by", "user") for row in result["rows"]}  # earlier results have no other
+    interval, paired = ("95% by user", "95%, paired by user") if by == {"user"} else ("95%", "95%, paired")
     lines = [
-        f"{'model':<25}{'best step':>11}{'test AUC':>10}{'95% by user':>18}{'difference':>12}"
-        f"{'95%, paired by user':>21}{'p':>7}"
+        f"{'model':<25}{'best step':>11}{'test AUC':>10}{interval:>18}{'difference':>12}{paired:>21}{'p':>7}"
     ]
     for row in result["rows"]:
         interval = "–" if row["interval"] is None else "[{:+.4f}, {:+.4f}]".format(*row["interval"])

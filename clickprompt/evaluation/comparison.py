@@ -37,7 +37,7 @@ def paired_logits(predictions: pa.Table, base: pa.Table) -> NDArray[np.float32]:
 
 
 def compare(
-    users: NDArray,
+    users: NDArray | None,
     labels: NDArray,
     logits: NDArray,
     base_logits: NDArray,
@@ -48,8 +48,9 @@ def compare(
     doesn't; None if there are too few rows of a class, or too few users, to test. If all rows are of one
     class, only "log_loss" isn't None.
 
-    All [N]; users are ids of any kind. weights: how much a row counts; DeLong's test, which is for rows that
-    count alike, is then None. Raises DataError as `auc_or_none` does.
+    All [N]; users are ids of any kind, None if none are known ("user_bootstrap" is then None). weights: how
+    much a row counts; DeLong's test, which is for rows that count alike, is then None. Raises DataError as
+    `auc_or_none` does.
     """
     base_auc = auc_or_none(labels, base_logits, weights)
     weighted = {} if weights is None else {"weights": weights}
@@ -58,7 +59,9 @@ def compare(
         "log_loss": log_loss(labels, base_logits, weights),
         "relative_improvement": relative_improvement(auc_or_none(labels, logits, weights), base_auc),
         "delong": _tested(delong, labels, logits, base_logits) if weights is None else None,
-        "user_bootstrap": _tested(user_bootstrap, users, labels, logits, base_logits, **weighted),
+        "user_bootstrap": None
+        if users is None
+        else _tested(user_bootstrap, users, labels, logits, base_logits, **weighted),
     }
 
 

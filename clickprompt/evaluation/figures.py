@@ -1,6 +1,6 @@
 """All figures of a finetuned run's predictions: of the split as a whole, its long tail and its cold start."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from clickprompt.evaluation.significance import auc_interval
 from clickprompt.evaluation.slices import TailSubset, cold_rows, figures_of, tail_subsets, tails
 from clickprompt.evaluation.streamed import streamed_figures
 
-__all__ = ["EXACT_ROWS", "check_fields", "figures_of_files", "split_figures"]
+__all__ = ["EXACT_ROWS", "check_fields", "figures_of_files", "intervals_by", "split_figures"]
 
 EXACT_ROWS = 20_000_000
 """Largest number of rows of a split for which everything is exact. With GoodReads' 15 fields they take some 5
@@ -60,6 +60,18 @@ def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
     return user, item
 
 
+def intervals_by(dataset: Dataset, settings: EvaluateConfig) -> Literal["user", "request", "row"]:
+    """Return what rows are taken to depend on each other by: the user if the settings or the log name one
+    (a dataset of before 0.2 has one), else the request if the log has groups, else nothing. The first field,
+    which `check_fields` takes for the user's, may have two values, and few clusters make any difference
+    significant.
+    """
+    roles = dataset.manifest.get("roles")
+    if settings.user is not None or roles is None or roles.get("user") is not None:
+        return "user"
+    return "request" if dataset.grouped else "row"
+
+
 def figures_of_files(
     folder: str, dataset: Dataset, split: str, settings: EvaluateConfig, base: pa.Table | None = None
 ) -> dict[str, Any]:
@@ -77,6 +89,7 @@ def figures_of_files(
     figures = streamed_figures(
         folder, dataset, split, settings, user=user, item=item, few=_with_few_values(dataset)
     )
+    figures["intervals_by"] = intervals_by(dataset, settings)
     lacking = ["no intervals", "no AUC by value"]
     if dataset.grouped:
         figures["auc_by_request"] = figures["ranking_by_request"] = None
@@ -99,12 +112,12 @@ def split_figures(
 ) -> dict[str, Any]:
     """Compute the figures of the predictions (read_predictions) of a whole split.
 
-    Returns {"rows", "auc", "auc_bound", "auc_interval", "log_loss", "gauc", "auc_by_request" (GAUC of
-    requests, if the log has groups), "ranking" (ranking.py, by user), "ranking_by_request", "calibration",
-    "long_tail", "cold_start", "by_value", "labels" (labels.py, if the model has further tasks)}. by_value
-    has, field by field, each value's rows, clicks and AUC,
-    if the field has at most `_MANY` values. Intervals are 95%, by user (`auc_interval`); by row for the
-    values of the user's own field, each of which is one user.
+    Returns {"rows", "auc", "auc_bound", "auc_interval", "intervals_by", "log_loss", "gauc", "auc_by_request"
+    (GAUC of requests, if the log has groups), "ranking" (ranking.py, by user), "ranking_by_request",
+    "calibration", "long_tail", "cold_start", "by_value", "labels" (labels.py, if the model has further
+    tasks)}. by_value has, field by field, each value's rows, clicks and AUC,
+    if the field has at most `_MANY` values. Intervals are 95%, by what `intervals_by` says (`auc_interval`);
+    by row for the values of the user's own field, each of which is one user.
 
     If the rows have weights, the AUCs, log losses, calibration and GAUC are by weight, and the ranking is as
     without: a row's place in a list has no weight.
@@ -125,35 +138,39 @@ def split_figures(
         for number, name in enumerate(dataset.field_names)
     }
     user, item = (dataset.field_names[number] for number in check_fields(dataset, settings))
+    requests = _column(predictions, dataset, split, "group") if dataset.grouped else None
+    by = intervals_by(dataset, settings)
+    clusters = ids[user] if by == "user" else np.arange(len(labels)) if requests is None else requests
+    users = ids[user] if by == "user" else None
 
     def of_subset(subset: TailSubset) -> dict[str, Any]:
         figures = {
             "tail_user": subset.tail_user,
             "tail_item": subset.tail_item,
-            **figures_of(labels, logits, ids[user], subset.rows, weights),
+            **figures_of(labels, logits, clusters, subset.rows, weights),
         }
         if base_logits is not None:
-            columns = (ids[user], labels, logits, base_logits, weights)
+            columns = (users, labels, logits, base_logits, weights)
             chosen = (None if values is None else values[subset.rows] for values in columns)
             figures["against"] = None if figures["auc"] is None else compare(*chosen)  # pyright: ignore[reportArgumentType]
         return figures
 
     def against(base_logits: np.ndarray) -> dict[str, Any]:
-        found = compare(ids[user], labels, logits, base_logits, weights)
+        found = compare(users, labels, logits, base_logits, weights)
         for name, groups in (("ranking", ids[user]), ("ranking_by_request", requests)):
             if groups is not None:
                 found[name] = compare_ranking(groups, labels, logits, base_logits, settings.top_k)
         return found
 
     whole = auc_or_none(labels, logits, weights)
-    requests = _column(predictions, dataset, split, "group") if dataset.grouped else None
     subsets = tail_subsets(ids[user], ids[item], tails(counts[user], counts[item], settings.tail_share))
     cold = {name: rows for name, rows in cold_rows(ids, counts).items() if rows.any() or name == "none"}
     return {
         "rows": len(labels),
         "auc": whole,
         "auc_bound": None if whole is None else 0.0,
-        "auc_interval": None if whole is None else auc_interval(ids[user], labels, logits, weights),
+        "auc_interval": None if whole is None else auc_interval(clusters, labels, logits, weights),
+        "intervals_by": by,
         "log_loss": log_loss(labels, logits, weights),
         "gauc": gauc(ids[user], labels, logits, weights)._asdict(),
         "ranking": ranking(ids[user], labels, logits, settings.top_k)._asdict(),
@@ -179,7 +196,7 @@ def split_figures(
             **{reading: [of_subset(subset) for subset in four] for reading, four in subsets.items()},
         },
         "cold_start": {
-            name: figures_of(labels, logits, ids[user], rows, weights) for name, rows in cold.items()
+            name: figures_of(labels, logits, clusters, rows, weights) for name, rows in cold.items()
         },
         "by_value": {
             name: _named(
@@ -187,7 +204,7 @@ def split_figures(
                     ids[name],
                     labels,
                     logits,
-                    clusters=np.arange(len(labels)) if name == user else ids[user],
+                    clusters=np.arange(len(labels)) if name == user and by == "user" else clusters,
                     weights=weights,
                 ),
                 dataset.vocabulary(dataset.field_names.index(name))["value"],
@@ -195,18 +212,23 @@ def split_figures(
             for name in _with_few_values(dataset)
         },
         **({} if base_logits is None else {"against": against(base_logits)}),
-        **_of_labels(predictions, dataset, split, ids[user], weights),
+        **_of_labels(predictions, dataset, split, ids[user], clusters, weights),
     }
 
 
 def _of_labels(
-    predictions: pa.Table, dataset: Dataset, split: str, users: np.ndarray, weights: np.ndarray | None
+    predictions: pa.Table,
+    dataset: Dataset,
+    split: str,
+    users: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray | None,
 ) -> dict[str, Any]:
     names = labels_of(predictions.column_names)
     if not names:
         return {}
     rows = pa.concat_tables(dataset.shard_tables(split, ["row_id", "label", *label_columns(names)]))
-    return {"labels": figures_of_labels(predictions, rows_of(predictions, rows), users, weights)}
+    return {"labels": figures_of_labels(predictions, rows_of(predictions, rows), users, clusters, weights)}
 
 
 def _with_few_values(dataset: Dataset) -> list[str]:

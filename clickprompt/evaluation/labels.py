@@ -34,13 +34,18 @@ def scores_of_label(
 
 
 def figures_of_labels(
-    predictions: pa.Table, rows: pa.Table, users: np.ndarray, weights: np.ndarray | None
+    predictions: pa.Table,
+    rows: pa.Table,
+    users: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray | None,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each further label of the predictions, by name: "rows" that have it, the
     "positive_rate" among them, "auc", its "auc_interval", "log_loss", "gauc" and the "calibration_error" (in
     bins of equal mass). What isn't defined is None.
 
-    rows: the dataset's, in the order of the predictions; users: [N] ids. Raises DataError if their labels
+    rows: the dataset's, in the order of the predictions; users, clusters: [N] ids, the latter
+    of what the interval is by. Raises DataError if their labels
     aren't those of the predictions.
     """
     found = {}
@@ -54,13 +59,21 @@ def figures_of_labels(
             )
         known = labels >= 0 if weights is None else (labels >= 0) & (weights > 0)
         found[name] = _figures(
-            labels[known], logits[known], users[known], None if weights is None else weights[known]
+            labels[known],
+            logits[known],
+            users[known],
+            clusters[known],
+            None if weights is None else weights[known],
         )
     return found
 
 
 def _figures(
-    labels: np.ndarray, logits: np.ndarray, users: np.ndarray, weights: np.ndarray | None
+    labels: np.ndarray,
+    logits: np.ndarray,
+    users: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray | None,
 ) -> dict[str, Any]:
     scores = scores_of_label(labels, logits, weights)
     figures: dict[str, Any] = {"rows": len(labels), "positive_rate": None, **scores, "auc_interval": None}
@@ -72,6 +85,6 @@ def _figures(
         calibration_sums(labels, logits, equal_mass_edges(logits), weights)
     )
     if scores["auc"] is not None:
-        figures["auc_interval"] = auc_interval(users, labels, logits, weights)
+        figures["auc_interval"] = auc_interval(clusters, labels, logits, weights)
         figures["gauc"] = gauc(users, labels, logits, weights)._asdict()
     return figures

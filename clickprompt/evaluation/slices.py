@@ -101,13 +101,13 @@ def cold_rows(
 def figures_of(
     labels: NDArray,
     logits: NDArray,
-    users: NDArray,
+    clusters: NDArray,
     rows: NDArray[np.bool_],
     weights: NDArray | None = None,
 ) -> dict[str, Any]:
     """Return {"rows", "clicks", "auc", "auc_bound", "auc_interval", "log_loss"} of the chosen rows; the AUC
     is None for fewer than ten rows of either class. The bound is the largest error of the AUC (0: it is
-    exact), the interval that of `auc_interval` by user. With weights [N], rows of weight 0 are no rows.
+    exact), the interval that of `auc_interval`. With weights [N], rows of weight 0 are no rows.
     """
     rows = rows if weights is None else rows & (weights > 0)
     of_rows = None if weights is None else weights[rows]
@@ -118,7 +118,7 @@ def figures_of(
         "clicks": clicks,
         "auc": auc(labels[rows], logits[rows], of_rows) if enough else None,
         "auc_bound": 0.0 if enough else None,
-        "auc_interval": auc_interval(users[rows], labels[rows], logits[rows], of_rows) if enough else None,
+        "auc_interval": auc_interval(clusters[rows], labels[rows], logits[rows], of_rows) if enough else None,
         "log_loss": log_loss(labels[rows], logits[rows], of_rows) if chosen else None,
     }
 

@@ -97,15 +97,16 @@ def _paired(run: Run, base: Run, base_table: pa.Table, place: str) -> np.ndarray
 
 def _users(
     base: Run, predictions: pa.Table, split: str, data: str | None
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Return the user of each prediction, [N], its weight, [N], if rows have them, and a remark; if the
-    dataset can't be read, one user for all of them.
+) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """Return the user of each prediction, [N], its weight, [N], if rows have them, and a remark; no user if
+    the log names none or the dataset can't be read.
     """
     path, version = data or base.config.get("data.path"), base.config.get("data.version")
     try:
         if not path:
             raise InputError("its configuration names no dataset")
         dataset = Dataset.open(storage.native(str(path)), version or 1)
+        known = (base.evaluation or {}).get("intervals_by", "user") == "user"
         name = ((base.evaluation or {}).get("long_tail") or {}).get("user") or dataset.field_names[0]
         column = dataset.columns[dataset.field_names.index(name)]
         weight = ["importance"] if dataset.weighted else []
@@ -114,8 +115,10 @@ def _users(
             raise InputError("its rows are not those of the predictions")
     except (InputError, ValueError) as error:
         note = f"No bootstrap by user: the dataset can't be read ({error}); --data says where it is."
-        return np.zeros(len(predictions), dtype=np.int64), None, note
+        return None, None, note
     weights = rows["importance"].to_numpy() if dataset.weighted else None
+    if not known:
+        return None, weights, "The log names no user, so rows are taken as independent of each other."
     return rows[column].to_numpy(), weights, f"Users are those of the field {name}."
 
 

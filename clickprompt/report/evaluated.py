@@ -125,7 +125,7 @@ def by_value(runs: Sequence[Run]) -> Section | None:
     blocks = [_values(name, runs) for name in names]
     intro = (
         "Of every field of at most 1,000 values, the most frequent values first. Lines are 95% intervals: by "
-        "user, and by row where each value is one user."
+        "user where one is known, and by row where each value is one user."
     )
     return Section("AUC by value", intro, blocks) if blocks else None
 

@@ -8,7 +8,7 @@ from clickprompt.report.answer import Answer
 from clickprompt.report.compared import Comparison
 from clickprompt.report.page import Block, Section
 from clickprompt.report.run import Run, finite
-from clickprompt.report.table import Column, Table, auc, count, interval_of, p_value, signed
+from clickprompt.report.table import Column, Table, auc, count, heading, interval_of, p_value, signed
 
 __all__ = ["Outcome", "opening", "outcomes"]
 
@@ -27,14 +27,16 @@ class Outcome:
     auc: float | None
     """None if all rows are of one class"""
     auc_interval: Sequence[float] | None
-    """95%, rows clustered by user"""
+    """95%, rows clustered by `intervals_by`"""
+    intervals_by: str
+    """user, request or row"""
     log_loss: float | None
     difference: float | None
     """AUC less the first line's; None in the first line"""
     interval: Sequence[float] | None
-    """95% of the difference; paired, by user"""
+    """95% of the difference; paired, by user if one is known, else by row"""
     p_value: float | None
-    """of the difference, two-sided; paired, by user"""
+    """of the difference, two-sided; paired, as the interval"""
 
 
 def outcomes(runs: Sequence[Run], found: Sequence[Comparison], names: Mapping[str, str]) -> list[Outcome]:
@@ -58,6 +60,7 @@ def _outcome(run: Run, figures: Mapping[str, Any], name: str) -> Outcome:
         best_step=run.result.get("best_step"),
         auc=finite(scores.get("auc")),
         auc_interval=scores.get("auc_interval"),
+        intervals_by=scores.get("intervals_by", "user"),
         log_loss=finite(scores.get("log_loss")),
         difference=test.get("difference"),
         interval=test.get("interval"),
@@ -73,7 +76,7 @@ def opening(
         Column("model"),
         Column("AUC", auc, "undefined"),
         Column("log loss", auc),
-        Column("95% by user", interval_of(auc), interval=True),
+        Column(heading({line.intervals_by for line in lines}), interval_of(auc), interval=True),
         Column("difference", signed),
         Column("95% of the difference", interval_of(signed), interval=True),
         Column("p", p_value),
@@ -98,9 +101,11 @@ def opening(
     ]
     if rows and click_rate:
         rows.append(["click rate only", click_rate["auc"], click_rate["log_loss"], *[None] * 7])
+    by_user = {line.intervals_by for line in lines} == {"user"}
+    how = "whole users are drawn (bootstrap)" if by_user else "rows are taken as independent (DeLong)"
     note = (
-        f"the same {split} rows for all; differences are in AUC and paired, and whole users are drawn "
-        "(bootstrap); best step: chosen by validation"
+        f"the same {split} rows for all; differences are in AUC and paired, and {how}; best step: chosen by "
+        "validation"
     )
     blocks = [Block("What pretraining was worth", Table(columns, rows), note=note)] if rows else []
     return Section("Result", blocks=blocks, lead=said.sentence, points=[*said.cautions, *said.notices])

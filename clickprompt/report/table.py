@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -16,6 +16,7 @@ __all__ = [
     "Table",
     "auc",
     "count",
+    "heading",
     "interval_of",
     "minus",
     "number",
@@ -64,6 +65,11 @@ def number(value: float) -> str:
 
 def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def heading(by: Collection[str]) -> str:
+    """Return what a column of intervals is called. by: the runs' `intervals_by`."""
+    return "95% by user" if {*by} == {"user"} else "95%"
 
 
 def interval_of(show: Callable[[float], str]) -> Callable[[Sequence[float]], str]:

@@ -8,7 +8,7 @@ from clickprompt.report.charts import Line, xy
 from clickprompt.report.page import Block, Section
 from clickprompt.report.places import Places
 from clickprompt.report.run import Run, finite
-from clickprompt.report.table import Column, Table, auc, count, interval_of, number, percent
+from clickprompt.report.table import Column, Table, auc, count, heading, interval_of, number, percent
 
 __all__ = ["curves", "legend", "smoothed", "summary"]
 
@@ -25,7 +25,8 @@ def summary(runs: Sequence[Run], split: str, places: Places, click_rate: Mapping
     scored = [run for run in runs if run.evaluation]
     if scored:
         columns = [Column("run"), Column("AUC", auc, "undefined"), Column("log loss", auc)]
-        columns += [Column("95% by user", interval_of(auc), interval=True)]
+        by = {(run.evaluation or {}).get("intervals_by", "user") for run in scored}
+        columns += [Column(heading(by), interval_of(auc), interval=True)]
         columns += [Column("GAUC", auc), Column("ECE", auc), Column("rows", count)]
         rows = [_scores(run) for run in scored]
         if click_rate:

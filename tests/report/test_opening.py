@@ -126,3 +126,25 @@ def test_rows_of_one_class_are_called_undefined(folders, dataset, tmp_path):
     )
     assert printed.count("undefined") == 2
     assert " ".join(printed.split()).endswith("Nothing can be said.")
+
+
+def test_rows_without_a_user_are_not_said_to_be_by_user(folders, dataset, tmp_path):
+    """The log's evaluation says so; the report then compares by DeLong's test."""
+    runs = {}
+    for name, skill in (("one", 0.2), ("two", 0.9)):
+        run = str(tmp_path / name)
+        made.write_training(run, dataset, "finetune", finetune__with_plm=False)
+        made.write_evaluation(run, dataset, skill=skill, seed=1)
+        path = f"{run}/evaluation-test.json"
+        storage.write_json(path, storage.read_json(path) | {"intervals_by": "row"})
+        runs[run] = name
+    result = make_report([*runs], str(tmp_path / "report.html"), models=runs)
+    base, line = result["outcomes"]
+    assert (base["intervals_by"], line["intervals_by"]) == ("row", "row")
+    printed = outcomes_table({"rows": result["outcomes"], "conclusion": result["conclusion"], "notice": None})
+    assert "by user" not in printed
+    assert "95%, paired" in printed
+    assert "DeLong" in printed
+    page = (tmp_path / "report.html").read_text()
+    assert "95% by user" not in page
+    assert "The log names no user, so rows are taken as independent" in page
