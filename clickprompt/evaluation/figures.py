@@ -61,13 +61,11 @@ def check_fields(dataset: Dataset, settings: EvaluateConfig) -> tuple[int, int]:
 
 
 def intervals_by(dataset: Dataset, settings: EvaluateConfig) -> Literal["user", "request", "row"]:
-    """Return what rows are taken to depend on each other by: the user if the settings or the log name one
-    (a dataset of before 0.2 has one), else the request if the log has groups, else nothing. The first field,
-    which `check_fields` takes for the user's, may have two values, and few clusters make any difference
-    significant.
+    """Return what rows are taken to depend on each other by: the user if the settings or the log name one,
+    else the request if the log has groups, else nothing. The first field, which `check_fields` takes for the
+    user's, may have two values, and few clusters make any difference significant.
     """
-    roles = dataset.manifest.get("roles")
-    if settings.user is not None or roles is None or roles.get("user") is not None:
+    if settings.user is not None or dataset.manifest.get("roles", {}).get("user") is not None:
         return "user"
     return "request" if dataset.grouped else "row"
 

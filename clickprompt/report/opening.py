@@ -72,11 +72,12 @@ def opening(
     said: Answer, lines: Sequence[Outcome], split: str, click_rate: Mapping[str, Any] | None
 ) -> Section:
     """Show the answer and, for a pipeline, the lines below it. click_rate: figures of `click_rate_only`."""
+    by = {line.intervals_by for line in lines}
     columns = [
         Column("model"),
         Column("AUC", auc, "undefined"),
         Column("log loss", auc),
-        Column(heading({line.intervals_by for line in lines}), interval_of(auc), interval=True),
+        Column(heading(by), interval_of(auc), interval=True),
         Column("difference", signed),
         Column("95% of the difference", interval_of(signed), interval=True),
         Column("p", p_value),
@@ -101,8 +102,7 @@ def opening(
     ]
     if rows and click_rate:
         rows.append(["click rate only", click_rate["auc"], click_rate["log_loss"], *[None] * 7])
-    by_user = {line.intervals_by for line in lines} == {"user"}
-    how = "whole users are drawn (bootstrap)" if by_user else "rows are taken as independent (DeLong)"
+    how = "whole users are drawn (bootstrap)" if by == {"user"} else "rows are taken as independent (DeLong)"
     note = (
         f"the same {split} rows for all; differences are in AUC and paired, and {how}; best step: chosen by "
         "validation"

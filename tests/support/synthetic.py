@@ -76,6 +76,7 @@ def write_dataset(
     manifest = {
         "format_version": FORMAT_VERSION,
         "source": "synthetic",
+        "roles": {"user": "User ID", "item": None},
         "fields": fields,
         "counts": counts,
         "clicks": clicks,

@@ -4,31 +4,26 @@ The draft guesses which files are the log and which are joined to it, what a cli
 is, and which columns are fields. It gives a reason for each guess, where the user can correct it.
 """
 
-# pyarrow.compute creates its functions when it is imported, so pyright does not see them
-# pyright: reportAttributeAccessIssue=false
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from clickprompt.config import CLICK, LABEL_NAME
 from clickprompt.data.prepared.dataset import SPLITS, slug
 from clickprompt.data.sources import draft_names
-from clickprompt.data.sources.draft_columns import field_rule, is_impressions, why_not
+from clickprompt.data.sources.draft_columns import field_rule, why_not
 from clickprompt.data.sources.draft_files import FileGroup, group_files
-from clickprompt.data.sources.draft_joins import DraftJoin, DraftLog, join_table
-from clickprompt.data.sources.draft_label import Label, label_candidates
-from clickprompt.data.sources.draft_look import Look, look
+from clickprompt.data.sources.draft_joins import DraftJoin, join_table
+from clickprompt.data.sources.draft_label import Label
+from clickprompt.data.sources.draft_log import DraftLog, as_log
+from clickprompt.data.sources.draft_look import Look
 from clickprompt.data.sources.draft_names import readable, unused
 from clickprompt.data.sources.draft_times import Times, looks_like_times, times_of
 from clickprompt.data.sources.draft_yaml import flow, scalar, shown
 from clickprompt.data.sources.leaks import decides_label
-from clickprompt.data.sources.schema import Explode
-from clickprompt.data.transform.explode import exploded
 from clickprompt.data.transform.instants import day_of
 from clickprompt.data.transform.values import kind_of
 from clickprompt.errors import InputError
@@ -36,7 +31,6 @@ from clickprompt.errors import InputError
 __all__ = ["Draft", "draft_schema"]
 
 _HIGHEST_RATING = 100
-_EXPLODED = 4000  # rows of a sample whose lists are looked into
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
     """
     if not given:
         raise InputError("no files; give those of the log, and of items and users if there are any")
-    logs = [_as_log(group) for group in group_files(given, folder)]
+    logs = [as_log(group) for group in group_files(given, folder)]
     log = max(logs, key=DraftLog.score)  # the first of equals
     notes = [note for one in logs for note in one.group.notes]
     label = log.labels[0] if log.labels else None
@@ -127,59 +121,6 @@ def draft_schema(given: Sequence[str], folder: str) -> Draft:
         f"label: {label.column}" if label else "label: no column looks like one; fill it in before preparing"
     )
     return Draft("\n".join(lines) + "\n", complete, notes)
-
-
-def _as_log(group: FileGroup) -> DraftLog:
-    sample = group.sample
-    looks = [
-        look(name, sample.column(name).combine_chunks(), group.nulls, group.kinds[name])
-        for name in sample.column_names
-    ]
-    shown = next((one for one in looks if is_impressions(one)), None)
-    if shown is None:
-        return _of_lists(group, looks) or DraftLog(group, looks, None, label_candidates(looks))
-    taken = {slug(name) for name in sample.column_names}
-    into = [unused([name], taken) for name in ("item", "clicked")]
-    explode = {"columns": [shown.name], "separator": " ", "split": "-", "into": into}
-    made = _exploded(group, explode)
-    label = Label(into[1], {"column": into[1]}, "1 behind what was shown is a click", True)
-    request = next((one.name for one in looks if one.unique() and one.name != shown.name), None)
-    return DraftLog(group, made, explode, [label], request)
-
-
-def _of_lists(group: FileGroup, looks: Sequence[Look]) -> DraftLog | None:
-    """Return the log whose rows are elements of lists: those that are as long as each other in every row, and
-    of which one is a better label than the columns that aren't lists.
-    """
-    others = label_candidates(looks)
-    if any(label.sure for label in others):
-        return None
-    alike: dict[tuple[str, bytes], list[str]] = {}
-    for one in looks:
-        if kind_of(one.column.type) == "list" and not one.problem and one.present:
-            lengths = pc.fill_null(pc.list_value_length(one.column), 0).to_numpy(zero_copy_only=False)
-            alike.setdefault((one.name.rpartition(".")[0], lengths.tobytes()), []).append(one.name)
-    for names in alike.values():
-        if len(names) > 1:
-            explode = {"columns": names}
-            made = _exploded(group, explode)
-            labels = label_candidates([one for one in made if one.name in names])
-            if labels and (labels[0].sure or not others):
-                apart = [one for one in looks if one.unique() and one.name not in names]
-                request = next((one.name for one in apart if not looks_like_times(one)), None)
-                return DraftLog(group, made, explode, labels, request)
-    return None
-
-
-def _exploded(group: FileGroup, explode: dict[str, Any]) -> list[Look]:
-    sample = group.sample.slice(0, _EXPLODED).combine_chunks()
-    rows, _ = exploded(sample, Explode.model_validate(explode))
-    kinds = {name: {kind_of(rows.schema.field(name).type)} for name in rows.column_names}
-    kept = {name: found for name, found in group.kinds.items() if name not in explode["columns"]}
-    return [
-        look(name, rows.column(name).combine_chunks(), group.nulls, (kinds | kept)[name])
-        for name in rows.column_names
-    ]
 
 
 def _ways_to_split(

@@ -5,7 +5,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,13 +12,13 @@ import pyarrow.compute as pc
 from clickprompt.data.prepared.dataset import slug
 from clickprompt.data.sources.draft_files import FileGroup, read_keys
 from clickprompt.data.sources.draft_label import Label
+from clickprompt.data.sources.draft_log import DraftLog
 from clickprompt.data.sources.draft_look import Look, look
 from clickprompt.data.sources.draft_names import are_alike
-from clickprompt.data.sources.draft_times import times_of
 from clickprompt.data.transform.row_transform import key_texts
 from clickprompt.data.transform.values import BadValue, kind_of
 
-__all__ = ["DraftJoin", "DraftLog", "join_table"]
+__all__ = ["DraftJoin", "join_table"]
 
 _FEW_KEYS = 5  # distinct values from which it means something that a table has them all
 
@@ -29,24 +28,6 @@ _MATCHING = 0.5
 
 
 _SURELY = 0.95
-
-
-@dataclass
-class DraftLog:
-    """The group of files that is the log, with its rows as they are after `explode`."""
-
-    group: FileGroup
-    looks: list[Look]
-    explode: dict[str, Any] | None
-    labels: list[Label]
-    request: str | None = None  # of exploded rows: what says which belonged together
-
-    def score(self) -> tuple[bool, bool, bool]:
-        return (
-            bool(self.labels and self.labels[0].sure),
-            any(times_of(one, self.group.made_names) for one in self.looks),
-            bool(self.labels),
-        )
 
 
 @dataclass

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from clickprompt.data.sources.formats import PIECE_ROWS, FileFormat, FilePart
 from clickprompt.data.sources.text_streams import LONGEST_LINE, open_text, refuse_undecodable, too_long
+from clickprompt.data.transform.json_rows import value_at
 from clickprompt.errors import DataError
 
 __all__ = ["JsonRows", "json_columns", "open_objects", "read_json"]
@@ -250,7 +251,7 @@ def _table(
     for name in columns:
         if "." in name:
             path = name.split(".")
-            values = [row[name] if name in row else _below(row, path) for row in rows]
+            values = [row[name] if name in row else value_at(row, path) for row in rows]
         else:
             values = [row.get(name) for row in rows]
         if name in partitions and not any(name in row for row in rows):
@@ -258,15 +259,6 @@ def _table(
         else:
             made[name] = _column(place, name, values)
     return pa.table(made)
-
-
-def _below(found: Any, path: list[str]) -> Any:
-    for place, key in enumerate(path):
-        if isinstance(found, list):
-            objects = all(one is None or isinstance(one, dict) for one in found)
-            return [_below(one, path[place:]) for one in found] if objects else None
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
 
 
 def _column(place: Callable[[int], str], name: str, values: list[Any]) -> pa.Array:

@@ -29,7 +29,7 @@ class TimeRule(Frozen):
     @field_validator("format")
     @classmethod
     def _known(cls, format: str | None) -> str | None:
-        return format and check_time_format(format)
+        return None if format is None else check_time_format(format)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "TimeRule":

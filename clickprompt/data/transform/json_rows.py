@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["RowError", "parse_rows", "tables_of"]
+__all__ = ["RowError", "parse_rows", "tables_of", "value_at"]
 
 # from here on a float may be another whole number than the one that was written
 _EXACT = 1 << 53
@@ -114,15 +114,18 @@ def tables_of(
 
 
 def _value(row: Row, name: str) -> Any:
-    value = row.get(name) if name in row or "." not in name else _below(row, name.split("."))
+    value = row.get(name) if name in row or "." not in name else value_at(row, name.split("."))
     return value if value != [] else None
 
 
-def _below(value: Any, path: Sequence[str]) -> Any:
+def value_at(value: Any, path: Sequence[str]) -> Any:
+    """Return what an object has there, None if it has nothing; of a list of objects, the list of what they
+    have.
+    """
     for place, key in enumerate(path):
         if isinstance(value, list):
             objects = all(one is None or isinstance(one, dict) for one in value)
-            return [_below(one, path[place:]) for one in value] if objects else None
+            return [value_at(one, path[place:]) for one in value] if objects else None
         value = value.get(key) if isinstance(value, dict) else None
     return value
 

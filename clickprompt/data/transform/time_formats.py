@@ -70,27 +70,31 @@ def formatted_instants(
 
 def time_of(text: str, format: str) -> int | None:
     """Return microseconds since 1970 UTC; None if the text isn't of the format."""
-    try:
-        found = datetime.strptime(text, format)
-    except ValueError:
-        return None
-    # strptime takes 2024111 for a %Y%m%d, and nobody can say which day that is
-    if _UNDIVIDED.search(format) and sum(map(str.isdigit, text)) < _digits(format):
-        return None
-    return ((found if found.tzinfo else found.replace(tzinfo=UTC)) - _1970) // timedelta(microseconds=1)
-
-
-def _digits(format: str) -> int:
-    return sum(_WIDTHS.get(directive, 0) for directive in re.findall("%(.)", format))
+    found = _parsed(text, format)
+    return None if found is None else (found - _1970) // timedelta(microseconds=1)
 
 
 def digits_format(text: str) -> str | None:
     """Return the format of a date that is written as digits, in a year that logs are of."""
     if text.isascii() and text.isdigit():
         for format in _DIGITS.get(len(text), ()):
-            if time_of(text, format) is not None and datetime.strptime(text, format).year in _YEARS:
+            found = _parsed(text, format)
+            if found is not None and found.year in _YEARS:
                 return format
     return None
+
+
+def _parsed(text: str, format: str) -> datetime | None:
+    try:
+        found = datetime.strptime(text, format)
+    except ValueError:
+        return None
+    # strptime takes 2024111 for a %Y%m%d, and nobody can say which day that is
+    if _UNDIVIDED.search(format):
+        wanted = sum(_WIDTHS.get(directive, 0) for directive in re.findall("%(.)", format))
+        if sum(map(str.isdigit, text)) < wanted:
+            return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _read(values: pa.StringArray, format: str) -> pa.Int64Array:

@@ -11,7 +11,7 @@ from clickprompt.config import Config, multi_columns, require_split
 from clickprompt.data.prepared.dataset import Dataset
 from clickprompt.data.transform.history_ids import HISTORY
 from clickprompt.errors import DataError, InputError
-from clickprompt.evaluation.figures import EXACT_ROWS, check_fields
+from clickprompt.evaluation.figures import EXACT_ROWS, check_fields, intervals_by
 from clickprompt.evaluation.metrics import auc
 from clickprompt.evaluation.significance import user_bootstrap
 from clickprompt.export.checks import check_scorable
@@ -69,7 +69,7 @@ def explain(
             f"{run}: all {count:,} rows of the {split} split are of one class, so no AUC can drop; give "
             "another --split"
         )
-    has_user = config.evaluate.user is not None or dataset.manifest.get("roles", {}).get("user") is not None
+    has_user = intervals_by(dataset, config.evaluate) == "user"
     users = _column(dataset, split, dataset.columns[user]) if has_user else None
     names = [*dataset.field_names, *([HISTORY] if dataset.history else [])]
     passes = 1 + repeats * len(names)

@@ -128,6 +128,7 @@ def test_a_row_that_is_no_such_date(tmp_path):
     ("timestamp", "said"),
     [
         ({"format": "%H:%M"}, "timestamp.format: '%H:%M' says no date"),
+        ({"format": ""}, "timestamp.format: '' says no date"),
         (
             {"format": "%Y%m%d", "unit": "s"},
             "unit is for numbers since 1970, format for dates; give one of them",
